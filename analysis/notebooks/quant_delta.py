@@ -1,0 +1,58 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What does quantization cost each activation?
+#
+# Every cell is scored before and after its weights went through the quantizer, in the same windows.
+# The **quantization delta** is post-quant − pre-quant, in bits per byte: above zero is a loss. The
+# **gain by test-time training** is TTT − post-quant in the same sliding windows: below zero is a
+# gain. Scores in different windows are never subtracted: `analysis.stages` refuses.
+
+# %%
+# %matplotlib inline
+from pathlib import Path
+
+from IPython.display import display
+
+from analysis.figures import draw
+from analysis.load import load_cells, load_sweep, settings, sweep_folder
+from analysis.quant_delta import delta_stats
+
+# %% tags=["parameters"]
+RESULTS = "../../results"
+SWEEP = "local"
+
+# %%
+folder = sweep_folder(Path(RESULTS), SWEEP)
+cells = load_cells(folder)
+sweep = load_sweep(folder, cells)
+
+# %% [markdown]
+# Mean, standard deviation and 95 % t interval over seeds. `ranked` is false where a seed diverged:
+# the mean is then over the survivors.
+
+# %%
+columns = ["label", "n", "mean", "sd", "half_width", "n_diverged", "ranked"]
+deltas = delta_stats(cells)
+for (setting, quantity), rows in deltas.groupby(["setting", "quantity"], sort=False):
+    print(f"{setting}: {quantity}, window {rows['window'].max()}, stride {rows['stride'].max()}")
+    display(rows.set_index("key").reindex(sweep.keys).dropna(subset=["label"])[columns])
+
+# %%
+for setting in settings(cells):
+    here = cells[cells["setting"] == setting]
+    display(draw("quant_delta", here, sweep))
+    display(draw("artifact_bytes", here, sweep))

@@ -1,0 +1,74 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Which activation is best, and how sure is that?
+#
+# The same seed gives every activation the same initial weights and the same order of data, so
+# activations are compared **within seeds**. Below: the scores, the differences from the reference,
+# and the verdict with an interval that holds for all comparisons at once.
+
+# %%
+# %matplotlib inline
+from pathlib import Path
+
+from IPython.display import display
+
+from analysis.aa_control import aa_sentences
+from analysis.contrasts import contrasts
+from analysis.figures import draw
+from analysis.load import load_cells, load_sweep, settings, sweep_folder
+from analysis.seed_stats import paired_stats, seed_stats
+from analysis.stages import PANELS, PRIMARY
+from analysis.verdict import verdicts
+
+# %% tags=["parameters"]
+RESULTS = "../../results"
+SWEEP = "local"
+
+# %%
+folder = sweep_folder(Path(RESULTS), SWEEP)
+cells = load_cells(folder)
+sweep = load_sweep(folder, cells)
+
+# %%
+for setting in settings(cells):
+    display(draw("slope_bpb", cells[cells["setting"] == setting], sweep))
+
+# %% [markdown]
+# Bits per byte of each stage: mean, standard deviation, 95 % t interval over seeds.
+
+# %%
+columns = ["label", "n", "mean", "sd", "half_width", "window", "stride", "n_diverged", "ranked"]
+scores = seed_stats(cells, PANELS)
+for (setting, quantity), rows in scores.groupby(["setting", "quantity"], sort=False):
+    print(f"{setting}: {quantity}")
+    display(rows.set_index("key").reindex(sweep.keys).dropna(subset=["label"])[columns])
+
+# %% [markdown]
+# Differences from the reference within seeds, at the one stage that is judged. First each with the
+# interval of its own pairs, then with the noise pooled over activations and an interval that holds
+# for all comparisons at once (Šidák).
+
+# %%
+print(f"{PRIMARY}, reference {sweep.reference}")
+display(paired_stats(cells, PRIMARY, sweep.reference))
+display(contrasts(cells, PRIMARY, sweep.reference))
+
+# %%
+for verdict in verdicts(cells, sweep):
+    print(verdict.sentence)
+for sentence in aa_sentences(cells, sweep):
+    print(sentence)

@@ -1,0 +1,68 @@
+"""What do the notebooks show for one sweep? Each is executed on it, from a fresh kernel.
+
+The committed notebooks are jupytext pairs without outputs. The cell tagged ``parameters`` holds the
+values for whoever opens one by hand; here a cell that is inserted after it says which sweep.
+"""
+
+import tempfile
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+from traitlets.config import Config
+
+from analysis.load import load_cells, succeeded
+from trainer.strict import ConfigError
+
+NOTEBOOKS = Path(__file__).parent / "notebooks"
+TIMEOUT_S = 300
+
+
+def run_notebooks(folder: Path) -> list[Path]:
+    """Execute every notebook on the sweep in ``folder``; the paths of the executed copies."""
+    succeeded(load_cells(folder))  # the user's mistakes, told before a kernel starts
+    target = folder / "notebooks"
+    target.mkdir(exist_ok=True)
+    return [
+        _execute(source, folder, target / f"{source.stem}.ipynb")
+        for source in sorted(NOTEBOOKS.glob("*.py"))
+    ]
+
+
+def with_parameters(notebook: NotebookNode, folder: Path) -> NotebookNode:
+    """A copy of ``notebook`` with a cell that sets RESULTS and SWEEP after its parameters cell."""
+    copy = nbformat.from_dict(notebook)
+    tagged = [
+        i for i, cell in enumerate(copy.cells) if "parameters" in cell.metadata.get("tags", [])
+    ]
+    if not tagged:
+        raise ConfigError('the notebook has no cell tagged "parameters"; tag the one with SWEEP.')
+    values = f"RESULTS = {str(folder.resolve().parent)!r}\nSWEEP = {folder.resolve().name!r}"
+    injected = nbformat.v4.new_code_cell(values, metadata={"tags": ["injected-parameters"]})
+    copy.cells.insert(tagged[0] + 1, injected)
+    return copy
+
+
+def _execute(source: Path, folder: Path, target: Path) -> Path:
+    notebook = with_parameters(jupytext.read(source), folder)
+    # The kernel imports analysis from the checkout, so it starts there.
+    where = {"metadata": {"path": str(NOTEBOOKS.parent.parent)}}
+    # Sockets are files of this user, not ports that every user of the machine can read.
+    with tempfile.TemporaryDirectory() as sockets:
+        kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+        client = NotebookClient(
+            notebook,
+            timeout=TIMEOUT_S,
+            kernel_name="python3",
+            resources=where,
+            config=Config({"AsyncKernelManager": kernel}),
+        )
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            raise ConfigError(f"notebook {source.name} failed on {folder}: {error}") from None
+    nbformat.write(notebook, target)
+    return target

@@ -1,0 +1,219 @@
+"""What did the sweep find? A line per activation, then the sentences that say how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from analysis.aa_control import aa_sentences
+from analysis.load import (
+    Sweep,
+    count_states,
+    is_scored,
+    labels_of,
+    load_cells,
+    load_sweep,
+    records,
+    settings,
+    succeeded,
+)
+from analysis.quant_delta import with_deltas
+from analysis.seed_stats import seed_stats
+from analysis.stages import PANELS
+from analysis.text import counted, listed, percent, plus_minus
+from analysis.verdict import verdicts
+
+SUMMARY_FILE = "summary.md"
+HEADINGS = {
+    "pre_quant_bpb": "pre-quant",
+    "post_quant_bpb": "post-quant",
+    "post_quant_sliding_bpb": "sliding",
+    "ttt_bpb": "TTT",
+    "quant_delta": "quant delta",
+    "artifact_kB": "artifact kB",
+}
+DIVERGED_MARK = "†"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One setting: what its scores stand on, the column headings, one line per activation."""
+
+    title: str
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is printed at the end of a sweep, and written to ``summary.md``."""
+
+    name: str
+    sections: tuple[Section, ...]
+    sentences: tuple[str, ...]
+
+
+def summarize(frame: pd.DataFrame, sweep: Sweep, *, level: float = 0.95) -> Summary:
+    """The whole of what ``frame`` says, in strings; a ConfigError where no cell succeeded."""
+    succeeded(frame)
+    measured = with_deltas(frame).assign(artifact_kB=frame["artifact_bytes"] / 1000)
+    stats = seed_stats(measured, tuple(HEADINGS), level=level)
+    sections = [
+        _section(setting, stats[stats["setting"] == setting], sweep.keys)
+        for setting in settings(frame)
+    ]
+    sentences = [
+        f"Mean ± half width of the {percent(level)} t interval over seeds; n counts seeds."
+        " Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones.",
+        *(verdict.sentence for verdict in verdicts(frame, sweep, level=level)),
+        *_lowest(frame, sweep),
+        *aa_sentences(frame, sweep),
+        *_without_score(frame, sweep),
+    ]
+    return Summary(sweep.name, tuple(sections), tuple(sentences))
+
+
+def markdown(summary: Summary) -> str:
+    """
+    >>> section = Section("local", ("activation", "n"), (("ASQU", "3"),))
+    >>> print(markdown(Summary("slopes", (section,), ("No verdict.",))))
+    # Sweep slopes
+    <BLANKLINE>
+    ## local
+    <BLANKLINE>
+    | activation | n |
+    |---|---|
+    | ASQU | 3 |
+    <BLANKLINE>
+    - No verdict.
+    <BLANKLINE>
+    """
+    lines = [f"# Sweep {summary.name}", ""]
+    for section in summary.sections:
+        lines += [f"## {section.title}", "", _row(section.headings)]
+        lines += ["|" + "---|" * len(section.headings), *map(_row, section.lines), ""]
+    return "\n".join([*lines, *(f"- {sentence}" for sentence in summary.sentences), ""])
+
+
+def plain(summary: Summary) -> str:
+    """Aligned columns of text, for a log or a pipe."""
+    blocks = []
+    for section in summary.sections:
+        rows = [section.headings, *section.lines]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        blocks.append("\n".join([section.title, *(_aligned(row, widths).rstrip() for row in rows)]))
+    return "\n\n".join([*blocks, "\n".join(summary.sentences)]) + "\n"
+
+
+def show(summary: Summary, stream: IO[str]) -> None:
+    """Print ``summary``: a drawn table on a terminal, aligned text anywhere else."""
+    console = Console(file=stream, highlight=False)
+    if not console.is_terminal:
+        stream.write(plain(summary))
+        return
+    for section in summary.sections:
+        table = Table(title=section.title, title_justify="left")
+        for i, heading in enumerate(section.headings):
+            table.add_column(heading, justify="right" if i else "left", no_wrap=i == 0)
+        for line in section.lines:
+            table.add_row(*line)
+        console.print(table)
+    for sentence in summary.sentences:
+        console.print(sentence, markup=False)
+
+
+def write_summary(folder: Path) -> tuple[Summary, Path]:
+    """The summary of the sweep in ``folder``, and the file that it was written to."""
+    frame = load_cells(folder)
+    summary = summarize(frame, load_sweep(folder, frame))
+    path = folder / SUMMARY_FILE
+    path.write_text(markdown(summary), encoding="utf-8")
+    return summary, path
+
+
+def _section(setting: str, stats: pd.DataFrame, order: Sequence[str]) -> Section:
+    present = [name for name in HEADINGS if (stats["quantity"] == name).any()]
+    found = {(row["key"], row["quantity"]): row for row in records(stats)}
+    lines = []
+    for key in (key for key in order if (key, present[0]) in found):
+        rows = [found[key, quantity] for quantity in present]
+        most = max(int(row["n"]) for row in rows)
+        mark = DIVERGED_MARK if rows[0]["n_diverged"] else ""
+        lines.append((f"{rows[0]['label']}{mark}", str(most), *(_entry(row, most) for row in rows)))
+    headings = ("activation", "n", *(HEADINGS[name] for name in present))
+    return Section(f"{setting}{_footing(stats)}", headings, tuple(lines))
+
+
+def _footing(stats: pd.DataFrame) -> str:
+    windows = stats.dropna(subset=["window"])
+    if windows.empty:
+        return ""
+    window, stride = windows["window"].max(), windows["stride"].min()
+    return f"; windows of {window} tokens, sliding stride {stride}"
+
+
+def _entry(row: Mapping[str, Any], most: int) -> str:
+    """Mean ± half width, and n where it is less than the n of the line."""
+    text = plus_minus(
+        row["mean"],
+        row["half_width"],
+        signed=row["quantity"] == "quant_delta",
+        decimals=1 if row["quantity"] == "artifact_kB" else 4,
+    )
+    return text if row["n"] in (0, most) else f"{text} (n={row['n']})"
+
+
+def _lowest(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
+    """Which activation is lowest at each stage: a description, since only one stage is judged."""
+    labels = labels_of(frame)
+    lowest: dict[str, list[str]] = {}
+    for stage in PANELS:
+        for verdict in verdicts(frame, sweep, stage):
+            if verdict.best is not None:
+                entry = f"{HEADINGS[stage]} {labels[verdict.best]}"
+                lowest.setdefault(verdict.setting, []).append(entry)
+    return [
+        f"Lowest at each stage by differences within seeds, not tested ({setting}):"
+        f" {', '.join(entries)}."
+        for setting, entries in lowest.items()
+    ]
+
+
+def _without_score(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
+    """Which cells carry no score and why; nothing if every cell of the sweep has one."""
+    absent = frame[~is_scored(frame)]
+    total = len(frame) if sweep.num_cells is None else sweep.num_cells
+    not_run = max(0, total - len(frame))
+    parts = [count_states(absent)] if len(absent) else []
+    parts += [f"{not_run} not run yet"] if not_run else []
+    if not parts:
+        return []
+    missing = counted(len(absent) + not_run, "cell")
+    sentences = [f"Without a score: {missing} of {total} ({listed(parts)})."]
+    for row in records(absent.sort_values("cell")):
+        reasons = [row["reason"], row["taint_reason"]]
+        why = "; ".join(reason for reason in reasons if isinstance(reason, str))
+        sentences.append(f"{row['cell']}: {row['state']}{', ' if why else ''}{why}.")
+    diverged = sorted(set(absent.loc[absent["state"] == "diverged", "label"]))
+    if diverged:
+        sentences.append(
+            f"{DIVERGED_MARK} {listed(diverged)}: a seed diverged, so the mean is over its"
+            " survivors and is not ranked."
+        )
+    return sentences
+
+
+def _row(entries: Sequence[str]) -> str:
+    return "| " + " | ".join(entries) + " |"
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = (
+        entry.ljust(width) if i == 0 else entry.rjust(width)
+        for i, (entry, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return "  ".join([first, *others])

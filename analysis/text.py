@@ -1,0 +1,68 @@
+"""How is a number written so that its digits say how well it is known?"""
+
+import math
+
+import pandas as pd
+
+DASH = "–"
+
+
+def number(value: float | None, *, signed: bool = False, decimals: int = 4) -> str:
+    """
+    >>> number(2.12341), number(-0.0034, signed=True), number(None)
+    ('2.1234', '−0.0034', '–')
+    """
+    if value is None or pd.isna(value):
+        return DASH
+    return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
+
+
+def plus_minus(
+    mean: float | None, half_width: float | None, *, signed: bool = False, decimals: int = 4
+) -> str:
+    """Mean and half width of its interval; the mean alone where there is no interval.
+
+    A half width that ``decimals`` would print as zero gets the decimals to show its first digit.
+    The two are one word less a space, so that a narrow column breaks before the ±.
+
+    >>> plus_minus(2.12341, 0.0021), plus_minus(2.12341, 0.0000042), plus_minus(2.12341, None)
+    ('2.1234 ±0.0021', '2.123410 ±0.000004', '2.1234')
+    """
+    if half_width is None or pd.isna(half_width):
+        return number(mean, signed=signed, decimals=decimals)
+    if half_width > 0:
+        decimals = max(decimals, min(9, -math.floor(math.log10(half_width))))
+    width = number(half_width, decimals=decimals)
+    return f"{number(mean, signed=signed, decimals=decimals)} ±{width}"
+
+
+def percent(share: float) -> str:
+    """
+    >>> percent(0.95), percent(0.02594)
+    ('95 %', '2.6 %')
+    """
+    return f"{100 * share:.2g} %"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """
+    >>> counted(1, "seed"), counted(3, "seed"), counted(2, "loss", "losses")
+    ('1 seed', '3 seeds', '2 losses')
+    """
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def capital(text: str) -> str:
+    """
+    >>> capital("post-quant, TTT")
+    'Post-quant, TTT'
+    """
+    return text[:1].upper() + text[1:]
+
+
+def listed(words: list[str]) -> str:
+    """
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

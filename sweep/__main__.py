@@ -1,0 +1,79 @@
+"""``python -m sweep plan|run|status|show|rerun|logs``: the sweep from a terminal.
+
+Exit status: 0 every cell is terminal, 3 some are not, 2 bad usage or configuration, 130
+interrupted.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from sweep import commands
+from sweep.environment import read_environment
+from sweep.lease import Pool
+from sweep.running import EXIT_BAD, EXIT_INTERRUPTED
+from sweep.session import Session
+from trainer.strict import ConfigError
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    session = Session(
+        environment=read_environment(),
+        sweep_name=arguments.sweep,
+        results=Path(arguments.results),
+        data=Path(arguments.data),
+        console=Console(stderr=arguments.json),
+        connect=_connect,
+    )
+    try:
+        return _dispatch(session, arguments)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    finally:
+        session.close()
+
+
+def _dispatch(session: Session, arguments: argparse.Namespace) -> int:
+    cell, as_json = arguments.cell, arguments.json
+    match arguments.verb:
+        case "run":
+            return commands.run_command(session)
+        case "rerun":
+            return commands.rerun_command(session, cell, failed=arguments.failed)
+        case "plan":
+            return commands.plan_command(session, as_json=as_json)
+        case "status":
+            return commands.status_command(session, as_json=as_json)
+        case "show":
+            return commands.show_command(session, cell, as_json=as_json)
+        case _:
+            return commands.logs_command(session, cell)
+
+
+def _connect(address: str | None) -> Pool:
+    from sweep.pools.ray import RayPool
+
+    return RayPool(address)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sweep", description=__doc__)
+    parser.add_argument("verb", choices=("plan", "run", "status", "show", "rerun", "logs"))
+    parser.add_argument("cell", nargs="?", help="a cell's name or id, or a prefix that only it has")
+    parser.add_argument("--sweep", metavar="NAME-OR-PATH", help="default: what fits the machine")
+    parser.add_argument("--results", metavar="ROOT", default="results")
+    parser.add_argument("--data", metavar="ROOT", default="data")
+    parser.add_argument("--failed", action="store_true", help="rerun: every cell that failed")
+    parser.add_argument("--json", action="store_true", help="plan, status, show: as JSON on stdout")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

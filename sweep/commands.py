@@ -1,0 +1,122 @@
+"""What does each verb of ``python -m sweep`` do? Decisions are asked for elsewhere; this wires them."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from sweep.plan import match_cell, plan, plan_failed, plan_one
+from sweep.running import EXIT_DONE, EXIT_INCOMPLETE, run_plan
+from sweep.schema import TERMINAL_STATES
+from sweep.session import Session
+from sweep.store import Contents, Store
+from trainer.strict import ConfigError
+
+
+def run_command(session: Session) -> int:
+    """Run whatever the store does not hold yet."""
+    return run_plan(session, plan)
+
+
+def rerun_command(session: Session, selector: str | None, *, failed: bool) -> int:
+    """Run one cell again, or every cell that was attempted and is not settled."""
+    if (selector is None) == (not failed):
+        raise ConfigError("rerun: give CELL=name-or-id, or FAILED=1 for all that failed; not both.")
+    if selector is None:
+        return run_plan(session, plan_failed)
+    return run_plan(session, lambda cells, history: plan_one(cells, selector))
+
+
+def plan_command(session: Session, *, as_json: bool) -> int:
+    """Say what ``run`` would do, and why; start nothing."""
+    cells = session.cells()
+    history = session.store.read().history()
+    todo = plan(cells, history)
+    cost = session.estimate(todo, history)
+    if as_json:
+        tasks = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.todo]
+        settled = [{"cell": c.name, "cell_id": c.id} for c in todo.settled]
+        print(json.dumps({"todo": tasks, "settled": settled, "wall_s": cost.wall_s}, indent=1))
+        return EXIT_DONE
+    for task in todo.todo:
+        session.say(f"  {task.cell.name}  ({task.cell.id}): {task.why}")
+    session.say(session.plan_sentence(todo, cost))
+    return EXIT_DONE
+
+
+def status_command(session: Session, *, as_json: bool) -> int:
+    """Say what became of every cell; needs nothing but the results folder."""
+    description = session.store.read_sweep()
+    contents = session.store.read()
+    rows = _status_rows(session.store, description, contents)
+    counts = Counter(row["state"] for row in rows)
+    if as_json:
+        body = {"sweep": description["name"], "counts": counts, "cells": rows}
+        print(json.dumps(body | {"torn": contents.torn}, indent=1))
+    else:
+        for row in rows:
+            if row["state"] != "succeeded":
+                why = f": {row['reason']}" if row["reason"] else ""
+                session.say(f"  {row['cell']}  {row['state']}{why}")
+        for sentence in contents.torn:
+            session.say(f"warning: {sentence}")
+        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        session.say(f"sweep {description['name']}: {len(rows)} cells: {states}.")
+    return EXIT_DONE if set(counts) <= set(TERMINAL_STATES) else EXIT_INCOMPLETE
+
+
+def show_command(session: Session, selector: str | None, *, as_json: bool) -> int:
+    """Print every attempt at one cell, column by column."""
+    rows = _attempts_of(session, selector)
+    if as_json:
+        print(json.dumps(rows, indent=1, default=str))
+        return EXIT_DONE
+    for row in rows:
+        session.say(f"attempt {row['attempt']} at {row['cell']}")
+        for name, value in row.items():
+            if value is not None and name not in ("cell", "attempt", "config_json"):
+                session.say(f"  {name:24} {value}")
+    return EXIT_DONE
+
+
+def logs_command(session: Session, selector: str | None) -> int:
+    """Print the log of the latest attempt at one cell that left one."""
+    rows = [row for row in _attempts_of(session, selector) if row["log"] is not None]
+    if not rows:
+        raise ConfigError(
+            "no attempt at this cell has left a log (it was lost with its node or its driver, or "
+            "is still running); `make status` says what became of it."
+        )
+    session.say((session.store.folder / rows[-1]["log"]).read_text(encoding="utf-8"))
+    return EXIT_DONE
+
+
+def _status_rows(
+    store: Store, description: Mapping[str, Any], contents: Contents
+) -> list[dict[str, Any]]:
+    """One entry per cell that the sweep asks for, in its order."""
+    known = {row["cell_id"]: row for row in contents.cells()}
+    announced = {attempt.cell_id for attempt, _ in store.unfinished()}
+    driven = store.is_locked()
+    rows = []
+    for cell in description["cells"]:
+        row = known.get(cell["cell_id"])
+        state, reason = (row["state"], row["reason"]) if row else ("waiting", None)
+        if cell["cell_id"] in announced:
+            state = "running" if driven else "lost"
+            reason = None if driven else "its driver is gone; `make sweep` runs it again"
+        attempts = row["num_attempts"] if row else 0
+        rows.append({**cell, "state": state, "reason": reason, "num_attempts": attempts})
+    return rows
+
+
+def _attempts_of(session: Session, selector: str | None) -> list[dict[str, Any]]:
+    if selector is None:
+        raise ConfigError("which cell? Give its name or id, or a prefix that only it has.")
+    store = session.store
+    names = [(cell["cell"], cell["cell_id"]) for cell in store.read_sweep()["cells"]]
+    wanted = match_cell(names, selector)
+    rows = [dict(row) for row in store.read().rows if row["cell_id"] == wanted]
+    if not rows:
+        raise ConfigError(f"cell {selector!r} has not been attempted yet; `make sweep` runs it.")
+    return rows

@@ -1,0 +1,45 @@
+"""What does the sweep read from its surroundings? Every environment variable, in one place."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """``ray_address`` is None where no cluster is named; ``yes`` answers the cost question."""
+
+    ray_address: str | None
+    yes: bool
+
+
+def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
+    """
+    >>> read_environment({"YES": "1"})
+    Environment(ray_address=None, yes=True)
+    """
+    return Environment(
+        ray_address=variables.get("RAY_ADDRESS") or None,
+        yes=variables.get("YES", "") not in ("", "0"),
+    )
+
+
+def local_gpus(devices: Path = Path("/dev")) -> int:
+    """NVIDIA GPUs that this machine shows, counted by device file: no driver is woken."""
+    return sum(path.name.removeprefix("nvidia").isdigit() for path in devices.glob("nvidia*"))
+
+
+def local_cpus() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def prepare_ray(variables: dict[str, str] | None = None) -> None:
+    """Settings that Ray reads when it is imported: report nothing home, keep every log line."""
+    target = os.environ if variables is None else variables
+    target.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    target.setdefault("RAY_DEDUP_LOGS", "0")
+    target.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

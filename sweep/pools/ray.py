@@ -1,0 +1,148 @@
+"""Leases from Ray: one placement group with one bundle per lease, one agent actor inside it.
+
+Everything is owned by the driver's job, so Ray takes it down when the driver dies. Nothing is
+restarted or retried by Ray: an attempt that is lost is a row, and the driver decides what follows.
+The only file of the project that imports ray.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from sweep.agent import Agent
+from sweep.environment import local_cpus, prepare_ray
+from sweep.lease import Delivery, LeaseLost, Node, Order
+from sweep.spec import NodeShape
+
+prepare_ray()
+
+import ray  # noqa: E402  (reads its settings from the environment when it is imported)
+from ray.exceptions import RayError, RayTaskError  # noqa: E402
+from ray.util.placement_group import (  # noqa: E402
+    PlacementGroup,
+    placement_group,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # noqa: E402
+
+START_DEADLINE_S = 120.0
+AGENT_CALLS = 3  # one runs the attempt, one asks for progress, one stops
+
+
+class RayPool:
+    """The cluster at ``address``, or one on this machine that lives as long as this process."""
+
+    def __init__(self, address: str | None) -> None:
+        settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        if address is None:
+            settings |= {"num_cpus": local_cpus(), "include_dashboard": False}
+        else:
+            settings |= {"address": address}
+        ray.init(**settings)
+        self._pending: list[tuple[PlacementGroup, NodeShape]] = []
+        self._granted = 0
+
+    @property
+    def version(self) -> str:
+        return str(ray.__version__)
+
+    def nodes(self) -> list[Node]:
+        """Nodes that are alive, largest first."""
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        found = [
+            Node(
+                name=node["NodeManagerHostname"],
+                cpus=int(node["Resources"].get("CPU", 0)),
+                gpus=int(node["Resources"].get("GPU", 0)),
+            )
+            for node in alive
+        ]
+        return sorted(found, key=lambda node: (-node.gpus, -node.cpus, node.name))
+
+    def request(self, shape: NodeShape, count: int) -> None:
+        bundle: dict[str, float] = {"CPU": shape.cpus}
+        if shape.gpus:
+            bundle["GPU"] = shape.gpus
+        if shape.gpu_model is not None:
+            bundle[f"accelerator_type:{shape.gpu_model}"] = 0.001
+        for _ in range(count):
+            self._pending.append((placement_group([bundle], strategy="STRICT_PACK"), shape))
+
+    def ready(self) -> list["RayLease"]:
+        granted = [(group, shape) for group, shape in self._pending if group.wait(0)]
+        self._pending = [pair for pair in self._pending if pair not in granted]
+        leases = []
+        for group, shape in granted:
+            leases.append(RayLease(f"lease {self._granted}", group, shape))
+            self._granted += 1
+        return leases
+
+    def release(self, lease: "RayLease") -> None:
+        lease.close()
+
+    def close(self) -> None:
+        ray.shutdown()
+
+
+class RayLease:
+    """A granted placement group with its agent."""
+
+    def __init__(self, name: str, group: PlacementGroup, shape: NodeShape) -> None:
+        self.name = name
+        self._group = group
+        self._agent = _RemoteAgent.options(
+            num_cpus=shape.cpus,
+            num_gpus=shape.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=AGENT_CALLS,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(
+                group, placement_group_bundle_index=0
+            ),
+        ).remote()
+        self.node: str = ray.get(self._agent.node.remote(), timeout=START_DEADLINE_S)
+        self._asked: Any = None
+        self._last: Mapping[str, Any] | None = None
+
+    def submit(self, order: Order) -> "Future[Delivery]":
+        self._asked, self._last = None, None
+        answer: Future[Delivery] = Future()
+        answer.set_running_or_notify_cancel()
+        inner = self._agent.run.remote(order).future()
+        inner.add_done_callback(lambda done: _hand_over(done, answer))
+        return answer
+
+    def progress(self) -> Mapping[str, Any] | None:
+        try:
+            if self._asked is not None:
+                done, _ = ray.wait([self._asked], timeout=0)
+                if not done:
+                    return self._last
+                self._last = ray.get(done[0], timeout=1)
+            self._asked = self._agent.progress.remote()
+        except RayError:
+            self._asked = None
+        return self._last
+
+    def stop(self) -> None:
+        self._agent.stop.remote()
+
+    def close(self) -> None:
+        """Give the bundle back; the agent and its ranks end with it."""
+        remove_placement_group(self._group)
+
+
+@ray.remote
+class _RemoteAgent(Agent):
+    """The agent as an actor."""
+
+
+def _hand_over(done: "Future[Any]", answer: "Future[Delivery]") -> None:
+    error = done.exception()
+    if error is None:
+        answer.set_result(done.result())
+    elif isinstance(error, RayTaskError):
+        answer.set_exception(error)
+    else:
+        lost = LeaseLost(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        answer.set_exception(lost)

@@ -1,0 +1,207 @@
+"""What is the sweep doing now? A live table on a terminal, plain lines anywhere else."""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+HEARTBEAT_S = 30.0
+COLOURS = {"succeeded": "green", "diverged": "yellow", "interrupted": "yellow"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseView:
+    """One lease at work; ``progress`` is the trainer's own word, None before its first."""
+
+    name: str
+    node: str
+    cell: str
+    elapsed_s: float
+    progress: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepView:
+    """All that a display needs to know; it decides nothing."""
+
+    name: str
+    total: int
+    settled_before: int
+    ended: Mapping[str, int]
+    waiting: int
+    leases: Sequence[LeaseView]
+    idle: int
+    durations_s: Sequence[float]
+    interrupted: bool
+
+    @property
+    def num_ended(self) -> int:
+        return sum(self.ended.values())
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Time left at the mean duration so far; None before the first cell has ended."""
+        if not self.durations_s:
+            return None
+        mean_s = statistics.fmean(self.durations_s)
+        running = [max(0.0, mean_s - lease.elapsed_s) for lease in self.leases]
+        width = max(1, len(self.leases) + self.idle)
+        return (sum(running) + self.waiting * mean_s) / width
+
+
+class Display(Protocol):
+    """Where the driver's news goes."""
+
+    def show(self, view: SweepView) -> None: ...
+
+    def ended(
+        self, cell: str, state: str, reason: str | None, wall_s: float, row: Mapping[str, Any]
+    ) -> None: ...
+
+
+class PlainDisplay:
+    """A line when a cell ends, and a line every half minute that nothing did."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._spoke_s = time.monotonic()
+        self._view: SweepView | None = None
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, view: SweepView) -> None:
+        changed = self._view is not None and view.interrupted != self._view.interrupted
+        self._view = view
+        if changed:
+            self._say(STOPPING)
+        elif time.monotonic() - self._spoke_s > HEARTBEAT_S:
+            running = ", ".join(f"{lease.cell} {phase(lease)}" for lease in view.leases)
+            self._say(f"{summary(view)}; running: {running or 'nothing, waiting for a lease'}")
+
+    def ended(
+        self, cell: str, state: str, reason: str | None, wall_s: float, row: Mapping[str, Any]
+    ) -> None:
+        self._say(ending_line(cell, state, reason, wall_s, row, self._view))
+
+    def _say(self, text: str) -> None:
+        self._spoke_s = time.monotonic()
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay:
+    """One line per lease that is redrawn, and above it a line for each cell that has ended."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._view: SweepView | None = None
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def show(self, view: SweepView) -> None:
+        self._view = view
+        self._live.update(render(view))
+
+    def ended(
+        self, cell: str, state: str, reason: str | None, wall_s: float, row: Mapping[str, Any]
+    ) -> None:
+        line = ending_line(cell, state, reason, wall_s, row, self._view)
+        self._live.console.print(Text(line, style=COLOURS.get(state, "red")), soft_wrap=True)
+
+
+STOPPING = (
+    "Stopping: no new cells; those running may finish within their grace time. "
+    "Ctrl-C again ends them now."
+)
+
+
+def render(view: SweepView) -> RenderableType:
+    """The live picture of ``view``."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("lease", "cell", "phase", "step", "ms/step", "left"):
+        table.add_column(column, justify="right" if column in ("step", "ms/step", "left") else "left")
+    for lease in view.leases:
+        progress = lease.progress or {}
+        step, left, ms = (progress.get(k) for k in ("step", "remaining_steps", "step_ms"))
+        table.add_row(
+            f"{lease.name} on {lease.node}",
+            lease.cell,
+            str(progress.get("phase", "starting")),
+            "" if step is None else str(step),
+            "" if ms is None else f"{ms:.0f}",
+            "" if left is None or ms is None else duration(left * ms / 1000),
+        )
+    bar = ProgressBar(total=max(1, view.total), completed=view.num_ended, width=60)
+    lines: list[RenderableType] = [bar, Text(summary(view), style="bold"), table]
+    if view.interrupted:
+        lines.append(Text(STOPPING, style="yellow"))
+    return Group(*lines)
+
+
+def summary(view: SweepView) -> str:
+    """``sweep local: 7/36 cells done (6 succeeded, 1 failed), 2 running, about 4 min left``."""
+    states = ", ".join(f"{count} {state}" for state, count in sorted(view.ended.items()))
+    left = view.remaining_s
+    parts = [
+        f"sweep {view.name}: {view.num_ended}/{view.total} cells done"
+        + (f" ({states})" if states else ""),
+        f"{len(view.leases)} running",
+        *([f"{view.settled_before} kept from before"] if view.settled_before else []),
+        *([f"about {duration(left)} left"] if left else []),
+    ]
+    return ", ".join(parts)
+
+
+def ending_line(
+    cell: str,
+    state: str,
+    reason: str | None,
+    wall_s: float,
+    row: Mapping[str, Any],
+    view: SweepView | None,
+) -> str:
+    """What is said of a cell that has just ended."""
+    count = f"[{view.num_ended + 1}/{view.total}] " if view is not None else ""
+    line = f"{count}{cell}: {state} in {wall_s:.0f} s"
+    if state == "succeeded":
+        named = (("pre", "pre_quant_bpb"), ("post", "post_quant_bpb"), ("TTT", "ttt_bpb"))
+        scores = [f"{name} {row[key]:.4f}" for name, key in named if row.get(key) is not None]
+        return f"{line}, BPB {', '.join(scores)}"
+    return f"{line}: {reason}" if reason else line
+
+
+def phase(lease: LeaseView) -> str:
+    progress = lease.progress or {}
+    step = progress.get("step")
+    return f"({progress.get('phase', 'starting')}{'' if step is None else f' step {step}'})"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(42), duration(400), duration(8000)
+    ('42 s', '6.7 min', '2.2 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

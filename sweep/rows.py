@@ -1,0 +1,172 @@
+"""What does an attempt's row say? A cell, an announcement and a delivery, put into the columns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sweep.grid import Cell
+from sweep.lease import Delivery
+from sweep.provenance import Revision
+from sweep.schema import SCHEMA, TERMINAL_STATES
+from sweep.store import Attempt
+from trainer.contract import Report, canonical_json, parse_report, recipe_hash
+from trainer.strict import ConfigError
+
+_FROM_REPORT = sorted((set(Report.model_fields) - {"contract_version"}) & set(SCHEMA.names))
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What the driver runs with."""
+
+    revision: Revision
+    ray: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an attempt. ``report`` is None unless the state is terminal."""
+
+    state: str
+    reason: str | None
+    report: Report | None
+
+
+def judge(cell: Cell, delivery: Delivery) -> Outcome:
+    """Believe a delivery only if its report is one, is of this cell, and matches its artifact."""
+    if delivery.state != "succeeded" or delivery.report is None:
+        return Outcome(delivery.state, delivery.reason, None)
+    try:
+        report = parse_report(delivery.report)
+    except ConfigError as error:
+        return Outcome("failed", f"the report cannot be believed: {error}", None)
+    doubt = _doubt(cell, delivery, report)
+    if doubt is not None:
+        return Outcome("failed", f"the report cannot be believed: {doubt}", None)
+    return Outcome(report.state, report.reason, report)
+
+
+def attempt_row(
+    sweep: str,
+    cell: Cell,
+    attempt: Attempt,
+    outcome: Outcome,
+    *,
+    node: str | None,
+    ended_at: datetime,
+    log: str | None,
+    versions: Versions,
+) -> dict[str, Any]:
+    """The row of one attempt."""
+    measured = (
+        {name: getattr(outcome.report, name) for name in _FROM_REPORT} if outcome.report else {}
+    )
+    return {
+        **identity_columns(sweep, cell),
+        **measured,
+        "state": outcome.state,
+        "reason": outcome.reason,
+        "tainted": False,
+        "attempt": attempt.number,
+        "node": node,
+        "started_at": attempt.started_at,
+        "ended_at": ended_at,
+        "log": log,
+        "revision": versions.revision.commit,
+        "dirty": versions.revision.dirty,
+        "ray": versions.ray,
+        "source": "measured",
+        "evidence": f"attempts/{attempt.stem}.parquet",
+    }
+
+
+def identity_columns(sweep: str, cell: Cell) -> dict[str, Any]:
+    """What is known of a cell before it runs."""
+    spec = cell.spec
+    return {
+        "sweep": sweep,
+        "cell": cell.name,
+        "cell_id": cell.id,
+        "recipe": spec.recipe_name,
+        "activation": spec.activation.name,
+        "slope": cell.slope,
+        "neg_beta": cell.neg_beta,
+        "seed": spec.seed,
+        "replicate": spec.replicate,
+        "budget_kind": spec.parsed_budget.kind,
+        "budget_value": spec.parsed_budget.value,
+        "set_json": canonical_json(dict(cell.overrides)),
+        "order_position": cell.order_position,
+        "block": cell.block,
+        "device": spec.device,
+        "dtype": spec.dtype,
+        "window": spec.recipe.scoring.seq_len,
+        "stride": spec.recipe.scoring.stride,
+        "code_bytes": spec.recipe.artifact.code_bytes,
+        "corpus_sha256": spec.corpus_sha256,
+        "tokenizer_sha256": spec.tokenizer_sha256,
+        "recipe_hash": recipe_hash(spec.recipe),
+        "config_json": canonical_json(spec.model_dump(mode="json", exclude={"data_dir"})),
+    }
+
+
+def lost_row(
+    sweep: str,
+    cells: Mapping[str, Cell],
+    attempt: Attempt,
+    note: Mapping[str, Any],
+    ended_at: datetime,
+    versions: Versions,
+) -> dict[str, Any]:
+    """The row of an attempt whose driver went away before it could close it.
+
+    The grid may have changed since: what the announcement noted stands in for an unknown cell.
+    """
+    cell = cells.get(attempt.cell_id)
+    known = identity_columns(sweep, cell) if cell else dict(note.get("identity", {}))
+    return {
+        "sweep": sweep,
+        "cell": attempt.cell_id,
+        "cell_id": attempt.cell_id,
+        "order_position": 0,
+        **known,
+        "state": "lost",
+        "reason": f"its driver ({note.get('driver', 'unknown')}) ended before the attempt did",
+        "tainted": False,
+        "attempt": attempt.number,
+        "node": note.get("node"),
+        "started_at": attempt.started_at,
+        "ended_at": ended_at,
+        "revision": versions.revision.commit,
+        "dirty": versions.revision.dirty,
+        "ray": versions.ray,
+        "source": "measured",
+        "evidence": f"attempts/{attempt.stem}.parquet",
+    }
+
+
+def _doubt(cell: Cell, delivery: Delivery, report: Report) -> str | None:
+    asked = (
+        recipe_hash(cell.spec.recipe),
+        cell.spec.corpus_sha256,
+        cell.spec.tokenizer_sha256,
+        cell.spec.device,
+        cell.spec.dtype,
+    )
+    answered = (
+        report.recipe_hash,
+        report.corpus_sha256,
+        report.tokenizer_sha256,
+        report.device,
+        report.dtype,
+    )
+    if asked != answered:
+        return f"it answers for {answered}, asked was {asked}"
+    if delivery.curve is None:
+        return "the curve is missing"
+    if report.state in TERMINAL_STATES and report.model_bytes is not None:
+        size = len(delivery.artifact) if delivery.artifact is not None else None
+        if size != report.model_bytes:
+            return f"it speaks of an artifact of {report.model_bytes} bytes, here are {size}"
+    return None

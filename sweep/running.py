@@ -1,0 +1,137 @@
+"""Run a plan from the lock to the last row: what ``run`` and ``rerun`` share."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from sweep.driver import Driver, Interruption
+from sweep.grid import Cell
+from sweep.plan import Estimate, History, Plan, plan
+from sweep.progress import LiveDisplay, PlainDisplay
+from sweep.provenance import revision
+from sweep.rows import Versions
+from sweep.session import Session
+from sweep.store import Store
+from trainer.strict import ConfigError
+
+PROJECT = Path(__file__).resolve().parents[1]
+CONFIRM_NODE_HOURS = 1.0
+EXIT_DONE, EXIT_BAD, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 2, 3, 130
+
+Planner = Callable[[Sequence[Cell], History], Plan]
+
+
+def run_plan(session: Session, planner: Planner) -> int:
+    """Plan, ask what it may cost, drive, and derive the table; returns the exit status."""
+    cells = session.cells()
+    store = session.store
+    with store.locked():
+        contents = store.read()
+        for sentence in contents.torn:
+            session.say(f"warning: {sentence}")
+        todo = planner(cells, contents.history())
+        cost = session.estimate(todo, contents.history())
+        session.say(session.plan_sentence(todo, cost))
+        interruption = Interruption()
+        if todo.todo:
+            num_leases = session.require_reach()
+            _confirm(session, cost)
+            _describe(session, store, cells)
+            _drive(session, cells, todo, interruption, num_leases)
+        _describe(session, store, cells)
+        return _conclude(session, store, cells, interrupted=interruption.requests > 0)
+
+
+def _drive(
+    session: Session,
+    cells: Sequence[Cell],
+    todo: Plan,
+    interruption: Interruption,
+    num_leases: int,
+) -> None:
+    versions = Versions(revision(PROJECT), session.pool.version)
+    with _signals(interruption), _display(session.console) as display:
+        driver = Driver(
+            sweep=session.sweep,
+            store=session.store,
+            pool=session.pool,
+            versions=versions,
+            display=display,
+            interruption=interruption,
+            num_leases=num_leases,
+        )
+        closed = driver.close_lost(cells)
+        if closed:
+            session.say(f"{closed} attempts of a driver that is gone are closed as lost.")
+        driver.run(todo)
+
+
+def _conclude(session: Session, store: Store, cells: Sequence[Cell], *, interrupted: bool) -> int:
+    contents = store.write_cells({cell.id for cell in cells})
+    remaining = plan(cells, contents.history()).todo
+    for task in remaining if not interrupted else ():
+        session.say(f"  {task.cell.name}: {task.why}")
+    settled = len(cells) - len(remaining)
+    session.say(f"sweep {session.sweep.name}: {settled} of {len(cells)} cells are settled.")
+    if interrupted:
+        session.say("Interrupted; `make sweep` goes on from here.")
+        return EXIT_INTERRUPTED
+    if remaining:
+        session.say("`make logs CELL=…` shows why one failed; `make rerun FAILED=1` tries again.")
+        return EXIT_INCOMPLETE
+    return EXIT_DONE
+
+
+def _describe(session: Session, store: Store, cells: Sequence[Cell]) -> None:
+    sweep = session.sweep
+    description: Mapping[str, Any] = {
+        "name": sweep.name,
+        "recipe": sweep.recipe,
+        "reference": sweep.reference,
+        "activations": [activation.label for activation in sweep.expanded_activations()],
+        "num_cells": len(cells),
+        "cells": [{"cell": cell.name, "cell_id": cell.id} for cell in cells],
+    }
+    store.write_sweep(description)
+
+
+def _confirm(session: Session, cost: Estimate) -> None:
+    if cost.node_hours <= CONFIRM_NODE_HOURS or session.environment.yes:
+        return
+    question = f"This takes about {cost.node_hours:.1f} node-hours. "
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{question}Confirm with YES=1, or run it from a terminal.")
+    if input(f"{question}Run it? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise ConfigError("Not confirmed; nothing was started.")
+
+
+@contextlib.contextmanager
+def _signals(interruption: Interruption) -> Iterator[None]:
+    """Ctrl-C asks once; again, or SIGTERM, asks to end at once. Ray's own handlers are replaced."""
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        interruption.request()
+
+    def on_terminate(number: int, frame: FrameType | None) -> None:
+        interruption.request()
+        interruption.request()
+
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, on_interrupt),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, on_terminate),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _display(console: Console) -> LiveDisplay | PlainDisplay:
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)

@@ -1,0 +1,171 @@
+"""What one invocation works on: the sweep that is meant, its cells, its store, the nodes in reach."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rich.console import Console
+
+from sweep.choose import choose_sweep
+from sweep.environment import Environment, local_cpus, local_gpus
+from sweep.grid import Cell, DataFound, Overrides, expand, override_points
+from sweep.lease import Node, Pool, capacity
+from sweep.plan import Estimate, History, Plan, estimate
+from sweep.progress import duration
+from sweep.spec import SweepSpec, load_sweep
+from sweep.store import Store
+from trainer.contract import canonical_json
+from trainer.data.manifest import read_manifest
+from trainer.recipe import RECIPES, Recipe, load_recipe
+from trainer.strict import ConfigError
+
+
+@dataclass(frozen=True)
+class Session:
+    """One invocation: what was asked, and where things are."""
+
+    environment: Environment
+    sweep_name: str | None
+    results: Path
+    data: Path
+    console: Console
+    connect: Callable[[str | None], Pool]
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The cluster, connected to on first use."""
+        return self.connect(self.environment.ray_address)
+
+    @cached_property
+    def chosen(self) -> str:
+        """The sweep's name or path; says what it chose where nothing was named."""
+        if self.sweep_name is not None:
+            return self.sweep_name
+        choice = choose_sweep(self.environment, self.nodes)
+        self.say(f"Sweep {choice.sweep}: {choice.why}. SWEEP= chooses another.")
+        return choice.sweep
+
+    @cached_property
+    def sweep(self) -> SweepSpec:
+        return load_sweep(self.chosen)
+
+    @property
+    def store(self) -> Store:
+        """The sweep's folder; needs no sweep file, so that results outlive it."""
+        return Store(self.results / Path(self.chosen).stem)
+
+    def nodes(self) -> Sequence[Node]:
+        """Nodes in reach; this machine is known without starting Ray."""
+        if self.environment.ray_address is not None:
+            return self.pool.nodes()
+        return [Node("this machine", cpus=local_cpus(), gpus=local_gpus())]
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        if "pool" in self.__dict__:
+            self.pool.close()
+
+    def cells(self) -> list[Cell]:
+        """The grid, with its data prepared; a ConfigError says everything that is missing."""
+        sweep = self.sweep
+        _require_recipe(sweep)
+        prepared: dict[tuple[str, int], DataFound] = {}
+        for overrides in override_points(sweep):
+            recipe = load_recipe(sweep.recipe, overrides)
+            key = _data_key(recipe)
+            if key not in prepared:
+                prepared[key] = self._prepare(recipe, overrides)
+        return expand(
+            sweep,
+            lambda overrides: load_recipe(sweep.recipe, overrides),
+            lambda recipe: prepared[_data_key(recipe)],
+        )
+
+    def estimate(self, todo: Plan, history: History) -> Estimate:
+        """How long ``todo`` takes on the nodes in reach."""
+        leases, nodes = self.reach(len(todo.todo))
+        return estimate(
+            len(todo.todo),
+            history,
+            guess_cell_s=self.sweep.estimate_cell_s,
+            leases=leases,
+            nodes=nodes,
+        )
+
+    def reach(self, num_cells: int) -> tuple[int, int]:
+        """(leases that this sweep would use, nodes that they stand on)."""
+        leases, nodes = capacity(self.nodes(), self.sweep.node)
+        used = min(leases, num_cells, self.sweep.node.max_leases or leases)
+        return used, min(nodes, used)
+
+    def plan_sentence(self, todo: Plan, cost: Estimate) -> str:
+        """``36 cells to run (0 settled) on 2 leases of 1 node: about 6.0 min``."""
+        if not todo.todo:
+            return f"sweep {self.sweep.name}: nothing to run, {len(todo.settled)} cells are settled."
+        leases, nodes = self.reach(len(todo.todo))
+        if leases == 0:
+            return f"sweep {self.sweep.name}: {len(todo.todo)} cells to run; {self._out_of_reach()}"
+        basis = "measured" if cost.measured else "a guess until one has been measured"
+        return (
+            f"sweep {self.sweep.name}: {len(todo.todo)} cells to run, {len(todo.settled)} settled, "
+            f"on {leases} lease{'s' if leases > 1 else ''} of {nodes} node{'s' if nodes > 1 else ''}"
+            f": about {duration(cost.wall_s)}, {cost.node_hours:.2g} node-hours "
+            f"({cost.cell_s:.0f} s a cell, {basis})."
+        )
+
+    def require_reach(self) -> int:
+        """The number of leases to ask for; a ConfigError where no node fits."""
+        leases, _ = self.reach(len(self.sweep.seeds) * 10**6)
+        if leases == 0:
+            raise ConfigError(f"sweep {self.sweep.name}: {self._out_of_reach()}")
+        return leases
+
+    def _out_of_reach(self) -> str:
+        shape = self.sweep.node
+        asked = f"{shape.gpus} GPUs and {shape.cpus} CPUs" if shape.gpus else f"{shape.cpus} CPUs"
+        have = ", ".join(f"{n.name}: {n.gpus} GPUs, {n.cpus} CPUs" for n in self.nodes())
+        return (
+            f"a lease needs a node with {asked}; in reach: {have or 'no node'}. Connect to a cluster "
+            f"with RAY_ADDRESS=, or change [node] in the sweep file."
+        )
+
+    def _prepare(self, recipe: Recipe, overrides: Overrides) -> DataFound:
+        command = [sys.executable, "-m", "trainer.data", "prepare", "--recipe", self.sweep.recipe]
+        command += ["--root", str(self.data)]
+        for key, value in overrides.items():
+            command += ["--set", f"{key}={canonical_json(value)}"]
+        self.console.file.flush()
+        done = subprocess.run(command, stdout=sys.stderr)
+        if done.returncode != 0:
+            raise ConfigError(
+                f"sweep {self.sweep.name} needs the dataset {recipe.data.dataset!r}, and it could "
+                f"not be prepared (see above). `make data RECIPE={self.sweep.recipe}` brings it."
+            )
+        folder = (self.data / recipe.data.dataset).resolve()
+        manifest = read_manifest(folder)
+        return DataFound(
+            folder=str(folder),
+            corpus_sha256=manifest.corpus_sha256,
+            tokenizer_sha256=manifest.tokenizer_sha256,
+        )
+
+
+def _data_key(recipe: Recipe) -> tuple[str, int]:
+    return recipe.data.dataset, recipe.model.vocab_size
+
+
+def _require_recipe(sweep: SweepSpec) -> None:
+    if sweep.recipe.endswith(".toml") or (RECIPES / f"{sweep.recipe}.toml").is_file():
+        return
+    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
+    raise ConfigError(
+        f"sweep {sweep.name} cannot run yet. Missing: the recipe {sweep.recipe!r} "
+        f"(configs/recipes/{sweep.recipe}.toml; `git pull` brings recipes added since, here are: "
+        f"{known}), and with it its data (`make data RECIPE={sweep.recipe}`). "
+        f"`make sweep SWEEP=local` runs without either."
+    )

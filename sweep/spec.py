@@ -1,0 +1,131 @@
+"""What does a sweep file say? What varies, on which nodes it may run, and what it is compared with.
+
+A sweep file is strict TOML under ``configs/sweeps/``: an unknown key is an error.
+"""
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from trainer.activations import check_activation
+from trainer.budget import parse_budget
+from trainer.contract import ActivationSpec
+from trainer.strict import ConfigError, Strict, build, find_config, read_toml
+
+SWEEPS = Path(__file__).resolve().parents[1] / "configs" / "sweeps"
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0.0)]
+
+
+class NodeShape(Strict):
+    """What one lease is: a bundle of one node. Ranks run one to a GPU, or one on CPUs alone."""
+
+    gpus: Annotated[int, Field(ge=0)] = 0
+    cpus: Positive = 1
+    gpu_model: str | None = None
+    max_leases: Positive | None = None
+
+    @property
+    def ranks(self) -> int:
+        return max(1, self.gpus)
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        return "cuda" if self.gpus else "cpu"
+
+
+class Limits(Strict):
+    """How long the driver is patient. ``grace_s`` is what a running cell gets after Ctrl-C."""
+
+    no_progress_s: Seconds = 600.0
+    grace_s: Seconds = 120.0
+
+
+class GridAxes(Strict):
+    """Recipe values that vary, by the names that ``--set`` takes."""
+
+    set: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+
+
+class SweepSpec(Strict):
+    """One sweep file. ``estimate_cell_s`` serves the plan until a cell has been measured."""
+
+    name: str
+    recipe: str
+    activations: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    budgets: Annotated[list[str], Field(min_length=1)]
+    reference: str
+    replicates: Positive = 1
+    order_seed: int = 0
+    dtype: Literal["float32", "bfloat16"] | None = None
+    log_every: Positive = 10
+    keep_artifacts: bool = True
+    estimate_cell_s: Seconds
+    node: NodeShape = NodeShape()
+    limits: Limits = Limits()
+    grid: GridAxes = GridAxes()
+
+    @field_validator("seeds", "budgets")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        repeated = sorted({value for value in values if values.count(value) > 1})
+        if repeated:
+            raise ValueError(f"{repeated} stands there more than once; replicates = N repeats cells.")
+        return values
+
+    @model_validator(mode="after")
+    def _means_something(self) -> "SweepSpec":
+        for budget in self.budgets:
+            parse_budget(budget)
+        labels = [activation.label for activation in self.expanded_activations()]
+        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        if repeated:
+            raise ValueError(f"activations: {', '.join(repeated)} stands there more than once.")
+        if self.reference not in labels:
+            raise ValueError(
+                f"reference {self.reference!r} is not among the activations: {', '.join(labels)}."
+            )
+        return self
+
+    def expanded_activations(self) -> list[ActivationSpec]:
+        """Every activation of the sweep, each list of a parameter's values multiplied out."""
+        return [spec for entry in self.activations for spec in _expand_activation(entry)]
+
+    @property
+    def resolved_dtype(self) -> Literal["float32", "bfloat16"]:
+        return self.dtype or ("bfloat16" if self.node.device == "cuda" else "float32")
+
+
+def load_sweep(name_or_path: str) -> SweepSpec:
+    """The sweep of that name or file; a ConfigError says what is wrong with it."""
+    path = find_config(name_or_path, SWEEPS, "sweep")
+    table = read_toml(path)
+    if "name" in table:
+        raise ConfigError(f"sweep {path.stem}: name: a sweep is called as its file is.")
+    return build(SweepSpec, {"name": path.stem, **table}, f"sweep {path.stem}")
+
+
+def _expand_activation(entry: dict[str, Any]) -> list[ActivationSpec]:
+    name = entry.get("name")
+    if not isinstance(name, str):
+        raise ValueError(f'activations: {entry} has no name; write name = "relu2".')
+    axes = {key: _numbers(name, key, value) for key, value in entry.items() if key != "name"}
+    result = []
+    for values in product(*axes.values()):
+        params = dict(zip(axes, values, strict=True))
+        check_activation(name, params)
+        result.append(ActivationSpec(name=name, params=params))
+    return result
+
+
+def _numbers(name: str, key: str, value: Any) -> list[float]:
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        raise ValueError(f"activations: {name} {key} = {value!r}: a number or a list of numbers.")
+    return [float(v) for v in values]
+
+

@@ -1,0 +1,144 @@
+"""A small sweep that never ran: rows with the store's columns and scores made by a formula."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from analysis.load import Sweep, with_names
+from sweep.schema import SCHEMA
+
+SLOPES = tuple(round(0.1 * i, 1) for i in range(10))
+ACTIVATIONS: tuple[tuple[str, float | None], ...] = (
+    ("relu2", None),
+    *(("leaky_relu2", slope) for slope in SLOPES),
+    ("asqu", None),
+)
+KEYS = ("relu2", *(f"leaky_relu2-s{slope:g}" for slope in SLOPES), "asqu")
+SEEDS = (1, 2, 3)
+REFERENCE = "leaky_relu2-s0.5"
+
+Row = dict[str, Any]
+
+
+def make_row(activation: str, slope: float | None, seed: int, **changes: Any) -> Row:
+    """A succeeded cell: best near slope 0.5, seeds 0.02 apart, noise of 0.002 bits per byte.
+
+    The noise depends on the function and the seed, so the two names of ReLU² agree bit for bit.
+    """
+    place = {"relu2": 0.0, "asqu": 0.48}.get(activation, slope or 0.0)
+    key = f"{activation}-s{slope:g}" if slope is not None else activation
+    noise = np.random.default_rng([seed, round(place * 100)]).normal(0.0, 0.002, 4)
+    score = 2.31 + 0.08 * (place - 0.5) ** 2 + 0.02 * (seed - 2) + noise[0]
+    artifact = int(412_000 + 3_000 * place + 400 * seed)
+    row: Row = dict.fromkeys(SCHEMA.names)
+    row |= {
+        **{"sweep": "local", "recipe": "local", "cell": f"{key}_seed{seed}_200steps"},
+        **{"activation": activation, "slope": slope, "seed": seed, "replicate": 0},
+        "cell_id": f"{key}-{seed}",
+        "neg_beta": {"relu2": 0.0, "asqu": None}.get(activation, place**2),
+        **{"budget_kind": "steps", "budget_value": 200.0, "set_json": "{}"},
+        **{"state": "succeeded", "tainted": False, "attempt": 1, "num_attempts": 1},
+        **{"steps": 200, "beta_mean": place**2, "beta_std": 0.06 if activation == "asqu" else 0.0},
+        **{"val_tokens": 20_000, "val_bytes": 60_000, "window": 128, "stride": 32},
+        "pre_quant_bpb": score,
+        "post_quant_bpb": score + 0.009 + 0.004 * place + 0.2 * noise[1],
+        "post_quant_sliding_bpb": score - 0.031 + 0.2 * noise[2],
+        "ttt_bpb": score - 0.052 + 0.2 * noise[3],
+        **{"model_bytes": artifact - 50_000, "code_bytes": 50_000, "artifact_bytes": artifact},
+        **{"world_size": 1, "device": "cpu", "device_name": "a CPU", "dtype": "float32"},
+    }
+    return row | changes
+
+
+def lost(row: Row, state: str, reason: str) -> Row:
+    """The same cell without an answer: every score and size is absent."""
+    gone = {name: None for name in row if name.endswith(("_bpb", "_loss", "_bytes"))}
+    return row | gone | {"state": state, "reason": reason, "beta_mean": None, "beta_std": None}
+
+
+def make_rows(**changes: Any) -> list[Row]:
+    return [make_row(name, slope, seed, **changes) for seed in SEEDS for name, slope in ACTIVATIONS]
+
+
+def make_frame(rows: list[Row]) -> pd.DataFrame:
+    """What ``load_cells`` would give, without the file."""
+    types: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    return with_names(pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas(types_mapper=types.get))
+
+
+def write_store(folder: Path, rows: list[Row], *, facts: bool = True) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "cells.parquet")
+    if facts:
+        told = {"name": "local", "reference": REFERENCE, "num_cells": 36}
+        (folder / "sweep.json").write_text(
+            json.dumps({**told, "activations": KEYS, "recipe": "local"}), encoding="utf-8"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[Row]:
+    """12 activations × 3 seeds, all succeeded. Copy a row before changing it."""
+    return make_rows()
+
+
+@pytest.fixture(scope="session")
+def rows_with_losses(rows: list[Row]) -> list[Row]:
+    """The same sweep with a diverged seed at slope 0.8 and a failed cell at slope 0.3."""
+    changed = []
+    for row in rows:
+        if row["slope"] == 0.8 and row["seed"] == 2:
+            row = lost(row, "diverged", "loss is not finite at step 31")
+        if row["slope"] == 0.3 and row["seed"] == 3:
+            row = lost(row, "failed", "exit status 1")
+        changed.append(row)
+    return changed
+
+
+@pytest.fixture
+def cells(rows: list[Row]) -> pd.DataFrame:
+    return make_frame(rows)
+
+
+@pytest.fixture
+def cells_with_losses(rows_with_losses: list[Row]) -> pd.DataFrame:
+    return make_frame(rows_with_losses)
+
+
+@pytest.fixture(scope="session")
+def sweep() -> Sweep:
+    return Sweep(name="local", reference=REFERENCE, keys=KEYS, num_cells=36)
+
+
+@pytest.fixture(scope="session")
+def frame_of() -> Callable[[list[Row]], pd.DataFrame]:
+    return make_frame
+
+
+@pytest.fixture(scope="session")
+def row_of() -> Callable[..., Row]:
+    return make_row
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> Path:
+    """The folder of a finished sweep, shared: a test may add derived files, change none."""
+    return write_store(tmp_path_factory.mktemp("finished") / "results" / "local", rows)
+
+
+@pytest.fixture
+def store_of(tmp_path: Path) -> Callable[..., Path]:
+    """``store_of(rows, facts=True)`` writes another one."""
+
+    def write(rows: list[Row], *, facts: bool = True) -> Path:
+        return write_store(tmp_path / "results" / "local", rows, facts=facts)
+
+    return write

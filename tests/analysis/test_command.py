@@ -1,0 +1,54 @@
+"""Claims about ``python -m analysis``, the examples in docstrings, and this package's imports."""
+
+import ast
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+import analysis
+from analysis.__main__ import main
+
+PACKAGE = Path(analysis.__file__).parent
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__"))
+
+
+def run(command, folder):
+    return main([command, "--sweep", folder.name, "--results", str(folder.parent)])
+
+
+def test_summary_prints_the_table_and_writes_markdown(store, capsys):
+    assert run("summary", store) == 0
+    printed = capsys.readouterr().out
+    assert "ASQU" in printed
+    assert f"wrote {store / 'summary.md'}" in printed
+    assert "| ASQU | 3 |" in (store / "summary.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["figures", "summary", "notebooks"])
+def test_a_mistake_is_one_sentence_on_stderr_and_status_2(tmp_path, capsys, command):
+    assert run(command, tmp_path / "nowhere") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "make sweep" in told.err
+    assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_example_in_a_docstring_is_true(name):
+    module = importlib.import_module(f"analysis.{name}")
+    assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_analysis_imports_neither_torch_nor_ray_nor_the_inside_of_the_trainer(path):
+    allowed = {"trainer.strict", "trainer.activations", "sweep.schema", "sweep.store"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            assert name.split(".")[0] not in {"torch", "ray"}
+            if name.split(".")[0] in {"trainer", "sweep"}:
+                assert name in allowed

@@ -1,0 +1,99 @@
+"""Claims about the printed table: the stored numbers with their intervals, and what is missing."""
+
+import io
+import statistics
+
+import pytest
+from scipy import stats
+
+from analysis.table import markdown, plain, show, summarize
+from trainer.strict import ConfigError
+
+STAGES = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb")
+
+
+def line_of(text, label):
+    (line,) = (line for line in text.splitlines() if line.lstrip("| ").startswith(label))
+    return line
+
+
+def test_the_table_shows_the_stored_numbers(cells, rows, sweep):
+    line = line_of(plain(summarize(cells, sweep)), "ASQU")
+    for stage in STAGES:
+        scores = [row[stage] for row in rows if row["activation"] == "asqu"]
+        width = stats.t.ppf(0.975, 2) * statistics.stdev(scores) / 3**0.5
+        assert f"{statistics.fmean(scores):.4f} ±{width:.4f}" in line
+    sizes = [row["artifact_bytes"] for row in rows if row["activation"] == "asqu"]
+    assert f"{statistics.fmean(sizes) / 1000:.1f} ±" in line
+
+
+def test_lines_come_in_the_order_of_the_grid(cells, sweep):
+    (section,) = summarize(cells, sweep).sections
+    labels = [line[0] for line in section.lines]
+    assert labels[:2] == ["ReLU²", "LeakyReLU² 0.0"]
+    assert labels[-2:] == ["LeakyReLU² 0.9", "ASQU"]
+    assert "windows of 128 tokens, sliding stride 32" in section.title
+
+
+def test_the_verdict_and_the_control_follow_the_table(cells, sweep):
+    sentences = summarize(cells, sweep).sentences
+    assert any("not resolved" in sentence for sentence in sentences)
+    assert any("bit for bit" in sentence for sentence in sentences)
+    assert not any("Without a score" in sentence for sentence in sentences)
+
+
+def test_what_is_missing_is_said_cell_by_cell(cells_with_losses, sweep):
+    text = plain(summarize(cells_with_losses, sweep))
+    assert "2 cells of 36 (1 diverged, 1 failed)" in text
+    assert "leaky_relu2-s0.8_seed2_200steps: diverged, loss is not finite at step 31." in text
+    assert line_of(text, "LeakyReLU² 0.8†")
+    assert "is not ranked" in text
+
+
+def test_cells_that_have_not_run_are_counted(cells, sweep):
+    text = plain(summarize(cells[cells["seed"] != 3], sweep))
+    assert "12 cells of 36 (12 not run yet)" in text
+
+
+def test_an_activation_without_a_score_has_dashes(frame_of, rows, sweep):
+    gone = dict.fromkeys((*STAGES, "artifact_bytes"))
+    rows = [row | gone | {"state": "lost"} if row["activation"] == "asqu" else row for row in rows]
+    assert line_of(plain(summarize(frame_of(rows), sweep)), "ASQU").split() == ["ASQU", "0"] + 6 * [
+        "–"
+    ]
+
+
+def test_one_seed_has_no_interval_in_its_line(cells, sweep):
+    text = plain(summarize(cells[cells["seed"] == 1], sweep))
+    assert "±" not in line_of(text, "ASQU")
+
+
+def test_each_setting_has_its_own_section(frame_of, rows, sweep):
+    longer = [{**row, "budget_value": 1000.0} for row in rows]
+    titles = [section.title for section in summarize(frame_of(rows + longer), sweep).sections]
+    assert [title.split(";")[0] for title in titles] == ["local, 200 steps", "local, 1000 steps"]
+
+
+def test_markdown_holds_the_same_entries_as_plain_text(cells, sweep):
+    summary = summarize(cells, sweep)
+    entries = [part.strip() for part in line_of(markdown(summary), "ASQU").strip("|").split("|")]
+    assert all(entry in line_of(plain(summary), "ASQU") for entry in entries)
+    assert len(entries) == 8
+
+
+def test_a_pipe_gets_aligned_text_and_a_terminal_a_drawn_table(cells, sweep):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    summary = summarize(cells, sweep)
+    pipe, terminal = io.StringIO(), Terminal()
+    show(summary, pipe)
+    show(summary, terminal)
+    assert pipe.getvalue() == plain(summary)
+    assert "━" in terminal.getvalue()
+
+
+def test_without_a_success_there_is_no_table(frame_of, rows, sweep):
+    with pytest.raises(ConfigError, match="36 failed"):
+        summarize(frame_of([{**row, "state": "failed"} for row in rows]), sweep)

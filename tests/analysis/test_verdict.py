@@ -1,0 +1,180 @@
+"""Claims about the comparison with the reference, the A/A control and the verdict.
+
+They hold for noise that is normal and alike for all activations; nothing here shows that it is.
+"""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.aa_control import aa_controls, aa_sentences
+from analysis.contrasts import contrasts, pooled_noise, ranked_scores, same_functions
+from analysis.interval import t_quantile
+from analysis.load import Sweep
+from analysis.verdict import verdicts
+
+STAGE = "post_quant_sliding_bpb"
+REFERENCE = "leaky_relu2-s0.5"
+
+
+def changed(rows, where, **values):
+    return [{**row, **values} if where(row) else row for row in rows]
+
+
+def test_noise_of_complete_blocks_is_the_residual_of_the_two_way_analysis_of_variance():
+    scores_SA = np.random.default_rng(1).normal(2.0, 0.1, (4, 7))
+    residual = (
+        scores_SA
+        - scores_SA.mean(axis=0, keepdims=True)
+        - scores_SA.mean(axis=1, keepdims=True)
+        + scores_SA.mean()
+    )
+    noise = pooled_noise(scores_SA)
+    assert noise.df == 3 * 6
+    assert noise.sd == pytest.approx(np.sqrt((residual**2).sum() / 18), rel=1e-12)
+
+
+def test_a_missing_score_costs_one_degree_of_freedom():
+    scores_SA = np.random.default_rng(1).normal(2.0, 0.1, (4, 7))
+    scores_SA[1, 2] = np.nan
+    assert pooled_noise(scores_SA).df == 3 * 6 - 1
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (4, 1), (0, 3)])
+def test_noise_is_unknown_without_a_second_seed_and_activation(shape):
+    assert pooled_noise(np.ones(shape)) is None
+
+
+def test_with_two_activations_the_contrast_is_the_paired_t_test(frame_of, rows):
+    pair = [row for row in rows if row["activation"] == "asqu" or row["slope"] == 0.5]
+    row = contrasts(frame_of(pair), STAGE, REFERENCE).iloc[0]
+    scores = {name: [r[STAGE] for r in pair if r["activation"] == name] for name in
+              ("asqu", "leaky_relu2")}  # fmt: skip
+    low, high = stats.ttest_rel(scores["asqu"], scores["leaky_relu2"]).confidence_interval(0.95)
+    assert row["difference"] - row["half_width"] == pytest.approx(low, rel=1e-9)
+    assert row["difference"] + row["half_width"] == pytest.approx(high, rel=1e-9)
+
+
+def test_the_simultaneous_interval_is_a_little_wider_than_dunnetts():
+    k, df = 10, 20
+    sidak = t_quantile(0.95 ** (1 / k), df)
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(200_000, k + 1))
+    t = (z[:, 1:] - z[:, :1]) / np.sqrt(2 * rng.chisquare(df, (200_000, 1)) / df)
+    coverage = (np.abs(t).max(axis=1) <= sidak).mean()
+    assert 0.95 < coverage < 0.97  # the standard error of the simulation is 0.0005
+
+
+def test_two_names_of_one_function_are_one_activation(cells):
+    kept = same_functions(cells, REFERENCE)
+    assert kept["leaky_relu2-s0"] == "relu2"
+    assert kept["asqu"] == "asqu"
+    assert len(set(kept.values())) == 11
+    compared = contrasts(cells, STAGE, REFERENCE)
+    assert "leaky_relu2-s0" not in set(compared["key"])
+    assert set(compared["comparisons"]) == {10}
+    assert set(compared["noise_df"]) == {2 * 10}
+
+
+def test_the_reference_stands_for_its_function_under_its_own_name(cells):
+    assert same_functions(cells, "leaky_relu2-s0")["relu2"] == "leaky_relu2-s0"
+
+
+def test_if_one_name_diverged_neither_is_ranked(frame_of, rows):
+    rows = changed(rows, lambda r: r["slope"] == 0.0 and r["seed"] == 1, state="diverged")
+    assert "relu2" not in ranked_scores(frame_of(rows), STAGE, REFERENCE)
+
+
+def test_the_control_agrees_bit_for_bit(cells, sweep):
+    row = aa_controls(cells, REFERENCE).iloc[0]
+    assert (row["n"], row["n_identical"], row["largest_gap"]) == (3, 3, 0.0)
+    assert row["must_agree"]
+    assert "agree bit for bit in 3 pairs of 3" in aa_sentences(cells, sweep)[0]
+
+
+def test_one_bit_breaks_the_control(frame_of, rows, sweep):
+    def moved(row):
+        broken = row["slope"] == 0.0 and row["seed"] == 2
+        return {**row, STAGE: np.nextafter(row[STAGE], 3)} if broken else row
+
+    (sentence,) = aa_sentences(frame_of([moved(row) for row in rows]), sweep)
+    assert "2 of 3 pairs" in sentence
+    assert "no number here can be trusted" in sentence
+
+
+def test_elsewhere_the_control_shows_replicate_noise(frame_of, rows, sweep):
+    rows = changed(rows, lambda r: True, device="cuda")
+    rows = changed(rows, lambda r: r["slope"] == 0.0, ttt_bpb=2.0)
+    (sentence,) = aa_sentences(frame_of(rows), sweep)
+    assert "replicate noise" in sentence
+
+
+def test_a_pair_of_which_one_diverged_does_not_agree(frame_of, rows):
+    rows = changed(rows, lambda r: r["slope"] == 0.0 and r["seed"] == 1, state="diverged")
+    assert aa_controls(frame_of(rows), REFERENCE).iloc[0]["n_identical"] == 2
+
+
+def test_a_small_lead_is_not_resolved(cells, sweep):
+    (verdict,) = verdicts(cells, sweep)
+    assert verdict.best == "asqu"
+    assert verdict.resolved is False
+    assert "10 comparisons" in verdict.sentence
+    assert "3 paired seeds" in verdict.sentence
+    assert verdict.sentence.endswith("not resolved.")
+
+
+def test_a_large_lead_is_resolved(frame_of, rows, sweep):
+    better = [
+        {**row, STAGE: row[STAGE] - 0.05} if row["activation"] == "asqu" else row for row in rows
+    ]
+    (verdict,) = verdicts(frame_of(better), sweep)
+    assert (verdict.best, verdict.resolved) == ("asqu", True)
+
+
+def test_where_the_reference_leads_the_verdict_names_what_is_worse(frame_of, rows, sweep):
+    better = [{**row, STAGE: row[STAGE] - 0.05} if row["slope"] == 0.5 else row for row in rows]
+    (verdict,) = verdicts(frame_of(better), sweep)
+    assert (verdict.best, verdict.resolved) == (REFERENCE, None)
+    assert "ReLU² (= LeakyReLU² 0.0)" in verdict.sentence
+
+
+def test_one_seed_resolves_nothing(frame_of, rows, sweep):
+    (verdict,) = verdicts(frame_of([row for row in rows if row["seed"] == 1]), sweep)
+    assert verdict.resolved is None
+    assert "too few seeds" in verdict.sentence
+
+
+def test_the_best_by_survivors_does_not_win(frame_of, rows_with_losses, sweep):
+    lucky = [
+        {**row, STAGE: 1.0} if row["slope"] == 0.8 and row[STAGE] is not None else row
+        for row in rows_with_losses
+    ]
+    (verdict,) = verdicts(frame_of(lucky), sweep)
+    assert verdict.best != "leaky_relu2-s0.8"
+
+
+def test_an_easy_seed_that_only_one_activation_has_does_not_make_it_best(frame_of, rows, sweep):
+    # Slope 0.9 keeps its easiest seed alone: its mean is then lowest, its difference is not.
+    kept = [row for row in rows if row["slope"] != 0.9 or row["seed"] == 1]
+    (verdict,) = verdicts(frame_of(kept), sweep)
+    assert verdict.best == "asqu"
+
+
+def test_without_a_score_of_the_reference_nothing_is_compared(frame_of, rows, sweep):
+    rows = changed(rows, lambda r: r["slope"] == 0.5, state="failed")
+    (verdict,) = verdicts(frame_of(rows), sweep)
+    assert verdict.resolved is None
+    assert "nothing is compared" in verdict.sentence
+
+
+def test_a_planned_reference_that_has_not_run_is_no_error(frame_of, rows):
+    sweep = Sweep(name="local", reference="asqu", keys=("relu2", "asqu"), num_cells=6)
+    frame = frame_of([row for row in rows if row["activation"] == "relu2"])
+    (verdict,) = verdicts(frame, sweep)
+    assert "nothing is compared" in verdict.sentence
+
+
+def test_every_setting_has_its_own_verdict(frame_of, rows, sweep):
+    longer = [{**row, "budget_value": 1000.0} for row in rows]
+    found = verdicts(frame_of(rows + longer), sweep)
+    assert [v.setting for v in found] == ["local, 200 steps", "local, 1000 steps"]

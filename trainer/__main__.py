@@ -1,0 +1,141 @@
+"""Answer one question from a terminal: ``python -m trainer --recipe local --activation relu2 …``.
+
+The flags write the same ``spec.json`` that a driver writes; with ``--spec`` they are not needed.
+Under torchrun every rank runs this. Exit status: 0 a report was written, 2 bad input, 12 out of
+memory, anything else a crash.
+"""
+
+import argparse
+import sys
+import traceback
+from pathlib import Path
+
+from trainer.activations import ACTIVATIONS
+from trainer.contract import (
+    EXIT_BAD_INPUT,
+    EXIT_OUT_OF_MEMORY,
+    EXIT_REPORTED,
+    SPEC_FILE,
+    ActivationSpec,
+    RunSpec,
+    read_spec,
+)
+from trainer.data.manifest import read_manifest
+from trainer.files import write_atomically
+from trainer.recipe import load_recipe, parse_override
+from trainer.strict import ConfigError, build
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        spec = read_spec(Path(arguments.spec)) if arguments.spec else _spec_from_flags(arguments)
+        return _run(spec, Path(arguments.out))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        print(f"out of memory: {error}", file=sys.stderr)
+        return EXIT_OUT_OF_MEMORY
+
+
+def _run(spec: RunSpec, out: Path) -> int:
+    from trainer.run import run
+    from trainer.world import open_world
+
+    out.mkdir(parents=True, exist_ok=True)
+    with open_world(spec.device, spec.threads) as world:
+        if world.is_main:
+            write_atomically(out / SPEC_FILE, spec.model_dump_json(indent=1).encode())
+        report = run(spec, out, world)
+    if world.is_main:
+        summary = (
+            f"diverged: {report.reason}"
+            if report.state == "diverged"
+            else f"pre_quant_bpb:{report.pre_quant_bpb:.6f} post_quant_bpb:{report.post_quant_bpb:.6f} "
+            f"post_quant_sliding_bpb:{report.post_quant_sliding_bpb:.6f} "
+            + (f"ttt_bpb:{report.ttt_bpb:.6f} " if report.ttt_bpb is not None else "")
+            + f"artifact_bytes:{report.artifact_bytes}"
+        )
+        print(summary, flush=True)
+    return EXIT_REPORTED
+
+
+def _spec_from_flags(arguments: argparse.Namespace) -> RunSpec:
+    if arguments.recipe is None or arguments.activation is None:
+        raise ConfigError("give either --spec FILE, or --recipe NAME and --activation NAME.")
+    recipe = load_recipe(arguments.recipe, dict(map(parse_override, arguments.set)))
+    params = dict(map(_parse_param, arguments.activation_param))
+    if arguments.slope is not None:
+        params["slope"] = arguments.slope
+    data_dir = Path(arguments.data or Path("data") / recipe.data.dataset)
+    manifest = read_manifest(data_dir)
+    return build(
+        RunSpec,
+        {
+            "recipe_name": Path(arguments.recipe).stem,
+            "recipe": recipe,
+            "activation": build(
+                ActivationSpec,
+                {"name": arguments.activation, "params": params},
+                "activation",
+            ),
+            "seed": arguments.seed,
+            "budget": arguments.budget,
+            "device": arguments.device,
+            "dtype": arguments.dtype or ("bfloat16" if arguments.device == "cuda" else "float32"),
+            "data_dir": str(data_dir),
+            "corpus_sha256": manifest.corpus_sha256,
+            "tokenizer_sha256": manifest.tokenizer_sha256,
+            "threads": arguments.threads,
+            "log_every": arguments.log_every,
+        },
+        "command line",
+    )
+
+
+def _parse_param(text: str) -> tuple[str, float]:
+    key, equals, value = text.partition("=")
+    try:
+        return key, float(value)
+    except ValueError:
+        raise ConfigError(
+            f"--activation-param {text!r}: write name=number, such as slope=0.5."
+        ) from None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        sign in str(error) for sign in ("not enough memory", "can't allocate memory")
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer", description="Train and score one cell on this node."
+    )
+    add = parser.add_argument
+    add("--spec", metavar="FILE", help="a spec.json; replaces every flag below but --out")
+    add("--out", metavar="DIR", required=True, help="where report, curve and artifact go")
+    add("--recipe", metavar="NAME-OR-PATH", help="a recipe of configs/recipes/ or a TOML file")
+    add("--activation", metavar="NAME", help=f"one of {', '.join(ACTIVATIONS)}")
+    add("--slope", type=float, help="negative slope of leaky_relu2, 0 to 1")
+    add("--activation-param", action="append", default=[], metavar="KEY=VALUE")
+    add("--seed", type=int, default=1337)
+    add("--budget", default="200steps", help="200steps or 600s (default: %(default)s)")
+    add("--data", metavar="DIR", help="default: data/<the recipe's dataset>")
+    add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--dtype", choices=("float32", "bfloat16"), help="default: float32, bfloat16 on cuda")
+    add("--threads", type=int, default=1, help="CPU threads of each rank (default: 1)")
+    add("--log-every", type=int, default=10, metavar="N")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

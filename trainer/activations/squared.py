@@ -1,0 +1,57 @@
+"""One function for the whole family: x² where x > 0, β·x² where x ≤ 0.
+
+ReLU² has β = 0, LeakyReLU²(s) has β = s², ASQU learns one β per channel. β is an input and not a
+constant of the code, so that no slope is faster than another. Shapes: B sequences, T tokens,
+F hidden channels.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Squared(nn.Module):
+    """The family member whose β is fixed (a buffer) or learned (a parameter).
+
+    ``beta`` has one element, or one for each of the F channels.
+    """
+
+    beta: Tensor
+
+    def __init__(self, beta: Tensor, *, learned: bool) -> None:
+        super().__init__()
+        if learned:
+            self.beta = nn.Parameter(beta)
+        else:
+            self.register_buffer("beta", beta, persistent=False)
+
+    def forward(self, x_BTF: Tensor) -> Tensor:
+        y: Tensor = _Squared.apply(x_BTF, self.beta)
+        return y
+
+
+class _Squared(torch.autograd.Function):
+    """f = x·g with g = x where x > 0 and β·x elsewhere; then ∂f/∂x = 2g, so only g is kept.
+
+    ∂f/∂β = Σ x² over x ≤ 0, for which x is kept too where β is learned. As a product with x, β = 0
+    gives 0 and not 0·∞ where x² overflows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, beta: Tensor) -> Tensor:
+        g = F.prelu(x.flatten(0, -2), beta.to(x.dtype)).view_as(x)
+        ctx.save_for_backward(g, x if ctx.needs_input_grad[1] else None)
+        ctx.beta_shape, ctx.beta_dtype = beta.shape, beta.dtype
+        return x * g
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None]:
+        g, x = ctx.saved_tensors
+        (upstream,) = gradients
+        to_beta = None
+        if x is not None:
+            each = (upstream * x * x.clamp(max=0)).to(ctx.beta_dtype)
+            to_beta = each.sum_to_size(ctx.beta_shape)
+        return (upstream * g).mul_(2), to_beta

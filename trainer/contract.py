@@ -1,0 +1,221 @@
+"""What goes into a run and what comes out of it: two files, and these are their fields.
+
+``spec.json`` (a :class:`RunSpec`) goes in; ``report.json`` (a :class:`Report`), ``curve.parquet``
+and ``artifact.bin`` come out. Whoever starts a run, a person or a driver, writes the same
+specification and reads the same report. Imports no torch.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from trainer.activations import activation_label, check_activation
+from trainer.budget import Seconds, Steps, parse_budget
+from trainer.recipe import Recipe
+from trainer.strict import ConfigError, Strict, build
+
+CONTRACT_VERSION = 1
+
+SPEC_FILE = "spec.json"
+REPORT_FILE = "report.json"
+CURVE_FILE = "curve.parquet"
+ARTIFACT_FILE = "artifact.bin"
+PROGRESS_FILE = "progress.json"
+
+EXIT_REPORTED = 0
+EXIT_BAD_INPUT = 2
+EXIT_OUT_OF_MEMORY = 12  # ENOMEM; any other status is a crash
+
+CURVE_COLUMNS = ("step", "tokens", "train_s", "train_loss", "lr_mult")
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class ActivationSpec(Strict):
+    """An activation by name, with the parameters that its table entry asks for."""
+
+    name: str
+    params: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _known(self) -> "ActivationSpec":
+        check_activation(self.name, self.params)
+        return self
+
+    @property
+    def label(self) -> str:
+        return activation_label(self.name, self.params)
+
+
+class RunSpec(Strict):
+    """One question: this recipe, this activation, this seed, this budget, on this data."""
+
+    contract_version: Literal[1] = CONTRACT_VERSION
+    recipe_name: str
+    recipe: Recipe
+    activation: ActivationSpec
+    seed: Count
+    budget: str
+    replicate: Count = 0
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    data_dir: str
+    corpus_sha256: Sha256
+    tokenizer_sha256: Sha256
+    threads: Annotated[int, Field(ge=1)] = 1
+    log_every: Annotated[int, Field(ge=1)] = 10
+
+    @model_validator(mode="after")
+    def _budget_parses(self) -> "RunSpec":
+        parse_budget(self.budget)
+        return self
+
+    @property
+    def parsed_budget(self) -> Steps | Seconds:
+        return parse_budget(self.budget)
+
+
+class Report(Strict):
+    """The answer of one run. Durations in seconds, sizes in bytes, losses in nats per token.
+
+    A diverged run is an answer too: its scores are absent and ``reason`` says what happened.
+    """
+
+    contract_version: Literal[1] = CONTRACT_VERSION
+    state: Literal["succeeded", "diverged"]
+    reason: str | None
+    steps: Count
+    tokens: Count
+    train_s: NonNegative
+    step_ms_p50: NonNegative | None
+    step_ms_p99: NonNegative | None
+    train_loss: float | None
+    val_tokens: Count | None
+    val_bytes: Count | None
+    window: Count
+    stride: Count
+    pre_quant_loss: NonNegative | None
+    pre_quant_bpb: NonNegative | None
+    pre_quant_sliding_bpb: NonNegative | None
+    post_quant_loss: NonNegative | None
+    post_quant_bpb: NonNegative | None
+    post_quant_sliding_bpb: NonNegative | None
+    ttt_bpb: NonNegative | None
+    beta_mean: float | None
+    beta_std: NonNegative | None
+    floored_rows: Annotated[float, Field(ge=0.0, le=1.0)] | None
+    num_params: Count
+    model_bytes: Count | None
+    code_bytes: Count
+    trainer_source_bytes: Count
+    artifact_bytes: Count | None
+    fits_cap: bool | None
+    world_size: Annotated[int, Field(ge=1)]
+    device: str
+    device_name: str
+    dtype: str
+    attention_backend: str
+    mlp_backend: str
+    peak_memory_bytes: Count
+    setup_s: NonNegative
+    warmup_s: NonNegative
+    score_s: NonNegative
+    ttt_s: NonNegative
+    pack_s: NonNegative
+    corpus_sha256: Sha256
+    tokenizer_sha256: Sha256
+    recipe_hash: str
+    trainer_hash: str
+    python: str
+    torch: str
+
+    @model_validator(mode="after")
+    def _success_has_scores(self) -> "Report":
+        if self.state == "succeeded":
+            required = (
+                "val_tokens",
+                "val_bytes",
+                "pre_quant_bpb",
+                "post_quant_bpb",
+                "post_quant_sliding_bpb",
+                "model_bytes",
+                "artifact_bytes",
+            )
+            absent = [name for name in required if getattr(self, name) is None]
+            if absent:
+                raise ValueError(f"state is succeeded but {', '.join(absent)} is absent.")
+        elif self.reason is None:
+            raise ValueError("state is diverged but reason is absent.")
+        return self
+
+
+def read_spec(path: Path) -> RunSpec:
+    """The specification in ``path``; a ConfigError says what is wrong with it."""
+    return build(RunSpec, _read_json(path), str(path))
+
+
+def parse_report(text: str) -> Report:
+    """The report in ``text``; a ConfigError if it is not one that can be believed."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{REPORT_FILE} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{REPORT_FILE} holds {type(values).__name__}, not an object.")
+    return build(Report, values, REPORT_FILE)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON that is equal exactly where the values mean the same: sorted, 12 significant digits.
+
+    >>> canonical_json({"b": 0.1 + 0.2, "a": 1})
+    '{"a":1,"b":0.3}'
+    """
+    return json.dumps(_rounded(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def short_hash(value: Any) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of ``value``'s canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """What the recipe says, not what it is called."""
+    return short_hash(recipe.model_dump(mode="json"))
+
+
+def report_schema() -> dict[str, Any]:
+    """The JSON schema of ``report.json``."""
+    return Report.model_json_schema()
+
+
+def spec_schema() -> dict[str, Any]:
+    """The JSON schema of ``spec.json``."""
+    return RunSpec.model_json_schema()
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.12g}")
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    return value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file.") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: this is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: this holds {type(values).__name__}, not an object.")
+    return values

@@ -1,0 +1,167 @@
+"""Is this folder the data that the recipe means, whole and unchanged?
+
+A dataset is a folder with ``tokenizer.model``, shards and ``manifest.json``, which says what the
+rest must be. :func:`open_dataset` believes nothing that it can check cheaply.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainer.contract import Sha256
+from trainer.data.bytes import ByteTable
+from trainer.files import file_sha256, write_atomically
+from trainer.data.shards import open_shard
+from trainer.data.tokenizer import load_tokenizer
+from trainer.strict import ConfigError, Strict, build
+
+MANIFEST_FILE = "manifest.json"
+TOKENIZER_FILE = "tokenizer.model"
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Shard(Strict):
+    """A file of the dataset's folder: its name, its tokens, and its content."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*\.bin$")]
+    num_tokens: Count
+    sha256: Sha256
+
+
+Shards = Annotated[tuple[Shard, ...], Field(strict=False, min_length=1)]
+
+
+class Manifest(Strict):
+    """What a dataset's folder holds. Bytes are those of the text, counted by the byte table."""
+
+    manifest_version: Literal[1] = 1
+    dataset: str
+    vocab_size: Annotated[int, Field(ge=4, le=65536)]
+    corpus_sha256: Sha256
+    tokenizer_sha256: Sha256
+    train: Shards
+    validation: Shards
+    num_train_documents: Count
+    num_val_documents: Count
+    train_bytes: Count
+    val_bytes: Count
+    source: str
+
+    @property
+    def num_train_tokens(self) -> int:
+        return sum(shard.num_tokens for shard in self.train)
+
+    @property
+    def num_val_tokens(self) -> int:
+        return sum(shard.num_tokens for shard in self.validation)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder that has been checked against its manifest and a model's vocabulary."""
+
+    directory: Path
+    manifest: Manifest
+    vocab_size: int
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.directory / TOKENIZER_FILE
+
+    @property
+    def train_paths(self) -> list[Path]:
+        return [self.directory / shard.name for shard in self.manifest.train]
+
+    @property
+    def val_paths(self) -> list[Path]:
+        return [self.directory / shard.name for shard in self.manifest.validation]
+
+    @cached_property
+    def byte_table(self) -> ByteTable:
+        return ByteTable.from_tokenizer(load_tokenizer(self.tokenizer_path), self.vocab_size)
+
+
+def open_dataset(directory: Path, vocab_size: int, *, hash_train: bool = False) -> Dataset:
+    """The dataset in ``directory``, for a model of ``vocab_size`` tokens.
+
+    Checks the tokenizer (content, vocabulary), every shard's header and size, and the content of
+    the validation shards; of the training shards (80 files of 200 MB in the published export) only
+    if ``hash_train``. ConfigError on the first thing that does not fit.
+    """
+    manifest = read_manifest(directory)
+    _check_tokenizer(directory / TOKENIZER_FILE, manifest, vocab_size)
+    _check_shards(directory, manifest.train, vocab_size if hash_train else None)
+    _check_shards(directory, manifest.validation, vocab_size)
+    return Dataset(directory=directory, manifest=manifest, vocab_size=vocab_size)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest in ``directory``; ConfigError if there is none that is valid."""
+    path = directory / MANIFEST_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        found = "there is no such folder" if not directory.is_dir() else f"no {MANIFEST_FILE} in it"
+        raise ConfigError(
+            f"{directory}: {found}, so there is no dataset to read. Build it with "
+            f"`make data RECIPE=NAME`, or `python -m trainer.data prepare --recipe NAME "
+            f"--root {directory.parent}`."
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: this is not JSON: {error}. `make data` rebuilds it.") from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}: this holds {type(values).__name__}, not an object. `make data` rebuilds it."
+        )
+    return build(Manifest, values, str(path))
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    write_atomically(directory / MANIFEST_FILE, f"{text}\n".encode())
+
+
+def _check_tokenizer(path: Path, manifest: Manifest, vocab_size: int) -> None:
+    num_pieces = load_tokenizer(path).vocab_size()
+    _check_hash(path, manifest.tokenizer_sha256)
+    if num_pieces != vocab_size or manifest.vocab_size != vocab_size:
+        raise ConfigError(
+            f"{path}: a tokenizer that does not fit: it has {num_pieces} pieces (the manifest says "
+            f"{manifest.vocab_size}) and the recipe's model.vocab_size is {vocab_size}. Set "
+            f"model.vocab_size = {num_pieces}, or name another data.dataset and run `make data`."
+        )
+
+
+def _check_shards(directory: Path, shards: Sequence[Shard], vocab_size: int | None) -> None:
+    """Header, size and count of each; with ``vocab_size``, content and largest token too."""
+    for shard in shards:
+        path = directory / shard.name
+        tokens = open_shard(path)
+        if tokens.size != shard.num_tokens:
+            raise ConfigError(
+                f"shard {path}: found {tokens.size} tokens, expected {shard.num_tokens} as its "
+                f"manifest says. `make data` rebuilds it."
+            )
+        if vocab_size is None:
+            continue
+        _check_hash(path, shard.sha256)
+        if tokens.size and tokens.max() >= vocab_size:
+            raise ConfigError(
+                f"shard {path}: found token {tokens.max()}, expected tokens below the vocabulary "
+                f"of {vocab_size}: it was written with another tokenizer. `make data` rebuilds it."
+            )
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    found = file_sha256(path)
+    if found != expected:
+        raise ConfigError(
+            f"{path}: found content {found[:16]}…, expected {expected[:16]}… as its manifest says: "
+            f"the file was changed or belongs to another dataset. `make data` rebuilds it."
+        )

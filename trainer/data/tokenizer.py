@@ -1,0 +1,124 @@
+"""How is text cut into tokens?
+
+A SentencePiece BPE that loses nothing: no normalisation, and what has no piece of its own is
+spelled in bytes. Ids are those of the parameter-golf tokenizers: 0 padding, 1 beginning of
+document, 2 end, 3 unknown, 4 to 259 the bytes.
+"""
+
+import io
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+from trainer.data.corpus import Document
+from trainer.strict import ConfigError
+
+PAD_ID, BOS_ID, EOS_ID, UNK_ID = range(4)
+NUM_RESERVED = 4 + 256
+
+SAMPLE_BYTES = (
+    2_000_000  # merges of a small vocabulary settle long before; keeps training to seconds
+)
+_ERRORS_ONLY = 2
+
+
+def train_tokenizer(documents: Iterable[Document], vocab_size: int) -> bytes:
+    """A serialized SentencePiece model with exactly ``vocab_size`` pieces.
+
+    Learnt from the lines of the first ``SAMPLE_BYTES`` of ``documents``, on one thread: the same
+    documents give the same bytes. Lines carry no newline, so it stays the byte piece ``<0x0A>``;
+    and no piece holds a space but at its front, which is what counting bytes relies on.
+    """
+    if vocab_size <= NUM_RESERVED:
+        raise ConfigError(
+            f"a vocabulary of {vocab_size} is too small: 4 control pieces and 256 bytes take "
+            f"{NUM_RESERVED}, and the characters of the text come on top. Set model.vocab_size "
+            f"to 512 or more."
+        )
+    lines = list(_sample_lines(documents, SAMPLE_BYTES))
+    if not lines:
+        raise ConfigError("there is no text to train a tokenizer on: every document is blank.")
+    try:
+        return _train(lines, vocab_size, exact=True)
+    except RuntimeError as error:
+        reached = _largest_vocabulary(lines, vocab_size)
+        if reached is None:
+            raise ConfigError(
+                f"a vocabulary of {vocab_size} is too small for this text: {NUM_RESERVED} pieces "
+                f"are taken before its first character. Increase model.vocab_size. "
+                f"SentencePiece says: {str(error).rpartition('] ')[2]}"
+            ) from None
+        raise ConfigError(
+            f"a vocabulary of {vocab_size} is too large for this text, which supports at most "
+            f"{reached} pieces. Set model.vocab_size to {reached} or less."
+        ) from None
+
+
+def load_tokenizer(path: Path) -> SentencePieceProcessor:
+    """The tokenizer in ``path``; ConfigError if there is none that SentencePiece can read."""
+    rebuild = "`make data` rebuilds it."
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the tokenizer cannot be read ({error.strerror}). {rebuild}"
+        ) from None
+    try:
+        return parse_tokenizer(model)
+    except (RuntimeError, ValueError):
+        raise ConfigError(
+            f"{path}: found {len(model)} bytes that are no SentencePiece model, expected one as "
+            f"SentencePiece writes it. {rebuild}"
+        ) from None
+
+
+def parse_tokenizer(model: bytes) -> SentencePieceProcessor:
+    """The tokenizer that ``model`` serializes; ValueError or RuntimeError if it is none."""
+    if not model:
+        raise ValueError("an empty model")  # SentencePiece would take it for "load later"
+    return SentencePieceProcessor(model_proto=model)
+
+
+def _sample_lines(documents: Iterable[Document], limit_bytes: int) -> Iterator[str]:
+    lines = itertools.chain.from_iterable(document.text.split("\n") for document in documents)
+    taken = 0
+    for line in lines:
+        taken += len(line.encode()) + 1
+        if taken > limit_bytes:
+            return
+        if line.strip():
+            yield line
+
+
+def _train(lines: list[str], vocab_size: int, exact: bool) -> bytes:
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        hard_vocab_limit=exact,
+        byte_fallback=True,
+        character_coverage=0.9995,  # rarer characters are spelled in bytes
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=True,
+        allow_whitespace_only_pieces=False,
+        pad_id=PAD_ID,
+        bos_id=BOS_ID,
+        eos_id=EOS_ID,
+        unk_id=UNK_ID,
+        num_threads=1,
+        minloglevel=_ERRORS_ONLY,
+    )
+    return model.getvalue()
+
+
+def _largest_vocabulary(lines: list[str], vocab_size: int) -> int | None:
+    """How many pieces the text supports, or None if ``vocab_size`` is not even enough for it."""
+    try:
+        return parse_tokenizer(_train(lines, vocab_size, exact=False)).vocab_size()
+    except RuntimeError:
+        return None

@@ -1,0 +1,56 @@
+"""Causal grouped-query attention with normalised queries and keys, partial RoPE and XSA.
+
+Shapes: B sequences, T tokens, H query heads, G key-value heads, K dimensions of a head, R rotated
+dimensions. Pure functions; the model owns the weights.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BACKEND = "torch_sdpa"
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """x over its root mean square along the last dimension, without a learned weight."""
+    return F.rms_norm(x, (x.size(-1),), eps=torch.finfo(torch.float32).eps)
+
+
+def rope_table(num_positions: int, rope_dims: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, each (num_positions, rope_dims / 2), of position · base^(−2i / rope_dims)."""
+    frequencies = base ** (-torch.arange(0, rope_dims, 2, dtype=torch.float32) / rope_dims)
+    angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequencies)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x_BTHK: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
+    """Rotate the first 2R dimensions by −θ, halves paired; the others pass unchanged."""
+    half = cos_TR.size(-1)
+    cos, sin = cos_TR[:, None].to(x_BTHK.dtype), sin_TR[:, None].to(x_BTHK.dtype)
+    first, second, rest = x_BTHK.split([half, half, x_BTHK.size(-1) - 2 * half], dim=-1)
+    return torch.cat([first * cos + second * sin, second * cos - first * sin, rest], dim=-1)
+
+
+def attend(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
+    """Softmax attention of every query to its own and earlier positions; scale 1/√K."""
+    y_BHTK = F.scaled_dot_product_attention(
+        q_BTHK.transpose(1, 2),
+        k_BTGK.transpose(1, 2),
+        v_BTGK.transpose(1, 2),
+        is_causal=True,
+        enable_gqa=q_BTHK.size(2) != k_BTGK.size(2),
+    )
+    return y_BHTK.transpose(1, 2)
+
+
+def exclude_self(y_BTHK: Tensor, v_BTGK: Tensor) -> Tensor:
+    """XSA: remove from each head's output its projection on the value at the same position.
+
+    The remainder is orthogonal to that value up to rounding; a zero value removes nothing.
+    """
+    batch, length, heads, dim = y_BTHK.shape
+    groups = v_BTGK.size(2)
+    unit_BTG1K = F.normalize(v_BTGK, dim=-1, eps=1e-12).unsqueeze(3)
+    y_BTGHK = y_BTHK.reshape(batch, length, groups, heads // groups, dim)
+    along = (y_BTGHK * unit_BTG1K).sum(dim=-1, keepdim=True)
+    return (y_BTGHK - along * unit_BTG1K).reshape(batch, length, heads, dim)

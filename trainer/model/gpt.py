@@ -1,0 +1,159 @@
+"""The one forward path: ``body`` turns tokens into hidden states, ``head`` turns those into logits.
+
+Matrices of one kind are kept in one bank (a stack over layers), so that the optimizer can treat
+them together. Shapes: B sequences, T tokens, D width, V vocabulary, L layers, F hidden channels,
+H query heads, G key-value heads, K dimensions of a head. Mathematics: parameter-golf PR #549, as
+restated in docs/recipes.md.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.activations import Params, build_activation
+from trainer.kernels.mlp import mlp
+from trainer.model.attention import attend, exclude_self, rms_norm, rope_table, rotate
+from trainer.model.embeddings import HashedBigram, SharedValueEmbedding, smear
+from trainer.recipe import Model
+
+Tap = Callable[[str, int, Tensor], None]
+"""Shown (what, layer, tensor): what is attention_in, attention_out, mlp_in or mlp_hidden."""
+
+
+class GPT(nn.Module):
+    """A decoder with U-Net skips; ``num_positions`` is the longest sequence that it will see."""
+
+    cos_TR: Tensor
+    sin_TR: Tensor
+
+    def __init__(
+        self,
+        config: Model,
+        *,
+        activation: str,
+        activation_params: Params,
+        num_positions: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.config, self.compute_dtype = config, dtype
+        layers, width, hidden = config.num_layers, config.width, config.mlp_hidden
+        self.embed = nn.Parameter(torch.zeros(config.vocab_size, width))
+        self.qo_bank = nn.Parameter(torch.zeros(2 * layers, width, width))
+        self.kv_bank = nn.Parameter(torch.zeros(2 * layers, config.kv_dim, width))
+        self.up_bank = nn.Parameter(torch.zeros(layers, hidden, width))
+        self.down_bank = nn.Parameter(torch.zeros(layers, width, hidden))
+        self.q_gain_LH = nn.Parameter(torch.full((layers, config.num_heads), config.qk_gain))
+        self.attn_scale_LD = nn.Parameter(torch.ones(layers, width))
+        self.mlp_scale_LD = nn.Parameter(torch.ones(layers, width))
+        self.resid_mix_L2D = nn.Parameter(
+            torch.stack([torch.ones(layers, width), torch.zeros(layers, width)], dim=1)
+        )
+        self.skip_weights = nn.Parameter(torch.ones(layers // 2, width))
+        self.smear_gate = nn.Parameter(torch.zeros(width)) if config.smear_gate else None
+        self.bigram = HashedBigram(config.bigram, width) if config.bigram else None
+        self.value_embedding = (
+            SharedValueEmbedding(config.value_embedding, config.vocab_size, config.kv_dim)
+            if config.value_embedding
+            else None
+        )
+        self.activations = nn.ModuleList(
+            build_activation(activation, activation_params, hidden) for _ in range(layers)
+        )
+        cos, sin = rope_table(num_positions, config.rope_dims, config.rope_base)
+        self.register_buffer("cos_TR", cos, persistent=False)
+        self.register_buffer("sin_TR", sin, persistent=False)
+
+    def body(self, tokens_BT: Tensor, tail: int | None = None, tap: Tap | None = None) -> Tensor:
+        """Normalised hidden states (B, T, D), or of the last ``tail`` positions (B, tail, D)."""
+        with self._precision(tokens_BT):
+            x = self._embed(tokens_BT)
+            values = self.value_embedding(tokens_BT) if self.value_embedding is not None else {}
+            x0, skips = x, []
+            num_encoders = self.config.num_layers // 2
+            for layer in range(self.config.num_layers):
+                if layer >= num_encoders and skips:
+                    gate = self.skip_weights[layer - num_encoders].to(x.dtype)
+                    x = torch.addcmul(x, gate, skips.pop())
+                x = self._block(layer, x, x0, values.get(layer), tap)
+                if layer < num_encoders:
+                    skips.append(x)
+            return rms_norm(x if tail is None else x[:, -tail:])
+
+    def head(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits (B, T, V) in the compute dtype, within ± the soft-cap; embeddings are tied."""
+        with self._precision(hidden_BTD):
+            cap = self.config.logit_softcap  # divided out of the hidden states: fewer of them
+            return cap * torch.tanh(F.linear(hidden_BTD / cap, self.embed))
+
+    def nll(self, tokens_BT: Tensor, targets_BT: Tensor, tail: int | None = None) -> Tensor:
+        """Negative log-likelihood in nats of each of the last ``tail`` targets, float32 (B, tail)."""
+        logits = self.head(self.body(tokens_BT, tail))
+        wanted = targets_BT if tail is None else targets_BT[:, -tail:]
+        flat = F.cross_entropy(
+            logits.flatten(0, 1).float(), wanted.flatten(), reduction="none"
+        )
+        return flat.view(wanted.shape)
+
+    def _precision(self, like: Tensor) -> torch.autocast:
+        reduced = self.compute_dtype is not torch.float32
+        return torch.autocast(
+            like.device.type, dtype=self.compute_dtype if reduced else None, enabled=reduced
+        )
+
+    def _embed(self, tokens_BT: Tensor) -> Tensor:
+        x = F.embedding(tokens_BT, self.embed)
+        if self.bigram is not None:
+            x = x + self.bigram(tokens_BT)
+        x = rms_norm(x.to(self.compute_dtype))
+        return x if self.smear_gate is None else smear(x, self.smear_gate)
+
+    def _block(
+        self, layer: int, x: Tensor, x0: Tensor, extra_value: Tensor | None, tap: Tap | None
+    ) -> Tensor:
+        mix = self.resid_mix_L2D[layer].to(x.dtype)
+        x = torch.addcmul(mix[0] * x, mix[1], x0)
+        attended = self._attention(layer, self._layer_norm(layer, x), extra_value, tap)
+        x = torch.addcmul(x, self.attn_scale_LD[layer].to(x.dtype), attended.to(x.dtype))
+        normed = self._layer_norm(layer, x)
+        if tap is not None:
+            tap("mlp_in", layer, normed)
+        out = mlp(
+            normed,
+            self.up_bank[layer],
+            self.activations[layer],
+            self.down_bank[layer],
+            None if tap is None else lambda hidden: tap("mlp_hidden", layer, hidden),
+        )
+        return torch.addcmul(x, self.mlp_scale_LD[layer].to(x.dtype), out.to(x.dtype))
+
+    def _layer_norm(self, layer: int, x: Tensor) -> Tensor:
+        if self.config.layer_scale == "none":
+            return rms_norm(x)
+        return rms_norm(x) * (layer + 1) ** -0.5
+
+    def _attention(
+        self, layer: int, x: Tensor, extra_value: Tensor | None, tap: Tap | None
+    ) -> Tensor:
+        config, (batch, length, _) = self.config, x.shape
+        num_layers, heads, groups = config.num_layers, config.num_heads, config.num_kv_heads
+        if tap is not None:
+            tap("attention_in", layer, x)
+        q = F.linear(x, self.qo_bank[layer]).view(batch, length, heads, -1)
+        k = F.linear(x, self.kv_bank[layer]).view(batch, length, groups, -1)
+        v = F.linear(x, self.kv_bank[num_layers + layer])
+        if extra_value is not None:
+            v = v + extra_value
+        v = v.view(batch, length, groups, -1)
+        cos, sin = self.cos_TR[:length], self.sin_TR[:length]
+        q = rotate(rms_norm(q), cos, sin) * self.q_gain_LH[layer][:, None].to(q.dtype)
+        k = rotate(rms_norm(k), cos, sin)
+        y = attend(q, k, v)
+        if layer >= num_layers - config.xsa_last_layers:
+            y = exclude_self(y, v)
+        y = y.reshape(batch, length, -1)
+        if tap is not None:
+            tap("attention_out", layer, y)
+        return F.linear(y, self.qo_bank[num_layers + layer])

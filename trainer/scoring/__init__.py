@@ -1,0 +1,1 @@
+"""How well does a model predict the validation text? Bits per byte, every target scored once."""
