@@ -28,7 +28,7 @@ from analysis.load import (
 from analysis.seed_stats import check_one_footing
 from analysis.slopes import learned_slopes
 from analysis.stages import PANELS, windows_of
-from analysis.text import DASH
+from analysis.text import DASH, capital
 
 WIDTH_IN = 9.0  # 900 px at the 100 dpi of a README; saved at twice that for sharp screens
 DPI = 200
@@ -165,7 +165,7 @@ def _windows(cells: pd.DataFrame, quantities: list[str] | tuple[str, ...]) -> st
         said.append(f"contiguous windows: {window} tokens, stride {window}")
     if "sliding" in kinds:
         said.append(f"sliding windows: {window} tokens, stride {stride}")
-    return f"{'; '.join(said)}.".capitalize()
+    return capital("; ".join(said)) + "."
 
 
 def _coverage(cells: pd.DataFrame, sweep: Sweep) -> str:

@@ -6,7 +6,7 @@ seed are averaged first, so n counts seeds. An activation of which a seed diverg
 its survivors only, which says how well it does where it does well: it is shown and not ranked.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 
 import numpy as np
@@ -20,6 +20,11 @@ from trainer.strict import ConfigError
 
 _GROUP = ["setting", "key"]
 _FOOTING = ["window", "stride", "val_bytes"]
+_FACTS = [
+    *_GROUP,
+    *("recipe", "budget", "label", "n_diverged", "n_failed", "window", "stride"),
+]
+_ESTIMATE = ["n", "mean", "sd", "half_width"]
 
 
 def seed_stats(
@@ -33,7 +38,7 @@ def seed_stats(
     check_one_footing(frame)
     interval = TInterval(level)
     counts = outcome_counts(frame)
-    rows = []
+    rows: list[dict[str, object]] = []
     for quantity in quantities:
         values = per_seed(frame, quantity)
         if values.empty:
@@ -46,7 +51,7 @@ def seed_stats(
                 {**facts, "quantity": quantity, **asdict(estimate), "ranked": ranked}
                 | _scored_in(quantity, window=facts["window"], stride=facts["stride"])
             )
-    table = pd.DataFrame(rows).astype({"mean": float, "sd": float, "half_width": float})
+    table = _estimates(rows, [*_FACTS, "quantity", *_ESTIMATE, "ranked"])
     return table.assign(
         low=table["mean"] - table["half_width"],
         high=table["mean"] + table["half_width"],
@@ -84,7 +89,7 @@ def paired_stats(
     by_group = dict(iter(pairs.groupby(_GROUP)["difference"]))
     counts = outcome_counts(frame)
     bad = set(map(tuple, counts.loc[counts["n_diverged"] > 0, _GROUP].to_numpy().tolist()))
-    rows = []
+    rows: list[dict[str, object]] = []
     for facts in records(counts[counts["key"] != reference]):
         group = (facts["setting"], facts["key"])
         estimate = interval(by_group.get(group, ()))
@@ -93,7 +98,7 @@ def paired_stats(
             {**facts, "quantity": quantity, "reference": reference, **asdict(estimate)}
             | {"ranked": estimate.n > 0 and not either, "level": level}
         )
-    return pd.DataFrame(rows).astype({"mean": float, "sd": float, "half_width": float})
+    return _estimates(rows, [*_FACTS, "quantity", "reference", *_ESTIMATE, "ranked", "level"])
 
 
 def per_seed(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
@@ -110,8 +115,9 @@ def per_seed(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 def outcome_counts(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per setting and activation: names, footing, and how many cells ended how."""
-    ordered = frame.sort_values([*_GROUP, "seed", "replicate"])
-    ordered = ordered.assign(
+    names = ["recipe", "budget", "label", "state", "window", "stride"]
+    ordered = frame[[*_GROUP, "seed", "replicate", *names]]
+    ordered = ordered.sort_values([*_GROUP, "seed", "replicate"]).assign(
         n_diverged=ordered["state"] == "diverged",
         n_failed=ordered["state"].isin(FAILED_STATES),
     )
@@ -128,7 +134,8 @@ def outcome_counts(frame: pd.DataFrame) -> pd.DataFrame:
 
 def check_one_footing(frame: pd.DataFrame) -> None:
     """Nothing, if all scores of a setting share text and windows; else a ConfigError."""
-    for setting, rows in scored_by_setting(frame):
+    scored = frame.loc[is_scored(frame), ["setting", *_FOOTING]]
+    for setting, rows in scored.groupby("setting"):
         for column in _FOOTING:
             given = sorted(rows[column].dropna().unique())
             if len(given) > 1:
@@ -139,9 +146,10 @@ def check_one_footing(frame: pd.DataFrame) -> None:
                 )
 
 
-def scored_by_setting(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for setting, rows in frame[is_scored(frame)].groupby("setting"):
-        yield str(setting), rows
+def _estimates(rows: list[dict[str, object]], columns: list[str]) -> pd.DataFrame:
+    """A frame with ``columns`` even where there is no row; an absent estimate is null."""
+    table = pd.DataFrame(rows, columns=columns)
+    return table.astype({"mean": float, "sd": float, "half_width": float, "ranked": bool})
 
 
 def _scored_in(quantity: str, *, window: object, stride: object) -> dict[str, object]:

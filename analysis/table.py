@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -116,9 +117,13 @@ def show(summary: Summary, stream: IO[str]) -> None:
         stream.write(plain(summary))
         return
     for section in summary.sections:
-        table = Table(title=section.title, title_justify="left")
+        table = Table(
+            title=section.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
         for i, heading in enumerate(section.headings):
-            table.add_column(heading, justify="right" if i else "left", no_wrap=i == 0)
+            table.add_column(
+                heading, justify="right" if i else "left", no_wrap=i == 0, overflow="fold"
+            )
         for line in section.lines:
             table.add_row(*line)
         console.print(table)
@@ -170,6 +175,8 @@ def _entry(row: Mapping[str, Any], most: int) -> str:
 def _lowest(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
     """Which activation is lowest at each stage: a description, since only one stage is judged."""
     labels = labels_of(frame)
+    if len(labels) == 1:
+        return []
     lowest: dict[str, list[str]] = {}
     for stage in PANELS:
         for verdict in verdicts(frame, sweep, stage):

@@ -1,4 +1,4 @@
-"""``python -m sweep plan|run|status|show|rerun|logs``: the sweep from a terminal.
+"""``python -m sweep plan|run|status|show|rerun|logs|which``: the sweep from a terminal.
 
 Exit status: 0 every cell is terminal, 3 some are not, 2 bad usage or configuration, 130
 interrupted.
@@ -17,6 +17,8 @@ from sweep.running import EXIT_BAD, EXIT_INTERRUPTED
 from sweep.session import Session
 from trainer.strict import ConfigError
 
+VERBS = ("plan", "run", "status", "show", "rerun", "logs", "which")
+
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
@@ -25,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         sweep_name=arguments.sweep,
         results=Path(arguments.results),
         data=Path(arguments.data),
-        console=Console(stderr=arguments.json),
+        console=Console(stderr=arguments.json or arguments.verb == "which"),
         connect=_connect,
     )
     try:
@@ -53,8 +55,10 @@ def _dispatch(session: Session, arguments: argparse.Namespace) -> int:
             return commands.status_command(session, as_json=as_json)
         case "show":
             return commands.show_command(session, cell, as_json=as_json)
-        case _:
+        case "logs":
             return commands.logs_command(session, cell)
+        case _:
+            return commands.which_command(session)
 
 
 def _connect(address: str | None) -> Pool:
@@ -65,7 +69,7 @@ def _connect(address: str | None) -> Pool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sweep", description=__doc__)
-    parser.add_argument("verb", choices=("plan", "run", "status", "show", "rerun", "logs"))
+    parser.add_argument("verb", choices=VERBS)
     parser.add_argument("cell", nargs="?", help="a cell's name or id, or a prefix that only it has")
     parser.add_argument("--sweep", metavar="NAME-OR-PATH", help="default: what fits the machine")
     parser.add_argument("--results", metavar="ROOT", default="results")

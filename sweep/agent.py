@@ -189,7 +189,7 @@ def _with_last_line(reason: str | None, log: str) -> str | None:
 
 
 def _oom_kills() -> int:
-    """Processes that the kernel has killed for memory in this control group; 0 if it cannot tell."""
+    """Processes of this control group that the kernel has killed for memory; 0 if unknown."""
     try:
         lines = Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What does each verb of ``python -m sweep`` do? Decisions are asked for elsewhere; this wires them."""
+"""What does each verb of ``python -m sweep`` do? It asks the rooms that decide, and answers."""
 
 import json
 from collections import Counter
@@ -88,6 +88,12 @@ def logs_command(session: Session, selector: str | None) -> int:
             "is still running); `make status` says what became of it."
         )
     session.say((session.store.folder / rows[-1]["log"]).read_text(encoding="utf-8"))
+    return EXIT_DONE
+
+
+def which_command(session: Session) -> int:
+    """Print the name or path of the sweep that is meant; the reason goes to stderr."""
+    print(session.chosen)
     return EXIT_DONE
 
 

@@ -53,7 +53,7 @@ class _Running:
 
 @dataclass
 class Driver:
-    """One run of one plan. ``run`` returns when nothing is left to do or the user has had enough."""
+    """One run of one plan, until nothing is left to do or the user has had enough."""
 
     sweep: SweepSpec
     store: Store

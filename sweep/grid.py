@@ -65,9 +65,7 @@ def expand(
     for overrides in override_points(sweep):
         recipe = resolve(overrides)
         data = find_data(recipe)
-        for budget, seed, replicate in product(
-            sweep.budgets, sweep.seeds, range(sweep.replicates)
-        ):
+        for budget, seed, replicate in product(sweep.budgets, sweep.seeds, range(sweep.replicates)):
             suffix = _suffix(sweep, overrides, replicate)
             block = f"seed{seed}__{budget}{suffix}"
             members = [

@@ -113,7 +113,7 @@ class Estimate:
 def estimate(
     num_cells: int, history: History, *, guess_cell_s: float, leases: int, nodes: int
 ) -> Estimate:
-    """Mean wall time of succeeded attempts (``guess_cell_s`` before any), spread over the leases."""
+    """Mean wall time of successes (``guess_cell_s`` before any), spread over the leases."""
     walls = [e.wall_s for ended in history.values() for e in ended if e.state == "succeeded"]
     cell_s = sum(walls) / len(walls) if walls else guess_cell_s
     rounds = -(-num_cells // leases) if leases else 0

@@ -140,7 +140,9 @@ def render(view: SweepView) -> RenderableType:
     """The live picture of ``view``."""
     table = Table(box=None, pad_edge=False)
     for column in ("lease", "cell", "phase", "step", "ms/step", "left"):
-        table.add_column(column, justify="right" if column in ("step", "ms/step", "left") else "left")
+        table.add_column(
+            column, justify="right" if column in ("step", "ms/step", "left") else "left"
+        )
     for lease in view.leases:
         progress = lease.progress or {}
         step, left, ms = (progress.get(k) for k in ("step", "remaining_steps", "step_ms"))

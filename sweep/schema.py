@@ -1,8 +1,8 @@
 """What does one attempt at a cell leave behind? The declared, versioned columns of every row.
 
 Additive changes only: a column that an older file lacks reads as null. A column that is renamed or
-re-defined raises SCHEMA_VERSION, and a store of a newer version is refused. ``results/README.md`` is
-generated from this table (``python -m sweep.schema``) and a test holds the two together.
+re-defined raises SCHEMA_VERSION, and a store of a newer version is refused. The dictionary in
+``results/README.md`` is generated from this table (``python -m sweep.schema``); a test compares.
 """
 
 from dataclasses import dataclass
@@ -37,9 +37,7 @@ IDENTITY = (
     ),
     Column("cell_id", _TEXT, "", "hash of everything that changes the cell's answer"),
     Column("recipe", _TEXT, "", "name of the recipe"),
-    Column(
-        "activation", _TEXT, "", "name of the activation in the table of trainer/activations"
-    ),
+    Column("activation", _TEXT, "", "name of the activation in the table of trainer/activations"),
     Column("slope", _REAL, "", "negative slope s of leaky_relu2; null for every other activation"),
     Column(
         "neg_beta",
@@ -53,7 +51,9 @@ IDENTITY = (
     Column("budget_value", _REAL, "steps or s", "size of the training budget"),
     Column("set_json", _TEXT, "", "recipe values that this sweep varies, as JSON; {} if none"),
     Column("order_position", _INT, "", "position in the sweep's order of execution, from 0"),
-    Column("block", _TEXT, "", "block of the design: one seed and budget, all activations, shuffled"),
+    Column(
+        "block", _TEXT, "", "block of the design: one seed and budget, all activations, shuffled"
+    ),
 )
 
 OUTCOME = (
@@ -76,7 +76,9 @@ OUTCOME = (
     Column("node", _TEXT, "", "host name of the node that ran it"),
     Column("started_at", _TIME, "", "when the attempt was announced"),
     Column("ended_at", _TIME, "", "when the attempt was closed"),
-    Column("log", _TEXT, "", "log of the attempt, relative to the sweep's folder; null if none came"),
+    Column(
+        "log", _TEXT, "", "log of the attempt, relative to the sweep's folder; null if none came"
+    ),
 )
 
 TRAINING = (
@@ -131,7 +133,9 @@ MACHINE = (
     Column("dtype", _TEXT, "", "float32 or bfloat16"),
     Column("attention_backend", _TEXT, "", "which attention ran"),
     Column("mlp_backend", _TEXT, "", "which MLP ran"),
-    Column("peak_memory_bytes", _INT, "bytes", "peak memory of rank 0, of the device if it has any"),
+    Column(
+        "peak_memory_bytes", _INT, "bytes", "peak memory of rank 0, of the device if it has any"
+    ),
     Column("setup_s", _REAL, "s", "process start to first step, without warm-up"),
     Column("warmup_s", _REAL, "s", "warm-up steps, outside the budget"),
     Column("score_s", _REAL, "s", "pre-quant, post-quant and sliding scores"),

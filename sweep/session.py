@@ -1,4 +1,4 @@
-"""What one invocation works on: the sweep that is meant, its cells, its store, the nodes in reach."""
+"""What does one invocation work on? A sweep, its cells, its store, and the nodes in reach."""
 
 import subprocess
 import sys
@@ -106,16 +106,17 @@ class Session:
     def plan_sentence(self, todo: Plan, cost: Estimate) -> str:
         """``36 cells to run (0 settled) on 2 leases of 1 node: about 6.0 min``."""
         if not todo.todo:
-            return f"sweep {self.sweep.name}: nothing to run, {len(todo.settled)} cells are settled."
+            return (
+                f"sweep {self.sweep.name}: nothing to run, {len(todo.settled)} cells are settled."
+            )
         leases, nodes = self.reach(len(todo.todo))
         if leases == 0:
             return f"sweep {self.sweep.name}: {len(todo.todo)} cells to run; {self._out_of_reach()}"
         basis = "measured" if cost.measured else "a guess until one has been measured"
         return (
             f"sweep {self.sweep.name}: {len(todo.todo)} cells to run, {len(todo.settled)} settled, "
-            f"on {leases} lease{'s' if leases > 1 else ''} of {nodes} node{'s' if nodes > 1 else ''}"
-            f": about {duration(cost.wall_s)}, {cost.node_hours:.2g} node-hours "
-            f"({cost.cell_s:.0f} s a cell, {basis})."
+            f"on {_count(leases, 'lease')} of {_count(nodes, 'node')}: "
+            f"about {duration(cost.wall_s)}, {cost.node_hours:.2g} node-hours ({cost.cell_s:.0f} s a cell, {basis})."
         )
 
     def require_reach(self) -> int:
@@ -130,8 +131,8 @@ class Session:
         asked = f"{shape.gpus} GPUs and {shape.cpus} CPUs" if shape.gpus else f"{shape.cpus} CPUs"
         have = ", ".join(f"{n.name}: {n.gpus} GPUs, {n.cpus} CPUs" for n in self.nodes())
         return (
-            f"a lease needs a node with {asked}; in reach: {have or 'no node'}. Connect to a cluster "
-            f"with RAY_ADDRESS=, or change [node] in the sweep file."
+            f"a lease needs a node with {asked}; in reach: {have or 'no node'}. Connect to a "
+            f"cluster with RAY_ADDRESS=, or change [node] in the sweep file."
         )
 
     def _prepare(self, recipe: Recipe, overrides: Overrides) -> DataFound:
@@ -153,6 +154,10 @@ class Session:
             corpus_sha256=manifest.corpus_sha256,
             tokenizer_sha256=manifest.tokenizer_sha256,
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _data_key(recipe: Recipe) -> tuple[str, int]:

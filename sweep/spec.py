@@ -47,7 +47,7 @@ class Limits(Strict):
 class GridAxes(Strict):
     """Recipe values that vary, by the names that ``--set`` takes."""
 
-    set: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    set: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
 
 
 class SweepSpec(Strict):
@@ -74,7 +74,9 @@ class SweepSpec(Strict):
     def _distinct(cls, values: list[Any]) -> list[Any]:
         repeated = sorted({value for value in values if values.count(value) > 1})
         if repeated:
-            raise ValueError(f"{repeated} stands there more than once; replicates = N repeats cells.")
+            raise ValueError(
+                f"{repeated} stands there more than once; replicates = N repeats cells."
+            )
         return values
 
     @model_validator(mode="after")
@@ -124,8 +126,8 @@ def _expand_activation(entry: dict[str, Any]) -> list[ActivationSpec]:
 
 def _numbers(name: str, key: str, value: Any) -> list[float]:
     values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+    if not values or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in values
+    ):
         raise ValueError(f"activations: {name} {key} = {value!r}: a number or a list of numbers.")
     return [float(v) for v in values]
-
-

@@ -2,7 +2,7 @@
 
 An attempt is announced by a ``.start`` file that only one driver can create, and closed by its
 Parquet file, which is written whole or not at all. ``cells.parquet`` is derived from the attempts
-for readers and is never read by the planner. A torn file is named and passed over; the rest is read.
+for readers and is never read by the planner. A torn file is named and passed over.
 """
 
 import contextlib
@@ -176,7 +176,7 @@ class Store:
         return result
 
     def keep(self, kind: str, name: str, data: bytes) -> str:
-        """Keep a file that belongs to an attempt; returns its path relative to the sweep's folder."""
+        """Keep a file of an attempt; returns its path relative to the sweep's folder."""
         write_atomically(self.folder / kind / name, data)
         return f"{kind}/{name}"
 

@@ -17,6 +17,7 @@ from trainer.contract import (
     EXIT_REPORTED,
     SPEC_FILE,
     ActivationSpec,
+    Report,
     RunSpec,
     read_spec,
 )
@@ -52,16 +53,21 @@ def _run(spec: RunSpec, out: Path) -> int:
             write_atomically(out / SPEC_FILE, spec.model_dump_json(indent=1).encode())
         report = run(spec, out, world)
     if world.is_main:
-        summary = (
-            f"diverged: {report.reason}"
-            if report.state == "diverged"
-            else f"pre_quant_bpb:{report.pre_quant_bpb:.6f} post_quant_bpb:{report.post_quant_bpb:.6f} "
-            f"post_quant_sliding_bpb:{report.post_quant_sliding_bpb:.6f} "
-            + (f"ttt_bpb:{report.ttt_bpb:.6f} " if report.ttt_bpb is not None else "")
-            + f"artifact_bytes:{report.artifact_bytes}"
-        )
-        print(summary, flush=True)
+        print(_summary(report), flush=True)
     return EXIT_REPORTED
+
+
+def _summary(report: Report) -> str:
+    if report.state == "diverged":
+        return f"diverged: {report.reason}"
+    scores = {
+        "pre_quant_bpb": report.pre_quant_bpb,
+        "post_quant_bpb": report.post_quant_bpb,
+        "post_quant_sliding_bpb": report.post_quant_sliding_bpb,
+        "ttt_bpb": report.ttt_bpb,
+    }
+    parts = [f"{name}:{value:.8f}" for name, value in scores.items() if value is not None]
+    return " ".join([*parts, f"artifact_bytes:{report.artifact_bytes}"])
 
 
 def _spec_from_flags(arguments: argparse.Namespace) -> RunSpec:
@@ -98,7 +104,7 @@ def _spec_from_flags(arguments: argparse.Namespace) -> RunSpec:
 
 
 def _parse_param(text: str) -> tuple[str, float]:
-    key, equals, value = text.partition("=")
+    key, _, value = text.partition("=")
     try:
         return key, float(value)
     except ValueError:

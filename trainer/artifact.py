@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from trainer.optim import kind_of
-from trainer.quantizers import QUANTIZERS, Quantized, dequantize
+from trainer.quantizers import QUANTIZERS, dequantize
 from trainer.recipe import Quantization
 from trainer.strict import ConfigError
 
@@ -32,7 +32,7 @@ class Packed:
 
 
 def pack(weights: Mapping[str, Tensor], config: Quantization, recipe_hash: str) -> Packed:
-    """``weights`` quantized by kind and compressed; reading them back gives :func:`unpack`'s values."""
+    """``weights`` quantized by kind and compressed; :func:`unpack` gives what they became."""
     tensors: dict[str, Tensor] = {}
     num_rows = num_floored = 0
     for name, weight in weights.items():
@@ -55,7 +55,7 @@ def pack(weights: Mapping[str, Tensor], config: Quantization, recipe_hash: str) 
 
 
 def unpack(data: bytes, config: Quantization, recipe_hash: str) -> dict[str, Tensor]:
-    """The weights in ``data``, float32 by name; a ConfigError if it is damaged or of another recipe."""
+    """The weights in ``data``, float32 by name; ConfigError if damaged or of another recipe."""
     try:
         plain = _DECOMPRESS[config.compressor](data)
         tensors = load(plain)

@@ -33,4 +33,6 @@ class Average:
     def current(self) -> dict[str, Tensor]:
         """The averaged weights by name, in the dtype of the weights; copies."""
         source = self._weights if self._shadow is None else self._shadow
-        return {name: source[name].detach().to(w.dtype, copy=True) for name, w in self._weights.items()}
+        return {
+            name: source[name].detach().to(w.dtype, copy=True) for name, w in self._weights.items()
+        }

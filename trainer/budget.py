@@ -32,11 +32,13 @@ class Steps:
 
     num_steps: int
 
-    kind = "steps"
-
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ConfigError(f"budget {self}: a budget has at least one step.")
+
+    @property
+    def kind(self) -> Kind:
+        return "steps"
 
     @property
     def value(self) -> float:
@@ -59,11 +61,13 @@ class Seconds:
 
     seconds: float
 
-    kind = "seconds"
-
     def __post_init__(self) -> None:
         if not self.seconds > 0:
             raise ConfigError(f"budget {self}: a budget is longer than zero seconds.")
+
+    @property
+    def kind(self) -> Kind:
+        return "seconds"
 
     @property
     def value(self) -> float:

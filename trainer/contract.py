@@ -8,7 +8,7 @@ specification and reads the same report. Imports no torch.
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,7 +17,7 @@ from trainer.budget import Seconds, Steps, parse_budget
 from trainer.recipe import Recipe
 from trainer.strict import ConfigError, Strict, build
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION: Final = 1
 
 SPEC_FILE = "spec.json"
 REPORT_FILE = "report.json"
@@ -40,7 +40,7 @@ class ActivationSpec(Strict):
     """An activation by name, with the parameters that its table entry asks for."""
 
     name: str
-    params: dict[str, float] = {}
+    params: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known(self) -> "ActivationSpec":

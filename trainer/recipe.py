@@ -249,5 +249,3 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
-
-

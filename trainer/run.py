@@ -123,9 +123,7 @@ def write_curve(trained: Trained, spec: RunSpec, path: Path) -> None:
         for log, loss in zip(trained.steps, trained.losses, strict=True)
     ]
     types = (pa.int64(), pa.int64(), pa.float64(), pa.float64(), pa.float64())
-    columns = [
-        pa.array([row[i] for row in rows], type=kind) for i, kind in enumerate(types)
-    ]
+    columns = [pa.array([row[i] for row in rows], type=kind) for i, kind in enumerate(types)]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(dict(zip(CURVE_COLUMNS, columns, strict=True))), sink)
     write_atomically(path, sink.getvalue().to_pybytes())
@@ -227,7 +225,7 @@ class _Cell:
         packed: Packed | None = None,
         diverged: str | None = None,
     ) -> Report:
-        """The report; a score that is not finite makes the run diverged and no number of it stands."""
+        """The report; where a score is not finite the run has diverged and no score stands."""
         bad = scores.first_bad() if scores is not None else None
         if bad is not None:
             scores, diverged = None, f"the {bad} score is not finite"
@@ -264,7 +262,9 @@ class _Cell:
             code_bytes=recipe.artifact.code_bytes,
             trainer_source_bytes=source.num_bytes,
             artifact_bytes=artifact_bytes,
-            fits_cap=None if artifact_bytes is None else artifact_bytes <= recipe.artifact.cap_bytes,
+            fits_cap=None
+            if artifact_bytes is None
+            else artifact_bytes <= recipe.artifact.cap_bytes,
             world_size=self.world.size,
             device=spec.device,
             device_name=_device_name(self.world.device),

@@ -12,12 +12,11 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-
 T = TypeVar("T", bound=BaseModel)
 
 
 class ConfigError(ValueError):
-    """The user's input cannot be used. The message says what was given, what is allowed, what next."""
+    """The user's input cannot be used: what was given, what is allowed, what to do next."""
 
 
 class Strict(BaseModel):
@@ -43,7 +42,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: this is not valid TOML: {error}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: this is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise ConfigError(
+            f"{path}: this is not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from None
 
 
 def find_config(name_or_path: str, folder: Path, kind: str) -> Path:

@@ -53,8 +53,8 @@ for setting in settings(cells):
 # %%
 columns = ["label", "n", "mean", "sd", "half_width", "window", "stride", "n_diverged", "ranked"]
 scores = seed_stats(cells, PANELS)
-for (setting, quantity), rows in scores.groupby(["setting", "quantity"], sort=False):
-    print(f"{setting}: {quantity}")
+for (name, quantity), rows in scores.groupby(["setting", "quantity"], sort=False):
+    print(f"{name}: {quantity}")
     display(rows.set_index("key").reindex(sweep.keys).dropna(subset=["label"])[columns])
 
 # %% [markdown]

@@ -11,7 +11,7 @@ from typing import Any
 
 from sweep.agent import Agent
 from sweep.environment import local_cpus, prepare_ray
-from sweep.lease import Delivery, LeaseLost, Node, Order
+from sweep.lease import Delivery, Lease, LeaseLost, Node, Order, Pool
 from sweep.spec import NodeShape
 
 prepare_ray()
@@ -29,7 +29,7 @@ START_DEADLINE_S = 120.0
 AGENT_CALLS = 3  # one runs the attempt, one asks for progress, one stops
 
 
-class RayPool:
+class RayPool(Pool):
     """The cluster at ``address``, or one on this machine that lives as long as this process."""
 
     def __init__(self, address: str | None) -> None:
@@ -77,8 +77,10 @@ class RayPool:
             self._granted += 1
         return leases
 
-    def release(self, lease: "RayLease") -> None:
-        lease.close()
+    def release(self, lease: Lease) -> None:
+        """Give the bundle back; the agent and its ranks end with it."""
+        assert isinstance(lease, RayLease)
+        remove_placement_group(lease.group)
 
     def close(self) -> None:
         ray.shutdown()
@@ -89,7 +91,7 @@ class RayLease:
 
     def __init__(self, name: str, group: PlacementGroup, shape: NodeShape) -> None:
         self.name = name
-        self._group = group
+        self.group = group
         self._agent = _RemoteAgent.options(
             num_cpus=shape.cpus,
             num_gpus=shape.gpus,
@@ -127,14 +129,8 @@ class RayLease:
     def stop(self) -> None:
         self._agent.stop.remote()
 
-    def close(self) -> None:
-        """Give the bundle back; the agent and its ranks end with it."""
-        remove_placement_group(self._group)
 
-
-@ray.remote
-class _RemoteAgent(Agent):
-    """The agent as an actor."""
+_RemoteAgent: Any = ray.remote(Agent)
 
 
 def _hand_over(done: "Future[Any]", answer: "Future[Delivery]") -> None:

@@ -103,12 +103,12 @@ def rows_with_losses(rows: list[Row]) -> list[Row]:
     return changed
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cells(rows: list[Row]) -> pd.DataFrame:
     return make_frame(rows)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cells_with_losses(rows_with_losses: list[Row]) -> pd.DataFrame:
     return make_frame(rows_with_losses)
 

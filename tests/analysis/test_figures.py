@@ -27,6 +27,11 @@ def caption(figure):
 
 
 @pytest.fixture(scope="module")
+def drawn(cells, sweep):
+    return {name: draw(name, cells, sweep) for name in FIGURES}
+
+
+@pytest.fixture(scope="module")
 def saved(store):
     return save_figures(store)
 
@@ -111,20 +116,20 @@ def test_the_cap_is_a_line_only_where_it_is_within_sight(frame_of, row_of, size,
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_the_caption_says_n_interval_budget_recipe_and_coverage(cells, sweep, name):
-    text = caption(draw(name, cells, sweep))
+def test_the_caption_says_n_interval_budget_recipe_and_coverage(drawn, name):
+    text = caption(drawn[name])
     for part in ("n = 3", "95 % t interval over seeds", "200 steps", "Recipe local", "36 of"):
         assert part in text
 
 
 @pytest.mark.parametrize("name", ["slope_bpb", "quant_delta"])
-def test_the_caption_of_scores_says_window_and_stride(cells, sweep, name):
-    assert "128 tokens, stride 128" in caption(draw(name, cells, sweep))
-    assert ("stride 32" in caption(draw(name, cells, sweep))) == (name == "slope_bpb")
+def test_the_caption_of_scores_says_window_and_stride(drawn, name):
+    assert "128 tokens, stride 128" in caption(drawn[name])
+    assert ("stride 32" in caption(drawn[name])) == (name == "slope_bpb")
 
 
-def test_panels_that_share_an_axis_show_the_same_range(cells, sweep):
-    for left, right in np.reshape(draw("slope_bpb", cells, sweep).axes, (2, 2)):
+def test_panels_that_share_an_axis_show_the_same_range(drawn):
+    for left, right in np.reshape(drawn["slope_bpb"].axes, (2, 2)):
         assert left.get_ylim() == right.get_ylim()
         for ax in (left, right):
             assert ax.get_ylim()[0] < dots(ax)[:, 1].min()

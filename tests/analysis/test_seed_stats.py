@@ -140,6 +140,12 @@ def test_scores_of_different_footing_have_no_common_mean(frame_of, row_of, colum
         seed_stats(frame_of(rows), [STAGE])
 
 
+def test_what_has_no_partner_gives_an_empty_frame_with_its_columns(frame_of, row_of):
+    frame = frame_of([row_of("leaky_relu2", 0.5, 1)])
+    assert list(paired_stats(frame, STAGE, REFERENCE)["mean"]) == []
+    assert list(seed_stats(frame, ["pre_quant_sliding_bpb"])["mean"]) == []
+
+
 def test_a_reference_without_rows_is_refused(cells):
     with pytest.raises(ConfigError, match=r"gelu.*no row"):
         paired_differences(cells, STAGE, "gelu")

@@ -6,10 +6,16 @@ import statistics
 import pytest
 from scipy import stats
 
+from analysis.load import Sweep
 from analysis.table import markdown, plain, show, summarize
 from trainer.strict import ConfigError
 
 STAGES = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb")
+
+
+@pytest.fixture(scope="module")
+def summary(cells, sweep):
+    return summarize(cells, sweep)
 
 
 def line_of(text, label):
@@ -17,8 +23,8 @@ def line_of(text, label):
     return line
 
 
-def test_the_table_shows_the_stored_numbers(cells, rows, sweep):
-    line = line_of(plain(summarize(cells, sweep)), "ASQU")
+def test_the_table_shows_the_stored_numbers(summary, rows):
+    line = line_of(plain(summary), "ASQU")
     for stage in STAGES:
         scores = [row[stage] for row in rows if row["activation"] == "asqu"]
         width = stats.t.ppf(0.975, 2) * statistics.stdev(scores) / 3**0.5
@@ -27,16 +33,16 @@ def test_the_table_shows_the_stored_numbers(cells, rows, sweep):
     assert f"{statistics.fmean(sizes) / 1000:.1f} ±" in line
 
 
-def test_lines_come_in_the_order_of_the_grid(cells, sweep):
-    (section,) = summarize(cells, sweep).sections
+def test_lines_come_in_the_order_of_the_grid(summary):
+    (section,) = summary.sections
     labels = [line[0] for line in section.lines]
     assert labels[:2] == ["ReLU²", "LeakyReLU² 0.0"]
     assert labels[-2:] == ["LeakyReLU² 0.9", "ASQU"]
     assert "windows of 128 tokens, sliding stride 32" in section.title
 
 
-def test_the_verdict_and_the_control_follow_the_table(cells, sweep):
-    sentences = summarize(cells, sweep).sentences
+def test_the_verdict_and_the_control_follow_the_table(summary):
+    sentences = summary.sentences
     assert any("not resolved" in sentence for sentence in sentences)
     assert any("bit for bit" in sentence for sentence in sentences)
     assert not any("Without a score" in sentence for sentence in sentences)
@@ -63,6 +69,18 @@ def test_an_activation_without_a_score_has_dashes(frame_of, rows, sweep):
     ]
 
 
+def test_a_stage_that_nobody_scored_has_no_column(frame_of, rows, sweep):
+    (section,) = summarize(frame_of([{**row, "ttt_bpb": None} for row in rows]), sweep).sections
+    assert "TTT" not in section.headings
+    assert "sliding" in section.headings
+
+
+def test_a_sweep_of_one_activation_has_a_table(frame_of, row_of):
+    sweep = Sweep(name="local", reference="asqu", keys=("asqu",), num_cells=1)
+    summary = summarize(frame_of([row_of("asqu", None, 1)]), sweep)
+    assert any("nothing to be compared with" in sentence for sentence in summary.sentences)
+
+
 def test_one_seed_has_no_interval_in_its_line(cells, sweep):
     text = plain(summarize(cells[cells["seed"] == 1], sweep))
     assert "±" not in line_of(text, "ASQU")
@@ -74,24 +92,35 @@ def test_each_setting_has_its_own_section(frame_of, rows, sweep):
     assert [title.split(";")[0] for title in titles] == ["local, 200 steps", "local, 1000 steps"]
 
 
-def test_markdown_holds_the_same_entries_as_plain_text(cells, sweep):
-    summary = summarize(cells, sweep)
+def test_markdown_holds_the_same_entries_as_plain_text(summary):
     entries = [part.strip() for part in line_of(markdown(summary), "ASQU").strip("|").split("|")]
     assert all(entry in line_of(plain(summary), "ASQU") for entry in entries)
     assert len(entries) == 8
 
 
-def test_a_pipe_gets_aligned_text_and_a_terminal_a_drawn_table(cells, sweep):
+def test_a_pipe_gets_aligned_text_and_a_terminal_a_drawn_table(summary):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
-    summary = summarize(cells, sweep)
     pipe, terminal = io.StringIO(), Terminal()
     show(summary, pipe)
     show(summary, terminal)
     assert pipe.getvalue() == plain(summary)
-    assert "━" in terminal.getvalue()
+    assert "──" in terminal.getvalue()
+
+
+def test_a_narrow_terminal_loses_no_digit(summary, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    show(summary, terminal)
+    assert "…" not in terminal.getvalue()
+    for entry in summary.sections[0].lines[-1]:
+        assert all(part in terminal.getvalue() for part in entry.split())
 
 
 def test_without_a_success_there_is_no_table(frame_of, rows, sweep):

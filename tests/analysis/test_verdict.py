@@ -48,9 +48,11 @@ def test_noise_is_unknown_without_a_second_seed_and_activation(shape):
 def test_with_two_activations_the_contrast_is_the_paired_t_test(frame_of, rows):
     pair = [row for row in rows if row["activation"] == "asqu" or row["slope"] == 0.5]
     row = contrasts(frame_of(pair), STAGE, REFERENCE).iloc[0]
-    scores = {name: [r[STAGE] for r in pair if r["activation"] == name] for name in
-              ("asqu", "leaky_relu2")}  # fmt: skip
-    low, high = stats.ttest_rel(scores["asqu"], scores["leaky_relu2"]).confidence_interval(0.95)
+    asqu, leaky = (
+        [row[STAGE] for row in pair if row["activation"] == name]
+        for name in ("asqu", "leaky_relu2")
+    )
+    low, high = stats.ttest_rel(asqu, leaky).confidence_interval(0.95)
     assert row["difference"] - row["half_width"] == pytest.approx(low, rel=1e-9)
     assert row["difference"] + row["half_width"] == pytest.approx(high, rel=1e-9)
 

@@ -12,11 +12,11 @@ import pytest
 
 from trainer.data.__main__ import main
 from trainer.data.corpus import Document, split_documents
-from trainer.files import file_sha256
 from trainer.data.manifest import open_dataset, read_manifest, write_manifest
 from trainer.data.prepare import build_dataset, prepare
 from trainer.data.shards import load_stream, write_shard
 from trainer.data.tokenizer import BOS_ID, load_tokenizer
+from trainer.files import file_sha256
 from trainer.strict import ConfigError
 
 NAME, VOCAB_SIZE = "stdlib-tiny", 400

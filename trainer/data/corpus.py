@@ -1,9 +1,9 @@
 """Which text does every Python ship, and which of it is for validation?
 
 Prose (the language reference behind ``help()``) and code (the sources of the standard library)
-make a corpus that needs no download. Whole files are assigned to a split and then cut into passages,
-so that a batch of a few hundred tokens holds more than one topic. The corpus differs between Python
-versions, so it has a hash, and a dataset is built from it once and kept.
+make a corpus that needs no download. Whole files are assigned to a split and then cut into
+passages, so that a batch of a few hundred tokens holds more than one topic. The corpus differs
+between Python versions, so it has a hash, and a dataset is built from it once and kept.
 """
 
 import hashlib

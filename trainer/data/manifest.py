@@ -15,9 +15,9 @@ from pydantic import Field
 
 from trainer.contract import Sha256
 from trainer.data.bytes import ByteTable
-from trainer.files import file_sha256, write_atomically
 from trainer.data.shards import open_shard
 from trainer.data.tokenizer import load_tokenizer
+from trainer.files import file_sha256, write_atomically
 from trainer.strict import ConfigError, Strict, build
 
 MANIFEST_FILE = "manifest.json"

@@ -19,7 +19,6 @@ from sentencepiece import SentencePieceProcessor
 
 from trainer.data.bytes import ByteTable
 from trainer.data.corpus import Corpus, Document
-from trainer.files import file_sha256, write_atomically
 from trainer.data.manifest import (
     MANIFEST_FILE,
     TOKENIZER_FILE,
@@ -32,6 +31,7 @@ from trainer.data.manifest import (
 )
 from trainer.data.shards import write_shard
 from trainer.data.tokenizer import BOS_ID, parse_tokenizer, train_tokenizer
+from trainer.files import file_sha256, write_atomically
 from trainer.strict import ConfigError
 
 SHARD_TOKENS = 100_000_000

@@ -17,7 +17,7 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 def rope_table(num_positions: int, rope_dims: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, each (num_positions, rope_dims / 2), of position · base^(−2i / rope_dims)."""
+    """Cosine and sine of position · base^(−2i / rope_dims), (num_positions, rope_dims / 2)."""
     frequencies = base ** (-torch.arange(0, rope_dims, 2, dtype=torch.float32) / rope_dims)
     angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequencies)
     return angles.cos(), angles.sin()

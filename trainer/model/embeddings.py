@@ -63,6 +63,4 @@ class SharedValueEmbedding(nn.Module):
         x_BTE = F.embedding(tokens_BT, self.embed)
         x = x_BTE if self.proj is None else F.linear(x_BTE, self.proj)
         x = self.scale.to(x.dtype) * x
-        return {
-            layer: self.layer_scales[i].to(x.dtype) * x for i, layer in enumerate(self.layers)
-        }
+        return {layer: self.layer_scales[i].to(x.dtype) * x for i, layer in enumerate(self.layers)}

@@ -71,7 +71,8 @@ class GPT(nn.Module):
         with self._precision(tokens_BT):
             x = self._embed(tokens_BT)
             values = self.value_embedding(tokens_BT) if self.value_embedding is not None else {}
-            x0, skips = x, []
+            x0 = x
+            skips: list[Tensor] = []
             num_encoders = self.config.num_layers // 2
             for layer in range(self.config.num_layers):
                 if layer >= num_encoders and skips:
@@ -89,12 +90,10 @@ class GPT(nn.Module):
             return cap * torch.tanh(F.linear(hidden_BTD / cap, self.embed))
 
     def nll(self, tokens_BT: Tensor, targets_BT: Tensor, tail: int | None = None) -> Tensor:
-        """Negative log-likelihood in nats of each of the last ``tail`` targets, float32 (B, tail)."""
+        """Nats that each of the last ``tail`` targets costs, float32 (B, tail)."""
         logits = self.head(self.body(tokens_BT, tail))
         wanted = targets_BT if tail is None else targets_BT[:, -tail:]
-        flat = F.cross_entropy(
-            logits.flatten(0, 1).float(), wanted.flatten(), reduction="none"
-        )
+        flat = F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), reduction="none")
         return flat.view(wanted.shape)
 
     def _precision(self, like: Tensor) -> torch.autocast:

@@ -1,4 +1,4 @@
-"""Which optimizer moves which parameter? Four kinds, told apart by name, that partition the model."""
+"""Which optimizer moves which parameter? Four kinds, told apart by name, partition the model."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -55,7 +55,7 @@ class Optimizers:
             weight_decay=config.weight_decay,
             newton_schulz_steps=config.newton_schulz_steps,
         )
-        rates = {
+        rates: dict[Kind, tuple[float, float]] = {
             "embeddings": (config.embed_lr, config.weight_decay),
             "scalars": (config.scalar_lr, config.weight_decay),
             "activation": (config.activation_lr, 0.0),

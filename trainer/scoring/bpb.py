@@ -66,7 +66,7 @@ def score(
     world: World,
     sink: Sink | None = None,
 ) -> Score:
-    """The score of ``plan`` over all ranks; each rank scores its contiguous share of the windows."""
+    """The score of ``plan`` over all ranks, each of which scores a contiguous share of it."""
     mine = world.share(len(plan))
     sums = local_sums(model, stream, plan[mine.start : mine.stop], batch_seqs, sink)
     return to_score(world.sum_(sums))

@@ -31,19 +31,27 @@ def adapt_and_score(
     Adapts ``model`` in place: hand in a private copy. Every parameter is trained, by SGD with a
     momentum that persists over chunks; the rate follows half a cosine over the chunks.
     """
-    chunks = by_chunk(windows(stream.num_targets, scoring.seq_len, scoring.stride), ttt.chunk_tokens)
+    chunks = by_chunk(
+        windows(stream.num_targets, scoring.seq_len, scoring.stride), ttt.chunk_tokens
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=ttt.lr, momentum=ttt.momentum)
     sums = torch.zeros(3, dtype=torch.float64, device=stream.tokens.device)
     for index, plan in enumerate(chunks):
         mine = world.share(len(plan))
-        sums += local_sums(
-            model, stream, plan[mine.start : mine.stop], scoring.batch_seqs, sink
-        )
+        sums += local_sums(model, stream, plan[mine.start : mine.stop], scoring.batch_seqs, sink)
         if index + 1 < len(chunks):
             progress = index / max(len(chunks) - 1, 1)
             optimizer.param_groups[0]["lr"] = ttt.lr * 0.5 * (1 + math.cos(math.pi * progress))
             first = index * ttt.chunk_tokens
-            _adapt(model, stream, range(first, first + ttt.chunk_tokens), optimizer, scoring, ttt, world)
+            _adapt(
+                model,
+                stream,
+                range(first, first + ttt.chunk_tokens),
+                optimizer,
+                scoring,
+                ttt,
+                world,
+            )
     return to_score(world.sum_(sums))
 
 

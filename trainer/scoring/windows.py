@@ -25,7 +25,7 @@ class Window:
 
 
 def windows(num_targets: int, seq_len: int, stride: int) -> list[Window]:
-    """Windows of ``seq_len`` every ``stride`` targets; the first scores all, the others the new ones.
+    """Windows of ``seq_len`` every ``stride`` targets; each scores what is new to it.
 
     >>> windows(10, seq_len=4, stride=2)[:2]
     [Window(start=0, first_scored=0, end=4), Window(start=2, first_scored=4, end=6)]
@@ -51,7 +51,7 @@ def batches(plan: Sequence[Window], batch_seqs: int) -> list[list[Window]]:
 
 
 def by_chunk(plan: Sequence[Window], chunk_tokens: int) -> list[list[Window]]:
-    """The windows of each chunk of ``chunk_tokens`` targets: those whose scored part begins there."""
+    """The windows of each chunk of ``chunk_tokens`` targets, by where their scored part begins."""
     chunks: list[list[Window]] = []
     for _, group in groupby(plan, key=lambda w: w.first_scored // chunk_tokens):
         chunks.append(list(group))

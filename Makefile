@@ -1,0 +1,93 @@
+# The only door. Every target makes the environment it needs; `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+TORCH ?= $(or $(shell cat $(VENV)/.torch 2>/dev/null),default)
+RESULTS ?= results
+DATA ?= data
+RECIPE ?= local
+SWEEP ?=
+CELL ?=
+FAILED ?=
+
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready-$(TORCH)
+SWEEP_ARGS = --results $(RESULTS) --data $(DATA) $(if $(SWEEP),--sweep $(SWEEP))
+NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
+
+.PHONY: help setup sweep plan status show logs rerun which figures summary notebooks data test test-slow check format bench
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 YES=1 PYTHON=python3 TORCH=default|system"
+
+setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
+
+$(READY): pyproject.toml constraints.txt
+	@case "$(TORCH)" in default|system) ;; *) echo "error: TORCH=$(TORCH): it is default (the pinned torch) or system (the torch that $(PYTHON) has)." >&2; exit 2;; esac
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed. PYTHON=python3.11 chooses another." >&2; exit 2; }
+	@if [ "$(TORCH)" = system ]; then $(PYTHON) -c 'import torch' 2>/dev/null || { echo "error: TORCH=system, but $(PYTHON) has no torch. PYTHON= chooses the interpreter that has it; TORCH=default installs the pinned one." >&2; exit 2; }; fi
+	@echo "Making the environment in $(VENV) (once; a few minutes) …" >&2
+	@$(PYTHON) -m venv --clear $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV)
+	@$(if $(filter system,$(TORCH)),grep -v '^torch==' constraints.txt,cat constraints.txt) > $(VENV)/constraints.txt
+	@PIP_CONSTRAINT=$(VENV)/constraints.txt $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo $(TORCH) > $(VENV)/.torch
+	@touch $@
+
+sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and the summary
+	@name=$(NAME); code=0; \
+	$(PY) -m sweep run --results $(RESULTS) --data $(DATA) --sweep "$$name" || code=$$?; \
+	if [ $$code -eq 0 ] || [ $$code -eq 3 ]; then \
+	  $(PY) -m analysis figures --results $(RESULTS) --sweep "$$name" && \
+	  $(PY) -m analysis summary --results $(RESULTS) --sweep "$$name"; \
+	fi; exit $$code
+
+plan: $(READY) ## print what `make sweep` would run, why, and how long it takes
+	@$(PY) -m sweep plan $(SWEEP_ARGS)
+
+status: $(READY) ## print what became of every cell
+	@$(PY) -m sweep status $(SWEEP_ARGS)
+
+show: $(READY) ## print every attempt at CELL=, column by column
+	@$(PY) -m sweep show $(CELL) $(SWEEP_ARGS)
+
+logs: $(READY) ## print the log of the last attempt at CELL=
+	@$(PY) -m sweep logs $(CELL) $(SWEEP_ARGS)
+
+rerun: $(READY) ## run CELL= again (a prefix of its name or id), or FAILED=1 for all that failed
+	@$(PY) -m sweep rerun $(CELL) $(if $(FAILED),--failed) $(SWEEP_ARGS)
+
+figures: $(READY) ## draw the figures from the rows that are there
+	@$(PY) -m analysis figures --results $(RESULTS) --sweep "$(NAME)"
+
+summary: $(READY) ## print the table of means with their intervals
+	@$(PY) -m analysis summary --results $(RESULTS) --sweep "$(NAME)"
+
+notebooks: $(READY) ## execute the notebooks on the rows that are there
+	@$(PY) -m analysis notebooks --results $(RESULTS) --sweep "$(NAME)"
+
+data: $(READY) ## prepare the data of RECIPE=
+	@$(PY) -m trainer.data prepare --recipe $(RECIPE) --root $(DATA)
+
+test: $(READY) ## run the tests (minutes)
+	@$(PY) -m pytest -m "not slow"
+
+test-slow: $(READY) ## run the slower tests, the README's commands among them
+	@$(PY) -m pytest -m slow
+
+check: $(READY) ## formatter, linter, type checker and the import rules of the house
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+format: $(READY) ## format the code and mend what the linter can
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+bench: $(READY) ## compare the step time of the activations on this machine
+	@$(PY) -m benchmarks.step_time
