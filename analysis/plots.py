@@ -16,7 +16,7 @@ from analysis.quant_delta import with_deltas
 from analysis.seed_stats import seed_stats
 from analysis.slopes import BESIDE, CURVE, POINT, learned_slopes, placed
 from analysis.stages import title_of
-from analysis.text import capital, percent
+from analysis.text import capital
 
 # Okabe and Ito (2008): distinct under every common colour blindness, and in print.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
@@ -24,9 +24,6 @@ INK, GREY = "#333333", "#999999"
 BESIDE_COLOURS = (GREEN, ORANGE, PURPLE)
 
 CAP_BYTES = 16_000_000
-# The cap is drawn where the largest artifact comes this near; further off, the line would flatten
-# every difference between activations.
-CAP_IN_SIGHT = 0.9
 
 
 def bpb_by_slope(cells: pd.DataFrame, ax: Axes, *, stage: str) -> Axes:
@@ -53,11 +50,17 @@ def artifact_by_slope(cells: pd.DataFrame, ax: Axes) -> Axes:
     quantity_by_slope(
         cells.assign(artifact_kB=cells["artifact_bytes"] / 1000), ax, quantity="artifact_kB"
     )
-    largest = cells.loc[is_scored(cells), "artifact_bytes"].max()
-    if pd.isna(largest):
+    sizes = cells.loc[is_scored(cells), "artifact_bytes"].dropna().astype(int)
+    if sizes.empty:
         return ax
-    ax.set_title(f"Largest artifact: {largest:,} bytes, {percent(largest / CAP_BYTES)} of the cap")
-    if largest >= CAP_IN_SIGHT * CAP_BYTES:
+    largest = sizes.max()
+    room = CAP_BYTES - largest
+    ax.set_title(
+        f"Largest artifact: {largest:,} bytes,"
+        f" {abs(room):,} {'below' if room >= 0 else 'above'} the cap of {CAP_BYTES:,}"
+    )
+    # Further off than the sizes differ, the line would flatten what this figure is to show.
+    if room <= largest - sizes.min():
         ax.axhline(CAP_BYTES / 1000, color=VERMILLION, linestyle="--", label="cap")
     return ax
 
@@ -67,7 +70,7 @@ def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
     cells = placed(cells)
     known = cells[is_scored(cells) & cells[quantity].notna()]
     if known.empty:
-        ax.text(0.5, 0.5, "no score yet", transform=ax.transAxes, ha="center", color=GREY)
+        ax.text(0.5, 0.5, "no score", transform=ax.transAxes, ha="center", color=GREY)
     else:
         places = cells.drop_duplicates("key").set_index("key")[["x", "role"]]
         stats = seed_stats(cells, [quantity]).join(places, on="key")
@@ -144,7 +147,9 @@ def _learned(cells: pd.DataFrame, ax: Axes) -> Axes:
     if learned:  # room for the bars, as data, so that axes which share their limits agree
         box = ax.dataLim
         ax.update_datalim([(box.x0, box.y0 - (0.03 + 0.025 * len(learned)) * box.height)])
-        ax.autoscale_view()
+        ax.autoscale_view(scalex=False)
+        left, right = ax.get_xlim()
+        ax.set_xlim(min(left, *(row["low"] - 0.05 for row in learned)), right)
     return ax
 
 
@@ -160,12 +165,13 @@ def _slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     on_axis = cells[cells["role"] != BESIDE]
     beside = cells[cells["role"] == BESIDE].drop_duplicates("key").sort_values("x")
     slopes = sorted(set(on_axis["x"]))
+    ax.set_xlim(cells["x"].min() - 0.08, cells["x"].max() + 0.1)
     ax.set_xticks(
         [*slopes, *beside["x"]], [*(f"{x:.12g}" for x in slopes), *beside["label"].astype(str)]
     )
     ax.set_xlabel("negative slope s  (β = s²)")
     if slopes and not beside.empty:
-        ax.axvline(max(slopes) + 0.075, color=GREY, linewidth=0.8, linestyle=":")
+        ax.axvline(beside["x"].min() - 0.075, color=GREY, linewidth=0.8, linestyle=":")
     ax.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

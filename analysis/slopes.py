@@ -18,14 +18,15 @@ def placed(frame: pd.DataFrame) -> pd.DataFrame:
     """``frame`` with ``x``, the place of each row on the axis, and ``role``, how it is drawn.
 
     ``curve``: it has a slope, and neighbours to be joined with. ``point``: it has a fixed β and no
-    slope (ReLU², at 0). ``beside``: neither; x is past the largest slope, one place per activation.
+    slope (ReLU², at 0). ``beside``: neither; x is past every slope, given or learned, one place
+    per activation.
     """
     has_slope = frame["slope"].notna()
     has_beta = frame["neg_beta"].notna()
     role = np.select([has_slope, has_beta], [CURVE, POINT], default=BESIDE)
     x = frame["slope"].astype(float).where(has_slope, frame["neg_beta"].astype(float) ** 0.5)
     others = sorted(set(frame.loc[role == BESIDE, "key"]))
-    past = x.max() if x.notna().any() else 0.0
+    past = pd.concat([x, learned_slopes(frame)["high"], pd.Series([0.0])]).max()
     beside = frame["key"].map({key: past + 0.15 * (i + 1) for i, key in enumerate(others)})
     return frame.assign(role=role, x=x.where(role != BESIDE, beside.astype(float)))
 

@@ -118,11 +118,19 @@ def show(summary: Summary, stream: IO[str]) -> None:
         return
     for section in summary.sections:
         table = Table(
-            title=section.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+            title=section.title,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=0,
+            show_edge=False,
         )
         for i, heading in enumerate(section.headings):
             table.add_column(
-                heading, justify="right" if i else "left", no_wrap=i == 0, overflow="fold"
+                heading,
+                justify="right" if i else "left",
+                no_wrap=i == 0,
+                overflow="fold",  # never an ellipsis: a digit that is not shown is a wrong number
+                min_width=max(map(len, heading.split())),
             )
         for line in section.lines:
             table.add_row(*line)

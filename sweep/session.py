@@ -113,10 +113,11 @@ class Session:
         if leases == 0:
             return f"sweep {self.sweep.name}: {len(todo.todo)} cells to run; {self._out_of_reach()}"
         basis = "measured" if cost.measured else "a guess until one has been measured"
+        where = f"{_count(leases, 'lease')} of {_count(nodes, 'node')}"
         return (
             f"sweep {self.sweep.name}: {len(todo.todo)} cells to run, {len(todo.settled)} settled, "
-            f"on {_count(leases, 'lease')} of {_count(nodes, 'node')}: "
-            f"about {duration(cost.wall_s)}, {cost.node_hours:.2g} node-hours ({cost.cell_s:.0f} s a cell, {basis})."
+            f"on {where}: about {duration(cost.wall_s)}, {cost.node_hours:.2g} node-hours "
+            f"({cost.cell_s:.0f} s a cell, {basis})."
         )
 
     def require_reach(self) -> int:

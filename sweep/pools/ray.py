@@ -7,12 +7,14 @@ The only file of the project that imports ray.
 
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from sweep.agent import Agent
 from sweep.environment import local_cpus, prepare_ray
 from sweep.lease import Delivery, Lease, LeaseLost, Node, Order, Pool
 from sweep.spec import NodeShape
+from sweep.watchdog import Watchdog
 
 prepare_ray()
 
@@ -25,7 +27,7 @@ from ray.util.placement_group import (  # noqa: E402
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # noqa: E402
 
-START_DEADLINE_S = 120.0
+ANSWER_DEADLINE_S = 10.0
 AGENT_CALLS = 3  # one runs the attempt, one asks for progress, one stops
 
 
@@ -33,13 +35,15 @@ class RayPool(Pool):
     """The cluster at ``address``, or one on this machine that lives as long as this process."""
 
     def __init__(self, address: str | None) -> None:
+        self._watchdog: Watchdog | None = None
         settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         if address is None:
+            self._watchdog = Watchdog()
             settings |= {"num_cpus": local_cpus(), "include_dashboard": False}
         else:
             settings |= {"address": address}
         ray.init(**settings)
-        self._pending: list[tuple[PlacementGroup, NodeShape]] = []
+        self._asked: list[_Asked] = []
         self._granted = 0
 
     @property
@@ -60,20 +64,21 @@ class RayPool(Pool):
         return sorted(found, key=lambda node: (-node.gpus, -node.cpus, node.name))
 
     def request(self, shape: NodeShape, count: int) -> None:
-        bundle: dict[str, float] = {"CPU": shape.cpus}
-        if shape.gpus:
-            bundle["GPU"] = shape.gpus
-        if shape.gpu_model is not None:
-            bundle[f"accelerator_type:{shape.gpu_model}"] = 0.001
-        for _ in range(count):
-            self._pending.append((placement_group([bundle], strategy="STRICT_PACK"), shape))
+        self._asked += [_ask(shape) for _ in range(count)]
 
     def ready(self) -> list["RayLease"]:
-        granted = [(group, shape) for group, shape in self._pending if group.wait(0)]
-        self._pending = [pair for pair in self._pending if pair not in granted]
+        """Agents that have answered: their bundle was granted and their process runs."""
+        if not self._asked:
+            return []
+        done, _ = ray.wait(
+            [asked.node for asked in self._asked], num_returns=len(self._asked), timeout=0
+        )
+        answered = [asked for asked in self._asked if asked.node in done]
+        self._asked = [asked for asked in self._asked if asked.node not in done]
         leases = []
-        for group, shape in granted:
-            leases.append(RayLease(f"lease {self._granted}", group, shape))
+        for asked in answered:
+            node = ray.get(asked.node, timeout=ANSWER_DEADLINE_S)
+            leases.append(RayLease(f"lease {self._granted}", node, asked))
             self._granted += 1
         return leases
 
@@ -84,25 +89,43 @@ class RayPool(Pool):
 
     def close(self) -> None:
         ray.shutdown()
+        if self._watchdog is not None:
+            self._watchdog.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A placement group that was asked for, its agent, and the agent's first answer: its node."""
+
+    group: PlacementGroup
+    agent: Any
+    node: Any
+
+
+def _ask(shape: NodeShape) -> _Asked:
+    bundle: dict[str, float] = {"CPU": shape.cpus}
+    if shape.gpus:
+        bundle["GPU"] = shape.gpus
+    if shape.gpu_model is not None:
+        bundle[f"accelerator_type:{shape.gpu_model}"] = 0.001
+    group = placement_group([bundle], strategy="STRICT_PACK")
+    agent = _RemoteAgent.options(
+        num_cpus=shape.cpus,
+        num_gpus=shape.gpus,
+        max_restarts=0,
+        max_task_retries=0,
+        max_concurrency=AGENT_CALLS,
+        scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0),
+    ).remote()
+    return _Asked(group, agent, agent.node.remote())
 
 
 class RayLease:
     """A granted placement group with its agent."""
 
-    def __init__(self, name: str, group: PlacementGroup, shape: NodeShape) -> None:
-        self.name = name
-        self.group = group
-        self._agent = _RemoteAgent.options(
-            num_cpus=shape.cpus,
-            num_gpus=shape.gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=AGENT_CALLS,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(
-                group, placement_group_bundle_index=0
-            ),
-        ).remote()
-        self.node: str = ray.get(self._agent.node.remote(), timeout=START_DEADLINE_S)
+    def __init__(self, name: str, node: str, asked: _Asked) -> None:
+        self.name, self.node = name, node
+        self.group, self._agent = asked.group, asked.agent
         self._asked: Any = None
         self._last: Mapping[str, Any] | None = None
 

@@ -66,7 +66,7 @@ def test_what_was_not_scored_has_no_row(cells):
     assert "pre_quant_sliding_bpb" not in set(seed_stats(cells)["quantity"])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(order=st.permutations(range(36)))
 def test_the_order_of_rows_never_matters(rows, frame_of, order):
     straight, shuffled = frame_of(rows), frame_of([rows[i] for i in order])
@@ -74,7 +74,7 @@ def test_the_order_of_rows_never_matters(rows, frame_of, order):
         pd.testing.assert_frame_equal(make(straight), make(shuffled), check_exact=True)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(shifts=st.tuples(*[st.integers(-8, 8)] * 3))
 def test_what_a_seed_adds_to_every_score_changes_no_paired_difference(rows, frame_of, shifts):
     # Multiples of 2⁻³ added to scores rounded to 2⁻³⁰ are exact, so equality is exact too.

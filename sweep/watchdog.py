@@ -1,0 +1,64 @@
+"""Who cleans up when the driver is killed and can clean up nothing itself?
+
+A small process that keeps note of the driver's descendants, waits for the driver to end, in
+whatever way, and then kills those that are still there. Nearly everything dies by itself (ranks are
+tethered, Ray shares its driver's fate), but Ray was seen to leave two helpers of its own for most
+of a minute after a SIGKILL.
+"""
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import time
+
+import psutil
+
+DEADLINE_S = 10.0
+LOOK_EVERY_S = 1.0
+
+
+class Watchdog:
+    """Watches the process that makes it, until it ends or ``close`` is called."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "sweep.watchdog", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        """Let it clean up now and wait until it has."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(DEADLINE_S + 5)
+
+
+def main() -> None:
+    driver, known = psutil.Process(int(sys.argv[1])), set[psutil.Process]()
+    # The pipe is readable when the driver has gone or has closed its end; nothing is ever sent.
+    while not select.select([sys.stdin], [], [], LOOK_EVERY_S)[0]:
+        with contextlib.suppress(psutil.Error):
+            known = {process for process in known if process.is_running()}
+            known.update(driver.children(recursive=True))
+    known.discard(psutil.Process())
+    deadline_s = time.monotonic() + DEADLINE_S
+    while known and time.monotonic() < deadline_s:
+        for process in known:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        known = {process for process in known if _is_alive(process)}
+        time.sleep(0.05)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+if __name__ == "__main__":
+    main()

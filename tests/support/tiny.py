@@ -1,0 +1,181 @@
+"""A cell of a second: made-up text, the recipe ``tiny``, one rank on the CPU."""
+
+import itertools
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from trainer.activations import ACTIVATIONS
+from trainer.contract import (
+    CURVE_FILE,
+    REPORT_FILE,
+    ActivationSpec,
+    Report,
+    RunSpec,
+    parse_report,
+)
+from trainer.data.corpus import Corpus, Document, split_documents
+from trainer.data.manifest import open_dataset, read_manifest
+from trainer.data.prepare import build_dataset
+from trainer.model import GPT
+from trainer.model.init import initialize
+from trainer.recipe import Recipe, load_recipe
+from trainer.run import run
+from trainer.scoring.bpb import Stream
+from trainer.world import World
+
+DATASET, VOCAB_SIZE = "stdlib-512", 512
+RANK_0 = World(rank=0, size=1, device=torch.device("cpu"))
+
+# What a report says of the machine and of the moment, and not of the answer.
+PHYSICAL = frozenset(
+    ["train_s", "step_ms_p50", "step_ms_p99", "peak_memory_bytes", "setup_s", "warmup_s", "score_s", "ttt_s", "pack_s"]
+)
+
+
+def activation_cases() -> list[tuple[str, dict[str, float]]]:
+    """Every activation of the table, with five values of each of its parameters."""
+    cases = []
+    for name, entry in ACTIVATIONS.items():
+        grids = [
+            [bounds.low + fraction * (bounds.high - bounds.low) for fraction in FRACTIONS]
+            for bounds in entry.params.values()
+        ]
+        for values in itertools.product(*grids):
+            cases.append((name, dict(zip(entry.params, values, strict=True))))
+    return cases
+
+
+FRACTIONS = (0.0, 0.1, 0.5, 0.9, 1.0)
+
+
+def default_params(name: str) -> dict[str, float]:
+    """The middle of every parameter's range."""
+    return {k: (bounds.low + bounds.high) / 2 for k, bounds in ACTIVATIONS[name].params.items()}
+
+
+def word_corpus() -> Corpus:
+    """Forty documents of made-up words, the same under every Python."""
+    draw = random.Random(7).random
+    syllables = [c + v for c in "bcdfghklmnprst" for v in ("a", "e", "i", "o", "u", "é")]
+    words = [
+        "".join(syllables[int(len(syllables) * draw())] for _ in range(1 + index % 3))
+        for index in range(500)
+    ]
+    texts = [" ".join(words[int(500 * draw() ** 2)] for _ in range(300)) for _ in range(40)]
+    documents = [Document(f"doc-{index}", text) for index, text in enumerate(texts)]
+    return split_documents(documents, 0.3, source="made-up words")
+
+
+def build_tiny_dataset(folder: Path) -> Path:
+    """The dataset that the recipe ``tiny`` asks for, of made-up words, in ``folder``."""
+    build_dataset(folder / DATASET, DATASET, VOCAB_SIZE, word_corpus())
+    return folder / DATASET
+
+
+def tiny_recipe(overrides: Mapping[str, Any] | None = None) -> Recipe:
+    return load_recipe("tiny", overrides)
+
+
+def tiny_spec(
+    data_dir: Path,
+    *,
+    activation: str = "leaky_relu2",
+    params: Mapping[str, float] | None = None,
+    budget: str = "4steps",
+    overrides: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> RunSpec:
+    """What the driver would ask: 4 steps of ``tiny``, seed 7, on the data in ``data_dir``."""
+    manifest = read_manifest(data_dir)
+    values: dict[str, Any] = {
+        "recipe_name": "tiny",
+        "recipe": tiny_recipe(overrides),
+        "activation": ActivationSpec(
+            name=activation, params=default_params(activation) if params is None else dict(params)
+        ),
+        "seed": 7,
+        "budget": budget,
+        "device": "cpu",
+        "dtype": "float32",
+        "data_dir": str(data_dir),
+        "corpus_sha256": manifest.corpus_sha256,
+        "tokenizer_sha256": manifest.tokenizer_sha256,
+    }
+    return RunSpec(**(values | changes))
+
+
+def run_cell(spec: RunSpec, out: Path) -> Report:
+    """``spec`` answered in this process, as one rank."""
+    out.mkdir(parents=True, exist_ok=True)
+    return run(spec, out, RANK_0)
+
+
+def read_report(out: Path) -> Report:
+    return parse_report((out / REPORT_FILE).read_text(encoding="utf-8"))
+
+
+def read_curve(out: Path) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = pq.read_table(out / CURVE_FILE).to_pydict()
+    return columns
+
+
+def answer(report: Report) -> dict[str, Any]:
+    """All of ``report`` that must not depend on the machine or the moment."""
+    return {k: v for k, v in report.model_dump().items() if k not in PHYSICAL}
+
+
+def tiny_model(
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    activation: str = "asqu",
+    params: Mapping[str, float] | None = None,
+    seed: int = 7,
+    num_positions: int = 32,
+    dtype: torch.dtype = torch.float32,
+) -> GPT:
+    """The model that a seed gives, before any training."""
+    model = GPT(
+        tiny_recipe(overrides).model,
+        activation=activation,
+        activation_params=default_params(activation) if params is None else params,
+        num_positions=num_positions,
+        dtype=dtype,
+    )
+    initialize(model, seed)
+    return model
+
+
+def busy_model(overrides: Mapping[str, Any] | None = None, **options: Any) -> GPT:
+    """A model in which every parameter matters.
+
+    Fresh weights will not do where a property of the forward path is to be shown: the output
+    projections begin at zero, so nothing flows through attention and MLP.
+    """
+    model = tiny_model(overrides, **options)
+    draw = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=draw))
+    return model
+
+
+def random_tokens(*shape: int, seed: int = 3) -> torch.Tensor:
+    return torch.randint(VOCAB_SIZE, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random_stream(num_targets: int, seed: int = 3) -> Stream:
+    """Tokens drawn evenly, each worth one to five bytes."""
+    draw = torch.Generator().manual_seed(seed + 1)
+    return Stream(
+        tokens=random_tokens(num_targets + 1, seed=seed),
+        target_bytes=torch.randint(1, 6, (num_targets,), generator=draw),
+    )
+
+
+def dataset_of(data_dir: Path) -> Any:
+    return open_dataset(data_dir, VOCAB_SIZE)
