@@ -34,6 +34,7 @@ from trainer.contract import (
 POLL_S = 0.05
 LOG_TAIL_BYTES = 256 * 1024
 PROJECT = Path(__file__).resolve().parents[1]
+TRAINER = (sys.executable, "-m", "trainer", "--spec", SPEC_FILE, "--out", ".")
 
 
 class Agent:
@@ -111,8 +112,7 @@ def _scratch() -> Iterator[Path]:
 
 
 def _start(folder: Path, order: Order) -> list["subprocess.Popen[bytes]"]:
-    command = [sys.executable, "-m", "trainer", "--spec", SPEC_FILE, "--out", "."]
-    tethered = [sys.executable, "-S", tether.__file__, str(os.getpid()), *command]
+    tethered = [sys.executable, "-S", tether.__file__, str(os.getpid()), *TRAINER]
     shared = os.environ | {
         "PYTHONPATH": os.pathsep.join(
             [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]

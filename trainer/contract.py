@@ -201,7 +201,7 @@ def spec_schema() -> dict[str, Any]:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.12g}")
+        return float(f"{value:.12g}") + 0.0  # −0 means 0
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -12,9 +12,10 @@ def lr_multiplier(remaining_steps: float | None, warmdown_steps: int) -> float:
     >>> lr_multiplier(3.0, 0)
     1.0
     """
-    if remaining_steps is None or remaining_steps >= warmdown_steps:
+    if remaining_steps is None:
         return 1.0
-    return max(remaining_steps, 0.0) / warmdown_steps
+    left = max(remaining_steps, 0.0)
+    return 1.0 if left >= warmdown_steps else left / warmdown_steps
 
 
 def muon_momentum(step: int, start: float, final: float, warmup_steps: int) -> float:

@@ -1,4 +1,4 @@
-"""What a trainer would deliver for a cell, without training: believable, and a function of the spec."""
+"""What a trainer would deliver for a cell, without training: a function of the spec."""
 
 import json
 

@@ -33,7 +33,17 @@ RANK_0 = World(rank=0, size=1, device=torch.device("cpu"))
 
 # What a report says of the machine and of the moment, and not of the answer.
 PHYSICAL = frozenset(
-    ["train_s", "step_ms_p50", "step_ms_p99", "peak_memory_bytes", "setup_s", "warmup_s", "score_s", "ttt_s", "pack_s"]
+    [
+        "train_s",
+        "step_ms_p50",
+        "step_ms_p99",
+        "peak_memory_bytes",
+        "setup_s",
+        "warmup_s",
+        "score_s",
+        "ttt_s",
+        "pack_s",
+    ]
 )
 
 

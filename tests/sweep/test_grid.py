@@ -1,4 +1,4 @@
-"""The grid is every combination once, its order is a shuffled block design, ids mean the question."""
+"""The grid is every combination once, in shuffled blocks, and an id means the question."""
 
 import copy
 import json
