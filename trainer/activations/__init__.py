@@ -87,7 +87,8 @@ def activation_label(name: str, params: Params) -> str:
     'leaky_relu2-s0.3'
     """
     parts = [
-        f"{'s' if key == 'slope' else key}{value + 0.0:.12g}" for key, value in sorted(params.items())
+        f"{'s' if key == 'slope' else key}{value + 0.0:.12g}"
+        for key, value in sorted(params.items())
     ]
     return "-".join([name, *parts])
 

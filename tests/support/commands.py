@@ -1,0 +1,150 @@
+"""Run the project's commands as a user does: other processes, real files, real Ray."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PHYSICAL = re.compile(
+    r"_s$|_ms_|_at$|^(node|attempt|num_attempts|peak_memory_bytes|evidence|log|revision|dirty)$"
+)
+
+TINY_SWEEP = """
+recipe = "tiny"
+seeds = {seeds}
+budgets = ["{budget}"]
+reference = "relu2"
+estimate_cell_s = 5.0
+log_every = 1
+
+[[activations]]
+name = "relu2"
+
+[[activations]]
+name = "leaky_relu2"
+slope = {slopes}
+
+[node]
+cpus = 1
+max_leases = 2
+
+[limits]
+no_progress_s = {no_progress_s}
+grace_s = 60.0
+"""
+
+
+def write_sweep(
+    path: Path, *, seeds=(1, 2), slopes=(0.0, 0.5), budget="4steps", no_progress_s=60.0
+):
+    """A sweep file of a few cells over the tiny recipe."""
+    text = TINY_SWEEP.format(
+        seeds=list(seeds), slopes=list(slopes), budget=budget, no_progress_s=no_progress_s
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment without what would point a sweep at a cluster."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "YES", "MAKEFLAGS")}
+    return kept | changes
+
+
+def sweep(verb: str, *arguments: object, timeout: float = 240, **variables: str):
+    """``python -m sweep verb …``, finished."""
+    command = [sys.executable, "-m", "sweep", verb, *map(str, arguments)]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def start_sweep(*arguments: object) -> "subprocess.Popen[str]":
+    """``python -m sweep run …``, going on."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sweep", "run", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+    """Wait for ``condition``, and fail with its name if it does not come true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain"
+        time.sleep(0.05)
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def ranks(pid: int) -> list[psutil.Process]:
+    """Trainer processes below ``pid``."""
+    found = []
+    for process in descendants(pid):
+        try:
+            if "trainer" in process.cmdline() and "--spec" in process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; a zombie does not."""
+
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+    return [process for process in processes if runs(process)]
+
+
+def kill_tree(process: "subprocess.Popen[str]") -> None:
+    """End a command of a failed test and everything below it."""
+    try:
+        below = descendants(process.pid)
+        process.send_signal(signal.SIGKILL)
+    except (psutil.Error, ProcessLookupError):
+        below = []
+    for child in alive(below):
+        child.kill()
+    process.wait(10)
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    """The rows of ``cells.parquet``."""
+    table: list[dict[str, object]] = pq.read_table(folder / "cells.parquet").to_pylist()
+    return table
+
+
+def answers(folder: Path) -> dict[object, dict[str, object]]:
+    """By cell id, everything that does not depend on when and where the cell ran."""
+    return {
+        row["cell_id"]: {k: v for k, v in row.items() if not PHYSICAL.search(k)}
+        for row in rows(folder)
+    }

@@ -1,0 +1,356 @@
+"""The sweep as a user runs it: real Ray, real trainers, real kills, on the tiny recipe.
+
+Not claimed: anything about several machines; the cluster here is one machine that declares GPUs.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.commands import (
+    ROOT,
+    alive,
+    answers,
+    descendants,
+    environment,
+    kill_tree,
+    ranks,
+    rows,
+    start_sweep,
+    sweep,
+    wait_until,
+    write_sweep,
+)
+from trainer.contract import read_spec
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """The tiny recipe's data, prepared as the sweep prepares it."""
+    root = tmp_path_factory.mktemp("data")
+    command = [sys.executable, "-m", "trainer.data", "prepare", "--recipe", "tiny"]
+    subprocess.run([*command, "--root", str(root)], cwd=ROOT, check=True, capture_output=True)
+    return root
+
+
+@pytest.fixture
+def place(tmp_path, data):
+    """Where a test's sweep lives: its file, its results, its arguments."""
+
+    class Place:
+        file = tmp_path / "trial.toml"
+        results = tmp_path / "results"
+        folder = results / "trial"
+        arguments = ("--sweep", file, "--results", results, "--data", data)
+
+        @property
+        def attempts(self):
+            return sorted(path.name for path in (self.folder / "attempts").glob("*.parquet"))
+
+        @property
+        def starts(self):
+            return sorted(path.name for path in (self.folder / "attempts").glob("*.start"))
+
+    return Place()
+
+
+def test_a_sweep_runs_grows_and_reruns_one_cell(place):
+    write_sweep(place.file, seeds=[1], slopes=[0.0])
+    done = sweep("run", *place.arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 cells to run" in done.stdout
+    first = rows(place.folder)
+    assert [row["state"] for row in first] == ["succeeded", "succeeded"]
+    by_activation = {row["activation"]: row for row in first}
+    for name in ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb"):
+        assert by_activation["relu2"][name] == by_activation["leaky_relu2"][name]
+    for row in first:
+        attempt = f"{row['cell_id']}-1"
+        curve = pq.read_table(place.folder / "curves" / f"{attempt}.parquet")
+        assert curve.column("step").to_pylist() == [1, 2, 3, 4]
+        artifact = (place.folder / "artifacts" / f"{attempt}.bin").stat().st_size
+        assert row["artifact_bytes"] == artifact + row["code_bytes"]
+        assert "step:4 train_loss:" in (place.folder / str(row["log"])).read_text()
+        assert row["evidence"] == f"attempts/{attempt}.parquet"
+
+    write_sweep(place.file, seeds=[1], slopes=[0.0, 0.5])
+    plan = json.loads(sweep("plan", *place.arguments, "--json").stdout)
+    assert [task["cell"] for task in plan["todo"]] == ["leaky_relu2-s0.5__seed1__4steps"]
+    assert len(plan["settled"]) == 2
+    grown = sweep("run", *place.arguments)
+    assert grown.returncode == 0, grown.stdout + grown.stderr
+    assert len(place.attempts) == 3
+
+    again = sweep("rerun", "relu2__seed1", *place.arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(place.attempts) == 4
+    relu2 = next(row for row in rows(place.folder) if row["activation"] == "relu2")
+    assert (relu2["attempt"], relu2["num_attempts"]) == (1, 2)
+    two = [row for row in json.loads(sweep("show", "relu2", *place.arguments, "--json").stdout)]
+    assert len(two) == 2
+    assert len({row["pre_quant_bpb"] for row in two}) == 1
+
+    status = json.loads(sweep("status", *place.arguments, "--json").stdout)
+    assert status["counts"] == {"succeeded": 3}
+    assert "step:4" in sweep("logs", "relu2", *place.arguments).stdout
+    idle = sweep("run", *place.arguments)
+    assert idle.returncode == 0
+    assert "nothing to run" in idle.stdout
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data):
+    """The answers of the same grid when nothing goes wrong."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    file = write_sweep(folder / "trial.toml", budget="12steps")
+    done = sweep("run", "--sweep", file, "--results", folder, "--data", data)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return answers(folder / "trial")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["while Ray starts", "in the first cells", "after some cells"])
+def test_a_killed_sweep_leaves_no_process_and_resumes_to_the_same_answers(
+    place, undisturbed, moment
+):
+    write_sweep(place.file, budget="12steps")
+    process = start_sweep(*place.arguments)
+    try:
+        if moment == "while Ray starts":
+            wait_until(lambda: any("raylet" in p.name() for p in descendants(process.pid)))
+        elif moment == "in the first cells":
+            wait_until(lambda: ranks(process.pid))
+        else:
+            wait_until(lambda: len(place.attempts) >= 2 and ranks(process.pid), 120)
+        below = descendants(process.pid)
+        finished = place.attempts
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(10)
+        time.sleep(5)
+        assert alive(below) == []
+    finally:
+        kill_tree(process)
+    kept = {name: (place.folder / "attempts" / name).read_bytes() for name in finished}
+
+    resumed = sweep("run", *place.arguments)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert answers(place.folder) == undisturbed
+    for name, content in kept.items():
+        assert (place.folder / "attempts" / name).read_bytes() == content
+    assert [n.replace(".start", ".parquet") for n in place.starts] == place.attempts
+
+
+@pytest.mark.slow
+def test_a_poisoned_cell_fails_alone_and_is_rerun_alone(place, undisturbed):
+    write_sweep(place.file, budget="12steps")
+    process = start_sweep(*place.arguments)
+    try:
+        wait_until(lambda: ranks(process.pid))
+        victim = ranks(process.pid)[0]
+        spec = read_spec(Path(victim.cwd()) / "spec.json")
+        victim.kill()
+        output, _ = process.communicate(timeout=240)
+    finally:
+        kill_tree(process)
+    assert process.returncode == 3, output
+    states = {row["cell"]: row["state"] for row in rows(place.folder)}
+    name = f"{spec.activation.label}__seed{spec.seed}__12steps"
+    assert {cell for cell, state in states.items() if state != "succeeded"} == {name}
+    assert states[name] == "failed"
+    status = sweep("status", *place.arguments)
+    assert status.returncode == 3
+    assert f"{name}  failed: rank 0 was killed by SIGKILL" in status.stdout
+
+    before = place.attempts
+    again = sweep("rerun", "--failed", *place.arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(place.attempts) == len(before) + 1
+    assert answers(place.folder) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_stopped_rank_is_a_hung_cell_and_the_sweep_goes_on(place):
+    write_sweep(place.file, seeds=[1], slopes=[0.5], budget="12steps", no_progress_s=8.0)
+    process = start_sweep(*place.arguments)
+    try:
+        wait_until(lambda: ranks(process.pid))
+        ranks(process.pid)[0].suspend()
+        output, _ = process.communicate(timeout=240)
+    finally:
+        kill_tree(process)
+    assert process.returncode == 3, output
+    assert sorted(str(row["state"]) for row in rows(place.folder)) == ["hung", "succeeded"]
+
+
+@pytest.mark.slow
+def test_a_killed_agent_loses_one_attempt_and_the_rest_runs_on_a_new_lease(place):
+    write_sweep(place.file, budget="12steps")
+    process = start_sweep(*place.arguments)
+    try:
+        wait_until(lambda: ranks(process.pid))
+        rank = ranks(process.pid)[0]
+        agent = rank.parent()
+        assert agent is not None
+        agent.kill()
+        wait_until(lambda: not alive([rank]), 5)
+        output, _ = process.communicate(timeout=240)
+    finally:
+        kill_tree(process)
+    assert process.returncode == 3, output
+    states = sorted(str(row["state"]) for row in rows(place.folder))
+    assert states == ["lost", *["succeeded"] * 5]
+
+
+@pytest.mark.slow
+def test_ctrl_c_finishes_cleanly_and_the_next_run_goes_on(place):
+    write_sweep(place.file, budget="12steps")
+    process = start_sweep(*place.arguments)
+    try:
+        wait_until(lambda: ranks(process.pid))
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+    finally:
+        kill_tree(process)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert {row["state"] for row in rows(place.folder)} == {"succeeded"}
+    assert 1 <= len(rows(place.folder)) <= 2
+    assert len(place.starts) == len(place.attempts)
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_running_cells_and_records_them(place):
+    write_sweep(place.file, budget="4000steps")
+    process = start_sweep(*place.arguments)
+    try:
+        wait_until(lambda: len(ranks(process.pid)) == 2)
+        below = ranks(process.pid)
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        kill_tree(process)
+    assert process.returncode == 130, output
+    assert alive(below) == []
+    assert [row["state"] for row in rows(place.folder)] == ["interrupted", "interrupted"]
+
+
+@pytest.mark.slow
+def test_two_drivers_at_once_make_no_attempt_twice(place):
+    write_sweep(place.file, budget="12steps")
+    process = start_sweep(*place.arguments)
+    try:
+        wait_until(lambda: ranks(process.pid))
+        second = sweep("run", *place.arguments)
+        assert second.returncode == 2
+        assert f"process {process.pid}" in second.stderr
+        running = json.loads(sweep("status", *place.arguments, "--json").stdout)["counts"]
+        assert running["running"] >= 1
+        output, _ = process.communicate(timeout=240)
+    finally:
+        kill_tree(process)
+    assert process.returncode == 0, output
+    assert len(place.attempts) == len(rows(place.folder)) == 6
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A Ray cluster on this machine whose node declares 8 GPUs."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    with subprocess.Popen(
+        [ray, "start", "--head", "--port=0", "--num-gpus=8", "--num-cpus=64", "--block"]
+        + ["--include-dashboard=false", f"--temp-dir={tmp_path / 'r'}"],
+        env=environment(RAY_USAGE_STATS_ENABLED="0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            address = None
+            for line in process.stdout:
+                if "--address=" in line:
+                    address = line.split("--address=")[1].strip().strip("'")
+                    break
+            yield address
+        finally:
+            below = descendants(process.pid)
+            process.terminate()
+            time.sleep(2)
+            for child in alive(below):
+                child.kill()
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_node_with_eight_gpus_is_seen_and_what_is_missing_is_said(cluster, tmp_path, data):
+    done = sweep("run", "--results", tmp_path, "--data", data, RAY_ADDRESS=cluster)
+    assert done.returncode == 2
+    assert "Sweep slopes" in done.stdout
+    assert "has a node with 8 GPUs" in done.stdout
+    assert "Missing: the recipe 'pr549'" in done.stderr
+    assert "make data RECIPE=pr549" in done.stderr
+    assert list(tmp_path.rglob("*.parquet")) == []
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_on_a_cluster_that_is_already_there(cluster, place):
+    write_sweep(place.file, seeds=[1], slopes=[0.5])
+    done = sweep("run", *place.arguments, RAY_ADDRESS=cluster)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row["state"] for row in rows(place.folder)] == ["succeeded", "succeeded"]
+
+
+MISTAKES = {
+    "an unknown sweep": (["--sweep", "slops"], "Did you mean 'slopes'"),
+    "a sweep file that is not there": (["--sweep", "no/such.toml"], "there is no such file"),
+    "rerun without a cell": (["--sweep", "tiny"], "give CELL="),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_on_the_command_line_is_one_sentence_and_exit_2(mistake, tmp_path):
+    arguments, message = MISTAKES[mistake]
+    verb = "rerun" if "rerun" in mistake else "run"
+    done = sweep(verb, *arguments, "--results", tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.rglob("*.parquet")) == []
+
+
+def test_a_results_folder_of_a_newer_version_is_refused_and_left_alone(place):
+    write_sweep(place.file, seeds=[1], slopes=[0.5])
+    attempts = place.folder / "attempts"
+    attempts.mkdir(parents=True)
+    table = pa.table({"cell": ["x"]}).replace_schema_metadata(
+        {"activation_sweep_schema_version": "99"}
+    )
+    pq.write_table(table, attempts / "0123456789abcdef-1.parquet")
+    done = sweep("run", *place.arguments)
+    assert done.returncode == 2
+    assert "schema version 99" in done.stderr
+    assert [path.name for path in attempts.iterdir()] == ["0123456789abcdef-1.parquet"]
+
+
+def test_a_costly_sweep_asks_first(place):
+    text = (
+        write_sweep(place.file)
+        .read_text()
+        .replace("estimate_cell_s = 5.0", "estimate_cell_s = 9000.0")
+    )
+    place.file.write_text(text)
+    done = sweep("run", *place.arguments)
+    assert done.returncode == 2
+    assert "node-hours. Confirm with YES=1" in done.stderr
+    assert place.starts == []
