@@ -86,8 +86,11 @@ def override_points(sweep: SweepSpec) -> list[dict[str, Any]]:
 
 
 def identity(spec: RunSpec, gpus: int, gpu_model: str | None) -> dict[str, Any]:
-    """What a cell's id is a hash of. Timed cells answer for one number and model of GPUs."""
-    values = spec.model_dump(mode="json", exclude=set(NOT_IDENTITY))
+    """What a cell's id is a hash of. Timed cells answer for one number and model of GPUs.
+
+    An option that is absent is not hashed, so that a new option changes no id of old.
+    """
+    values = spec.model_dump(mode="json", exclude=set(NOT_IDENTITY), exclude_none=True)
     if spec.parsed_budget.kind == "seconds":
         values["gpus"], values["gpu_model"] = gpus, gpu_model
     return values

@@ -186,7 +186,7 @@ def short_hash(value: Any) -> str:
 
 def recipe_hash(recipe: Recipe) -> str:
     """What the recipe says, not what it is called."""
-    return short_hash(recipe.model_dump(mode="json"))
+    return short_hash(recipe.model_dump(mode="json", exclude_none=True))
 
 
 def report_schema() -> dict[str, Any]:

@@ -121,6 +121,11 @@ def test_ids_are_the_same_in_another_process():
     assert done.stdout.strip() == str([cell.id for cell in cells_of(sweep_spec())])
 
 
+def test_a_known_id_stays_what_it_was():
+    cell = next(c for c in cells_of(sweep_spec()) if c.name == "asqu__seed1__4steps")
+    assert cell.id == "34805a8cfbed13d3", "ids changed: every stored result would be run again"
+
+
 def test_data_of_another_hash_is_another_question():
     other = replace(DATA, corpus_sha256="c" * 64)
     assert not {c.id for c in cells_of(sweep_spec())} & {
