@@ -19,7 +19,7 @@ READY := $(VENV)/.ready-$(TORCH)
 SWEEP_ARGS = --results $(RESULTS) --data $(DATA) $(if $(SWEEP),--sweep $(SWEEP))
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun which figures summary notebooks data test test-slow check format bench
+.PHONY: help setup sweep plan status show logs rerun figures summary notebooks data test test-slow check format bench
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,9 +32,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed. PYTHON=python3.11 chooses another." >&2; exit 2; }
 	@if [ "$(TORCH)" = system ]; then $(PYTHON) -c 'import torch' 2>/dev/null || { echo "error: TORCH=system, but $(PYTHON) has no torch. PYTHON= chooses the interpreter that has it; TORCH=default installs the pinned one." >&2; exit 2; }; fi
 	@echo "Making the environment in $(VENV) (once; a few minutes) …" >&2
-	@$(PYTHON) -m venv --clear $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV)
+	@[ "$$(cat $(VENV)/.torch 2>/dev/null)" = "$(TORCH)" ] || $(PYTHON) -m venv --clear $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV)
 	@$(if $(filter system,$(TORCH)),grep -v '^torch==' constraints.txt,cat constraints.txt) > $(VENV)/constraints.txt
-	@PIP_CONSTRAINT=$(VENV)/constraints.txt $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@PIP_CONSTRAINT=$(VENV)/constraints.txt $(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@echo $(TORCH) > $(VENV)/.torch
 	@touch $@
 

@@ -139,7 +139,8 @@ def count_states(frame: pd.DataFrame) -> str:
 def settings(frame: pd.DataFrame) -> list[str]:
     """The settings in ``frame``, small budgets first."""
     columns = ["recipe", "budget_kind", "budget_value", "setting"]
-    return frame[columns].drop_duplicates().sort_values(columns)["setting"].tolist()
+    ordered = frame[columns].drop_duplicates().sort_values(columns)
+    return [str(setting) for setting in ordered["setting"]]
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -233,7 +234,8 @@ def _natural_order(frame: pd.DataFrame) -> list[str]:
     """ReLU² first, then slopes from small to large, then the others by name."""
     rows = frame[["key", "activation", "slope"]].drop_duplicates("key")
     first = rows["activation"].map({"relu2": 0, "leaky_relu2": 1}).fillna(2)
-    return rows.assign(first=first).sort_values(["first", "slope", "key"])["key"].tolist()
+    ordered = rows.assign(first=first).sort_values(["first", "slope", "key"])
+    return [str(key) for key in ordered["key"]]
 
 
 def _axes(text: object, cell: str) -> dict[str, object]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep import tether
+from sweep.environment import rank_environment
 from sweep.lease import Delivery, Order
 from trainer.contract import (
     ARTIFACT_FILE,
@@ -113,13 +114,7 @@ def _scratch() -> Iterator[Path]:
 
 def _start(folder: Path, order: Order) -> list["subprocess.Popen[bytes]"]:
     tethered = [sys.executable, "-S", tether.__file__, str(os.getpid()), *TRAINER]
-    shared = os.environ | {
-        "PYTHONPATH": os.pathsep.join(
-            [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        ),
-        "OMP_NUM_THREADS": str(order.threads),
-        "PYTHONUNBUFFERED": "1",
-    }
+    shared = rank_environment(PROJECT, order.threads)
     if order.ranks > 1:
         shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     processes: list[subprocess.Popen[bytes]] = []

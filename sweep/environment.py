@@ -37,6 +37,16 @@ def local_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def rank_environment(project: Path, threads: int) -> dict[str, str]:
+    """What a rank process inherits: this process's environment, and where the project's code is."""
+    path = [str(project), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(path),
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
 def prepare_ray(variables: dict[str, str] | None = None) -> None:
     """Settings that Ray reads when it is imported: report nothing home, keep every log line."""
     target = os.environ if variables is None else variables

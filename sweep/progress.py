@@ -155,7 +155,10 @@ def render(view: SweepView) -> RenderableType:
             "" if left is None or ms is None else duration(left * ms / 1000),
         )
     bar = ProgressBar(total=max(1, view.total), completed=view.num_ended, width=60)
-    lines: list[RenderableType] = [bar, Text(summary(view), style="bold"), table]
+    head = Table.grid()
+    head.add_row(bar)
+    head.add_row(Text(summary(view), style="bold"))
+    lines: list[RenderableType] = [head, table]
     if view.interrupted:
         lines.append(Text(STOPPING, style="yellow"))
     return Group(*lines)

@@ -107,7 +107,11 @@ def _confirm(session: Session, cost: Estimate) -> None:
     question = f"This takes about {cost.node_hours:.1f} node-hours. "
     if not sys.stdin.isatty():
         raise ConfigError(f"{question}Confirm with YES=1, or run it from a terminal.")
-    if input(f"{question}Run it? [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = input(f"{question}Run it? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise ConfigError("Not confirmed; nothing was started.")
 
 

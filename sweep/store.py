@@ -12,7 +12,7 @@ import os
 import re
 import socket
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,7 +84,7 @@ def believed(rows: Sequence[Row]) -> Row:
     the latest attempt.
     """
     ordered = sorted(rows, key=lambda row: row["attempt"])
-    preferences = (
+    preferences: tuple[Callable[[Row], bool], ...] = (
         lambda row: row["state"] == "succeeded" and not row["tainted"],
         lambda row: row["state"] in TERMINAL_STATES and not row["tainted"],
         lambda row: row["state"] in TERMINAL_STATES,

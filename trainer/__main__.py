@@ -12,9 +12,12 @@ from pathlib import Path
 
 from trainer.activations import ACTIVATIONS
 from trainer.contract import (
+    ARTIFACT_FILE,
+    CURVE_FILE,
     EXIT_BAD_INPUT,
     EXIT_OUT_OF_MEMORY,
     EXIT_REPORTED,
+    REPORT_FILE,
     SPEC_FILE,
     ActivationSpec,
     Report,
@@ -47,9 +50,14 @@ def _run(spec: RunSpec, out: Path) -> int:
     from trainer.run import run
     from trainer.world import open_world
 
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: this folder cannot be made ({error.strerror}).") from None
     with open_world(spec.device, spec.threads) as world:
         if world.is_main:
+            for name in (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE):  # answers to another question
+                (out / name).unlink(missing_ok=True)
             write_atomically(out / SPEC_FILE, spec.model_dump_json(indent=1).encode())
         report = run(spec, out, world)
     if world.is_main:

@@ -214,7 +214,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file.") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: this cannot be read ({error.strerror}).") from None
+    except ValueError as error:  # no UTF-8, or no JSON
         raise ConfigError(f"{path}: this is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: this holds {type(values).__name__}, not an object.")

@@ -165,6 +165,10 @@ class Scoring(Strict):
             self.stride <= self.seq_len and self.seq_len % self.stride == 0,
             f"stride {self.stride} does not divide seq_len {self.seq_len}.",
         )
+        _require(
+            self.max_targets is None or self.max_targets >= self.seq_len,
+            f"max_targets {self.max_targets} is less than one window of seq_len {self.seq_len}.",
+        )
         return self
 
 

@@ -56,7 +56,7 @@ def run(spec: RunSpec, out: Path, world: World) -> Report:
     with cell.timed("warmup"):
         warm_up(model, spec.recipe, _loader(spec, dataset, world), world)
     average = Average(spec.recipe.averaging, dict(model.named_parameters()))
-    cell.setup_s = _seconds_alive() - cell.seconds["warmup"]
+    cell.setup_s = max(0.0, _seconds_alive() - cell.seconds["warmup"])
     trained = train(
         model,
         _loader(spec, dataset, world),
@@ -327,7 +327,7 @@ def _beta(model: GPT) -> Tensor | None:
 
 
 def _seconds_alive() -> float:
-    return max(0.0, time.time() - float(psutil.Process().create_time()))
+    return time.time() - float(psutil.Process().create_time())
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

@@ -5,6 +5,7 @@ restarted or retried by Ray: an attempt that is lost is a row, and the driver de
 The only file of the project that imports ray.
 """
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from ray.util.placement_group import (  # noqa: E402
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # noqa: E402
 
 ANSWER_DEADLINE_S = 10.0
+TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"  # says it at every start
 AGENT_CALLS = 3  # one runs the attempt, one asks for progress, one stops
 
 
@@ -42,6 +44,7 @@ class RayPool(Pool):
             settings |= {"num_cpus": local_cpus(), "include_dashboard": False}
         else:
             settings |= {"address": address}
+        logging.getLogger(TOKEN_NOTICE).setLevel(logging.ERROR)
         ray.init(**settings)
         self._asked: list[_Asked] = []
         self._granted = 0

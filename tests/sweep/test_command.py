@@ -94,7 +94,7 @@ def test_a_sweep_runs_grows_and_reruns_one_cell(place):
     assert len(place.attempts) == 4
     relu2 = next(row for row in rows(place.folder) if row["activation"] == "relu2")
     assert (relu2["attempt"], relu2["num_attempts"]) == (1, 2)
-    two = [row for row in json.loads(sweep("show", "relu2", *place.arguments, "--json").stdout)]
+    two = list(json.loads(sweep("show", "relu2", *place.arguments, "--json").stdout))
     assert len(two) == 2
     assert len({row["pre_quant_bpb"] for row in two}) == 1
 
@@ -267,8 +267,17 @@ def cluster(tmp_path):
     """A Ray cluster on this machine whose node declares 8 GPUs."""
     ray = str(Path(sys.executable).with_name("ray"))
     with subprocess.Popen(
-        [ray, "start", "--head", "--port=0", "--num-gpus=8", "--num-cpus=64", "--block"]
-        + ["--include-dashboard=false", f"--temp-dir={tmp_path / 'r'}"],
+        [
+            ray,
+            "start",
+            "--head",
+            "--port=0",
+            "--num-gpus=8",
+            "--num-cpus=64",
+            "--block",
+            "--include-dashboard=false",
+            f"--temp-dir={tmp_path / 'r'}",
+        ],
         env=environment(RAY_USAGE_STATS_ENABLED="0"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -250,7 +250,7 @@ def test_a_tall_matrix_moves_by_the_root_of_its_aspect_more():
 
 
 def test_momentum_warms_up_with_the_steps():
-    """Two recipes that differ in the final momentum alone part only once the warm-up is under way."""
+    """Recipes that differ in the final momentum alone part once the warm-up is under way."""
     moves = []
     for final in (0.5, 0.95):
         recipe = tiny_recipe({"optim.muon_momentum": final, "optim.muon_momentum_start": 0.5})

@@ -76,7 +76,8 @@ class ByteTable:
     ) -> npt.NDArray[np.int64]:
         """Bytes of each target (N), given the token before it (N)."""
         space = self.has_leading_space[target_ids] & ~self.is_boundary[previous_ids]
-        return self.base_bytes[target_ids].astype(np.int64) + space
+        counts: npt.NDArray[np.int64] = self.base_bytes[target_ids].astype(np.int64) + space
+        return counts
 
 
 def _is_special(processor: SentencePieceProcessor, token: int) -> bool:

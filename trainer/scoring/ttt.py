@@ -73,7 +73,7 @@ def _adapt(
             offsets = torch.arange(scoring.seq_len, device=stream.tokens.device)
             index_BT = torch.tensor(local, device=stream.tokens.device)[:, None] + offsets
             nll_BT = model.nll(stream.tokens[index_BT], stream.tokens[index_BT + 1])
-            (nll_BT.sum() / (len(starts) * scoring.seq_len)).backward()
+            torch.autograd.backward(nll_BT.sum() / (len(starts) * scoring.seq_len))
         world.sum_gradients(parameters)
         if ttt.grad_clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, ttt.grad_clip)

@@ -1,0 +1,44 @@
+"""The project speaks of itself alone, and stays inside its rooms."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import requires
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.support.commands import ROOT
+
+
+def test_planning_imports_neither_torch_nor_ray():
+    code = (
+        "import sys, sweep.__main__, sweep.commands, analysis.figures;"
+        "print(sorted({'torch', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+ENVIRON = re.compile(r"os\.environ|os\.getenv")
+READS_ENVIRONMENT = {"trainer/world.py", "sweep/environment.py"}
+
+
+@pytest.mark.parametrize("package", ["trainer", "sweep", "analysis"])
+def test_the_environment_is_read_in_the_places_that_are_known(package):
+    reading = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / package).rglob("*.py")
+        if ENVIRON.search(path.read_text(encoding="utf-8"))
+    }
+    assert reading <= READS_ENVIRONMENT
+
+
+def test_pins_satisfy_the_ranges():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.lower().split("==") for line in lines if "==" in line)
+    for text in requires("activation-sweep") or []:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[requirement.name.lower()]), text

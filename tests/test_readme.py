@@ -1,0 +1,74 @@
+"""The README's commands do what it says, typed in its order, on the tiny sweep.
+
+Not run here: cloning, and the test targets themselves. Not claimed: that the local sweep's numbers
+are those in the README; they depend on the Python that ships the text.
+"""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.support.commands import ROOT, environment, rows
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+NOT_RUN = re.compile(r"^(git |cd |make (test|check|setup))")
+
+PROJECT_FILES = [
+    *("Makefile", "pyproject.toml", "constraints.txt", ".venv"),
+    *("trainer", "sweep", "analysis", "configs", "benchmarks"),
+]
+
+
+def commands() -> list[str]:
+    """Every line of every ``sh`` block, comments removed, continued lines joined."""
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    lines = [re.sub(r"\s+#.*", "", line).strip() for line in joined.splitlines()]
+    return [line for line in lines if line and not NOT_RUN.match(line)]
+
+
+def test_the_readme_shows_the_commands_that_matter():
+    found = " ; ".join(commands())
+    for command in ("make sweep", "make status", "make rerun", "make plan", "-m trainer"):
+        assert command in found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_command_of_the_readme_works_in_its_order(tmp_path):
+    for name in PROJECT_FILES:  # what the commands write lands beside these, not in the project
+        (tmp_path / name).symlink_to(ROOT / name)
+    for command in commands():
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=environment(SWEEP="tiny"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert (tmp_path / "one-cell" / "report.json").is_file()
+    folder = tmp_path / "results" / "tiny"
+    assert {row["state"] for row in rows(folder)} == {"succeeded"}
+    assert len(rows(folder)) == 8
+    for name in ("slope_bpb", "quant_delta", "artifact_bytes"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
+        assert (folder / "figures" / f"{name}.svg").read_text().startswith("<?xml")
+    assert "ASQU" in (folder / "summary.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", TEXT))))
+def test_every_link_of_the_readme_leads_somewhere(path):
+    assert (ROOT / path).exists()
+
+
+def test_make_help_lists_every_target():
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+    assert phony is not None
+    listed = set(re.findall(r"make ([a-z-]+)", shown.stdout))
+    assert listed >= set(phony[1].split()) - {"which"}

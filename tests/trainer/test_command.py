@@ -1,0 +1,262 @@
+"""The trainer as it is typed: two files in, four files out, and an exit status that means it."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from tests.support.tiny import answer, read_curve, read_report, run_cell
+from trainer.__main__ import main
+from trainer.contract import (
+    ARTIFACT_FILE,
+    CURVE_COLUMNS,
+    CURVE_FILE,
+    PROGRESS_FILE,
+    REPORT_FILE,
+    SPEC_FILE,
+    read_spec,
+    report_schema,
+)
+from trainer.source import trainer_source
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINER = [sys.executable, "-m", "trainer"]
+
+
+def flags(data_dir, out, **changes):
+    """The arguments of a good run: ASQU, 4 steps; ``changes`` replace, None removes."""
+    values = {
+        "--recipe": "tiny",
+        "--activation": "asqu",
+        "--seed": "7",
+        "--budget": "4steps",
+        "--data": str(data_dir),
+        "--out": str(out),
+    } | {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
+    return [word for pair in values.items() if pair[1] is not None for word in pair]
+
+
+def typed(*arguments, **options):
+    return subprocess.run(
+        [*TRAINER, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("typed")
+
+
+@pytest.fixture(scope="module")
+def process(data_dir, out):
+    """One good run in a process of its own, warnings being errors there too."""
+    arguments = flags(data_dir, out, log_every="2")
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "trainer", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# -- a good run
+
+
+def test_a_run_exits_with_zero_and_leaves_its_files(process, out):
+    assert (process.returncode, process.stderr) == (0, "")
+    names = {SPEC_FILE, REPORT_FILE, CURVE_FILE, ARTIFACT_FILE, PROGRESS_FILE}
+    assert {path.name for path in out.iterdir()} == names
+    assert json.loads((out / PROGRESS_FILE).read_text())["phase"] == "done"
+
+
+def test_the_log_shows_steps_and_the_summary_shows_the_report(process, out):
+    report = read_report(out)
+    lines = process.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == ["step:2", "step:4"]
+    assert f"pre_quant_bpb:{report.pre_quant_bpb:.8f}" in lines[-1]
+    assert f"artifact_bytes:{report.artifact_bytes}" in lines[-1]
+
+
+def test_the_report_validates_against_its_schema(process, out):
+    jsonschema.validate(json.loads((out / REPORT_FILE).read_text()), report_schema())
+
+
+def test_the_report_says_where_it_comes_from(process, out):
+    report, spec, source = read_report(out), read_spec(out / SPEC_FILE), trainer_source()
+    assert (report.trainer_hash, report.trainer_source_bytes) == (source.sha256, source.num_bytes)
+    assert (report.corpus_sha256, report.device) == (spec.corpus_sha256, "cpu")
+    assert report.peak_memory_bytes > 10**7
+    assert 0 < report.setup_s < 300
+    assert report.step_ms_p50 <= report.step_ms_p99
+
+
+def test_the_curve_has_the_columns_of_the_contract(process, out):
+    assert tuple(read_curve(out)) == CURVE_COLUMNS
+
+
+def test_the_written_specification_gives_the_same_answer_in_another_process(process, out, tmp_path):
+    """In this one, which is how the other tests of the trainer run."""
+    spec = read_spec(out / SPEC_FILE)
+    assert (spec.activation.name, spec.seed, spec.budget) == ("asqu", 7, "4steps")
+    assert answer(run_cell(spec, tmp_path)) == answer(read_report(out))
+    assert (tmp_path / ARTIFACT_FILE).read_bytes() == (out / ARTIFACT_FILE).read_bytes()
+
+
+def test_a_specification_replaces_the_flags(process, out, tmp_path, capsys):
+    assert main(["--spec", str(out / SPEC_FILE), "--out", str(tmp_path / "deep" / "down")]) == 0
+    assert answer(read_report(tmp_path / "deep" / "down")) == answer(read_report(out))
+    written = (tmp_path / "deep" / "down" / SPEC_FILE).read_bytes()
+    assert written == (out / SPEC_FILE).read_bytes()
+    assert "pre_quant_bpb" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "how", [{"slope": "0.3"}, {"activation_param": "slope=0.3"}], ids=["slope", "activation-param"]
+)
+def test_a_slope_can_be_given_in_two_ways(data_dir, tmp_path, capsys, how):
+    arguments = flags(data_dir, tmp_path, activation="leaky_relu2", budget="1steps", **how)
+    assert main([*arguments, "--set", "train.warmup_steps=0"]) == 0
+    spec = read_spec(tmp_path / SPEC_FILE)
+    assert spec.activation.params == {"slope": 0.3}
+    assert spec.recipe.train.warmup_steps == 0
+
+
+def test_a_diverged_run_exits_with_zero_and_leaves_nothing_of_an_earlier_answer(
+    data_dir, tmp_path, capsys
+):
+    """In a folder that is used twice, an old artifact beside a new report would be believed."""
+    for name in (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE):
+        (tmp_path / name).write_text("of another run")
+    rates = ["--set", "optim.matrix_lr=1e37", "--set", "optim.embed_lr=1e37"]
+    assert main([*flags(data_dir, tmp_path), *rates]) == 0
+    report = read_report(tmp_path)
+    assert report.state == "diverged"
+    assert report.pre_quant_bpb is report.artifact_bytes is None
+    assert f"diverged: {report.reason}" in capsys.readouterr().out
+    assert len(read_curve(tmp_path)["step"]) == report.steps
+    assert not (tmp_path / ARTIFACT_FILE).exists()
+
+
+# -- bad input
+
+
+BAD = {
+    "unknown activation": ({"activation": "relu3"}, [], "'relu3' is not known"),
+    "slope out of range": ({"activation": "leaky_relu2", "slope": "1.5"}, [], "outside its range"),
+    "slope given to relu2": ({"activation": "relu2", "slope": "0.5"}, [], "takes no parameter"),
+    "missing slope": ({"activation": "leaky_relu2"}, [], "needs slope"),
+    "slope that is none": ({"slope": None, "activation_param": "slope=x"}, [], "name=number"),
+    "unknown recipe": ({"recipe": "tinny"}, [], "Did you mean 'tiny'"),
+    "no recipe": ({"recipe": None}, [], "--recipe NAME"),
+    "unknown key": ({}, ["optim.matrix_rl=0.1"], "Did you mean 'matrix_lr'"),
+    "unknown section": ({}, ["optimm.matrix_lr=0.1"], "Did you mean 'optim'"),
+    "key without a section": ({}, ["matrix_lr=0.1"], "section.key=value"),
+    "wrong type": ({}, ["model.width=wide"], "model.width = 'wide'"),
+    "number for a switch": ({}, ["model.smear_gate=1"], "model.smear_gate = 1"),
+    "budget without unit": ({"budget": "200"}, [], "a number and its unit"),
+    "empty budget": ({"budget": "0steps"}, [], "at least one step"),
+    "width by heads": ({}, ["model.width=33"], "not divisible by num_heads"),
+    "negative seed": ({"seed": "-1"}, [], "seed = -1"),
+    "no data": ({"data": "nowhere"}, [], "there is no such folder"),
+    "tokenizer that does not fit": ({}, ["model.vocab_size=1024"], "does not fit"),
+    "no such specification": ({"spec": "nowhere.json"}, [], "there is no such file"),
+}
+
+
+def assert_refused(code, out_text, err_text, message, folder):
+    assert code == 2
+    assert out_text == ""
+    assert err_text.startswith("error: ")
+    assert err_text.count("\n") == 1
+    assert message in err_text
+    assert not any((folder / name).exists() for name in (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE))
+
+
+@pytest.mark.parametrize(("changes", "overrides", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_refused_in_one_line(data_dir, tmp_path, capsys, changes, overrides, message):
+    sets = [word for override in overrides for word in ("--set", override)]
+    code = main([*flags(data_dir, tmp_path, **changes), *sets])
+    assert_refused(code, *capsys.readouterr(), message, tmp_path)
+
+
+def truncate(folder, split):
+    path = next(folder.glob(f"*_{split}_*.bin"))
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def foreign(folder, split):
+    path = next(folder.glob(f"*_{split}_*.bin"))
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [(truncate, "it is truncated"), (foreign, "magic number 0")]
+)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_damaged_shard_is_refused_in_one_line(data_dir, tmp_path, capsys, damage, message, split):
+    copy = Path(shutil.copytree(data_dir, tmp_path / "data"))
+    damage(copy, split)
+    code = main(flags(copy, tmp_path / "out"))
+    assert_refused(code, *capsys.readouterr(), message, tmp_path / "out")
+
+
+def test_a_folder_that_is_a_file_is_refused_in_one_line(data_dir, tmp_path, capsys):
+    (tmp_path / "out").write_text("not a folder")
+    code = main(flags(data_dir, tmp_path / "out"))
+    assert_refused(code, *capsys.readouterr(), "--out", tmp_path)
+
+
+def test_a_process_with_bad_input_shows_no_traceback(data_dir, tmp_path):
+    found = typed(*flags(data_dir, tmp_path, activation="relu3"))
+    assert_refused(found.returncode, found.stdout, found.stderr, "'relu3'", tmp_path)
+
+
+def test_a_flag_that_is_unknown_is_refused(data_dir, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*flags(data_dir, tmp_path), "--colour", "red"])
+    assert caught.value.code == 2
+    assert "--colour" in capsys.readouterr().err
+
+
+# -- crashes
+
+
+@pytest.mark.slow
+def test_out_of_memory_has_a_status_of_its_own(data_dir, tmp_path):
+    """A model of 256 GB where a process may address 16: refused by the allocator, not killed."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30, 16 * 2**30))
+
+    too_large = ("--set", f"model.mlp_hidden={2**29}")
+    found = typed(*flags(data_dir, tmp_path), *too_large, preexec_fn=limit)
+    assert found.returncode == 12, found.stderr
+    assert "out of memory: " in found.stderr
+    assert not (tmp_path / REPORT_FILE).exists()
+
+
+def test_what_allocators_say_is_taken_for_out_of_memory_and_nothing_else():
+    import torch
+
+    from trainer.__main__ import _is_out_of_memory
+
+    cpu = "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"
+    for error in (MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError(cpu)):
+        assert _is_out_of_memory(error)
+    assert not _is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_any_other_error_is_a_crash_with_its_traceback(monkeypatch, data_dir, tmp_path):
+    def broken(*arguments):
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr("trainer.run.warm_up", broken)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        main(flags(data_dir, tmp_path))
+    assert not (tmp_path / REPORT_FILE).exists()

@@ -1,0 +1,234 @@
+"""A specification goes in, a report comes out, and neither is believed unless it is whole."""
+
+import json
+import math
+
+import jsonschema
+import pytest
+
+from tests.support.tiny import tiny_spec
+from trainer.contract import (
+    Report,
+    RunSpec,
+    parse_report,
+    read_spec,
+    recipe_hash,
+    report_schema,
+    short_hash,
+    spec_schema,
+)
+from trainer.strict import ConfigError
+
+SHA = "0" * 64
+GOOD = {
+    "contract_version": 1,
+    "state": "succeeded",
+    "reason": None,
+    "steps": 4,
+    "tokens": 1024,
+    "train_s": 1.5,
+    "step_ms_p50": 10.0,
+    "step_ms_p99": 20.0,
+    "train_loss": 6.0,
+    "val_tokens": 512,
+    "val_bytes": 1500,
+    "window": 32,
+    "stride": 16,
+    "pre_quant_loss": 6.1,
+    "pre_quant_bpb": 3.0,
+    "pre_quant_sliding_bpb": None,
+    "post_quant_loss": 6.2,
+    "post_quant_bpb": 3.1,
+    "post_quant_sliding_bpb": 3.05,
+    "ttt_bpb": None,
+    "beta_mean": 0.25,
+    "beta_std": 0.0,
+    "floored_rows": 0.0,
+    "num_params": 1000,
+    "model_bytes": 2000,
+    "code_bytes": 100,
+    "trainer_source_bytes": 150_000,
+    "artifact_bytes": 2100,
+    "fits_cap": True,
+    "world_size": 1,
+    "device": "cpu",
+    "device_name": "a processor",
+    "dtype": "float32",
+    "attention_backend": "torch_sdpa",
+    "mlp_backend": "torch",
+    "peak_memory_bytes": 10**8,
+    "setup_s": 1.0,
+    "warmup_s": 1.0,
+    "score_s": 1.0,
+    "ttt_s": 0.0,
+    "pack_s": 0.1,
+    "corpus_sha256": SHA,
+    "tokenizer_sha256": SHA,
+    "recipe_hash": "0123456789abcdef",
+    "trainer_hash": SHA,
+    "python": "3.11.7",
+    "torch": "2.8.0",
+}
+SCORES = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "val_tokens", "val_bytes")
+SCORES = (*SCORES, "model_bytes", "artifact_bytes")
+
+
+def parsed(**changes):
+    return parse_report(json.dumps(GOOD | changes))
+
+
+def without(name):
+    return json.dumps({key: value for key, value in GOOD.items() if key != name})
+
+
+# -- reports
+
+
+def test_a_good_report_is_read_as_it_is_written():
+    report = parsed()
+    assert report.model_dump() == GOOD
+    assert parse_report(report.model_dump_json()) == report
+
+
+def test_the_fields_of_this_file_are_those_of_the_contract():
+    assert set(GOOD) == set(Report.model_fields)
+
+
+@pytest.mark.parametrize("name", sorted(set(GOOD) - {"contract_version"}))
+def test_a_missing_field_is_refused_by_name(name):
+    with pytest.raises(ConfigError, match=rf"report\.json: {name}: .* required"):
+        parse_report(without(name))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf], ids=str)
+@pytest.mark.parametrize("name", [n for n, v in GOOD.items() if isinstance(v, float)])
+def test_a_number_that_is_none_is_refused_by_name(name, number):
+    with pytest.raises(ConfigError, match=name):
+        parsed(**{name: number})
+
+
+@pytest.mark.parametrize("name", sorted(set(GOOD) - {"pre_quant_sliding_bpb", "ttt_bpb", "reason"}))
+@pytest.mark.parametrize("wrong", ["text", 1.5, [], {}], ids=repr)
+def test_a_value_of_another_type_is_refused_by_name(name, wrong):
+    if isinstance(GOOD[name], type(wrong)):
+        wrong = True
+    with pytest.raises(ConfigError, match=name):
+        parsed(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        for n, v in GOOD.items()
+        if type(v) in (int, float) and n not in ("beta_mean", "train_loss")
+    ],
+)
+def test_a_negative_number_is_refused_by_name(name):
+    with pytest.raises(ConfigError, match=name):
+        parsed(**{name: -1})
+
+
+def test_an_unknown_field_is_refused():
+    with pytest.raises(ConfigError, match="surprise: unknown key"):
+        parsed(surprise=1)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_success_without_its_scores_is_refused(name):
+    with pytest.raises(ConfigError, match=f"succeeded but {name} is absent"):
+        parsed(**{name: None})
+
+
+def test_a_diverged_report_has_a_reason_and_may_lack_scores():
+    absent = dict.fromkeys(SCORES)
+    assert parsed(state="diverged", reason="the loss is not finite", **absent).state == "diverged"
+    with pytest.raises(ConfigError, match="diverged but reason is absent"):
+        parsed(state="diverged", **absent)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"text"', without("state")[:-5]])
+def test_text_that_is_no_report_is_refused(text):
+    with pytest.raises(ConfigError, match=r"report\.json"):
+        parse_report(text)
+
+
+def test_the_schema_accepts_a_good_report_and_refuses_a_bad_one():
+    schema = report_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(GOOD, schema)
+    bad = [{"steps": "four"}, {"state": "fine"}, {"steps": -1}, {"extra": 1}]
+    for change in bad:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(GOOD | change, schema)
+
+
+# -- specifications
+
+
+def test_a_specification_is_read_as_it_is_written(data_dir, tmp_path):
+    spec = tiny_spec(data_dir)
+    path = tmp_path / "spec.json"
+    path.write_text(spec.model_dump_json())
+    assert read_spec(path) == spec
+    assert recipe_hash(read_spec(path).recipe) == recipe_hash(spec.recipe)
+    jsonschema.validate(json.loads(path.read_text()), spec_schema())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": "200"}, "number and its unit"),
+        ({"seed": -1}, "seed"),
+        ({"seed": "7"}, "seed"),
+        ({"seed": 1.0}, "seed"),
+        ({"device": "tpu"}, "device"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"threads": 0}, "threads"),
+        ({"log_every": 0}, "log_every"),
+        ({"corpus_sha256": "abc"}, "corpus_sha256"),
+        ({"contract_version": 2}, "contract_version"),
+        ({"surprise": 1}, "surprise: unknown key"),
+        ({"activation": {"name": "relu3", "params": {}}}, "relu3"),
+        ({"activation": {"name": "leaky_relu2", "params": {"slope": 2.0}}}, "outside its range"),
+        ({"recipe": {}}, r"recipe\.data: .* required"),
+    ],
+    ids=lambda each: next(iter(each)) if isinstance(each, dict) else None,
+)
+def test_a_specification_that_does_not_fit_is_refused_by_name(data_dir, tmp_path, change, message):
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(tiny_spec(data_dir).model_dump(mode="json") | change))
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_spec(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{", "not JSON"), (b"[]", "not an object"), (b"\xff\xfe", "not JSON")],
+)
+def test_a_file_that_is_no_specification_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "spec.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_spec(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_specification_that_is_not_there_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match="there is no such file"):
+        read_spec(tmp_path / "spec.json")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_spec(tmp_path)
+
+
+def test_the_labels_and_budgets_of_a_specification_are_values(data_dir):
+    spec = tiny_spec(data_dir, params={"slope": 0.1 + 0.2}, budget="0.5s")
+    assert spec.activation.label == "leaky_relu2-s0.3"
+    assert (spec.parsed_budget.kind, spec.parsed_budget.value) == ("seconds", 0.5)
+    assert isinstance(spec, RunSpec)
+
+
+def test_a_hash_is_sixteen_hexadecimal_digits():
+    assert len(short_hash({})) == 16
+    assert int(short_hash({}), 16) >= 0

@@ -1,0 +1,378 @@
+"""One cell, from its specification to its report, in this process and as one rank."""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.tiny import (
+    RANK_0,
+    answer,
+    read_curve,
+    read_report,
+    run_cell,
+    tiny_recipe,
+    tiny_spec,
+)
+from trainer.activations import ACTIVATIONS
+from trainer.artifact import unpack
+from trainer.budget import Seconds
+from trainer.contract import ARTIFACT_FILE, recipe_hash
+from trainer.data.loader import SequentialLoader
+from trainer.data.manifest import open_dataset
+from trainer.run import build_model, run, validation_stream
+from trainer.scoring.bpb import Score, score
+from trainer.scoring.ttt import adapt_and_score
+from trainer.scoring.windows import windows
+from trainer.strict import ConfigError
+from trainer.train import StepLog, Trained, take_step
+from trainer.world import World
+
+SCORES = (
+    "pre_quant_loss",
+    "pre_quant_bpb",
+    "post_quant_loss",
+    "post_quant_bpb",
+    "post_quant_sliding_bpb",
+    "ttt_bpb",
+)
+
+
+@pytest.fixture(scope="module")
+def spec(data_dir):
+    return tiny_spec(data_dir, activation="asqu")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("cell")
+
+
+@pytest.fixture(scope="module")
+def report(spec, out):
+    """The cell that most of the claims are about: ASQU, four steps."""
+    return run_cell(spec, out)
+
+
+def scores(report):
+    return {name: getattr(report, name) for name in SCORES}
+
+
+def loader_of(spec):
+    dataset = open_dataset(Path(spec.data_dir), spec.recipe.model.vocab_size)
+    return SequentialLoader(
+        dataset.train_paths,
+        batch_tokens=spec.recipe.train.batch_tokens,
+        seq_len=spec.recipe.train.seq_len,
+        micro_steps=spec.recipe.train.micro_steps,
+        rank=0,
+        world_size=1,
+    )
+
+
+# -- what a run leaves
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_trains_learns_and_is_scored(data_dir, tmp_path, name):
+    report = run_cell(tiny_spec(data_dir, activation=name, budget="12steps"), tmp_path)
+    losses = read_curve(tmp_path)["train_loss"]
+    assert report.state == "succeeded"
+    assert losses[-1] < losses[0]
+    assert all(value is not None for value in scores(report).values())
+
+
+def test_the_report_on_disk_is_the_report(report, out):
+    assert read_report(out) == report
+
+
+def test_the_curve_counts_from_one_and_ends_with_the_budget(report, out, spec):
+    curve = read_curve(out)
+    assert list(curve) == ["step", "tokens", "train_s", "train_loss", "lr_mult"]
+    assert curve["step"] == [1, 2, 3, 4]
+    assert curve["tokens"] == [256, 512, 768, 1024]
+    assert curve["lr_mult"] == [1.0, 1.0, 1.0, 0.5]
+    assert curve["train_s"] == sorted(curve["train_s"])
+    assert (report.steps, report.tokens) == (4, 1024)
+    assert report.train_s == curve["train_s"][-1]
+
+
+def test_the_first_row_is_the_loss_of_the_initial_weights_on_the_first_batch(report, out, spec):
+    model = build_model(spec)
+    batch = loader_of(spec).next_batch()
+    with torch.no_grad():
+        total = sum(model.nll(x, y).mean() / len(batch) for x, y in batch)
+    assert read_curve(out)["train_loss"][0] == float(total)
+
+
+def test_the_artifacts_size_is_its_file_and_the_recipes_code(report, out, spec):
+    assert report.model_bytes == (out / ARTIFACT_FILE).stat().st_size
+    assert report.code_bytes == spec.recipe.artifact.code_bytes
+    assert report.artifact_bytes == report.model_bytes + report.code_bytes
+    assert report.fits_cap
+
+
+def test_fits_cap_is_true_up_to_the_cap_and_false_beyond(data_dir, tmp_path, report):
+    """The artifact's bytes do not depend on its cap but for the recipe's hash within them."""
+    size = run_cell(cap_spec(data_dir, 10**6), tmp_path / "a").artifact_bytes
+    for cap in (size - 40, size + 40):
+        found = run_cell(cap_spec(data_dir, cap), tmp_path / str(cap))
+        assert found.fits_cap == (found.artifact_bytes <= cap) == (cap > size)
+
+
+def cap_spec(data_dir, cap):
+    return tiny_spec(data_dir, budget="1steps", overrides={"artifact.cap_bytes": cap})
+
+
+def read_back(spec, out):
+    """The model of the artifact on disk and the text that it is scored on."""
+    config, digest = spec.recipe.quantization, recipe_hash(spec.recipe)
+    model = build_model(spec)
+    model.load_state_dict(unpack((out / ARTIFACT_FILE).read_bytes(), config, digest))
+    dataset = open_dataset(Path(spec.data_dir), spec.recipe.model.vocab_size)
+    return model, validation_stream(spec, dataset, RANK_0)
+
+
+def test_the_artifact_read_back_has_the_scores_of_the_report_exactly(report, out, spec):
+    model, stream = read_back(spec, out)
+    config = spec.recipe.scoring
+    found = []
+    for stride in (config.seq_len, config.stride):
+        plan = windows(stream.num_targets, config.seq_len, stride)
+        found.append(score(model, stream, plan, batch_seqs=config.batch_seqs, world=RANK_0))
+    assert found[0].bpb == report.post_quant_bpb
+    assert found[0].loss == report.post_quant_loss
+    assert found[1].bpb == report.post_quant_sliding_bpb
+    adapted = adapt_and_score(model, stream, scoring=config, ttt=spec.recipe.ttt, world=RANK_0)
+    assert adapted.bpb == report.ttt_bpb
+
+
+def test_the_scored_text_is_whole_windows_from_the_start(report, spec):
+    dataset = open_dataset(Path(spec.data_dir), spec.recipe.model.vocab_size)
+    for wanted, expected in ((512, 512), (500, 480), (None, dataset.manifest.num_val_tokens - 1)):
+        recipe = tiny_recipe(None if wanted is None else {"scoring.max_targets": wanted})
+        if wanted is None:
+            scoring = recipe.scoring.model_copy(update={"max_targets": None})
+            recipe = recipe.model_copy(update={"scoring": scoring})
+        stream = validation_stream(spec.model_copy(update={"recipe": recipe}), dataset, RANK_0)
+        assert stream.num_targets == expected // 32 * 32
+    assert (report.val_tokens, report.window, report.stride) == (512, 32, 16)
+
+
+def test_a_limit_on_targets_below_one_window_is_refused(data_dir):
+    with pytest.raises(ConfigError, match=r"max_targets 31 .* seq_len 32"):
+        tiny_spec(data_dir, overrides={"scoring.max_targets": 31})
+
+
+def test_beta_is_reported_as_it_was_scored(report, out, spec, data_dir, tmp_path):
+    """The artifact's β for what is learned; s² where it is fixed."""
+    model, _ = read_back(spec, out)
+    betas = torch.cat([each.beta.detach() for each in model.activations])
+    assert report.beta_mean == float(betas.mean())
+    assert report.beta_std == float(betas.std(correction=0)) > 0
+    fixed = run_cell(tiny_spec(data_dir, params={"slope": 0.5}, budget="1steps"), tmp_path)
+    assert (fixed.beta_mean, fixed.beta_std) == (0.25, 0.0)
+
+
+# -- what a run's answer depends on
+
+
+def test_the_same_specification_gives_the_same_answer_in_every_bit(report, out, spec, tmp_path):
+    again = run_cell(spec, tmp_path)
+    assert answer(again) == answer(report)
+    assert read_curve(tmp_path)["train_loss"] == read_curve(out)["train_loss"]
+    assert (tmp_path / ARTIFACT_FILE).read_bytes() == (out / ARTIFACT_FILE).read_bytes()
+
+
+def test_another_seed_gives_another_answer(report, spec, tmp_path):
+    other = run_cell(spec.model_copy(update={"seed": 8}), tmp_path)
+    assert all(scores(other)[name] != scores(report)[name] for name in SCORES)
+
+
+def test_relu2_and_leaky_relu2_of_slope_zero_give_the_same_answer_in_every_bit(data_dir, tmp_path):
+    """The A/A control of every sweep."""
+    one = run_cell(tiny_spec(data_dir, activation="relu2"), tmp_path / "a")
+    other = run_cell(tiny_spec(data_dir, params={"slope": 0.0}), tmp_path / "b")
+    assert answer(one) == answer(other)
+    assert read_curve(tmp_path / "a")["train_loss"] == read_curve(tmp_path / "b")["train_loss"]
+
+
+def test_warm_up_leaves_no_trace(report, out, data_dir, tmp_path):
+    """One step in ``report``; none and three here. The recipe's hash differs, so not the bytes."""
+    for steps in (0, 3):
+        folder = tmp_path / str(steps)
+        overrides = {"train.warmup_steps": steps}
+        found = run_cell(tiny_spec(data_dir, activation="asqu", overrides=overrides), folder)
+        assert scores(found) == scores(report)
+        assert read_curve(folder)["train_loss"] == read_curve(out)["train_loss"]
+
+
+# -- averaging
+
+
+def cell_with(averaging, data_dir, folder):
+    spec = tiny_spec(data_dir, activation="asqu", overrides={"averaging": averaging})
+    return run_cell(spec, folder), read_curve(folder)["train_loss"]
+
+
+def test_the_average_is_what_is_scored_and_training_does_not_see_it(
+    report, out, data_dir, tmp_path
+):
+    last, last_losses = cell_with({"kind": "none"}, data_dir, tmp_path / "none")
+    fast, fast_losses = cell_with({"kind": "ema", "decay": 0.0}, data_dir, tmp_path / "fast")
+    assert last_losses == fast_losses == read_curve(out)["train_loss"]
+    assert scores(fast) == scores(last)
+    assert all(scores(last)[name] != scores(report)[name] for name in SCORES)
+
+
+def test_an_average_that_hardly_moves_is_scored_as_the_initial_weights(data_dir, tmp_path):
+    """Tolerance: four steps of 1e-7 of the way, of weights within 1 and losses within 10."""
+    report, _ = cell_with({"kind": "ema", "decay": 1 - 1e-7}, data_dir, tmp_path)
+    spec = tiny_spec(data_dir, activation="asqu")
+    dataset = open_dataset(data_dir, spec.recipe.model.vocab_size)
+    stream = validation_stream(spec, dataset, RANK_0)
+    plan = windows(stream.num_targets, 32, 32)
+    initial = score(build_model(spec), stream, plan, batch_seqs=32, world=RANK_0)
+    assert report.pre_quant_loss == pytest.approx(initial.loss, abs=4e-5)
+
+
+# -- budgets of seconds
+
+
+@dataclass(frozen=True)
+class SteadyWorld(World):
+    """Every reading of the clock is an eighth of a second after the last."""
+
+    readings: list[None] = field(default_factory=list)
+
+    def seconds_since(self, start_s):
+        self.readings.append(None)
+        return len(self.readings) / 8
+
+
+def test_at_constant_step_time_both_budgets_are_the_same_run(data_dir, tmp_path):
+    """An eighth of a second a step makes every division exact: one second is eight steps."""
+    for name, budget in (("steps", "8steps"), ("time", "1s")):
+        (tmp_path / name).mkdir()
+        world = SteadyWorld(0, 1, torch.device("cpu"))
+        run(tiny_spec(data_dir, budget=budget), tmp_path / name, world)
+    one, other = (read_report(tmp_path / name) for name in ("steps", "time"))
+    assert answer(one) == answer(other)
+    assert read_curve(tmp_path / "steps") == read_curve(tmp_path / "time")
+    assert read_curve(tmp_path / "time")["lr_mult"] == [1.0] * 7 + [0.5]
+
+
+def test_a_budget_of_seconds_stops_within_a_step_of_its_time_and_warms_down(data_dir, tmp_path):
+    """The last multiplier is the time left over warmdown · mean step; less than one step is left
+    then, so that last step's own time bounds it. No other claim on a real clock."""
+    seconds, warmdown = 0.6, 5
+    spec = tiny_spec(data_dir, budget=f"{seconds}s", overrides={"train.warmdown_steps": warmdown})
+    assert spec.parsed_budget == Seconds(seconds)
+    report = run_cell(spec, tmp_path)
+    curve = read_curve(tmp_path)
+    ends = curve["train_s"]
+    assert ends[-1] >= seconds
+    assert len(ends) > 1
+    assert all(end < seconds for end in ends[:-1])
+    last_step_s = ends[-1] - ends[-2]
+    mean_before_s = ends[-2] / (len(ends) - 1)
+    assert 0 < curve["lr_mult"][-1] <= min(1.0, last_step_s / mean_before_s / warmdown) * (1 + 1e-9)
+    assert report.state == "succeeded"
+    assert report.steps == len(ends)
+
+
+# -- divergence
+
+
+def assert_diverged(report, out, reason):
+    assert report.state == "diverged"
+    assert reason in report.reason
+    absent = ("val_tokens", "val_bytes", "model_bytes", "artifact_bytes", "fits_cap", "beta_mean")
+    assert {getattr(report, name) for name in (*SCORES, *absent)} == {None}
+    assert read_report(out) == report
+
+
+@pytest.mark.parametrize("rate", ["matrix_lr", "embed_lr"])
+def test_a_run_whose_loss_overflows_is_reported_as_diverged(data_dir, tmp_path, rate):
+    """Weights beyond 1e38 within a few steps: the loss, or else the score, is not a number."""
+    overrides = {f"optim.{rate}": 1e37, "optim.weight_decay": 0.0}
+    spec = tiny_spec(data_dir, budget="6steps", overrides=overrides, log_every=1)
+    report = run_cell(spec, tmp_path)
+    assert_diverged(report, tmp_path, "not finite")
+    assert report.steps <= 6
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Make the loss of step 3 what is asked for; the weights go on as they were."""
+
+    def install(value):
+        step = itertools.count(1)
+
+        def poisoned(*arguments):
+            loss = take_step(*arguments)
+            return torch.full_like(loss, value) if next(step) == 3 else loss
+
+        monkeypatch.setattr("trainer.train.take_step", poisoned)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("value", "log_every", "num_steps"),
+    [(math.inf, 1, 3), (math.nan, 3, 3), (-math.inf, 2, 6), (math.nan, 100, 6)],
+)
+def test_a_loss_that_is_not_finite_makes_the_run_diverged(
+    poison, data_dir, tmp_path, value, log_every, num_steps
+):
+    """At once where the step is checked; else the rest is trained in vain, and told as well."""
+    poison(value)
+    overrides = {"train.warmup_steps": 0}
+    spec = tiny_spec(data_dir, budget="6steps", overrides=overrides, log_every=log_every)
+    report = run_cell(spec, tmp_path)
+    assert_diverged(report, tmp_path, "the training loss of step 3 is not finite")
+    assert report.steps == num_steps
+    losses = read_curve(tmp_path)["train_loss"]
+    assert [math.isfinite(loss) for loss in losses] == [
+        step != 3 for step in range(1, num_steps + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [(1, "pre-quantization"), (2, "post-quantization"), (3, "sliding")],
+)
+def test_a_score_that_is_not_finite_makes_the_run_diverged(
+    monkeypatch, data_dir, tmp_path, call, reason
+):
+    calls = []
+
+    def poisoned(*arguments, **options):
+        calls.append(None)
+        good = score(*arguments, **options)
+        return Score(math.nan, good.num_tokens, good.num_bytes) if len(calls) == call else good
+
+    monkeypatch.setattr("trainer.run.score", poisoned)
+    report = run_cell(tiny_spec(data_dir, budget="1steps"), tmp_path)
+    assert_diverged(report, tmp_path, f"{reason} score is not finite")
+
+
+def test_the_first_bad_step_is_the_first():
+    log = StepLog(step=1, elapsed_s=0.0, lr_mult=1.0, step_ms=1.0, remaining_steps=None)
+    trained = Trained(steps=(log,) * 4, losses=(1.0, math.nan, math.inf, 1.0))
+    assert trained.first_bad_step == 2
+    assert Trained(steps=(log,), losses=(1.0,)).first_bad_step is None
+
+
+# -- the data that was meant
+
+
+@pytest.mark.parametrize("name", ["corpus_sha256", "tokenizer_sha256"])
+def test_other_data_than_the_specification_asks_for_is_refused(data_dir, tmp_path, name):
+    spec = tiny_spec(data_dir, **{name: "0" * 64})
+    with pytest.raises(ConfigError, match=r"asks for corpus .* here are"):
+        run_cell(spec, tmp_path)
+    assert not list(tmp_path.glob("report*"))
