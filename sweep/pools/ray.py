@@ -6,6 +6,7 @@ The only file of the project that imports ray.
 """
 
 import logging
+import socket
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sweep.environment import local_cpus, prepare_ray
 from sweep.lease import Delivery, Lease, LeaseLost, Node, Order, Pool
 from sweep.spec import NodeShape
 from sweep.watchdog import Watchdog
+from trainer.strict import ConfigError
 
 prepare_ray()
 
@@ -45,7 +47,15 @@ class RayPool(Pool):
         else:
             settings |= {"address": address}
         logging.getLogger(TOKEN_NOTICE).setLevel(logging.ERROR)
-        ray.init(**settings)
+        try:
+            _knock(address)
+            ray.init(**settings)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}). `ray status` on its "
+                f"head shows whether it runs, RAY_AUTH_MODE=token is needed where the cluster asks "
+                f"for a token, and without RAY_ADDRESS the sweep uses this machine."
+            ) from None
         self._asked: list[_Asked] = []
         self._granted = 0
 
@@ -94,6 +104,13 @@ class RayPool(Pool):
         ray.shutdown()
         if self._watchdog is not None:
             self._watchdog.close()
+
+
+def _knock(address: str | None) -> None:
+    """OSError at once where nothing listens: ray.init was seen to wait for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "//" not in host:
+        socket.create_connection((host, int(port)), timeout=ANSWER_DEADLINE_S).close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,11 @@ Not claimed: anything about several machines; the cluster here is one machine th
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -263,8 +265,9 @@ def test_two_drivers_at_once_make_no_attempt_twice(place):
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    """A Ray cluster on this machine whose node declares 8 GPUs."""
+def cluster():
+    """The variables that lead to a Ray cluster here whose node declares 8 GPUs."""
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: it holds Unix sockets
     ray = str(Path(sys.executable).with_name("ray"))
     with subprocess.Popen(
         [
@@ -276,9 +279,9 @@ def cluster(tmp_path):
             "--num-cpus=64",
             "--block",
             "--include-dashboard=false",
-            f"--temp-dir={tmp_path / 'r'}",
+            f"--temp-dir={folder}",
         ],
-        env=environment(RAY_USAGE_STATS_ENABLED="0"),
+        env=environment(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -291,7 +294,7 @@ def cluster(tmp_path):
                 if "--address=" in line:
                     address = line.split("--address=")[1].strip().strip("'")
                     break
-            yield address
+            yield {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
         finally:
             below = descendants(process.pid)
             process.terminate()
@@ -299,11 +302,12 @@ def cluster(tmp_path):
             for child in alive(below):
                 child.kill()
             process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.slow
 def test_a_node_with_eight_gpus_is_seen_and_what_is_missing_is_said(cluster, tmp_path, data):
-    done = sweep("run", "--results", tmp_path, "--data", data, RAY_ADDRESS=cluster)
+    done = sweep("run", "--results", tmp_path, "--data", data, **cluster)
     assert done.returncode == 2
     assert "Sweep slopes" in done.stdout
     assert "has a node with 8 GPUs" in done.stdout
@@ -315,7 +319,7 @@ def test_a_node_with_eight_gpus_is_seen_and_what_is_missing_is_said(cluster, tmp
 @pytest.mark.slow
 def test_a_sweep_runs_on_a_cluster_that_is_already_there(cluster, place):
     write_sweep(place.file, seeds=[1], slopes=[0.5])
-    done = sweep("run", *place.arguments, RAY_ADDRESS=cluster)
+    done = sweep("run", *place.arguments, **cluster)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [row["state"] for row in rows(place.folder)] == ["succeeded", "succeeded"]
 
@@ -323,15 +327,17 @@ def test_a_sweep_runs_on_a_cluster_that_is_already_there(cluster, place):
 MISTAKES = {
     "an unknown sweep": (["--sweep", "slops"], "Did you mean 'slopes'"),
     "a sweep file that is not there": (["--sweep", "no/such.toml"], "there is no such file"),
+    "a cluster that is not there": (["--sweep", "tiny"], "no Ray cluster answers there"),
     "rerun without a cell": (["--sweep", "tiny"], "give CELL="),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_on_the_command_line_is_one_sentence_and_exit_2(mistake, tmp_path):
+def test_a_mistake_on_the_command_line_is_one_sentence_and_exit_2(mistake, tmp_path, data):
     arguments, message = MISTAKES[mistake]
     verb = "rerun" if "rerun" in mistake else "run"
-    done = sweep(verb, *arguments, "--results", tmp_path)
+    variables = {"RAY_ADDRESS": "127.0.0.1:1"} if "cluster" in mistake else {}
+    done = sweep(verb, *arguments, "--results", tmp_path / "results", "--data", data, **variables)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

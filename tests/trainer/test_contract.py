@@ -100,20 +100,19 @@ def test_a_missing_field_is_refused_by_name(name):
         parse_report(without(name))
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf], ids=str)
 @pytest.mark.parametrize("name", [n for n, v in GOOD.items() if isinstance(v, float)])
-def test_a_number_that_is_none_is_refused_by_name(name, number):
-    with pytest.raises(ConfigError, match=name):
-        parsed(**{name: number})
+def test_a_number_that_is_none_is_refused_by_name(name):
+    for number in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ConfigError, match=name):
+            parsed(**{name: number})
 
 
 @pytest.mark.parametrize("name", sorted(set(GOOD) - {"pre_quant_sliding_bpb", "ttt_bpb", "reason"}))
-@pytest.mark.parametrize("wrong", ["text", 1.5, [], {}], ids=repr)
-def test_a_value_of_another_type_is_refused_by_name(name, wrong):
-    if isinstance(GOOD[name], type(wrong)):
-        wrong = True
-    with pytest.raises(ConfigError, match=name):
-        parsed(**{name: wrong})
+def test_a_value_of_another_type_is_refused_by_name(name):
+    for wrong in ("text", 1.5, True, [], {}):
+        if not isinstance(wrong, type(GOOD[name])):
+            with pytest.raises(ConfigError, match=name):
+                parsed(**{name: wrong})
 
 
 @pytest.mark.parametrize(

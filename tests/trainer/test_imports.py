@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-
 TORCH_FREE = "trainer.activations, trainer.budget, trainer.contract, trainer.recipe"
 
 

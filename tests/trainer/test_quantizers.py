@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.quantizers import QUANTIZERS, dequantize, int6_row, int8_row
+from trainer.quantizers import QUANTIZERS, dequantize
 from trainer.quantizers.rows import encode, row_quantile, sorted_magnitudes
 
 EPS = 2.0**-24
-LEVELS = {"int6_row": int6_row.__globals__["LEVELS"], "int8_row": int8_row.__globals__["LEVELS"]}
+LEVELS = {"int6_row": 31, "int8_row": 127}  # a new quantizer says here how many it has
 SMALLEST_NORMAL_HALF = 2.0**-14
 ADVERSARIAL = {
     "one outlier": [[1e-3] * 63 + [100.0]],
@@ -58,11 +58,6 @@ def check_bound(name, w_RC, scale_floor=None):
     bound = torch.where(inside, scale / 2, w.abs() - levels * scale)
     assert (error <= bound + 2 * EPS * w.abs()).all()
     return q
-
-
-@every_quantizer
-def test_a_new_quantizer_states_its_levels_here(name):
-    assert LEVELS[name] in (31, 127)
 
 
 @every_quantizer
