@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -74,9 +75,10 @@ def sweep(verb: str, *arguments: object, timeout: float = 240, **variables: str)
     )
 
 
-def start_sweep(*arguments: object) -> "subprocess.Popen[str]":
-    """``python -m sweep run …``, going on."""
-    return subprocess.Popen(
+@contextmanager
+def running_sweep(*arguments: object) -> Iterator["subprocess.Popen[str]"]:
+    """``python -m sweep run …``, going on; nothing of it is left afterwards."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "sweep", "run", *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -86,6 +88,11 @@ def start_sweep(*arguments: object) -> "subprocess.Popen[str]":
         env=environment(),
         start_new_session=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            _kill_tree(process)
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
@@ -124,16 +131,15 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in processes if runs(process)]
 
 
-def kill_tree(process: "subprocess.Popen[str]") -> None:
-    """End a command of a failed test and everything below it."""
+def _kill_tree(process: "subprocess.Popen[str]") -> None:
     try:
         below = descendants(process.pid)
-        process.send_signal(signal.SIGKILL)
-    except (psutil.Error, ProcessLookupError):
+    except psutil.Error:
         below = []
+    if process.poll() is None:
+        process.send_signal(signal.SIGKILL)
     for child in alive(below):
         child.kill()
-    process.wait(10)
 
 
 def rows(folder: Path) -> list[dict[str, object]]:

@@ -23,10 +23,9 @@ from tests.support.commands import (
     answers,
     descendants,
     environment,
-    kill_tree,
     ranks,
     rows,
-    start_sweep,
+    running_sweep,
     sweep,
     wait_until,
     write_sweep,
@@ -124,8 +123,7 @@ def test_a_killed_sweep_leaves_no_process_and_resumes_to_the_same_answers(
     place, undisturbed, moment
 ):
     write_sweep(place.file, budget="12steps")
-    process = start_sweep(*place.arguments)
-    try:
+    with running_sweep(*place.arguments) as process:
         if moment == "while Ray starts":
             wait_until(lambda: any("raylet" in p.name() for p in descendants(process.pid)))
         elif moment == "in the first cells":
@@ -138,8 +136,6 @@ def test_a_killed_sweep_leaves_no_process_and_resumes_to_the_same_answers(
         process.wait(10)
         time.sleep(5)
         assert alive(below) == []
-    finally:
-        kill_tree(process)
     kept = {name: (place.folder / "attempts" / name).read_bytes() for name in finished}
 
     resumed = sweep("run", *place.arguments)
@@ -153,15 +149,12 @@ def test_a_killed_sweep_leaves_no_process_and_resumes_to_the_same_answers(
 @pytest.mark.slow
 def test_a_poisoned_cell_fails_alone_and_is_rerun_alone(place, undisturbed):
     write_sweep(place.file, budget="12steps")
-    process = start_sweep(*place.arguments)
-    try:
+    with running_sweep(*place.arguments) as process:
         wait_until(lambda: ranks(process.pid))
         victim = ranks(process.pid)[0]
         spec = read_spec(Path(victim.cwd()) / "spec.json")
         victim.kill()
         output, _ = process.communicate(timeout=240)
-    finally:
-        kill_tree(process)
     assert process.returncode == 3, output
     states = {row["cell"]: row["state"] for row in rows(place.folder)}
     name = f"{spec.activation.label}__seed{spec.seed}__12steps"
@@ -181,13 +174,10 @@ def test_a_poisoned_cell_fails_alone_and_is_rerun_alone(place, undisturbed):
 @pytest.mark.slow
 def test_a_stopped_rank_is_a_hung_cell_and_the_sweep_goes_on(place):
     write_sweep(place.file, seeds=[1], slopes=[0.5], budget="12steps", no_progress_s=8.0)
-    process = start_sweep(*place.arguments)
-    try:
+    with running_sweep(*place.arguments) as process:
         wait_until(lambda: ranks(process.pid))
         ranks(process.pid)[0].suspend()
         output, _ = process.communicate(timeout=240)
-    finally:
-        kill_tree(process)
     assert process.returncode == 3, output
     assert sorted(str(row["state"]) for row in rows(place.folder)) == ["hung", "succeeded"]
 
@@ -195,8 +185,7 @@ def test_a_stopped_rank_is_a_hung_cell_and_the_sweep_goes_on(place):
 @pytest.mark.slow
 def test_a_killed_agent_loses_one_attempt_and_the_rest_runs_on_a_new_lease(place):
     write_sweep(place.file, budget="12steps")
-    process = start_sweep(*place.arguments)
-    try:
+    with running_sweep(*place.arguments) as process:
         wait_until(lambda: ranks(process.pid))
         rank = ranks(process.pid)[0]
         agent = rank.parent()
@@ -204,8 +193,6 @@ def test_a_killed_agent_loses_one_attempt_and_the_rest_runs_on_a_new_lease(place
         agent.kill()
         wait_until(lambda: not alive([rank]), 5)
         output, _ = process.communicate(timeout=240)
-    finally:
-        kill_tree(process)
     assert process.returncode == 3, output
     states = sorted(str(row["state"]) for row in rows(place.folder))
     assert states == ["lost", *["succeeded"] * 5]
@@ -214,13 +201,10 @@ def test_a_killed_agent_loses_one_attempt_and_the_rest_runs_on_a_new_lease(place
 @pytest.mark.slow
 def test_ctrl_c_finishes_cleanly_and_the_next_run_goes_on(place):
     write_sweep(place.file, budget="12steps")
-    process = start_sweep(*place.arguments)
-    try:
+    with running_sweep(*place.arguments) as process:
         wait_until(lambda: ranks(process.pid))
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=120)
-    finally:
-        kill_tree(process)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert {row["state"] for row in rows(place.folder)} == {"succeeded"}
@@ -231,16 +215,13 @@ def test_ctrl_c_finishes_cleanly_and_the_next_run_goes_on(place):
 @pytest.mark.slow
 def test_ctrl_c_twice_ends_running_cells_and_records_them(place):
     write_sweep(place.file, budget="4000steps")
-    process = start_sweep(*place.arguments)
-    try:
+    with running_sweep(*place.arguments) as process:
         wait_until(lambda: len(ranks(process.pid)) == 2)
         below = ranks(process.pid)
         process.send_signal(signal.SIGINT)
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
-    finally:
-        kill_tree(process)
     assert process.returncode == 130, output
     assert alive(below) == []
     assert [row["state"] for row in rows(place.folder)] == ["interrupted", "interrupted"]
@@ -249,8 +230,7 @@ def test_ctrl_c_twice_ends_running_cells_and_records_them(place):
 @pytest.mark.slow
 def test_two_drivers_at_once_make_no_attempt_twice(place):
     write_sweep(place.file, budget="12steps")
-    process = start_sweep(*place.arguments)
-    try:
+    with running_sweep(*place.arguments) as process:
         wait_until(lambda: ranks(process.pid))
         second = sweep("run", *place.arguments)
         assert second.returncode == 2
@@ -258,8 +238,6 @@ def test_two_drivers_at_once_make_no_attempt_twice(place):
         running = json.loads(sweep("status", *place.arguments, "--json").stdout)["counts"]
         assert running["running"] >= 1
         output, _ = process.communicate(timeout=240)
-    finally:
-        kill_tree(process)
     assert process.returncode == 0, output
     assert len(place.attempts) == len(rows(place.folder)) == 6
 

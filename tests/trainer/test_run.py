@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,12 +24,13 @@ from trainer.budget import Seconds
 from trainer.contract import ARTIFACT_FILE, recipe_hash
 from trainer.data.loader import SequentialLoader
 from trainer.data.manifest import open_dataset
+from trainer.optim import Optimizers
 from trainer.run import build_model, run, validation_stream
 from trainer.scoring.bpb import Score, score
 from trainer.scoring.ttt import adapt_and_score
 from trainer.scoring.windows import windows
 from trainer.strict import ConfigError
-from trainer.train import StepLog, Trained, take_step
+from trainer.train import StepLog, Trained, take_step, train
 from trainer.world import World
 
 SCORES = (
@@ -106,6 +108,86 @@ def test_the_first_row_is_the_loss_of_the_initial_weights_on_the_first_batch(rep
     with torch.no_grad():
         total = sum(model.nll(x, y).mean() / len(batch) for x, y in batch)
     assert read_curve(out)["train_loss"][0] == float(total)
+
+
+def by_hand(spec, num_steps):
+    """The losses and the averaged weights of a training loop that is written out here."""
+    recipe, model, loader = spec.recipe, build_model(spec), loader_of(spec)
+    optimizers = Optimizers(model, recipe.optim)
+    decay, warmdown = recipe.averaging.decay, recipe.train.warmdown_steps
+    average = {name: p.detach().clone() for name, p in model.named_parameters()}
+    losses = []
+    for step in range(num_steps):
+        batch = loader.next_batch()
+        loss = sum(model.nll(x, y).mean() for x, y in batch) / len(batch)
+        loss.backward()
+        norm = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.grad *= min(1.0, recipe.train.grad_clip / float(norm + 1e-6))
+        optimizers.step(step, min(1.0, (num_steps - step) / warmdown))
+        for name, p in model.named_parameters():
+            average[name] = decay * average[name] + (1 - decay) * p.detach()
+        losses.append(float(loss.detach()))
+    model.load_state_dict(average)
+    return losses, model
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"train.grad_clip": 0.01},
+        {"train.warmdown_steps": 40},
+        {"optim.muon_momentum_warmup_steps": 3},
+    ],
+    ids=str,
+)
+def test_a_run_is_the_training_loop_written_out(data_dir, tmp_path, overrides):
+    """Weight decay is raised, so that it would show. Tolerance: the loops round differently, 2⁻²⁴
+    of gradients that orthogonalize magnifies by up to 485, in six steps: 6 · 485 · 2⁻²⁴."""
+    overrides = {"optim.weight_decay": 2.0} | overrides
+    spec = tiny_spec(data_dir, activation="asqu", budget="6steps", overrides=overrides)
+    report = run_cell(spec, tmp_path)
+    losses, averaged = by_hand(spec, 6)
+    tolerance = 6 * 485 * 2.0**-24
+    assert read_curve(tmp_path)["train_loss"] == pytest.approx(losses, abs=tolerance)
+    dataset = open_dataset(Path(spec.data_dir), spec.recipe.model.vocab_size)
+    stream = validation_stream(spec, dataset, RANK_0)
+    plan = windows(stream.num_targets, 32, 32)
+    expected = score(averaged, stream, plan, batch_seqs=32, world=RANK_0)
+    assert report.pre_quant_loss == pytest.approx(expected.loss, abs=tolerance)
+
+
+def test_bits_per_byte_and_nats_per_token_are_one_sum(report):
+    """Tolerance: four operations in float64."""
+    for stage in ("pre_quant", "post_quant"):
+        nats = getattr(report, f"{stage}_loss") * report.val_tokens
+        bits = getattr(report, f"{stage}_bpb") * report.val_bytes
+        assert bits == pytest.approx(nats / math.log(2), rel=2.0**-50)
+    assert report.pre_quant_bpb != report.post_quant_bpb
+
+
+def test_only_training_is_on_the_clock(monkeypatch, data_dir, tmp_path):
+    """Not warm-up, set-up or scoring: the clock covers the steps and nothing outside of train()."""
+    spent = []
+
+    def timed(function):
+        def wrapper(*arguments, **options):
+            start_s = time.perf_counter()
+            result = function(*arguments, **options)
+            spent.append((function.__name__, time.perf_counter() - start_s))
+            return result
+
+        return wrapper
+
+    monkeypatch.setattr("trainer.run.train", timed(train))
+    monkeypatch.setattr("trainer.train.take_step", timed(take_step))
+    report = run_cell(tiny_spec(data_dir), tmp_path)
+    steps_s = [duration for name, duration in spent if name == "take_step"]
+    (train_s,) = (duration for name, duration in spent if name == "train")
+    assert len(steps_s) == 5  # one of warm-up
+    assert sum(steps_s[1:]) <= report.train_s <= train_s
 
 
 def test_the_artifacts_size_is_its_file_and_the_recipes_code(report, out, spec):

@@ -145,6 +145,13 @@ def test_every_target_is_scored_once(how, usual, stream):
     assert result.num_bytes == int(stream.target_bytes.sum())
 
 
+def test_each_window_counts_the_bytes_of_its_own_targets(model, stream):
+    for window in windows(NUM_TARGETS, SEQ_LEN, STRIDE):
+        result = score(model, stream, [window], batch_seqs=1, world=RANK_0)
+        assert result.num_tokens == window.num_scored
+        assert result.num_bytes == int(stream.target_bytes[window.first_scored : window.end].sum())
+
+
 @every_way
 def test_the_sum_is_the_sum_of_the_nats_in_float64(how, usual):
     """Tolerance: float64 sums of NUM_TARGETS terms, in whatever order."""
