@@ -1,11 +1,6 @@
 """One cell in order: build, warm up, train, average, score, pack, unpack, score, adapt, report."""
 
 import copy
-import math
-import platform
-import resource
-import statistics
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,16 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from trainer.artifact import Packed, pack, unpack
+from trainer.artifact import pack, unpack
 from trainer.averaging import Average
 from trainer.contract import (
     ARTIFACT_FILE,
-    CURVE_COLUMNS,
     CURVE_FILE,
     REPORT_FILE,
     Report,
@@ -33,15 +25,13 @@ from trainer.data.loader import SequentialLoader
 from trainer.data.manifest import Dataset, open_dataset
 from trainer.data.shards import load_stream
 from trainer.files import write_atomically
-from trainer.kernels.mlp import BACKEND as MLP_BACKEND
 from trainer.model import GPT
-from trainer.model.attention import BACKEND as ATTENTION_BACKEND
 from trainer.model.init import initialize
 from trainer.progress import Progress
-from trainer.scoring.bpb import Score, Stream, score
+from trainer.reporting import Scores, make_report, write_curve
+from trainer.scoring.bpb import Stream, score
 from trainer.scoring.ttt import adapt_and_score
 from trainer.scoring.windows import windows
-from trainer.source import trainer_source
 from trainer.strict import ConfigError
 from trainer.train import StepLog, Trained, train, warm_up
 from trainer.world import World
@@ -56,7 +46,7 @@ def run(spec: RunSpec, out: Path, world: World) -> Report:
     with cell.timed("warmup"):
         warm_up(model, spec.recipe, _loader(spec, dataset, world), world)
     average = Average(spec.recipe.averaging, dict(model.named_parameters()))
-    cell.setup_s = max(0.0, _seconds_alive() - cell.seconds["warmup"])
+    cell.durations_s["setup"] = max(0.0, _seconds_alive() - cell.durations_s["warmup"])
     trained = train(
         model,
         _loader(spec, dataset, world),
@@ -71,7 +61,7 @@ def run(spec: RunSpec, out: Path, world: World) -> Report:
         write_curve(trained, spec, out / CURVE_FILE)
     if trained.first_bad_step is not None:
         where = f"the training loss of step {trained.first_bad_step} is not finite"
-        return cell.finish(model, trained, diverged=where)
+        return cell.finish(model, trained, where)
     stream = validation_stream(spec, dataset, world)
     return _score_all(cell, model, trained, average, stream)
 
@@ -110,30 +100,11 @@ def validation_stream(spec: RunSpec, dataset: Dataset, world: World) -> Stream:
     )
 
 
-def write_curve(trained: Trained, spec: RunSpec, path: Path) -> None:
-    """One row per step: the loss of its batch before the update, as ``CURVE_COLUMNS``."""
-    rows = [
-        (
-            log.step,
-            log.step * spec.recipe.train.batch_tokens,
-            log.elapsed_s,
-            loss,
-            log.lr_mult,
-        )
-        for log, loss in zip(trained.steps, trained.losses, strict=True)
-    ]
-    types = (pa.int64(), pa.int64(), pa.float64(), pa.float64(), pa.float64())
-    columns = [pa.array([row[i] for row in rows], type=kind) for i, kind in enumerate(types)]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(dict(zip(CURVE_COLUMNS, columns, strict=True))), sink)
-    write_atomically(path, sink.getvalue().to_pybytes())
-
-
 def _score_all(
     cell: "_Cell", model: GPT, trained: Trained, average: Average, stream: Stream
 ) -> Report:
-    spec, world = cell.spec, cell.world
-    scoring = spec.recipe.scoring
+    recipe, world = cell.spec.recipe, cell.world
+    scoring, which = recipe.scoring, recipe_hash(recipe)
     contiguous = windows(stream.num_targets, scoring.seq_len, scoring.seq_len)
     sliding = windows(stream.num_targets, scoring.seq_len, scoring.stride)
 
@@ -141,44 +112,22 @@ def _score_all(
     with cell.timed("score"):
         pre = score(model, stream, contiguous, batch_seqs=scoring.batch_seqs, world=world)
     if not pre.is_finite:
-        return cell.finish(model, trained, diverged="the pre-quantization score is not finite")
+        return cell.finish(model, trained, "the pre-quantization score is not finite")
     with cell.timed("pack"):
-        packed = pack(
-            dict(model.named_parameters()), spec.recipe.quantization, recipe_hash(spec.recipe)
-        )
+        packed = pack(dict(model.named_parameters()), recipe.quantization, which)
         if world.is_main:
             write_atomically(cell.out / ARTIFACT_FILE, packed.data)
-        model.load_state_dict(
-            unpack(packed.data, spec.recipe.quantization, recipe_hash(spec.recipe))
-        )
+        model.load_state_dict(unpack(packed.data, recipe.quantization, which))
     with cell.timed("score"):
         post = score(model, stream, contiguous, batch_seqs=scoring.batch_seqs, world=world)
         slid = score(model, stream, sliding, batch_seqs=scoring.batch_seqs, world=world)
     adapted = None
-    if spec.recipe.ttt is not None:
+    if recipe.ttt is not None:
         with cell.timed("ttt"):
             adapted = adapt_and_score(
-                copy.deepcopy(model), stream, scoring=scoring, ttt=spec.recipe.ttt, world=world
+                copy.deepcopy(model), stream, scoring=scoring, ttt=recipe.ttt, world=world
             )
-    scores = _Scores(pre=pre, post=post, sliding=slid, ttt=adapted)
-    return cell.finish(model, trained, scores=scores, packed=packed)
-
-
-@dataclass(frozen=True, slots=True)
-class _Scores:
-    pre: Score
-    post: Score
-    sliding: Score
-    ttt: Score | None
-
-    def first_bad(self) -> str | None:
-        named = {
-            "post-quantization": self.post,
-            "sliding": self.sliding,
-            "test-time-training": self.ttt,
-        }
-        bad = (name for name, s in named.items() if s is not None and not s.is_finite)
-        return next(bad, None)
+    return cell.finish(model, trained, Scores(pre, post, slid, adapted, packed))
 
 
 @dataclass
@@ -189,8 +138,7 @@ class _Cell:
     out: Path
     world: World
     progress: Progress = field(init=False)
-    seconds: dict[str, float] = field(default_factory=dict)
-    setup_s: float = 0.0
+    durations_s: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.out, enabled=self.world.is_main)
@@ -202,7 +150,8 @@ class _Cell:
         start_s = time.perf_counter()
         yield
         self.world.synchronize()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start_s
+        taken_s = time.perf_counter() - start_s
+        self.durations_s[phase] = self.durations_s.get(phase, 0.0) + taken_s
 
     def on_step(self, log: StepLog, loss: Tensor) -> None:
         self.progress.report(
@@ -216,74 +165,9 @@ class _Cell:
                 flush=True,
             )
 
-    def finish(
-        self,
-        model: GPT,
-        trained: Trained,
-        *,
-        scores: _Scores | None = None,
-        packed: Packed | None = None,
-        diverged: str | None = None,
-    ) -> Report:
-        """The report; where a score is not finite the run has diverged and no score stands."""
-        bad = scores.first_bad() if scores is not None else None
-        if bad is not None:
-            scores, diverged = None, f"the {bad} score is not finite"
-        spec, recipe, source = self.spec, self.spec.recipe, trainer_source()
-        step_ms = sorted(log.step_ms for log in trained.steps)
-        beta = _beta(model)
-        model_bytes = len(packed.data) if packed is not None and scores is not None else None
-        artifact_bytes = None if model_bytes is None else model_bytes + recipe.artifact.code_bytes
-        report = Report(
-            state="succeeded" if diverged is None else "diverged",
-            reason=diverged,
-            steps=len(trained.steps),
-            tokens=len(trained.steps) * recipe.train.batch_tokens,
-            train_s=trained.train_s,
-            step_ms_p50=statistics.median(step_ms) if step_ms else None,
-            step_ms_p99=step_ms[math.ceil(0.99 * len(step_ms)) - 1] if step_ms else None,
-            train_loss=_final_loss(trained),
-            val_tokens=scores.pre.num_tokens if scores else None,
-            val_bytes=scores.pre.num_bytes if scores else None,
-            window=recipe.scoring.seq_len,
-            stride=recipe.scoring.stride,
-            pre_quant_loss=scores.pre.loss if scores else None,
-            pre_quant_bpb=scores.pre.bpb if scores else None,
-            pre_quant_sliding_bpb=None,
-            post_quant_loss=scores.post.loss if scores else None,
-            post_quant_bpb=scores.post.bpb if scores else None,
-            post_quant_sliding_bpb=scores.sliding.bpb if scores else None,
-            ttt_bpb=scores.ttt.bpb if scores and scores.ttt else None,
-            beta_mean=float(beta.mean()) if beta is not None and scores else None,
-            beta_std=float(beta.std(correction=0)) if beta is not None and scores else None,
-            floored_rows=packed.floored_rows if packed is not None else None,
-            num_params=sum(p.numel() for p in model.parameters()),
-            model_bytes=model_bytes,
-            code_bytes=recipe.artifact.code_bytes,
-            trainer_source_bytes=source.num_bytes,
-            artifact_bytes=artifact_bytes,
-            fits_cap=None
-            if artifact_bytes is None
-            else artifact_bytes <= recipe.artifact.cap_bytes,
-            world_size=self.world.size,
-            device=spec.device,
-            device_name=_device_name(self.world.device),
-            dtype=spec.dtype,
-            attention_backend=ATTENTION_BACKEND,
-            mlp_backend=MLP_BACKEND,
-            peak_memory_bytes=_peak_memory_bytes(self.world.device),
-            setup_s=self.setup_s,
-            warmup_s=self.seconds.get("warmup", 0.0),
-            score_s=self.seconds.get("score", 0.0),
-            ttt_s=self.seconds.get("ttt", 0.0),
-            pack_s=self.seconds.get("pack", 0.0),
-            corpus_sha256=spec.corpus_sha256,
-            tokenizer_sha256=spec.tokenizer_sha256,
-            recipe_hash=recipe_hash(recipe),
-            trainer_hash=source.sha256,
-            python=platform.python_version(),
-            torch=torch.__version__,
-        )
+    def finish(self, model: GPT, trained: Trained, result: Scores | str) -> Report:
+        """Make the report and leave it, as the last of the run's files."""
+        report = make_report(self.spec, self.world, model, trained, result, self.durations_s)
         if self.world.is_main:
             self.progress.report("done")
             write_atomically(self.out / REPORT_FILE, report.model_dump_json(indent=1).encode())
@@ -314,35 +198,5 @@ def _loader(spec: RunSpec, dataset: Dataset, world: World) -> SequentialLoader:
     )
 
 
-def _final_loss(trained: Trained) -> float | None:
-    last = trained.losses[-max(1, len(trained.losses) // 10) :]
-    return statistics.fmean(last) if last and all(map(math.isfinite, last)) else None
-
-
-def _beta(model: GPT) -> Tensor | None:
-    """β of every layer and channel of the squared family; None for activations without one."""
-    betas = [getattr(module, "beta", None) for module in model.activations]
-    known = [b.detach().float().flatten() for b in betas if isinstance(b, Tensor)]
-    return torch.cat(known) if known else None
-
-
 def _seconds_alive() -> float:
     return time.time() - float(psutil.Process().create_time())
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.machine())

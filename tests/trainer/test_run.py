@@ -139,7 +139,7 @@ def by_hand(spec, num_steps):
         {},
         {"train.grad_clip": 0.01},
         {"train.warmdown_steps": 40},
-        {"optim.muon_momentum_warmup_steps": 3},
+        {"optim.muon_momentum_warmup_steps": 3, "optim.muon_momentum_start": 0.0},
     ],
     ids=str,
 )

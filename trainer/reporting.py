@@ -1,0 +1,177 @@
+"""What did a run find out? Its parts put into the two files that describe it: report and curve."""
+
+import math
+import platform
+import resource
+import statistics
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from trainer.artifact import Packed
+from trainer.contract import CURVE_COLUMNS, Report, RunSpec, recipe_hash
+from trainer.files import write_atomically
+from trainer.kernels.mlp import BACKEND as MLP_BACKEND
+from trainer.model import GPT
+from trainer.model.attention import BACKEND as ATTENTION_BACKEND
+from trainer.scoring.bpb import Score
+from trainer.source import trainer_source
+from trainer.train import Trained
+from trainer.world import World
+
+DURATIONS = ("setup", "warmup", "score", "ttt", "pack")
+_CURVE_TYPES = (pa.int64(), pa.int64(), pa.float64(), pa.float64(), pa.float64())
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Every score of one cell; ``ttt`` is None where the recipe does no TTT."""
+
+    pre: Score
+    post: Score
+    sliding: Score
+    ttt: Score | None
+    packed: Packed
+
+    def first_bad(self) -> str | None:
+        """The name of the first score that is not finite."""
+        named = {
+            "post-quantization": self.post,
+            "sliding": self.sliding,
+            "test-time-training": self.ttt,
+        }
+        return next((name for name, s in named.items() if s is not None and not s.is_finite), None)
+
+
+def make_report(
+    spec: RunSpec,
+    world: World,
+    model: GPT,
+    trained: Trained,
+    result: Scores | str,
+    durations_s: Mapping[str, float],
+) -> Report:
+    """The report of a run whose ``result`` is its scores, or the reason why it has diverged."""
+    if isinstance(result, Scores) and (bad := result.first_bad()) is not None:
+        result = f"the {bad} score is not finite"
+    values = {
+        "state": "diverged" if isinstance(result, str) else "succeeded",
+        "reason": result if isinstance(result, str) else None,
+        **_training(spec, trained),
+        **_scores(result if isinstance(result, Scores) else None),
+        **_sizes(spec, model, result.packed if isinstance(result, Scores) else None),
+        **_beta(model, stands=isinstance(result, Scores)),
+        **_machine(spec, world),
+        **{f"{name}_s": durations_s.get(name, 0.0) for name in DURATIONS},
+    }
+    return Report.model_validate(values)
+
+
+def write_curve(trained: Trained, spec: RunSpec, path: Path) -> None:
+    """One row per step: the loss of its batch before the update, as ``CURVE_COLUMNS``."""
+    batch_tokens = spec.recipe.train.batch_tokens
+    rows = [
+        (log.step, log.step * batch_tokens, log.elapsed_s, loss, log.lr_mult)
+        for log, loss in zip(trained.steps, trained.losses, strict=True)
+    ]
+    columns = [pa.array([row[i] for row in rows], type=t) for i, t in enumerate(_CURVE_TYPES)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(dict(zip(CURVE_COLUMNS, columns, strict=True))), sink)
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def _training(spec: RunSpec, trained: Trained) -> dict[str, Any]:
+    step_ms = sorted(log.step_ms for log in trained.steps)
+    last = trained.losses[-max(1, len(trained.losses) // 10) :]
+    return {
+        "steps": len(trained.steps),
+        "tokens": len(trained.steps) * spec.recipe.train.batch_tokens,
+        "train_s": trained.train_s,
+        "step_ms_p50": statistics.median(step_ms) if step_ms else None,
+        "step_ms_p99": step_ms[math.ceil(0.99 * len(step_ms)) - 1] if step_ms else None,
+        "train_loss": statistics.fmean(last) if last and all(map(math.isfinite, last)) else None,
+    }
+
+
+def _scores(scores: Scores | None) -> dict[str, Any]:
+    return {
+        "val_tokens": scores.pre.num_tokens if scores else None,
+        "val_bytes": scores.pre.num_bytes if scores else None,
+        "pre_quant_loss": scores.pre.loss if scores else None,
+        "pre_quant_bpb": scores.pre.bpb if scores else None,
+        "pre_quant_sliding_bpb": None,
+        "post_quant_loss": scores.post.loss if scores else None,
+        "post_quant_bpb": scores.post.bpb if scores else None,
+        "post_quant_sliding_bpb": scores.sliding.bpb if scores else None,
+        "ttt_bpb": scores.ttt.bpb if scores and scores.ttt else None,
+    }
+
+
+def _sizes(spec: RunSpec, model: GPT, packed: Packed | None) -> dict[str, Any]:
+    artifact = spec.recipe.artifact
+    total = None if packed is None else len(packed.data) + artifact.code_bytes
+    return {
+        "num_params": sum(p.numel() for p in model.parameters()),
+        "floored_rows": None if packed is None else packed.floored_rows,
+        "model_bytes": None if packed is None else len(packed.data),
+        "code_bytes": artifact.code_bytes,
+        "artifact_bytes": total,
+        "fits_cap": None if total is None else total <= artifact.cap_bytes,
+    }
+
+
+def _beta(model: GPT, *, stands: bool) -> dict[str, float | None]:
+    """Of β over every layer and channel; absent outside the squared family and where diverged."""
+    betas = [getattr(module, "beta", None) for module in model.activations]
+    known = [b.detach().float().flatten() for b in betas if isinstance(b, Tensor)]
+    if not known or not stands:
+        return {"beta_mean": None, "beta_std": None}
+    beta = torch.cat(known)
+    return {"beta_mean": float(beta.mean()), "beta_std": float(beta.std(correction=0))}
+
+
+def _machine(spec: RunSpec, world: World) -> dict[str, Any]:
+    source = trainer_source()
+    return {
+        "window": spec.recipe.scoring.seq_len,
+        "stride": spec.recipe.scoring.stride,
+        "world_size": world.size,
+        "device": spec.device,
+        "device_name": _device_name(world.device),
+        "dtype": spec.dtype,
+        "attention_backend": ATTENTION_BACKEND,
+        "mlp_backend": MLP_BACKEND,
+        "peak_memory_bytes": _peak_memory_bytes(world.device),
+        "corpus_sha256": spec.corpus_sha256,
+        "tokenizer_sha256": spec.tokenizer_sha256,
+        "recipe_hash": recipe_hash(spec.recipe),
+        "trainer_hash": source.sha256,
+        "trainer_source_bytes": source.num_bytes,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())
