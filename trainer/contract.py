@@ -59,7 +59,7 @@ class RunSpec(Strict):
     recipe_name: str
     recipe: Recipe
     activation: ActivationSpec
-    seed: Count
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     budget: str
     replicate: Count = 0
     device: Literal["cpu", "cuda"]

@@ -90,6 +90,10 @@ class Model(Strict):
         if self.value_embedding is not None:
             outside = [i for i in self.value_embedding.layers if not 0 <= i < self.num_layers]
             _require(
+                len(set(self.value_embedding.layers)) == len(self.value_embedding.layers),
+                f"value_embedding.layers {list(self.value_embedding.layers)} names a layer twice.",
+            )
+            _require(
                 not outside,
                 f"value_embedding.layers {outside} do not exist: "
                 f"layers are numbered 0 to {self.num_layers - 1}.",
@@ -226,18 +230,25 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
 def parse_override(text: str) -> tuple[str, Any]:
     """``section.key=value`` as a key and a value, which is read as TOML.
 
-    >>> parse_override("optim.matrix_lr=0.03")
-    ('optim.matrix_lr', 0.03)
-    >>> parse_override("averaging.kind=none")
-    ('averaging.kind', 'none')
+    Nothing after the equals sign leaves an optional value or table out: the value is None.
+
+    >>> parse_override("optim.matrix_lr=0.03"), parse_override("averaging.kind=none")
+    (('optim.matrix_lr', 0.03), ('averaging.kind', 'none'))
+    >>> parse_override("ttt=")
+    ('ttt', None)
     """
-    key, equals, value = text.partition("=")
-    if not equals or "." not in key or not value:
-        raise ConfigError(f"--set {text!r}: write section.key=value, such as optim.matrix_lr=0.03.")
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise ConfigError(
+            f"--set {text!r}: write section.key=value, such as optim.matrix_lr=0.03, or "
+            f"section.key= to leave an optional value out."
+        )
+    if not value:
+        return key, None
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+        return key, value
 
 
 def _put(table: dict[str, Any], key: str, value: Any) -> None:
@@ -247,7 +258,10 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(inner, dict):
             raise ConfigError(f"{key}: {section} is a value, not a section.")
         table = inner
-    table[leaf] = value
+    if value is None:
+        table.pop(leaf, None)
+    else:
+        table[leaf] = value
 
 
 def _require(condition: bool, message: str) -> None:

@@ -42,6 +42,7 @@ def run(spec: RunSpec, out: Path, world: World) -> Report:
     cell = _Cell(spec, out, world)
     cell.progress.report("setup")
     dataset = _checked_dataset(spec)
+    stream = validation_stream(spec, dataset, world)
     model = build_model(spec).to(world.device)
     with cell.timed("warmup"):
         warm_up(model, spec.recipe, _loader(spec, dataset, world), world)
@@ -62,7 +63,6 @@ def run(spec: RunSpec, out: Path, world: World) -> Report:
     if trained.first_bad_step is not None:
         where = f"the training loss of step {trained.first_bad_step} is not finite"
         return cell.finish(model, trained, where)
-    stream = validation_stream(spec, dataset, world)
     return _score_all(cell, model, trained, average, stream)
 
 

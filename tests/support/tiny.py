@@ -19,7 +19,7 @@ from trainer.contract import (
     parse_report,
 )
 from trainer.data.corpus import Corpus, Document, split_documents
-from trainer.data.manifest import open_dataset, read_manifest
+from trainer.data.manifest import read_manifest
 from trainer.data.prepare import build_dataset
 from trainer.model import GPT
 from trainer.model.init import initialize
@@ -185,7 +185,3 @@ def random_stream(num_targets: int, seed: int = 3) -> Stream:
         tokens=random_tokens(num_targets + 1, seed=seed),
         target_bytes=torch.randint(1, 6, (num_targets,), generator=draw),
     )
-
-
-def dataset_of(data_dir: Path) -> Any:
-    return open_dataset(data_dir, VOCAB_SIZE)

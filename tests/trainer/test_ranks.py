@@ -32,12 +32,13 @@ def two(data_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp("two")
     spec = tiny_spec(data_dir, activation="asqu", budget=f"{NUM_STEPS}steps")
     (out / SPEC_FILE).write_text(spec.model_dump_json())
-    assert ranks(2, "--spec", str(out / SPEC_FILE), "--out", str(out)) == [0, 0]
+    statuses, outputs = ranks(2, "--spec", str(out / SPEC_FILE), "--out", str(out))
+    assert statuses == [0, 0], "\n".join(outputs)
     return out
 
 
 def ranks(num_ranks, *arguments):
-    """The ranks alone, told who they are as torchrun would; their exit statuses."""
+    """The ranks alone, told who they are as torchrun would; each one's exit status and output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -48,11 +49,15 @@ def ranks(num_ranks, *arguments):
             [sys.executable, "-m", "trainer", *arguments],
             cwd=ROOT,
             env=place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for rank in range(num_ranks)
     ]
     try:
-        return [process.wait(timeout=120) for process in started]
+        outputs = [process.communicate(timeout=120)[0] for process in started]
+        return [process.returncode for process in started], outputs
     finally:
         for process in started:
             process.kill()

@@ -185,7 +185,7 @@ def test_a_value_of_another_type_is_refused_by_name(path):
         assert f"recipe tiny: {path}" in str(caught.value), wrong
 
 
-@pytest.mark.parametrize("text", ["width=3", "model.width", "model.width=", "=3", ""])
+@pytest.mark.parametrize("text", ["model.width", "=3", ""])
 def test_an_override_that_is_none_is_refused_with_an_example(text):
     with pytest.raises(ConfigError, match=r"section\.key=value"):
         parse_override(text)
@@ -296,3 +296,24 @@ def test_optional_tables_are_walked():
     annotation = Recipe.model_fields["ttt"].annotation
     assert isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
     assert model_in(annotation) is not None
+
+
+def test_an_optional_value_or_table_is_left_out_by_giving_it_nothing():
+    given = ["averaging.kind=none", "averaging.decay=", "ttt=", "model.bigram=", "train.grad_clip="]
+    recipe = load_recipe("tiny", dict(map(parse_override, given)))
+    assert (recipe.averaging.kind, recipe.averaging.decay) == ("none", None)
+    assert (recipe.ttt, recipe.model.bigram, recipe.train.grad_clip) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("model.width=", "model.width: this key is required"), ("width=3", "width: unknown key")],
+)
+def test_a_required_value_cannot_be_left_out_nor_a_section_forgotten(text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("tiny", dict([parse_override(text)]))
+
+
+def test_a_layer_named_twice_is_refused():
+    with pytest.raises(ConfigError, match="names a layer twice"):
+        load_recipe("tiny", {"model.value_embedding.layers": [1, 1]})

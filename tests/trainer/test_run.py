@@ -137,11 +137,14 @@ def by_hand(spec, num_steps):
     "overrides",
     [
         {},
-        {"train.grad_clip": 0.01},
-        {"train.warmdown_steps": 40},
-        {"optim.muon_momentum_warmup_steps": 3, "optim.muon_momentum_start": 0.0},
+        {
+            "train.grad_clip": 0.01,
+            "train.warmdown_steps": 40,
+            "optim.muon_momentum_warmup_steps": 3,
+            "optim.muon_momentum_start": 0.0,
+        },
     ],
-    ids=str,
+    ids=["tiny", "in another way"],
 )
 def test_a_run_is_the_training_loop_written_out(data_dir, tmp_path, overrides):
     """Weight decay is raised, so that it would show. Tolerance: the loops round differently, 2⁻²⁴
@@ -199,14 +202,13 @@ def test_the_artifacts_size_is_its_file_and_the_recipes_code(report, out, spec):
 
 def test_fits_cap_is_true_up_to_the_cap_and_false_beyond(data_dir, tmp_path, report):
     """The artifact's bytes do not depend on its cap but for the recipe's hash within them."""
-    size = run_cell(cap_spec(data_dir, 10**6), tmp_path / "a").artifact_bytes
+    size = report.artifact_bytes
     for cap in (size - 40, size + 40):
-        found = run_cell(cap_spec(data_dir, cap), tmp_path / str(cap))
+        overrides = {"artifact.cap_bytes": cap}
+        found = run_cell(
+            tiny_spec(data_dir, activation="asqu", overrides=overrides), tmp_path / str(cap)
+        )
         assert found.fits_cap == (found.artifact_bytes <= cap) == (cap > size)
-
-
-def cap_spec(data_dir, cap):
-    return tiny_spec(data_dir, budget="1steps", overrides={"artifact.cap_bytes": cap})
 
 
 def read_back(spec, out):
@@ -350,7 +352,7 @@ def test_at_constant_step_time_both_budgets_are_the_same_run(data_dir, tmp_path)
 def test_a_budget_of_seconds_stops_within_a_step_of_its_time_and_warms_down(data_dir, tmp_path):
     """The last multiplier is the time left over warmdown · mean step; less than one step is left
     then, so that last step's own time bounds it. No other claim on a real clock."""
-    seconds, warmdown = 0.6, 5
+    seconds, warmdown = 0.4, 5
     spec = tiny_spec(data_dir, budget=f"{seconds}s", overrides={"train.warmdown_steps": warmdown})
     assert spec.parsed_budget == Seconds(seconds)
     report = run_cell(spec, tmp_path)
