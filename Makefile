@@ -43,7 +43,8 @@ sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and t
 	$(PY) -m sweep run --results $(RESULTS) --data $(DATA) --sweep "$$name" || code=$$?; \
 	if [ $$code -eq 0 ] || [ $$code -eq 3 ]; then \
 	  $(PY) -m analysis figures --results $(RESULTS) --sweep "$$name" && \
-	  $(PY) -m analysis summary --results $(RESULTS) --sweep "$$name"; \
+	  $(PY) -m analysis summary --results $(RESULTS) --sweep "$$name" || \
+	  { failed=$$?; [ $$code -ne 0 ] || code=$$failed; }; \
 	fi; exit $$code
 
 plan: $(READY) ## print what `make sweep` would run, why, and how long it takes

@@ -51,11 +51,7 @@ class RayPool(Pool):
             _knock(address)
             ray.init(**settings)
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}). `ray status` on its "
-                f"head shows whether it runs, RAY_AUTH_MODE=token is needed where the cluster asks "
-                f"for a token, and without RAY_ADDRESS the sweep uses this machine."
-            ) from None
+            raise ConfigError(_no_ray(address, error)) from None
         self._asked: list[_Asked] = []
         self._granted = 0
 
@@ -104,6 +100,16 @@ class RayPool(Pool):
         ray.shutdown()
         if self._watchdog is not None:
             self._watchdog.close()
+
+
+def _no_ray(address: str | None, error: Exception) -> str:
+    if address is None:
+        return f"Ray could not be started on this machine: {error}"
+    return (
+        f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}). `ray status` on its head "
+        f"shows whether it runs, RAY_AUTH_MODE=token is needed where the cluster asks for a token, "
+        f"and without RAY_ADDRESS the sweep uses this machine."
+    )
 
 
 def _knock(address: str | None) -> None:
