@@ -15,6 +15,8 @@ CELL ?=
 FAILED ?=
 
 PY := $(VENV)/bin/python
+# Where PYTHON is a virtual environment itself, the new one is shown its packages by a path file.
+SEE_TORCH = $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/system.pth
 READY := $(VENV)/.ready-$(TORCH)
 SWEEP_ARGS = --results $(RESULTS) --data $(DATA) $(if $(SWEEP),--sweep $(SWEEP))
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
@@ -33,6 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	@if [ "$(TORCH)" = system ]; then $(PYTHON) -c 'import torch' 2>/dev/null || { echo "error: TORCH=system, but $(PYTHON) has no torch. PYTHON= chooses the interpreter that has it; TORCH=default installs the pinned one." >&2; exit 2; }; fi
 	@echo "Making the environment in $(VENV) (once; a few minutes) …" >&2
 	@[ "$$(cat $(VENV)/.torch 2>/dev/null)" = "$(TORCH)" ] || $(PYTHON) -m venv --clear $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV)
+	@$(if $(filter system,$(TORCH)),$(PY) -c 'import torch' 2>/dev/null || $(SEE_TORCH))
 	@$(if $(filter system,$(TORCH)),grep -v '^torch==' constraints.txt,cat constraints.txt) > $(VENV)/constraints.txt
 	@PIP_CONSTRAINT=$(VENV)/constraints.txt $(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@echo $(TORCH) > $(VENV)/.torch

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from sweep.grid import Cell
 from sweep.lease import Delivery, Lease, LeaseLost, Order, Pool
 from sweep.plan import Plan, Task
 from sweep.progress import Display, LeaseView, SweepView
+from sweep.provenance import Revision
 from sweep.rows import Outcome, Versions, attempt_row, identity_columns, judge, lost_row
 from sweep.spec import SweepSpec
 from sweep.store import Attempt, Store
@@ -42,6 +43,18 @@ class Interruption:
         return self.requests > 1 or (self.requests == 1 and waited_s > grace_s)
 
 
+def close_lost(store: Store, sweep: str, cells: Sequence[Cell], revision: Revision) -> int:
+    """Close what an earlier driver announced and could not finish; returns how many.
+
+    To be called by the holder of the store's lock: then whoever announced them is gone.
+    """
+    by_id = {cell.id: cell for cell in cells}
+    unfinished = store.unfinished()
+    for attempt, note in unfinished:
+        store.commit(attempt, lost_row(sweep, by_id, attempt, note, datetime.now(UTC), revision))
+    return len(unfinished)
+
+
 @dataclass(slots=True)
 class _Running:
     lease: Lease
@@ -62,20 +75,10 @@ class Driver:
     display: Display
     interruption: Interruption
     num_leases: int
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _running: dict["Future[Delivery]", _Running] = field(default_factory=dict)
     _idle: list[Lease] = field(default_factory=list)
     _durations_s: list[float] = field(default_factory=list)
     _ended: dict[str, int] = field(default_factory=dict)
-
-    def close_lost(self, cells: Sequence[Cell]) -> int:
-        """Close what an earlier driver announced and could not finish; returns how many."""
-        by_id = {cell.id: cell for cell in cells}
-        unfinished = self.store.unfinished()
-        for attempt, note in unfinished:
-            row = lost_row(self.sweep.name, by_id, attempt, note, self.now(), self.versions)
-            self.store.commit(attempt, row)
-        return len(unfinished)
 
     def run(self, plan: Plan) -> None:
         """Make one attempt at every cell of ``plan``."""
@@ -151,7 +154,7 @@ class Driver:
             running.attempt,
             outcome,
             node=delivery.node if delivery is not None else running.lease.node,
-            ended_at=self.now(),
+            ended_at=datetime.now(UTC),
             log=log,
             versions=self.versions,
         )

@@ -117,7 +117,7 @@ def lost_row(
     attempt: Attempt,
     note: Mapping[str, Any],
     ended_at: datetime,
-    versions: Versions,
+    revision: Revision,
 ) -> dict[str, Any]:
     """The row of an attempt whose driver went away before it could close it.
 
@@ -138,9 +138,8 @@ def lost_row(
         "node": note.get("node"),
         "started_at": attempt.started_at,
         "ended_at": ended_at,
-        "revision": versions.revision.commit,
-        "dirty": versions.revision.dirty,
-        "ray": versions.ray,
+        "revision": revision.commit,
+        "dirty": revision.dirty,
         "source": "measured",
         "evidence": f"attempts/{attempt.stem}.parquet",
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweep.driver import Driver, Interruption
+from sweep.driver import Driver, Interruption, close_lost
 from sweep.grid import Cell
 from sweep.plan import Estimate, History, Plan, plan
 from sweep.progress import LiveDisplay, PlainDisplay
@@ -33,6 +33,10 @@ def run_plan(session: Session, planner: Planner) -> int:
     store = session.store
     with store.locked():
         contents = store.read()
+        closed = close_lost(store, session.sweep.name, cells, revision(PROJECT))
+        if closed:
+            session.say(f"Closed as lost: {closed} attempts of a driver that is gone.")
+            contents = store.read()
         for sentence in contents.torn:
             session.say(f"warning: {sentence}")
         todo = planner(cells, contents.history())
@@ -66,9 +70,6 @@ def _drive(
             interruption=interruption,
             num_leases=num_leases,
         )
-        closed = driver.close_lost(cells)
-        if closed:
-            session.say(f"{closed} attempts of a driver that is gone are closed as lost.")
         driver.run(todo)
 
 

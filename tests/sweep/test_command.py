@@ -102,9 +102,14 @@ def test_a_sweep_runs_grows_and_reruns_one_cell(place):
     status = json.loads(sweep("status", *place.arguments, "--json").stdout)
     assert status["counts"] == {"succeeded": 3}
     assert "step:4" in sweep("logs", "relu2", *place.arguments).stdout
+    orphan = place.folder / "attempts" / f"{relu2['cell_id']}-3.start"
+    orphan.write_text('{"driver": "one that is gone"}')
     idle = sweep("run", *place.arguments)
     assert idle.returncode == 0
+    assert "Closed as lost: 1" in idle.stdout
     assert "nothing to run" in idle.stdout
+    relu2 = next(row for row in rows(place.folder) if row["activation"] == "relu2")
+    assert (relu2["state"], relu2["attempt"], relu2["num_attempts"]) == ("succeeded", 1, 3)
 
 
 @pytest.fixture(scope="module")

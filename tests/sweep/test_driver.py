@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweep.driver import Driver, Interruption
+from sweep.driver import Driver, Interruption, close_lost
 from sweep.lease import LeaseLost, Node, capacity
 from sweep.plan import Plan, Task, plan
 from sweep.provenance import Revision
@@ -207,8 +207,7 @@ def test_artifacts_are_kept_unless_the_sweep_says_otherwise(store):
 def test_what_a_dead_driver_announced_is_closed_as_lost_and_run_again(store):
     cells = cells_of(sweep_spec())
     store.announce(cells[0].id, {"driver": "process 1 on elsewhere", "node": "n1"})
-    driver = driver_of(store, FakePool(lambda order, stop: delivered(order)))
-    assert driver.close_lost(cells) == 1
+    assert close_lost(store, "test", cells, Revision("abc", False)) == 1
     (row,) = store.read().rows
     assert (row["state"], row["cell"], row["node"]) == ("lost", cells[0].name, "n1")
     assert "process 1 on elsewhere" in row["reason"]
@@ -217,7 +216,7 @@ def test_what_a_dead_driver_announced_is_closed_as_lost_and_run_again(store):
 
 def test_an_announcement_of_a_cell_that_the_grid_no_longer_has_is_closed_too(store):
     store.announce("f" * 16, {"identity": {"cell": "gone__seed1", "recipe": "tiny"}})
-    driver_of(store, FakePool(lambda order, stop: delivered(order))).close_lost([])
+    close_lost(store, "test", [], Revision("abc", False))
     (row,) = store.read().rows
     assert (row["state"], row["cell"], row["recipe"]) == ("lost", "gone__seed1", "tiny")
 
