@@ -18,7 +18,7 @@ PY := $(VENV)/bin/python
 # Where PYTHON is a virtual environment itself, the new one is shown its packages by a path file.
 SEE_TORCH = $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/system.pth
 READY := $(VENV)/.ready-$(TORCH)
-SWEEP_ARGS = --results $(RESULTS) --data $(DATA) $(if $(SWEEP),--sweep $(SWEEP))
+SWEEP_ARGS = --results "$(RESULTS)" --data "$(DATA)" $(if $(SWEEP),--sweep "$(SWEEP)")
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
 .PHONY: help setup sweep plan status show logs rerun figures summary notebooks data test test-slow check format bench
@@ -43,10 +43,10 @@ $(READY): pyproject.toml constraints.txt
 
 sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and the summary
 	@name=$(NAME); code=0; \
-	$(PY) -m sweep run --results $(RESULTS) --data $(DATA) --sweep "$$name" || code=$$?; \
+	$(PY) -m sweep run --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" || code=$$?; \
 	if [ $$code -eq 0 ] || [ $$code -eq 3 ]; then \
-	  $(PY) -m analysis figures --results $(RESULTS) --sweep "$$name" && \
-	  $(PY) -m analysis summary --results $(RESULTS) --sweep "$$name" || \
+	  $(PY) -m analysis figures --results "$(RESULTS)" --sweep "$$name" && \
+	  $(PY) -m analysis summary --results "$(RESULTS)" --sweep "$$name" || \
 	  { failed=$$?; [ $$code -ne 0 ] || code=$$failed; }; \
 	fi; exit $$code
 
@@ -57,25 +57,25 @@ status: $(READY) ## print what became of every cell
 	@$(PY) -m sweep status $(SWEEP_ARGS)
 
 show: $(READY) ## print every attempt at CELL=, column by column
-	@$(PY) -m sweep show $(CELL) $(SWEEP_ARGS)
+	@$(PY) -m sweep show $(if $(CELL),"$(CELL)") $(SWEEP_ARGS)
 
 logs: $(READY) ## print the log of the last attempt at CELL=
-	@$(PY) -m sweep logs $(CELL) $(SWEEP_ARGS)
+	@$(PY) -m sweep logs $(if $(CELL),"$(CELL)") $(SWEEP_ARGS)
 
 rerun: $(READY) ## run CELL= again (a prefix of its name or id), or FAILED=1 for all that failed
-	@$(PY) -m sweep rerun $(CELL) $(if $(FAILED),--failed) $(SWEEP_ARGS)
+	@$(PY) -m sweep rerun $(if $(CELL),"$(CELL)") $(if $(FAILED),--failed) $(SWEEP_ARGS)
 
 figures: $(READY) ## draw the figures from the rows that are there
-	@$(PY) -m analysis figures --results $(RESULTS) --sweep "$(NAME)"
+	@$(PY) -m analysis figures --results "$(RESULTS)" --sweep "$(NAME)"
 
 summary: $(READY) ## print the table of means with their intervals
-	@$(PY) -m analysis summary --results $(RESULTS) --sweep "$(NAME)"
+	@$(PY) -m analysis summary --results "$(RESULTS)" --sweep "$(NAME)"
 
 notebooks: $(READY) ## execute the notebooks on the rows that are there
-	@$(PY) -m analysis notebooks --results $(RESULTS) --sweep "$(NAME)"
+	@$(PY) -m analysis notebooks --results "$(RESULTS)" --sweep "$(NAME)"
 
 data: $(READY) ## prepare the data of RECIPE=
-	@$(PY) -m trainer.data prepare --recipe $(RECIPE) --root $(DATA)
+	@$(PY) -m trainer.data prepare --recipe $(RECIPE) --root "$(DATA)"
 
 test: $(READY) ## run the tests (minutes)
 	@$(PY) -m pytest -m "not slow"

@@ -105,8 +105,14 @@ class Store:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Be this sweep's only driver; the lock goes with the process, however it ends."""
-        for name in ("attempts", "curves", "logs", "artifacts", "figures"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        try:
+            for name in ("attempts", "curves", "logs", "artifacts", "figures"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder}: results cannot be kept there ({error.strerror}). "
+                f"RESULTS= chooses another folder."
+            ) from None
         path = self.folder / LOCK_FILE
         with path.open("a+", encoding="utf-8") as file:
             try:

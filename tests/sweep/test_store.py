@@ -206,6 +206,15 @@ def test_a_second_driver_is_told_who_is_running(store):
     assert store.is_locked()
 
 
+def test_a_folder_that_cannot_hold_results_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(ConfigError, match="results cannot be kept there"),
+        Store(tmp_path / "file" / "sweep").locked(),
+    ):
+        pytest.fail("locked a folder that is not there")
+
+
 def test_a_sweep_that_never_ran_says_how_to_run_it(tmp_path):
     with pytest.raises(ConfigError, match="make sweep SWEEP=nothing"):
         Store(tmp_path / "nothing").read_sweep()
