@@ -118,7 +118,9 @@ def _status_rows(
 
 def _attempts_of(session: Session, selector: str | None) -> list[dict[str, Any]]:
     if selector is None:
-        raise ConfigError("which cell? Give its name or id, or a prefix that only it has.")
+        raise ConfigError(
+            "which cell? Give its name or id or a prefix that only it has: CELL=asqu__seed42."
+        )
     store = session.store
     names = [(cell["cell"], cell["cell_id"]) for cell in store.read_sweep()["cells"]]
     wanted = match_cell(names, selector)
