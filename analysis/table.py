@@ -74,8 +74,24 @@ def summarize(frame: pd.DataFrame, sweep: Sweep, *, level: float = 0.95) -> Summ
         *_lowest(frame, sweep),
         *aa_sentences(frame, sweep),
         *_without_score(frame, sweep),
+        *_unlike(frame),
     ]
     return Summary(sweep.name, tuple(sections), tuple(sentences))
+
+
+def _unlike(frame: pd.DataFrame) -> list[str]:
+    """A sentence for everything that should be the same in all compared rows and is not."""
+    scored = frame[is_scored(frame)]
+    kinds = {
+        "trainer_hash": "versions of the trainer's code",
+        "torch": "versions of torch",
+        "device_name": "models of processor or GPU",
+    }
+    return [
+        f"Not alike: the scored cells come from {count} {what} ({name})."
+        for name, what in kinds.items()
+        if (count := scored[name].nunique()) > 1
+    ]
 
 
 def markdown(summary: Summary) -> str:

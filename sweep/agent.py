@@ -33,6 +33,7 @@ from trainer.contract import (
 )
 
 POLL_S = 0.05
+OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 LOG_TAIL_BYTES = 256 * 1024
 PROJECT = Path(__file__).resolve().parents[1]
 TRAINER = (sys.executable, "-m", "trainer", "--spec", SPEC_FILE, "--out", ".")
@@ -64,7 +65,7 @@ class Agent:
         return value
 
     def run(self, order: Order) -> Delivery:
-        """Make one attempt and wait for its end, which never takes longer than its deadline."""
+        """Make one attempt and wait for its end; a rank that says nothing is not waited for."""
         self._stop.clear()
         with _scratch() as folder:
             self._folder = folder
@@ -184,13 +185,17 @@ def _with_last_line(reason: str | None, log: str) -> str | None:
 
 
 def _oom_kills() -> int:
-    """Processes of this control group that the kernel has killed for memory; 0 if unknown."""
-    try:
-        lines = Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    counts = dict(line.split() for line in lines)
-    return int(counts.get("oom_kill", 0))
+    """Processes that the kernel has killed for memory: in this container, else on this machine.
+
+    0 where neither is told, which then cannot be told apart from any other SIGKILL.
+    """
+    for counters in OOM_COUNTERS:
+        with contextlib.suppress(OSError):
+            for line in counters.read_text(encoding="ascii").splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
+    return 0
 
 
 def _modified_at(path: Path) -> int | None:

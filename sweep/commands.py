@@ -108,7 +108,7 @@ def _status_rows(
     for cell in description["cells"]:
         row = known.get(cell["cell_id"])
         state, reason = (row["state"], row["reason"]) if row else ("waiting", None)
-        if cell["cell_id"] in announced:
+        if cell["cell_id"] in announced and state not in TERMINAL_STATES:
             state = "running" if driven else "lost"
             reason = None if driven else "its driver is gone; `make sweep` runs it again"
         attempts = row["num_attempts"] if row else 0

@@ -21,6 +21,7 @@ from sweep.provenance import Revision
 from sweep.rows import Outcome, Versions, attempt_row, identity_columns, judge, lost_row
 from sweep.spec import SweepSpec
 from sweep.store import Attempt, Store
+from trainer.strict import ConfigError
 
 TICK_S = 0.25
 
@@ -61,7 +62,6 @@ class _Running:
     cell: Cell
     attempt: Attempt
     since_s: float
-    stopped: bool = False
 
 
 @dataclass
@@ -84,8 +84,12 @@ class Driver:
         """Make one attempt at every cell of ``plan``."""
         todo = deque(plan.todo)
         self.pool.request(self.sweep.node, min(self.num_leases, len(todo)))
+        busy_s = time.monotonic()
         while todo or self._running:
             self._take_leases(todo)
+            if self._running or self._idle:
+                busy_s = time.monotonic()
+            self._require_patience(time.monotonic() - busy_s)
             if self.interruption.requests:
                 todo.clear()
             while todo and self._idle:
@@ -98,6 +102,14 @@ class Driver:
             for future in done:
                 self._finish(future, still_needed=bool(todo))
         self._show(plan, 0)
+
+    def _require_patience(self, waited_s: float) -> None:
+        limit_s = self.sweep.limits.lease_wait_s
+        if waited_s > limit_s:
+            raise ConfigError(
+                f"no lease was granted for {limit_s:g} s while nothing ran: the nodes are busy or "
+                f"gone. `make sweep` goes on when they are back; limits.lease_wait_s waits longer."
+            )
 
     def _take_leases(self, todo: Sequence[Task]) -> None:
         for lease in self.pool.ready():
@@ -168,9 +180,7 @@ class Driver:
     def _stop_if_over(self) -> None:
         if self.interruption.is_over(self.sweep.limits.grace_s):
             for running in self._running.values():
-                if not running.stopped:
-                    running.lease.stop()
-                    running.stopped = True
+                running.lease.stop()  # at every tick: the first may come before the attempt begins
 
     def _show(self, plan: Plan, waiting: int) -> None:
         leases = [

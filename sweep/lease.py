@@ -41,11 +41,12 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the cluster and what it has."""
+    """A node of the cluster and what it has; ``gpu_models`` as Ray names them (H100)."""
 
     name: str
     cpus: int
     gpus: int
+    gpu_models: frozenset[str] = frozenset()
 
 
 class Lease(Protocol):
@@ -102,5 +103,6 @@ def capacity(nodes: Sequence[Node], shape: NodeShape) -> tuple[int, int]:
     fits = [
         min(node.cpus // shape.cpus, node.gpus // shape.gpus if shape.gpus else node.cpus)
         for node in nodes
+        if shape.gpu_model is None or shape.gpu_model in node.gpu_models
     ]
     return sum(fits), sum(fit > 0 for fit in fits)

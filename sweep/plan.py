@@ -1,10 +1,13 @@
 """What remains to be done, and why? The grid minus what the store holds. Pure."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from sweep.grid import Cell
 from sweep.schema import TERMINAL_STATES
+from trainer.contract import recipe_hash
 from trainer.strict import ConfigError
 
 
@@ -111,11 +114,27 @@ class Estimate:
 
 
 def estimate(
-    num_cells: int, history: History, *, guess_cell_s: float, leases: int, nodes: int
+    plan: Plan, history: History, *, guess_cell_s: float, leases: int, nodes: int
 ) -> Estimate:
-    """Mean wall time of successes (``guess_cell_s`` before any), spread over the leases."""
-    walls = [e.wall_s for ended in history.values() for e in ended if e.state == "succeeded"]
-    cell_s = sum(walls) / len(walls) if walls else guess_cell_s
-    rounds = -(-num_cells // leases) if leases else 0
-    wall_s = rounds * cell_s
-    return Estimate(cell_s, bool(walls), wall_s, wall_s * nodes / 3600)
+    """The cells' wall times, spread over the leases.
+
+    A cell takes as long as the settled cells of its budget and recipe did on average, and
+    ``guess_cell_s`` where there are none.
+    """
+    walls: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for cell in plan.settled:
+        walls[_cost_class(cell)] += [
+            ended.wall_s for ended in history.get(cell.id, ()) if ended.state == "succeeded"
+        ]
+    each_s = [
+        fmean(walls[key]) if walls[key] else guess_cell_s
+        for key in (_cost_class(task.cell) for task in plan.todo)
+    ]
+    measured = all(walls[_cost_class(task.cell)] for task in plan.todo)
+    cell_s = fmean(each_s) if each_s else 0.0
+    wall_s = -(-len(each_s) // leases) * cell_s if leases else 0.0
+    return Estimate(cell_s, measured, wall_s, wall_s * nodes / 3600)
+
+
+def _cost_class(cell: Cell) -> tuple[str, str]:
+    return cell.spec.budget, recipe_hash(cell.spec.recipe)

@@ -68,7 +68,7 @@ class Display(Protocol):
 
 
 class PlainDisplay:
-    """A line when a cell ends, and a line every half minute that nothing did."""
+    """A line when a cell ends, and every half minute one that says what is running."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -87,6 +87,7 @@ class PlainDisplay:
         if changed:
             self._say(STOPPING)
         elif time.monotonic() - self._spoke_s > HEARTBEAT_S:
+            self._spoke_s = time.monotonic()
             running = ", ".join(f"{lease.cell} {phase(lease)}" for lease in view.leases)
             self._say(f"{summary(view)}; running: {running or 'nothing, waiting for a lease'}")
 
@@ -96,7 +97,6 @@ class PlainDisplay:
         self._say(ending_line(cell, state, reason, wall_s, row, self._view))
 
     def _say(self, text: str) -> None:
-        self._spoke_s = time.monotonic()
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -197,9 +197,16 @@ def ending_line(
 
 
 def phase(lease: LeaseView) -> str:
+    """``(train, step 36, 64 ms/step, 9 s left)``, as far as it is known."""
     progress = lease.progress or {}
-    step = progress.get("step")
-    return f"({progress.get('phase', 'starting')}{'' if step is None else f' step {step}'})"
+    step, left, ms = (progress.get(key) for key in ("step", "remaining_steps", "step_ms"))
+    parts = [
+        str(progress.get("phase", "starting")),
+        *([f"step {step}"] if step is not None else []),
+        *([f"{ms:.0f} ms/step"] if ms is not None else []),
+        *([f"{duration(left * ms / 1000)} left"] if left is not None and ms is not None else []),
+    ]
+    return f"({', '.join(parts)})"
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from sweep.lease import Delivery
 from sweep.provenance import Revision
 from sweep.schema import SCHEMA, TERMINAL_STATES
 from sweep.store import Attempt
-from trainer.contract import Report, canonical_json, parse_report, recipe_hash
+from trainer.contract import Report, canonical_json, parse_report, recipe_hash, spec_hash
 from trainer.strict import ConfigError
 
 _FROM_REPORT = sorted((set(Report.model_fields) - {"contract_version"}) & set(SCHEMA.names))
@@ -146,22 +146,26 @@ def lost_row(
 
 
 def _doubt(cell: Cell, delivery: Delivery, report: Report) -> str | None:
-    asked = (
-        recipe_hash(cell.spec.recipe),
-        cell.spec.corpus_sha256,
-        cell.spec.tokenizer_sha256,
-        cell.spec.device,
-        cell.spec.dtype,
-    )
-    answered = (
-        report.recipe_hash,
-        report.corpus_sha256,
-        report.tokenizer_sha256,
-        report.device,
-        report.dtype,
-    )
-    if asked != answered:
-        return f"it answers for {answered}, asked was {asked}"
+    spec, budget = cell.spec, cell.spec.parsed_budget
+    if report.spec_hash != spec_hash(spec):
+        return f"it answers the question {report.spec_hash}, asked was {spec_hash(spec)}"
+    asked = {
+        "recipe_hash": recipe_hash(spec.recipe),
+        "corpus_sha256": spec.corpus_sha256,
+        "tokenizer_sha256": spec.tokenizer_sha256,
+        "device": spec.device,
+        "dtype": spec.dtype,
+        "window": spec.recipe.scoring.seq_len,
+        "stride": spec.recipe.scoring.stride,
+        "code_bytes": spec.recipe.artifact.code_bytes,
+    }
+    if report.state == "succeeded" and budget.kind == "steps":
+        asked["steps"] = int(budget.value)
+    if report.model_bytes is not None:
+        asked["artifact_bytes"] = report.model_bytes + report.code_bytes
+    for name, value in asked.items():
+        if getattr(report, name) != value:
+            return f"its {name} is {getattr(report, name)}, asked was {value}"
     if delivery.curve is None:
         return "the curve is missing"
     if report.state in TERMINAL_STATES and report.model_bytes is not None:

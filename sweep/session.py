@@ -90,17 +90,18 @@ class Session:
         """How long ``todo`` takes on the nodes in reach."""
         leases, nodes = self.reach(len(todo.todo))
         return estimate(
-            len(todo.todo),
+            todo,
             history,
             guess_cell_s=self.sweep.estimate_cell_s,
             leases=leases,
             nodes=nodes,
         )
 
-    def reach(self, num_cells: int) -> tuple[int, int]:
-        """(leases that this sweep would use, nodes that they stand on)."""
+    def reach(self, num_cells: int | None = None) -> tuple[int, int]:
+        """(leases that this sweep would use for so many cells, nodes that they stand on)."""
         leases, nodes = capacity(self.nodes(), self.sweep.node)
-        used = min(leases, num_cells, self.sweep.node.max_leases or leases)
+        limits = (num_cells, self.sweep.node.max_leases)
+        used = min([leases, *(limit for limit in limits if limit is not None)])
         return used, min(nodes, used)
 
     def plan_sentence(self, todo: Plan, cost: Estimate) -> str:
@@ -122,7 +123,7 @@ class Session:
 
     def require_reach(self) -> int:
         """The number of leases to ask for; a ConfigError where no node fits."""
-        leases, _ = self.reach(len(self.sweep.seeds) * 10**6)
+        leases, _ = self.reach()
         if leases == 0:
             raise ConfigError(f"sweep {self.sweep.name}: {self._out_of_reach()}")
         return leases

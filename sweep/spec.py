@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trainer.activations import check_activation
 from trainer.budget import parse_budget
-from trainer.contract import ActivationSpec
+from trainer.contract import ActivationSpec, Seed
 from trainer.strict import ConfigError, Strict, build, find_config, read_toml
 
 SWEEPS = Path(__file__).resolve().parents[1] / "configs" / "sweeps"
@@ -38,10 +38,15 @@ class NodeShape(Strict):
 
 
 class Limits(Strict):
-    """How long the driver is patient. ``grace_s`` is what a running cell gets after Ctrl-C."""
+    """How long the driver is patient.
+
+    With a rank that says nothing (``no_progress_s``), with a running cell after Ctrl-C
+    (``grace_s``), and with a cluster that grants no lease while nothing runs (``lease_wait_s``).
+    """
 
     no_progress_s: Seconds = 600.0
     grace_s: Seconds = 120.0
+    lease_wait_s: Seconds = 3600.0
 
 
 class GridAxes(Strict):
@@ -56,7 +61,7 @@ class SweepSpec(Strict):
     name: str
     recipe: str
     activations: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     budgets: Annotated[list[str], Field(min_length=1)]
     reference: str
     replicates: Positive = 1
@@ -68,6 +73,11 @@ class SweepSpec(Strict):
     node: NodeShape = NodeShape()
     limits: Limits = Limits()
     grid: GridAxes = GridAxes()
+
+    @field_validator("budgets")
+    @classmethod
+    def _one_spelling(cls, budgets: list[str]) -> list[str]:
+        return [str(parse_budget(budget)) for budget in budgets]
 
     @field_validator("seeds", "budgets")
     @classmethod
@@ -81,8 +91,6 @@ class SweepSpec(Strict):
 
     @model_validator(mode="after")
     def _means_something(self) -> "SweepSpec":
-        for budget in self.budgets:
-            parse_budget(budget)
         labels = [activation.label for activation in self.expanded_activations()]
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         if repeated:

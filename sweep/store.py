@@ -11,12 +11,13 @@ import json
 import os
 import re
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +31,7 @@ Row = Mapping[str, Any]
 CELLS_FILE = "cells.parquet"
 SWEEP_FILE = "sweep.json"
 LOCK_FILE = ".driver.lock"
+LOCK_PATIENCE_S = 0.5
 _ATTEMPT = re.compile(r"^(?P<cell>[0-9a-f]{16})-(?P<number>\d+)$")
 
 
@@ -115,15 +117,13 @@ class Store:
             ) from None
         path = self.folder / LOCK_FILE
         with path.open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _try_lock(file):
                 file.seek(0)
                 raise ConfigError(
                     f"{self.folder}: another driver is running this sweep ({file.read().strip()}). "
                     f"Wait for it, watch it with `make status`, or stop it; or give this one "
                     f"another RESULTS= folder."
-                ) from None
+                )
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {_now():%F %T} UTC")
             file.flush()
@@ -232,6 +232,20 @@ class Store:
                 f"runs it; RESULTS= chooses another folder of results."
             ) from None
         return description
+
+
+def _try_lock(file: TextIO) -> bool:
+    """Lock ``file`` for this process alone; ``is_locked`` elsewhere may hold it for a moment."""
+    deadline_s = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def to_parquet(rows: Sequence[Row]) -> bytes:

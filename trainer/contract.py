@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trainer.activations import activation_label, check_activation
 from trainer.budget import Seconds, Steps, parse_budget
@@ -34,6 +34,7 @@ CURVE_COLUMNS = ("step", "tokens", "train_s", "train_loss", "lr_mult")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class ActivationSpec(Strict):
@@ -59,7 +60,7 @@ class RunSpec(Strict):
     recipe_name: str
     recipe: Recipe
     activation: ActivationSpec
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    seed: Seed
     budget: str
     replicate: Count = 0
     device: Literal["cpu", "cuda"]
@@ -70,10 +71,10 @@ class RunSpec(Strict):
     threads: Annotated[int, Field(ge=1)] = 1
     log_every: Annotated[int, Field(ge=1)] = 10
 
-    @model_validator(mode="after")
-    def _budget_parses(self) -> "RunSpec":
-        parse_budget(self.budget)
-        return self
+    @field_validator("budget")
+    @classmethod
+    def _budget_has_one_spelling(cls, text: str) -> str:
+        return str(parse_budget(text))
 
     @property
     def parsed_budget(self) -> Steps | Seconds:
@@ -87,6 +88,7 @@ class Report(Strict):
     """
 
     contract_version: Literal[1] = CONTRACT_VERSION
+    spec_hash: str
     state: Literal["succeeded", "diverged"]
     reason: str | None
     steps: Count
@@ -124,9 +126,9 @@ class Report(Strict):
     peak_memory_bytes: Count
     setup_s: NonNegative
     warmup_s: NonNegative
-    score_s: NonNegative
-    ttt_s: NonNegative
-    pack_s: NonNegative
+    score_s: NonNegative | None
+    ttt_s: NonNegative | None
+    pack_s: NonNegative | None
     corpus_sha256: Sha256
     tokenizer_sha256: Sha256
     recipe_hash: str
@@ -187,6 +189,11 @@ def short_hash(value: Any) -> str:
 def recipe_hash(recipe: Recipe) -> str:
     """What the recipe says, not what it is called."""
     return short_hash(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def spec_hash(spec: RunSpec) -> str:
+    """Which question a report answers: everything in the specification but where the data lies."""
+    return short_hash(spec.model_dump(mode="json", exclude={"data_dir"}, exclude_none=True))
 
 
 def report_schema() -> dict[str, Any]:

@@ -19,6 +19,11 @@ class Progress:
         self._phase: str | None = None
         self._written_s = 0.0
 
+    def beat(self) -> None:
+        """Say that the present phase still goes on."""
+        if self._phase is not None:
+            self.report(self._phase)
+
     def report(
         self,
         phase: str,

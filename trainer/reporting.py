@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainer.artifact import Packed
-from trainer.contract import CURVE_COLUMNS, Report, RunSpec, recipe_hash
+from trainer.contract import CURVE_COLUMNS, Report, RunSpec, recipe_hash, spec_hash
 from trainer.files import write_atomically
 from trainer.kernels.mlp import BACKEND as MLP_BACKEND
 from trainer.model import GPT
@@ -62,6 +62,7 @@ def make_report(
     if isinstance(result, Scores) and (bad := result.first_bad()) is not None:
         result = f"the {bad} score is not finite"
     values = {
+        "spec_hash": spec_hash(spec),
         "state": "diverged" if isinstance(result, str) else "succeeded",
         "reason": result if isinstance(result, str) else None,
         **_training(spec, trained),
@@ -69,7 +70,7 @@ def make_report(
         **_sizes(spec, model, result.packed if isinstance(result, Scores) else None),
         **_beta(model, stands=isinstance(result, Scores)),
         **_machine(spec, world),
-        **{f"{name}_s": durations_s.get(name, 0.0) for name in DURATIONS},
+        **{f"{name}_s": durations_s.get(name) for name in DURATIONS},
     }
     return Report.model_validate(values)
 

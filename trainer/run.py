@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +29,9 @@ from trainer.model import GPT
 from trainer.model.init import initialize
 from trainer.progress import Progress
 from trainer.reporting import Scores, make_report, write_curve
-from trainer.scoring.bpb import Stream, score
+from trainer.scoring.bpb import Score, Stream, score
 from trainer.scoring.ttt import adapt_and_score
-from trainer.scoring.windows import windows
+from trainer.scoring.windows import Window, windows
 from trainer.strict import ConfigError
 from trainer.train import StepLog, Trained, train, warm_up
 from trainer.world import World
@@ -110,7 +110,7 @@ def _score_all(
 
     model.load_state_dict(average.current())
     with cell.timed("score"):
-        pre = score(model, stream, contiguous, batch_seqs=scoring.batch_seqs, world=world)
+        pre = cell.score(model, stream, contiguous)
     if not pre.is_finite:
         return cell.finish(model, trained, "the pre-quantization score is not finite")
     with cell.timed("pack"):
@@ -119,13 +119,18 @@ def _score_all(
             write_atomically(cell.out / ARTIFACT_FILE, packed.data)
         model.load_state_dict(unpack(packed.data, recipe.quantization, which))
     with cell.timed("score"):
-        post = score(model, stream, contiguous, batch_seqs=scoring.batch_seqs, world=world)
-        slid = score(model, stream, sliding, batch_seqs=scoring.batch_seqs, world=world)
+        post = cell.score(model, stream, contiguous)
+        slid = cell.score(model, stream, sliding)
     adapted = None
     if recipe.ttt is not None:
         with cell.timed("ttt"):
             adapted = adapt_and_score(
-                copy.deepcopy(model), stream, scoring=scoring, ttt=recipe.ttt, world=world
+                copy.deepcopy(model),
+                stream,
+                scoring=scoring,
+                ttt=recipe.ttt,
+                world=world,
+                sink=cell.beat,
             )
     return cell.finish(model, trained, Scores(pre, post, slid, adapted, packed))
 
@@ -152,6 +157,14 @@ class _Cell:
         self.world.synchronize()
         taken_s = time.perf_counter() - start_s
         self.durations_s[phase] = self.durations_s.get(phase, 0.0) + taken_s
+
+    def beat(self, targets_BS: Tensor, nll_BS: Tensor) -> None:
+        """Say that a batch has been scored: a long score is no hang."""
+        self.progress.beat()
+
+    def score(self, model: GPT, stream: Stream, plan: Sequence[Window]) -> Score:
+        batch_seqs = self.spec.recipe.scoring.batch_seqs
+        return score(model, stream, plan, batch_seqs=batch_seqs, world=self.world, sink=self.beat)
 
     def on_step(self, log: StepLog, loss: Tensor) -> None:
         self.progress.report(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainer.strict import ConfigError
 
-RENDEZVOUS_TIMEOUT = timedelta(seconds=120)
+COLLECTIVE_TIMEOUT = timedelta(seconds=120)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def open_world(device: str, threads: int) -> Iterator[World]:
         yield World(rank=0, size=1, device=where)
         return
     backend = "nccl" if where.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=RENDEZVOUS_TIMEOUT)
+    dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     try:
         yield World(rank=rank, size=size, device=where)
     finally:

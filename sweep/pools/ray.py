@@ -31,6 +31,8 @@ from ray.util.placement_group import (  # noqa: E402
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # noqa: E402
 
 ANSWER_DEADLINE_S = 10.0
+GPU_MODEL = "accelerator_type:"
+MAX_FAILED_STARTS = 5
 TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"  # says it at every start
 AGENT_CALLS = 3  # one runs the attempt, one asks for progress, one stops
 
@@ -43,7 +45,7 @@ class RayPool(Pool):
         settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         if address is None:
             self._watchdog = Watchdog()
-            settings |= {"num_cpus": local_cpus(), "include_dashboard": False}
+            settings |= {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False}
         else:
             settings |= {"address": address}
         logging.getLogger(TOKEN_NOTICE).setLevel(logging.ERROR)
@@ -53,7 +55,7 @@ class RayPool(Pool):
         except (OSError, ValueError) as error:
             raise ConfigError(_no_ray(address, error)) from None
         self._asked: list[_Asked] = []
-        self._granted = 0
+        self._granted = self._failed_starts = 0
 
     @property
     def version(self) -> str:
@@ -67,6 +69,11 @@ class RayPool(Pool):
                 name=node["NodeManagerHostname"],
                 cpus=int(node["Resources"].get("CPU", 0)),
                 gpus=int(node["Resources"].get("GPU", 0)),
+                gpu_models=frozenset(
+                    key.removeprefix(GPU_MODEL)
+                    for key in node["Resources"]
+                    if key.startswith(GPU_MODEL)
+                ),
             )
             for node in alive
         ]
@@ -86,10 +93,25 @@ class RayPool(Pool):
         self._asked = [asked for asked in self._asked if asked.node not in done]
         leases = []
         for asked in answered:
-            node = ray.get(asked.node, timeout=ANSWER_DEADLINE_S)
+            try:
+                node = ray.get(asked.node, timeout=ANSWER_DEADLINE_S)
+            except RayError as error:
+                self._ask_again(asked, error)
+                continue
             leases.append(RayLease(f"lease {self._granted}", node, asked))
             self._granted += 1
         return leases
+
+    def _ask_again(self, asked: "_Asked", error: RayError) -> None:
+        """Its node went away while the agent started; give up where this goes on and on."""
+        remove_placement_group(asked.group)
+        self._failed_starts += 1
+        if self._failed_starts > MAX_FAILED_STARTS:
+            raise ConfigError(
+                f"agents could not be started, {self._failed_starts} times in all; the last time: "
+                f"{_first_line(error)}. `ray status` shows the nodes."
+            )
+        self._asked.append(_ask(asked.shape))
 
     def release(self, lease: Lease) -> None:
         """Give the bundle back; the agent and its ranks end with it."""
@@ -123,6 +145,7 @@ def _knock(address: str | None) -> None:
 class _Asked:
     """A placement group that was asked for, its agent, and the agent's first answer: its node."""
 
+    shape: NodeShape
     group: PlacementGroup
     agent: Any
     node: Any
@@ -133,7 +156,7 @@ def _ask(shape: NodeShape) -> _Asked:
     if shape.gpus:
         bundle["GPU"] = shape.gpus
     if shape.gpu_model is not None:
-        bundle[f"accelerator_type:{shape.gpu_model}"] = 0.001
+        bundle[f"{GPU_MODEL}{shape.gpu_model}"] = 0.001
     group = placement_group([bundle], strategy="STRICT_PACK")
     agent = _RemoteAgent.options(
         num_cpus=shape.cpus,
@@ -143,7 +166,7 @@ def _ask(shape: NodeShape) -> _Asked:
         max_concurrency=AGENT_CALLS,
         scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0),
     ).remote()
-    return _Asked(group, agent, agent.node.remote())
+    return _Asked(shape, group, agent, agent.node.remote())
 
 
 class RayLease:
@@ -183,11 +206,14 @@ _RemoteAgent: Any = ray.remote(Agent)
 
 
 def _hand_over(done: "Future[Any]", answer: "Future[Delivery]") -> None:
-    error = done.exception()
-    if error is None:
+    """Pass on what Ray answered; whatever that is, ``answer`` is set."""
+    try:
         answer.set_result(done.result())
-    elif isinstance(error, RayTaskError):
+    except RayTaskError as error:  # the agent itself raised
         answer.set_exception(error)
-    else:
-        lost = LeaseLost(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-        answer.set_exception(lost)
+    except BaseException as error:
+        answer.set_exception(LeaseLost(f"{type(error).__name__}: {_first_line(error)}"))
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "no message")

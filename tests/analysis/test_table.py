@@ -126,3 +126,11 @@ def test_a_narrow_terminal_loses_no_digit(summary, monkeypatch):
 def test_without_a_success_there_is_no_table(frame_of, rows, sweep):
     with pytest.raises(ConfigError, match="36 failed"):
         summarize(frame_of([{**row, "state": "failed"} for row in rows]), sweep)
+
+
+def test_rows_of_different_code_are_not_compared_without_a_word(cells, sweep):
+    alike = summarize(cells.assign(trainer_hash="a"), sweep)
+    assert not any("Not alike" in sentence for sentence in alike.sentences)
+    mixed = cells.assign(trainer_hash=["a", *["b"] * (len(cells) - 1)])
+    (said,) = (s for s in summarize(mixed, sweep).sentences if "Not alike" in s)
+    assert "2 versions of the trainer's code (trainer_hash)" in said

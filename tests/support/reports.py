@@ -3,7 +3,7 @@
 import json
 
 from sweep.lease import Delivery, Order
-from trainer.contract import RunSpec, recipe_hash
+from trainer.contract import RunSpec, recipe_hash, spec_hash
 
 ARTIFACT = b"artifact"
 
@@ -14,6 +14,7 @@ def report_values(spec: RunSpec, **changes: object) -> dict[str, object]:
     bpb = 2.0 + 0.01 * (slope - 0.6) ** 2 + 0.001 * (spec.seed % 7)
     recipe = spec.recipe
     return {
+        "spec_hash": spec_hash(spec),
         "state": "succeeded",
         "reason": None,
         "steps": 4,

@@ -84,6 +84,23 @@ def test_a_run_that_ends_badly_is_named_by_its_cause(trainer, program, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_kill_by_the_kernel_for_memory_is_told_from_any_other(trainer, monkeypatch, tmp_path):
+    counters = tmp_path / "vmstat"
+    counters.write_text("pgfault 7\noom_kill 3\n")
+    monkeypatch.setattr(agent_module, "OOM_COUNTERS", (tmp_path / "absent", counters))
+    trainer("os.kill(os.getpid(), signal.SIGKILL)")
+    assert Agent().run(order()).state == "failed"
+    trainer(
+        f"""
+        pathlib.Path({str(counters)!r}).write_text("oom_kill 4")
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    delivery = Agent().run(order())
+    assert delivery.state == "oom"
+    assert "out of memory" in (delivery.reason or "")
+
+
 def test_a_run_without_progress_is_killed_at_its_deadline(trainer):
     trainer(
         f"pathlib.Path('{PROGRESS_FILE}').write_text('{{\"phase\": \"train\"}}'); time.sleep(60)"

@@ -22,6 +22,7 @@ from tests.support.grids import cells_of, sweep_spec
 from tests.support.pool import FakePool
 from tests.support.reports import ARTIFACT, delivered, failed
 from trainer.contract import RunSpec
+from trainer.strict import ConfigError
 
 
 class Recorder:
@@ -127,6 +128,10 @@ NONSENSE = {
     "an unknown key": {"bonus": 1},
     "another recipe": {"recipe_hash": "0" * 16},
     "other data": {"corpus_sha256": "0" * 64},
+    "another question": {"spec_hash": "0" * 16},
+    "fewer steps": {"steps": 3},
+    "another stride": {"stride": 7},
+    "a sum that is none": {"artifact_bytes": 5},
     "another artifact": {"model_bytes": 12345},
 }
 
@@ -259,6 +264,18 @@ def test_two_interruptions_stop_running_cells_at_once(store):
     assert took_s < 10
 
 
+def test_a_cluster_that_grants_no_lease_is_not_waited_for_for_ever(store):
+    class Stingy(FakePool):
+        def ready(self):
+            return []
+
+    sweep = sweep_spec(limits={"lease_wait_s": 0.5})
+    driver = driver_of(store, Stingy(lambda order, stop: delivered(order)), sweep)
+    with pytest.raises(ConfigError, match=r"no lease was granted for 0\.5 s"):
+        driver.run(plan(cells_of(sweep), {}))
+    assert store.unfinished() == []
+
+
 def test_a_run_of_one_cell_makes_exactly_one_attempt(store):
     cells = cells_of(sweep_spec())
     driver = driver_of(store, FakePool(lambda order, stop: delivered(order)))
@@ -283,9 +300,15 @@ def test_the_display_is_told_of_every_ending_and_of_progress(store):
         ([(64, 8)], NodeShape(cpus=8, gpus=1), (8, 1)),
         ([(4, 8)], NodeShape(cpus=8, gpus=1), (0, 0)),
         ([], NodeShape(), (0, 0)),
+        ([(64, 8)], NodeShape(cpus=8, gpus=8, gpu_model="H100"), (0, 0)),
     ],
 )
 def test_the_capacity_is_what_fits_on_each_node(nodes, shape, expected):
     assert capacity([Node(str(i), cpus=c, gpus=g) for i, (c, g) in enumerate(nodes)], shape) == (
         expected
     )
+
+
+def test_a_node_of_the_right_model_counts():
+    node = Node("a", cpus=64, gpus=8, gpu_models=frozenset({"H100"}))
+    assert capacity([node], NodeShape(cpus=8, gpus=8, gpu_model="H100")) == (1, 1)

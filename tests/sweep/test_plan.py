@@ -77,10 +77,22 @@ def test_a_name_that_is_a_prefix_of_another_name_means_itself():
     assert find_cell(cells, "asqu__seed1__4steps").spec.budget == "4steps"
 
 
-def test_the_estimate_is_a_guess_until_a_success_was_measured():
-    guess = estimate(10, {}, guess_cell_s=60.0, leases=4, nodes=2)
-    assert (guess.cell_s, guess.measured, guess.wall_s) == (60.0, False, 180.0)
-    assert guess.node_hours == pytest.approx(2 * 180 / 3600)
-    history = {CELLS[0].id: [ended("failed", wall_s=1.0), ended("succeeded", wall_s=30.0)]}
-    known = estimate(10, history, guess_cell_s=60.0, leases=4, nodes=2)
-    assert (known.cell_s, known.measured, known.wall_s) == (30.0, True, 90.0)
+def test_the_estimate_is_a_guess_until_a_cell_of_the_budget_has_been_measured():
+    cells = cells_of(sweep_spec(budgets=["4steps", "8steps"]))
+    short = [cell for cell in cells if cell.spec.budget == "4steps"]
+    guess = estimate(plan(cells, {}), {}, guess_cell_s=60.0, leases=4, nodes=2)
+    assert (guess.cell_s, guess.measured, guess.wall_s) == (60.0, False, 3 * 60.0)
+    assert guess.node_hours == pytest.approx(2 * 3 * 60 / 3600)
+
+    history = {short[0].id: [ended("failed"), ended("succeeded", 2, wall_s=30.0)]}
+    half = estimate(plan(cells, history), history, guess_cell_s=60.0, leases=1, nodes=1)
+    assert half.measured is False
+    assert half.wall_s == pytest.approx(5 * 30 + 6 * 60)
+    known = estimate(plan(short, history), history, guess_cell_s=60.0, leases=1, nodes=1)
+    assert (known.cell_s, known.measured, known.wall_s) == (30.0, True, 150.0)
+
+
+def test_attempts_at_cells_that_the_grid_no_longer_has_tell_nothing_of_its_cost():
+    history = {"f" * 16: [ended("succeeded", wall_s=1.0)]}
+    cost = estimate(plan(CELLS, history), history, guess_cell_s=60.0, leases=1, nodes=1)
+    assert (cost.cell_s, cost.measured) == (60.0, False)

@@ -156,7 +156,7 @@ BAD = {
     "no recipe": ({"recipe": None}, [], "--recipe NAME"),
     "unknown key": ({}, ["optim.matrix_rl=0.1"], "Did you mean 'matrix_lr'"),
     "unknown section": ({}, ["optimm.matrix_lr=0.1"], "Did you mean 'optim'"),
-    "key without a section": ({}, ["matrix_lr=0.1"], "section.key=value"),
+    "key without a section": ({}, ["matrix_lr=0.1"], "matrix_lr: unknown key"),
     "wrong type": ({}, ["model.width=wide"], "model.width = 'wide'"),
     "number for a switch": ({}, ["model.smear_gate=1"], "model.smear_gate = 1"),
     "budget without unit": ({"budget": "200"}, [], "a number and its unit"),

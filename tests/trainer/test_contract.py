@@ -65,6 +65,7 @@ GOOD = {
     "corpus_sha256": SHA,
     "tokenizer_sha256": SHA,
     "recipe_hash": "0123456789abcdef",
+    "spec_hash": "0123456789abcdef",
     "trainer_hash": SHA,
     "python": "3.11.7",
     "torch": "2.8.0",

@@ -16,6 +16,7 @@ from trainer.data.corpus import (
     SPACE_MARK,
     Corpus,
     Document,
+    passages,
     split_documents,
     stdlib_corpus,
     stdlib_documents,
@@ -84,10 +85,43 @@ def test_a_document_is_validation_by_the_first_eight_bytes_of_its_own_hash():
 
 
 def test_the_standard_library_gives_megabytes_of_prose_and_code(stdlib):
-    names = {document.name for document in (*stdlib.train, *stdlib.validation)}
-    assert {"json/decoder.py", "topics/assert"} <= names
-    assert sum(document.num_bytes for document in stdlib.train) > 3_000_000
-    assert 0.01 < len(stdlib.validation) / len(names) < 0.10
+    files = {file_of(passage) for passage in (*stdlib.train, *stdlib.validation)}
+    assert {"json/decoder.py", "topics/assert"} <= files
+    num_bytes = [sum(p.num_bytes for p in split) for split in (stdlib.train, stdlib.validation)]
+    assert num_bytes[0] > 3_000_000
+    assert 0.01 < num_bytes[1] / sum(num_bytes) < 0.10
+
+
+def test_no_file_and_no_passage_stands_in_both_splits(stdlib):
+    for what in (file_of, lambda passage: passage.text):
+        assert not set(map(what, stdlib.train)) & set(map(what, stdlib.validation))
+
+
+def file_of(passage):
+    return passage.name.rpartition("#")[0]
+
+
+PARAGRAPHS = st.lists(st.text("ab \n", min_size=1, max_size=40), min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(PARAGRAPHS, st.integers(1, 60))
+def test_passages_are_the_whole_text_cut_at_blank_lines(paragraphs, num_chars):
+    document = Document("name", "\n\n".join(paragraphs))
+    pieces = list(passages(document, num_chars))
+    joined = "\n\n".join(piece.text for piece in pieces)
+    assert [line for line in joined.split("\n") if line.strip()] == [
+        line.replace("    ", "\t", (len(line) - len(line.lstrip(" "))) // 4)
+        for line in document.text.split("\n")
+        if line.strip()
+    ]
+    assert all(piece.text == piece.text.strip("\n") for piece in pieces)
+
+
+def test_indentation_is_written_with_a_tab_for_four_spaces_and_nothing_else_changes():
+    document = Document("code", "def f():\n    if x:\n          return '    '\n  # two")
+    (piece,) = passages(document)
+    assert piece.text == "def f():\n\tif x:\n\t\t  return '    '\n  # two"
 
 
 def test_nothing_of_this_machine_and_no_table_is_in_the_corpus(stdlib):
