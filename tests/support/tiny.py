@@ -43,6 +43,7 @@ PHYSICAL = frozenset(
         "score_s",
         "ttt_s",
         "pack_s",
+        "spec_hash",  # which question it answers, not what the answer is
     ]
 )
 
