@@ -18,8 +18,13 @@ PY := $(VENV)/bin/python
 # Where PYTHON is a virtual environment itself, the new one is shown its packages by a path file.
 SEE_TORCH = $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/system.pth
 # An interpreter that is asked for by name and is not the environment's makes the environment anew.
+WHICH = import sys; print(sys._base_executable, sys.version_info[:3])
 ifeq ($(origin PYTHON),command line)
-ifneq ($(shell cat $(VENV)/.python 2>/dev/null),$(shell $(PYTHON) -c 'import sys; print(sys._base_executable, sys.version_info[:3])' 2>/dev/null))
+ASKED := $(shell $(PYTHON) -c '$(WHICH)' 2>/dev/null)
+ifeq ($(ASKED),)
+$(error PYTHON=$(PYTHON): no Python 3.11 or newer runs under that name)
+endif
+ifneq ($(ASKED),$(shell cat $(VENV)/.python 2>/dev/null))
 $(shell rm -f $(VENV)/.ready-* $(VENV)/.torch)
 endif
 endif
@@ -44,7 +49,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(if $(filter system,$(TORCH)),$(PY) -c 'import torch' 2>/dev/null || $(SEE_TORCH))
 	@$(if $(filter system,$(TORCH)),grep -v '^torch==' constraints.txt,cat constraints.txt) > $(VENV)/constraints.txt
 	@PIP_CONSTRAINT=$(VENV)/constraints.txt $(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
-	@$(PYTHON) -c 'import sys; print(sys._base_executable, sys.version_info[:3])' > $(VENV)/.python
+	@$(PYTHON) -c '$(WHICH)' > $(VENV)/.python
 	@echo $(TORCH) > $(VENV)/.torch
 	@touch $@
 
