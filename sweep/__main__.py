@@ -12,9 +12,9 @@ from rich.console import Console
 
 from sweep import commands
 from sweep.environment import read_environment
+from sweep.invocation import Invocation
 from sweep.lease import Pool
 from sweep.running import EXIT_BAD, EXIT_INTERRUPTED
-from sweep.session import Session
 from trainer.strict import ConfigError
 
 VERBS = ("plan", "run", "status", "show", "rerun", "logs", "which")
@@ -22,7 +22,7 @@ VERBS = ("plan", "run", "status", "show", "rerun", "logs", "which")
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    session = Session(
+    invocation = Invocation(
         environment=read_environment(),
         sweep_name=arguments.sweep,
         results=Path(arguments.results),
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         connect=_connect,
     )
     try:
-        return _dispatch(session, arguments)
+        return _dispatch(invocation, arguments)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD
@@ -39,26 +39,26 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
-        session.close()
+        invocation.close()
 
 
-def _dispatch(session: Session, arguments: argparse.Namespace) -> int:
+def _dispatch(invocation: Invocation, arguments: argparse.Namespace) -> int:
     cell, as_json = arguments.cell, arguments.json
     match arguments.verb:
         case "run":
-            return commands.run_command(session)
+            return commands.run_command(invocation)
         case "rerun":
-            return commands.rerun_command(session, cell, failed=arguments.failed)
+            return commands.rerun_command(invocation, cell, failed=arguments.failed)
         case "plan":
-            return commands.plan_command(session, as_json=as_json)
+            return commands.plan_command(invocation, as_json=as_json)
         case "status":
-            return commands.status_command(session, as_json=as_json)
+            return commands.status_command(invocation, as_json=as_json)
         case "show":
-            return commands.show_command(session, cell, as_json=as_json)
+            return commands.show_command(invocation, cell, as_json=as_json)
         case "logs":
-            return commands.logs_command(session, cell)
+            return commands.logs_command(invocation, cell)
         case _:
-            return commands.which_command(session)
+            return commands.which_command(invocation)
 
 
 def _connect(address: str | None) -> Pool:

@@ -5,50 +5,50 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from sweep.invocation import Invocation
 from sweep.plan import match_cell, plan, plan_failed, plan_one
 from sweep.running import EXIT_DONE, EXIT_INCOMPLETE, run_plan
 from sweep.schema import TERMINAL_STATES
-from sweep.session import Session
 from sweep.store import Contents, Store
 from trainer.strict import ConfigError
 
 
-def run_command(session: Session) -> int:
+def run_command(invocation: Invocation) -> int:
     """Run whatever the store does not hold yet."""
-    return run_plan(session, plan)
+    return run_plan(invocation, plan)
 
 
-def rerun_command(session: Session, selector: str | None, *, failed: bool) -> int:
+def rerun_command(invocation: Invocation, selector: str | None, *, failed: bool) -> int:
     """Run one cell again, or every cell that was attempted and is not settled."""
     if (selector is None) == (not failed):
         raise ConfigError("rerun: give CELL=name-or-id, or FAILED=1 for all that failed; not both.")
     if selector is None:
-        return run_plan(session, plan_failed)
-    return run_plan(session, lambda cells, history: plan_one(cells, selector))
+        return run_plan(invocation, plan_failed)
+    return run_plan(invocation, lambda cells, history: plan_one(cells, selector))
 
 
-def plan_command(session: Session, *, as_json: bool) -> int:
+def plan_command(invocation: Invocation, *, as_json: bool) -> int:
     """Say what ``run`` would do, and why; start nothing."""
-    cells = session.cells()
-    history = session.store.read().history()
+    cells = invocation.cells()
+    history = invocation.store.read().history()
     todo = plan(cells, history)
-    cost = session.estimate(todo, history)
+    cost = invocation.estimate(todo, history)
     if as_json:
         tasks = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.todo]
         settled = [{"cell": c.name, "cell_id": c.id} for c in todo.settled]
         print(json.dumps({"todo": tasks, "settled": settled, "wall_s": cost.wall_s}, indent=1))
         return EXIT_DONE
     for task in todo.todo:
-        session.say(f"  {task.cell.name}  ({task.cell.id}): {task.why}")
-    session.say(session.plan_sentence(todo, cost))
+        invocation.say(f"  {task.cell.name}  ({task.cell.id}): {task.why}")
+    invocation.say(invocation.plan_sentence(todo, cost))
     return EXIT_DONE
 
 
-def status_command(session: Session, *, as_json: bool) -> int:
+def status_command(invocation: Invocation, *, as_json: bool) -> int:
     """Say what became of every cell; needs nothing but the results folder."""
-    description = session.store.read_sweep()
-    contents = session.store.read()
-    rows = _status_rows(session.store, description, contents)
+    description = invocation.store.read_sweep()
+    contents = invocation.store.read()
+    rows = _status_rows(invocation.store, description, contents)
     counts = Counter(row["state"] for row in rows)
     if as_json:
         body = {"sweep": description["name"], "counts": counts, "cells": rows}
@@ -57,43 +57,43 @@ def status_command(session: Session, *, as_json: bool) -> int:
         for row in rows:
             if row["state"] != "succeeded":
                 why = f": {row['reason']}" if row["reason"] else ""
-                session.say(f"  {row['cell']}  {row['state']}{why}")
+                invocation.say(f"  {row['cell']}  {row['state']}{why}")
         for sentence in contents.torn:
-            session.say(f"warning: {sentence}")
+            invocation.say(f"warning: {sentence}")
         states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-        session.say(f"sweep {description['name']}: {len(rows)} cells: {states}.")
+        invocation.say(f"sweep {description['name']}: {len(rows)} cells: {states}.")
     return EXIT_DONE if set(counts) <= set(TERMINAL_STATES) else EXIT_INCOMPLETE
 
 
-def show_command(session: Session, selector: str | None, *, as_json: bool) -> int:
+def show_command(invocation: Invocation, selector: str | None, *, as_json: bool) -> int:
     """Print every attempt at one cell, column by column."""
-    rows = _attempts_of(session, selector)
+    rows = _attempts_of(invocation, selector)
     if as_json:
         print(json.dumps(rows, indent=1, default=str))
         return EXIT_DONE
     for row in rows:
-        session.say(f"attempt {row['attempt']} at {row['cell']}")
+        invocation.say(f"attempt {row['attempt']} at {row['cell']}")
         for name, value in row.items():
             if value is not None and name not in ("cell", "attempt", "config_json"):
-                session.say(f"  {name:24} {value}")
+                invocation.say(f"  {name:24} {value}")
     return EXIT_DONE
 
 
-def logs_command(session: Session, selector: str | None) -> int:
+def logs_command(invocation: Invocation, selector: str | None) -> int:
     """Print the log of the latest attempt at one cell that left one."""
-    rows = [row for row in _attempts_of(session, selector) if row["log"] is not None]
+    rows = [row for row in _attempts_of(invocation, selector) if row["log"] is not None]
     if not rows:
         raise ConfigError(
             "no attempt at this cell has left a log (it was lost with its node or its driver, or "
             "is still running); `make status` says what became of it."
         )
-    session.say((session.store.folder / rows[-1]["log"]).read_text(encoding="utf-8"))
+    invocation.say((invocation.store.folder / rows[-1]["log"]).read_text(encoding="utf-8"))
     return EXIT_DONE
 
 
-def which_command(session: Session) -> int:
+def which_command(invocation: Invocation) -> int:
     """Print the name or path of the sweep that is meant; the reason goes to stderr."""
-    print(session.chosen)
+    print(invocation.chosen)
     return EXIT_DONE
 
 
@@ -116,12 +116,12 @@ def _status_rows(
     return rows
 
 
-def _attempts_of(session: Session, selector: str | None) -> list[dict[str, Any]]:
+def _attempts_of(invocation: Invocation, selector: str | None) -> list[dict[str, Any]]:
     if selector is None:
         raise ConfigError(
             "which cell? Give its name or id or a prefix that only it has: CELL=asqu__seed42."
         )
-    store = session.store
+    store = invocation.store
     names = [(cell["cell"], cell["cell_id"]) for cell in store.read_sweep()["cells"]]
     wanted = match_cell(names, selector)
     rows = [dict(row) for row in store.read().rows if row["cell_id"] == wanted]

@@ -12,11 +12,11 @@ from rich.console import Console
 
 from sweep.driver import Driver, Interruption, close_lost
 from sweep.grid import Cell
+from sweep.invocation import Invocation
 from sweep.plan import Estimate, History, Plan, plan
 from sweep.progress import LiveDisplay, PlainDisplay
 from sweep.provenance import revision
 from sweep.rows import Versions
-from sweep.session import Session
 from sweep.store import Store
 from trainer.strict import ConfigError
 
@@ -27,44 +27,44 @@ EXIT_DONE, EXIT_BAD, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 2, 3, 130
 Planner = Callable[[Sequence[Cell], History], Plan]
 
 
-def run_plan(session: Session, planner: Planner) -> int:
+def run_plan(invocation: Invocation, planner: Planner) -> int:
     """Plan, ask what it may cost, drive, and derive the table; returns the exit status."""
-    cells = session.cells()
-    store = session.store
+    cells = invocation.cells()
+    store = invocation.store
     with store.locked():
         contents = store.read()
-        closed = close_lost(store, session.sweep.name, cells, revision(PROJECT))
+        closed = close_lost(store, invocation.sweep.name, cells, revision(PROJECT))
         if closed:
-            session.say(f"Closed as lost: {closed} attempts of a driver that is gone.")
+            invocation.say(f"Closed as lost: {closed} attempts of a driver that is gone.")
             contents = store.read()
         for sentence in contents.torn:
-            session.say(f"warning: {sentence}")
+            invocation.say(f"warning: {sentence}")
         todo = planner(cells, contents.history())
-        cost = session.estimate(todo, contents.history())
-        session.say(session.plan_sentence(todo, cost))
+        cost = invocation.estimate(todo, contents.history())
+        invocation.say(invocation.plan_sentence(todo, cost))
         interruption = Interruption()
         if todo.todo:
-            num_leases = session.require_reach()
-            _confirm(session, cost)
-            _describe(session, store, cells)
-            _drive(session, cells, todo, interruption, num_leases)
-        _describe(session, store, cells)
-        return _conclude(session, store, cells, interrupted=interruption.requests > 0)
+            num_leases = invocation.require_reach()
+            _confirm(invocation, cost)
+            _describe(invocation, store, cells)
+            _drive(invocation, cells, todo, interruption, num_leases)
+        _describe(invocation, store, cells)
+        return _conclude(invocation, store, cells, interrupted=interruption.requests > 0)
 
 
 def _drive(
-    session: Session,
+    invocation: Invocation,
     cells: Sequence[Cell],
     todo: Plan,
     interruption: Interruption,
     num_leases: int,
 ) -> None:
-    versions = Versions(revision(PROJECT), session.pool.version)
-    with _signals(interruption), _display(session.console) as display:
+    versions = Versions(revision(PROJECT), invocation.pool.version)
+    with _signals(interruption), _display(invocation.console) as display:
         driver = Driver(
-            sweep=session.sweep,
-            store=session.store,
-            pool=session.pool,
+            sweep=invocation.sweep,
+            store=invocation.store,
+            pool=invocation.pool,
             versions=versions,
             display=display,
             interruption=interruption,
@@ -73,24 +73,28 @@ def _drive(
         driver.run(todo)
 
 
-def _conclude(session: Session, store: Store, cells: Sequence[Cell], *, interrupted: bool) -> int:
+def _conclude(
+    invocation: Invocation, store: Store, cells: Sequence[Cell], *, interrupted: bool
+) -> int:
     contents = store.write_cells({cell.id for cell in cells})
     remaining = plan(cells, contents.history()).todo
     for task in remaining if not interrupted else ():
-        session.say(f"  {task.cell.name}: {task.why}")
+        invocation.say(f"  {task.cell.name}: {task.why}")
     settled = len(cells) - len(remaining)
-    session.say(f"sweep {session.sweep.name}: {settled} of {len(cells)} cells are settled.")
+    invocation.say(f"sweep {invocation.sweep.name}: {settled} of {len(cells)} cells are settled.")
     if interrupted:
-        session.say("Interrupted; `make sweep` goes on from here.")
+        invocation.say("Interrupted; `make sweep` goes on from here.")
         return EXIT_INTERRUPTED
     if remaining:
-        session.say("`make logs CELL=…` shows why one failed; `make rerun FAILED=1` tries again.")
+        invocation.say(
+            "`make logs CELL=…` shows why one failed; `make rerun FAILED=1` tries again."
+        )
         return EXIT_INCOMPLETE
     return EXIT_DONE
 
 
-def _describe(session: Session, store: Store, cells: Sequence[Cell]) -> None:
-    sweep = session.sweep
+def _describe(invocation: Invocation, store: Store, cells: Sequence[Cell]) -> None:
+    sweep = invocation.sweep
     description: Mapping[str, Any] = {
         "name": sweep.name,
         "recipe": sweep.recipe,
@@ -102,8 +106,8 @@ def _describe(session: Session, store: Store, cells: Sequence[Cell]) -> None:
     store.write_sweep(description)
 
 
-def _confirm(session: Session, cost: Estimate) -> None:
-    if cost.node_hours <= CONFIRM_NODE_HOURS or session.environment.yes:
+def _confirm(invocation: Invocation, cost: Estimate) -> None:
+    if cost.node_hours <= CONFIRM_NODE_HOURS or invocation.environment.yes:
         return
     question = f"This takes about {cost.node_hours:.1f} node-hours. "
     if not sys.stdin.isatty():

@@ -24,7 +24,7 @@ from trainer.strict import ConfigError
 
 
 @dataclass(frozen=True)
-class Session:
+class Invocation:
     """One invocation: what was asked, and where things are."""
 
     environment: Environment
