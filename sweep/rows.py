@@ -8,7 +8,7 @@ from typing import Any
 from sweep.grid import Cell
 from sweep.lease import Delivery
 from sweep.provenance import Revision
-from sweep.schema import SCHEMA, TERMINAL_STATES
+from sweep.schema import SCHEMA
 from sweep.store import Attempt
 from trainer.contract import Report, canonical_json, parse_report, recipe_hash, spec_hash
 from trainer.strict import ConfigError
@@ -168,7 +168,7 @@ def _doubt(cell: Cell, delivery: Delivery, report: Report) -> str | None:
             return f"its {name} is {getattr(report, name)}, asked was {value}"
     if delivery.curve is None:
         return "the curve is missing"
-    if report.state in TERMINAL_STATES and report.model_bytes is not None:
+    if report.model_bytes is not None:
         size = len(delivery.artifact) if delivery.artifact is not None else None
         if size != report.model_bytes:
             return f"it speaks of an artifact of {report.model_bytes} bytes, here are {size}"

@@ -22,7 +22,7 @@ MicroBatches = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class StepLog:
-    """What is known after update ``step`` (counted from 1); None where no step remains to count."""
+    """What is known after update ``step``, counted from 1."""
 
     step: int
     elapsed_s: float
