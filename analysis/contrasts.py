@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from analysis.interval import t_quantile
 from analysis.load import settings
 from analysis.seed_stats import check_one_footing, outcome_counts, per_seed
+from analysis.stages import is_legal
+from trainer.strict import ConfigError
 
 _COLUMNS = (
     *("setting", "key", "quantity", "reference", "difference", "n", "half_width", "level"),
@@ -99,7 +101,15 @@ def pooled_noise(scores_SA: NDArray[np.float64]) -> Noise | None:
 
 
 def ranked_scores(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataFrame:
-    """Seeds × activations of one setting: none with a diverged seed, each function once."""
+    """Seeds × activations of one setting: none with a diverged seed, each function once.
+
+    ConfigError for a score that is not legal.
+    """
+    if not is_legal(quantity, frame["slot_legal"]):
+        raise ConfigError(
+            f"{quantity} was fitted on the targets that it scores: it is no legal score and is not "
+            f"ranked. Rank another stage, or run the recipe with slot.mode = causal."
+        )
     kept = same_functions(frame, reference)
     counts = outcome_counts(frame)
     diverged = {kept[key] for key in counts.loc[counts["n_diverged"] > 0, "key"]}

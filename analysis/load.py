@@ -30,7 +30,18 @@ SWEEP_FILE = "sweep.json"
 AXIS_PREFIX = "set."
 FALLBACK_REFERENCES = ("leaky_relu2-s0.5", "relu2")
 
-TITLES = {"relu2": "ReLU²", "leaky_relu2": "LeakyReLU²", "asqu": "ASQU"}
+TITLES = {
+    "relu2": "ReLU²",
+    "leaky_relu2": "LeakyReLU²",
+    "asqu": "ASQU",
+    "prelu2": "PReLU²",
+    "rrelu2": "RReLU²",
+    "relu": "ReLU",
+    "leaky_relu": "LeakyReLU",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "elu": "ELU",
+}
 
 # An absent integer or flag stays absent; the default conversion would make it a float NaN.
 _PANDAS_TYPES: dict[pa.DataType, Any] = {
@@ -94,14 +105,14 @@ def load_sweep(folder: Path, frame: pd.DataFrame) -> Sweep:
 def with_names(frame: pd.DataFrame) -> pd.DataFrame:
     """``frame`` and the readable columns that this module's docstring lists."""
     axes = [_axes(text, cell) for text, cell in zip(frame["set_json"], frame["cell"], strict=True)]
-    names = list(zip(frame["activation"], frame["slope"], strict=True))
+    names = list(zip(frame["activation"], _params(frame), strict=True))
     budgets = [
         f"{value:g} {'s' if kind == 'seconds' else kind}"
         for kind, value in zip(frame["budget_kind"], frame["budget_value"], strict=True)
     ]
     named = frame.assign(
-        key=[activation_key(name, slope) for name, slope in names],
-        label=[readable(name, slope) for name, slope in names],
+        key=[activation_label(name, params) for name, params in names],
+        label=[readable(name, params) for name, params in names],
         budget=budgets,
         setting=[
             ", ".join([recipe, budget, *(f"{axis} = {value}" for axis, value in values.items())])
@@ -153,21 +164,28 @@ def labels_of(frame: pd.DataFrame) -> dict[str, str]:
     return dict(zip(frame["key"], frame["label"], strict=True))
 
 
-def activation_key(name: str, slope: float | None) -> str:
+def readable(name: str, params: Mapping[str, float]) -> str:
     """
-    >>> activation_key("leaky_relu2", 0.5), activation_key("asqu", None)
-    ('leaky_relu2-s0.5', 'asqu')
-    """
-    return activation_label(name, {} if _absent(slope) else {"slope": float(slope or 0.0)})
-
-
-def readable(name: str, slope: float | None) -> str:
-    """
-    >>> readable("leaky_relu2", 0.30000000000000004), readable("relu2", None)
+    >>> readable("leaky_relu2", {"slope": 0.30000000000000004}), readable("relu2", {})
     ('LeakyReLU² 0.3', 'ReLU²')
+    >>> readable("rrelu2", {"low": 0.1, "high": 0.2})
+    'RReLU² low 0.1 high 0.2'
     """
-    title = TITLES.get(name, name)
-    return title if _absent(slope) else f"{title} {round(float(slope or 0.0), 12)}"
+    shown = [
+        f"{'' if key == 'slope' else key + ' '}{round(value, 12)}" for key, value in params.items()
+    ]
+    return " ".join([TITLES.get(name, name), *shown])
+
+
+def _params(frame: pd.DataFrame) -> list[dict[str, float]]:
+    """The parameters of each row's activation; rows of older versions tell the slope alone."""
+    texts = frame["params_json"] if "params_json" in frame else [None] * len(frame)
+    return [
+        json.loads(text)
+        if isinstance(text, str)
+        else ({} if _absent(slope) else {"slope": float(slope)})
+        for text, slope in zip(texts, frame["slope"], strict=True)
+    ]
 
 
 def _read(path: Path) -> pa.Table:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.interval import TInterval
 from analysis.load import is_scored, records
-from analysis.stages import STAGES, windows_of
+from analysis.stages import STAGES, is_legal, windows_of
 from sweep.schema import FAILED_STATES
 from trainer.strict import ConfigError
 
@@ -33,7 +33,7 @@ def seed_stats(
     """One row per setting, activation and quantity: n, mean, sd, t interval and what went wrong.
 
     ``window`` and ``stride`` are null for what is no score. ``ranked`` is false where a seed
-    diverged or nothing was scored. A quantity that no cell has gives no row.
+    diverged, nothing was scored or the score is not legal. A quantity without cells has no row.
     """
     check_one_footing(frame)
     interval = TInterval(level)
@@ -44,9 +44,10 @@ def seed_stats(
         if values.empty:
             continue
         by_group = dict(iter(values.groupby(_GROUP)["value"]))
+        legal = is_legal(quantity, frame["slot_legal"])
         for facts in records(counts):
             estimate = interval(by_group.get((facts["setting"], facts["key"]), ()))
-            ranked = estimate.n > 0 and facts["n_diverged"] == 0
+            ranked = legal and estimate.n > 0 and facts["n_diverged"] == 0
             rows.append(
                 {**facts, "quantity": quantity, **asdict(estimate), "ranked": ranked}
                 | _scored_in(quantity, window=facts["window"], stride=facts["stride"])

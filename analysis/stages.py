@@ -8,6 +8,8 @@ be subtracted only where their windows are equal; ``DELTAS`` are the subtraction
 from dataclasses import dataclass
 from typing import Literal
 
+import pandas as pd
+
 from trainer.strict import ConfigError
 
 Windows = Literal["contiguous", "sliding"]
@@ -46,6 +48,7 @@ STAGES: dict[str, Stage] = {
     "ttt_bpb": Stage(
         title="test-time training, sliding", weights="read back", windows="sliding", adapted=True
     ),
+    "slot_bpb": Stage(title="SLOT, sliding", weights="read back", windows="sliding", adapted=True),
 }
 
 DELTAS: dict[str, Delta] = {
@@ -61,6 +64,9 @@ DELTAS: dict[str, Delta] = {
         title="gain by test-time training, sliding",
         after="ttt_bpb",
         before="post_quant_sliding_bpb",
+    ),
+    "slot_gain": Delta(
+        title="gain by SLOT, sliding", after="slot_bpb", before="post_quant_sliding_bpb"
     ),
 }
 
@@ -81,7 +87,7 @@ def check_equal_footing(after: str, before: str) -> None:
     trainer.strict.ConfigError: post_quant_sliding_bpb is scored in sliding windows and \
 pre_quant_bpb in contiguous ones: their difference mixes the windows with the effect. Subtract \
 stages of equal windows: pre_quant_bpb, post_quant_bpb (contiguous); pre_quant_sliding_bpb, \
-post_quant_sliding_bpb, ttt_bpb (sliding).
+post_quant_sliding_bpb, ttt_bpb, slot_bpb (sliding).
     """
     for name in (after, before):
         if name not in STAGES:
@@ -93,6 +99,12 @@ post_quant_sliding_bpb, ttt_bpb (sliding).
             f" mixes the windows with the effect. Subtract stages of equal windows:"
             f" {_stages_in('contiguous')} (contiguous); {_stages_in('sliding')} (sliding)."
         )
+
+
+def is_legal(quantity: str, slot_legal: "pd.Series[bool]") -> bool:
+    """False for a SLOT score that was fitted on the targets that it scores: shown, never ranked."""
+    needs_it = quantity == "slot_bpb" or quantity == "slot_gain"
+    return not needs_it or not (slot_legal == False).any()  # noqa: E712  (null is no verdict)
 
 
 def windows_of(quantity: str) -> Windows | None:

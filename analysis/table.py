@@ -24,7 +24,7 @@ from analysis.load import (
 )
 from analysis.quant_delta import with_deltas
 from analysis.seed_stats import seed_stats
-from analysis.stages import PANELS
+from analysis.stages import PANELS, is_legal
 from analysis.text import counted, listed, percent, plus_minus
 from analysis.verdict import verdicts
 
@@ -34,6 +34,7 @@ HEADINGS = {
     "post_quant_bpb": "post-quant",
     "post_quant_sliding_bpb": "sliding",
     "ttt_bpb": "TTT",
+    "slot_bpb": "SLOT",
     "quant_delta": "quant delta",
     "artifact_kB": "artifact kB",
 }
@@ -74,9 +75,16 @@ def summarize(frame: pd.DataFrame, sweep: Sweep, *, level: float = 0.95) -> Summ
         *_lowest(frame, sweep),
         *aa_sentences(frame, sweep),
         *_without_score(frame, sweep),
+        *_not_legal(frame),
         *_unlike(frame),
     ]
     return Summary(sweep.name, tuple(sections), tuple(sentences))
+
+
+def _not_legal(frame: pd.DataFrame) -> list[str]:
+    if is_legal("slot_bpb", frame["slot_legal"]):
+        return []
+    return ["SLOT was fitted on the targets that it scores: not a legal score, and not ranked."]
 
 
 def _unlike(frame: pd.DataFrame) -> list[str]:

@@ -14,11 +14,10 @@ from pathlib import Path
 import torch
 
 from trainer.contract import ActivationSpec, RunSpec
-from trainer.optim import Optimizers
 from trainer.recipe import load_recipe
 from trainer.run import build_model
 from trainer.source import trainer_source
-from trainer.train import MicroBatches, take_step
+from trainer.train import MicroBatches, Training, take_step
 from trainer.world import World, open_world
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,14 +36,14 @@ class Contender:
     """A model with its optimizers that takes the same step again and again."""
 
     def __init__(self, spec: RunSpec, world: World) -> None:
-        self._recipe, self._world = spec.recipe, world
-        self._model = build_model(spec).to(world.device)
-        self._optimizers = Optimizers(self._model, spec.recipe.optim)
+        model = build_model(spec).to(world.device)
+        self._training = Training(model, spec.recipe, spec.seed, world)
+        self._optimizers = self._training.optimizers()
 
     def step_s(self, batch: MicroBatches) -> float:
         start_s = time.perf_counter()
-        take_step(self._model, batch, self._optimizers, 1, 0.0, self._recipe, self._world)
-        self._world.synchronize()
+        take_step(self._training, self._optimizers, batch, 1, 0.0)
+        self._training.world.synchronize()
         return time.perf_counter() - start_s
 
 

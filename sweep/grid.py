@@ -90,7 +90,7 @@ def identity(spec: RunSpec, gpus: int, gpu_model: str | None) -> dict[str, Any]:
 
     An option that is absent is not hashed, so that a new option changes no id of old.
     """
-    values = spec.model_dump(mode="json", exclude=set(NOT_IDENTITY), exclude_none=True)
+    values = spec.model_dump(mode="json", exclude=set(NOT_IDENTITY), exclude_defaults=True)
     if spec.parsed_budget.kind == "seconds":
         values["gpus"], values["gpu_model"] = gpus, gpu_model
     return values

@@ -19,7 +19,7 @@ from sweep.spec import SweepSpec, load_sweep
 from sweep.store import Store
 from trainer.contract import canonical_json
 from trainer.data.manifest import read_manifest
-from trainer.recipe import RECIPES, Recipe, load_recipe
+from trainer.recipe import Recipe, load_recipe
 from trainer.strict import ConfigError
 
 
@@ -73,7 +73,6 @@ class Invocation:
     def cells(self) -> list[Cell]:
         """The grid, with its data prepared; a ConfigError says everything that is missing."""
         sweep = self.sweep
-        _require_recipe(sweep)
         prepared: dict[tuple[str, int], DataFound] = {}
         for overrides in override_points(sweep):
             recipe = load_recipe(sweep.recipe, overrides)
@@ -147,7 +146,7 @@ class Invocation:
         if done.returncode != 0:
             raise ConfigError(
                 f"sweep {self.sweep.name} needs the dataset {recipe.data.dataset!r}, and it could "
-                f"not be prepared (see above). `make data RECIPE={self.sweep.recipe}` brings it."
+                f"not be prepared (see above). `make data RECIPE={self.sweep.recipe}` tries again."
             )
         folder = (self.data / recipe.data.dataset).resolve()
         manifest = read_manifest(folder)
@@ -164,15 +163,3 @@ def _count(number: int, noun: str) -> str:
 
 def _data_key(recipe: Recipe) -> tuple[str, int]:
     return recipe.data.dataset, recipe.model.vocab_size
-
-
-def _require_recipe(sweep: SweepSpec) -> None:
-    if sweep.recipe.endswith(".toml") or (RECIPES / f"{sweep.recipe}.toml").is_file():
-        return
-    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
-    raise ConfigError(
-        f"sweep {sweep.name} cannot run yet. Missing: the recipe {sweep.recipe!r} "
-        f"(configs/recipes/{sweep.recipe}.toml; `git pull` brings recipes added since, here are: "
-        f"{known}), and with it its data (`make data RECIPE={sweep.recipe}`). "
-        f"`make sweep SWEEP=local` runs without either."
-    )

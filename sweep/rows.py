@@ -90,6 +90,7 @@ def identity_columns(sweep: str, cell: Cell) -> dict[str, Any]:
         "cell_id": cell.id,
         "recipe": spec.recipe_name,
         "activation": spec.activation.name,
+        "params_json": canonical_json(spec.activation.params),
         "slope": cell.slope,
         "neg_beta": cell.neg_beta,
         "seed": spec.seed,

@@ -38,6 +38,7 @@ IDENTITY = (
     Column("cell_id", _TEXT, "", "hash of everything that changes the cell's answer"),
     Column("recipe", _TEXT, "", "name of the recipe"),
     Column("activation", _TEXT, "", "name of the activation in the table of trainer/activations"),
+    Column("params_json", _TEXT, "", "every parameter of the activation that was given, as JSON"),
     Column("slope", _REAL, "", "negative slope s of leaky_relu2; null for every other activation"),
     Column(
         "neg_beta",
@@ -113,12 +114,26 @@ SCORES = (
         "ttt_bpb",
         _REAL,
         "bits/byte",
-        "weights read back, sliding windows, adapted on what is already scored",
+        "weights read back, sliding windows, adapted on what is already scored: every parameter "
+        "that the recipe does not freeze, learned β among them",
+    ),
+    Column(
+        "slot_bpb",
+        _REAL,
+        "bits/byte",
+        "sliding windows, a fitted shift of the hidden states added; never ranked if not legal",
+    ),
+    Column(
+        "slot_legal",
+        _FLAG,
+        "",
+        "whether that shift was fitted on targets already scored; null where there is no SLOT",
     ),
 )
 
 ARTIFACT = (
     Column("floored_rows", _REAL, "fraction", "quantized rows whose scale is the recipe's floor"),
+    Column("pruned_codes", _INT, "", "codes set to zero for the size; null where not asked for"),
     Column("model_bytes", _INT, "bytes", "size of artifact.bin"),
     Column("code_bytes", _INT, "bytes", "size charged for code, a value of the recipe"),
     Column("trainer_source_bytes", _INT, "bytes", "size of the trainer's source files"),
@@ -140,6 +155,7 @@ MACHINE = (
     Column("warmup_s", _REAL, "s", "warm-up steps, outside the budget"),
     Column("score_s", _REAL, "s", "pre-quant, post-quant and sliding scores"),
     Column("ttt_s", _REAL, "s", "adapting and scoring"),
+    Column("slot_s", _REAL, "s", "fitting shifts and scoring"),
     Column("pack_s", _REAL, "s", "quantizing, compressing, writing and reading back"),
 )
 

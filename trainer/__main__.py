@@ -6,6 +6,7 @@ memory, anything else a crash.
 """
 
 import argparse
+import json
 import sys
 import traceback
 from pathlib import Path
@@ -26,13 +27,18 @@ from trainer.contract import (
 )
 from trainer.data.manifest import read_manifest
 from trainer.files import write_atomically
-from trainer.recipe import load_recipe, parse_override
+from trainer.recipe import Recipe, load_recipe, parse_override
 from trainer.strict import ConfigError, build
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.out is None and not arguments.describe:
+        parser.error("the following arguments are required: --out (or --describe)")
     try:
+        if arguments.describe:
+            return _describe(arguments)
         spec = read_spec(Path(arguments.spec)) if arguments.spec else _spec_from_flags(arguments)
         return _run(spec, Path(arguments.out))
     except ConfigError as error:
@@ -65,6 +71,14 @@ def _run(spec: RunSpec, out: Path) -> int:
     return EXIT_REPORTED
 
 
+def _describe(arguments: argparse.Namespace) -> int:
+    from trainer.describe import describe
+
+    recipe, activation, dtype = _question_from_flags(arguments)
+    print(json.dumps(describe(recipe, activation, dtype), indent=1))
+    return EXIT_REPORTED
+
+
 def _summary(report: Report) -> str:
     if report.state == "diverged":
         return f"diverged: {report.reason}"
@@ -73,18 +87,14 @@ def _summary(report: Report) -> str:
         "post_quant_bpb": report.post_quant_bpb,
         "post_quant_sliding_bpb": report.post_quant_sliding_bpb,
         "ttt_bpb": report.ttt_bpb,
+        "slot_bpb": report.slot_bpb,
     }
     parts = [f"{name}:{value:.8f}" for name, value in scores.items() if value is not None]
     return " ".join([*parts, f"artifact_bytes:{report.artifact_bytes}"])
 
 
 def _spec_from_flags(arguments: argparse.Namespace) -> RunSpec:
-    if arguments.recipe is None or arguments.activation is None:
-        raise ConfigError("give either --spec FILE, or --recipe NAME and --activation NAME.")
-    recipe = load_recipe(arguments.recipe, dict(map(parse_override, arguments.set)))
-    params = dict(map(_parse_param, arguments.activation_param))
-    if arguments.slope is not None:
-        params["slope"] = arguments.slope
+    recipe, activation, dtype = _question_from_flags(arguments)
     data_dir = Path(arguments.data or Path("data") / recipe.data.dataset)
     manifest = read_manifest(data_dir)
     return build(
@@ -92,15 +102,11 @@ def _spec_from_flags(arguments: argparse.Namespace) -> RunSpec:
         {
             "recipe_name": Path(arguments.recipe).stem,
             "recipe": recipe,
-            "activation": build(
-                ActivationSpec,
-                {"name": arguments.activation, "params": params},
-                "activation",
-            ),
+            "activation": activation,
             "seed": arguments.seed,
             "budget": arguments.budget,
             "device": arguments.device,
-            "dtype": arguments.dtype or ("bfloat16" if arguments.device == "cuda" else "float32"),
+            "dtype": dtype,
             "data_dir": str(data_dir),
             "corpus_sha256": manifest.corpus_sha256,
             "tokenizer_sha256": manifest.tokenizer_sha256,
@@ -109,6 +115,21 @@ def _spec_from_flags(arguments: argparse.Namespace) -> RunSpec:
         },
         "command line",
     )
+
+
+def _question_from_flags(arguments: argparse.Namespace) -> tuple[Recipe, ActivationSpec, str]:
+    """Recipe, activation and dtype, all that does not depend on data."""
+    if arguments.recipe is None or arguments.activation is None:
+        raise ConfigError("give either --spec FILE, or --recipe NAME and --activation NAME.")
+    recipe = load_recipe(arguments.recipe, dict(map(parse_override, arguments.set)))
+    params = dict(map(_parse_param, arguments.activation_param))
+    if arguments.slope is not None:
+        params["slope"] = arguments.slope
+    activation = build(
+        ActivationSpec, {"name": arguments.activation, "params": params}, "activation"
+    )
+    dtype = arguments.dtype or ("bfloat16" if arguments.device == "cuda" else "float32")
+    return recipe, activation, dtype
 
 
 def _parse_param(text: str) -> tuple[str, float]:
@@ -135,7 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--spec", metavar="FILE", help="a spec.json; replaces every flag below but --out")
-    add("--out", metavar="DIR", required=True, help="where report, curve and artifact go")
+    add("--out", metavar="DIR", help="where report, curve and artifact go")
+    add("--describe", action="store_true", help="print recipe, tensors and sizes; needs no data")
     add("--recipe", metavar="NAME-OR-PATH", help="a recipe of configs/recipes/ or a TOML file")
     add("--activation", metavar="NAME", help=f"one of {', '.join(ACTIVATIONS)}")
     add("--slope", type=float, help="negative slope of leaky_relu2, 0 to 1")

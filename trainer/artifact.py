@@ -1,93 +1,188 @@
 """Weights to bytes and back: what is submitted, and what the post-quantization scores are of.
 
-A compressed safetensors file, which is read without executing anything. Matrices and large
-embeddings become integer codes with a float16 scale per row, everything else float16.
+What becomes of a tensor is decided by its published size, in which every layer has tensors of its
+own. Up to ``passthrough_numel`` numbers it is kept: gains, scales, mixes, gates and β as
+``control`` says, the rest in float16. Beyond, matrices, projections and embeddings become integer
+codes with a float16 scale per row, and gains, scales, mixes, gates and β are float32.
 """
 
-import json
-import lzma
-import zlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
+from trainer import containers
+from trainer.containers import CODES, SCALE, is_stacked
 from trainer.optim import kind_of
-from trainer.quantizers import QUANTIZERS, dequantize
+from trainer.pruning import prune
+from trainer.quantizers import QUANTIZERS, Quantized, dequantize, gptq
 from trainer.recipe import Quantization
 from trainer.strict import ConfigError
 
-CODES, SCALE, RECIPE = ".codes", ".scale", "recipe_hash"
+Method = str | torch.dtype
+"""The quantizer of a parameter, or the type in which it is kept."""
+
+SIX_BIT = ("int6_row", "gptq")
+_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """The artifact's bytes; ``floored_rows`` is the fraction of quantized rows at the floor."""
+    """The artifact's bytes, and what was done for them.
+
+    ``floored_rows`` is the fraction of quantized rows at the scale floor; ``pruned_codes`` how many
+    codes were set to zero to meet a size; ``gptq_fallbacks`` how many matrices GPTQ left to
+    int6_row, for want of a Hessian or of its inverse. None where there was nothing to count.
+    """
 
     data: bytes
     floored_rows: float | None
+    pruned_codes: int | None = None
+    gptq_fallbacks: int | None = None
 
 
-def pack(weights: Mapping[str, Tensor], config: Quantization, recipe_hash: str) -> Packed:
-    """``weights`` quantized by kind and compressed; :func:`unpack` gives what they became."""
+def pack(
+    weights: Mapping[str, Tensor],
+    config: Quantization,
+    recipe_hash: str,
+    *,
+    code_bytes: int = 0,
+    hessians: Mapping[str, Tensor] | None = None,
+) -> Packed:
+    """``weights`` quantized and compressed; :func:`unpack` gives what they became.
+
+    ``hessians[name][i]`` is that of matrix i of the parameter ``name``. ``code_bytes`` count
+    against ``prune_to_bytes``.
+    """
+    methods = {name: _method(name, weight.shape, config) for name, weight in weights.items()}
     tensors: dict[str, Tensor] = {}
-    num_rows = num_floored = 0
-    for name, weight in weights.items():
-        w = weight.detach().float().cpu()
-        method = {"matrices": config.matrices, "embeddings": config.embeddings}.get(kind_of(name))
-        matrices = w.reshape(-1, *w.shape[-2:]) if w.ndim >= 2 else w
-        if method is None or matrices[0].numel() <= config.passthrough_numel:
-            tensors[name] = w.half()
+    quantized: dict[str, list[Quantized]] = {}
+    for name, method in methods.items():
+        w = weights[name].detach().float().cpu()
+        if isinstance(method, torch.dtype):
+            tensors[name] = w.to(method)
             continue
-        parts = [QUANTIZERS[method](matrix, config.scale_floor) for matrix in matrices]
+        parts = _quantize(w, method, config, (hessians or {}).get(name))
         tensors[name + CODES] = torch.stack([part.codes_RC for part in parts]).view(w.shape)
         tensors[name + SCALE] = torch.stack([part.scale_R for part in parts]).view(w.shape[:-1])
-        num_rows += tensors[name + SCALE].numel()
-        num_floored += sum(part.floored_rows for part in parts)
-    plain = save(tensors, metadata={RECIPE: recipe_hash})
+        quantized[name] = parts
+    write = partial(containers.write, recipe_hash=recipe_hash, config=config)
+    pruned_codes = None
+    if config.prune_to_bytes is None:
+        data = write(tensors)
+    else:
+        six_bit = [name for name in quantized if methods[name] in SIX_BIT]
+        data, pruned_codes = prune(tensors, six_bit, write, config.prune_to_bytes - code_bytes)
     return Packed(
-        data=_COMPRESS[config.compressor](plain, config.preset),
-        floored_rows=num_floored / num_rows if num_rows else None,
+        data=data,
+        floored_rows=_floored_rows([part for parts in quantized.values() for part in parts]),
+        pruned_codes=pruned_codes,
+        gptq_fallbacks=_fallbacks(quantized, methods),
     )
 
 
-def unpack(data: bytes, config: Quantization, recipe_hash: str) -> dict[str, Tensor]:
-    """The weights in ``data``, float32 by name; ConfigError if damaged or of another recipe."""
-    try:
-        plain = _DECOMPRESS[config.compressor](data)
-        tensors = load(plain)
-    except (lzma.LZMAError, zlib.error, SafetensorError) as error:
-        raise ConfigError(
-            f"artifact of {len(data)} bytes: this is not a {config.compressor}-compressed "
-            f"safetensors file ({error}). Pack it again."
-        ) from None
-    found = _metadata(plain).get(RECIPE)
+def unpack(
+    data: bytes,
+    config: Quantization,
+    recipe_hash: str,
+    *,
+    like: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """The weights in ``data``, float32 by name.
+
+    ConfigError if the data is damaged, of another recipe, or not of the names and shapes of
+    ``like``.
+    """
+    tensors, found = containers.read(data, config)
     if found != recipe_hash:
         raise ConfigError(
             f"artifact of recipe {found}: this run's recipe is {recipe_hash}. "
             f"Give the artifact of the same recipe, or the recipe of the artifact."
         )
-    quantized = [name.removesuffix(CODES) for name in tensors if name.endswith(CODES)]
-    weights = {
-        name: dequantize(tensors.pop(name + CODES), tensors.pop(name + SCALE)) for name in quantized
+    weights = _decode(tensors)
+    if like is not None:
+        wrong = sorted(
+            name
+            for name in weights.keys() | like.keys()
+            if name not in weights or name not in like or weights[name].shape != like[name].shape
+        )
+        if wrong:
+            raise ConfigError(
+                f"artifact and model differ in {', '.join(wrong)}: each must be in both, with one "
+                f"shape. Give the artifact of the same recipe and activation."
+            )
+    return weights
+
+
+def payload_bytes(weights: Mapping[str, Tensor], config: Quantization) -> int:
+    """What the tensors of the artifact weigh before container and compression; shapes suffice."""
+    total = 0
+    for name, weight in weights.items():
+        method = _method(name, weight.shape, config)
+        if isinstance(method, torch.dtype):
+            total += weight.numel() * method.itemsize
+        else:
+            num_rows = weight.numel() // weight.shape[-1]
+            total += weight.numel() * torch.int8.itemsize + num_rows * torch.float16.itemsize
+    return total
+
+
+def _method(name: str, shape: torch.Size, config: Quantization) -> Method:
+    quantizers = {
+        "matrices": config.matrices,
+        "projections": config.matrices,
+        "embeddings": config.embeddings,
     }
-    return weights | {name: tensor.float() for name, tensor in tensors.items()}
+    quantizer = quantizers.get(kind_of(name))
+    if math.prod(shape[1:] if is_stacked(name) else shape) > config.passthrough_numel:
+        return torch.float32 if quantizer is None else quantizer
+    return _DTYPES[config.control] if quantizer is None else torch.float16
 
 
-def _metadata(plain: bytes) -> dict[str, str]:
-    header_bytes = int.from_bytes(plain[:8], "little")
-    metadata: dict[str, str] = json.loads(plain[8 : 8 + header_bytes]).get("__metadata__", {})
-    return metadata
+def _quantize(
+    w: Tensor, method: str, config: Quantization, hessians: Tensor | None
+) -> list[Quantized]:
+    """Every matrix of ``w`` (..., R, C); GPTQ where it has Hessians."""
+    matrices = w.reshape(-1, *w.shape[-2:])
+    if method != "gptq":
+        return [QUANTIZERS[method](matrix, config) for matrix in matrices]
+    if hessians is None:
+        return [QUANTIZERS["int6_row"](matrix, config) for matrix in matrices]
+    return [
+        gptq(matrix, config, hessian.float().cpu())
+        for matrix, hessian in zip(matrices, hessians, strict=True)
+    ]
 
 
-_COMPRESS: dict[str, Callable[[bytes, int], bytes]] = {
-    "lzma": lambda data, preset: lzma.compress(data, preset=preset),
-    "zlib": lambda data, preset: zlib.compress(data, preset),
-}
-_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    "lzma": lzma.decompress,
-    "zlib": zlib.decompress,
-}
+def _floored_rows(parts: Sequence[Quantized]) -> float | None:
+    num_rows = sum(len(part.scale_R) for part in parts)
+    return sum(part.floored_rows for part in parts) / num_rows if num_rows else None
+
+
+def _fallbacks(
+    quantized: Mapping[str, Sequence[Quantized]], methods: Mapping[str, Method]
+) -> int | None:
+    parts = [part for name in quantized if methods[name] == "gptq" for part in quantized[name]]
+    return sum(not part.compensated for part in parts) if parts else None
+
+
+def _decode(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Codes times their scales, and the rest as it is, float32."""
+    rest, weights = dict(tensors), {}
+    for name in [name.removesuffix(CODES) for name in tensors if name.endswith(CODES)]:
+        codes, scale = rest.pop(name + CODES), rest.pop(name + SCALE, None)
+        if (
+            scale is None
+            or codes.ndim == 0
+            or scale.shape != codes.shape[:-1]
+            or (codes.dtype, scale.dtype) != (torch.int8, torch.float16)
+        ):
+            raise ConfigError(
+                f"artifact: {name} is not int8 codes with a float16 scale for each of their rows. "
+                f"Pack it again."
+            )
+        weights[name] = dequantize(codes, scale)
+    return weights | {name: tensor.float() for name, tensor in rest.items()}

@@ -29,7 +29,7 @@ EXIT_REPORTED = 0
 EXIT_BAD_INPUT = 2
 EXIT_OUT_OF_MEMORY = 12  # ENOMEM; any other status is a crash
 
-CURVE_COLUMNS = ("step", "tokens", "train_s", "train_loss", "lr_mult")
+CURVE_COLUMNS = ("step", "tokens", "train_s", "train_loss", "lr_mult", "val_loss", "val_bpb")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 NonNegative = Annotated[float, Field(ge=0.0)]
@@ -80,6 +80,28 @@ class RunSpec(Strict):
     def parsed_budget(self) -> Steps | Seconds:
         return parse_budget(self.budget)
 
+    @property
+    def training_budget(self) -> Steps | Seconds:
+        """What of the budget is left for training: GPTQ's reserve of seconds is not."""
+        budget, reserve_s = self.parsed_budget, self.recipe.quantization.gptq.reserve_s
+        if isinstance(budget, Steps) or self.recipe.quantization.matrices != "gptq":
+            return budget
+        return Seconds(budget.seconds - reserve_s)
+
+    @model_validator(mode="after")
+    def _reserve_leaves_something(self) -> "RunSpec":
+        reserve_s = self.recipe.quantization.gptq.reserve_s
+        if (
+            self.recipe.quantization.matrices == "gptq"
+            and isinstance(self.parsed_budget, Seconds)
+            and self.parsed_budget.seconds <= reserve_s
+        ):
+            raise ValueError(
+                f"budget {self.budget} with quantization.gptq.reserve_s = {reserve_s:g}: nothing "
+                f"is left for training. Give a longer budget or a shorter reserve."
+            )
+        return self
+
 
 class Report(Strict):
     """The answer of one run. Durations in seconds, sizes in bytes, losses in nats per token.
@@ -108,9 +130,12 @@ class Report(Strict):
     post_quant_bpb: NonNegative | None
     post_quant_sliding_bpb: NonNegative | None
     ttt_bpb: NonNegative | None
+    slot_bpb: NonNegative | None
+    slot_legal: bool | None
     beta_mean: float | None
     beta_std: NonNegative | None
     floored_rows: Annotated[float, Field(ge=0.0, le=1.0)] | None
+    pruned_codes: Count | None
     num_params: Count
     model_bytes: Count | None
     code_bytes: Count
@@ -128,6 +153,7 @@ class Report(Strict):
     warmup_s: NonNegative
     score_s: NonNegative | None
     ttt_s: NonNegative | None
+    slot_s: NonNegative | None
     pack_s: NonNegative | None
     corpus_sha256: Sha256
     tokenizer_sha256: Sha256
@@ -188,12 +214,12 @@ def short_hash(value: Any) -> str:
 
 def recipe_hash(recipe: Recipe) -> str:
     """What the recipe says, not what it is called."""
-    return short_hash(recipe.model_dump(mode="json", exclude_none=True))
+    return short_hash(recipe.model_dump(mode="json", exclude_defaults=True))
 
 
 def spec_hash(spec: RunSpec) -> str:
     """Which question a report answers: everything in the specification but where the data lies."""
-    return short_hash(spec.model_dump(mode="json", exclude={"data_dir"}, exclude_none=True))
+    return short_hash(spec.model_dump(mode="json", exclude={"data_dir"}, exclude_defaults=True))
 
 
 def report_schema() -> dict[str, Any]:

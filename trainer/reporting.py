@@ -16,28 +16,36 @@ import torch
 from torch import Tensor
 
 from trainer.artifact import Packed
-from trainer.contract import CURVE_COLUMNS, Report, RunSpec, recipe_hash, spec_hash
+from trainer.contract import (
+    CURVE_COLUMNS,
+    Report,
+    RunSpec,
+    recipe_hash,
+    spec_hash,
+)
 from trainer.files import write_atomically
 from trainer.kernels.mlp import BACKEND as MLP_BACKEND
 from trainer.model import GPT
-from trainer.model.attention import BACKEND as ATTENTION_BACKEND
+from trainer.model.attention import attention_backend
 from trainer.scoring.bpb import Score
+from trainer.scoring.slot import slot_is_legal
 from trainer.source import trainer_source
 from trainer.train import Trained
 from trainer.world import World
 
-DURATIONS = ("setup", "warmup", "score", "ttt", "pack")
-_CURVE_TYPES = (pa.int64(), pa.int64(), pa.float64(), pa.float64(), pa.float64())
+DURATIONS = ("setup", "warmup", "score", "ttt", "slot", "pack")
+_CURVE_TYPES = (*[pa.int64()] * 2, *[pa.float64()] * 5)
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Every score of one cell; ``ttt`` is None where the recipe does no TTT."""
+    """Every score of one cell; ``ttt`` and ``slot`` are None where the recipe does neither."""
 
     pre: Score
     post: Score
     sliding: Score
     ttt: Score | None
+    slot: Score | None
     packed: Packed
 
     def first_bad(self) -> str | None:
@@ -46,6 +54,7 @@ class Scores:
             "post-quantization": self.post,
             "sliding": self.sliding,
             "test-time-training": self.ttt,
+            "SLOT": self.slot,
         }
         return next((name for name, s in named.items() if s is not None and not s.is_finite), None)
 
@@ -66,23 +75,30 @@ def make_report(
         "state": "diverged" if isinstance(result, str) else "succeeded",
         "reason": result if isinstance(result, str) else None,
         **_training(spec, trained),
-        **_scores(result if isinstance(result, Scores) else None),
+        **_scores(spec, result if isinstance(result, Scores) else None),
         **_sizes(spec, model, result.packed if isinstance(result, Scores) else None),
         **_beta(model, stands=isinstance(result, Scores)),
-        **_machine(spec, world),
+        **_machine(spec, world, model),
         **{f"{name}_s": durations_s.get(name) for name in DURATIONS},
     }
     return Report.model_validate(values)
 
 
 def write_curve(trained: Trained, spec: RunSpec, path: Path) -> None:
-    """One row per step: the loss of its batch before the update, as ``CURVE_COLUMNS``."""
+    """One row per step as ``CURVE_COLUMNS``: the loss of its batch before the update.
+
+    Where the recipe validates, the row of step n has the contiguous score after n updates, and a
+    row of step 0, which trains nothing, has that of the initial weights.
+    """
+    validated = {step: (s.loss, s.bpb) for step, s in trained.validations if s.is_finite}
+    rows: list[tuple[float | None, ...]] = [(0, 0, 0.0, None, None)] if 0 in validated else []
     batch_tokens = spec.recipe.train.batch_tokens
-    rows = [
+    rows += [
         (log.step, log.step * batch_tokens, log.elapsed_s, loss, log.lr_mult)
         for log, loss in zip(trained.steps, trained.losses, strict=True)
     ]
-    columns = [pa.array([row[i] for row in rows], type=t) for i, t in enumerate(_CURVE_TYPES)]
+    whole = [(*row, *validated.get(int(row[0] or 0), (None, None))) for row in rows]
+    columns = [pa.array([row[i] for row in whole], type=t) for i, t in enumerate(_CURVE_TYPES)]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(dict(zip(CURVE_COLUMNS, columns, strict=True))), sink)
     write_atomically(path, sink.getvalue().to_pybytes())
@@ -101,7 +117,8 @@ def _training(spec: RunSpec, trained: Trained) -> dict[str, Any]:
     }
 
 
-def _scores(scores: Scores | None) -> dict[str, Any]:
+def _scores(spec: RunSpec, scores: Scores | None) -> dict[str, Any]:
+    slot = spec.recipe.slot
     return {
         "val_tokens": scores.pre.num_tokens if scores else None,
         "val_bytes": scores.pre.num_bytes if scores else None,
@@ -112,6 +129,8 @@ def _scores(scores: Scores | None) -> dict[str, Any]:
         "post_quant_bpb": scores.post.bpb if scores else None,
         "post_quant_sliding_bpb": scores.sliding.bpb if scores else None,
         "ttt_bpb": scores.ttt.bpb if scores and scores.ttt else None,
+        "slot_bpb": scores.slot.bpb if scores and scores.slot else None,
+        "slot_legal": slot_is_legal(slot) if slot and scores and scores.slot else None,
     }
 
 
@@ -121,6 +140,7 @@ def _sizes(spec: RunSpec, model: GPT, packed: Packed | None) -> dict[str, Any]:
     return {
         "num_params": sum(p.numel() for p in model.parameters()),
         "floored_rows": None if packed is None else packed.floored_rows,
+        "pruned_codes": None if packed is None else packed.pruned_codes,
         "model_bytes": None if packed is None else len(packed.data),
         "code_bytes": artifact.code_bytes,
         "artifact_bytes": total,
@@ -138,7 +158,7 @@ def _beta(model: GPT, *, stands: bool) -> dict[str, float | None]:
     return {"beta_mean": float(beta.mean()), "beta_std": float(beta.std(correction=0))}
 
 
-def _machine(spec: RunSpec, world: World) -> dict[str, Any]:
+def _machine(spec: RunSpec, world: World, model: GPT) -> dict[str, Any]:
     source = trainer_source()
     return {
         "window": spec.recipe.scoring.seq_len,
@@ -147,7 +167,7 @@ def _machine(spec: RunSpec, world: World) -> dict[str, Any]:
         "device": spec.device,
         "device_name": _device_name(world.device),
         "dtype": spec.dtype,
-        "attention_backend": ATTENTION_BACKEND,
+        "attention_backend": attention_backend(world.device, model.compute_dtype),
         "mlp_backend": MLP_BACKEND,
         "peak_memory_bytes": _peak_memory_bytes(world.device),
         "corpus_sha256": spec.corpus_sha256,

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainer.artifact import pack, unpack
 from trainer.averaging import Average
+from trainer.calibration import generate, hessians
 from trainer.contract import (
     ARTIFACT_FILE,
     CURVE_FILE,
@@ -21,19 +22,21 @@ from trainer.contract import (
     RunSpec,
     recipe_hash,
 )
-from trainer.data.loader import SequentialLoader
+from trainer.data.loader import Loader, open_loader
 from trainer.data.manifest import Dataset, open_dataset
 from trainer.data.shards import load_stream
 from trainer.files import write_atomically
 from trainer.model import GPT
 from trainer.model.init import initialize
+from trainer.optim import kind_of
 from trainer.progress import Progress
 from trainer.reporting import Scores, make_report, write_curve
 from trainer.scoring.bpb import Score, Stream, score
+from trainer.scoring.slot import slot_score
 from trainer.scoring.ttt import adapt_and_score
-from trainer.scoring.windows import Window, windows
+from trainer.scoring.windows import windows
 from trainer.strict import ConfigError
-from trainer.train import StepLog, Trained, train, warm_up
+from trainer.train import StepLog, Trained, Training, Watch, train, warm_up
 from trainer.world import World
 
 
@@ -44,26 +47,20 @@ def run(spec: RunSpec, out: Path, world: World) -> Report:
     dataset = _checked_dataset(spec)
     stream = validation_stream(spec, dataset, world)
     model = build_model(spec).to(world.device)
+    training = Training(model, spec.recipe, spec.seed, world)
     with cell.timed("warmup"):
-        warm_up(model, spec.recipe, _loader(spec, dataset, world), world)
+        warm_up(training, _loader(spec, dataset, world))
     average = Average(spec.recipe.averaging, dict(model.named_parameters()))
     cell.durations_s["setup"] = max(0.0, _seconds_alive() - cell.durations_s["warmup"])
-    trained = train(
-        model,
-        _loader(spec, dataset, world),
-        spec.recipe,
-        spec.parsed_budget,
-        average,
-        world,
-        check_every=spec.log_every,
-        on_step=cell.on_step,
-    )
+    watch = Watch(spec.log_every, cell.on_step, lambda step: cell.validate(model, stream, step))
+    trained = train(training, _loader(spec, dataset, world), spec.training_budget, average, watch)
     if world.is_main:
         write_curve(trained, spec, out / CURVE_FILE)
     if trained.first_bad_step is not None:
         where = f"the training loss of step {trained.first_bad_step} is not finite"
         return cell.finish(model, trained, where)
-    return _score_all(cell, model, trained, average, stream)
+    model.load_state_dict(average.current())
+    return _score_all(cell, model, trained, dataset, stream)
 
 
 def build_model(spec: RunSpec) -> GPT:
@@ -76,20 +73,25 @@ def build_model(spec: RunSpec) -> GPT:
         dtype=torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32,
     )
     initialize(model, spec.seed)
+    model.set_precision()
     return model
 
 
 def validation_stream(spec: RunSpec, dataset: Dataset, world: World) -> Stream:
-    """The validation targets that the recipe scores: a whole number of windows, from the start."""
+    """The validation targets that the recipe scores, from the start of the split.
+
+    A whole number of sequences, those of training or those of scoring, whichever are longer.
+    """
     tokens = load_stream(dataset.val_paths)
     scoring = spec.recipe.scoring
     available = len(tokens) - 1
     wanted = available if scoring.max_targets is None else min(scoring.max_targets, available)
-    num_targets = wanted // scoring.seq_len * scoring.seq_len
+    length = max(scoring.seq_len, spec.recipe.train.seq_len)
+    num_targets = wanted // length * length
     if num_targets == 0:
         raise ConfigError(
-            f"the validation split has {len(tokens)} tokens, fewer than one scoring window of "
-            f"{scoring.seq_len} and the token after it: use more text or a shorter "
+            f"the validation split gives {wanted} targets, fewer than one sequence of {length}: "
+            f"use more text, a larger scoring.max_targets, or a shorter train.seq_len and "
             f"scoring.seq_len."
         )
     tokens = tokens[: num_targets + 1]
@@ -101,38 +103,95 @@ def validation_stream(spec: RunSpec, dataset: Dataset, world: World) -> Stream:
 
 
 def _score_all(
-    cell: "_Cell", model: GPT, trained: Trained, average: Average, stream: Stream
+    cell: "_Cell", model: GPT, trained: Trained, dataset: Dataset, stream: Stream
 ) -> Report:
     recipe, world = cell.spec.recipe, cell.world
-    scoring, which = recipe.scoring, recipe_hash(recipe)
-    contiguous = windows(stream.num_targets, scoring.seq_len, scoring.seq_len)
-    sliding = windows(stream.num_targets, scoring.seq_len, scoring.stride)
-
-    model.load_state_dict(average.current())
+    which = recipe_hash(recipe)
     with cell.timed("score"):
-        pre = cell.score(model, stream, contiguous)
+        pre = cell.score(model, stream, recipe.scoring.seq_len)
     if not pre.is_finite:
         return cell.finish(model, trained, "the pre-quantization score is not finite")
     with cell.timed("pack"):
-        packed = pack(dict(model.named_parameters()), recipe.quantization, which)
+        packed = pack(
+            dict(model.named_parameters()),
+            recipe.quantization,
+            which,
+            code_bytes=recipe.artifact.code_bytes,
+            hessians=_calibrate(cell, model, dataset),
+        )
         if world.is_main:
             write_atomically(cell.out / ARTIFACT_FILE, packed.data)
         model.load_state_dict(unpack(packed.data, recipe.quantization, which))
     with cell.timed("score"):
-        post = cell.score(model, stream, contiguous)
-        slid = cell.score(model, stream, sliding)
-    adapted = None
+        post = cell.score(model, stream, recipe.scoring.seq_len)
+        slid = post
+        if recipe.scoring.stride != recipe.scoring.seq_len:
+            slid = cell.score(model, stream, recipe.scoring.stride)
+    adapted, shifted = _adapt(cell, model, stream)
+    return cell.finish(model, trained, Scores(pre, post, slid, adapted, shifted, packed))
+
+
+def _calibrate(cell: "_Cell", model: GPT, dataset: Dataset) -> Mapping[str, Tensor] | None:
+    """The Hessians that GPTQ weighs its errors with; None where nothing asks for them.
+
+    As published, training data serves the banks alone, and generated text the projections too, a
+    sequence at a time and without its last token.
+    """
+    spec, world = cell.spec, cell.world
+    gptq = spec.recipe.quantization.gptq
+    if spec.recipe.quantization.matrices != "gptq":
+        return None
+    if gptq.calibration == "train":
+        batches = _loader(spec, dataset, world).calibration(gptq.batches)
+        found = hessians(model, batches, gptq.batches, gptq, world)
+        return {name: hessian for name, hessian in found.items() if kind_of(name) == "matrices"}
+    written = generate(
+        model,
+        gptq,
+        vocab_size=spec.recipe.model.vocab_size,
+        length=spec.recipe.train.seq_len,
+        seed=spec.seed,
+        world=world,
+        beat=cell.progress.beat,
+    )
+    sequences = [tokens_1T[:, :-1] for tokens_BT in written for tokens_1T in tokens_BT.split(1)]
+    return hessians(model, sequences, len(sequences), gptq, world)
+
+
+def _adapt(cell: "_Cell", model: GPT, stream: Stream) -> tuple[Score | None, Score | None]:
+    """The scores of test-time training and of SLOT, each None where the recipe does without.
+
+    The published SLOT runs on the model that test-time training has left, the causal one on
+    ``model``, which stays as it is.
+    """
+    recipe, world = cell.spec.recipe, cell.world
+    adapted = shifted = None
     if recipe.ttt is not None:
+        copied = copy.deepcopy(model)
         with cell.timed("ttt"):
             adapted = adapt_and_score(
-                copy.deepcopy(model),
+                copied,
                 stream,
-                scoring=scoring,
+                scoring=recipe.scoring,
                 ttt=recipe.ttt,
+                world=world,
+                newton_schulz_steps=recipe.optim.newton_schulz_steps,
+                sink=cell.beat,
+            )
+        if recipe.slot is not None and recipe.slot.mode == "published":
+            model = copied
+    if recipe.slot is not None:
+        with cell.timed("slot"):
+            shifted = slot_score(
+                model,
+                stream,
+                scoring=recipe.scoring,
+                slot=recipe.slot,
+                virtual_world=recipe.data.virtual_world,
                 world=world,
                 sink=cell.beat,
             )
-    return cell.finish(model, trained, Scores(pre, post, slid, adapted, packed))
+    return adapted, shifted
 
 
 @dataclass
@@ -162,9 +221,25 @@ class _Cell:
         """Say that a batch has been scored: a long score is no hang."""
         self.progress.beat()
 
-    def score(self, model: GPT, stream: Stream, plan: Sequence[Window]) -> Score:
-        batch_seqs = self.spec.recipe.scoring.batch_seqs
-        return score(model, stream, plan, batch_seqs=batch_seqs, world=self.world, sink=self.beat)
+    def score(self, model: GPT, stream: Stream, stride: int) -> Score:
+        """Of the validation targets in windows every ``stride``."""
+        scoring = self.spec.recipe.scoring
+        return score(
+            model,
+            stream,
+            windows(stream.num_targets, scoring.seq_len, stride, scoring.tail),
+            batch_seqs=scoring.batch_seqs,
+            world=self.world,
+            sink=self.beat,
+        )
+
+    def validate(self, model: GPT, stream: Stream, step: int) -> Score:
+        """The contiguous score of the weights after ``step`` updates, printed."""
+        self.progress.report("validate", step=step)
+        result = self.score(model, stream, self.spec.recipe.scoring.seq_len)
+        if self.world.is_main:
+            print(f"step:{step} val_loss:{result.loss:.4f} val_bpb:{result.bpb:.4f}", flush=True)
+        return result
 
     def on_step(self, log: StepLog, loss: Tensor) -> None:
         self.progress.report(
@@ -199,16 +274,9 @@ def _checked_dataset(spec: RunSpec) -> Dataset:
     return dataset
 
 
-def _loader(spec: RunSpec, dataset: Dataset, world: World) -> SequentialLoader:
-    train_config = spec.recipe.train
-    return SequentialLoader(
-        dataset.train_paths,
-        batch_tokens=train_config.batch_tokens,
-        seq_len=train_config.seq_len,
-        micro_steps=train_config.micro_steps,
-        rank=world.rank,
-        world_size=world.size,
-    )
+def _loader(spec: RunSpec, dataset: Dataset, world: World) -> Loader:
+    recipe = spec.recipe
+    return open_loader(dataset, recipe.data, recipe.train, rank=world.rank, world_size=world.size)
 
 
 def _seconds_alive() -> float:

@@ -10,14 +10,28 @@ from torch import Tensor
 
 from trainer.averaging import Average
 from trainer.budget import Budget
-from trainer.data.loader import SequentialLoader
+from trainer.data.loader import Loader
 from trainer.model import GPT
 from trainer.optim import Optimizers
 from trainer.recipe import Recipe
 from trainer.schedule import lr_multiplier
+from trainer.scoring.bpb import Score
 from trainer.world import World
 
 MicroBatches = Sequence[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is trained, as which recipe, seed and rank."""
+
+    model: GPT
+    recipe: Recipe
+    seed: int
+    world: World
+
+    def optimizers(self) -> Optimizers:
+        return Optimizers(self.model, self.recipe.optim, self.world)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +47,14 @@ class StepLog:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The steps that were taken, and their training losses in nats per token (mean over ranks)."""
+    """The steps that were taken, and their training losses in nats per token (mean over ranks).
+
+    ``validations`` are (updates taken, score of the weights then), as the recipe asks for them.
+    """
 
     steps: tuple[StepLog, ...]
     losses: tuple[float, ...]
+    validations: tuple[tuple[int, Score], ...] = ()
 
     @property
     def train_s(self) -> float:
@@ -49,43 +67,55 @@ class Trained:
         return next(bad, None)
 
 
-def warm_up(model: GPT, recipe: Recipe, loader: SequentialLoader, world: World) -> None:
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who looks on: at a checked loss every so many steps, at each step, at the weights."""
+
+    check_every: int
+    on_step: Callable[[StepLog, Tensor], None]
+    validate: Callable[[int], Score]
+
+
+def warm_up(training: Training, loader: Loader) -> None:
     """Take full steps on real batches, then restore the weights: nothing but caches remains.
 
     The caller makes its optimizers and its loader anew afterwards.
     """
+    model = training.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizers = Optimizers(model, recipe.optim)
-    for step in range(recipe.train.warmup_steps):
-        take_step(model, loader.next_batch(), optimizers, step, 1.0, recipe, world)
-    world.synchronize()
+    optimizers = training.optimizers()
+    for step in range(training.recipe.train.warmup_steps):
+        take_step(training, optimizers, loader.next_batch(), step, 1.0)
+    training.world.synchronize()
+    model.begin_step(training.seed, None)
     model.load_state_dict(before)
 
 
 def train(
-    model: GPT,
-    loader: SequentialLoader,
-    recipe: Recipe,
-    budget: Budget,
-    average: Average,
-    world: World,
-    *,
-    check_every: int,
-    on_step: Callable[[StepLog, Tensor], None],
+    training: Training, loader: Loader, budget: Budget, average: Average, watch: Watch
 ) -> Trained:
-    """Train ``model`` in place under ``budget``; stop early where a checked loss is not finite."""
-    optimizers = Optimizers(model, recipe.optim)
-    model.train()
+    """Train in place under ``budget``; stop early where a checked loss is not finite.
+
+    Validation in between is off the clock.
+    """
+    model, recipe, world = training.model, training.recipe, training.world
+    optimizers = training.optimizers()
     steps: list[StepLog] = []
     losses: list[Tensor] = []
+    validations: list[tuple[int, Score]] = []
     start_s, elapsed_s = time.perf_counter(), 0.0
     while True:
         step = len(steps)
         remaining = budget.remaining_steps(step, elapsed_s)
         if remaining is not None and remaining <= 0:
             break
+        if recipe.scoring.every_steps is not None and step % recipe.scoring.every_steps == 0:
+            paused_s = time.perf_counter()
+            model.begin_step(training.seed, None)
+            validations.append((step, watch.validate(step)))
+            start_s += time.perf_counter() - paused_s
         multiplier = lr_multiplier(remaining, recipe.train.warmdown_steps)
-        loss = take_step(model, loader.next_batch(), optimizers, step, multiplier, recipe, world)
+        loss = take_step(training, optimizers, loader.next_batch(), step, multiplier)
         average.update()
         previous_s, elapsed_s = elapsed_s, world.seconds_since(start_s)
         losses.append(loss)
@@ -98,34 +128,61 @@ def train(
                 remaining_steps=budget.remaining_steps(step + 1, elapsed_s),
             )
         )
-        on_step(steps[-1], loss)
-        if (step + 1) % check_every == 0 and not math.isfinite(_over_ranks([loss], world)[0]):
+        watch.on_step(steps[-1], loss)
+        unchecked = (step + 1) % watch.check_every != 0
+        if not unchecked and not math.isfinite(_over_ranks([loss], world)[0]):
             break
-    return Trained(steps=tuple(steps), losses=tuple(_over_ranks(losses, world)))
+    model.begin_step(training.seed, None)
+    return Trained(tuple(steps), tuple(_over_ranks(losses, world)), tuple(validations))
 
 
 def take_step(
-    model: GPT,
-    batch: MicroBatches,
-    optimizers: Optimizers,
-    step: int,
-    lr_mult: float,
-    recipe: Recipe,
-    world: World,
+    training: Training, optimizers: Optimizers, batch: MicroBatches, step: int, lr_mult: float
 ) -> Tensor:
     """One update from this rank's micro-batches; returns its part of the mean loss, detached."""
-    total = torch.zeros((), device=world.device)
-    for x_BT, y_BT in batch:
-        x, y = (t.to(world.device, non_blocking=True) for t in (x_BT, y_BT))
-        loss = model.nll(x, y).mean() / recipe.train.micro_steps
-        loss.backward()
-        total += loss.detach()
-    parameters = list(model.parameters())
-    world.sum_gradients(parameters)
-    if recipe.train.grad_clip is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.train.grad_clip)
+    model, config = training.model, training.recipe.train
+    model.train()
+    model.begin_step(training.seed, step)
+    late = config.late_qat_below is not None and lr_mult < config.late_qat_below
+    with model.late_qat(enabled=late):
+        loss = _accumulate_gradients(training, batch)
     optimizers.step(step, lr_mult)
+    return loss
+
+
+def _accumulate_gradients(training: Training, batch: MicroBatches) -> Tensor:
+    """Leave the mean gradient of the step's micro-batches that are this rank's; their mean loss.
+
+    Both are means over the micro-steps of all ranks, so that they add up over ranks.
+    """
+    model, optim, device = training.model, training.recipe.optim, training.world.device
+    micro_steps = training.recipe.train.micro_steps
+    parameters = list(model.parameters())
+    clipped: list[Tensor] = []
+    total = torch.zeros((), device=device)
+    for x_BT, y_BT in batch:
+        x, y = (t.to(device, non_blocking=True) for t in (x_BT, y_BT))
+        loss = model.nll(x, y).mean()
+        if optim.clip == "per_shard" and optim.grad_clip is not None:
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, optim.grad_clip)
+            clipped = _add_gradients(clipped, parameters, 1 / micro_steps)
+        else:
+            (loss / micro_steps).backward()
+        total += loss.detach() / micro_steps
+    for parameter, gradient in zip(parameters, clipped, strict=False):
+        parameter.grad = gradient
     return total
+
+
+def _add_gradients(sums: list[Tensor], parameters: Sequence[Tensor], factor: float) -> list[Tensor]:
+    """``sums`` plus ``factor`` times the gradients, which are dropped; absent ones are zero."""
+    scaled = [torch.zeros_like(p) if p.grad is None else p.grad.mul_(factor) for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    if sums:
+        torch._foreach_add_(scaled, sums)
+    return scaled
 
 
 def _over_ranks(losses: list[Tensor], world: World) -> list[float]:

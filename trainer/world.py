@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,20 @@ from torch import Tensor
 from trainer.strict import ConfigError
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=120)
+
+
+@dataclass(slots=True)
+class Arriving:
+    """A tensor that is on its way between ranks; :meth:`wait` returns it when it is there."""
+
+    tensor: Tensor
+    work: Any = None
+
+    def wait(self) -> Tensor:
+        if self.work is not None:
+            self.work.wait()
+            self.work = None
+        return self.tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,32 @@ class World:
             assert p.grad is not None
             p.grad.copy_(flat[offset : offset + p.numel()].view_as(p))
             offset += p.numel()
+
+    def sum_part(self, whole_NRC: Tensor) -> Arriving:
+        """This rank's part of ``whole_NRC`` summed over ranks, (P, R, C) with P = ⌈N / size⌉.
+
+        Zeros stand behind the last matrix where size does not divide N. ``whole_NRC`` must not be
+        written to before it has arrived.
+        """
+        if self.size == 1:
+            return Arriving(whole_NRC)
+        padded = self._padded(whole_NRC)
+        part = padded.new_empty(len(padded) // self.size, *padded.shape[1:])
+        return Arriving(part, dist.reduce_scatter_tensor(part, padded, async_op=True))
+
+    def gather_parts(self, part_PRC: Tensor, num_matrices: int) -> Arriving:
+        """The parts of all ranks behind one another, the first ``num_matrices`` of them."""
+        if self.size == 1:
+            return Arriving(part_PRC)
+        whole = part_PRC.new_empty(len(part_PRC) * self.size, *part_PRC.shape[1:])
+        work = _all_gather(whole, part_PRC.contiguous(), async_op=True)
+        return Arriving(whole[:num_matrices], work)
+
+    def _padded(self, whole_NRC: Tensor) -> Tensor:
+        missing = -len(whole_NRC) % self.size
+        if missing == 0:
+            return whole_NRC.contiguous()
+        return torch.cat([whole_NRC, whole_NRC.new_zeros(missing, *whole_NRC.shape[1:])])
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was given."""
@@ -99,4 +140,6 @@ def open_world(device: str, threads: int) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+# Its name from torch 2.13 on, where the old one warns.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

@@ -1,10 +1,12 @@
 """The forward pass once more, slowly and in float64, one position and one head at a time.
 
 Written from the published description and not from ``trainer.model``: no bank, no batch, no fused
-attention. T tokens, D width, H query heads, G key-value heads, K dimensions of a head.
+attention, and every activation number by number. T tokens, D width, F hidden channels, H query
+heads, G key-value heads, K dimensions of a head.
 """
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,9 +15,68 @@ from trainer.model import GPT
 
 RMS_EPS = 2.0**-23  # that of float32, as published
 
+Params = Mapping[str, float]
+NO_PARAMS: Params = {}
 
-def reference_logits(model: GPT, tokens_T: list[int]) -> Tensor:
-    """Logits (T, V) of one sequence."""
+# β of the squared family, of the parameters that are given and those that are learned.
+BETA: dict[str, Callable[[Params], float]] = {
+    "relu2": lambda p: 0.0,
+    "leaky_relu2": lambda p: p["slope"] ** 2,
+    "asqu": lambda p: p["beta"],
+    "prelu2": lambda p: p["slope"] ** 2,
+    "rrelu2": lambda p: ((p.get("low", 1 / 8) + p.get("high", 1 / 3)) / 2) ** 2,
+}
+
+
+def reference_activation(name: str, x: float, params: Params) -> tuple[float, float]:
+    """f(x) and f'(x); where there is a kink at zero, f' is that of the negative side."""
+    if name in BETA:
+        beta = 1.0 if x > 0 else BETA[name](params)
+        return beta * x * x, 2 * beta * x
+    return _OTHERS[name](x, params)
+
+
+def _gelu(x: float, params: Params) -> tuple[float, float]:
+    cdf = math.erfc(-x / math.sqrt(2)) / 2
+    return x * cdf, cdf + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def _silu(x: float, params: Params) -> tuple[float, float]:
+    small = math.exp(-abs(x))
+    sigma, rest = (1 / (1 + small), small / (1 + small))[:: 1 if x > 0 else -1]
+    return x * sigma, sigma * (1 + x * rest)
+
+
+_OTHERS: dict[str, Callable[[float, Params], tuple[float, float]]] = {
+    "relu": lambda x, p: (x, 1.0) if x > 0 else (0.0, 0.0),
+    "leaky_relu": lambda x, p: (x, 1.0) if x > 0 else (p["slope"] * x, p["slope"]),
+    "gelu": _gelu,
+    "silu": _silu,
+    "elu": lambda x, p: (x, 1.0) if x > 0 else (math.expm1(x), math.exp(x)),
+}
+
+
+def reference_activations(
+    name: str, x_TF: Tensor, params: Params, learned: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """f and f' of every number of ``x_TF``; what is learned is one number, or one per channel."""
+    columns = {key: w.double().expand(x_TF.shape[1]).tolist() for key, w in learned.items()}
+    of_channel = [
+        {**params, **{key: column[f] for key, column in columns.items()}}
+        for f in range(x_TF.shape[1])
+    ]
+    pairs = [
+        [reference_activation(name, x, p) for x, p in zip(row, of_channel, strict=True)]
+        for row in x_TF.tolist()
+    ]
+    values, derivatives = torch.tensor(pairs, dtype=torch.float64).unbind(-1)
+    return values, derivatives
+
+
+def reference_logits(
+    model: GPT, tokens_T: list[int], activation: str = "asqu", params: Params = NO_PARAMS
+) -> Tensor:
+    """Logits (T, V) of one sequence; ``activation`` and its ``params`` are those of ``model``."""
     config = model.config
     w = {name: p.detach().double() for name, p in model.named_parameters()}
     x = torch.stack([_embedding(w, config, tokens_T, t) for t in range(len(tokens_T))])
@@ -27,7 +88,7 @@ def reference_logits(model: GPT, tokens_T: list[int]) -> Tensor:
     for layer in range(config.num_layers):
         if layer >= num_encoders and stack:
             x = x + w["skip_weights"][layer - num_encoders] * stack.pop()
-        x = _block(model, w, layer, x, x0, tokens_T)
+        x = _block(config, w, layer, x, x0, tokens_T, (activation, params))
         if layer < num_encoders:
             stack.append(x)
     z = _norm(x) @ w["embed"].T
@@ -56,14 +117,15 @@ def _norm(x):
     return x / (x.square().mean(dim=-1, keepdim=True) + RMS_EPS).sqrt()
 
 
-def _block(model, w, layer, x, x0, tokens):
-    config = model.config
+def _block(config, w, layer, x, x0, tokens, activation):
     c = 1.0 if config.layer_scale == "none" else 1 / math.sqrt(layer + 1)
     x = w["resid_mix_L2D"][layer, 0] * x + w["resid_mix_L2D"][layer, 1] * x0
     x = x + w["attn_scale_LD"][layer] * _attention(config, w, layer, c * _norm(x), tokens)
     hidden = (c * _norm(x)) @ w["up_bank"][layer].T
-    beta = model.activations[layer].beta.detach().double()
-    hidden = torch.where(hidden > 0, hidden**2, beta * hidden**2)
+    name, params = activation
+    own = f"activations.{layer}."
+    learned = {key.removeprefix(own): value for key, value in w.items() if key.startswith(own)}
+    hidden, _ = reference_activations(name, hidden, params, learned)
     return x + w["mlp_scale_LD"][layer] * (hidden @ w["down_bank"][layer].T)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from trainer.activations import ACTIVATIONS
+from trainer.activations import ACTIVATIONS, Range, check_activation
 from trainer.contract import (
     CURVE_FILE,
     REPORT_FILE,
@@ -26,6 +26,7 @@ from trainer.model.init import initialize
 from trainer.recipe import Recipe, load_recipe
 from trainer.run import run
 from trainer.scoring.bpb import Stream
+from trainer.strict import ConfigError
 from trainer.world import World
 
 DATASET, VOCAB_SIZE = "stdlib-512", 512
@@ -42,6 +43,7 @@ PHYSICAL = frozenset(
         "warmup_s",
         "score_s",
         "ttt_s",
+        "slot_s",
         "pack_s",
         "spec_hash",  # which question it answers, not what the answer is
     ]
@@ -49,24 +51,43 @@ PHYSICAL = frozenset(
 
 
 def activation_cases() -> list[tuple[str, dict[str, float]]]:
-    """Every activation of the table, with five values of each of its parameters."""
+    """Every activation of the table, with five values of each parameter that must be given.
+
+    What may be omitted is omitted, and then given five values, one such parameter at a time; those
+    that the defaults of the others refuse are left out.
+    """
     cases = []
     for name, entry in ACTIVATIONS.items():
-        grids = [
-            [bounds.low + fraction * (bounds.high - bounds.low) for fraction in FRACTIONS]
-            for bounds in entry.params.values()
-        ]
-        for values in itertools.product(*grids):
-            cases.append((name, dict(zip(entry.params, values, strict=True))))
+        required = {key: b for key, b in entry.params.items() if b.default is None}
+        for values in itertools.product(*map(five_values, required.values())):
+            cases.append((name, dict(zip(required, values, strict=True))))
+        for key in [key for key in entry.params if key not in required]:
+            for value in five_values(entry.params[key]):
+                params = default_params(name) | {key: value}
+                if is_accepted(name, params):
+                    cases.append((name, params))
     return cases
 
 
-FRACTIONS = (0.0, 0.1, 0.5, 0.9, 1.0)
+def five_values(bounds: Range) -> list[float]:
+    return [bounds.low + f * (bounds.high - bounds.low) for f in (0.0, 0.1, 0.5, 0.9, 1.0)]
+
+
+def is_accepted(name: str, params: Mapping[str, float]) -> bool:
+    try:
+        check_activation(name, params)
+    except ConfigError:
+        return False
+    return True
 
 
 def default_params(name: str) -> dict[str, float]:
-    """The middle of every parameter's range."""
-    return {k: (bounds.low + bounds.high) / 2 for k, bounds in ACTIVATIONS[name].params.items()}
+    """The middle of the range of every parameter that must be given; the others are omitted."""
+    return {
+        key: (bounds.low + bounds.high) / 2
+        for key, bounds in ACTIVATIONS[name].params.items()
+        if bounds.default is None
+    }
 
 
 def word_corpus() -> Corpus:

@@ -294,8 +294,9 @@ def test_a_node_with_eight_gpus_is_seen_and_what_is_missing_is_said(cluster, tmp
     assert done.returncode == 2
     assert "Sweep slopes" in done.stdout
     assert "has a node with 8 GPUs" in done.stdout
-    assert "Missing: the recipe 'pr549'" in done.stderr
+    assert "needs the dataset 'fineweb10B_sp1024'" in done.stderr
     assert "make data RECIPE=pr549" in done.stderr
+    assert "adopt" in done.stderr
     assert list(tmp_path.rglob("*.parquet")) == []
 
 

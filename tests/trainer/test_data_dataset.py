@@ -289,7 +289,7 @@ def test_a_dataset_with_another_vocabulary_is_not_replaced_unasked(corpus, copy)
 
 
 def test_a_dataset_that_cannot_be_built_here_says_what_can(corpus, tmp_path):
-    with pytest.raises(ConfigError, match=r"'fineweb10B'.*stdlib-1024.*FineWeb export"):
+    with pytest.raises(ConfigError, match=r"'fineweb10B'.*stdlib-1024.*FineWeb.*data adopt"):
         prepare("fineweb10B", VOCAB_SIZE, tmp_path, corpus)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from trainer.data.loader import SequentialLoader
 from trainer.data.shards import write_shard
+from trainer.data.share import Share
 from trainer.strict import ConfigError
 
 BATCH_TOKENS, SEQ_LEN, MICRO_STEPS = 32, 4, 4
@@ -25,15 +26,16 @@ def write(folder, *sizes):
     return paths
 
 
-def load(paths, rank=0, world_size=1, micro_steps=MICRO_STEPS):
-    return SequentialLoader(
-        paths,
+def load(paths, rank=0, world_size=1, micro_steps=MICRO_STEPS, virtual_world=2):
+    share = Share(
         batch_tokens=BATCH_TOKENS,
         seq_len=SEQ_LEN,
         micro_steps=micro_steps,
+        virtual_world=virtual_world,
         rank=rank,
         world_size=world_size,
     )
+    return SequentialLoader(paths, share)
 
 
 def spans(batch):
@@ -93,6 +95,34 @@ def test_a_restart_continues_exactly(paths, steps):
 def test_every_rank_reports_the_same_position(paths):
     ranks = [load(paths, rank, 2) for rank in range(2)]
     assert [(rank.next_batch(), rank.position)[1] for rank in ranks] == [MICRO_STEPS * SPAN] * 2
+
+
+@pytest.mark.parametrize("virtual_world", [1, 2, 4, 8])
+def test_the_virtual_world_does_not_change_the_order(paths, virtual_world):
+    assert spans(load(paths, virtual_world=virtual_world).next_batch()) == spans(
+        load(paths).next_batch()
+    )
+
+
+@pytest.mark.parametrize("virtual_world", [1, 2, 4])
+def test_calibration_is_what_the_first_virtual_rank_reads(paths, virtual_world):
+    rank_0 = load(paths, 0, virtual_world)
+    read = [x_BT for _ in range(6) for x_BT, _ in rank_0.next_batch()]
+    for rank in range(2):
+        loader = load(paths, rank, 2, virtual_world=virtual_world)
+        calibration = list(loader.calibration(6))
+        assert len(calibration) == 6
+        assert all(map(torch.equal, calibration, read))
+
+
+def test_calibration_starts_at_the_start_and_moves_nothing(paths):
+    loader, other = load(paths), load(paths)
+    loader.next_batch()
+    other.next_batch()
+    position = loader.position
+    assert [x_BT.flatten()[0].item() for x_BT in loader.calibration(3)] == [0, 2 * SPAN, 4 * SPAN]
+    assert loader.position == position
+    assert spans(loader.next_batch()) == spans(other.next_batch())
 
 
 def test_a_corpus_shorter_than_a_span_is_read_again_and_again(tmp_path):

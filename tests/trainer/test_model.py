@@ -4,6 +4,10 @@ B sequences, T tokens, D width, H query heads, G key-value heads, K dimensions o
 half a unit in the last place of a float32 of order one.
 """
 
+import importlib.util
+import sys
+import types
+
 import pytest
 import torch
 
@@ -17,8 +21,15 @@ from tests.support.tiny import (
     tiny_recipe,
 )
 from trainer.activations import ACTIVATIONS
-from trainer.model import GPT
-from trainer.model.attention import attend, exclude_self, rms_norm, rope_table, rotate
+from trainer.model import GPT, attention
+from trainer.model.attention import (
+    attend,
+    attention_backend,
+    exclude_self,
+    rms_norm,
+    rope_table,
+    rotate,
+)
 from trainer.model.embeddings import HashedBigram, bigram_hash, smear
 
 EPS = 2.0**-24
@@ -263,7 +274,9 @@ def test_the_bigram_hash_is_the_published_one(size):
     def wrap(value):
         return (value + 2**31) % 2**32 - 2**31
 
-    for row, found in zip(tokens.tolist(), bigram_hash(tokens, size).tolist(), strict=True):
+    for row, found in zip(
+        tokens.tolist(), bigram_hash(tokens, size, (36313, 27191)).tolist(), strict=True
+    ):
         pairs = zip(row[1:], row[:-1], strict=True)
         rest = [(wrap(36313 * now) ^ wrap(27191 * before)) % (size - 1) for now, before in pairs]
         assert found == [size - 1, *rest]
@@ -312,7 +325,8 @@ def test_small_logits_pass_the_soft_cap_unchanged():
 
 
 def test_a_tap_is_shown_every_product_and_changes_nothing():
-    model, tokens = busy_model({"model.num_layers": 3}), random_tokens(2, T)
+    overrides = {"model.num_layers": 3, "model.value_embedding.dim": 8}
+    model, tokens = busy_model(overrides), random_tokens(2, T)
     config, seen = model.config, {}
 
     def tap(what, layer, tensor):
@@ -322,7 +336,9 @@ def test_a_tap_is_shown_every_product_and_changes_nothing():
     with torch.no_grad():
         assert torch.equal(model.body(tokens, tap=tap), model.body(tokens))
     names = ("attention_in", "attention_out", "mlp_in", "mlp_hidden")
-    assert set(seen) == {(name, layer) for name in names for layer in range(config.num_layers)}
+    in_layers = {(name, layer) for name in names for layer in range(config.num_layers)}
+    assert set(seen) == in_layers | {("bigram_in", 0), ("value_in", 0)}
+    assert torch.equal(seen["value_in", 0], model.value_embedding.embed[tokens])
     for layer in range(config.num_layers):
         assert seen["attention_in", layer].shape == (2, T, config.width)
         assert seen["attention_out", layer].shape == (2, T, config.width)
@@ -348,7 +364,7 @@ def test_a_tap_sees_what_the_output_projection_multiplies():
         # With a projection of zero the same stream lacks just that.
         model.qo_bank[model.config.num_layers].zero_()
         model.body(tokens, tap=lambda what, layer, x: last.setdefault((what, layer), x.clone()))
-        x0 = model._embed(tokens)
+        x0 = model._embed(tokens, None)
         stream = model.resid_mix_L2D[0, 0] * x0 + model.resid_mix_L2D[0, 1] * x0
         torch.testing.assert_close(last["mlp_in", 0], rms_norm(stream), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
@@ -383,3 +399,157 @@ def test_bfloat16_loses_no_more_than_its_rounding():
 def test_the_model_is_built_for_a_number_of_positions():
     model = GPT(tiny_recipe().model, activation="relu2", activation_params={}, num_positions=48)
     assert model.body(random_tokens(1, 48)).shape == (1, 48, 32)
+
+
+# -- what the published recipes add
+
+
+@pytest.mark.parametrize("seed", [1337, 7])
+def test_kaiming_weights_are_those_of_linear_layers_built_in_the_published_order(seed):
+    """The layers are built by torch itself, from its global generator; the token embedding is drawn
+    before and after them."""
+    model = tiny_model({"model.init": "kaiming", **VARIANTS["plain"]}, seed=seed)
+    config = model.config
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        embedding = torch.nn.Embedding(config.vocab_size, config.width)
+        layers = [
+            [
+                torch.nn.Linear(columns, rows, bias=False).weight
+                for rows, columns in (
+                    (config.width, config.width),
+                    (config.kv_dim, config.width),
+                    (config.kv_dim, config.width),
+                    (config.width, config.width),
+                    (config.mlp_hidden, config.width),
+                    (config.width, config.mlp_hidden),
+                )
+            ]
+            for _ in range(config.num_layers)
+        ]
+        torch.nn.init.normal_(embedding.weight, std=config.embed_init_std)
+    assert torch.equal(model.embed, embedding.weight)
+    for layer, (q, k, v, _, up, _) in enumerate(layers):
+        assert torch.equal(model.qo_bank[layer], q)
+        assert torch.equal(model.kv_bank[layer], k)
+        assert torch.equal(model.kv_bank[config.num_layers + layer], v)
+        assert torch.equal(model.up_bank[layer], up)
+    assert not model.qo_bank[config.num_layers :].any()
+    assert not model.down_bank.any()
+
+
+@pytest.mark.parametrize("length", [16, 17, 32])
+def test_the_rope_base_grows_with_the_length_beyond_ntk_len_alone(length):
+    """(length / ntk_len)^(8/6) times the base; the reference rotates position by position."""
+    tokens = random_tokens(1, length)
+    model = busy_model({"model.rope_ntk_len": 16})
+    base = 10000.0 * max(1.0, length / 16) ** (8 / 6)
+    twin = busy_model({"model.rope_base": base})
+    expected = reference_logits(twin, tokens[0].tolist())
+    torch.testing.assert_close(
+        logits(model, tokens)[0].double(), expected, rtol=0.0, atol=5 * 64 * EPS * 30
+    )
+
+
+def test_lengths_may_alternate_and_adapting_follows_scoring():
+    """A table that inference mode has seen made serves a backward pass, and each length its own."""
+    model = busy_model({"model.rope_ntk_len": 16})
+    tokens = random_tokens(1, T + 1)
+    with torch.inference_mode():
+        first = [model.body(tokens[:, :length]).clone() for length in (T, 20, T)]
+    assert torch.equal(first[0], first[2])
+    model.nll(tokens[:, :-1], tokens[:, 1:]).mean().backward()
+    assert model.embed.grad is not None
+
+
+def test_rounded_frequencies_are_bfloat16_values_where_the_run_is_in_bfloat16_alone():
+    exact = rope_table(T, 8, 10000.0)
+    rounded = rope_table(T, 8, 10000.0, torch.bfloat16)
+    frequencies = (10000.0 ** (-torch.arange(0, 8, 2) / 8)).bfloat16().float()
+    assert torch.equal(rounded[0], torch.outer(torch.arange(T).float(), frequencies).cos())
+    assert not torch.equal(rounded[0], exact[0])
+    overrides = {"model.rope_frequencies": "rounded"}
+    assert torch.equal(tiny_model(overrides).cos_TR, exact[0])
+    assert torch.equal(tiny_model(overrides, dtype=torch.bfloat16).cos_TR, rounded[0])
+
+
+def test_in_bfloat16_weights_begin_rounded_and_embeddings_stay_so():
+    overrides = {"model.value_embedding.dim": 8}
+    exact = dict(tiny_model(overrides).named_parameters())
+    model = tiny_model(overrides, dtype=torch.bfloat16)
+    model.set_precision()
+    for name, p in model.named_parameters():
+        assert torch.equal(p.float(), exact[name].bfloat16().float()), name
+        embedding = name == "embed" or name.endswith(".embed")
+        assert p.dtype is (torch.bfloat16 if embedding else torch.float32), name
+
+
+def test_in_float32_setting_the_precision_changes_no_bit():
+    model, untouched = tiny_model(), tiny_model()
+    model.set_precision()
+    for (name, p), q in zip(model.named_parameters(), untouched.parameters(), strict=True):
+        assert p.dtype is torch.float32, name
+        assert torch.equal(p, q), name
+
+
+def test_late_qat_rounds_the_two_projections_to_six_bits_and_lets_gradients_through():
+    """Codes −32 … 31 at a scale of max|w_r| / 31 or 1/31, whichever is more."""
+    overrides = {"model.value_embedding.dim": 8, "model.bigram.dim": 8}
+    model, twin = busy_model(overrides), busy_model(overrides)
+    tokens = random_tokens(2, T + 1)
+    with torch.no_grad():
+        model.bigram.proj[0] *= 100
+        twin.bigram.proj[0] *= 100
+        for proj in (twin.bigram.proj, twin.value_embedding.proj):
+            for row in proj:
+                scale = max(row.abs().max() / 31, torch.tensor(1 / 31))
+                row.copy_((row / scale).round().clamp(-32, 31) * scale)
+    with model.late_qat():
+        nll = model.nll(tokens[:, :-1], tokens[:, 1:])
+    expected = twin.nll(tokens[:, :-1], tokens[:, 1:])
+    torch.testing.assert_close(nll, expected, rtol=1e-6, atol=1e-6)
+    nll.mean().backward()
+    expected.mean().backward()
+    for module, other in (
+        (model.bigram, twin.bigram),
+        (model.value_embedding, twin.value_embedding),
+    ):
+        torch.testing.assert_close(module.proj.grad, other.proj.grad, rtol=1e-4, atol=1e-8)
+    plain = model.nll(tokens[:, :-1], tokens[:, 1:])
+    assert not torch.equal(plain, nll)
+    with pytest.raises(RuntimeError, match="midway"), model.late_qat():
+        raise RuntimeError("midway")
+    assert torch.equal(model.nll(tokens[:, :-1], tokens[:, 1:]), plain)
+
+
+def test_flash_attention_is_given_the_layout_that_it_documents(monkeypatch):
+    """A stand-in for the optional package: (B, T, H, K), causal, some versions with the lse."""
+    q, k, v = normal(2, T, 4, 8), normal(2, T, 2, 8, seed=1), normal(2, T, 2, 8, seed=2)
+    expected = attend(q, k, v)
+
+    def flash_attn_func(q, k, v, *, causal):
+        assert causal
+        one, two, three = (x.transpose(1, 2) for x in (q, k, v))
+        y = torch.nn.functional.scaled_dot_product_attention(
+            one, two, three, is_causal=True, enable_gqa=True
+        )
+        return y.transpose(1, 2), torch.zeros(2, 4, T)
+
+    stand_in = types.SimpleNamespace(flash_attn_func=flash_attn_func)
+    monkeypatch.setitem(sys.modules, "flash_attn_interface", stand_in)
+    attention._flash_attention_3.cache_clear()
+    try:
+        assert torch.equal(attention._flash_attention_3()(q, k, v), expected)
+        assert attention_backend(torch.device("cuda"), torch.bfloat16) == "flash_attn_3"
+        assert attention_backend(torch.device("cuda"), torch.float32) == "torch_sdpa"
+        assert attention_backend(torch.device("cpu"), torch.bfloat16) == "torch_sdpa"
+    finally:
+        attention._flash_attention_3.cache_clear()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn_interface") is not None, reason="FlashAttention-3 is here"
+)
+def test_without_the_package_torch_computes_attention():
+    attention._flash_attention_3.cache_clear()
+    assert attention_backend(torch.device("cuda"), torch.bfloat16) == "torch_sdpa"

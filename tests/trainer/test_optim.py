@@ -6,10 +6,18 @@ N matrices of a bank, R rows, C columns. EPS is half a unit in the last place of
 import pytest
 import torch
 
-from tests.support.tiny import busy_model, default_params, random_tokens, tiny_model, tiny_recipe
+from tests.support.tiny import (
+    RANK_0,
+    busy_model,
+    default_params,
+    random_tokens,
+    tiny_model,
+    tiny_recipe,
+)
 from trainer.activations import ACTIVATIONS
 from trainer.optim import Optimizers, kind_of, parameters_by_kind
 from trainer.optim.muon import QUINTIC, Muon, orthogonalize
+from trainer.world import Arriving
 
 EPS = 2.0**-24
 SHAPES = [(16, 16), (16, 48), (48, 16), (1, 8), (8, 1)]
@@ -54,7 +62,7 @@ def test_one_step_moves_every_parameter(name):
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     for p in model.parameters():
         p.grad = torch.ones_like(p)
-    Optimizers(model, tiny_recipe().optim).step(0, 1.0)
+    Optimizers(model, tiny_recipe().optim, RANK_0).step(0, 1.0)
     assert [n for n, p in model.named_parameters() if torch.equal(p, before[n])] == []
     assert all(p.grad is None for p in model.parameters())
 
@@ -67,10 +75,12 @@ def test_one_step_moves_every_parameter(name):
         ("embed", "embeddings"),
         ("bigram.embed", "embeddings"),
         ("value_embedding.embed", "embeddings"),
-        ("bigram.proj", "scalars"),
-        ("value_embedding.proj", "scalars"),
-        ("skip_weights", "scalars"),
-        ("q_gain_LH", "scalars"),
+        ("bigram.proj", "projections"),
+        ("value_embedding.proj", "projections"),
+        ("skip_weights", "gains"),
+        ("q_gain_LH", "gains"),
+        ("smear_gate", "gains"),
+        ("bigram.scale", "gains"),
         ("activations.0.beta", "activation"),
     ],
 )
@@ -85,7 +95,7 @@ def test_a_parameter_is_of_the_published_kind(name, kind):
     [
         ("matrix_lr", {"matrices"}),
         ("embed_lr", {"embeddings"}),
-        ("scalar_lr", {"scalars"}),
+        ("scalar_lr", {"gains", "projections"}),
         ("activation_lr", {"activation"}),
     ],
 )
@@ -96,7 +106,7 @@ def test_each_rate_moves_its_own_kind_alone(key, moved):
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     for p in model.parameters():
         p.grad = torch.ones_like(p)
-    Optimizers(model, recipe.optim).step(0, 1.0)
+    Optimizers(model, recipe.optim, RANK_0).step(0, 1.0)
     changed = {kind_of(n) for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert changed == moved
 
@@ -112,7 +122,7 @@ def stepped(multiplier):
     model = busy_model()
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     gradients_of(model)
-    Optimizers(model, tiny_recipe().optim).step(0, multiplier)
+    Optimizers(model, tiny_recipe().optim, RANK_0).step(0, multiplier)
     return {n: p.detach() - before[n] for n, p in model.named_parameters()}, before
 
 
@@ -220,16 +230,30 @@ def muon_by_hand(weight, gradients, *, lr, decay, momentum, steps=5):
     return weight
 
 
+def muon_of(banks, *, lr, weight_decay, dtype=torch.float64, world=RANK_0):
+    return Muon(
+        banks,
+        lr=lr,
+        weight_decay=weight_decay,
+        newton_schulz_steps=5,
+        coefficients=QUINTIC,
+        momentum_dtype=dtype,
+        update_dtype=dtype,
+        world=world,
+    )
+
+
 @every_shape
 def test_muon_on_a_bank_is_muon_on_each_of_its_matrices(shape):
     """In float64 over four steps, with momentum and decay."""
     bank = torch.nn.Parameter(matrices(3, *shape))
     start = bank.detach().clone()
-    muon = Muon([bank], lr=0.1, weight_decay=0.3, newton_schulz_steps=5)
+    muon = muon_of([bank], lr=0.1, weight_decay=0.3)
     muon.param_groups[0]["momentum"] = 0.9
     gradients = [matrices(3, *shape, seed=10 + i) for i in range(4)]
     for gradient in gradients:
         bank.grad = gradient.clone()
+        muon.reduce()
         muon.step()
         assert torch.equal(bank.grad, gradient)
     for n in range(3):
@@ -244,7 +268,9 @@ def test_a_tall_matrix_moves_by_the_root_of_its_aspect_more():
     for rows, columns, scale in ((32, 8, 2.0), (8, 32, 1.0), (16, 16, 1.0)):
         bank = torch.nn.Parameter(torch.zeros(1, rows, columns, dtype=torch.float64))
         bank.grad = matrices(1, rows, columns)
-        Muon([bank], lr=lr, weight_decay=0.0, newton_schulz_steps=5).step()
+        muon = muon_of([bank], lr=lr, weight_decay=0.0)
+        muon.reduce()
+        muon.step()
         expected = -lr * scale * orthogonalize(bank.grad, 5)
         torch.testing.assert_close(bank.detach(), expected, rtol=1e-12, atol=0.0)
 
@@ -255,7 +281,7 @@ def test_momentum_warms_up_with_the_steps():
     for final in (0.5, 0.95):
         recipe = tiny_recipe({"optim.muon_momentum": final, "optim.muon_momentum_start": 0.5})
         model = busy_model()
-        optimizers = Optimizers(model, recipe.optim)
+        optimizers = Optimizers(model, recipe.optim, RANK_0)
         track = []
         for step in range(3):
             gradients_of(model)
@@ -264,3 +290,99 @@ def test_momentum_warms_up_with_the_steps():
         moves.append(track)
     assert torch.equal(moves[0][0], moves[1][0])
     assert not torch.equal(moves[0][1], moves[1][1])
+
+
+class Ranks:
+    """Rank ``rank`` of ``size`` alone: it is given its part; ``parts`` keeps its updates."""
+
+    def __init__(self, rank, size):
+        self.rank, self.size, self.parts = rank, size, []
+
+    def sum_part(self, whole_NRC):
+        missing = -len(whole_NRC) % self.size
+        padded = torch.cat([whole_NRC, whole_NRC.new_zeros(missing, *whole_NRC.shape[1:])])
+        return Arriving(padded.chunk(self.size)[self.rank].clone())
+
+    def gather_parts(self, part_PRC, num_matrices):
+        self.parts.append(part_PRC.clone())
+        return Arriving(part_PRC.new_zeros(num_matrices, *part_PRC.shape[1:]))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("num_matrices", [3, 4, 5])
+def test_each_rank_updates_its_own_matrices_and_no_other(size, num_matrices):
+    """Over three steps: the parts of all ranks, in order, are the updates of one rank alone; what
+    stands behind the last matrix is zero."""
+    shape = (num_matrices, 8, 16)
+    gradients = [matrices(*shape, seed=20 + i) for i in range(3)]
+
+    def parts(rank, of):
+        world = Ranks(rank, of)
+        bank = torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+        muon = muon_of([bank], lr=0.1, weight_decay=0.0, world=world)
+        muon.param_groups[0]["momentum"] = 0.9
+        for gradient in gradients:
+            bank.grad = gradient.clone()
+            muon.reduce()
+            muon.step()
+        return world.parts
+
+    alone = parts(0, 1)
+    together = zip(*(parts(rank, size) for rank in range(size)), strict=True)
+    for whole, shares in zip(alone, together, strict=True):
+        joined = torch.cat(shares)
+        torch.testing.assert_close(joined[:num_matrices], whole, rtol=0.0, atol=1e-12)
+        assert not joined[num_matrices:].any()
+
+
+def test_gains_decay_at_a_rate_of_their_own_where_one_is_given():
+    """With gradients of zero only decay moves a weight; the projections keep the other rate."""
+    overrides = {
+        "model.value_embedding.dim": 8,
+        "optim.weight_decay": 0.5,
+        "optim.adam_weight_decay": 0.25,
+        "optim.gain_weight_decay": 0.0,
+    }
+    recipe, model = tiny_recipe(overrides), busy_model(overrides)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    Optimizers(model, recipe.optim, RANK_0).step(0, 1.0)
+    factors = {
+        "matrices": 1 - recipe.optim.matrix_lr * 0.5,
+        "embeddings": 1 - recipe.optim.embed_lr * 0.25,
+        "projections": 1 - recipe.optim.scalar_lr * 0.25,
+        "gains": 1.0,
+        "activation": 1.0,
+    }
+    for name, p in model.named_parameters():
+        expected = before[name] * factors[kind_of(name)]
+        torch.testing.assert_close(p.detach(), expected, rtol=2 * EPS, atol=0.0, msg=name)
+
+
+@pytest.mark.parametrize("norm", [1e-3, 1e6])
+def test_the_global_clip_is_that_of_torch(norm):
+    """Tolerance: the norm is summed in another order, 2⁻²⁴ for each of 64 partial sums."""
+    model, twin = busy_model(), busy_model()
+    gradients_of(model), gradients_of(twin)
+    torch.nn.utils.clip_grad_norm_(twin.parameters(), norm)
+    optimizers = Optimizers(model, tiny_recipe({"optim.grad_clip": norm}).optim, RANK_0)
+    optimizers._muon.reduce()
+    optimizers._clip_to(norm)
+    for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=64 * EPS, atol=0.0, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"), [("float32", torch.float32), ("compute", torch.bfloat16)]
+)
+def test_a_run_in_bfloat16_keeps_the_momentum_as_the_recipe_says(kept, expected):
+    model = busy_model(dtype=torch.bfloat16)
+    model.set_precision()
+    gradients_of(model)
+    recipe = tiny_recipe({"optim.muon_momentum_dtype": kept})
+    optimizers = Optimizers(model, recipe.optim, RANK_0)
+    optimizers.step(0, 1.0)
+    assert optimizers._muon.state[model.up_bank]["momentum"].dtype is expected
+    assert optimizers._adam.state[model.embed]["exp_avg"].dtype is torch.bfloat16
+    assert optimizers._adam.state[model.q_gain_LH]["exp_avg"].dtype is torch.float32

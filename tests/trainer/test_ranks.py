@@ -1,13 +1,12 @@
 """Several ranks under torchrun are one rank, up to the order of a float32 sum."""
 
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.ranks import ranks
 from tests.support.tiny import answer, read_curve, read_report, run_cell, tiny_spec
 from trainer.contract import SPEC_FILE, read_spec
 
@@ -35,32 +34,6 @@ def two(data_dir, tmp_path_factory):
     statuses, outputs = ranks(2, "--spec", str(out / SPEC_FILE), "--out", str(out))
     assert statuses == [0, 0], "\n".join(outputs)
     return out
-
-
-def ranks(num_ranks, *arguments):
-    """The ranks alone, told who they are as torchrun would; each one's exit status and output."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    place["WORLD_SIZE"] = str(num_ranks)
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "trainer", *arguments],
-            cwd=ROOT,
-            env=place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(num_ranks)
-    ]
-    try:
-        outputs = [process.communicate(timeout=120)[0] for process in started]
-        return [process.returncode for process in started], outputs
-    finally:
-        for process in started:
-            process.kill()
 
 
 def torchrun(num_ranks, *arguments):
@@ -110,21 +83,14 @@ def test_two_ranks_pack_an_artifact_of_the_same_size(one, two):
 
 def test_a_number_of_ranks_that_does_not_divide_the_micro_steps_is_refused(data_dir, tmp_path):
     """In every rank, and in words. torchrun itself exits with 1."""
-    from trainer.data.loader import SequentialLoader
+    from trainer.data.loader import open_loader
     from trainer.data.manifest import open_dataset
     from trainer.strict import ConfigError
 
     spec = tiny_spec(data_dir)
     dataset = open_dataset(data_dir, spec.recipe.model.vocab_size)
     with pytest.raises(ConfigError, match=r"3 ranks cannot share micro_steps = 2.*=3"):
-        SequentialLoader(
-            dataset.train_paths,
-            batch_tokens=256,
-            seq_len=32,
-            micro_steps=2,
-            rank=0,
-            world_size=3,
-        )
+        open_loader(dataset, spec.recipe.data, spec.recipe.train, rank=0, world_size=3)
 
 
 @pytest.mark.slow

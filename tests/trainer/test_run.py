@@ -22,7 +22,7 @@ from trainer.activations import ACTIVATIONS
 from trainer.artifact import unpack
 from trainer.budget import Seconds
 from trainer.contract import ARTIFACT_FILE, recipe_hash
-from trainer.data.loader import SequentialLoader
+from trainer.data.loader import open_loader
 from trainer.data.manifest import open_dataset
 from trainer.optim import Optimizers
 from trainer.run import build_model, run, validation_stream
@@ -65,14 +65,7 @@ def scores(report):
 
 def loader_of(spec):
     dataset = open_dataset(Path(spec.data_dir), spec.recipe.model.vocab_size)
-    return SequentialLoader(
-        dataset.train_paths,
-        batch_tokens=spec.recipe.train.batch_tokens,
-        seq_len=spec.recipe.train.seq_len,
-        micro_steps=spec.recipe.train.micro_steps,
-        rank=0,
-        world_size=1,
-    )
+    return open_loader(dataset, spec.recipe.data, spec.recipe.train, rank=0, world_size=1)
 
 
 # -- what a run leaves
@@ -93,7 +86,9 @@ def test_the_report_on_disk_is_the_report(report, out):
 
 def test_the_curve_counts_from_one_and_ends_with_the_budget(report, out, spec):
     curve = read_curve(out)
-    assert list(curve) == ["step", "tokens", "train_s", "train_loss", "lr_mult"]
+    columns = ["step", "tokens", "train_s", "train_loss", "lr_mult", "val_loss", "val_bpb"]
+    assert list(curve) == columns
+    assert set(curve["val_loss"]) == set(curve["val_bpb"]) == {None}
     assert curve["step"] == [1, 2, 3, 4]
     assert curve["tokens"] == [256, 512, 768, 1024]
     assert curve["lr_mult"] == [1.0, 1.0, 1.0, 0.5]
@@ -113,7 +108,7 @@ def test_the_first_row_is_the_loss_of_the_initial_weights_on_the_first_batch(rep
 def by_hand(spec, num_steps):
     """The losses and the averaged weights of a training loop that is written out here."""
     recipe, model, loader = spec.recipe, build_model(spec), loader_of(spec)
-    optimizers = Optimizers(model, recipe.optim)
+    optimizers = Optimizers(model, recipe.optim, RANK_0)
     decay, warmdown = recipe.averaging.decay, recipe.train.warmdown_steps
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
     losses = []
@@ -124,7 +119,7 @@ def by_hand(spec, num_steps):
         norm = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
         with torch.no_grad():
             for p in model.parameters():
-                p.grad *= min(1.0, recipe.train.grad_clip / float(norm + 1e-6))
+                p.grad *= min(1.0, recipe.optim.grad_clip / float(norm + 1e-6))
         optimizers.step(step, min(1.0, (num_steps - step) / warmdown))
         for name, p in model.named_parameters():
             average[name] = decay * average[name] + (1 - decay) * p.detach()
@@ -138,7 +133,7 @@ def by_hand(spec, num_steps):
     [
         {},
         {
-            "train.grad_clip": 0.01,
+            "optim.grad_clip": 0.01,
             "train.warmdown_steps": 40,
             "optim.muon_momentum_warmup_steps": 3,
             "optim.muon_momentum_start": 0.0,
@@ -460,3 +455,29 @@ def test_other_data_than_the_specification_asks_for_is_refused(data_dir, tmp_pat
     with pytest.raises(ConfigError, match=r"asks for corpus .* here are"):
         run_cell(spec, tmp_path)
     assert not list(tmp_path.glob("report*"))
+
+
+# -- validation in between
+
+
+def test_validation_tells_the_weights_of_that_moment_and_changes_nothing_else(data_dir, tmp_path):
+    """Before the first step and after every two. Both runs take their first three steps at full
+    rate, so their first four losses are equal, an activation that draws something included."""
+    quiet = {"averaging": {"kind": "none"}}
+    spec = tiny_spec(data_dir, activation="rrelu2", overrides=quiet)
+    watched = tiny_spec(
+        data_dir, activation="rrelu2", overrides=quiet | {"scoring.every_steps": 2}, budget="5steps"
+    )
+    report, other = run_cell(spec, tmp_path / "a"), run_cell(watched, tmp_path / "b")
+    curve = read_curve(tmp_path / "b")
+    assert curve["step"] == [0, 1, 2, 3, 4, 5]
+    assert [value is None for value in curve["val_loss"]] == [False, True] * 3
+    assert curve["train_loss"][0] is None
+    assert curve["train_loss"][1:5] == read_curve(tmp_path / "a")["train_loss"]
+    assert other.val_tokens == report.val_tokens
+    dataset = open_dataset(Path(spec.data_dir), spec.recipe.model.vocab_size)
+    stream = validation_stream(spec, dataset, RANK_0)
+    plan = windows(stream.num_targets, 32, 32)
+    initial = score(build_model(spec), stream, plan, batch_seqs=32, world=RANK_0)
+    assert curve["val_loss"][0] == initial.loss
+    assert curve["val_bpb"][0] == initial.bpb

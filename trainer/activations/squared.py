@@ -1,8 +1,8 @@
 """One function for the whole family: x² where x > 0, β·x² where x ≤ 0.
 
-ReLU² has β = 0, LeakyReLU²(s) has β = s², ASQU learns one β per channel. β is an input and not a
-constant of the code, so that no slope is faster than another. Shapes: B sequences, T tokens,
-F hidden channels.
+ReLU² has β = 0, LeakyReLU²(s) has β = s², ASQU learns one β per channel, PReLU² learns one slope
+per layer, RReLU² draws one. β is an input and not a constant of the code, so that no slope is
+faster than another. Shapes: B sequences, T tokens, F hidden channels.
 """
 
 from typing import Any
@@ -28,8 +28,13 @@ class Squared(nn.Module):
             self.register_buffer("beta", beta, persistent=False)
 
     def forward(self, x_BTF: Tensor) -> Tensor:
-        y: Tensor = _Squared.apply(x_BTF, self.beta)
-        return y
+        return squared(x_BTF, self.beta)
+
+
+def squared(x_BTF: Tensor, beta: Tensor) -> Tensor:
+    """x² where x > 0, β·x² elsewhere; ``beta`` has one element, or one for each of F channels."""
+    y: Tensor = _Squared.apply(x_BTF, beta)
+    return y
 
 
 class _Squared(torch.autograd.Function):

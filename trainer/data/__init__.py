@@ -1,5 +1,6 @@
-"""From text to token spans: corpus, tokenizer, bytes per token, shards, manifest, loader.
+"""From text to token spans: corpus, tokenizer, bytes per token, shards, manifest, loaders.
 
-The files are those of the parameter-golf data, so data that was exported elsewhere in that format
-can be described by a manifest and used as it is. Only ``loader`` imports torch.
+The files are those of the parameter-golf data, so shards that were exported elsewhere in that
+format are used as they are, once ``adopt`` has described them by a manifest. Only ``loader`` and
+``coprime`` import torch.
 """

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from trainer.contract import Sha256
 from trainer.data.bytes import ByteTable
-from trainer.data.shards import open_shard
+from trainer.data.shards import RESTORE, open_shard
 from trainer.data.tokenizer import load_tokenizer
 from trainer.files import file_sha256, write_atomically
 from trainer.strict import ConfigError, Strict, build
@@ -23,13 +23,21 @@ from trainer.strict import ConfigError, Strict, build
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.model"
 
+SHARD_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.bin$"
+MAX_VOCAB_SIZE = 65536  # a token has 16 bits
+
+_AGAIN = (
+    "`make data` rebuilds a dataset that was built here; move the file away and "
+    "`python -m trainer.data adopt` describes shards that were made elsewhere."
+)
+
 Count = Annotated[int, Field(ge=0)]
 
 
 class Shard(Strict):
     """A file of the dataset's folder: its name, its tokens, and its content."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*\.bin$")]
+    name: Annotated[str, Field(pattern=SHARD_NAME)]
     num_tokens: Count
     sha256: Sha256
 
@@ -42,7 +50,7 @@ class Manifest(Strict):
 
     manifest_version: Literal[1] = 1
     dataset: str
-    vocab_size: Annotated[int, Field(ge=4, le=65536)]
+    vocab_size: Annotated[int, Field(ge=4, le=MAX_VOCAB_SIZE)]
     corpus_sha256: Sha256
     tokenizer_sha256: Sha256
     train: Shards
@@ -111,14 +119,13 @@ def read_manifest(directory: Path) -> Manifest:
         raise ConfigError(
             f"{directory}: {found}, so there is no dataset to read. Build it with "
             f"`make data RECIPE=NAME`, or `python -m trainer.data prepare --recipe NAME "
-            f"--root {directory.parent}`."
+            f"--root {directory.parent}`; shards that were made elsewhere are adopted with "
+            f"`python -m trainer.data adopt {directory} --tokenizer FILE`."
         ) from None
     except ValueError as error:
-        raise ConfigError(f"{path}: this is not JSON: {error}. `make data` rebuilds it.") from None
+        raise ConfigError(f"{path}: this is not JSON: {error}. {_AGAIN}") from None
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path}: this holds {type(values).__name__}, not an object. `make data` rebuilds it."
-        )
+        raise ConfigError(f"{path}: this holds {type(values).__name__}, not an object. {_AGAIN}")
     return build(Manifest, values, str(path))
 
 
@@ -146,7 +153,7 @@ def _check_shards(directory: Path, shards: Sequence[Shard], vocab_size: int | No
         if tokens.size != shard.num_tokens:
             raise ConfigError(
                 f"shard {path}: found {tokens.size} tokens, expected {shard.num_tokens} as its "
-                f"manifest says. `make data` rebuilds it."
+                f"manifest says. {RESTORE}"
             )
         if vocab_size is None:
             continue
@@ -154,7 +161,7 @@ def _check_shards(directory: Path, shards: Sequence[Shard], vocab_size: int | No
         if tokens.size and tokens.max() >= vocab_size:
             raise ConfigError(
                 f"shard {path}: found token {tokens.max()}, expected tokens below the vocabulary "
-                f"of {vocab_size}: it was written with another tokenizer. `make data` rebuilds it."
+                f"of {vocab_size}: it was written with another tokenizer. {RESTORE}"
             )
 
 
@@ -163,5 +170,5 @@ def _check_hash(path: Path, expected: str) -> None:
     if found != expected:
         raise ConfigError(
             f"{path}: found content {found[:16]}…, expected {expected[:16]}… as its manifest says: "
-            f"the file was changed or belongs to another dataset. `make data` rebuilds it."
+            f"the file was changed or belongs to another dataset. {RESTORE}"
         )

@@ -41,26 +41,44 @@ SHARD_TOKENS = 100_000_000
 class Prepared:
     """A dataset that can be used, how it came about, and what a person should know of it."""
 
-    status: Literal["built", "up to date", "kept"]
+    status: Literal["built", "adopted", "up to date", "kept"]
     dataset: Dataset
     note: str | None
 
 
-def check_buildable(dataset: str) -> None:
-    """ConfigError unless ``dataset`` names something that this package can build."""
-    if not dataset.startswith("stdlib"):
+def is_buildable(dataset: str) -> bool:
+    """Whether ``dataset`` names something that this package builds, and so may replace."""
+    return dataset.startswith("stdlib")
+
+
+def check_buildable(dataset: str, root: Path) -> None:
+    """ConfigError unless ``dataset`` is buildable."""
+    if not is_buildable(dataset):
         raise ConfigError(
             f"dataset {dataset!r} cannot be built here. What can be: stdlib-NAME, such as "
             f"stdlib-1024, from the text that every Python ships (--set data.dataset=stdlib-1024). "
-            f"The FineWeb export is not part of this version."
+            f"Shards that were made elsewhere, such as the FineWeb export, go into "
+            f"{root / dataset}, and `python -m trainer.data adopt {root / dataset} --tokenizer "
+            f"FILE` makes a dataset of them."
         )
+
+
+def find_adopted(dataset: str, vocab_size: int, root: Path) -> Prepared | None:
+    """The dataset of that name if it was made elsewhere and is there.
+
+    The content of its training shards (16 GB in the published export) is not read again: that is
+    what adopting it once more does.
+    """
+    if is_buildable(dataset) or not (root / dataset / MANIFEST_FILE).exists():
+        return None
+    return Prepared("up to date", open_dataset(root / dataset, vocab_size), None)
 
 
 def prepare(
     dataset: str, vocab_size: int, root: Path, corpus: Corpus, *, rebuild: bool = False
 ) -> Prepared:
     """Make ``root/dataset`` a whole dataset; build it only if it is not one, or on ``rebuild``."""
-    check_buildable(dataset)
+    check_buildable(dataset, root)
     target = root / dataset
     reason = None
     if target.exists() and not rebuild:

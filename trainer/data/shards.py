@@ -19,6 +19,7 @@ VERSION = 1
 HEADER_BYTES = 1024
 TOKEN_BYTES = 2
 MAX_TOKENS = 2**31 - 1  # the count is an int32
+RESTORE = "`make data` rebuilds what was built here; fetch again what was made elsewhere."
 
 _FIELDS = struct.Struct("<3i")
 _TOKEN = np.dtype("<u2")
@@ -77,4 +78,4 @@ def _read_count(path: Path) -> int:
 
 
 def _unusable(path: Path, found: str, expected: str) -> ConfigError:
-    return ConfigError(f"shard {path}: {found}, expected {expected}. `make data` rebuilds it.")
+    return ConfigError(f"shard {path}: {found}, expected {expected}. {RESTORE}")

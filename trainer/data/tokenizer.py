@@ -13,6 +13,7 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from trainer.data.corpus import Document
+from trainer.data.shards import RESTORE
 from trainer.strict import ConfigError
 
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = range(4)
@@ -58,19 +59,18 @@ def train_tokenizer(documents: Iterable[Document], vocab_size: int) -> bytes:
 
 def load_tokenizer(path: Path) -> SentencePieceProcessor:
     """The tokenizer in ``path``; ConfigError if there is none that SentencePiece can read."""
-    rebuild = "`make data` rebuilds it."
     try:
         model = path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"{path}: the tokenizer cannot be read ({error.strerror}). {rebuild}"
+            f"{path}: the tokenizer cannot be read ({error.strerror}). {RESTORE}"
         ) from None
     try:
         return parse_tokenizer(model)
     except (RuntimeError, ValueError):
         raise ConfigError(
             f"{path}: found {len(model)} bytes that are no SentencePiece model, expected one as "
-            f"SentencePiece writes it. {rebuild}"
+            f"SentencePiece writes it. {RESTORE}"
         ) from None
 
 

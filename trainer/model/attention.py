@@ -4,11 +4,15 @@ Shapes: B sequences, T tokens, H query heads, G key-value heads, K dimensions of
 dimensions. Pure functions; the model owns the weights.
 """
 
+import importlib
+from collections.abc import Callable
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BACKEND = "torch_sdpa"
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -16,11 +20,28 @@ def rms_norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.size(-1),), eps=torch.finfo(torch.float32).eps)
 
 
-def rope_table(num_positions: int, rope_dims: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of position · base^(−2i / rope_dims), (num_positions, rope_dims / 2)."""
+def rope_table(
+    num_positions: int, rope_dims: int, base: float, rounded_to: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of position · base^(−2i / rope_dims), float32 (num_positions, rope_dims / 2).
+
+    ``rounded_to`` is the type that the frequencies pass through; angles are float32.
+    """
     frequencies = base ** (-torch.arange(0, rope_dims, 2, dtype=torch.float32) / rope_dims)
+    frequencies = frequencies.to(rounded_to).float()
     angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequencies)
     return angles.cos(), angles.sin()
+
+
+def stretched_base(base: float, rope_dims: int, length: int, ntk_len: int) -> float:
+    """The NTK-aware base for sequences of ``length`` > ``ntk_len``: base · (length / ntk_len)^p.
+
+    p = rope_dims / (rope_dims − 2), with which the slowest frequency falls by the whole factor.
+
+    >>> round(stretched_base(10000.0, 16, 2048, 1024))
+    22082
+    """
+    return base * (length / ntk_len) ** (rope_dims / (rope_dims - 2))
 
 
 def rotate(x_BTHK: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
@@ -31,8 +52,21 @@ def rotate(x_BTHK: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
     return torch.cat([first * cos + second * sin, second * cos - first * sin, rest], dim=-1)
 
 
+def attention_backend(device: torch.device, dtype: torch.dtype) -> str:
+    """What computes attention there: FlashAttention-3 where it is installed and can run."""
+    can = device.type == "cuda" and dtype is torch.bfloat16 and _flash_attention_3() is not None
+    return "flash_attn_3" if can else "torch_sdpa"
+
+
 def attend(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
     """Softmax attention of every query to its own and earlier positions; scale 1/√K."""
+    flash = _flash_attention_3()
+    if flash is not None and attention_backend(q_BTHK.device, q_BTHK.dtype) == "flash_attn_3":
+        return flash(q_BTHK, k_BTGK, v_BTGK)
+    return _torch_sdpa(q_BTHK, k_BTGK, v_BTGK)
+
+
+def _torch_sdpa(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
     y_BHTK = F.scaled_dot_product_attention(
         q_BTHK.transpose(1, 2),
         k_BTGK.transpose(1, 2),
@@ -41,6 +75,21 @@ def attend(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
         enable_gqa=q_BTHK.size(2) != k_BTGK.size(2),
     )
     return y_BHTK.transpose(1, 2)
+
+
+@cache
+def _flash_attention_3() -> Attention | None:
+    """The function of the optional package, which takes (B, T, H, K) as it is here."""
+    try:
+        flash = importlib.import_module("flash_attn_interface").flash_attn_func
+    except ImportError:
+        return None
+
+    def causal(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
+        result = flash(q_BTHK, k_BTGK, v_BTGK, causal=True)
+        return result[0] if isinstance(result, tuple) else result  # some versions add the lse
+
+    return causal
 
 
 def exclude_self(y_BTHK: Tensor, v_BTGK: Tensor) -> Tensor:

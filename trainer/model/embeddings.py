@@ -3,21 +3,23 @@
 Shapes: B sequences, T tokens, D width, E embedding dimension.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.recipe import Bigram, ValueEmbedding
 
-BIGRAM_FACTORS = (36313, 27191)  # published constants of the hash
+Observe = Callable[[Tensor], None]
 
 
-def bigram_hash(tokens_BT: Tensor, vocab_size: int) -> Tensor:
+def bigram_hash(tokens_BT: Tensor, vocab_size: int, factors: tuple[int, int]) -> Tensor:
     """A bucket of the last two tokens in [0, vocab_size − 2]; vocab_size − 1 where there is one.
 
-    h_t = (36313·t_t xor 27191·t_{t−1}) mod (vocab_size − 1), in 32-bit integers.
+    h_t = (a·t_t xor b·t_{t−1}) mod (vocab_size − 1), in 32-bit integers, (a, b) = ``factors``.
     """
-    now, before = BIGRAM_FACTORS
+    now, before = factors
     tokens = tokens_BT.to(torch.int32)
     mixed = torch.bitwise_xor(now * tokens[:, 1:], before * tokens[:, :-1]) % (vocab_size - 1)
     first = torch.full_like(tokens[:, :1], vocab_size - 1)
@@ -31,36 +33,62 @@ def smear(x_BTD: Tensor, gate_D: Tensor) -> Tensor:
     return (1 - g) * x_BTD + g * before
 
 
-class HashedBigram(nn.Module):
-    """The bigram's embedding, projected to the model's width where the two differ, and scaled."""
+def as_if_six_bits(w_RC: Tensor) -> Tensor:
+    """``w_RC`` rounded to six bits a row in value, itself in gradient (straight-through).
 
-    def __init__(self, config: Bigram, width: int) -> None:
+    Scale max|w_r| / 31, at least 1 / 31; codes −32 … 31, as published for late training.
+    """
+    with torch.no_grad():
+        w = w_RC.float()
+        scale_R1 = (w.abs().amax(dim=1, keepdim=True) / 31).clamp(min=1 / 31)
+        rounded = ((w / scale_R1).round().clamp(-32, 31) * scale_R1).to(w_RC.dtype)
+    return w_RC + (rounded - w_RC).detach()
+
+
+class ScaledEmbedding(nn.Module):
+    """An embedding of E dimensions, projected to ``out_dim`` where the two differ, and scaled.
+
+    With ``six_bits`` the projection computes as if it were quantized already.
+    """
+
+    def __init__(self, num_ids: int, dim: int, out_dim: int, scale: float) -> None:
         super().__init__()
-        self.vocab_size = config.vocab_size
-        self.embed = nn.Parameter(torch.zeros(config.vocab_size, config.dim))
-        self.proj = nn.Parameter(torch.zeros(width, config.dim)) if config.dim != width else None
-        self.scale = nn.Parameter(torch.tensor(config.scale))
+        self.embed = nn.Parameter(torch.zeros(num_ids, dim))
+        self.proj = nn.Parameter(torch.zeros(out_dim, dim)) if dim != out_dim else None
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.six_bits = False
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        x_BTE = F.embedding(bigram_hash(tokens_BT, self.vocab_size), self.embed)
-        x = x_BTE if self.proj is None else F.linear(x_BTE, self.proj)
+    def look_up(self, ids_BT: Tensor, observe: Observe | None) -> Tensor:
+        """(B, T, out_dim); ``observe`` is shown what goes into the projection."""
+        x = F.embedding(ids_BT, self.embed)
+        if self.proj is not None:
+            if observe is not None:
+                observe(x)
+            x = F.linear(x, as_if_six_bits(self.proj) if self.six_bits else self.proj)
         return self.scale.to(x.dtype) * x
 
 
-class SharedValueEmbedding(nn.Module):
+class HashedBigram(ScaledEmbedding):
+    """An embedding of the last two tokens."""
+
+    def __init__(self, config: Bigram, width: int) -> None:
+        super().__init__(config.vocab_size, config.dim, width, config.scale)
+        self.config = config
+
+    def forward(self, tokens_BT: Tensor, observe: Observe | None = None) -> Tensor:
+        buckets_BT = bigram_hash(tokens_BT, self.config.vocab_size, self.config.factors)
+        return self.look_up(buckets_BT, observe)
+
+
+class SharedValueEmbedding(ScaledEmbedding):
     """A token embedding for attention values, one table for all of its layers."""
 
     def __init__(self, config: ValueEmbedding, vocab_size: int, kv_dim: int) -> None:
-        super().__init__()
+        super().__init__(vocab_size, config.dim, kv_dim, config.scale)
         self.layers = config.layers
-        self.embed = nn.Parameter(torch.zeros(vocab_size, config.dim))
-        self.proj = nn.Parameter(torch.zeros(kv_dim, config.dim)) if config.dim != kv_dim else None
-        self.scale = nn.Parameter(torch.tensor(config.scale))
         self.layer_scales = nn.Parameter(torch.ones(len(config.layers)))
 
-    def forward(self, tokens_BT: Tensor) -> dict[int, Tensor]:
+    def forward(self, tokens_BT: Tensor, observe: Observe | None = None) -> dict[int, Tensor]:
         """What is added to the values of each layer, (B, T, kv_dim) by layer number."""
-        x_BTE = F.embedding(tokens_BT, self.embed)
-        x = x_BTE if self.proj is None else F.linear(x_BTE, self.proj)
-        x = self.scale.to(x.dtype) * x
+        x = self.look_up(tokens_BT, observe)
         return {layer: self.layer_scales[i].to(x.dtype) * x for i, layer in enumerate(self.layers)}

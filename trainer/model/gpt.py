@@ -6,20 +6,31 @@ H query heads, G key-value heads, K dimensions of a head. Mathematics: parameter
 restated in docs/recipes.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.activations import Params, build_activation
+from trainer.activations import BeginsSteps, Params, build_activation
 from trainer.kernels.mlp import mlp
-from trainer.model.attention import attend, exclude_self, rms_norm, rope_table, rotate
+from trainer.model.attention import (
+    attend,
+    exclude_self,
+    rms_norm,
+    rope_table,
+    rotate,
+    stretched_base,
+)
 from trainer.model.embeddings import HashedBigram, SharedValueEmbedding, smear
 from trainer.recipe import Model
 
 Tap = Callable[[str, int, Tensor], None]
-"""Shown (what, layer, tensor): what is attention_in, attention_out, mlp_in or mlp_hidden."""
+"""Shown (what, layer, tensor): what goes into a matrix.
+
+``what`` is attention_in, attention_out, mlp_in or mlp_hidden, or bigram_in or value_in (layer 0).
+"""
 
 
 class GPT(nn.Module):
@@ -62,15 +73,17 @@ class GPT(nn.Module):
         self.activations = nn.ModuleList(
             build_activation(activation, activation_params, hidden) for _ in range(layers)
         )
-        cos, sin = rope_table(num_positions, config.rope_dims, config.rope_base)
+        rounded_to = dtype if config.rope_frequencies == "rounded" else torch.float32
+        cos, sin = rope_table(num_positions, config.rope_dims, config.rope_base, rounded_to)
         self.register_buffer("cos_TR", cos, persistent=False)
         self.register_buffer("sin_TR", sin, persistent=False)
+        self._stretched: tuple[Tensor, Tensor] | None = None  # of the length last seen
 
     def body(self, tokens_BT: Tensor, tail: int | None = None, tap: Tap | None = None) -> Tensor:
         """Normalised hidden states (B, T, D), or of the last ``tail`` positions (B, tail, D)."""
         with self._precision(tokens_BT):
-            x = self._embed(tokens_BT)
-            values = self.value_embedding(tokens_BT) if self.value_embedding is not None else {}
+            x = self._embed(tokens_BT, tap)
+            values = self._values(tokens_BT, tap)
             x0 = x
             skips: list[Tensor] = []
             num_encoders = self.config.num_layers // 2
@@ -84,30 +97,66 @@ class GPT(nn.Module):
             return rms_norm(x if tail is None else x[:, -tail:])
 
     def head(self, hidden_BTD: Tensor) -> Tensor:
-        """Logits (B, T, V) in the compute dtype, within ± the soft-cap; embeddings are tied."""
-        with self._precision(hidden_BTD):
-            cap = self.config.logit_softcap  # divided out of the hidden states: fewer of them
+        """Logits (B, T, V) in float32, within ± the soft-cap; embeddings are tied."""
+        cap = self.config.logit_softcap
+        if self.compute_dtype is torch.float32:  # cap divided out of the hidden states: fewer
             return cap * torch.tanh(F.linear(hidden_BTD / cap, self.embed))
+        with self._precision(hidden_BTD):
+            return cap * torch.tanh(F.linear(hidden_BTD, self.embed).float() / cap)
 
     def nll(self, tokens_BT: Tensor, targets_BT: Tensor, tail: int | None = None) -> Tensor:
         """Nats that each of the last ``tail`` targets costs, float32 (B, tail)."""
         logits = self.head(self.body(tokens_BT, tail))
         wanted = targets_BT if tail is None else targets_BT[:, -tail:]
-        flat = F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), reduction="none")
+        flat = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
         return flat.view(wanted.shape)
 
-    def _precision(self, like: Tensor) -> torch.autocast:
-        reduced = self.compute_dtype is not torch.float32
-        return torch.autocast(
-            like.device.type, dtype=self.compute_dtype if reduced else None, enabled=reduced
-        )
+    def set_precision(self) -> None:
+        """Store the weights as the compute dtype wants them; in float32 that is as they are.
 
-    def _embed(self, tokens_BT: Tensor) -> Tensor:
+        In bfloat16, as published: every weight begins at a bfloat16 value, embeddings stay in
+        bfloat16 (their gradients and moments too), all else is float32.
+        """
+        for name, parameter in self.named_parameters():
+            rounded = parameter.data.to(self.compute_dtype)
+            stays = name == "embed" or name.endswith(".embed")
+            parameter.data = rounded if stays else rounded.float()
+
+    def begin_step(self, seed: int, step: int | None) -> None:
+        """Tell activations that draw something in training which step it is; None: they do not."""
+        for layer, activation in enumerate(self.activations):
+            if isinstance(activation, BeginsSteps):
+                activation.begin_step(seed, step, layer)
+
+    @contextmanager
+    def late_qat(self, enabled: bool = True) -> Iterator[None]:
+        """Inside, the projections of bigram and value embedding compute as if in six bits."""
+        modules = [m for m in (self.bigram, self.value_embedding) if m is not None]
+        for module in modules:
+            module.six_bits = enabled
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.six_bits = False
+
+    def _precision(self, like: Tensor) -> AbstractContextManager[object]:
+        if self.compute_dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(like.device.type, dtype=self.compute_dtype)
+
+    def _embed(self, tokens_BT: Tensor, tap: Tap | None) -> Tensor:
         x = F.embedding(tokens_BT, self.embed)
         if self.bigram is not None:
-            x = x + self.bigram(tokens_BT)
+            x = x + self.bigram(tokens_BT, _observer(tap, "bigram_in", 0))
         x = rms_norm(x.to(self.compute_dtype))
         return x if self.smear_gate is None else smear(x, self.smear_gate)
+
+    def _values(self, tokens_BT: Tensor, tap: Tap | None) -> dict[int, Tensor]:
+        if self.value_embedding is None:
+            return {}
+        values: dict[int, Tensor] = self.value_embedding(tokens_BT, _observer(tap, "value_in", 0))
+        return values
 
     def _block(
         self, layer: int, x: Tensor, x0: Tensor, extra_value: Tensor | None, tap: Tap | None
@@ -124,7 +173,7 @@ class GPT(nn.Module):
             self.up_bank[layer],
             self.activations[layer],
             self.down_bank[layer],
-            None if tap is None else lambda hidden: tap("mlp_hidden", layer, hidden),
+            _observer(tap, "mlp_hidden", layer),
         )
         return torch.addcmul(x, self.mlp_scale_LD[layer].to(x.dtype), out.to(x.dtype))
 
@@ -146,7 +195,7 @@ class GPT(nn.Module):
         if extra_value is not None:
             v = v + extra_value
         v = v.view(batch, length, groups, -1)
-        cos, sin = self.cos_TR[:length], self.sin_TR[:length]
+        cos, sin = self._rope(length)
         q = rotate(rms_norm(q), cos, sin) * self.q_gain_LH[layer][:, None].to(q.dtype)
         k = rotate(rms_norm(k), cos, sin)
         y = attend(q, k, v)
@@ -156,3 +205,20 @@ class GPT(nn.Module):
         if tap is not None:
             tap("attention_out", layer, y)
         return F.linear(y, self.qo_bank[num_layers + layer])
+
+    def _rope(self, length: int) -> tuple[Tensor, Tensor]:
+        """Cosine and sine for sequences of ``length``, whose base may depend on it."""
+        ntk_len = self.config.rope_ntk_len
+        if ntk_len is None or length <= ntk_len:
+            return self.cos_TR[:length], self.sin_TR[:length]
+        if self._stretched is None or self._stretched[0].size(0) != length:
+            dims = self.config.rope_dims
+            base = stretched_base(self.config.rope_base, dims, length, ntk_len)
+            with torch.inference_mode(False):  # a table made under it is of no use to a backward
+                cos, sin = rope_table(length, dims, base)
+                self._stretched = cos.to(self.cos_TR.device), sin.to(self.cos_TR.device)
+        return self._stretched
+
+
+def _observer(tap: Tap | None, what: str, layer: int) -> Callable[[Tensor], None] | None:
+    return None if tap is None else lambda x: tap(what, layer, x)

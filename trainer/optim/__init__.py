@@ -1,40 +1,37 @@
-"""Which optimizer moves which parameter? Four kinds, told apart by name, partition the model."""
+"""Which optimizer moves which parameter? Kinds, told apart by name, partition the model."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from trainer.model import GPT
 from trainer.optim.muon import Muon
 from trainer.recipe import Optim
 from trainer.schedule import muon_momentum
+from trainer.world import World
 
-Kind = Literal["matrices", "embeddings", "activation", "scalars"]
+Kind = Literal["matrices", "embeddings", "projections", "gains", "activation"]
 
 
 def kind_of(name: str) -> Kind:
     """What a parameter is, for the optimizer and for the quantizer alike.
 
-    The projections of the bigram and value embeddings count as scalars, as published.
+    Gains are all that is near 0 or 1 by design: gates, gains, scales, mixes and skip weights.
     """
     if name.endswith("_bank"):
         return "matrices"
     if name == "embed" or name.endswith(".embed"):
         return "embeddings"
-    if name.startswith("activations."):
-        return "activation"
-    return "scalars"
+    if name.endswith(".proj"):
+        return "projections"
+    return "activation" if name.startswith("activations.") else "gains"
 
 
 def parameters_by_kind(model: nn.Module) -> dict[Kind, list[nn.Parameter]]:
     """Every parameter of ``model`` under exactly one kind."""
-    groups: dict[Kind, list[nn.Parameter]] = {
-        "matrices": [],
-        "embeddings": [],
-        "activation": [],
-        "scalars": [],
-    }
+    groups: dict[Kind, list[nn.Parameter]] = {kind: [] for kind in get_args(Kind)}
     for name, parameter in model.named_parameters():
         groups[kind_of(name)].append(parameter)
     return groups
@@ -46,26 +43,23 @@ class Optimizers:
     A learned activation has a group of its own: its rate, and no weight decay.
     """
 
-    def __init__(self, model: nn.Module, config: Optim) -> None:
-        self._config = config
+    def __init__(self, model: GPT, config: Optim, world: World) -> None:
+        self._config, self._world = config, world
         groups = parameters_by_kind(model)
+        compute = model.compute_dtype
         self._muon = Muon(
             groups["matrices"],
             lr=config.matrix_lr,
             weight_decay=config.weight_decay,
             newton_schulz_steps=config.newton_schulz_steps,
+            coefficients=config.newton_schulz,
+            momentum_dtype=compute if config.muon_momentum_dtype == "compute" else torch.float32,
+            update_dtype=compute,
+            world=world,
         )
-        rates: dict[Kind, tuple[float, float]] = {
-            "embeddings": (config.embed_lr, config.weight_decay),
-            "scalars": (config.scalar_lr, config.weight_decay),
-            "activation": (config.activation_lr, 0.0),
-        }
+        self._replicated = [p for kind, ps in groups.items() if kind != "matrices" for p in ps]
         self._adam = torch.optim.AdamW(
-            [
-                {"params": groups[kind], "lr": lr, "weight_decay": decay}
-                for kind, (lr, decay) in rates.items()
-                if groups[kind]
-            ],
+            _adam_groups(groups, config),
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_eps,
             fused=True,
@@ -75,7 +69,7 @@ class Optimizers:
             group["base_lr"] = group["lr"]
 
     def step(self, step: int, lr_multiplier: float) -> None:
-        """Apply the gradients as update ``step`` (from 0), then drop them."""
+        """Sum the ranks' gradients, apply them as update ``step`` (from 0), drop them."""
         config = self._config
         for group in self._param_groups():
             group["lr"] = group["base_lr"] * lr_multiplier
@@ -86,9 +80,45 @@ class Optimizers:
                 config.muon_momentum,
                 config.muon_momentum_warmup_steps,
             )
+        self._muon.reduce()
+        self._world.sum_gradients(self._replicated)
+        if config.grad_clip is not None and config.clip == "global":
+            self._clip_to(config.grad_clip)
+        self._adam.step()
+        self._muon.step()
         for optimizer in self._all:
-            optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _clip_to(self, max_norm: float) -> None:
+        """Scale the summed gradient to a norm of at most ``max_norm``, its parts on their ranks."""
+        parts = self._muon.local_gradients()
+        whole = [p.grad for p in self._replicated if p.grad is not None]
+        square = self._world.sum_(_square_norm(parts)) + _square_norm(whole)
+        factor = (max_norm / (square.sqrt() + 1e-6)).clamp(max=1.0)
+        for gradients in (parts, whole):
+            torch._foreach_mul_(gradients, factor)
 
     def _param_groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._all for group in optimizer.param_groups]
+
+
+def _adam_groups(groups: dict[Kind, list[nn.Parameter]], config: Optim) -> list[dict[str, Any]]:
+    decay = config.weight_decay if config.adam_weight_decay is None else config.adam_weight_decay
+    of_gains = decay if config.gain_weight_decay is None else config.gain_weight_decay
+    rates: dict[Kind, tuple[float, float]] = {
+        "embeddings": (config.embed_lr, decay),
+        "projections": (config.scalar_lr, decay),
+        "gains": (config.scalar_lr, of_gains),
+        "activation": (config.activation_lr, 0.0),
+    }
+    return [
+        {"params": groups[kind], "lr": lr, "weight_decay": weight_decay}
+        for kind, (lr, weight_decay) in rates.items()
+        if groups[kind]
+    ]
+
+
+def _square_norm(gradients: Sequence[Tensor]) -> Tensor:
+    norms = torch._foreach_norm(list(gradients), dtype=torch.float32)
+    return torch.stack(norms).square().sum()

@@ -1,7 +1,10 @@
-"""Muon: momentum whose update is made orthogonal, for banks of matrices.
+"""Muon: momentum whose update is made orthogonal, for banks of matrices shared among the ranks.
 
-Shapes: N matrices of a bank, R rows, C columns. Newton–Schulz quintic of Jordan (2024); computed in
-bfloat16 on CUDA as published, in float32 on the CPU so that tests can be exact.
+Shapes: N matrices of a bank, R rows, C columns, P matrices of a rank's part. Newton–Schulz quintic
+of Jordan (2024). Sharding as in parameter-golf PR #549: every rank gets the summed gradient of its
+part of each bank, moves the momentum of that part alone, and the updates are gathered. The banks
+overlap: all gradients are on their way before the first is used, and an update is applied while the
+next bank's is still being gathered.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,16 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.world import Arriving, World
+
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalize(matrices_NRC: Tensor, steps: int) -> Tensor:
+def orthogonalize(
+    matrices_NRC: Tensor, steps: int, coefficients: tuple[float, float, float] = QUINTIC
+) -> Tensor:
     """An approximation of U·Vᵀ for each matrix U·S·Vᵀ; every singular value ends near 1.
 
     Each step is X ← a·X + (b·A + c·A²)·X with A = X·Xᵀ, on the matrix scaled to Frobenius norm 1
-    and laid with its short side in the rows.
+    and laid with its short side in the rows; computed in the type that it is given in.
     """
-    a, b, c = QUINTIC
+    a, b, c = coefficients
     transposed = matrices_NRC.size(-2) > matrices_NRC.size(-1)
     x = matrices_NRC.mT if transposed else matrices_NRC
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -30,35 +37,68 @@ def orthogonalize(matrices_NRC: Tensor, steps: int) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """w ← w·(1 − lr·decay) − lr·√max(1, R/C)·orthogonalize(g + μ·buf), with buf ← μ·buf + g."""
+    """w ← w·(1 − lr·decay) − lr·√max(1, R/C)·orthogonalize(g + μ·buf), with buf ← μ·buf + g.
+
+    Gradient and momentum are kept in ``momentum_dtype``; Newton–Schulz runs in ``update_dtype``.
+    :meth:`reduce` has to come before :meth:`step`.
+    """
 
     def __init__(
-        self, banks: Iterable[Tensor], *, lr: float, weight_decay: float, newton_schulz_steps: int
+        self,
+        banks: Iterable[Tensor],
+        *,
+        lr: float,
+        weight_decay: float,
+        newton_schulz_steps: int,
+        coefficients: tuple[float, float, float],
+        momentum_dtype: torch.dtype,
+        update_dtype: torch.dtype,
+        world: World,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": 0.0,
-            "weight_decay": weight_decay,
-            "newton_schulz_steps": newton_schulz_steps,
-        }
-        super().__init__(list(banks), defaults)
+        defaults = {"lr": lr, "momentum": 0.0, "weight_decay": weight_decay}
+        largest_first = sorted(banks, key=torch.Tensor.numel, reverse=True)
+        super().__init__(largest_first, defaults)
+        self._newton_schulz = newton_schulz_steps, coefficients
+        self._momentum_dtype, self._update_dtype, self._world = momentum_dtype, update_dtype, world
+        self._arriving: list[tuple[Tensor, dict[str, Any], Arriving]] = []
+
+    @torch.no_grad()
+    def reduce(self) -> None:
+        """Send every bank's gradient on its way to the ranks that own its parts."""
+        self._arriving = [
+            (bank, group, self._world.sum_part(bank.grad.to(self._momentum_dtype)))
+            for group in self.param_groups
+            for bank in group["params"]
+            if bank.grad is not None
+        ]
+
+    @torch.no_grad()
+    def local_gradients(self) -> list[Tensor]:
+        """This rank's part of every reduced gradient, to measure and to scale in place."""
+        return [arriving.wait() for _, _, arriving in self._arriving]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for bank in group["params"]:
-                if bank.grad is not None:
-                    self._update(bank, bank.grad, group)
+        waiting: tuple[Tensor, dict[str, Any], Arriving] | None = None
+        for bank, group, arriving in self._arriving:
+            update_PRC = self._update(bank, arriving.wait(), group)
+            if waiting is not None:
+                self._apply(*waiting)
+            waiting = bank, group, self._world.gather_parts(update_PRC, len(bank))
+        if waiting is not None:
+            self._apply(*waiting)
+        self._arriving = []
 
-    def _update(self, bank: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _update(self, bank: Tensor, gradient_PRC: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[bank]
         if not state:
-            state["momentum"] = torch.zeros_like(gradient)
-        momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
-        nesterov = gradient.add(momentum, alpha=group["momentum"])
-        working = nesterov.bfloat16() if bank.is_cuda else nesterov
-        update = orthogonalize(working, group["newton_schulz_steps"])
+            state["momentum"] = torch.zeros_like(gradient_PRC)
+        momentum_PRC = state["momentum"].mul_(group["momentum"]).add_(gradient_PRC)
+        nesterov_PRC = gradient_PRC.add(momentum_PRC, alpha=group["momentum"])
+        return orthogonalize(nesterov_PRC.to(self._update_dtype), *self._newton_schulz)
+
+    def _apply(self, bank: Tensor, group: dict[str, Any], arriving: Arriving) -> None:
         rows, columns = bank.shape[-2:]
         scale = max(1.0, rows / columns) ** 0.5
         bank.mul_(1 - group["lr"] * group["weight_decay"])
-        bank.add_(update.to(bank.dtype), alpha=-group["lr"] * scale)
+        bank.add_(arriving.wait().to(bank.dtype), alpha=-group["lr"] * scale)

@@ -1,15 +1,20 @@
-"""Which quantizers exist? One table; the tests prove each one's stated error bound."""
+"""Which quantizers exist? The tests prove each one's stated error bound.
+
+``QUANTIZERS`` are those that need the weights alone. :func:`gptq` needs a Hessian besides.
+"""
 
 from collections.abc import Callable
 
 from torch import Tensor
 
+from trainer.quantizers.gptq import gptq
 from trainer.quantizers.int6_row import int6_row
 from trainer.quantizers.int8_row import int8_row
 from trainer.quantizers.rows import Quantized, dequantize
+from trainer.recipe import Quantization
 
-Quantizer = Callable[[Tensor, float | None], Quantized]
+Quantizer = Callable[[Tensor, Quantization], Quantized]
 
 QUANTIZERS: dict[str, Quantizer] = {"int6_row": int6_row, "int8_row": int8_row}
 
-__all__ = ["QUANTIZERS", "Quantized", "Quantizer", "dequantize"]
+__all__ = ["QUANTIZERS", "Quantized", "Quantizer", "dequantize", "gptq"]

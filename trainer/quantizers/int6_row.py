@@ -1,22 +1,33 @@
-"""Six-bit codes per row, the clip chosen from five percentiles by mean squared error.
+"""Six-bit codes per row, the clip chosen from some percentiles by mean squared error.
 
-|w − w'| ≤ scale_r / 2 in every row r that is not clipped; scale_r = clip_r / 31 in float16. One
-percentile serves the whole matrix, ties keep the smaller. Source: parameter-golf PR #549.
+|w − w'| ≤ scale_r / 2 where |w| ≤ 31.5·scale_r, and |w| − 31·scale_r beyond; scale_r =
+max(clip_r / 31, scale_floor) in float16. One percentile serves the whole matrix, of equals the
+smaller. Source: parameter-golf PR #549.
 """
 
 from torch import Tensor
 
-from trainer.quantizers.rows import Quantized, dequantize, encode, row_quantile, sorted_magnitudes
+from trainer.quantizers.rows import (
+    Quantized,
+    best_by_squared_error,
+    encode,
+    row_quantile,
+    sorted_magnitudes,
+)
+from trainer.recipe import Quantization
 
 LEVELS = 31
-PERCENTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
 
 
-def int6_row(w_RC: Tensor, scale_floor: float | None) -> Quantized:
+def int6_row(w_RC: Tensor, config: Quantization) -> Quantized:
     """``w_RC`` float32 as codes in ±31."""
-    ordered = sorted_magnitudes(w_RC)
-    candidates = [encode(w_RC, row_quantile(ordered, p), LEVELS, scale_floor) for p in PERCENTILES]
-    return min(
-        candidates,
-        key=lambda q: float((w_RC - dequantize(q.codes_RC, q.scale_R)).square().mean()),
+    return best_by_squared_error(
+        w_RC,
+        [encode(w_RC, clip_R, LEVELS, config.scale_floor) for clip_R in row_clips(w_RC, config)],
     )
+
+
+def row_clips(w_RC: Tensor, config: Quantization) -> list[Tensor]:
+    """The clip of every row at each percentile, from the smallest percentile on."""
+    ordered_RC = sorted_magnitudes(w_RC)
+    return [row_quantile(ordered_RC, p) for p in sorted(config.percentiles)]

@@ -3,21 +3,27 @@
 Shapes: R rows, C columns.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 SMALLEST_SCALE = 2.0**-24  # the smallest positive float16; a zero scale could not be divided by
+LARGEST_SCALE = 65504.0  # the largest float16; an infinite scale would decode to NaN
 
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """``codes_RC`` int8, ``scale_R`` float16, and how many rows sit at the scale floor."""
+    """``codes_RC`` int8, ``scale_R`` float16, and how many rows sit at the scale floor.
+
+    ``compensated``: whether the codes make up for each other's error, as those of GPTQ do.
+    """
 
     codes_RC: Tensor
     scale_R: Tensor
     floored_rows: int
+    compensated: bool = False
 
 
 def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
@@ -30,12 +36,33 @@ def encode(w_RC: Tensor, clip_R: Tensor, levels: int, scale_floor: float | None)
 
     |w − w'| ≤ scale / 2 wherever |w| ≤ (levels + 1/2)·scale, and |w| − levels·scale beyond.
     """
-    wanted_R = clip_R / levels
-    floor = SMALLEST_SCALE if scale_floor is None else scale_floor
-    scale_R = wanted_R.clamp(min=floor).half()
-    codes_RC = (w_RC / scale_R.float()[:, None]).round().clamp(-levels, levels).to(torch.int8)
-    floored = 0 if scale_floor is None else int((wanted_R < scale_floor).sum())
-    return Quantized(codes_RC, scale_R, floored)
+    scale_R = exact_scale(clip_R, levels, scale_floor).half()
+    codes_RC = to_codes(w_RC, scale_R.float()[:, None], levels)
+    return Quantized(codes_RC, scale_R, count_floored(clip_R, levels, scale_floor))
+
+
+def exact_scale(clip_R: Tensor, levels: int, scale_floor: float | None) -> Tensor:
+    """clip / levels in float32, not below the floor and within what float16 can hold."""
+    floor = SMALLEST_SCALE if scale_floor is None else max(scale_floor, SMALLEST_SCALE)
+    return (clip_R / levels).clamp(min=floor, max=LARGEST_SCALE)
+
+
+def count_floored(clip_R: Tensor, levels: int, scale_floor: float | None) -> int:
+    """How many rows would have a smaller scale without the floor."""
+    return 0 if scale_floor is None else int((clip_R / levels < scale_floor).sum())
+
+
+def to_codes(w: Tensor, scale: Tensor, levels: int) -> Tensor:
+    """round(w / scale), ties to even, within ± levels, int8."""
+    return (w / scale).round().clamp(-levels, levels).to(torch.int8)
+
+
+def best_by_squared_error(w_RC: Tensor, candidates: Iterable[Quantized]) -> Quantized:
+    """The candidate whose mean squared error over the matrix is least, the first of equals."""
+    return min(
+        candidates,
+        key=lambda q: float((w_RC - dequantize(q.codes_RC, q.scale_R)).square().mean()),
+    )
 
 
 def sorted_magnitudes(w_RC: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ tokenizer changes the meaning of. Shapes: B windows, T inputs of a window, S sco
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,23 @@ class Stream:
     @property
     def num_targets(self) -> int:
         return self.target_bytes.numel()
+
+    def read(self, batch: Sequence[Window], num_inputs: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets (B, num_inputs) of the windows; token 0 behind a window's end."""
+        starts_B1 = self._column(w.start for w in batch)
+        ends_B1 = self._column(w.end for w in batch)
+        index_BT = starts_B1 + torch.arange(num_inputs, device=self.tokens.device)
+        is_text_BT = index_BT < ends_B1
+        index_BT = index_BT.where(is_text_BT, 0)
+        return self.tokens[index_BT] * is_text_BT, self.tokens[index_BT + 1] * is_text_BT
+
+    def scored(self, batch: Sequence[Window]) -> Tensor:
+        """The targets (B, S) that the windows of a batch of one shape score."""
+        firsts_B1 = self._column(w.first_scored for w in batch)
+        return firsts_B1 + torch.arange(batch[0].num_scored, device=self.tokens.device)
+
+    def _column(self, values: Iterable[int]) -> Tensor:
+        return torch.tensor(list(values), device=self.tokens.device)[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +95,42 @@ def local_sums(
 ) -> Tensor:
     """(Σ nll, number of targets, Σ bytes) of ``plan`` on this rank, float64."""
     model.eval()
-    device = stream.tokens.device
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    sums = no_sums(stream)
     for batch in batches(plan, batch_seqs):
-        offsets = torch.arange(batch[0].length, device=device)
-        index_BT = torch.tensor([w.start for w in batch], device=device)[:, None] + offsets
-        targets_BS = index_BT[:, -batch[0].num_scored :]
-        nll_BS = model.nll(
-            stream.tokens[index_BT], stream.tokens[index_BT + 1], tail=batch[0].num_scored
-        )
-        sums[0] += nll_BS.sum(dtype=torch.float64)
-        sums[1] += nll_BS.numel()
-        sums[2] += stream.target_bytes[targets_BS].sum()
+        targets_BS = stream.scored(batch)
+        nll_BS = _nll(model, stream, batch)
+        sums += sums_of(stream, targets_BS, nll_BS)
         if sink is not None:
             sink(targets_BS, nll_BS)
+    return sums
+
+
+def no_sums(stream: Stream) -> Tensor:
+    return torch.zeros(3, dtype=torch.float64, device=stream.tokens.device)
+
+
+def sums_of(stream: Stream, targets_BS: Tensor, nll_BS: Tensor) -> Tensor:
+    """(Σ nll, number of targets, Σ bytes), float64."""
+    sums = no_sums(stream)
+    sums[0] = nll_BS.sum(dtype=torch.float64)
+    sums[1] = nll_BS.numel()
+    sums[2] = stream.target_bytes[targets_BS].sum()
     return sums
 
 
 def to_score(sums: Tensor) -> Score:
     nll, tokens, num_bytes = sums.tolist()
     return Score(nll=nll, num_tokens=int(tokens), num_bytes=int(num_bytes))
+
+
+def _nll(model: GPT, stream: Stream, batch: Sequence[Window]) -> Tensor:
+    """Nats (B, S) of what a batch of one shape scores."""
+    first = batch[0]
+    tokens_BT, targets_BT = stream.read(batch, first.length + first.padding)
+    if not first.padding:
+        return model.nll(tokens_BT, targets_BT, tail=first.num_scored)
+    # What is scored ends before the padding, at another place in every window.
+    nll_BT = model.nll(tokens_BT, targets_BT)
+    return torch.stack(
+        [nll_T[w.first_scored - w.start : w.length] for w, nll_T in zip(batch, nll_BT, strict=True)]
+    )

@@ -1,18 +1,20 @@
 """What does a model score that may learn from the text it has already scored?
 
 Score-first test-time training: the stream is cut into chunks; every chunk is scored, and only then
-trained on, so that no score depends on a token that comes later. Source: parameter-golf PR #549
-(docs/recipes.md); ours scores the last stride once where the published script scores it again.
+trained on, so that no score depends on a token that comes later. Sources: parameter-golf PR #549
+(SGD) and PR #1176 (Muon, frozen layers); what ours do differently by default: docs/recipes.md.
 """
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
 from trainer.model import GPT
 from trainer.recipe import TTT, Scoring
-from trainer.scoring.bpb import Score, Sink, Stream, local_sums, to_score
+from trainer.scoring.bpb import Score, Sink, Stream, local_sums, no_sums, to_score
+from trainer.scoring.moving import Moving, moving, optimizer_for
 from trainer.scoring.windows import by_chunk, windows
 from trainer.world import World
 
@@ -25,64 +27,77 @@ def adapt_and_score(
     ttt: TTT,
     world: World,
     sink: Sink | None = None,
+    newton_schulz_steps: int = 5,
 ) -> Score:
     """The sliding score of ``stream`` with ``model`` adapted on every chunk already scored.
 
-    Adapts ``model`` in place: hand in a private copy. Every parameter is trained, by SGD with a
-    momentum that persists over chunks; the rate follows half a cosine over the chunks.
+    Adapts ``model`` in place, on every chunk but the last: hand in a private copy. All of it is
+    trained that ``ttt`` does not freeze; the rate follows half a cosine over the chunks.
     """
-    chunks = by_chunk(
-        windows(stream.num_targets, scoring.seq_len, scoring.stride), ttt.chunk_tokens
+    plan = windows(stream.num_targets, scoring.seq_len, scoring.stride, scoring.tail)
+    chunks = by_chunk(plan, ttt.chunk_tokens)
+    moved = moving(model, ttt)
+    optimizer = optimizer_for(
+        moved, ttt, newton_schulz_steps=newton_schulz_steps, update_dtype=model.compute_dtype
     )
-    optimizer = torch.optim.SGD(model.parameters(), lr=ttt.lr, momentum=ttt.momentum)
-    sums = torch.zeros(3, dtype=torch.float64, device=stream.tokens.device)
-    for index, plan in enumerate(chunks):
-        mine = world.share(len(plan))
-        sums += local_sums(model, stream, plan[mine.start : mine.stop], scoring.batch_seqs, sink)
+    lessons = _Lessons(model, stream, scoring.seq_len, ttt, world, moved, optimizer)
+    sums = no_sums(stream)
+    for index, members in enumerate(chunks):
+        mine = world.share(len(members))
+        local = members[mine.start : mine.stop]
+        sums += local_sums(model, stream, local, scoring.batch_seqs, sink)
         if index + 1 < len(chunks):
-            progress = index / max(len(chunks) - 1, 1)
-            optimizer.param_groups[0]["lr"] = ttt.lr * 0.5 * (1 + math.cos(math.pi * progress))
             first = index * ttt.chunk_tokens
-            _adapt(
-                model,
-                stream,
-                range(first, first + ttt.chunk_tokens),
-                optimizer,
-                scoring,
-                ttt,
-                world,
-            )
+            progress = index / (len(chunks) - 1)
+            lessons.learn(range(first, first + ttt.chunk_tokens), progress)
     return to_score(world.sum_(sums))
 
 
-def _adapt(
-    model: GPT,
-    stream: Stream,
-    chunk: range,
-    optimizer: torch.optim.Optimizer,
-    scoring: Scoring,
-    ttt: TTT,
-    world: World,
-) -> None:
-    model.train()
-    parameters = list(model.parameters())
-    for starts in _sequence_batches(chunk, scoring.seq_len, ttt):
-        mine = world.share(len(starts))
+@dataclass(frozen=True, slots=True)
+class _Lessons:
+    """How a model learns a chunk of the stream."""
+
+    model: GPT
+    stream: Stream
+    seq_len: int
+    ttt: TTT
+    world: World
+    moved: list[Moving]
+    optimizer: torch.optim.Optimizer
+
+    def learn(self, chunk: range, progress: float) -> None:
+        """``ttt.epochs`` passes over ``chunk``; ``progress`` is 0 at the first, 1 at the last."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.ttt.lr * 0.5 * (1 + math.cos(math.pi * progress))
+        for starts in self._sequence_batches(chunk):
+            self._take_step(starts)
+
+    def _sequence_batches(self, chunk: range) -> Iterator[list[int]]:
+        starts = list(range(chunk.start, chunk.stop, self.seq_len))
+        for _ in range(self.ttt.epochs):
+            for i in range(0, len(starts), self.ttt.batch_seqs):
+                yield starts[i : i + self.ttt.batch_seqs]
+
+    def _take_step(self, starts: list[int]) -> None:
+        parameters = [m.parameter for m in self.moved]
+        mine = self.world.share(len(starts))
         local = starts[mine.start : mine.stop]
         if local:
-            offsets = torch.arange(scoring.seq_len, device=stream.tokens.device)
-            index_BT = torch.tensor(local, device=stream.tokens.device)[:, None] + offsets
-            nll_BT = model.nll(stream.tokens[index_BT], stream.tokens[index_BT + 1])
-            torch.autograd.backward(nll_BT.sum() / (len(starts) * scoring.seq_len))
-        world.sum_gradients(parameters)
-        if ttt.grad_clip is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, ttt.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            loss = self._nll(local) / (len(starts) * self.seq_len)
+            torch.autograd.backward(loss, inputs=parameters)
+        self.world.sum_gradients(parameters)
+        for m in self.moved:
+            m.drop_frozen_gradient()
+        if self.ttt.grad_clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self.ttt.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
-
-def _sequence_batches(chunk: range, seq_len: int, ttt: TTT) -> Iterator[list[int]]:
-    starts = list(range(chunk.start, chunk.stop, seq_len))
-    for _ in range(ttt.epochs):
-        for i in range(0, len(starts), ttt.batch_seqs):
-            yield starts[i : i + ttt.batch_seqs]
+    def _nll(self, starts: list[int]) -> torch.Tensor:
+        """Σ nll of the sequences that begin there."""
+        tokens, device = self.stream.tokens, self.stream.tokens.device
+        offsets = torch.arange(self.seq_len, device=device)
+        index_BT = torch.tensor(starts, device=device)[:, None] + offsets
+        with self.model.late_qat(self.ttt.late_qat):
+            return self.model.nll(tokens[index_BT], tokens[index_BT + 1]).sum()
