@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.load import is_scored
+from trainer.activations import ACTIVATIONS
 
 CURVE, POINT, BESIDE = "curve", "point", "beside"
 
@@ -37,7 +38,8 @@ def learned_slopes(frame: pd.DataFrame) -> pd.DataFrame:
     ``learned`` is the signed root of the mean β; ``low`` and ``high`` are those of mean ± sd over
     layers and channels. The root of a mean is not the mean of roots: these are places on an axis.
     """
-    learns = is_scored(frame) & frame["neg_beta"].isna() & frame["beta_mean"].notna()
+    learning = [name for name, entry in ACTIVATIONS.items() if entry.learns_beta]
+    learns = is_scored(frame) & frame["activation"].isin(learning) & frame["beta_mean"].notna()
     rows = frame[learns].sort_values(["setting", "key", "seed", "replicate"])
     mean = rows["beta_mean"].to_numpy(dtype=np.float64)
     sd = rows["beta_std"].fillna(0.0).to_numpy(dtype=np.float64)

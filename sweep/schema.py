@@ -44,7 +44,7 @@ IDENTITY = (
         "neg_beta",
         _REAL,
         "",
-        "fixed factor of x² for x ≤ 0: s² for leaky_relu2, 0 for relu2, null where it is learned",
+        "fixed factor of x² for x ≤ 0: s² for leaky_relu2, 0 for relu2; null if learned or random",
     ),
     Column("seed", _INT, "", "seed of the initial weights"),
     Column("replicate", _INT, "", "counts cells that differ in nothing else, from 0"),
@@ -134,6 +134,7 @@ SCORES = (
 ARTIFACT = (
     Column("floored_rows", _REAL, "fraction", "quantized rows whose scale is the recipe's floor"),
     Column("pruned_codes", _INT, "", "codes set to zero for the size; null where not asked for"),
+    Column("gptq_fallbacks", _INT, "", "matrices that GPTQ left to int6_row; null without GPTQ"),
     Column("model_bytes", _INT, "bytes", "size of artifact.bin"),
     Column("code_bytes", _INT, "bytes", "size charged for code, a value of the recipe"),
     Column("trainer_source_bytes", _INT, "bytes", "size of the trainer's source files"),

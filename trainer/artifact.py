@@ -7,9 +7,8 @@ codes with a float16 scale per row, and gains, scales, mixes, gates and β are f
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -51,16 +50,19 @@ def pack(
     *,
     code_bytes: int = 0,
     hessians: Mapping[str, Tensor] | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> Packed:
     """``weights`` quantized and compressed; :func:`unpack` gives what they became.
 
     ``hessians[name][i]`` is that of matrix i of the parameter ``name``. ``code_bytes`` count
-    against ``prune_to_bytes``.
+    against ``prune_to_bytes``. ``beat`` is called after each parameter and each compression, of
+    which pruning may need some twenty.
     """
     methods = {name: _method(name, weight.shape, config) for name, weight in weights.items()}
     tensors: dict[str, Tensor] = {}
     quantized: dict[str, list[Quantized]] = {}
     for name, method in methods.items():
+        beat()
         w = weights[name].detach().float().cpu()
         if isinstance(method, torch.dtype):
             tensors[name] = w.to(method)
@@ -69,7 +71,11 @@ def pack(
         tensors[name + CODES] = torch.stack([part.codes_RC for part in parts]).view(w.shape)
         tensors[name + SCALE] = torch.stack([part.scale_R for part in parts]).view(w.shape[:-1])
         quantized[name] = parts
-    write = partial(containers.write, recipe_hash=recipe_hash, config=config)
+
+    def write(candidate: Mapping[str, Tensor]) -> bytes:
+        beat()
+        return containers.write(candidate, recipe_hash=recipe_hash, config=config)
+
     pruned_codes = None
     if config.prune_to_bytes is None:
         data = write(tensors)

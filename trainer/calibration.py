@@ -84,7 +84,7 @@ def generate(
     tokens_ST = torch.zeros(config.sequences, length, dtype=torch.int64, device=world.device)
     model.eval()
     with torch.inference_mode():
-        for index, tokens_BT in enumerate(tokens_ST.split(config.sequence_batch)):
+        for index, tokens_BT in enumerate(torch.split(tokens_ST, config.sequence_batch)):
             mine = index % world.size == world.rank
             size, where = len(tokens_BT), world.device
             first_B = torch.randint(vocab_size, (size,), generator=draw, device=where)
@@ -99,7 +99,7 @@ def generate(
                     if beat is not None:
                         beat()
     world.sum_(tokens_ST)
-    return list(tokens_ST.split(config.sequence_batch))
+    return list(torch.split(tokens_ST, config.sequence_batch))
 
 
 def _inputs(model: GPT) -> dict[str, tuple[int, int]]:

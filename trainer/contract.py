@@ -136,6 +136,7 @@ class Report(Strict):
     beta_std: NonNegative | None
     floored_rows: Annotated[float, Field(ge=0.0, le=1.0)] | None
     pruned_codes: Count | None
+    gptq_fallbacks: Count | None
     num_params: Count
     model_bytes: Count | None
     code_bytes: Count

@@ -63,6 +63,6 @@ class _Candidates:
         sizes = [self._tensors[name].numel() for name in self._names]
         pruned = {
             name: part.view(self._tensors[name].shape)
-            for name, part in zip(self._names, codes.split(sizes), strict=True)
+            for name, part in zip(self._names, torch.split(codes, sizes), strict=True)
         }
         return {name: pruned.get(name, tensor) for name, tensor in self._tensors.items()}

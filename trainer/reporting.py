@@ -141,6 +141,7 @@ def _sizes(spec: RunSpec, model: GPT, packed: Packed | None) -> dict[str, Any]:
         "num_params": sum(p.numel() for p in model.parameters()),
         "floored_rows": None if packed is None else packed.floored_rows,
         "pruned_codes": None if packed is None else packed.pruned_codes,
+        "gptq_fallbacks": None if packed is None else packed.gptq_fallbacks,
         "model_bytes": None if packed is None else len(packed.data),
         "code_bytes": artifact.code_bytes,
         "artifact_bytes": total,

@@ -118,10 +118,12 @@ def _score_all(
             which,
             code_bytes=recipe.artifact.code_bytes,
             hessians=_calibrate(cell, model, dataset),
+            beat=cell.progress.beat,
         )
         if world.is_main:
             write_atomically(cell.out / ARTIFACT_FILE, packed.data)
-        model.load_state_dict(unpack(packed.data, recipe.quantization, which))
+        weights = dict(model.named_parameters())
+        model.load_state_dict(unpack(packed.data, recipe.quantization, which, like=weights))
     with cell.timed("score"):
         post = cell.score(model, stream, recipe.scoring.seq_len)
         slid = post

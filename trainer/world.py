@@ -18,7 +18,9 @@ from torch import Tensor
 
 from trainer.strict import ConfigError
 
-COLLECTIVE_TIMEOUT = timedelta(seconds=120)
+# Ranks part company where each packs the same artifact by itself, which pruning makes long; a rank
+# that is gone is noticed by who started the ranks.
+COLLECTIVE_TIMEOUT = timedelta(seconds=600)
 
 
 @dataclass(slots=True)

@@ -40,6 +40,7 @@ def report_values(spec: RunSpec, **changes: object) -> dict[str, object]:
         "beta_std": 0.0,
         "floored_rows": 0.0,
         "pruned_codes": None,
+        "gptq_fallbacks": None,
         "num_params": 1000,
         "model_bytes": len(ARTIFACT),
         "code_bytes": recipe.artifact.code_bytes,

@@ -47,6 +47,7 @@ GOOD = {
     "beta_std": 0.0,
     "floored_rows": 0.0,
     "pruned_codes": None,
+    "gptq_fallbacks": None,
     "num_params": 1000,
     "model_bytes": 2000,
     "code_bytes": 100,

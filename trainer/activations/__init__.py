@@ -35,14 +35,15 @@ class Entry:
     """One row of the table.
 
     ``neg_beta`` is the fixed factor of x² on the negative side, None where it is learned or random
-    or where the function is not of that family. ``ordered`` names two parameters of which the first
-    may not exceed the second.
+    or where the function is not of that family. ``learns_beta``: that factor is learned.
+    ``ordered`` names two parameters of which the first may not exceed the second.
     """
 
     module: str
     params: Mapping[str, Range] = field(default_factory=dict)
     neg_beta: Callable[[Params], float] | None = None
     ordered: tuple[str, str] | None = None
+    learns_beta: bool = False
 
 
 @runtime_checkable
@@ -64,9 +65,11 @@ ACTIVATIONS: dict[str, Entry] = {
         params={"slope": Range(0.0, 1.0)},
         neg_beta=lambda params: params["slope"] ** 2,
     ),
-    "asqu": Entry(module="asqu", params={"init": Range(-4.0, 4.0, default=0.25)}),
+    "asqu": Entry(module="asqu", params={"init": Range(-4.0, 4.0, default=0.25)}, learns_beta=True),
     # The slope enters as its square, so a negative one adds nothing, and at 0 its gradient is 0.
-    "prelu2": Entry(module="prelu2", params={"init": Range(0.01, 2.0, default=0.25)}),
+    "prelu2": Entry(
+        module="prelu2", params={"init": Range(0.01, 2.0, default=0.25)}, learns_beta=True
+    ),
     # No neg_beta: the β of scoring is fixed, but in training it is drawn anew at every step.
     "rrelu2": Entry(
         module="rrelu2",
