@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 
 from sweep.grid import NOT_IDENTITY, identity
-from sweep.spec import load_sweep
+from sweep.spec import SWEEPS, load_sweep
 from tests.support.grids import DATA, cells_of, names, sweep_spec
 from trainer.contract import RunSpec, short_hash
+from trainer.recipe import load_recipe
 from trainer.strict import ConfigError
 
 
@@ -170,3 +171,37 @@ def test_a_mistake_in_an_axis_is_named():
         cells_of(sweep_spec(grid={"set": {"optim.matrix_rl": [0.1]}}))
     with pytest.raises(ConfigError, match="ask the same question"):
         cells_of(sweep_spec(grid={"set": {"optim.matrix_lr": [0.1, 0.1]}}))
+
+
+# -- the sweeps of this repository
+
+SHIPPED = {
+    "local": (36, "local"),
+    "tiny": (8, "tiny"),
+    "slopes": (36, "pr549"),
+    "slopes-lr": (27, "pr549"),
+    "slope-study": (15, "pr1176"),
+    "asqu-10k": (9, "pr1035"),
+}
+
+
+def test_every_sweep_file_is_named_here():
+    assert {path.stem for path in SWEEPS.glob("*.toml")} == set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_sweep_of_the_repository_asks_what_it_says(name):
+    """Every block holds each activation once, and blocks differ in nothing but seed and axes."""
+    sweep = load_sweep(name)
+    cells = cells_of(sweep)
+    assert (len(cells), sweep.recipe) == SHIPPED[name]
+    labels = sorted(activation.label for activation in sweep.expanded_activations())
+    for block in {cell.block for cell in cells}:
+        assert sorted(c.spec.activation.label for c in cells if c.block == block) == labels
+
+
+def test_the_rates_around_the_published_one_are_an_axis():
+    sweep = load_sweep("slopes-lr")
+    rates = sweep.grid.set["optim.matrix_lr"]
+    assert load_recipe(sweep.recipe).optim.matrix_lr in rates
+    assert len(rates) == 3
