@@ -105,7 +105,7 @@ def ranked_scores(frame: pd.DataFrame, quantity: str, reference: str) -> pd.Data
 
     ConfigError for a score that is not legal.
     """
-    if not is_legal(quantity, frame["slot_legal"]):
+    if not is_legal(frame, quantity):
         raise ConfigError(
             f"{quantity} was fitted on the targets that it scores: it is no legal score and is not "
             f"ranked. Rank another stage, or run the recipe with slot.mode = causal."

@@ -44,7 +44,7 @@ def seed_stats(
         if values.empty:
             continue
         by_group = dict(iter(values.groupby(_GROUP)["value"]))
-        legal = is_legal(quantity, frame["slot_legal"])
+        legal = is_legal(frame, quantity)
         for facts in records(counts):
             estimate = interval(by_group.get((facts["setting"], facts["key"]), ()))
             ranked = legal and estimate.n > 0 and facts["n_diverged"] == 0

@@ -17,12 +17,16 @@ Windows = Literal["contiguous", "sliding"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One score of a cell: of which weights, in which windows, adapted or not."""
+    """One score of a cell: of which weights, in which windows, adapted or not.
+
+    ``legality`` is the column that says whether it is a legal score, where that is in question.
+    """
 
     title: str
     weights: Literal["averaged", "read back"]
     windows: Windows
     adapted: bool = False
+    legality: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +52,13 @@ STAGES: dict[str, Stage] = {
     "ttt_bpb": Stage(
         title="test-time training, sliding", weights="read back", windows="sliding", adapted=True
     ),
-    "slot_bpb": Stage(title="SLOT, sliding", weights="read back", windows="sliding", adapted=True),
+    "slot_bpb": Stage(
+        title="SLOT, sliding",
+        weights="read back",
+        windows="sliding",
+        adapted=True,
+        legality="slot_legal",
+    ),
 }
 
 DELTAS: dict[str, Delta] = {
@@ -101,10 +111,12 @@ post_quant_sliding_bpb, ttt_bpb, slot_bpb (sliding).
         )
 
 
-def is_legal(quantity: str, slot_legal: "pd.Series[bool]") -> bool:
-    """False for a SLOT score that was fitted on the targets that it scores: shown, never ranked."""
-    needs_it = quantity == "slot_bpb" or quantity == "slot_gain"
-    return not needs_it or not (slot_legal == False).any()  # noqa: E712  (null is no verdict)
+def is_legal(frame: pd.DataFrame, quantity: str) -> bool:
+    """False for a score that was fitted on the targets that it scores: shown, never ranked."""
+    stage = STAGES.get(DELTAS[quantity].after if quantity in DELTAS else quantity)
+    if stage is None or stage.legality is None:
+        return True
+    return bool(frame[stage.legality].dropna().all())
 
 
 def windows_of(quantity: str) -> Windows | None:

@@ -82,7 +82,7 @@ def summarize(frame: pd.DataFrame, sweep: Sweep, *, level: float = 0.95) -> Summ
 
 
 def _not_legal(frame: pd.DataFrame) -> list[str]:
-    if is_legal("slot_bpb", frame["slot_legal"]):
+    if is_legal(frame, "slot_bpb"):
         return []
     return ["SLOT was fitted on the targets that it scores: not a legal score, and not ranked."]
 

@@ -36,7 +36,7 @@ class Contender:
     """A model with its optimizers that takes the same step again and again."""
 
     def __init__(self, spec: RunSpec, world: World) -> None:
-        model = build_model(spec).to(world.device)
+        model = build_model(spec).on_device(world.device)
         self._training = Training(model, spec.recipe, spec.seed, world)
         self._optimizers = self._training.optimizers()
 

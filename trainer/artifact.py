@@ -3,7 +3,8 @@
 What becomes of a tensor is decided by its published size, in which every layer has tensors of its
 own. Up to ``passthrough_numel`` numbers it is kept: gains, scales, mixes, gates and β as
 ``control`` says, the rest in float16. Beyond, matrices, projections and embeddings become integer
-codes with a float16 scale per row, and gains, scales, mixes, gates and β are float32.
+codes with a float16 scale per row, and gains, scales, mixes, gates and β are as
+``large_control`` says.
 """
 
 import math
@@ -18,6 +19,7 @@ from trainer.containers import CODES, SCALE, is_stacked
 from trainer.optim import kind_of
 from trainer.pruning import prune
 from trainer.quantizers import QUANTIZERS, Quantized, dequantize, gptq
+from trainer.quantizers.int8_row import int8_vectors
 from trainer.recipe import Quantization
 from trainer.strict import ConfigError
 
@@ -25,6 +27,7 @@ Method = str | torch.dtype
 """The quantizer of a parameter, or the type in which it is kept."""
 
 SIX_BIT = ("int6_row", "gptq")
+VECTORS = "int8_vectors"
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -132,26 +135,33 @@ def payload_bytes(weights: Mapping[str, Tensor], config: Quantization) -> int:
             total += weight.numel() * method.itemsize
         else:
             num_rows = weight.numel() // weight.shape[-1]
-            total += weight.numel() * torch.int8.itemsize + num_rows * torch.float16.itemsize
+            scale = torch.float32 if method == VECTORS else torch.float16
+            total += weight.numel() * torch.int8.itemsize + num_rows * scale.itemsize
     return total
 
 
 def _method(name: str, shape: torch.Size, config: Quantization) -> Method:
-    quantizers = {
+    published = shape[1:] if is_stacked(name) else shape
+    quantizer = {
         "matrices": config.matrices,
         "projections": config.matrices,
         "embeddings": config.embeddings,
-    }
-    quantizer = quantizers.get(kind_of(name))
-    if math.prod(shape[1:] if is_stacked(name) else shape) > config.passthrough_numel:
-        return torch.float32 if quantizer is None else quantizer
-    return _DTYPES[config.control] if quantizer is None else torch.float16
+    }.get(kind_of(name))
+    if math.prod(published) <= config.passthrough_numel:
+        return _DTYPES[config.control] if quantizer is None else torch.float16
+    if quantizer is not None:
+        return quantizer
+    if config.large_control == "float32" or len(published) == 0:
+        return torch.float32
+    return VECTORS if len(published) == 1 else "int8_row"
 
 
 def _quantize(
     w: Tensor, method: str, config: Quantization, hessians: Tensor | None
 ) -> list[Quantized]:
     """Every matrix of ``w`` (..., R, C); GPTQ where it has Hessians."""
+    if method == VECTORS:
+        return [int8_vectors(w.reshape(-1, w.shape[-1]), config)]
     matrices = w.reshape(-1, *w.shape[-2:])
     if method != "gptq":
         return [QUANTIZERS[method](matrix, config) for matrix in matrices]
@@ -184,10 +194,11 @@ def _decode(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             scale is None
             or codes.ndim == 0
             or scale.shape != codes.shape[:-1]
-            or (codes.dtype, scale.dtype) != (torch.int8, torch.float16)
+            or codes.dtype != torch.int8
+            or scale.dtype not in (torch.float16, torch.float32)
         ):
             raise ConfigError(
-                f"artifact: {name} is not int8 codes with a float16 scale for each of their rows. "
+                f"artifact: {name} is not int8 codes with a scale for each of their rows. "
                 f"Pack it again."
             )
         weights[name] = dequantize(codes, scale)

@@ -24,7 +24,7 @@ from trainer.contract import (
     spec_hash,
 )
 from trainer.files import write_atomically
-from trainer.kernels.mlp import BACKEND as MLP_BACKEND
+from trainer.kernels.mlp import mlp_backend
 from trainer.model import GPT
 from trainer.model.attention import attention_backend
 from trainer.scoring.bpb import Score
@@ -169,7 +169,7 @@ def _machine(spec: RunSpec, world: World, model: GPT) -> dict[str, Any]:
         "device_name": _device_name(world.device),
         "dtype": spec.dtype,
         "attention_backend": attention_backend(world.device, model.compute_dtype),
-        "mlp_backend": MLP_BACKEND,
+        "mlp_backend": mlp_backend(world.device),
         "peak_memory_bytes": _peak_memory_bytes(world.device),
         "corpus_sha256": spec.corpus_sha256,
         "tokenizer_sha256": spec.tokenizer_sha256,

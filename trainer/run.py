@@ -28,7 +28,7 @@ from trainer.data.shards import load_stream
 from trainer.files import write_atomically
 from trainer.model import GPT
 from trainer.model.init import initialize
-from trainer.optim import kind_of
+from trainer.optim import kind_of, newton_schulz_of
 from trainer.progress import Progress
 from trainer.reporting import Scores, make_report, write_curve
 from trainer.scoring.bpb import Score, Stream, score
@@ -44,9 +44,11 @@ def run(spec: RunSpec, out: Path, world: World) -> Report:
     """Answer ``spec``; rank 0 leaves curve, artifact and report in ``out``."""
     cell = _Cell(spec, out, world)
     cell.progress.report("setup")
+    if spec.device == "cuda":  # TensorFloat-32 has a place in bfloat16 runs alone
+        torch.set_float32_matmul_precision("high" if spec.dtype == "bfloat16" else "highest")
     dataset = _checked_dataset(spec)
     stream = validation_stream(spec, dataset, world)
-    model = build_model(spec).to(world.device)
+    model = build_model(spec).on_device(world.device)
     training = Training(model, spec.recipe, spec.seed, world)
     with cell.timed("warmup"):
         warm_up(training, _loader(spec, dataset, world))
@@ -120,10 +122,11 @@ def _score_all(
             hessians=_calibrate(cell, model, dataset),
             beat=cell.progress.beat,
         )
+        data = world.bytes_of_rank_0(packed.data)
         if world.is_main:
-            write_atomically(cell.out / ARTIFACT_FILE, packed.data)
+            write_atomically(cell.out / ARTIFACT_FILE, data)
         weights = dict(model.named_parameters())
-        model.load_state_dict(unpack(packed.data, recipe.quantization, which, like=weights))
+        model.load_state_dict(unpack(data, recipe.quantization, which, like=weights))
     with cell.timed("score"):
         post = cell.score(model, stream, recipe.scoring.seq_len)
         slid = post
@@ -177,7 +180,7 @@ def _adapt(cell: "_Cell", model: GPT, stream: Stream) -> tuple[Score | None, Sco
                 scoring=recipe.scoring,
                 ttt=recipe.ttt,
                 world=world,
-                newton_schulz_steps=recipe.optim.newton_schulz_steps,
+                newton_schulz=newton_schulz_of(recipe.optim),
                 sink=cell.beat,
             )
         if recipe.slot is not None and recipe.slot.mode == "published":
@@ -243,14 +246,14 @@ class _Cell:
             print(f"step:{step} val_loss:{result.loss:.4f} val_bpb:{result.bpb:.4f}", flush=True)
         return result
 
-    def on_step(self, log: StepLog, loss: Tensor) -> None:
+    def on_step(self, log: StepLog, loss: float | None) -> None:
         self.progress.report(
             "train", step=log.step, remaining_steps=log.remaining_steps, step_ms=log.step_ms
         )
-        if self.world.is_main and log.step % self.spec.log_every == 0:
+        if self.world.is_main and loss is not None:
             mean_ms = 1000 * log.elapsed_s / log.step
             print(
-                f"step:{log.step} train_loss:{float(loss) * self.world.size:.4f} "
+                f"step:{log.step} train_loss:{loss:.4f} "
                 f"train_time:{1000 * log.elapsed_s:.0f}ms step_avg:{mean_ms:.2f}ms",
                 flush=True,
             )

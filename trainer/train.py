@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from trainer.world import World
 MicroBatches = Sequence[tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Training:
     """What is trained, as which recipe, seed and rank."""
 
@@ -29,6 +30,11 @@ class Training:
     recipe: Recipe
     seed: int
     world: World
+
+    @cached_property
+    def nll(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The model's, compiled where that pays; warming up compiles it, outside the budget."""
+        return self.model.compiled_nll(self.recipe.train.seq_len)
 
     def optimizers(self) -> Optimizers:
         return Optimizers(self.model, self.recipe.optim, self.world)
@@ -69,10 +75,10 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who looks on: at a checked loss every so many steps, at each step, at the weights."""
+    """Who looks on: at each step, with its loss at every ``check_every``-th; at the weights."""
 
     check_every: int
-    on_step: Callable[[StepLog, Tensor], None]
+    on_step: Callable[[StepLog, float | None], None]
     validate: Callable[[int], Score]
 
 
@@ -103,17 +109,19 @@ def train(
     steps: list[StepLog] = []
     losses: list[Tensor] = []
     validations: list[tuple[int, Score]] = []
-    start_s, elapsed_s = time.perf_counter(), 0.0
+    start_s, elapsed_s, checked = time.perf_counter(), 0.0, None
     while True:
         step = len(steps)
         remaining = budget.remaining_steps(step, elapsed_s)
-        if remaining is not None and remaining <= 0:
-            break
-        if recipe.scoring.every_steps is not None and step % recipe.scoring.every_steps == 0:
+        is_last = remaining is not None and remaining <= 0
+        is_last = is_last or (checked is not None and not math.isfinite(checked))
+        if _validates(recipe.scoring.every_steps, step, is_last=is_last):
             paused_s = time.perf_counter()
             model.begin_step(training.seed, None)
             validations.append((step, watch.validate(step)))
             start_s += time.perf_counter() - paused_s
+        if is_last:
+            break
         multiplier = lr_multiplier(remaining, recipe.train.warmdown_steps)
         loss = take_step(training, optimizers, loader.next_batch(), step, multiplier)
         average.update()
@@ -128,12 +136,15 @@ def train(
                 remaining_steps=budget.remaining_steps(step + 1, elapsed_s),
             )
         )
-        watch.on_step(steps[-1], loss)
-        unchecked = (step + 1) % watch.check_every != 0
-        if not unchecked and not math.isfinite(_over_ranks([loss], world)[0]):
-            break
+        checked = _over_ranks([loss], world)[0] if (step + 1) % watch.check_every == 0 else None
+        watch.on_step(steps[-1], checked)
     model.begin_step(training.seed, None)
     return Trained(tuple(steps), tuple(_over_ranks(losses, world)), tuple(validations))
+
+
+def _validates(every_steps: int | None, step: int, *, is_last: bool) -> bool:
+    """Before the first step, after every so many, and after the last."""
+    return every_steps is not None and (is_last or step % every_steps == 0)
 
 
 def take_step(
@@ -162,7 +173,7 @@ def _accumulate_gradients(training: Training, batch: MicroBatches) -> Tensor:
     total = torch.zeros((), device=device)
     for x_BT, y_BT in batch:
         x, y = (t.to(device, non_blocking=True) for t in (x_BT, y_BT))
-        loss = model.nll(x, y).mean()
+        loss = training.nll(x, y).mean()
         if optim.clip == "per_shard" and optim.grad_clip is not None:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, optim.grad_clip)
@@ -170,8 +181,9 @@ def _accumulate_gradients(training: Training, batch: MicroBatches) -> Tensor:
         else:
             (loss / micro_steps).backward()
         total += loss.detach() / micro_steps
-    for parameter, gradient in zip(parameters, clipped, strict=False):
-        parameter.grad = gradient
+    if clipped:
+        for parameter, gradient in zip(parameters, clipped, strict=True):
+            parameter.grad = gradient
     return total
 
 

@@ -85,7 +85,7 @@ class World:
             return Arriving(whole_NRC)
         padded = self._padded(whole_NRC)
         part = padded.new_empty(len(padded) // self.size, *padded.shape[1:])
-        return Arriving(part, dist.reduce_scatter_tensor(part, padded, async_op=True))
+        return Arriving(part, _reduce_scatter(part, padded, async_op=True))
 
     def gather_parts(self, part_PRC: Tensor, num_matrices: int) -> Arriving:
         """The parts of all ranks behind one another, the first ``num_matrices`` of them."""
@@ -94,6 +94,14 @@ class World:
         whole = part_PRC.new_empty(len(part_PRC) * self.size, *part_PRC.shape[1:])
         work = _all_gather(whole, part_PRC.contiguous(), async_op=True)
         return Arriving(whole[:num_matrices], work)
+
+    def bytes_of_rank_0(self, data: bytes) -> bytes:
+        """Rank 0's ``data``, on every rank."""
+        if self.size == 1:
+            return data
+        sent: list[bytes] = [data]
+        dist.broadcast_object_list(sent, src=0, device=self.device)
+        return sent[0]
 
     def _padded(self, whole_NRC: Tensor) -> Tensor:
         missing = -len(whole_NRC) % self.size
@@ -130,7 +138,6 @@ def open_world(device: str, threads: int) -> Iterator[World]:
     where = torch.device(device, local) if device == "cuda" else torch.device("cpu")
     if where.type == "cuda":
         torch.cuda.set_device(where)
-        torch.set_float32_matmul_precision("high")
     if size == 1:
         yield World(rank=0, size=1, device=where)
         return
@@ -142,6 +149,7 @@ def open_world(device: str, threads: int) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-# Its name from torch 2.13 on, where the old one warns.
+# Their names from torch 2.13 on, where the old ones warn.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

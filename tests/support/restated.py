@@ -59,7 +59,7 @@ def overrides_of(p: Published) -> dict[str, Any]:
             "tail": p.sliding_tail,
         },
         "ttt": _ttt(p),
-        "slot": {"mode": "published", "lr": p.slot_lr, "steps": p.slot_steps} if p.slot else None,
+        "slot": _slot(p) if p.slot else None,
     }
     return sections
 
@@ -86,6 +86,7 @@ def _optim(p: Published) -> dict[str, Any]:
         "scalar_lr": p.scalar_lr,
         "activation_lr": p.asqu_lr,
         "weight_decay": p.muon_wd,
+        **({"adam_weight_decay": p.adam_wd} if p.adam_wd else {}),
         "adam_beta1": p.beta1,
         "adam_beta2": p.beta2,
         "adam_eps": p.adam_eps,
@@ -93,7 +94,6 @@ def _optim(p: Published) -> dict[str, Any]:
         "muon_momentum_start": p.muon_momentum_warmup_start,
         "muon_momentum_warmup_steps": p.muon_momentum_warmup_steps,
         **(clipped if p.grad_clip_norm else {}),
-        **({} if p.adam_wd == p.muon_wd else {"adam_weight_decay": p.adam_wd}),
     }
 
 
@@ -105,6 +105,7 @@ def _quantization(p: Published) -> dict[str, Any]:
         "embeddings": "int8_row",
         "passthrough_numel": p.passthrough_numel,
         "control": "float32" if p.control_fp32 else "float16",
+        "large_control": "int8" if p.quantizer == "int8" else "float32",
         "container": "torch",
         "compressor": "zlib" if p.quantizer == "int8" else "lzma",
         "preset": 9 if p.quantizer == "int8" else 6,
@@ -134,6 +135,15 @@ def _ttt(p: Published) -> dict[str, Any] | None:
         "batch_seqs": p.ttt_batch_seqs,
         "grad_clip": p.ttt_grad_clip,
         "freeze_layers": p.ttt_freeze_blocks,
-        "freeze_matrices": p.ttt_freeze_blocks == 0,  # published freezing reaches no matrix
+        "freeze_matrices": False,
         "late_qat": p.ttt_late_qat,
+    }
+
+
+def _slot(p: Published) -> dict[str, Any]:
+    return {
+        "mode": "published",
+        "lr": p.slot_lr,
+        "steps": p.slot_steps,
+        "batch_seqs": p.eval_batch_seqs,
     }

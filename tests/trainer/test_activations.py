@@ -557,3 +557,18 @@ def test_a_label_names_what_was_given_and_nothing_that_was_omitted(name, params,
 def test_no_two_activations_of_the_table_share_a_label():
     labels = [activation_label(*case) for case in CASES]
     assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if hasattr(build_activation(*c, 1), "beta")], ids=label
+)
+def test_in_bfloat16_only_the_result_is_rounded(case):
+    """β enters in float32: rounded to bfloat16 it would be off by up to 2⁻⁹, by another amount for
+    each slope. The value and the derivative are those of float32, rounded once."""
+    module = build(case)
+    x = inputs(torch.bfloat16)
+    y, slope, *_ = forward_and_gradient(module, x)
+    wide, wide_slope, *_ = forward_and_gradient(build(case), x.float())
+    assert y.dtype is torch.bfloat16
+    assert torch.equal(y, wide.bfloat16())
+    assert torch.equal(slope, wide_slope.bfloat16())

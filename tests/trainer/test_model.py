@@ -25,6 +25,7 @@ from trainer.model import GPT, attention
 from trainer.model.attention import (
     attend,
     attention_backend,
+    attention_for,
     exclude_self,
     rms_norm,
     rope_table,
@@ -537,12 +538,16 @@ def test_flash_attention_is_given_the_layout_that_it_documents(monkeypatch):
 
     stand_in = types.SimpleNamespace(flash_attn_func=flash_attn_func)
     monkeypatch.setitem(sys.modules, "flash_attn_interface", stand_in)
+    monkeypatch.setattr(attention, "_is_hopper", lambda device: True)
     attention._flash_attention_3.cache_clear()
     try:
         assert torch.equal(attention._flash_attention_3()(q, k, v), expected)
         assert attention_backend(torch.device("cuda"), torch.bfloat16) == "flash_attn_3"
+        assert attention_for(torch.device("cuda"), torch.bfloat16) is not attend
         assert attention_backend(torch.device("cuda"), torch.float32) == "torch_sdpa"
         assert attention_backend(torch.device("cpu"), torch.bfloat16) == "torch_sdpa"
+        monkeypatch.setattr(attention, "_is_hopper", lambda device: False)
+        assert attention_backend(torch.device("cuda"), torch.bfloat16) == "torch_sdpa"
     finally:
         attention._flash_attention_3.cache_clear()
 
@@ -553,3 +558,38 @@ def test_flash_attention_is_given_the_layout_that_it_documents(monkeypatch):
 def test_without_the_package_torch_computes_attention():
     attention._flash_attention_3.cache_clear()
     assert attention_backend(torch.device("cuda"), torch.bfloat16) == "torch_sdpa"
+
+
+def test_in_bfloat16_the_stream_stays_so_whatever_rms_norm_returns(monkeypatch):
+    """Some versions of torch give float32 under CUDA's autocast, which the CPU's does not show."""
+    exact = torch.nn.functional.rms_norm
+    monkeypatch.setattr(
+        torch.nn.functional, "rms_norm", lambda x, shape, eps: exact(x.float(), shape, eps=eps)
+    )
+    seen = []
+    spied = attention.attend
+    monkeypatch.setattr(
+        "trainer.model.gpt.attend", lambda q, k, v: seen.append(q) or spied(q, k, v)
+    )
+    model = tiny_model(dtype=torch.bfloat16)
+    model.set_precision()
+    assert model.body(random_tokens(1, T)).dtype is torch.bfloat16
+    assert {q.dtype for q in seen} == {torch.bfloat16}
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize(
+    "name", ["asqu", *(pytest.param(n, marks=pytest.mark.slow) for n in ACTIVATIONS if n != "asqu")]
+)
+def test_a_step_is_one_graph_for_every_activation(name):
+    """Traced as compilation on a GPU traces it; the kernels are torch's own here."""
+    overrides = {"model.rope_ntk_len": 16, "model.value_embedding.dim": 8}
+    model = busy_model(overrides, activation=name, params=default_params(name))
+    tokens = random_tokens(2, T + 1)
+    expected = model.nll(tokens[:, :-1], tokens[:, 1:])
+    torch._dynamo.reset()
+    traced = torch.compile(model.nll, dynamic=False, fullgraph=True, backend="aot_eager")
+    found = traced(tokens[:, :-1], tokens[:, 1:])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    found.mean().backward()
+    assert model.up_bank.grad is not None

@@ -16,7 +16,7 @@ from tests.support.tiny import (
 )
 from trainer.activations import ACTIVATIONS
 from trainer.optim import Optimizers, kind_of, parameters_by_kind
-from trainer.optim.muon import QUINTIC, Muon, orthogonalize
+from trainer.optim.muon import QUINTIC, Muon, NewtonSchulz, orthogonalize
 from trainer.world import Arriving
 
 EPS = 2.0**-24
@@ -235,8 +235,7 @@ def muon_of(banks, *, lr, weight_decay, dtype=torch.float64, world=RANK_0):
         banks,
         lr=lr,
         weight_decay=weight_decay,
-        newton_schulz_steps=5,
-        coefficients=QUINTIC,
+        newton_schulz=NewtonSchulz(),
         momentum_dtype=dtype,
         update_dtype=dtype,
         world=world,

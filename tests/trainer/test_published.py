@@ -71,6 +71,7 @@ VARIANTS = {
     },
     "gptq on training data": {"quantizer": "gptq", "int6_floor": None},
     "gptq on its own text": {"quantizer": "gptq", "gptq_calib": "generated"},
+    "everything quantized": {"passthrough_numel": 60},
     "long": {"iterations": 30, "warmdown_iters": 12},
 }
 ACTIVATIONS = (("relu2",), ("leaky_relu2", 0.5), ("leaky_relu2", 0.9), ("asqu",))
@@ -209,6 +210,11 @@ def test_in_bfloat16_a_recipe_lands_where_it_does_in_float32(name, data_dir, tmp
 @pytest.mark.parametrize("name", RUNS)
 def test_every_activation_of_the_mission_is_as_published(name, activation, dataset, tmp_path):
     check(reduced(name, **VARIANTS["long"]), activation, dataset, tmp_path)
+
+
+def test_gains_above_the_limit_are_quantized_where_the_published_script_does(dataset, tmp_path):
+    run = reduced("pr1035", iterations=4, **VARIANTS["everything quantized"])
+    check(run, ("asqu",), dataset, tmp_path)
 
 
 @pytest.mark.slow

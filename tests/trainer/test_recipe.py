@@ -84,6 +84,7 @@ CHANGES = {
     "quantization.compressor": "zlib",
     "quantization.preset": 1,
     "quantization.control": "float32",
+    "quantization.large_control": "int8",
     "quantization.container": "torch",
     "quantization.scale_floor": 0.01,
     "quantization.percentiles": [0.9, 1.0],
@@ -275,6 +276,8 @@ def test_a_key_below_a_value_is_refused():
         ({"data.loader": "coprime"}, "micro_steps 2 .*virtual_world 8"),
         ({"model.rope_ntk_len": 16, "model.rope_dims": 2}, "rope_ntk_len 16 needs rope_dims"),
         ({"optim.clip": "per_shard", "optim.grad_clip": None}, "per_shard.* without grad_clip"),
+        ({"data.seed_names": []}, "seed_names is empty: give a folder"),
+        ({"slot": "illegal"}, "slot.mode"),
         ({"ttt.optimizer": "muon"}, "momentum = 0.9: test-time Muon has none"),
         ({"ttt.freeze_layers": 3}, "freeze_layers 3 is more than model.num_layers 2"),
         ({"quantization.prune_to_bytes": 16_000_001}, "16000001 .*cap_bytes 16000000"),
@@ -380,3 +383,9 @@ def test_a_required_value_cannot_be_left_out_nor_a_section_forgotten(text, messa
 def test_a_layer_named_twice_is_refused():
     with pytest.raises(ConfigError, match="names a layer twice"):
         load_recipe("tiny", {"model.value_embedding.layers": [1, 1]})
+
+
+@pytest.mark.parametrize("mode", ["published", "causal"])
+def test_slot_may_be_given_by_its_mode_alone(mode):
+    assert tiny_recipe({"slot": mode}) == tiny_recipe({"slot.mode": mode})
+    assert tiny_recipe(dict([parse_override(f"slot={mode}")])).slot.mode == mode

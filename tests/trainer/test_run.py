@@ -461,8 +461,8 @@ def test_other_data_than_the_specification_asks_for_is_refused(data_dir, tmp_pat
 
 
 def test_validation_tells_the_weights_of_that_moment_and_changes_nothing_else(data_dir, tmp_path):
-    """Before the first step and after every two. Both runs take their first three steps at full
-    rate, so their first four losses are equal, an activation that draws something included."""
+    """Before the first step, after every two and after the last. Both runs take their first three
+    steps at full rate, so their first four losses are equal, though this activation is random."""
     quiet = {"averaging": {"kind": "none"}}
     spec = tiny_spec(data_dir, activation="rrelu2", overrides=quiet)
     watched = tiny_spec(
@@ -471,7 +471,8 @@ def test_validation_tells_the_weights_of_that_moment_and_changes_nothing_else(da
     report, other = run_cell(spec, tmp_path / "a"), run_cell(watched, tmp_path / "b")
     curve = read_curve(tmp_path / "b")
     assert curve["step"] == [0, 1, 2, 3, 4, 5]
-    assert [value is None for value in curve["val_loss"]] == [False, True] * 3
+    assert [value is not None for value in curve["val_loss"]] == [True, False] * 2 + [True, True]
+    assert curve["val_loss"][-1] == other.pre_quant_loss
     assert curve["train_loss"][0] is None
     assert curve["train_loss"][1:5] == read_curve(tmp_path / "a")["train_loss"]
     assert other.val_tokens == report.val_tokens

@@ -41,22 +41,32 @@ class _Squared(torch.autograd.Function):
     """f = x·g with g = x where x > 0 and β·x elsewhere; then ∂f/∂x = 2g, so only g is kept.
 
     ∂f/∂β = Σ x² over x ≤ 0, for which x is kept too where β is learned. As a product with x, β = 0
-    gives 0 and not 0·∞ where x² overflows.
+    gives 0 and not 0·∞ where x² overflows. Of an x in less than float32 only x is kept, and all is
+    computed in float32 and rounded once: β rounded to bfloat16 would be off by up to 0.2 %, by
+    another amount for every slope.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: Tensor) -> Tensor:
-        g = F.prelu(x.flatten(0, -2), beta.to(x.dtype)).view_as(x)
-        ctx.save_for_backward(g, x if ctx.needs_input_grad[1] else None)
         ctx.beta_shape, ctx.beta_dtype = beta.shape, beta.dtype
+        if x.itemsize < torch.float32.itemsize:
+            ctx.save_for_backward(None, x, beta)
+            wide = x.float()
+            return (wide * torch.where(wide > 0, wide, beta * wide)).to(x.dtype)
+        g = F.prelu(x.flatten(0, -2), beta.to(x.dtype)).view_as(x)
+        ctx.save_for_backward(g, x if ctx.needs_input_grad[1] else None, None)
         return x * g
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None]:
-        g, x = ctx.saved_tensors
+        g, x, beta = ctx.saved_tensors
         (upstream,) = gradients
+        dtype = upstream.dtype
+        if g is None:
+            upstream, x = upstream.float(), x.float()
+            g = torch.where(x > 0, x, beta * x)
         to_beta = None
-        if x is not None:
+        if ctx.needs_input_grad[1]:
             each = (upstream * x * x.clamp(max=0)).to(ctx.beta_dtype)
             to_beta = each.sum_to_size(ctx.beta_shape)
-        return (upstream * g).mul_(2), to_beta
+        return (upstream * g).mul_(2).to(dtype), to_beta

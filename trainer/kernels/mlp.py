@@ -1,17 +1,21 @@
 """The MLP of one layer: up-projection, activation, down-projection.
 
-The seam behind which a fused kernel may stand; ``BACKEND`` names what ran and is a column of every
-row. Shapes: B sequences, T tokens, D width, F hidden channels.
+The seam behind which a fused kernel may stand; ``mlp_backend`` names what ran and is a column of
+every row. Shapes: B sequences, T tokens, D width, F hidden channels.
 """
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BACKEND = "torch"
-
 Observe = Callable[[Tensor], None]
+
+
+def mlp_backend(device: torch.device) -> str:
+    """What computes the MLP in training there."""
+    return "torch_compiled" if device.type == "cuda" else "torch"
 
 
 def mlp(

@@ -16,8 +16,11 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x over its root mean square along the last dimension, without a learned weight."""
-    return F.rms_norm(x, (x.size(-1),), eps=torch.finfo(torch.float32).eps)
+    """x over its root mean square along the last dimension, without a learned weight.
+
+    In the type of ``x``: some versions of torch return float32 under CUDA's autocast.
+    """
+    return F.rms_norm(x, (x.size(-1),), eps=torch.finfo(torch.float32).eps).to(x.dtype)
 
 
 def rope_table(
@@ -54,19 +57,19 @@ def rotate(x_BTHK: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
 
 def attention_backend(device: torch.device, dtype: torch.dtype) -> str:
     """What computes attention there: FlashAttention-3 where it is installed and can run."""
-    can = device.type == "cuda" and dtype is torch.bfloat16 and _flash_attention_3() is not None
-    return "flash_attn_3" if can else "torch_sdpa"
+    can = device.type == "cuda" and dtype is torch.bfloat16 and _is_hopper(device)
+    return "flash_attn_3" if can and _flash_attention_3() is not None else "torch_sdpa"
+
+
+def attention_for(device: torch.device, dtype: torch.dtype) -> Attention:
+    """The function that computes attention there, as :func:`attention_backend` calls it."""
+    flash = _flash_attention_3()
+    chosen = attention_backend(device, dtype)
+    return flash if flash is not None and chosen == "flash_attn_3" else attend
 
 
 def attend(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
     """Softmax attention of every query to its own and earlier positions; scale 1/√K."""
-    flash = _flash_attention_3()
-    if flash is not None and attention_backend(q_BTHK.device, q_BTHK.dtype) == "flash_attn_3":
-        return flash(q_BTHK, k_BTGK, v_BTGK)
-    return _torch_sdpa(q_BTHK, k_BTGK, v_BTGK)
-
-
-def _torch_sdpa(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
     y_BHTK = F.scaled_dot_product_attention(
         q_BTHK.transpose(1, 2),
         k_BTGK.transpose(1, 2),
@@ -78,11 +81,17 @@ def _torch_sdpa(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
 
 
 @cache
+def _is_hopper(device: torch.device) -> bool:
+    """Whether the GPU is of the kind that FlashAttention-3 is written for."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] == 9
+
+
+@cache
 def _flash_attention_3() -> Attention | None:
     """The function of the optional package, which takes (B, T, H, K) as it is here."""
     try:
         flash = importlib.import_module("flash_attn_interface").flash_attn_func
-    except ImportError:
+    except (ImportError, AttributeError):
         return None
 
     def causal(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from trainer.activations import BeginsSteps, Params, build_activation
 from trainer.kernels.mlp import mlp
 from trainer.model.attention import (
+    Attention,
     attend,
+    attention_for,
     exclude_self,
     rms_norm,
     rope_table,
@@ -78,6 +80,7 @@ class GPT(nn.Module):
         self.register_buffer("cos_TR", cos, persistent=False)
         self.register_buffer("sin_TR", sin, persistent=False)
         self._stretched: tuple[Tensor, Tensor] | None = None  # of the length last seen
+        self._attend: Attention = attend
 
     def body(self, tokens_BT: Tensor, tail: int | None = None, tap: Tap | None = None) -> Tensor:
         """Normalised hidden states (B, T, D), or of the last ``tail`` positions (B, tail, D)."""
@@ -121,6 +124,22 @@ class GPT(nn.Module):
             rounded = parameter.data.to(self.compute_dtype)
             stays = name == "embed" or name.endswith(".embed")
             parameter.data = rounded if stays else rounded.float()
+
+    def on_device(self, device: torch.device) -> "GPT":
+        """This model, moved to ``device``, with the attention that is best there."""
+        self._attend = attention_for(device, self.compute_dtype)
+        return self.to(device)
+
+    def compiled_nll(self, length: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """``nll`` for training on sequences of ``length``, compiled where the model is on CUDA.
+
+        torch's own TORCH_COMPILE_DISABLE=1 leaves it uncompiled.
+        """
+        self._rope(length)  # made here, it is an input of the graph
+        if self.embed.device.type != "cuda":
+            return self.nll
+        compiled: Callable[[Tensor, Tensor], Tensor] = torch.compile(self.nll, dynamic=False)
+        return compiled
 
     def begin_step(self, seed: int, step: int | None) -> None:
         """Tell activations that draw something in training which step it is; None: they do not."""
@@ -198,7 +217,7 @@ class GPT(nn.Module):
         cos, sin = self._rope(length)
         q = rotate(rms_norm(q), cos, sin) * self.q_gain_LH[layer][:, None].to(q.dtype)
         k = rotate(rms_norm(k), cos, sin)
-        y = attend(q, k, v)
+        y = self._attend(q, k, v)
         if layer >= num_layers - config.xsa_last_layers:
             y = exclude_self(y, v)
         y = y.reshape(batch, length, -1)

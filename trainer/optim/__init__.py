@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.model import GPT
-from trainer.optim.muon import Muon
+from trainer.optim.muon import Muon, NewtonSchulz
 from trainer.recipe import Optim
 from trainer.schedule import muon_momentum
 from trainer.world import World
@@ -51,8 +51,7 @@ class Optimizers:
             groups["matrices"],
             lr=config.matrix_lr,
             weight_decay=config.weight_decay,
-            newton_schulz_steps=config.newton_schulz_steps,
-            coefficients=config.newton_schulz,
+            newton_schulz=newton_schulz_of(config),
             momentum_dtype=compute if config.muon_momentum_dtype == "compute" else torch.float32,
             update_dtype=compute,
             world=world,
@@ -101,6 +100,11 @@ class Optimizers:
 
     def _param_groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._all for group in optimizer.param_groups]
+
+
+def newton_schulz_of(config: Optim) -> NewtonSchulz:
+    """What the recipe orthogonalizes with, in training and at test time."""
+    return NewtonSchulz(config.newton_schulz_steps, config.newton_schulz)
 
 
 def _adam_groups(groups: dict[Kind, list[nn.Parameter]], config: Optim) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ next bank's is still being gathered.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,17 @@ from torch import Tensor
 from trainer.world import Arriving, World
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+@dataclass(frozen=True, slots=True)
+class NewtonSchulz:
+    """How an update is made orthogonal: so many steps of this quintic."""
+
+    steps: int = 5
+    coefficients: tuple[float, float, float] = QUINTIC
+
+    def __call__(self, matrices_NRC: Tensor) -> Tensor:
+        return orthogonalize(matrices_NRC, self.steps, self.coefficients)
 
 
 def orthogonalize(
@@ -49,8 +61,7 @@ class Muon(torch.optim.Optimizer):
         *,
         lr: float,
         weight_decay: float,
-        newton_schulz_steps: int,
-        coefficients: tuple[float, float, float],
+        newton_schulz: NewtonSchulz,
         momentum_dtype: torch.dtype,
         update_dtype: torch.dtype,
         world: World,
@@ -58,7 +69,7 @@ class Muon(torch.optim.Optimizer):
         defaults = {"lr": lr, "momentum": 0.0, "weight_decay": weight_decay}
         largest_first = sorted(banks, key=torch.Tensor.numel, reverse=True)
         super().__init__(largest_first, defaults)
-        self._newton_schulz = newton_schulz_steps, coefficients
+        self._newton_schulz = newton_schulz
         self._momentum_dtype, self._update_dtype, self._world = momentum_dtype, update_dtype, world
         self._arriving: list[tuple[Tensor, dict[str, Any], Arriving]] = []
 
@@ -82,9 +93,10 @@ class Muon(torch.optim.Optimizer):
         waiting: tuple[Tensor, dict[str, Any], Arriving] | None = None
         for bank, group, arriving in self._arriving:
             update_PRC = self._update(bank, arriving.wait(), group)
+            gathering = self._world.gather_parts(update_PRC, len(bank))
             if waiting is not None:
                 self._apply(*waiting)
-            waiting = bank, group, self._world.gather_parts(update_PRC, len(bank))
+            waiting = bank, group, gathering
         if waiting is not None:
             self._apply(*waiting)
         self._arriving = []
@@ -95,7 +107,7 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(gradient_PRC)
         momentum_PRC = state["momentum"].mul_(group["momentum"]).add_(gradient_PRC)
         nesterov_PRC = gradient_PRC.add(momentum_PRC, alpha=group["momentum"])
-        return orthogonalize(nesterov_PRC.to(self._update_dtype), *self._newton_schulz)
+        return self._newton_schulz(nesterov_PRC.to(self._update_dtype))
 
     def _apply(self, bank: Tensor, group: dict[str, Any], arriving: Arriving) -> None:
         rows, columns = bank.shape[-2:]

@@ -12,6 +12,7 @@ two values of scale_r the codes are computed with:
 Source: parameter-golf PR #1035.
 """
 
+import torch
 from torch import Tensor
 
 from trainer.quantizers.rows import (
@@ -40,3 +41,14 @@ def int8_row(w_RC: Tensor, config: Quantization) -> Quantized:
         scale_R=scale_R.half(),
         floored_rows=count_floored(clip_R, LEVELS, floor),
     )
+
+
+def int8_vectors(w_RC: Tensor, config: Quantization) -> Quantized:
+    """Vectors as rows of codes in ±127, each with a float32 scale and no floor, as published.
+
+    |w − w'| ≤ max(|w| − clip_r, 0) + scale_r / 2; a vector of zeros has the scale 1.
+    """
+    clip_R = row_quantile(sorted_magnitudes(w_RC), config.int8_clip)
+    scale_R = torch.where(clip_R > 0, clip_R / LEVELS, 1.0)
+    clipped_RC = w_RC.clamp(-clip_R[:, None], clip_R[:, None])
+    return Quantized(to_codes(clipped_RC, scale_R[:, None], LEVELS), scale_R, floored_rows=0)

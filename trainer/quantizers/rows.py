@@ -15,7 +15,7 @@ LARGEST_SCALE = 65504.0  # the largest float16; an infinite scale would decode t
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """``codes_RC`` int8, ``scale_R`` float16, and how many rows sit at the scale floor.
+    """``codes_RC`` int8, ``scale_R`` float16 (float32 for vectors), rows at the scale floor.
 
     ``compensated``: whether the codes make up for each other's error, as those of GPTQ do.
     """

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from trainer.recipe.values import Positive, Rate
+from trainer.recipe.values import Positive, Rate, require
 from trainer.strict import Strict
 
 
@@ -33,5 +33,13 @@ class Data(Strict):
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     loader: Literal["sequential", "coprime"] = "sequential"
     virtual_world: Positive = 8
-    seed_names: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    seed_names: str | Annotated[tuple[str, ...], Field(strict=False)] | None = None
     coprime: Coprime = Coprime()
+
+    @model_validator(mode="after")
+    def _names_are_some(self) -> "Data":
+        require(
+            self.seed_names is None or len(self.seed_names) > 0,
+            "seed_names is empty: give a folder, one name for each shard, or leave it out.",
+        )
+        return self

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from trainer.recipe.data import Data
 from trainer.recipe.model import Model
@@ -31,6 +31,12 @@ class Recipe(Strict):
     artifact: Artifact
     ttt: TTT | None = None
     slot: Slot | None = None
+
+    @field_validator("slot", mode="before")
+    @classmethod
+    def _slot_by_its_mode(cls, value: Any) -> Any:
+        """``slot = "causal"`` is short for a table with that mode and the published rest."""
+        return {"mode": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _coprime_calls_make_up_a_step(self) -> "Recipe":

@@ -34,7 +34,8 @@ class Quantization(Strict):
 
     ``int8_codes_by``: the scale that int8 codes are computed with, the float16 one that is stored
     or the float32 one before it is rounded. ``control`` is the type of gains, scales, mixes, gates
-    and β in the artifact. ``prune_to_bytes`` sets codes of ±1 to zero, those of small scales first,
+    and β in the artifact; ``large_control`` of those above ``passthrough_numel``, to which PR #1035
+    gives eight bits. ``prune_to_bytes`` sets codes of ±1 to zero, those of small scales first,
     until the artifact with its code weighs no more than this.
     """
 
@@ -42,6 +43,7 @@ class Quantization(Strict):
     embeddings: Literal["int6_row", "int8_row"]
     passthrough_numel: Count
     control: Literal["float16", "float32"] = "float16"
+    large_control: Literal["float32", "int8"] = "float32"
     container: Literal["safetensors", "torch"] = "safetensors"
     compressor: Literal["lzma", "zlib"]
     preset: Annotated[int, Field(ge=0, le=9)]

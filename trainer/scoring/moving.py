@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.model import GPT
-from trainer.optim.muon import orthogonalize
+from trainer.optim.muon import NewtonSchulz
 from trainer.recipe import TTT
 
 STACKED_VECTORS = ("_LH", "_LD")  # endings of names: one vector for each layer
@@ -61,14 +61,12 @@ def _frozen(name: str, num_layers: int, ttt: TTT) -> tuple[int, ...]:
 
 
 def optimizer_for(
-    moved: list[Moving], ttt: TTT, *, newton_schulz_steps: int, update_dtype: torch.dtype
+    moved: list[Moving], ttt: TTT, *, newton_schulz: NewtonSchulz, update_dtype: torch.dtype
 ) -> torch.optim.Optimizer:
     """SGD, whose momentum persists, or Muon without any."""
     if ttt.optimizer == "sgd":
         return torch.optim.SGD([m.parameter for m in moved], lr=ttt.lr, momentum=ttt.momentum)
-    return MemorylessMuon(
-        moved, lr=ttt.lr, newton_schulz_steps=newton_schulz_steps, update_dtype=update_dtype
-    )
+    return MemorylessMuon(moved, lr=ttt.lr, newton_schulz=newton_schulz, update_dtype=update_dtype)
 
 
 class MemorylessMuon(torch.optim.Optimizer):
@@ -79,7 +77,12 @@ class MemorylessMuon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, moved: list[Moving], *, lr: float, newton_schulz_steps: int, update_dtype: torch.dtype
+        self,
+        moved: list[Moving],
+        *,
+        lr: float,
+        newton_schulz: NewtonSchulz,
+        update_dtype: torch.dtype,
     ) -> None:
         groups = [
             {
@@ -89,7 +92,7 @@ class MemorylessMuon(torch.optim.Optimizer):
             for are_matrices in (True, False)
         ]
         super().__init__(groups, {"lr": lr})
-        self._steps, self._dtype = newton_schulz_steps, update_dtype
+        self._newton_schulz, self._dtype = newton_schulz, update_dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -103,4 +106,4 @@ class MemorylessMuon(torch.optim.Optimizer):
     def _orthogonal(self, gradient: Tensor) -> Tensor:
         """Of every matrix in the last two dimensions."""
         matrices_NRC = gradient.reshape(-1, *gradient.shape[-2:]).to(self._dtype)
-        return orthogonalize(matrices_NRC, self._steps).reshape(gradient.shape)
+        return self._newton_schulz(matrices_NRC).reshape(gradient.shape)

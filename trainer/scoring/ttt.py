@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from trainer.model import GPT
+from trainer.optim.muon import NewtonSchulz
 from trainer.recipe import TTT, Scoring
 from trainer.scoring.bpb import Score, Sink, Stream, local_sums, no_sums, to_score
 from trainer.scoring.moving import Moving, moving, optimizer_for
@@ -27,7 +28,7 @@ def adapt_and_score(
     ttt: TTT,
     world: World,
     sink: Sink | None = None,
-    newton_schulz_steps: int = 5,
+    newton_schulz: NewtonSchulz | None = None,
 ) -> Score:
     """The sliding score of ``stream`` with ``model`` adapted on every chunk already scored.
 
@@ -37,9 +38,8 @@ def adapt_and_score(
     plan = windows(stream.num_targets, scoring.seq_len, scoring.stride, scoring.tail)
     chunks = by_chunk(plan, ttt.chunk_tokens)
     moved = moving(model, ttt)
-    optimizer = optimizer_for(
-        moved, ttt, newton_schulz_steps=newton_schulz_steps, update_dtype=model.compute_dtype
-    )
+    rule = newton_schulz or NewtonSchulz()
+    optimizer = optimizer_for(moved, ttt, newton_schulz=rule, update_dtype=model.compute_dtype)
     lessons = _Lessons(model, stream, scoring.seq_len, ttt, world, moved, optimizer)
     sums = no_sums(stream)
     for index, members in enumerate(chunks):
