@@ -140,3 +140,13 @@ def test_a_sweep_file_that_cannot_be_used_is_refused(store_of, rows, text, told)
 def test_axes_that_are_not_json_name_their_cell(frame_of, row_of):
     with pytest.raises(ConfigError, match="asqu_seed1_200steps: set_json is not JSON"):
         frame_of([row_of("asqu", None, 1, set_json="{")])
+
+
+def test_an_activation_is_known_by_all_of_its_parameters(frame_of, rows):
+    """Rows of older versions tell the slope alone."""
+    asqu = next(row for row in rows if row["activation"] == "asqu")
+    leaky = next(row for row in rows if row["slope"] == 0.5)
+    given = ['{"init":0}', '{"init":0.25}', "{}"]
+    frame = frame_of([*(asqu | {"params_json": text} for text in given), leaky])
+    assert list(frame["key"]) == ["asqu-init0", "asqu-init0.25", "asqu", "leaky_relu2-s0.5"]
+    assert list(frame["label"]) == ["ASQU init 0", "ASQU init 0.25", "ASQU", "LeakyReLU² 0.5"]
