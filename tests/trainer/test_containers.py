@@ -179,7 +179,7 @@ def test_a_layer_that_is_missing_is_named():
     [
         {"embed.codes": torch.ones(2, 3, dtype=torch.int8)},
         {"embed.codes": torch.ones(2, 3, dtype=torch.int8), "embed.scale": torch.ones(3).half()},
-        {"embed.codes": torch.ones(2, 3, dtype=torch.int8), "embed.scale": torch.ones(2)},
+        {"embed.codes": torch.ones(2, 3, dtype=torch.int8), "embed.scale": torch.ones(2).int()},
         {"embed.codes": torch.ones(2, 3), "embed.scale": torch.ones(2).half()},
         {"embed.codes": torch.tensor(1, dtype=torch.int8), "embed.scale": torch.tensor(1.0).half()},
     ],
@@ -187,5 +187,5 @@ def test_a_layer_that_is_missing_is_named():
 def test_codes_without_a_scale_for_each_row_are_refused(wrong, container):
     config = config_of(container)
     data = containers.write(wrong, HASH, config)
-    with pytest.raises(ConfigError, match="embed is not int8 codes with a float16 scale"):
+    with pytest.raises(ConfigError, match="embed is not int8 codes with a scale for each"):
         unpack(data, config, HASH)
