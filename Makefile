@@ -10,6 +10,8 @@ TORCH ?= $(or $(shell cat $(VENV)/.torch 2>/dev/null),default)
 RESULTS ?= results
 DATA ?= data
 RECIPE ?= local
+TRAIN_SHARDS ?=
+OFFLINE ?=
 SWEEP ?=
 CELL ?=
 FAILED ?=
@@ -36,7 +38,7 @@ NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 YES=1 PYTHON=python3 TORCH=default|system"
+	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 RECIPE=name TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
 
 setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
 
@@ -86,8 +88,8 @@ summary: $(READY) ## print the table of means with their intervals
 notebooks: $(READY) ## execute the notebooks on the rows that are there
 	@$(PY) -m analysis notebooks --results "$(RESULTS)" --sweep "$(NAME)"
 
-data: $(READY) ## prepare the data of RECIPE=
-	@$(PY) -m trainer.data prepare --recipe $(RECIPE) --root "$(DATA)"
+data: $(READY) ## build or fetch the data of RECIPE= (TRAIN_SHARDS=n of it, OFFLINE=1 fetches nothing)
+	@$(PY) -m trainer.data prepare --recipe "$(RECIPE)" --root "$(DATA)" $(if $(TRAIN_SHARDS),--train-shards "$(TRAIN_SHARDS)") $(if $(OFFLINE),--offline)
 
 test: $(READY) ## run the tests (minutes)
 	@$(PY) -m pytest -m "not slow"

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tests.support.export import contents, fetch_from, published_files
+from tests.support.hub import FakeHub, local_library
 from tests.support.tiny import build_tiny_dataset
 
 torch.set_num_threads(1)
@@ -12,3 +14,37 @@ torch.set_num_threads(1)
 def data_dir(tmp_path_factory):
     """The dataset of the recipe ``tiny``; tests that damage it work on a copy."""
     return build_tiny_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    """The files of a small FineWeb export."""
+    return published_files(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture
+def server(published):
+    """A server of that export, whose files and answers a test may change."""
+    with FakeHub(dict(published)).running() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def undisturbed(published, tmp_path_factory):
+    """What a fetch of all of it leaves, if nothing goes wrong."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    with local_library(), FakeHub(dict(published)).running() as hub:
+        fetch_from(hub.endpoint, root)
+    return contents(root)
+
+
+@pytest.fixture(scope="module")
+def library():
+    """What the Hub's library does while a test runs; see there."""
+    with local_library():
+        yield
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "data"

@@ -57,7 +57,7 @@ def test_counts_are_those_of_the_dataset_that_the_tokens_come_from(
     built, shards, tokenizer, monkeypatch, chunk
 ):
     """However the stream is cut into shards, and these into chunks."""
-    monkeypatch.setattr("trainer.data.adopt.CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("trainer.data.contents.CHUNK_TOKENS", chunk)
     found, expected = adopt(shards, tokenizer).dataset.manifest, read_manifest(built)
     for key in (
         "train_bytes",
@@ -273,7 +273,7 @@ def test_the_command_answers_bad_input_with_status_2_and_a_sentence(tokenizer, t
 
 
 def prepare_command(shards, *more):
-    command = ["prepare", "--recipe", "tiny", "--root", str(shards.parent)]
+    command = ["prepare", "--offline", "--recipe", "tiny", "--root", str(shards.parent)]
     return [*command, "--set", f"data.dataset={NAME}", *more]
 
 

@@ -298,7 +298,7 @@ def test_a_dataset_that_cannot_be_built_here_says_what_can(corpus, tmp_path):
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
-    monkeypatch.setattr("trainer.data.__main__.stdlib_corpus", small_corpus)
+    monkeypatch.setattr("trainer.data.commands.prepare.stdlib_corpus", small_corpus)
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(RECIPE)
     return ["prepare", "--recipe", str(recipe), "--root", str(tmp_path / "data")]

@@ -1,20 +1,18 @@
 """How do shards that were made elsewhere become a dataset?
 
-They are read from end to end, described by a manifest, and left as they are. N tokens.
+They are read from end to end, described by a manifest, and left as they are.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 from sentencepiece import SentencePieceProcessor
 
+from trainer.data.audit import audited
 from trainer.data.bytes import ByteTable
+from trainer.data.contents import Split, describe, read_shard
 from trainer.data.manifest import (
     MANIFEST_FILE,
     MAX_VOCAB_SIZE,
@@ -22,7 +20,6 @@ from trainer.data.manifest import (
     TOKENIZER_FILE,
     Dataset,
     Manifest,
-    Shard,
     read_manifest,
     write_manifest,
 )
@@ -34,7 +31,6 @@ from trainer.recipe.data import Data
 from trainer.strict import ConfigError
 
 SOURCE = "shards that were made elsewhere"
-CHUNK_TOKENS = 1 << 20  # counting takes some 30 bytes of memory for each
 
 
 def adopt(directory: Path, tokenizer: Path, dataset: str | None = None) -> Prepared:
@@ -46,82 +42,52 @@ def adopt(directory: Path, tokenizer: Path, dataset: str | None = None) -> Prepa
     A shard of 10⁸ tokens takes 2 s.
     """
     name = dataset or directory.absolute().name
-    _check_name(name)
+    check_name(name, "--dataset fineweb10B_sp1024")
     train, validation = _shard_paths(directory)
     before = _manifest_before(directory)
-    processor = _checked_tokenizer(tokenizer, directory)
-    manifest = _describe(name, processor, tokenizer, train, validation)
-    if before is not None and before != manifest:
+    _check_tokenizer(tokenizer, directory)
+    source = SOURCE if before is None else before.source
+    manifest = _read(name, tokenizer, train, validation, source)
+    manifest = audited(manifest, validation, load_tokenizer(tokenizer))
+    unaudited = manifest.model_copy(update={"audited": None})
+    if before is not None and before not in (manifest, unaudited):
         raise ConfigError(
             f"{directory / MANIFEST_FILE} describes another dataset than what is here: its "
             f"{_differences(before, manifest)} would change, and results may depend on it. Move "
             f"it away to adopt these shards anew, or fetch again what it describes."
         )
     _complete(directory, manifest, tokenizer.read_bytes())
+    if before == unaudited:
+        write_manifest(directory, manifest)
     found = Dataset(directory=directory, manifest=manifest, vocab_size=manifest.vocab_size)
     return Prepared("adopted" if before is None else "up to date", found, None)
 
 
-def corpus_hash(train: Sequence[Shard], validation: Sequence[Shard]) -> str:
-    """The SHA-256 that stands for the text: of a line for each shard, validation first.
-
-    A line is the split, the shard's name and its SHA-256, with a space between and a newline
-    behind. The names are in it since the coprime order is drawn from them; the folder is not.
-    """
-    lines = [f"validation {shard.name} {shard.sha256}\n" for shard in validation]
-    lines += [f"train {shard.name} {shard.sha256}\n" for shard in train]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Split:
-    shards: tuple[Shard, ...]
-    num_documents: int
-    num_bytes: int
+def check_tokenizer(processor: SentencePieceProcessor, path: Path) -> None:
+    """ConfigError unless shards can have been written with the tokenizer that lies in ``path``."""
+    if processor.bos_id() != BOS_ID or not 4 <= processor.vocab_size() <= MAX_VOCAB_SIZE:
+        raise ConfigError(
+            f"{path}: found {processor.vocab_size()} pieces and {processor.bos_id()} for the "
+            f"beginning of a document, expected 4 to {MAX_VOCAB_SIZE} pieces and {BOS_ID}. Name "
+            f"the tokenizer that the shards were written with."
+        )
 
 
-def _describe(
-    name: str,
-    processor: SentencePieceProcessor,
-    tokenizer: Path,
-    train_paths: Sequence[Path],
-    val_paths: Sequence[Path],
+def _read(
+    name: str, tokenizer: Path, train_paths: Sequence[Path], val_paths: Sequence[Path], source: str
 ) -> Manifest:
+    processor = load_tokenizer(tokenizer)
     table = ByteTable.from_tokenizer(processor, processor.vocab_size())
-    validation = _read(val_paths, table)
-    train = _read(train_paths, table)
-    return Manifest(
-        dataset=name,
+    validation = Split().followed_by([read_shard(path, table) for path in val_paths], table)
+    train = Split().followed_by([read_shard(path, table) for path in train_paths], table)
+    return describe(
+        name,
         vocab_size=processor.vocab_size(),
-        corpus_sha256=corpus_hash(train.shards, validation.shards),
         tokenizer_sha256=file_sha256(tokenizer),
-        train=train.shards,
-        validation=validation.shards,
-        num_train_documents=train.num_documents,
-        num_val_documents=validation.num_documents,
-        train_bytes=train.num_bytes,
-        val_bytes=validation.num_bytes,
-        source=SOURCE,
+        train=train,
+        validation=validation,
+        source=source,
     )
-
-
-def _read(paths: Sequence[Path], table: ByteTable) -> _Split:
-    """A split's shards as one stream: the token before a shard's first is the last of the one
-    before it. The stream's own first token is nobody's target, so its bytes do not count.
-    """
-    shards, num_documents, num_bytes = [], 0, 0
-    before = np.empty(0, np.uint16)
-    for path in paths:
-        tokens_N = open_shard(path)
-        for start in range(0, tokens_N.size, CHUNK_TOKENS):
-            chunk = tokens_N[start : start + CHUNK_TOKENS]
-            _check_tokens(path, chunk, table.base_bytes.size)
-            row = np.concatenate([before, chunk])
-            num_bytes += int(table.count(row[:-1], row[1:]).sum())
-            num_documents += int(np.count_nonzero(chunk == BOS_ID))
-            before = chunk[-1:]
-        shards.append(Shard(name=path.name, num_tokens=tokens_N.size, sha256=file_sha256(path)))
-    return _Split(tuple(shards), num_documents, num_bytes)
 
 
 def _shard_paths(directory: Path) -> tuple[list[Path], list[Path]]:
@@ -158,33 +124,18 @@ def _manifest_before(directory: Path) -> Manifest | None:
         ) from None
 
 
-def _checked_tokenizer(path: Path, directory: Path) -> SentencePieceProcessor:
-    processor = load_tokenizer(path)
-    if processor.bos_id() != BOS_ID or not 4 <= processor.vocab_size() <= MAX_VOCAB_SIZE:
-        raise ConfigError(
-            f"{path}: found {processor.vocab_size()} pieces and {processor.bos_id()} for the "
-            f"beginning of a document, expected 4 to {MAX_VOCAB_SIZE} pieces and {BOS_ID}. Name "
-            f"the tokenizer that the shards were written with."
-        )
+def _check_tokenizer(path: Path, directory: Path) -> None:
+    check_tokenizer(load_tokenizer(path), path)
     there = directory / TOKENIZER_FILE
     if there.exists() and there.read_bytes() != path.read_bytes():
         raise ConfigError(
             f"{there} is another tokenizer than {path}. Name it (--tokenizer {there}) if the "
             f"shards were written with it; otherwise move it away."
         )
-    return processor
 
 
-def _check_tokens(path: Path, tokens_N: npt.NDArray[np.uint16], vocab_size: int) -> None:
-    if tokens_N.max() >= vocab_size:
-        raise ConfigError(
-            f"shard {path}: found token {tokens_N.max()}, expected tokens below {vocab_size}, the "
-            f"tokenizer's number of pieces. Name the tokenizer that it was written with "
-            f"(--tokenizer)."
-        )
-
-
-def _check_name(name: str) -> None:
+def check_name(name: str, example: str) -> None:
+    """ConfigError unless a dataset that is not built from the standard library can be ``name``."""
     try:
         Data(dataset=name)
         fits = not is_buildable(name)
@@ -192,9 +143,10 @@ def _check_name(name: str) -> None:
         fits = False
     if not fits:
         raise ConfigError(
-            f"{name!r} cannot be the name of an adopted dataset: it begins with a letter or digit, "
-            f"goes on with these, dots, dashes and underscores, and does not begin with stdlib, "
-            f"which is for what is built here. Give another, such as --dataset fineweb10B_sp1024."
+            f"{name!r} cannot be the name of an adopted dataset or of one's own text: it begins "
+            f"with a letter or digit, goes on with these, dots, dashes and underscores, and does "
+            f"not begin with stdlib, which is for what is built here. Give another, such as "
+            f"{example}."
         )
 
 

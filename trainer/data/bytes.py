@@ -13,6 +13,9 @@ from sentencepiece import SentencePieceProcessor
 from trainer.data.corpus import SPACE_MARK
 from trainer.strict import ConfigError
 
+# A dataset records for which version it was audited; a table that counts differently is another.
+RULE_VERSION = 1
+
 
 @dataclass(frozen=True, eq=False)
 class ByteTable:

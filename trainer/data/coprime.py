@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, from_numpy
 
-from trainer.data.shards import open_shard
+from trainer.data.shards import WatchedShard
 from trainer.data.share import Share
 from trainer.recipe.data import Coprime, Data
 from trainer.strict import ConfigError
@@ -49,7 +49,7 @@ class CoprimeLoader:
         self, paths: Sequence[Path], names: Sequence[str], share: Share, mixing: Coprime
     ) -> None:
         _check_calls(share)
-        self._shards = [open_shard(path) for path in paths]
+        self._shards = [WatchedShard(path) for path in paths]
         sizes = [shard.size for shard in self._shards]
         _check_eligible(sizes, share.seq_len)
         self._share = share

@@ -13,7 +13,7 @@ from torch import Tensor, from_numpy
 
 from trainer.data.coprime import CoprimeLoader, seed_names
 from trainer.data.manifest import Dataset
-from trainer.data.shards import open_shard
+from trainer.data.shards import WatchedShard
 from trainer.data.share import Share
 from trainer.recipe.data import Data
 from trainer.recipe.training import Train
@@ -68,7 +68,7 @@ class SequentialLoader:
     """
 
     def __init__(self, paths: Sequence[Path], share: Share) -> None:
-        self._shards = [shard for shard in map(open_shard, paths) if shard.size]
+        self._shards = [shard for shard in map(WatchedShard, paths) if shard.size]
         self._ends = np.cumsum([shard.size for shard in self._shards], dtype=np.int64)
         if self.num_tokens < 2:
             raise ConfigError(

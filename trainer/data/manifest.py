@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
+from sentencepiece import SentencePieceProcessor
 
 from trainer.contract import Sha256
-from trainer.data.bytes import ByteTable
+from trainer.data.bytes import RULE_VERSION, ByteTable
 from trainer.data.shards import RESTORE, open_shard
 from trainer.data.tokenizer import load_tokenizer
 from trainer.files import file_sha256, write_atomically
@@ -46,7 +47,12 @@ Shards = Annotated[tuple[Shard, ...], Field(strict=False, min_length=1)]
 
 
 class Manifest(Strict):
-    """What a dataset's folder holds. Bytes are those of the text, counted by the byte table."""
+    """What a dataset's folder holds. Bytes are those of the text, counted by the byte table.
+
+    ``audited`` is the version of the byte rule for which every validation document's count was held
+    against its text and found right. ``val_raw_bytes`` are those of the validation text before the
+    tokenizer normalised it, where that text was at hand.
+    """
 
     manifest_version: Literal[1] = 1
     dataset: str
@@ -59,6 +65,8 @@ class Manifest(Strict):
     num_val_documents: Count
     train_bytes: Count
     val_bytes: Count
+    val_raw_bytes: Count | None = None
+    audited: Annotated[int, Field(ge=1)] | None = None
     source: str
 
     @property
@@ -91,18 +99,32 @@ class Dataset:
         return [self.directory / shard.name for shard in self.manifest.validation]
 
     @cached_property
+    def processor(self) -> SentencePieceProcessor:
+        return load_tokenizer(self.tokenizer_path)
+
+    @cached_property
     def byte_table(self) -> ByteTable:
-        return ByteTable.from_tokenizer(load_tokenizer(self.tokenizer_path), self.vocab_size)
+        return ByteTable.from_tokenizer(self.processor, self.vocab_size)
 
 
-def open_dataset(directory: Path, vocab_size: int, *, hash_train: bool = False) -> Dataset:
+def open_dataset(
+    directory: Path, vocab_size: int, *, hash_train: bool = False, unaudited: bool = False
+) -> Dataset:
     """The dataset in ``directory``, for a model of ``vocab_size`` tokens.
 
     Checks the tokenizer (content, vocabulary), every shard's header and size, and the content of
     the validation shards; of the training shards (80 files of 200 MB in the published export) only
-    if ``hash_train``. ConfigError on the first thing that does not fit.
+    if ``hash_train``. ConfigError on the first thing that does not fit, and, but for ``unaudited``,
+    where the manifest does not say that bytes were counted as the byte table counts them now.
     """
     manifest = read_manifest(directory)
+    if manifest.audited != RULE_VERSION and not unaudited:
+        raise ConfigError(
+            f"{directory}: its manifest says audited = {manifest.audited}, expected "
+            f"{RULE_VERSION}: nobody has held the bytes that are counted against the text, and "
+            f"scores may be wrong. `make data RECIPE=NAME`, or `python -m trainer.data prepare "
+            f"--recipe NAME --root {directory.parent}`, does it once and writes it down."
+        )
     _check_tokenizer(directory / TOKENIZER_FILE, manifest, vocab_size)
     _check_shards(directory, manifest.train, vocab_size if hash_train else None)
     _check_shards(directory, manifest.validation, vocab_size)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sentencepiece import SentencePieceProcessor
 
+from trainer.data.audit import audited, ensure_audited
 from trainer.data.bytes import ByteTable
 from trainer.data.corpus import Corpus, Document
 from trainer.data.manifest import (
@@ -41,7 +42,7 @@ SHARD_TOKENS = 100_000_000
 class Prepared:
     """A dataset that can be used, how it came about, and what a person should know of it."""
 
-    status: Literal["built", "adopted", "up to date", "kept"]
+    status: Literal["built", "adopted", "fetched", "up to date", "kept"]
     dataset: Dataset
     note: str | None
 
@@ -57,7 +58,8 @@ def check_buildable(dataset: str, root: Path) -> None:
         raise ConfigError(
             f"dataset {dataset!r} cannot be built here. What can be: stdlib-NAME, such as "
             f"stdlib-1024, from the text that every Python ships (--set data.dataset=stdlib-1024). "
-            f"Shards that were made elsewhere, such as the FineWeb export, go into "
+            f"The FineWeb export is fetched where it is not there yet; its datasets are called "
+            f"fineweb10B_sp1024 and alike. Shards that were made elsewhere go into "
             f"{root / dataset}, and `python -m trainer.data adopt {root / dataset} --tokenizer "
             f"FILE` makes a dataset of them."
         )
@@ -71,6 +73,7 @@ def find_adopted(dataset: str, vocab_size: int, root: Path) -> Prepared | None:
     """
     if is_buildable(dataset) or not (root / dataset / MANIFEST_FILE).exists():
         return None
+    ensure_audited(root / dataset)
     return Prepared("up to date", open_dataset(root / dataset, vocab_size), None)
 
 
@@ -86,11 +89,11 @@ def prepare(
             return _existing(target, vocab_size, corpus)
         except _DamagedError as damage:
             reason = f"what was there could not be used: {damage}"
-    _check_replaceable(target)
+    check_replaceable(target)
     workplace = root / f".{dataset}.{secrets.token_hex(4)}.building"
     try:
         build_dataset(workplace, dataset, vocab_size, corpus)
-        if not _install(workplace, target, replace=rebuild or reason is not None):
+        if not install(workplace, target, replace=rebuild or reason is not None):
             return _existing(target, vocab_size, corpus)  # another build was faster
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
@@ -136,6 +139,8 @@ def build_dataset(
         num_val_documents=len(corpus.validation),
         source=corpus.source,
     )
+    val_paths = [directory / shard.name for shard in manifest.validation]
+    manifest = audited(manifest, val_paths, processor)
     write_manifest(directory, manifest)
     return manifest
 
@@ -154,6 +159,7 @@ class _DamagedError(ConfigError):
 
 def _existing(target: Path, vocab_size: int, corpus: Corpus) -> Prepared:
     try:
+        ensure_audited(target)
         manifest = read_manifest(target)
         dataset = open_dataset(target, manifest.vocab_size, hash_train=True)
     except ConfigError as error:
@@ -173,7 +179,7 @@ def _existing(target: Path, vocab_size: int, corpus: Corpus) -> Prepared:
     return Prepared("kept", dataset, note)
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
     """ConfigError if the folder holds a file that no build writes: it may be someone's work."""
     entries = sorted(target.iterdir()) if target.is_dir() else []
     foreign = [each.name for each in entries if not _is_ours(each)]
@@ -188,7 +194,7 @@ def _is_ours(path: Path) -> bool:
     return path.name in (MANIFEST_FILE, TOKENIZER_FILE) or path.suffix == ".bin"
 
 
-def _install(workplace: Path, target: Path, *, replace: bool) -> bool:
+def install(workplace: Path, target: Path, *, replace: bool) -> bool:
     """Rename ``workplace`` to ``target``; False if another dataset came to stand there."""
     if replace:
         old = workplace.with_suffix(".replaced")

@@ -22,23 +22,27 @@ NUM_RESERVED = 4 + 256
 SAMPLE_BYTES = (
     2_000_000  # merges of a small vocabulary settle long before; keeps training to seconds
 )
+MAX_LINE_BYTES = 4192  # SentencePiece passes longer ones over
 _ERRORS_ONLY = 2
+_SET = "Set the vocabulary (model.vocab_size of the recipe, --vocab-size of a build)"
 
 
-def train_tokenizer(documents: Iterable[Document], vocab_size: int) -> bytes:
+def train_tokenizer(
+    documents: Iterable[Document], vocab_size: int, sample_bytes: int | None = None
+) -> bytes:
     """A serialized SentencePiece model with exactly ``vocab_size`` pieces.
 
-    Learnt from the lines of the first ``SAMPLE_BYTES`` of ``documents``, on one thread: the same
-    documents give the same bytes. Lines carry no newline, so it stays the byte piece ``<0x0A>``;
-    and no piece holds a space but at its front, which is what counting bytes relies on.
+    Learnt from the lines of the first ``sample_bytes`` of ``documents`` (``SAMPLE_BYTES`` if that
+    is left out), on one thread: the same documents give the same bytes. Lines carry no newline, so
+    it stays the byte piece ``<0x0A>``; and no piece holds a space but at its front, which is what
+    counting bytes relies on.
     """
     if vocab_size <= NUM_RESERVED:
         raise ConfigError(
             f"a vocabulary of {vocab_size} is too small: 4 control pieces and 256 bytes take "
-            f"{NUM_RESERVED}, and the characters of the text come on top. Set model.vocab_size "
-            f"to 512 or more."
+            f"{NUM_RESERVED}, and the characters of the text come on top. {_SET} to 512 or more."
         )
-    lines = list(_sample_lines(documents, SAMPLE_BYTES))
+    lines = list(_sample_lines(documents, sample_bytes or SAMPLE_BYTES))
     if not lines:
         raise ConfigError("there is no text to train a tokenizer on: every document is blank.")
     try:
@@ -48,12 +52,12 @@ def train_tokenizer(documents: Iterable[Document], vocab_size: int) -> bytes:
         if reached is None:
             raise ConfigError(
                 f"a vocabulary of {vocab_size} is too small for this text: {NUM_RESERVED} pieces "
-                f"are taken before its first character. Increase model.vocab_size. "
+                f"are taken before its first character. {_SET} to a larger number. "
                 f"SentencePiece says: {str(error).rpartition('] ')[2]}"
             ) from None
         raise ConfigError(
             f"a vocabulary of {vocab_size} is too large for this text, which supports at most "
-            f"{reached} pieces. Set model.vocab_size to {reached} or less."
+            f"{reached} pieces. {_SET} to {reached} or less."
         ) from None
 
 
@@ -88,8 +92,20 @@ def _sample_lines(documents: Iterable[Document], limit_bytes: int) -> Iterator[s
         taken += len(line.encode()) + 1
         if taken > limit_bytes:
             return
-        if line.strip():
-            yield line
+        yield from filter(str.strip, _short_lines(line))
+
+
+def _short_lines(line: str) -> Iterator[str]:
+    """``line`` cut, at spaces where it has any, into pieces that SentencePiece learns from."""
+    start, most = 0, len(line)
+    if len(line.encode()) > MAX_LINE_BYTES:
+        most = MAX_LINE_BYTES // 4  # a character has up to four bytes
+    while len(line) - start > most:
+        space = line.rfind(" ", start + 1, start + most)
+        end = start + most if space < 0 else space
+        yield line[start:end]
+        start = end
+    yield line[start:]
 
 
 def _train(lines: list[str], vocab_size: int, exact: bool) -> bytes:

@@ -1,0 +1,119 @@
+"""Where do the shards lie that this node reads? In a cache of its own, copied once and verified.
+
+A shared file system serves every rank of every node at once, a local disk one node. A staged
+dataset is a folder of the cache that is named after its content; it is copied beside its place,
+every file checked against its hash on the way, and renamed whole. A lock makes others that want it
+meanwhile wait for the one that copies. Nothing is ever removed from a cache: running cells read it.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from trainer.data.manifest import (
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    Manifest,
+    open_dataset,
+    read_manifest,
+)
+from trainer.files import fsync_folder, write_atomically
+from trainer.strict import ConfigError
+
+BLOCK_BYTES = 1 << 22
+WAIT_S = 3600.0  # for another cell that copies: 16 GB at 5 MB/s
+SPARE_BYTES = 1 << 28
+
+
+def staged_folder(cache: Path, manifest: Manifest) -> Path:
+    """Where in ``cache`` the dataset of ``manifest`` lies, or would."""
+    content = f"{manifest.corpus_sha256[:16]}-{manifest.tokenizer_sha256[:16]}"
+    return cache / f"{manifest.dataset}-{content}"
+
+
+def stage(source: Path, cache: Path) -> Path:
+    """The folder in ``cache`` with the dataset of ``source``, copied there if it is not yet.
+
+    ConfigError if the source is no whole dataset, if there is no room, or if a copied file is not
+    what the manifest says.
+    """
+    manifest = read_manifest(source)
+    target = staged_folder(cache, manifest)
+    if _is_whole(target, manifest):
+        return target
+    _make_cache(cache)
+    try:
+        with FileLock(cache / f".{target.name}.lock", timeout=WAIT_S):
+            if not _is_whole(target, manifest):
+                _copy_dataset(source, target, manifest)
+    except Timeout:
+        raise ConfigError(
+            f"{target}: another process has been copying it for {WAIT_S:g} s. If none does, remove "
+            f"{cache / f'.{target.name}.lock'}."
+        ) from None
+    return target
+
+
+def _is_whole(target: Path, manifest: Manifest) -> bool:
+    """Whether it is there with its manifest, which is copied last, and every file in its size."""
+    if not (target / MANIFEST_FILE).is_file() or read_manifest(target) != manifest:
+        return False
+    open_dataset(target, manifest.vocab_size)
+    return True
+
+
+def _make_cache(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cache {cache}: this folder cannot be made ({error.strerror}). Name a folder on a "
+            f"local disk that this user may write to."
+        ) from None
+
+
+def _copy_dataset(source: Path, target: Path, manifest: Manifest) -> None:
+    hashes = {shard.name: shard.sha256 for shard in (*manifest.train, *manifest.validation)}
+    hashes[TOKENIZER_FILE] = manifest.tokenizer_sha256
+    _require_room(source, target.parent, hashes)
+    workplace = target.with_name(f".{target.name}.copying")
+    shutil.rmtree(workplace, ignore_errors=True)  # of a copy that was cut: the lock is ours
+    shutil.rmtree(target, ignore_errors=True)
+    workplace.mkdir()
+    for name, expected in hashes.items():
+        _copy_verified(source / name, workplace / name, expected)
+    write_atomically(workplace / MANIFEST_FILE, (source / MANIFEST_FILE).read_bytes())
+    workplace.rename(target)
+    fsync_folder(target.parent)
+
+
+def _require_room(source: Path, cache: Path, hashes: dict[str, str]) -> None:
+    try:
+        needed = sum((source / name).stat().st_size for name in hashes) + SPARE_BYTES
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: a file of the dataset is missing.") from None
+    free = shutil.disk_usage(cache).free
+    if free < needed:
+        raise ConfigError(
+            f"cache {cache}: {needed / 1e9:.1f} GB are needed for {source} and {free / 1e9:.1f} GB "
+            f"are free. Make room, or name another folder."
+        )
+
+
+def _copy_verified(source: Path, target: Path, expected: str) -> None:
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while block := reader.read(BLOCK_BYTES):
+            digest.update(block)
+            writer.write(block)
+        writer.flush()
+        os.fsync(writer.fileno())
+    if digest.hexdigest() != expected:
+        raise ConfigError(
+            f"{source}: found content {digest.hexdigest()[:16]}…, expected {expected[:16]}… as its "
+            f"manifest says; nothing was staged. `python -m trainer.data inspect {source.parent}` "
+            f"checks the whole dataset."
+        )
