@@ -21,7 +21,7 @@ from typing import Any
 
 from sweep import tether
 from sweep.environment import rank_environment
-from sweep.lease import Delivery, Order
+from sweep.lease import Delivery, Order, Supply
 from trainer.contract import (
     ARTIFACT_FILE,
     CURVE_FILE,
@@ -45,6 +45,7 @@ class Agent:
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._folder: Path | None = None
+        self._data: dict[str, str] = {}
 
     def node(self) -> str:
         return socket.gethostname()
@@ -64,13 +65,30 @@ class Agent:
             return None
         return value
 
+    def prepare(self, supplies: Sequence[Supply]) -> str | None:
+        """Make sure of the data, before any attempt; why it cannot be had here, None if it can."""
+        for supply in supplies:
+            done = subprocess.run(
+                _stage_command(supply),
+                env=rank_environment(PROJECT, 1),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode != 0:
+                lines = done.stderr.strip().splitlines()
+                return lines[0] if lines else f"staging ended with status {done.returncode}"
+            self._data[supply.data_dir] = done.stdout.strip().splitlines()[-1]
+        return None
+
     def run(self, order: Order) -> Delivery:
         """Make one attempt and wait for its end; a rank that says nothing is not waited for."""
         self._stop.clear()
         with _scratch() as folder:
             self._folder = folder
             try:
-                (folder / SPEC_FILE).write_text(order.spec_json, encoding="utf-8")
+                (folder / SPEC_FILE).write_text(self._with_data_here(order), encoding="utf-8")
                 ranks = _start(folder, order)
                 try:
                     state, reason = self._watch(ranks, folder, order)
@@ -79,6 +97,13 @@ class Agent:
                 return _collect(folder, order, state, reason)
             finally:
                 self._folder = None
+
+    def _with_data_here(self, order: Order) -> str:
+        """The specification with the folder that this node reads; it is no part of the question."""
+        if not self._data:
+            return order.spec_json
+        spec = json.loads(order.spec_json)
+        return json.dumps(spec | {"data_dir": self._data.get(spec["data_dir"], spec["data_dir"])})
 
     def _watch(
         self, ranks: Sequence["subprocess.Popen[bytes]"], folder: Path, order: Order
@@ -102,6 +127,16 @@ class Agent:
                 phase = (self.progress() or {}).get("phase", "start")
                 return "hung", f"no progress for {order.no_progress_s:g} s in phase {phase}; killed"
             time.sleep(POLL_S)
+
+
+def _stage_command(supply: Supply) -> list[str]:
+    command = [sys.executable, "-m", "trainer.data", "stage", "--data", supply.data_dir]
+    command += ["--dataset", supply.dataset, "--vocab-size", str(supply.vocab_size)]
+    command += ["--corpus", supply.corpus_sha256, "--tokenizer", supply.tokenizer_sha256]
+    command += ["--missing", supply.missing]
+    options = {"--train-shards": supply.train_shards, "--cache": supply.cache}
+    given = ((flag, str(value)) for flag, value in options.items() if value is not None)
+    return [*command, *(part for pair in given for part in pair)]
 
 
 @contextlib.contextmanager

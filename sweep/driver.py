@@ -12,15 +12,17 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from sweep.grid import Cell
-from sweep.lease import Delivery, Lease, LeaseLost, Order, Pool
+from sweep.lease import Delivery, Lease, LeaseLost, Order, Pool, Supply
 from sweep.plan import Plan, Task
 from sweep.progress import Display, LeaseView, SweepView
 from sweep.provenance import Revision
 from sweep.rows import Outcome, Versions, attempt_row, identity_columns, judge, lost_row
-from sweep.spec import SweepSpec
+from sweep.spec import DataPlace, SweepSpec
 from sweep.store import Attempt, Store
+from trainer.data.manifest import read_manifest
 from trainer.strict import ConfigError
 
 TICK_S = 0.25
@@ -76,6 +78,9 @@ class Driver:
     interruption: Interruption
     num_leases: int
     _running: dict["Future[Delivery]", _Running] = field(default_factory=dict)
+    _preparing: dict["Future[str | None]", Lease] = field(default_factory=dict)
+    _refused: list[str] = field(default_factory=list)
+    _asked_for: int = 0
     _idle: list[Lease] = field(default_factory=list)
     _durations_s: list[float] = field(default_factory=list)
     _ended: dict[str, int] = field(default_factory=dict)
@@ -83,11 +88,13 @@ class Driver:
     def run(self, plan: Plan) -> None:
         """Make one attempt at every cell of ``plan``."""
         todo = deque(plan.todo)
-        self.pool.request(self.sweep.node, min(self.num_leases, len(todo)))
+        self._asked_for = min(self.num_leases, len(todo))
+        self.pool.request(self.sweep.node, self._asked_for)
         busy_s = time.monotonic()
         while todo or self._running:
             self._take_leases(todo)
-            if self._running or self._idle:
+            self._welcome()
+            if self._running or self._idle or self._preparing:
                 busy_s = time.monotonic()
             self._require_patience(time.monotonic() - busy_s)
             if self.interruption.requests:
@@ -114,9 +121,26 @@ class Driver:
     def _take_leases(self, todo: Sequence[Task]) -> None:
         for lease in self.pool.ready():
             if todo:
-                self._idle.append(lease)
+                self._preparing[lease.prepare(_supplies(todo, self.sweep.data))] = lease
             else:
                 self.pool.release(lease)
+
+    def _welcome(self) -> None:
+        """Take the leases whose nodes have the data, give back those whose nodes cannot have it."""
+        for future in [future for future in self._preparing if future.done()]:
+            lease = self._preparing.pop(future)
+            error = future.exception()
+            reason = future.result() if error is None else f"{type(error).__name__}: {error}"
+            if reason is None:
+                self._idle.append(lease)
+                continue
+            self.pool.release(lease)
+            self._refused.append(f"{lease.node}: {reason}")
+        nothing_left = not self._running and not self._idle and not self._preparing
+        if nothing_left and self._refused and len(self._refused) >= self._asked_for:
+            raise ConfigError(
+                "no node can run this sweep's cells. " + " ".join(sorted(set(self._refused)))
+            )
 
     def _start(self, lease: Lease, task: Task) -> None:
         cell = task.cell
@@ -206,3 +230,29 @@ class Driver:
                 interrupted=self.interruption.requests > 0,
             )
         )
+
+
+def _supplies(todo: Sequence[Task], place: DataPlace) -> tuple[Supply, ...]:
+    """The datasets that the cells of ``todo`` read, each once."""
+    found: dict[str, Supply] = {}
+    for spec in (task.cell.spec for task in todo):
+        if spec.data_dir not in found:
+            found[spec.data_dir] = Supply(
+                data_dir=spec.data_dir,
+                dataset=spec.recipe.data.dataset,
+                vocab_size=spec.recipe.model.vocab_size,
+                corpus_sha256=spec.corpus_sha256,
+                tokenizer_sha256=spec.tokenizer_sha256,
+                train_shards=_train_shards(spec.data_dir),
+                cache=place.cache,
+                missing=place.missing,
+            )
+    return tuple(found.values())
+
+
+def _train_shards(data_dir: str) -> int | None:
+    """How many the driver's copy has; None if it has none."""
+    try:
+        return len(read_manifest(Path(data_dir)).train)
+    except ConfigError:
+        return None

@@ -138,7 +138,7 @@ class Invocation:
 
     def _prepare(self, recipe: Recipe, overrides: Overrides) -> DataFound:
         command = [sys.executable, "-m", "trainer.data", "prepare", "--recipe", self.sweep.recipe]
-        command += ["--root", str(self.data)]
+        command += ["--root", str(self.data), "--offline"]  # 16 GB are fetched by who asks for them
         for key, value in overrides.items():
             command += ["--set", f"{key}={canonical_json(value)}"]
         self.console.file.flush()

@@ -17,6 +17,20 @@ class LeaseLost(Exception):  # noqa: N818  (it is what happened, not a fault of 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Supply:
+    """A dataset that a node must have: where the driver has it, and what it must be."""
+
+    data_dir: str
+    dataset: str
+    vocab_size: int
+    corpus_sha256: str
+    tokenizer_sha256: str
+    train_shards: int | None
+    cache: str | None
+    missing: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One attempt to make: the trainer's specification and how to start and watch it."""
 
@@ -57,6 +71,10 @@ class Lease(Protocol):
 
     @property
     def node(self) -> str: ...
+
+    def prepare(self, supplies: Sequence[Supply]) -> "Future[str | None]":
+        """See that the node has the data. The future says why it cannot, None if it has."""
+        ...
 
     def submit(self, order: Order) -> "Future[Delivery]":
         """Begin an attempt. The future raises LeaseLost if the lease goes before it ends."""

@@ -49,6 +49,16 @@ class Limits(Strict):
     lease_wait_s: Seconds = 3600.0
 
 
+class DataPlace(Strict):
+    """Where a node reads its data: where the driver has it, or copied to ``cache`` on its own disk.
+
+    A node that does not have the data is refused, or with ``missing = "fetch"`` brings it there.
+    """
+
+    cache: str | None = None
+    missing: Literal["refuse", "fetch"] = "refuse"
+
+
 class GridAxes(Strict):
     """Recipe values that vary, by the names that ``--set`` takes."""
 
@@ -72,6 +82,7 @@ class SweepSpec(Strict):
     estimate_cell_s: Seconds
     node: NodeShape = NodeShape()
     limits: Limits = Limits()
+    data: DataPlace = DataPlace()
     grid: GridAxes = GridAxes()
 
     @field_validator("budgets")

@@ -7,14 +7,14 @@ The only file of the project that imports ray.
 
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from sweep.agent import Agent
 from sweep.environment import local_cpus, prepare_ray
-from sweep.lease import Delivery, Lease, LeaseLost, Node, Order, Pool
+from sweep.lease import Delivery, Lease, LeaseLost, Node, Order, Pool, Supply
 from sweep.spec import NodeShape
 from sweep.watchdog import Watchdog
 from trainer.strict import ConfigError
@@ -178,13 +178,12 @@ class RayLease:
         self._asked: Any = None
         self._last: Mapping[str, Any] | None = None
 
+    def prepare(self, supplies: Sequence[Supply]) -> "Future[str | None]":
+        return _answer(self._agent.prepare.remote(supplies))
+
     def submit(self, order: Order) -> "Future[Delivery]":
         self._asked, self._last = None, None
-        answer: Future[Delivery] = Future()
-        answer.set_running_or_notify_cancel()
-        inner = self._agent.run.remote(order).future()
-        inner.add_done_callback(lambda done: _hand_over(done, answer))
-        return answer
+        return _answer(self._agent.run.remote(order))
 
     def progress(self) -> Mapping[str, Any] | None:
         try:
@@ -205,7 +204,14 @@ class RayLease:
 _RemoteAgent: Any = ray.remote(Agent)
 
 
-def _hand_over(done: "Future[Any]", answer: "Future[Delivery]") -> None:
+def _answer(asked: Any) -> "Future[Any]":
+    answer: Future[Any] = Future()
+    answer.set_running_or_notify_cancel()
+    asked.future().add_done_callback(lambda done: _hand_over(done, answer))
+    return answer
+
+
+def _hand_over(done: "Future[Any]", answer: "Future[Any]") -> None:
     """Pass on what Ray answered; whatever that is, ``answer`` is set."""
     try:
         answer.set_result(done.result())

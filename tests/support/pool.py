@@ -5,19 +5,24 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from sweep.lease import Delivery, Lease, Node, Order
+from sweep.lease import Delivery, Lease, Node, Order, Supply
 from sweep.spec import NodeShape
 
 Work = Callable[[Order, threading.Event], Delivery]
+Prepare = Callable[[Sequence[Supply]], str | None]
 
 
 class FakeLease:
     """Runs ``work`` on a thread of its own; ``stop`` sets the event that ``work`` is given."""
 
-    def __init__(self, name: str, work: Work) -> None:
+    def __init__(self, name: str, work: Work, prepare: Prepare) -> None:
         self.name, self.node = name, "fake-node"
         self._work, self._stop = work, threading.Event()
+        self._prepare = prepare
         self._thread = ThreadPoolExecutor(max_workers=1)
+
+    def prepare(self, supplies: Sequence[Supply]) -> "Future[str | None]":
+        return self._thread.submit(self._prepare, supplies)
 
     def submit(self, order: Order) -> "Future[Delivery]":
         self._stop.clear()
@@ -35,8 +40,10 @@ class FakePool:
 
     version = "fake"
 
-    def __init__(self, work: Work, cpus: int = 2, gpus: int = 0) -> None:
-        self._work = work
+    def __init__(
+        self, work: Work, cpus: int = 2, gpus: int = 0, prepare: Prepare = lambda supplies: None
+    ) -> None:
+        self._work, self._prepare = work, prepare
         self._nodes = [Node("fake-node", cpus=cpus, gpus=gpus)]
         self._waiting: list[FakeLease] = []
         self.granted = self.released = 0
@@ -47,7 +54,7 @@ class FakePool:
 
     def request(self, shape: NodeShape, count: int) -> None:
         for _ in range(count):
-            self._waiting.append(FakeLease(f"lease {self.granted}", self._work))
+            self._waiting.append(FakeLease(f"lease {self.granted}", self._work, self._prepare))
             self.granted += 1
 
     def ready(self) -> Sequence[Lease]:

@@ -12,6 +12,7 @@ import tempfile
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,8 +20,10 @@ import pytest
 
 from sweep import agent as agent_module
 from sweep.agent import Agent
-from sweep.lease import Order
+from sweep.lease import Order, Supply
+from tests.support.tiny import build_tiny_dataset
 from trainer.contract import ARTIFACT_FILE, CURVE_FILE, PROGRESS_FILE, REPORT_FILE, SPEC_FILE
+from trainer.data.manifest import read_manifest
 
 PREAMBLE = """
 import os, sys, time, json, signal, pathlib
@@ -216,3 +219,45 @@ def test_a_tether_whose_parent_has_gone_starts_nothing(tmp_path):
     done = subprocess.run(command, timeout=30)
     assert done.returncode == 1
     assert not marker.exists()
+
+
+# -- the data of a node
+
+
+def supply_of(folder, **changes):
+    manifest = read_manifest(folder)
+    values = {
+        "data_dir": str(folder),
+        "dataset": manifest.dataset,
+        "vocab_size": manifest.vocab_size,
+        "corpus_sha256": manifest.corpus_sha256,
+        "tokenizer_sha256": manifest.tokenizer_sha256,
+        "train_shards": 1,
+        "cache": None,
+        "missing": "refuse",
+    }
+    return Supply(**(values | changes))
+
+
+@pytest.fixture(scope="module")
+def tiny_data(tmp_path_factory):
+    return build_tiny_dataset(tmp_path_factory.mktemp("data"))
+
+
+def test_a_staged_dataset_is_what_the_ranks_read(tiny_data, tmp_path):
+    agent = Agent()
+    assert agent.prepare([supply_of(tiny_data, cache=str(tmp_path / "cache"))]) is None
+    spec = json.dumps({"data_dir": str(tiny_data), "seed": 7})
+    given = json.loads(agent._with_data_here(replace(order(), spec_json=spec)))
+    assert given["seed"] == 7
+    assert Path(given["data_dir"]).parent == tmp_path / "cache"
+    assert read_manifest(Path(given["data_dir"])) == read_manifest(tiny_data)
+
+
+def test_a_node_without_the_data_says_so_in_a_line(tiny_data, tmp_path):
+    refused = Agent().prepare([supply_of(tiny_data, data_dir=str(tmp_path / "gone"))])
+    assert refused is not None
+    assert "there is no such folder" in refused
+    assert "\n" not in refused
+    other = Agent().prepare([supply_of(tiny_data, corpus_sha256="c" * 64)])
+    assert "the sweep asks for corpus cccccccccccc" in other

@@ -312,3 +312,54 @@ def test_the_capacity_is_what_fits_on_each_node(nodes, shape, expected):
 def test_a_node_of_the_right_model_counts():
     node = Node("a", cpus=64, gpus=8, gpu_models=frozenset({"H100"}))
     assert capacity([node], NodeShape(cpus=8, gpus=8, gpu_model="H100")) == (1, 1)
+
+
+# -- the data of a node
+
+
+def test_a_node_is_asked_for_each_dataset_once_before_its_first_attempt(store):
+    asked, sweep = [], sweep_spec(data={"cache": "/local", "missing": "fetch"})
+    cells = cells_of(sweep)
+    pool = FakePool(lambda order, stop: delivered(order), prepare=asked.append)
+    driver_of(store, pool, sweep, num_leases=1).run(plan(cells, store.read().history()))
+    ((supply,),) = asked
+    spec = cells[0].spec
+    assert supply.data_dir == spec.data_dir
+    assert (supply.corpus_sha256, supply.tokenizer_sha256) == (
+        spec.corpus_sha256,
+        spec.tokenizer_sha256,
+    )
+    assert (supply.dataset, supply.vocab_size) == ("stdlib-512", 512)
+    assert (supply.cache, supply.missing) == ("/local", "fetch")
+    assert states(store.read().rows) == {"succeeded": len(cells)}
+
+
+def test_where_no_node_has_the_data_nothing_is_attempted_and_the_reason_is_said(store):
+    cells = cells_of(sweep_spec())
+    pool = FakePool(
+        lambda order, stop: delivered(order), prepare=lambda supplies: "the disk is full"
+    )
+    with pytest.raises(ConfigError, match=r"no node can run .* fake-node: the disk is full"):
+        driver_of(store, pool).run(plan(cells, store.read().history()))
+    assert pool.released == 2
+    assert not store.read().rows
+    assert not store.unfinished()
+
+
+def test_a_node_without_the_data_is_given_back_and_the_others_go_on(store):
+    answers = iter(["not here", None])
+    pool = FakePool(lambda order, stop: delivered(order), prepare=lambda supplies: next(answers))
+    cells = cells_of(sweep_spec())
+    driver_of(store, pool).run(plan(cells, store.read().history()))
+    assert pool.released == 1
+    assert states(store.read().rows) == {"succeeded": len(cells)}
+
+
+def test_a_lease_that_is_lost_while_it_is_prepared_is_no_answer(store):
+    def prepare(supplies):
+        raise LeaseLost("the node went away")
+
+    pool = FakePool(lambda order, stop: delivered(order), prepare=prepare)
+    with pytest.raises(ConfigError, match="LeaseLost: the node went away"):
+        driver_of(store, pool).run(plan(cells_of(sweep_spec()), store.read().history()))
+    assert not store.read().rows
