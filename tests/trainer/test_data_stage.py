@@ -2,12 +2,16 @@
 
 import multiprocessing
 import shutil
+from pathlib import Path
 
 import pytest
 
+from tests.support.export import fetch_from
 from tests.support.tiny import run_cell, tiny_spec
 from trainer.data import stage as staging
 from trainer.data.__main__ import main
+from trainer.data.fetch import fetch
+from trainer.data.hub import Hub
 from trainer.data.manifest import MANIFEST_FILE, open_dataset, read_manifest
 from trainer.data.stage import stage, staged_folder
 from trainer.strict import ConfigError
@@ -152,3 +156,32 @@ def test_a_folder_without_a_manifest_is_no_data(source, capsys):
     (source / MANIFEST_FILE).unlink()
     assert main(arguments) == 2
     assert "no manifest.json in it" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("library")
+def test_a_node_without_the_data_fetches_it_where_that_is_wanted(
+    server, root, tmp_path, capsys, monkeypatch
+):
+    """As many training shards as the driver has; what comes is what it has, in the cache."""
+    from trainer.data.commands import stage as command
+
+    monkeypatch.setattr(command, "fetch", lambda wanted: fetch(wanted, Hub(server.endpoint)))
+    there = fetch_from(server.endpoint, root, 2).dataset.directory
+    arguments = flags(there, "--train-shards", 2, "--cache", tmp_path / "cache")
+    arguments[arguments.index("--data") + 1] = str(tmp_path / "other-node" / there.name)
+    assert main(arguments) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+    assert main([*arguments, "--missing", "fetch"]) == 0
+    staged = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    assert staged.is_relative_to(tmp_path / "cache")
+    assert content(staged) == content(there)
+    assert main([*arguments, "--missing", "fetch"]) == 0  # and is there from then on
+    assert Path(capsys.readouterr().out.strip().splitlines()[-1]) == staged
+
+
+def test_data_that_nobody_publishes_cannot_be_fetched(source, tmp_path, capsys):
+    arguments = flags(source, "--missing", "fetch")
+    arguments[arguments.index("--data") + 1] = str(tmp_path / "gone")
+    arguments[arguments.index("--dataset") + 1] = "my-own"
+    assert main(arguments) == 2
+    assert "'my-own' can be fetched from nowhere. Put it at this path" in capsys.readouterr().err

@@ -30,20 +30,21 @@ def add_command(subparsers: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> str:
-    source = _source(options)
+    given: Path = options.data
+    brought = not given.is_dir() and options.missing == "fetch"
+    source = _bring(options) if brought else given
     _check_content(source, read_manifest(source), options)
-    if options.cache is None:
+    if options.cache is None or brought:
         open_dataset(source, options.vocab_size)
         return str(source)
     return str(stage(source, options.cache))
 
 
-def _source(options: argparse.Namespace) -> Path:
-    """The folder that has the data on this node, brought there first if that is wanted."""
-    given: Path = options.data
-    if given.is_dir() or options.missing == "refuse":
-        return given
-    root = options.cache or given.parent
+def _bring(options: argparse.Namespace) -> Path:
+    """The folder of data that was fetched or built on this node, beside others of its name."""
+    root: Path = options.data.parent
+    if options.cache is not None:
+        root = options.cache / f"{options.corpus[:16]}-{options.tokenizer[:16]}"
     if is_export(options.dataset):
         wanted = Wanted(
             dataset=options.dataset,
@@ -55,8 +56,8 @@ def _source(options: argparse.Namespace) -> Path:
     if is_buildable(options.dataset):
         return prepare(options.dataset, options.vocab_size, root, stdlib_corpus()).dataset.directory
     raise ConfigError(
-        f"{given}: not on this node, and dataset {options.dataset!r} can be fetched from nowhere. "
-        f"Put it at this path on every node."
+        f"{options.data}: not on this node, and dataset {options.dataset!r} can be fetched from "
+        f"nowhere. Put it at this path on every node."
     )
 
 
