@@ -17,6 +17,7 @@ import psutil
 
 DEADLINE_S = 10.0
 LOOK_EVERY_S = 1.0
+STARTING_S, LOOK_WHILE_STARTING_S = 60.0, 0.2  # while Ray starts, processes come several a second
 
 
 class Watchdog:
@@ -38,11 +39,15 @@ class Watchdog:
 
 def main() -> None:
     driver, known = psutil.Process(int(sys.argv[1])), set[psutil.Process]()
+    started_s = time.monotonic()
     # The pipe is readable when the driver has gone or has closed its end; nothing is ever sent.
-    while not select.select([sys.stdin], [], [], LOOK_EVERY_S)[0]:
+    while not select.select([sys.stdin], [], [], _pause_s(time.monotonic() - started_s))[0]:
         with contextlib.suppress(psutil.Error):
             known = {process for process in known if process.is_running()}
             known.update(driver.children(recursive=True))
+    for process in list(known):  # those that came since the last look
+        with contextlib.suppress(psutil.Error):
+            known.update(process.children(recursive=True))
     known.discard(psutil.Process())
     deadline_s = time.monotonic() + DEADLINE_S
     while known and time.monotonic() < deadline_s:
@@ -51,6 +56,10 @@ def main() -> None:
                 process.kill()
         known = {process for process in known if _is_alive(process)}
         time.sleep(0.05)
+
+
+def _pause_s(elapsed_s: float) -> float:
+    return LOOK_WHILE_STARTING_S if elapsed_s < STARTING_S else LOOK_EVERY_S
 
 
 def _is_alive(process: psutil.Process) -> bool:
