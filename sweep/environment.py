@@ -1,9 +1,12 @@
 """What does the sweep read from its surroundings? Every environment variable, in one place."""
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+DRIVER_MARK = "ACTIVATION_SWEEP_DRIVER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +56,10 @@ def prepare_ray(variables: dict[str, str] | None = None) -> None:
     target.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     target.setdefault("RAY_DEDUP_LOGS", "0")
     target.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def mark_descendants() -> str:
+    """A mark that every process which this one starts from now on carries in its environment."""
+    mark = f"{os.getpid()}-{time.time_ns()}"
+    os.environ[DRIVER_MARK] = mark
+    return mark

@@ -15,6 +15,8 @@ import time
 
 import psutil
 
+from sweep.environment import DRIVER_MARK, mark_descendants
+
 DEADLINE_S = 10.0
 LOOK_EVERY_S = 1.0
 STARTING_S, LOOK_WHILE_STARTING_S = 60.0, 0.2  # while Ray starts, processes come several a second
@@ -25,7 +27,7 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "sweep.watchdog", str(os.getpid())],
+            [sys.executable, "-m", "sweep.watchdog", str(os.getpid()), mark_descendants()],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -45,17 +47,25 @@ def main() -> None:
         with contextlib.suppress(psutil.Error):
             known = {process for process in known if process.is_running()}
             known.update(driver.children(recursive=True))
-    for process in list(known):  # those that came since the last look
-        with contextlib.suppress(psutil.Error):
-            known.update(process.children(recursive=True))
+    known.update(_marked(sys.argv[2]))  # those that came since the last look
     known.discard(psutil.Process())
     deadline_s = time.monotonic() + DEADLINE_S
     while known and time.monotonic() < deadline_s:
         for process in known:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        known = {process for process in known if _is_alive(process)}
+        known = {process for process in known if _is_alive(process)} | _marked(sys.argv[2])
         time.sleep(0.05)
+
+
+def _marked(mark: str) -> set[psutil.Process]:
+    """Every other process that was started by the driver or by what it started."""
+    found = set[psutil.Process]()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(DRIVER_MARK) == mark and _is_alive(process):
+                found.add(process)
+    return found - {psutil.Process()}
 
 
 def _pause_s(elapsed_s: float) -> float:
