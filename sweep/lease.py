@@ -6,7 +6,7 @@ answers with ordinary ``concurrent.futures``: there is nothing new to learn.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sweep.spec import NodeShape
@@ -31,36 +31,87 @@ class Supply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """One attempt to make: the trainer's specification and how to start and watch it."""
+class CheckpointPlace:
+    """Where the ranks of a cell keep their checkpoint: a folder of the node, and maybe a copy.
 
+    ``copy_to`` is a folder or URI beside the results, None if none is to be kept there.
+    """
+
+    folder: str | None
+    every_s: float
+    copy_to: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One attempt to make: the trainer's specification and how to start and watch it.
+
+    ``stem`` names the attempt and its scratch folder; ``checkpoint`` is None where the cell starts
+    from zero; ``trainer_hash`` is the driver's, and a node with other code refuses.
+    """
+
+    stem: str
+    cell_id: str
     spec_json: str
     ranks: int
     threads: int
     no_progress_s: float
+    slow_phase_s: float
+    trainer_hash: str
+    checkpoint: CheckpointPlace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What an agent hands back. ``report`` is unparsed text, None where the trainer wrote none."""
+    """What an agent hands back. ``report`` is unparsed text, None where the trainer wrote none.
+
+    ``failure`` and ``signature`` are the columns of that name, None for a success. ``telemetry``
+    has the columns of "Timing of the node" that the agent measured.
+    """
 
     state: str
     reason: str | None
-    node: str
     report: str | None
     curve: bytes | None
     artifact: bytes | None
     log: str
+    failure: str | None = None
+    signature: str | None = None
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirements:
+    """What a node is checked against before its first cell; see ``sweep/preflight``."""
+
+    shape: NodeShape
+    supplies: Sequence[Supply]
+    trainer_hash: str
+    lockfile_hash: str | None
+    checkpoint_folder: str | None
+    timed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Whether a node may run cells: the reason why not, and what it was warned of."""
+
+    refusal: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the cluster and what it has; ``gpu_models`` as Ray names them (H100)."""
+    """A node of the cluster and what it has; ``gpu_models`` as Ray names them (H100).
+
+    ``name`` outlives a restart of Ray, ``id`` does not.
+    """
 
     name: str
     cpus: int
     gpus: int
     gpu_models: frozenset[str] = frozenset()
+    id: str = ""
 
 
 class Lease(Protocol):
@@ -70,10 +121,20 @@ class Lease(Protocol):
     def name(self) -> str: ...
 
     @property
-    def node(self) -> str: ...
+    def node(self) -> str:
+        """The node's lasting name."""
+        ...
 
-    def prepare(self, supplies: Sequence[Supply]) -> "Future[str | None]":
-        """See that the node has the data. The future says why it cannot, None if it has."""
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def silent_s(self) -> float:
+        """How long the agent has owed an answer to ``progress``; 0 where it has answered."""
+        ...
+
+    def prepare(self, requirements: Requirements) -> "Future[Readiness]":
+        """Check the node, and see that it has the data."""
         ...
 
     def submit(self, order: Order) -> "Future[Delivery]":
@@ -81,7 +142,10 @@ class Lease(Protocol):
         ...
 
     def progress(self) -> Mapping[str, Any] | None:
-        """The latest content of the trainer's progress file, without waiting; None if none yet."""
+        """The latest content of the trainer's progress file, without waiting; None if none yet.
+
+        Asking is the heartbeat: an agent that is not asked for ``driver_silence_s`` ends itself.
+        """
         ...
 
     def stop(self) -> None:
@@ -99,15 +163,36 @@ class Pool(Protocol):
 
     def nodes(self) -> Sequence[Node]: ...
 
-    def request(self, shape: NodeShape, count: int) -> None:
-        """Ask for ``count`` more leases; they appear in ``ready`` when they are granted."""
+    def request(
+        self, shape: NodeShape, count: int, *, avoid: frozenset[str] = frozenset()
+    ) -> None:
+        """Ask for ``count`` more leases on nodes that are not named in ``avoid``.
+
+        They appear in ``ready`` when they are granted.
+        """
         ...
 
     def ready(self) -> Sequence[Lease]:
         """Leases granted since the last call, without waiting."""
         ...
 
+    def withdraw(self, count: int) -> int:
+        """Take back up to ``count`` requests that were not granted yet; returns how many."""
+        ...
+
+    def waiting(self) -> str | None:
+        """Why requests are not granted, busy or impossible, and who holds the GPUs; None if none
+        are open."""
+        ...
+
     def release(self, lease: Lease) -> None: ...
+
+    def fetch_log(self, lease: Lease, stem: str) -> "Future[str | None]":
+        """What the attempt ``stem`` left on the node of a lost lease; None where it cannot be had.
+
+        Ends within seconds, whatever has become of the node.
+        """
+        ...
 
     def close(self) -> None: ...
 

@@ -15,6 +15,7 @@ VERSION_KEY = b"activation_sweep_schema_version"
 TERMINAL_STATES = ("succeeded", "diverged")
 FAILED_STATES = ("failed", "oom", "hung", "lost", "interrupted")
 STATES = TERMINAL_STATES + FAILED_STATES
+FAILURES = ("cell", "memory", "infrastructure", "hang", "driver", "user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,20 @@ OUTCOME = (
     ),
     Column("reason", _TEXT, "", "why the state is not succeeded; null if it is"),
     Column(
+        "failure",
+        _TEXT,
+        "",
+        "class of a failure, which decides on its retries: cell, memory, infrastructure, hang, "
+        "driver or user; null where the state is terminal",
+    ),
+    Column(
+        "failure_signature",
+        _TEXT,
+        "",
+        "what failures that are alike share: the last line of the traceback and where it came "
+        "from, without numbers; null where there is no traceback",
+    ),
+    Column(
         "tainted",
         _FLAG,
         "",
@@ -74,7 +89,22 @@ OUTCOME = (
     Column("taint_reason", _TEXT, "", "the signal that tainted it; null if none"),
     Column("attempt", _INT, "", "number of this attempt at the cell, from 1"),
     Column("num_attempts", _INT, "", "attempts made at the cell so far (cells.parquet only)"),
-    Column("node", _TEXT, "", "host name of the node that ran it"),
+    Column(
+        "generation",
+        _INT,
+        "",
+        "0, and one more for every refresh with changed trainer code; the latest one that settled "
+        "the cell is believed",
+    ),
+    Column("why", _TEXT, "", "why this attempt was made"),
+    Column(
+        "node",
+        _TEXT,
+        "",
+        "node that ran it: its Ray label activation-sweep-node, else its host name",
+    ),
+    Column("node_id", _TEXT, "", "Ray's id of that node, which changes when Ray is restarted"),
+    Column("driver", _TEXT, "", "which driver made the attempt: process, host, start"),
     Column("started_at", _TIME, "", "when the attempt was announced"),
     Column("ended_at", _TIME, "", "when the attempt was closed"),
     Column(
@@ -85,6 +115,13 @@ OUTCOME = (
 TRAINING = (
     Column("steps", _INT, "steps", "optimizer updates taken"),
     Column("tokens", _INT, "tokens", "training targets seen"),
+    Column(
+        "resumed_from_step",
+        _INT,
+        "steps",
+        "updates that an earlier attempt had taken when it left the checkpoint this one went on "
+        "from; null where it started from zero",
+    ),
     Column("train_s", _REAL, "s", "training time that counts against the budget"),
     Column("step_ms_p50", _REAL, "ms", "median time of a step"),
     Column("step_ms_p99", _REAL, "ms", "99th percentile of the time of a step"),
@@ -160,6 +197,32 @@ MACHINE = (
     Column("pack_s", _REAL, "s", "quantizing, compressing, writing and reading back"),
 )
 
+TIMING = (
+    Column("probe_before_ms", _REAL, "ms", "median time of a fixed matmul before training"),
+    Column("probe_after_ms", _REAL, "ms", "the same after the last score"),
+    Column("allreduce_before_ms", _REAL, "ms", "median time of a fixed all-reduce; null on 1 rank"),
+    Column("allreduce_after_ms", _REAL, "ms", "the same after the last score; null on 1 rank"),
+    Column("telemetry_samples", _INT, "", "readings of the GPUs, one a second; null without NVML"),
+    Column("sm_clock_mhz_p50", _REAL, "MHz", "median clock over readings and GPUs in training"),
+    Column("sm_clock_mhz_min", _REAL, "MHz", "lowest clock of any GPU in training"),
+    Column("power_w_mean", _REAL, "W", "mean power of a GPU in training"),
+    Column("temperature_c_max", _REAL, "°C", "highest temperature of any GPU in training"),
+    Column(
+        "throttled_fraction",
+        _REAL,
+        "fraction",
+        "readings in training in which a GPU was slowed by heat or by the hardware",
+    ),
+    Column(
+        "foreign_fraction",
+        _REAL,
+        "fraction",
+        "readings in training that showed a process of others on a GPU; null where not told",
+    ),
+    Column("gpu_uuids", _TEXT, "", "the GPUs, comma-separated; null without NVML"),
+    Column("gpu_driver", _TEXT, "", "version of the GPU driver; null without NVML"),
+)
+
 PROVENANCE = (
     Column("corpus_sha256", _TEXT, "", "hash of the documents and their split"),
     Column("tokenizer_sha256", _TEXT, "", "hash of the tokenizer's file"),
@@ -182,6 +245,7 @@ GROUPS = {
     "Scores": SCORES,
     "Artifact": ARTIFACT,
     "Machine": MACHINE,
+    "Timing of the node": TIMING,
     "Provenance": PROVENANCE,
 }
 COLUMNS = tuple(column for group in GROUPS.values() for column in group)

@@ -17,6 +17,7 @@ from trainer.strict import ConfigError, Strict, build, find_config, read_toml
 SWEEPS = Path(__file__).resolve().parents[1] / "configs" / "sweeps"
 
 Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 
 
@@ -38,15 +39,66 @@ class NodeShape(Strict):
 
 
 class Limits(Strict):
-    """How long the driver is patient.
+    """How long the driver and its agents are patient, in seconds.
 
-    With a rank that says nothing (``no_progress_s``), with a running cell after Ctrl-C
-    (``grace_s``), and with a cluster that grants no lease while nothing runs (``lease_wait_s``).
+    With a rank that says nothing (``no_progress_s``; ``slow_phase_s`` in phases that cannot say
+    anything for long, such as compiling), with a running cell after Ctrl-C (``grace_s``), with a
+    cluster that grants no lease while nothing runs (``lease_wait_s``), with a node that is made
+    ready (``prepare_s``), with an agent that does not answer (``agent_silence_s``, shorter than
+    Ray's 63 s), and an agent with a driver that does not ask (``driver_silence_s``).
     """
 
-    no_progress_s: Seconds = 600.0
+    no_progress_s: Seconds = 60.0
+    slow_phase_s: Seconds = 900.0
     grace_s: Seconds = 120.0
     lease_wait_s: Seconds = 3600.0
+    prepare_s: Seconds = 7200.0
+    agent_silence_s: Seconds = 30.0
+    driver_silence_s: Seconds = 60.0
+
+
+class Retries(Strict):
+    """How often a cell is tried again after a failure of each class, and when a node is left alone.
+
+    ``cell``: after an error of its own, which is final when it comes alike on two nodes;
+    ``infrastructure``: node lost, preempted, communication or driver fault; ``hang``; ``tainted``:
+    timing disturbed. ``strikes``: infrastructure failures without a success between them after
+    which a node gets no more cells. ``alike``: different cells that fail alike, before any has
+    succeeded, after which the sweep pauses.
+    """
+
+    cell: Count = 1
+    infrastructure: Count = 8
+    hang: Count = 1
+    tainted: Count = 1
+    strikes: Positive = 2
+    alike: Positive = 3
+
+
+class Checkpoints(Strict):
+    """Where a cell of fixed steps keeps what it needs to be resumed, and how often, in seconds.
+
+    ``keep = "node"``: on the node's disk, in ``folder`` (default: the system's temporary folder);
+    ``"results"``: a copy beside the results too, so that another node can resume; ``"no"``.
+    """
+
+    keep: Literal["node", "results", "no"] = "node"
+    every_s: Seconds = 240.0
+    folder: str | None = None
+
+
+class Timing(Strict):
+    """From when on a timed attempt is tainted; fixed before the sweep, blind to the activation.
+
+    ``throttled``, ``foreign``: fraction of readings with a slowed GPU, with a process of others.
+    ``probe``: how much slower the probe may be than this node's own median before (and than before
+    the cell), as a fraction. ``history``: attempts on a node before its median is used.
+    """
+
+    throttled: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    foreign: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    probe: Seconds = 0.03
+    history: Positive = 3
 
 
 class DataPlace(Strict):
@@ -76,12 +128,17 @@ class SweepSpec(Strict):
     reference: str
     replicates: Positive = 1
     order_seed: int = 0
+    pairing: Literal["seed", "node"] = "seed"
     dtype: Literal["float32", "bfloat16"] | None = None
     log_every: Positive = 10
     keep_artifacts: bool = True
+    tensorboard: bool = False
     estimate_cell_s: Seconds
     node: NodeShape = NodeShape()
     limits: Limits = Limits()
+    retries: Retries = Retries()
+    checkpoints: Checkpoints = Checkpoints()
+    timing: Timing = Timing()
     data: DataPlace = DataPlace()
     grid: GridAxes = GridAxes()
 
