@@ -20,6 +20,11 @@ class Ended:
     tainted: bool
     reason: str | None
     wall_s: float
+    failure: str | None = None
+    signature: str | None = None
+    node: str | None = None
+    trainer_hash: str | None = None
+    generation: int = 0
 
     @property
     def settles(self) -> bool:
@@ -33,10 +38,18 @@ History = Mapping[str, Sequence[Ended]]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A cell to run, and the reason why."""
+    """A cell to run, and the reason why.
+
+    ``avoid`` are nodes where it would prove nothing. ``afresh``: earlier failures do not count.
+    ``is_companion``: a settled reference that runs once more, on the node of what it serves.
+    """
 
     cell: Cell
     why: str
+    generation: int = 0
+    avoid: frozenset[str] = frozenset()
+    afresh: bool = False
+    is_companion: bool = False
 
 
 @dataclass(frozen=True, slots=True)
