@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from sweep.plan import Estimate, History, Plan, estimate
 from sweep.progress import duration
 from sweep.spec import SweepSpec, load_sweep
 from sweep.store import Store
+from sweep.where import Selection
 from trainer.contract import canonical_json
 from trainer.data.manifest import read_manifest
 from trainer.recipe import Recipe, load_recipe
@@ -25,7 +26,10 @@ from trainer.strict import ConfigError
 
 @dataclass(frozen=True)
 class Invocation:
-    """One invocation: what was asked, and where things are."""
+    """One invocation: what was asked, and where things are.
+
+    ``refresh``: stale cells run again. ``join``: help a driver that is at work on it already.
+    """
 
     environment: Environment
     sweep_name: str | None
@@ -33,6 +37,9 @@ class Invocation:
     data: Path
     console: Console
     connect: Callable[[str | None], Pool]
+    selection: Selection = field(default_factory=Selection)
+    refresh: bool = False
+    join: bool = False
 
     @cached_property
     def pool(self) -> Pool:

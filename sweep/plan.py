@@ -1,8 +1,12 @@
-"""What remains to be done, and why? The grid minus what the store holds. Pure."""
+"""What remains to be done, and why? The grid minus what the store holds. Pure.
+
+A cell that was settled by other trainer code stays settled: it is said to be stale, and runs again
+only where that is asked for, as a new generation of attempts.
+"""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from sweep.grid import Cell
@@ -13,13 +17,18 @@ from trainer.strict import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """What planning needs to know of an attempt that has ended."""
+    """What planning needs to know of an attempt that has ended.
+
+    ``trainer_hash`` is None where the row does not say it.
+    """
 
     attempt: int
     state: str
     tainted: bool
     reason: str | None
     wall_s: float
+    trainer_hash: str | None = None
+    generation: int = 0
 
     @property
     def settles(self) -> bool:
@@ -33,10 +42,11 @@ History = Mapping[str, Sequence[Ended]]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A cell to run, and the reason why."""
+    """A cell to run, the reason why, and the generation of the attempts to come."""
 
     cell: Cell
     why: str
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,9 @@ class Plan:
 
     todo: tuple[Task, ...]
     settled: tuple[Cell, ...]
+
+
+Planner = Callable[[Sequence[Cell], History], Plan]
 
 
 def plan(cells: Sequence[Cell], history: History) -> Plan:
@@ -57,7 +70,8 @@ def plan(cells: Sequence[Cell], history: History) -> Plan:
         elif attempts:
             last = attempts[-1]
             what = "tainted" if last.state in TERMINAL_STATES else last.state
-            todo.append(Task(cell, f"attempt {last.attempt} {what}: {last.reason or 'no reason'}"))
+            why = f"attempt {last.attempt} {what}: {last.reason or 'no reason'}"
+            todo.append(Task(cell, why, _latest_generation(attempts)))
         else:
             todo.append(Task(cell, "new"))
     return Plan(tuple(todo), tuple(settled))
@@ -70,10 +84,88 @@ def plan_failed(cells: Sequence[Cell], history: History) -> Plan:
     return Plan(todo, everything.settled)
 
 
-def plan_one(cells: Sequence[Cell], selector: str) -> Plan:
+def plan_one(cells: Sequence[Cell], selector: str, history: History) -> Plan:
     """Exactly the cell that ``selector`` names, whatever became of it before."""
     cell = find_cell(cells, selector)
-    return Plan((Task(cell, "asked for by name"),), ())
+    generation = _latest_generation(history.get(cell.id, ()))
+    return Plan((Task(cell, "asked for by name", generation),), ())
+
+
+def plan_refresh(
+    cells: Sequence[Cell], history: History, trainer_hash: str, of: Planner = plan
+) -> Plan:
+    """What ``of`` plans, and the stale cells, all in the generation of the trainer of today."""
+    planned = of(cells, history)
+    tasks = {task.cell.id: task for task in planned.todo}
+    outdated = {cell.id: cell for cell in stale(planned.settled, history, trainer_hash)}
+    for cell in outdated.values():
+        tasks[cell.id] = Task(cell, why_stale(history[cell.id], trainer_hash))
+    todo = [
+        replace(
+            tasks[cell.id],
+            generation=_generation_of_today(history.get(cell.id, ()), trainer_hash),
+        )
+        for cell in cells
+        if cell.id in tasks
+    ]
+    return Plan(tuple(todo), tuple(c for c in planned.settled if c.id not in outdated))
+
+
+def first(plan: Plan, limit: int | None) -> Plan:
+    """The first ``limit`` tasks of ``plan``; all of them where it is None."""
+    return replace(plan, todo=plan.todo[:limit])
+
+
+def believed(attempts: Sequence[Ended]) -> Ended:
+    """The attempt that stands for its cell, see :func:`precedence`."""
+    return min(
+        attempts,
+        key=lambda ended: precedence(
+            ended.state, tainted=ended.tainted, generation=ended.generation, attempt=ended.attempt
+        ),
+    )
+
+
+def precedence(
+    state: str, *, tainted: bool, generation: int, attempt: int
+) -> tuple[int, int, bool, int]:
+    """What is least for the attempt that is believed of a cell.
+
+    That is, of the latest generation that has settled the cell, the first untainted success, so
+    that re-running cannot pick, else the first attempt that settled it (diverged). Where none has,
+    it is the first tainted result, then the latest attempt.
+    """
+    if state not in TERMINAL_STATES:
+        return 2, 0, False, -attempt
+    return int(tainted), -generation, state != "succeeded" and not tainted, attempt
+
+
+def stale(cells: Sequence[Cell], history: History, trainer_hash: str) -> list[Cell]:
+    """The settled cells whose believed row is known to be of another trainer."""
+    return [
+        cell
+        for cell in cells
+        if (attempts := history.get(cell.id, ()))
+        and (chosen := believed(attempts)).settles
+        and chosen.trainer_hash not in (None, trainer_hash)
+    ]
+
+
+def why_stale(attempts: Sequence[Ended], trainer_hash: str) -> str:
+    """``trainer code has changed since (0123abcd, now 89ef4567)``."""
+    then = believed(attempts).trainer_hash or "unknown"
+    return f"trainer code has changed since ({then[:8]}, now {trainer_hash[:8]})"
+
+
+def _latest_generation(attempts: Sequence[Ended]) -> int:
+    return max((ended.generation for ended in attempts), default=0)
+
+
+def _generation_of_today(attempts: Sequence[Ended], trainer_hash: str) -> int:
+    """One generation is of one trainer: an earlier refresh with the same one is gone on with."""
+    last = _latest_generation(attempts)
+    trainers = {ended.trainer_hash for ended in attempts if ended.generation == last}
+    return last if trainers <= {trainer_hash} else last + 1
 
 
 def find_cell(cells: Sequence[Cell], selector: str) -> Cell:
@@ -118,11 +210,11 @@ def estimate(
 ) -> Estimate:
     """The cells' wall times, spread over the leases.
 
-    A cell takes as long as the settled cells of its budget and recipe did on average, and
+    A cell takes as long as those of its budget and recipe did that have succeeded, on average, and
     ``guess_cell_s`` where there are none.
     """
     walls: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for cell in plan.settled:
+    for cell in (*plan.settled, *(task.cell for task in plan.todo)):
         walls[_cost_class(cell)] += [
             ended.wall_s for ended in history.get(cell.id, ()) if ended.state == "succeeded"
         ]

@@ -18,6 +18,7 @@ from sweep.progress import LiveDisplay, PlainDisplay
 from sweep.provenance import revision
 from sweep.rows import Versions
 from sweep.store import Store
+from sweep.where import values_of
 from trainer.strict import ConfigError
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -101,7 +102,9 @@ def _describe(invocation: Invocation, store: Store, cells: Sequence[Cell]) -> No
         "reference": sweep.reference,
         "activations": [activation.label for activation in sweep.expanded_activations()],
         "num_cells": len(cells),
-        "cells": [{"cell": cell.name, "cell_id": cell.id} for cell in cells],
+        "cells": [
+            {"cell": cell.name, "cell_id": cell.id, "values": values_of(cell)} for cell in cells
+        ],
     }
     store.write_sweep(description)
 
