@@ -12,11 +12,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
+from sweep.history import History
 from sweep.holding import Event, Heart, Holding
 from sweep.interruption import Interruption
 from sweep.lease import Delivery, Lease, LeaseLost, Pool
 from sweep.orders import Code, order_for, requirements_for
-from sweep.plan import History, Plan, Task
+from sweep.plan import Plan, Task
 from sweep.progress import Display, Ending, LeaseView, SweepView
 from sweep.record import Record
 from sweep.retry import Verdict

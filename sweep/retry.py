@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sweep.plan import Ended
+from sweep.history import Ended
 from sweep.schema import TERMINAL_STATES
 from sweep.spec import Retries
 

@@ -16,14 +16,14 @@ from sweep.grid import Cell
 from sweep.interruption import Interruption
 from sweep.invocation import Invocation
 from sweep.orders import PROJECT, Code, code_here
-from sweep.plan import Estimate, Plan, Planner, plan, without
+from sweep.plan import Estimate, Planner, plan, without
 from sweep.progress import LiveDisplay, PlainDisplay
 from sweep.provenance import Revision, revision
 from sweep.record import Record
 from sweep.rows import Versions, lost_row
 from sweep.spec import SweepSpec
 from sweep.store import AlreadyClosed, Store
-from sweep.where import columns_of
+from sweep.where import values_of
 from trainer.strict import ConfigError
 
 CONFIRM_NODE_HOURS = 1.0
@@ -95,9 +95,7 @@ class _Session:
         return Record(
             sweep=invocation.sweep,
             store=invocation.store,
-            versions=Versions(
-                self._revision, invocation.pool.version, self._code.trainer_hash
-            ),
+            versions=Versions(self._revision, invocation.pool.version, self._code.trainer_hash),
             driver_id=self._driver_id,
             say=say,
             curves=open_curves(invocation) if invocation.sweep.tensorboard else None,
@@ -137,13 +135,13 @@ def _conclude(invocation: Invocation, cells: Sequence[Cell], *, interrupted: boo
     history = contents.history()
     unsettled = plan(cells, history, invocation.sweep.retries)
     running = {attempt.cell_id for attempt, _ in store.running()}
-    remaining = [task for task in (*unsettled.todo, *unsettled.final) if task.cell.id not in running]
-    for task in remaining if not interrupted else ():
-        invocation.say(f"  {task.cell.name}: {task.why}")
+    for task in (*unsettled.todo, *unsettled.final) if not interrupted else ():
+        if task.cell.id not in running:
+            invocation.say(f"  {task.cell.name}: {task.why}")
     if running:
         invocation.say(f"{len(running)} cells are being run by another driver.")
-    num_settled = len(unsettled.settled)
-    invocation.say(f"sweep {invocation.sweep.name}: {num_settled} of {len(cells)} cells are settled.")
+    num_settled, name = len(unsettled.settled), invocation.sweep.name
+    invocation.say(f"sweep {name}: {num_settled} of {len(cells)} cells are settled.")
     if interrupted:
         invocation.say("Interrupted; `make sweep` goes on from here.")
         return EXIT_INTERRUPTED
@@ -164,7 +162,7 @@ def _describe(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
         "order_seed": sweep.order_seed,
         "num_cells": len(cells),
         "cells": [
-            {"cell": cell.name, "cell_id": cell.id, "values": columns_of(cell)} for cell in cells
+            {"cell": cell.name, "cell_id": cell.id, "values": values_of(cell)} for cell in cells
         ],
     }
     store.write_sweep(description)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sweep.grid import Cell
-from sweep.plan import Ended, History, Task
+from sweep.history import Ended, History
+from sweep.plan import Task
 from sweep.retry import Verdict, verdict
 from sweep.schema import TERMINAL_STATES
 from sweep.spec import Retries

@@ -13,7 +13,7 @@ import re
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +22,8 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweep.plan import Ended
-from sweep.schema import SCHEMA, SCHEMA_VERSION, STATES, TERMINAL_STATES, VERSION_KEY
+from sweep.plan import Ended, precedence
+from sweep.schema import SCHEMA, SCHEMA_VERSION, STATES, VERSION_KEY
 from trainer.files import fsync_folder, write_atomically
 from trainer.strict import ConfigError
 
@@ -66,6 +66,8 @@ class Contents:
                     tainted=bool(row["tainted"]),
                     reason=row["reason"],
                     wall_s=(row["ended_at"] - row["started_at"]).total_seconds(),
+                    trainer_hash=row["trainer_hash"],
+                    generation=row["generation"] or 0,
                 )
             )
         return dict(result)
@@ -80,22 +82,16 @@ class Contents:
 
 
 def believed(rows: Sequence[Row]) -> Row:
-    """The row that stands for a cell: its first untainted success, so that re-running cannot pick.
-
-    Without one, the first attempt that settled it (diverged), then the first tainted success, then
-    the latest attempt.
-    """
-    ordered = sorted(rows, key=lambda row: row["attempt"])
-    preferences: tuple[Callable[[Row], bool], ...] = (
-        lambda row: row["state"] == "succeeded" and not row["tainted"],
-        lambda row: row["state"] in TERMINAL_STATES and not row["tainted"],
-        lambda row: row["state"] in TERMINAL_STATES,
+    """The row that stands for a cell, see :func:`sweep.plan.precedence`."""
+    return min(
+        rows,
+        key=lambda row: precedence(
+            row["state"],
+            tainted=bool(row["tainted"]),
+            generation=row.get("generation") or 0,
+            attempt=row["attempt"],
+        ),
     )
-    for prefers in preferences:
-        for row in ordered:
-            if prefers(row):
-                return row
-    return ordered[-1]
 
 
 class Store:
