@@ -24,7 +24,8 @@ from sweep.retry import Verdict
 from sweep.rows import Outcome, judge, lost
 from sweep.scheduler import Rules, Scheduler
 from sweep.spec import SweepSpec
-from sweep.store import Attempt, Row, ended_of
+from sweep.contents import Row, ended_of
+from sweep.store import Attempt
 from trainer.strict import ConfigError
 
 TICK_S = 0.25

@@ -21,7 +21,8 @@ from sweep.lease import Delivery, Lease
 from sweep.plan import Task
 from sweep.rows import Outcome, Versions, attempt_row, identity_columns
 from sweep.spec import SweepSpec
-from sweep.store import AlreadyClosed, Attempt, Row, Store
+from sweep.contents import Row
+from sweep.store import AlreadyClosed, Attempt, Store
 from sweep.taint import taint
 
 RETRY_S = 5.0
