@@ -1,5 +1,6 @@
 """How does a file come to exist whole or not at all, and how is its content named?"""
 
+import glob
 import hashlib
 import os
 import secrets
@@ -12,6 +13,7 @@ def write_atomically(path: Path, *parts: bytes | memoryview, durable: bool = Tru
     """Put ``parts``, one after the other, into ``path``; a reader never sees a part of it.
 
     Written under a hidden name in the same folder, flushed to disk if ``durable``, then renamed.
+    An OSError names the file, which that of a full disk does not do by itself.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -22,10 +24,19 @@ def write_atomically(path: Path, *parts: bytes | memoryview, durable: bool = Tru
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
+        if durable:
+            fsync_folder(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
-    if durable:
-        fsync_folder(path.parent)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes have left that were killed while they wrote ``path``."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        temporary.unlink(missing_ok=True)
 
 
 def fsync_folder(folder: Path) -> None:
