@@ -1,6 +1,7 @@
 """How does a file come to exist whole or not at all, and how is its content named?"""
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ def write_atomically(path: Path, *parts: bytes | memoryview, durable: bool = Tru
     """Put ``parts``, one after the other, into ``path``; a reader never sees a part of it.
 
     Written under a hidden name in the same folder, flushed to disk if ``durable``, then renamed.
+    An OSError names the file, which that of a full disk does not do by itself.
     """
     with written_beside(path, *parts, durable=durable) as temporary:
         temporary.replace(path)
@@ -34,6 +36,9 @@ def written_beside(path: Path, *parts: bytes | memoryview, durable: bool = True)
                 file.flush()
                 os.fsync(file.fileno())
         yield temporary
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,6 +50,12 @@ def is_temporary(name: str) -> bool:
     (True, False)
     """
     return re.fullmatch(r"\..+\.[0-9a-f]{8}", name) is not None
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes have left that were killed while they wrote ``path``."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        temporary.unlink(missing_ok=True)
 
 
 def fsync_folder(folder: Path) -> None:
