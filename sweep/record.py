@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from sweep.contents import Row
 from sweep.curves import Curves
 from sweep.files import StoreError
 from sweep.lease import Delivery, Lease
 from sweep.plan import Task
 from sweep.rows import Outcome, Versions, attempt_row, identity_columns
 from sweep.spec import SweepSpec
-from sweep.contents import Row
 from sweep.store import AlreadyClosed, Attempt, Store
 from sweep.taint import taint
 
