@@ -6,6 +6,7 @@ A placement group whose node dies is silently re-placed by Ray; here a lost leas
 never used again. The only file of the project that imports ray.
 """
 
+import itertools
 import logging
 import os
 import socket
@@ -53,6 +54,7 @@ from ray.util.scheduling_strategies import (  # noqa: E402
 ANSWER_DEADLINE_S = 10.0
 LOG_DEADLINE_S = 8.0
 MAX_FAILED_STARTS = 5
+HOLDER = "activation-sweep, process"
 TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"  # says it at every start
 AGENT_CALLS = 4  # one runs the attempt, one asks for progress, one stops, one inspects
 
@@ -76,6 +78,7 @@ class RayPool(Pool):
             raise ConfigError(_no_ray(address, error)) from None
         self._asked: list[_Asked] = []
         self._granted = self._failed_starts = 0
+        self._requests = itertools.count(1)  # Ray wants the name of each to be its own
         self._census = Census(ray.nodes)
 
     @property
@@ -178,7 +181,7 @@ class RayPool(Pool):
         group = placement_group(
             [bundle],
             strategy="STRICT_PACK",
-            name=f"activation-sweep, process {os.getpid()} on {socket.gethostname()}",
+            name=f"{HOLDER} {os.getpid()} on {socket.gethostname()}, {next(self._requests)}",
             bundle_label_selector=[{"ray.io/node-id": f"!in({','.join(ids)})"}] if ids else None,
         )
         agent = _RemoteAgent.options(
