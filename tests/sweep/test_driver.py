@@ -206,6 +206,7 @@ def test_what_hung_is_tried_again_on_another_node(store):
 
 def test_a_node_that_fails_twice_gets_no_more_cells(store):
     def work(order, stop):
+        stop.wait(0.2)  # the bad node is faster
         return delivered(order)
 
     class OneBadNode(FakePool):
