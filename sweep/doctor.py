@@ -1,0 +1,68 @@
+"""Is this machine fit for the sweep? The checks of a node, as a person reads them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweep.lease import Requirements
+from sweep.preflight import Result, run_checks
+
+EXIT_FIT, EXIT_UNFIT = 0, 2
+STYLES = {
+    "pass": "green",
+    "warn": "yellow",
+    "refuse": "bold red",
+    "unknown": "magenta",
+    "n/a": "dim",
+}
+
+
+def doctor(requirements: Requirements, console: Console, *, as_json: bool = False) -> int:
+    """Check this machine and say what was found; 0 if nothing refuses, else 2."""
+    with console.status("Looking at this machine …"):
+        results = run_checks(requirements)
+    if as_json:
+        print(json.dumps([asdict(result) for result in results], indent=1))
+    else:
+        show(results, console)
+    return EXIT_UNFIT if any(result.status == "refuse" for result in results) else EXIT_FIT
+
+
+def show(results: Sequence[Result], console: Console, node: str = "this machine") -> None:
+    """The results of one node, and what to do about those that do not pass."""
+    table = Table(title=f"Preflight of {node}", title_justify="left", box=None, pad_edge=False)
+    for column in ("check", "status", "what was found"):
+        table.add_column(column, overflow="fold", no_wrap=column == "status")
+    for result in results:
+        styled = Text(result.status, STYLES[result.status])
+        table.add_row(Text(result.name), styled, Text(result.detail))
+    console.print(table)
+    for status in ("refuse", "warn"):
+        for result in results:
+            if result.status == status:
+                console.print()
+                line = Text.assemble((f"{result.name}: ", STYLES[status]), result.remedy)
+                console.print(line)
+    console.print()
+    console.print(_verdict(results), soft_wrap=True)
+
+
+def _verdict(results: Sequence[Result]) -> Text:
+    named = {
+        status: [result.name for result in results if result.status == status]
+        for status in ("refuse", "warn", "unknown")
+    }
+    text = Text()
+    if named["refuse"]:
+        text.append(f"Not fit for this sweep: {', '.join(named['refuse'])}.", STYLES["refuse"])
+    else:
+        text.append("Fit for this sweep.", STYLES["pass"])
+    if named["warn"]:
+        text.append(f" Warned of: {', '.join(named['warn'])}.")
+    if named["unknown"]:
+        text.append(f" Not known here, which is no pass: {', '.join(named['unknown'])}.")
+    return text
