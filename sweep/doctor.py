@@ -10,6 +10,7 @@ from rich.text import Text
 
 from sweep.lease import Requirements
 from sweep.preflight import Result, run_checks
+from sweep.preflight.finding import Status
 
 EXIT_FIT, EXIT_UNFIT = 0, 2
 STYLES = {
@@ -37,32 +38,30 @@ def show(results: Sequence[Result], console: Console, node: str = "this machine"
     table = Table(title=f"Preflight of {node}", title_justify="left", box=None, pad_edge=False)
     for column in ("check", "status", "what was found"):
         table.add_column(column, overflow="fold", no_wrap=column == "status")
-    for result in results:
+    for result in (result for result in results if result.status != "n/a"):
         styled = Text(result.status, STYLES[result.status])
         table.add_row(Text(result.name), styled, Text(result.detail))
     console.print(table)
-    for status in ("refuse", "warn"):
-        for result in results:
-            if result.status == status:
-                console.print()
-                line = Text.assemble((f"{result.name}: ", STYLES[status]), result.remedy)
-                console.print(line)
+    if not_asked := _names(results, "n/a"):
+        console.print(Text(f"not asked by this sweep: {not_asked}", STYLES["n/a"]))
+    for result in sorted(results, key=lambda result: result.status):  # refuse before warn
+        if result.status in ("refuse", "warn"):
+            console.print()
+            remedy = Text(f"{result.name}: ", STYLES[result.status])
+            console.print(remedy.append(result.remedy, "default"))
     console.print()
     console.print(_verdict(results), soft_wrap=True)
 
 
 def _verdict(results: Sequence[Result]) -> Text:
-    named = {
-        status: [result.name for result in results if result.status == status]
-        for status in ("refuse", "warn", "unknown")
-    }
-    text = Text()
-    if named["refuse"]:
-        text.append(f"Not fit for this sweep: {', '.join(named['refuse'])}.", STYLES["refuse"])
-    else:
-        text.append("Fit for this sweep.", STYLES["pass"])
-    if named["warn"]:
-        text.append(f" Warned of: {', '.join(named['warn'])}.")
-    if named["unknown"]:
-        text.append(f" Not known here, which is no pass: {', '.join(named['unknown'])}.")
+    refused, warned, unknown = (_names(results, s) for s in ("refuse", "warn", "unknown"))
+    text = Text("Fit for this sweep.", STYLES["pass"])
+    if refused:
+        text = Text(f"Not fit for this sweep: {refused}.", STYLES["refuse"])
+    text.append(f" Warned of: {warned}." if warned else "", "default")
+    text.append(f" Not known here, which is no pass: {unknown}." if unknown else "", "default")
     return text
+
+
+def _names(results: Sequence[Result], status: Status) -> str:
+    return ", ".join(result.name for result in results if result.status == status)

@@ -33,7 +33,7 @@ def run_checks(
 def refusal(results: Sequence[Result]) -> str | None:
     """Why the node gets no cells, with what to do about each; None if it gets them."""
     refused = [_sentence(result) for result in results if result.status == "refuse"]
-    return "; ".join(refused) or None
+    return ". ".join(refused) or None
 
 
 def warnings(results: Sequence[Result]) -> tuple[str, ...]:
@@ -52,4 +52,4 @@ def _result(check: Check, here: Surroundings, requirements: Requirements) -> Res
 
 
 def _sentence(result: Result) -> str:
-    return f"{result.name}: {result.detail} ({result.remedy})"
+    return f"{result.name}: {result.detail}; {result.remedy}"

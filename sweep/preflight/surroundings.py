@@ -36,6 +36,7 @@ READ_DEADLINE_S = 20.0
 SETTLE_S, SETTLE_POLL_S = 10.0, 0.5  # for what a killed cell held to be given back
 TORCH_CUDA = re.compile(r"^cuda\b[^=\n]*= *(.+)$", re.MULTILINE)
 XID = re.compile(rb"NVRM: Xid \([^)]*\): (\d+)")
+DRIVER_LINE = b"NVRM:"
 NOT_HERE = "not on this node"
 KERNEL_LOG = Path("/dev/kmsg")
 MAX_CONTEXT_BYTES = (
@@ -124,17 +125,21 @@ def is_busy(gpu: Gpu) -> bool:
 
 
 def logged_xids(kernel_log: Path) -> tuple[int, ...] | Unreadable:
-    """The NVIDIA driver's errors in the kernel's log, which begins with the boot."""
+    """The NVIDIA driver's errors in the kernel's log, which begins with the boot.
+
+    A log without a line of the driver, which greets when it is loaded, is another machine's, as
+    a sandbox has one, or has lost its beginning.
+    """
     log = os.open(kernel_log, os.O_RDONLY | os.O_NONBLOCK)
-    records, found = 0, set[int]()
+    greeted, found = False, set[int]()
     try:
         with contextlib.suppress(BlockingIOError):  # that was the last one
             while record := _record(log):
-                records += 1
+                greeted |= DRIVER_LINE in record
                 found |= {int(number) for number in XID.findall(record)}
     finally:
         os.close(log)
-    return tuple(sorted(found)) if records else Unreadable("the kernel's log shows nothing here")
+    return tuple(sorted(found)) if greeted else Unreadable("no driver in the kernel's log")
 
 
 def torch_cuda() -> str | None:

@@ -96,7 +96,7 @@ CHECKS = (
     Check(
         name="Xid",
         why="the driver logs what the hardware has done wrong since the boot",
-        passes="no Xid of the hardware in the kernel's log",
+        passes="the driver is in the kernel's log, with no Xid of the hardware",
         warns="one of 48, 62, 64, 74, 79, 92, 94, 95, 119, 120, 140",
         remedy="look it up in NVIDIA's Xid catalogue; reboot, and watch whether it comes again",
         look=gpus.xid,
