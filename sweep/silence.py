@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-SLOW_PHASES = frozenset({"start", "setup", "warmup", "pack"})
+SLOW_PHASES = frozenset({"start", "setup", "warmup", "checkpoint", "probe", "pack"})
 LONGEST_LOOK_S = 1.0
 
 
