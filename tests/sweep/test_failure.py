@@ -87,6 +87,7 @@ CRASHES = {
     (signal.SIGABRT, "terminate called after throwing an instance of 'c10::Error'"): "cell",
     (signal.SIGABRT, "[rank0]: Watchdog caught collective operation timeout: x"): "infrastructure",
     (signal.SIGSEGV, "misc/socket.cc:50 NCCL WARN socketProgress: ..."): "infrastructure",
+    (signal.SIGSEGV, "node:1 NCCL INFO ncclCommInitRank comm 0x1 rank 0 - Init COMPLETE"): "cell",
     (signal.SIGBUS, "NVRM: Xid 79, GPU has fallen off the bus."): "infrastructure",
 }
 
