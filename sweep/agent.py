@@ -110,7 +110,7 @@ class Agent:
                 start_ranks(self._ranks, order, folder, checkpoint.arguments if checkpoint else ())
                 with sampled(
                     self._sampler_factory,
-                    self._ranks.pids,
+                    lambda: set(self._ranks.pids),
                     lambda: (_progress(folder) or {}).get("phase"),
                     say,
                 ) as telemetry:

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 PATIENCE_S = 5.0
@@ -21,15 +21,16 @@ class Sampler(Protocol):
         ...
 
 
-# Process numbers of the ranks, and what tells the trainer's present phase.
-SamplerFactory = Callable[[Sequence[int], Callable[[], str | None]], Sampler]
+Pids = Callable[[], set[int]]  # which processes are ours
+Phase = Callable[[], str | None]  # what the trainer is doing
+SamplerFactory = Callable[[Pids, Phase], Sampler]
 
 
 @contextlib.contextmanager
 def sampled(
     factory: SamplerFactory | None,
-    pids: Sequence[int],
-    phase: Callable[[], str | None],
+    pids: Pids,
+    phase: Phase,
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     """The columns, which are there once the block has ended; {} without a factory."""
@@ -42,9 +43,7 @@ def sampled(
             columns |= _in_time(lambda: _finished(sampler), say) or {}
 
 
-def _started(
-    factory: SamplerFactory, pids: Sequence[int], phase: Callable[[], str | None]
-) -> Sampler:
+def _started(factory: SamplerFactory, pids: Pids, phase: Phase) -> Sampler:
     sampler = factory(pids, phase)
     sampler.start()
     return sampler
