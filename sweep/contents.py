@@ -50,7 +50,8 @@ class Contents:
         groups: dict[str, list[Row]] = defaultdict(list)
         for index, row in enumerate(self.table.select(names).to_pylist()):
             groups[row["cell_id"]].append({**row, "index": index})
-        chosen = self.table.take([believed(rows)["index"] for rows in groups.values()])
+        indices = [believed(rows)["index"] for rows in groups.values()]
+        chosen = self.table.take(pa.array(indices, pa.int64()))
         column = chosen.column_names.index("num_attempts")
         counts = pa.array([len(rows) for rows in groups.values()], pa.int64())
         return chosen.set_column(column, SCHEMA.field(column), counts)
