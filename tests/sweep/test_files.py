@@ -195,7 +195,7 @@ def test_a_service_that_only_says_412_is_understood(place_on, misbehave):
 
 @pytest.mark.parametrize("name", ["create", "replace"])
 def test_a_missing_bucket_is_named(s3, name):
-    with pytest.raises(StoreError, match="s3://no-such-bucket/x/a.*no such bucket.*RESULTS="):
+    with pytest.raises(StoreError, match=r"s3://no-such-bucket/x/a.*no such bucket.*RESULTS="):
         getattr(open_files("s3://no-such-bucket/x"), name)("a", b"x")
 
 
@@ -210,7 +210,7 @@ def test_a_service_that_denies_is_an_error_about_credentials(place_on, misbehave
     files = open_files(place_on("s3"))
     misbehave(lambda _, start: answer(start, "403 Forbidden", "AccessDenied"))
     for ask in (files.read, files.names, lambda name: files.create(name, b"")):
-        with pytest.raises(StoreError, match="AccessDenied.*credentials"):
+        with pytest.raises(StoreError, match=r"AccessDenied.*credentials"):
             ask("a")
 
 

@@ -238,7 +238,8 @@ def test_an_unknown_column_is_refused_before_anything_is_written(store):
 
 
 @st.composite
-def attempts(draw, generations=st.sampled_from([None, 0, 1, 2])):
+def attempts(draw):
+    generations = st.sampled_from([None, 0, 1, 2])
     drawn = draw(
         st.lists(
             st.tuples(st.sampled_from(STATES), st.booleans(), generations), min_size=1, max_size=7
@@ -261,7 +262,7 @@ def test_the_order_of_the_rows_never_matters(rows, random):
 
 @given(attempts(), attempts())
 def test_only_a_refresh_changes_an_answer(rows, more):
-    """Whatever follows, unless it is of a later generation; a refresh counts once it has settled."""
+    """Whatever follows, unless it is a later generation, which counts once it has settled."""
     answer = believed(rows)
     later = [{**row, "attempt": len(rows) + row["attempt"]} for row in more]
     changed = believed(rows + later)

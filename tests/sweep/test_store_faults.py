@@ -87,7 +87,7 @@ def test_a_full_disk_is_named_and_nothing_false_is_stored(disk, write):
         WRITES[write](store, attempt)
     require_intact(store, attempt)
     (disk / "ballast").unlink()
-    assert not [path for path in disk.rglob(".*")]
+    assert not list(disk.rglob(".*"))
     require_closable(store, attempt)
 
 
@@ -106,7 +106,7 @@ def test_a_disk_that_became_read_only_is_named_and_can_still_be_read(disk, write
 def test_a_folder_that_cannot_hold_results_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     store = Store(tmp_path / "file" / "sweep")
-    with pytest.raises(StoreError, match="file/sweep.*RESULTS="), store.driving():
+    with pytest.raises(StoreError, match=r"file/sweep.*RESULTS="), store.driving():
         pytest.fail("drove a sweep in a place that is not there")
 
 
