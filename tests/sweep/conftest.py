@@ -1,18 +1,10 @@
 """Places to keep results in: a folder, a bucket behind a real S3 API, and memory."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from tests.support.s3 import Service, s3_service
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[Service]:
-    with s3_service() as service:
-        yield service
 
 
 @pytest.fixture
