@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     invocation = Invocation(
         environment=read_environment(),
         sweep_name=arguments.sweep,
-        results=Path(arguments.results),
+        results=arguments.results,
         data=Path(arguments.data),
         console=Console(stderr=arguments.json or arguments.verb == "which"),
         connect=_connect,

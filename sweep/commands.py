@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from sweep.contents import Contents
 from sweep.grid import Cell
 from sweep.history import History
 from sweep.invocation import Invocation
@@ -23,7 +24,7 @@ from sweep.plan import (
 )
 from sweep.running import EXIT_DONE, EXIT_INCOMPLETE, run_plan
 from sweep.schema import TERMINAL_STATES
-from sweep.store import Contents, Store
+from sweep.store import Store
 from sweep.where import Selection
 from trainer.source import trainer_source
 from trainer.strict import ConfigError
@@ -58,8 +59,7 @@ def plan_command(invocation: Invocation, *, as_json: bool) -> int:
         old = [{"cell": c.name, "cell_id": c.id, "why": why} for c, why in outdated]
         final = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.final]
         body = {"todo": tasks, "settled": settled, "final": final, "stale": old}
-        body |= {"wall_s": cost.wall_s}
-        print(json.dumps(body, indent=1))
+        print(json.dumps(body | {"wall_s": cost.wall_s}, indent=1))
         return EXIT_DONE
     for task in todo.todo:
         invocation.say(f"  {task.cell.name}  ({task.cell.id}): {task.why}")
@@ -114,7 +114,7 @@ def logs_command(invocation: Invocation, selector: str | None) -> int:
             "no attempt at this cell has left a log (it was lost with its node or its driver, or "
             "is still running); `make status` says what became of it."
         )
-    invocation.say((invocation.store.folder / rows[-1]["log"]).read_text(encoding="utf-8"))
+    invocation.say(invocation.store.kept(rows[-1]["log"]).decode(errors="replace"))
     return EXIT_DONE
 
 
@@ -160,15 +160,18 @@ def _status_rows(
 ) -> list[dict[str, Any]]:
     """One entry per cell that is asked for, in the sweep's order."""
     known = {row["cell_id"]: row for row in contents.cells()}
-    announced = {attempt.cell_id for attempt, _ in store.unfinished()}
-    driven = store.is_locked()
+    running = {attempt.cell_id: note for attempt, note in store.running()}
+    orphaned = {attempt.cell_id for attempt, _ in store.orphans()} - set(running)
     rows = []
     for cell in cells:
         row = known.get(cell["cell_id"])
         state, reason = (row["state"], row["reason"]) if row else ("waiting", None)
-        if cell["cell_id"] in announced and state not in TERMINAL_STATES:
-            state = "running" if driven else "lost"
-            reason = None if driven else "its driver is gone; `make sweep` runs it again"
+        if state in TERMINAL_STATES:
+            pass
+        elif cell["cell_id"] in running:
+            state, reason = "running", f"on {running[cell['cell_id']].get('node')}"
+        elif cell["cell_id"] in orphaned:
+            state, reason = "lost", "its driver is gone; `make sweep` runs it again"
         attempts = row["num_attempts"] if row else 0
         rows.append({**cell, "state": state, "reason": reason, "num_attempts": attempts})
     return rows

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
+from sweep.contents import Row, ended_of
 from sweep.history import History
 from sweep.holding import Event, Heart, Holding
 from sweep.interruption import Interruption
@@ -24,7 +25,7 @@ from sweep.retry import Verdict
 from sweep.rows import Outcome, judge, lost
 from sweep.scheduler import Rules, Scheduler
 from sweep.spec import SweepSpec
-from sweep.store import Attempt, Row, ended_of
+from sweep.store import Attempt
 from trainer.strict import ConfigError
 
 TICK_S = 0.25

@@ -101,7 +101,12 @@ class Holding:
             self.num_asked -= self.pool.withdraw(self.num_asked)
         missing = useful - len(self.held) - self.num_asked
         if missing > 0 and self.scheduler.is_open:
-            self.pool.request(self.sweep.node, missing, avoid=self._avoid | shunned)
+            self.pool.request(
+                self.sweep.node,
+                missing,
+                driver_silence_s=self.sweep.limits.driver_silence_s,
+                avoid=self._avoid | shunned,
+            )
             self.num_asked += missing
             self._avoid = shunned
 

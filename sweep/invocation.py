@@ -34,7 +34,7 @@ class Invocation:
 
     environment: Environment
     sweep_name: str | None
-    results: Path
+    results: str
     data: Path
     console: Console
     connect: Callable[[str | None], Pool]
@@ -60,10 +60,10 @@ class Invocation:
     def sweep(self) -> SweepSpec:
         return load_sweep(self.chosen)
 
-    @property
+    @cached_property
     def store(self) -> Store:
-        """The sweep's folder; needs no sweep file, so that results outlive it."""
-        return Store(self.results / Path(self.chosen).stem)
+        """The sweep's results; needs no sweep file, so that they outlive it."""
+        return Store.of(self.results, Path(self.chosen).stem)
 
     def nodes(self) -> Sequence[Node]:
         """Nodes in reach; this machine is known without starting Ray."""

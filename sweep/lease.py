@@ -178,10 +178,18 @@ class Pool(Protocol):
 
     def nodes(self) -> Sequence[Node]: ...
 
-    def request(self, shape: NodeShape, count: int, *, avoid: frozenset[str] = frozenset()) -> None:
+    def request(
+        self,
+        shape: NodeShape,
+        count: int,
+        *,
+        driver_silence_s: float,
+        avoid: frozenset[str] = frozenset(),
+    ) -> None:
         """Ask for ``count`` more leases on nodes that are not named in ``avoid``.
 
-        They appear in ``ready`` when they are granted.
+        They appear in ``ready`` when they are granted. Their agents end themselves when they have
+        heard nothing for ``driver_silence_s``.
         """
         ...
 

@@ -13,18 +13,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from sweep.contents import Row
 from sweep.curves import Curves
 from sweep.files import StoreError
 from sweep.lease import Delivery, Lease
 from sweep.plan import Task
 from sweep.rows import Outcome, Versions, attempt_row, identity_columns
 from sweep.spec import SweepSpec
-from sweep.store import AlreadyClosed, Attempt, Row, Store
+from sweep.store import AlreadyClosed, Attempt, Store
 from sweep.taint import taint
 
 RETRY_S = 5.0
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -119,7 +122,7 @@ class Record:
         if row["node"] is not None and row["state"] == "succeeded" and not row["tainted"]:
             self._of_node[row["node"]].append(row)
 
-    def _patiently(self, write: Callable[[], Any]) -> Any:
+    def _patiently(self, write: Callable[[], T]) -> T:
         """``write()``, again and again while the store fails, for at most the grace time."""
         deadline_s = time.monotonic() + self.sweep.limits.grace_s
         while True:

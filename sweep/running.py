@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweep.curves import open_curves
+from sweep.curves import Curves, tensorboard_folder
 from sweep.driver import Driver
 from sweep.grid import Cell
 from sweep.interruption import Interruption
@@ -91,14 +91,16 @@ class _Session:
         return bool(store.orphans())
 
     def _record(self, say: Callable[[str], None]) -> Record:
-        invocation = self._invocation
+        invocation, sweep = self._invocation, self._invocation.sweep
         return Record(
-            sweep=invocation.sweep,
+            sweep=sweep,
             store=invocation.store,
             versions=Versions(self._revision, invocation.pool.version, self._code.trainer_hash),
             driver_id=self._driver_id,
             say=say,
-            curves=open_curves(invocation) if invocation.sweep.tensorboard else None,
+            curves=Curves(tensorboard_folder(invocation.results, sweep.name), say)
+            if sweep.tensorboard
+            else None,
         )
 
     def _confirm(self, cost: Estimate) -> None:

@@ -6,6 +6,7 @@ A placement group whose node dies is silently re-placed by Ray; here a lost leas
 never used again. The only file of the project that imports ray.
 """
 
+import itertools
 import logging
 import os
 import socket
@@ -53,17 +54,15 @@ from ray.util.scheduling_strategies import (  # noqa: E402
 ANSWER_DEADLINE_S = 10.0
 LOG_DEADLINE_S = 8.0
 MAX_FAILED_STARTS = 5
+HOLDER = "activation-sweep, process"
 TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"  # says it at every start
 AGENT_CALLS = 4  # one runs the attempt, one asks for progress, one stops, one inspects
 
 
 class RayPool(Pool):
-    """The cluster at ``address``, or one on this machine that lives as long as this process.
+    """The cluster at ``address``, or one on this machine that lives as long as this process."""
 
-    ``driver_silence_s``: agents that have heard nothing for so long end themselves.
-    """
-
-    def __init__(self, address: str | None, driver_silence_s: float) -> None:
+    def __init__(self, address: str | None) -> None:
         self._watchdog: Watchdog | None = None
         settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         if address is None:
@@ -77,9 +76,9 @@ class RayPool(Pool):
             ray.init(**settings)
         except (OSError, ValueError) as error:
             raise ConfigError(_no_ray(address, error)) from None
-        self._driver_silence_s = driver_silence_s
         self._asked: list[_Asked] = []
         self._granted = self._failed_starts = 0
+        self._requests = itertools.count(1)  # Ray wants the name of each to be its own
         self._census = Census(ray.nodes)
 
     @property
@@ -94,8 +93,16 @@ class RayPool(Pool):
         """Nodes that are alive, largest first."""
         return sorted(self._census.nodes, key=lambda node: (-node.gpus, -node.cpus, node.name))
 
-    def request(self, shape: NodeShape, count: int, *, avoid: frozenset[str] = frozenset()) -> None:
-        self._asked += [self._ask(shape, avoid) for _ in range(count)]
+    def request(
+        self,
+        shape: NodeShape,
+        count: int,
+        *,
+        driver_silence_s: float,
+        avoid: frozenset[str] = frozenset(),
+    ) -> None:
+        wish = _Wish(shape, driver_silence_s, avoid)
+        self._asked += [self._ask(wish) for _ in range(count)]
 
     def ready(self) -> list["RayLease"]:
         """Agents that have answered: their bundle was granted and their process runs."""
@@ -114,9 +121,9 @@ class RayPool(Pool):
                 self._ask_again(asked, error)
                 continue
             name = self._census.name_of(node_id)
-            if name in asked.avoid:  # it joined after the request was made
+            if name in asked.wish.avoid:  # it joined after the request was made
                 remove_placement_group(asked.group)
-                self._asked.append(self._ask(asked.shape, asked.avoid))
+                self._asked.append(self._ask(asked.wish))
                 continue
             leases.append(RayLease(f"lease {self._granted}", name, node_id, asked))
             self._granted += 1
@@ -135,7 +142,7 @@ class RayPool(Pool):
         table = placement_group_table()
         oldest = self._asked[0]
         state = table.get(oldest.group.id.hex(), {}).get("stats", {}).get("scheduling_state")
-        request = OpenRequest(oldest.shape, len(self._asked), oldest.avoid, state)
+        request = OpenRequest(oldest.wish.shape, len(self._asked), oldest.wish.avoid, state)
         mine = {asked.group.id.hex() for asked in self._asked}
         others = [entry for key, entry in table.items() if key not in mine]
         return why_waiting(request, self.nodes(), others)
@@ -163,17 +170,18 @@ class RayPool(Pool):
         if ending.is_alive():
             os._exit(2)  # Ray would wait at exit for what does not answer; the error has been said
 
-    def _ask(self, shape: NodeShape, avoid: frozenset[str]) -> "_Asked":
+    def _ask(self, wish: "_Wish") -> "_Asked":
+        shape = wish.shape
         bundle: dict[str, float] = {"CPU": shape.cpus}
         if shape.gpus:
             bundle["GPU"] = shape.gpus
         if shape.gpu_model is not None:
             bundle[f"{GPU_MODEL}{shape.gpu_model}"] = 0.001
-        ids = [node.id for node in self._census.nodes if node.name in avoid]
+        ids = [node.id for node in self._census.nodes if node.name in wish.avoid]
         group = placement_group(
             [bundle],
             strategy="STRICT_PACK",
-            name=f"activation-sweep, process {os.getpid()} on {socket.gethostname()}",
+            name=f"{HOLDER} {os.getpid()} on {socket.gethostname()}, {next(self._requests)}",
             bundle_label_selector=[{"ray.io/node-id": f"!in({','.join(ids)})"}] if ids else None,
         )
         agent = _RemoteAgent.options(
@@ -185,8 +193,8 @@ class RayPool(Pool):
             scheduling_strategy=PlacementGroupSchedulingStrategy(
                 group, placement_group_bundle_index=0
             ),
-        ).remote(self._driver_silence_s)
-        return _Asked(shape, avoid, group, agent, agent.node_id.remote())
+        ).remote(wish.driver_silence_s)
+        return _Asked(wish, group, agent, agent.node_id.remote())
 
     def _ask_again(self, asked: "_Asked", error: RayError) -> None:
         """Its node went away while the agent started; give up where this goes on and on."""
@@ -197,15 +205,23 @@ class RayPool(Pool):
                 f"agents could not be started, {self._failed_starts} times in all; the last time: "
                 f"{_first_line(error)}. `ray status` shows the nodes."
             )
-        self._asked.append(self._ask(asked.shape, asked.avoid))
+        self._asked.append(self._ask(asked.wish))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What a lease shall be."""
+
+    shape: NodeShape
+    driver_silence_s: float
+    avoid: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """A placement group that was asked for, its agent, and the agent's first answer: its node."""
 
-    shape: NodeShape
-    avoid: frozenset[str]
+    wish: _Wish
     group: PlacementGroup
     agent: Any
     node_id: Any
