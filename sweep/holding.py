@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
-from sweep.lease import Lease, Pool, Readiness, Requirements
+from sweep.lease import Lease, Pool, Readiness, Requirements, capacity
 from sweep.scheduler import Scheduler
 from sweep.spec import SweepSpec
 
@@ -39,7 +39,8 @@ class Holding:
 
     def look(self, limit: int) -> None:
         """Take what has been granted; ask for what is missing, up to ``limit``; return the rest."""
-        self.scheduler.reach(node.name for node in self.pool.nodes())
+        nodes = self.pool.nodes()
+        self.scheduler.reach(node.name for node in nodes if capacity([node], self.sweep.node)[0])
         for lease in self.pool.ready():
             self.num_asked -= 1
             self._take(lease)
