@@ -5,10 +5,9 @@ error that tells what happened until then, and the sweep's folder stays.
 """
 
 import contextlib
-import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,26 +18,29 @@ from sweep.grid import Cell
 from tests.support.cluster import (
     Cluster,
     Machine,
+    describe,
     is_agent,
-    is_driver,
     is_rank,
     ours,
     poll,
 )
 from tests.support.commands import ROOT, alive
 from tests.support.settled import (
-    Answer,
     assert_settled,
     cells_of_file,
+    open_attempts,
     started_cells,
     undisturbed,
 )
+from trainer.contract import SPEC_FILE, read_spec, spec_hash
+from trainer.strict import ConfigError
 
 SETTLE_S = 240.0
-NUM_LEASES, REPLICATES, STEPS = 2, 400, 100
+GONE_S = 5.0  # what is killed is gone by then, and everything below it
+NUM_LEASES, REPLICATES, STEPS = 2, 400, 60
 
 NO_PROGRESS_S, SLOW_PHASE_S = 4.0, 15.0
-AGENT_SILENCE_S, DRIVER_SILENCE_S = 5.0, 6.0
+AGENT_SILENCE_S, DRIVER_SILENCE_S = 4.0, 5.0
 SWEEP = """
 recipe = "tiny"
 seeds = [{seed}]
@@ -47,7 +49,7 @@ replicates = {replicates}
 reference = "relu2"
 estimate_cell_s = 4.0
 log_every = 1
-activations = [{{ name = "relu2" }}, {{ name = "leaky_relu2", slope = 0.5 }}, {{ name = "asqu" }}]
+activations = [{{ name = "relu2" }}, {{ name = "asqu" }}]
 
 [node]
 cpus = 1
@@ -67,11 +69,12 @@ strikes = 50
 
 [checkpoints]
 keep = "node"
-every_s = 0.5
+every_s = 0.2
 folder = "{checkpoints}"
 """
 
-class Unrecovered(AssertionError):
+
+class Unrecovered(AssertionError):  # noqa: N818  (it is what happened, not a fault of the caller)
     """A round or a sweep that did not come out as it must."""
 
 
@@ -96,14 +99,17 @@ class Chaos:
     folder: Path
     data: Path
     seed: int
+    replicates: int = REPLICATES
     driver: Machine = field(init=False)
     timeline: list[str] = field(default_factory=list)
+    _ids: Mapping[str, str] = field(init=False)
     _start_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write_sweep(REPLICATES)
-        self.start_driver()
+        self._write_sweep(self.replicates)
+        self._ids = {spec_hash(cell.spec): cell.id for cell in self.cells()}
+        self.driver = self.boot_driver()
 
     @property
     def store(self) -> Path:
@@ -116,44 +122,47 @@ class Chaos:
     def finish(self) -> list[dict[str, Any]]:
         """End the sweep at what was begun: see that it is settled, as if undisturbed.
 
-        Ctrl-C, then a run of a grid that is cut to the replicates that were reached.
+        The driver is killed once more, and its next run has a grid that is cut to the replicates
+        that were reached: so a sweep has as many cells as its rounds took time for.
         """
         try:
-            for process in self.drivers():
-                process.send_signal(signal.SIGINT)
-            self.wait(lambda: not self.driver.is_up, SETTLE_S, "the driver ends after Ctrl-C")
-            assert self.driver.init.returncode == 130, f"exit {self.driver.init.returncode}"
+            self.driver.kill()
             started = started_cells(self.store)
             reached = [c.spec.replicate for c in self.cells() if c.id in started]
             self._write_sweep(max(reached) + 1)
             self.start_driver()
             self.wait(lambda: not self.driver.is_up, SETTLE_S, "what was begun is settled")
-            assert self.driver.init.returncode == 0, f"exit {self.driver.init.returncode}"
-            attempts = assert_settled(self.store, self.cells(), self.expected())
-            self.note(f"settled: {len(self.cells())} cells, {len(attempts)} attempts")
+            return self.see_settled([self.driver])
         except Exception as error:
             raise self.failure(f"at the end: {error}") from error
+
+    def see_settled(self, drivers: Sequence[Machine]) -> list[dict[str, Any]]:
+        """All ``drivers`` have ended well, nothing is left, and every row is as it must be."""
+        statuses = [driver.init.returncode for driver in drivers]
+        assert not any(statuses), f"drivers ended with {statuses}"
+        self.wait(lambda: not alive(self.ours()), GONE_S, "no agent and no rank is left")
+        expected = undisturbed(self.cells(), self.folder / "undisturbed")
+        attempts = assert_settled(self.store, self.cells(), expected)
+        resumed = sum(row.get("resumed_from_step") is not None for row in attempts)
+        self.note(f"{len(self.cells())} cells, {len(attempts)} attempts, {resumed} resumed")
         return attempts
 
     def cells(self) -> list[Cell]:
         return cells_of_file(self.file, self.data)
 
-    def expected(self) -> Mapping[str, Answer]:
-        """The answers of the grid when nothing goes wrong."""
-        return undisturbed(self.cells(), self.folder / "undisturbed")
+    def start_driver(self) -> None:
+        """Start the sweep again, in place of a driver that is gone or ending."""
+        self.driver = self.boot_driver()
 
-    def start_driver(self, **variables: str) -> None:
+    def boot_driver(self, **variables: str) -> Machine:
+        """A driver of this sweep, and perhaps not the only one."""
         command = [sys.executable, "-m", "sweep", "run", "--sweep", str(self.file)]
         command += ["--results", str(self.folder / "results"), "--data", str(self.data)]
         log, settings = self.folder / "driver.log", {**self.cluster.variables, "YES": "1"}
-        self.driver = Machine.boot("driver", command, log, settings | variables, ROOT)
+        return Machine.boot("driver", command, log, settings | variables, ROOT)
 
     def stop(self) -> None:
         self.driver.kill()
-
-    def drivers(self) -> list[psutil.Process]:
-        """The process that the user has started; none if it has ended."""
-        return [p for p in self.driver.processes() if is_driver(p)]
 
     def working(self) -> list[Working]:
         """Every agent that has ranks and is not stopped."""
@@ -168,9 +177,20 @@ class Chaos:
         return found
 
     def at_work(self) -> bool:
-        """All leases have ranks. A driver that has ended is an error."""
+        """All nodes are up, all leases have ranks. A driver that has ended is an error."""
+        self.cluster.wait_until_up()
         assert self.driver.is_up, f"the driver has ended with {self.driver.init.returncode}"
         return len(self.working()) >= NUM_LEASES
+
+    def attempts_of(self, processes: Sequence[psutil.Process]) -> frozenset[str]:
+        """Stems of the open attempts that the ranks among ``processes`` are making."""
+        cells = set()
+        for rank in filter(is_rank, processes):
+            with contextlib.suppress(psutil.Error, ConfigError):  # it has just ended
+                cells.add(self._ids[spec_hash(read_spec(Path(rank.cwd()) / SPEC_FILE))])
+        return frozenset(
+            stem for stem in open_attempts(self.store) if stem.rpartition("-")[0] in cells
+        )
 
     def ours(self) -> list[psutil.Process]:
         """Agents and ranks on all nodes."""
@@ -192,7 +212,7 @@ class Chaos:
 
     def failure(self, what: str) -> Unrecovered:
         self.note(f"FAILED: {what}")
-        running = [f"  {p.pid} {' '.join(p.cmdline())[:120]}" for p in alive(self.ours())]
+        running = [f"  {describe(process)}" for process in alive(self.ours())]
         parts = [what, *self.timeline, "agents and ranks that run:", *running]
         parts += [f"everything is kept in {self.folder}; the driver said last:"]
         return Unrecovered("\n".join([*parts, self.driver.text()[-3000:]]))

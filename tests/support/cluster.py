@@ -25,11 +25,14 @@ INIT = Path(__file__).with_name("init.py")
 RAY = str(Path(sys.executable).with_name("ray"))
 HEAD = "head"
 START_S = 60.0
+UP = "Ray runtime started"
 KILL_S = 10.0
 OBJECT_STORE_BYTES = 80_000_000  # Ray accepts no less
 RAY_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE")
 
-HEALTH_CHECKS_S, RECONNECT_S = 3.0, 4.0
+# Ray takes a node for dead after so long, and a driver its head for gone. Nodes are given longer:
+# an agent without its head has to end by itself, as under Ray's default of 60 s.
+HEALTH_CHECKS_S, RECONNECT_S, NODE_RECONNECT_S = 3.0, 4.0, 40.0
 HASTY = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -37,8 +40,8 @@ HASTY = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": f"{RECONNECT_S:g}",
 }
+RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class Cluster:
     @property
     def variables(self) -> dict[str, str]:
         """What leads a driver to it."""
-        return {**HASTY, "RAY_ADDRESS": self.address}
+        return {**HASTY, RECONNECT: f"{RECONNECT_S:g}", "RAY_ADDRESS": self.address}
 
     def start(self) -> None:
         """Bring up the head, then every node."""
@@ -123,15 +126,17 @@ class Cluster:
         self.address = _wait_for(head, r"--address='([^']+)'")
         for name in self.names:
             self._boot_node(name)
-        for name in self.names:
-            _wait_for(self.machines[name], "Ray runtime started")
+        self.wait_until_up()
 
-    def add_node(self, name: str) -> None:
-        """Bring up ``name``, in place of what is left of it."""
-        if name in self.machines:
-            self.machines[name].kill()
+    def wait_until_up(self) -> None:
+        """Wait for every machine that was booted."""
+        for machine in self.machines.values():
+            _wait_for(machine, UP)
+
+    def replace(self, name: str) -> None:
+        """Boot ``name`` anew, in place of what is left of it."""
+        self.machines[name].kill()
         self._boot_node(name)
-        _wait_for(self.machines[name], "Ray runtime started")
 
     def gcs(self) -> psutil.Process:
         """The head's one process that everything else depends on."""
@@ -167,7 +172,8 @@ class Cluster:
         command += [f"--object-store-memory={OBJECT_STORE_BYTES}"]
         command += [f"--labels=activation-sweep-node={name}"]
         log = self._folder / f"{self._started}-{name}.log"
-        self.machines[name] = Machine.boot(name, command, log, HASTY, self._folder)
+        variables = {**HASTY, RECONNECT: f"{NODE_RECONNECT_S:g}"}
+        self.machines[name] = Machine.boot(name, command, log, variables, self._folder)
         return self.machines[name]
 
 
@@ -197,6 +203,17 @@ def is_agent(process: psutil.Process) -> bool:
 def ours(machine: Machine) -> list[psutil.Process]:
     """Agents and ranks."""
     return [p for p in machine.processes() if is_agent(p) or is_rank(p)]
+
+
+def describe(process: psutil.Process) -> str:
+    """For people: ``rank 4711 (stopped)``."""
+    try:
+        line = process.cmdline()
+        name = (line or [process.name()])[0].rpartition("/")[2]
+        name = "rank" if is_rank(process) else "driver" if is_driver(process) else name
+        return f"{name} {process.pid} ({process.status()})"
+    except psutil.Error:
+        return f"process {process.pid}, gone"
 
 
 def resume(process: psutil.Process) -> None:

@@ -1,30 +1,39 @@
 """One round: strike at a sweep at work, and see that it gets over it.
 
 A round waits until all leases are at work and then a random while, strikes, and waits until nothing
-of the victim's is left, what was broken is replaced as its operator would, every attempt that was
-open is closed, and all leases are at work again.
+of the victim's is left, what was broken is replaced as its operator would, the attempts that
+it was making are closed, and all leases are at work again.
 """
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from tests.support.chaos import (
-    AGENT_SILENCE_S,
     DRIVER_SILENCE_S,
+    GONE_S,
     SLOW_PHASE_S,
     Chaos,
     Working,
 )
-from tests.support.cluster import HEAD, HEALTH_CHECKS_S, RECONNECT_S, is_rank, ours, resume
+from tests.support.cluster import (
+    HEAD,
+    HEALTH_CHECKS_S,
+    RECONNECT_S,
+    Cluster,
+    describe,
+    is_driver,
+    ours,
+    resume,
+)
 from tests.support.commands import alive
-from tests.support.faults import FAULTS, Fault, Round
+from tests.support.faults import FAULTS, Fault, Round, round_of
 from tests.support.settled import attempt_row, open_attempts
 
-GONE_S = 5.0  # what is killed is gone by then, and everything below it
 RECOVERY_S = 90.0  # all leases are at work again; generous, what it took is reported
 
 # Who has to notice a fault has so long before the five seconds begin. A stopped agent is none of
@@ -53,12 +62,33 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """``struck`` are killed or stopped; ``doomed`` must be gone, ``struck`` or not."""
+    """``struck`` are killed or stopped, ``doomed`` must be gone, ``attempts`` must be closed."""
 
     struck: Sequence[psutil.Process]
     doomed: Sequence[psutil.Process]
     node: str
+    attempts: frozenset[str]
     told: str
+
+
+def survive(
+    cluster: Cluster,
+    folder: Path,
+    data: Path,
+    seeds: Sequence[int],
+    told: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """One sweep that meets the rounds ``seeds``, and is then seen to be as if undisturbed."""
+    chaos = Chaos(cluster, folder, data, seed=seeds[0])
+    outcomes = []
+    try:
+        for seed in seeds:
+            outcomes.append(play(chaos, round_of(seed)))
+            told(outcomes[-1])
+        chaos.finish()
+    finally:
+        chaos.stop()
+    return outcomes
 
 
 def play(chaos: Chaos, round_: Round) -> Outcome:
@@ -73,25 +103,25 @@ def _play(chaos: Chaos, round_: Round) -> Outcome:
     fault = FAULTS[round_.fault]
     chaos.wait(chaos.at_work, RECOVERY_S, f"round {round_.seed} ({round_.fault}): all at work")
     time.sleep(round_.wait_s)  # the moment is what is random
-    before, blow = open_attempts(chaos.store), _strike(chaos, fault, round_.pick)
+    blow = _strike(chaos, fault, round_.pick)
     at_s = chaos.now_s
     chaos.note(f"{round_.fault}: {blow.told} on {blow.node}")
     if fault.victim == "driver" and fault.deed == "kill":
         chaos.start_driver()  # at once: what the dead one has left must not be in its way
     if fault.victim == "agent" and fault.deed == "stop":
-        _see_recovered(chaos, before)
+        _see_recovered(chaos, blow)
         _continue(blow.struck)
         gone_s = _see_gone(chaos, blow, GONE_S)
     else:
         gone_s = _see_gone(chaos, blow, NOTICED_S.get((fault.victim, fault.deed), 0.0) + GONE_S)
         _replace(chaos, fault, blow)
-        _see_recovered(chaos, before)
+        _see_recovered(chaos, blow)
     recovery_s = chaos.now_s - at_s
     return Outcome(
         seed=round_.seed,
         fault=round_.fault,
         at_s=at_s,
-        happened=_tell(chaos, before),
+        happened=_tell(chaos, blow.attempts),
         gone_s=gone_s,
         recovery_s=recovery_s,
         processes_left=len(alive(list(blow.doomed))),
@@ -124,14 +154,15 @@ def _aim(chaos: Chaos, fault: Fault, at_work: Sequence[Working], pick: int) -> B
         case "node":
             struck = doomed = machines[node].processes()
         case "driver":
-            struck, node = chaos.drivers(), HEAD
+            struck, node = [p for p in driver if is_driver(p)], HEAD
             doomed = [*chaos.ours(), *(driver if fault.deed == "kill" else [])]
         case "gcs":
             struck, doomed, node = [chaos.cluster.gcs()], [*driver, *chaos.ours()], HEAD
         case "head":
             struck, node = [*machines[HEAD].processes(), *driver], HEAD
             doomed = [*struck, *chaos.ours()]
-    return Blow(struck, doomed, node, ", ".join(map(_describe, struck[:3])))
+    told = ", ".join(map(describe, struck[:3]))
+    return Blow(struck, doomed, node, chaos.attempts_of(doomed), told)
 
 
 def _do(fault: Fault, process: psutil.Process) -> bool:
@@ -149,7 +180,7 @@ def _replace(chaos: Chaos, fault: Fault, blow: Blow) -> None:
     """What an operator does, or what keeps the cluster at its size."""
     match fault.victim:
         case "raylet" | "node":
-            chaos.cluster.add_node(blow.node)
+            chaos.cluster.replace(blow.node)
         case "gcs" | "head":
             chaos.driver.kill()
             chaos.cluster.restart()
@@ -168,18 +199,18 @@ def _see_gone(chaos: Chaos, blow: Blow, within_s: float) -> float:
     try:
         return chaos.wait(lambda: not alive(doomed), within_s, "nothing of the victim is left")
     except AssertionError as error:
-        left = ", ".join(map(_describe, alive(doomed)))
+        left = ", ".join(map(describe, alive(doomed)))
         raise AssertionError(f"{error}; left: {left}") from None
 
 
-def _see_recovered(chaos: Chaos, before: set[str]) -> None:
+def _see_recovered(chaos: Chaos, blow: Blow) -> None:
     def recovered() -> bool:
-        return chaos.at_work() and not before & open_attempts(chaos.store)
+        return chaos.at_work() and not blow.attempts & open_attempts(chaos.store)
 
-    chaos.wait(recovered, RECOVERY_S, "what was open is closed, and all work again")
+    chaos.wait(recovered, RECOVERY_S, "its attempts are closed, all work again")
 
 
-def _tell(chaos: Chaos, stems: set[str]) -> str:
+def _tell(chaos: Chaos, stems: Collection[str]) -> str:
     """What became of the attempts ``stems``: ``lost (infrastructure), succeeded``."""
     parts = []
     for stem in sorted(stems):
@@ -187,12 +218,3 @@ def _tell(chaos: Chaos, stems: set[str]) -> str:
         failure = f" ({row['failure']})" if row.get("failure") else ""
         parts.append(f"{row['state']}{failure}")
     return ", ".join(sorted(parts))
-
-
-def _describe(process: psutil.Process) -> str:
-    try:
-        line = process.cmdline()
-        name = "rank" if is_rank(process) else (line or [process.name()])[0].rpartition("/")[2]
-        return f"{name} {process.pid} ({process.status()})"
-    except psutil.Error:
-        return f"process {process.pid}, gone"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from sweep.grid import Cell, DataFound, expand
 from sweep.spec import SweepSpec, load_sweep
 from tests.support.tiny import DATASET, PHYSICAL, answer, read_curve, run_cell
-from trainer.contract import ARTIFACT_FILE, RunSpec, short_hash
+from trainer.contract import ARTIFACT_FILE, RunSpec, spec_hash
 from trainer.data.manifest import read_manifest
 from trainer.recipe import load_recipe
 from trainer.world import open_world
@@ -46,7 +46,7 @@ def cells_of_file(file: Path, data: Path) -> list[Cell]:
 
 def question(spec: RunSpec) -> Question:
     """What replicates have in common."""
-    return short_hash(spec.model_dump(mode="json", exclude={"replicate", "data_dir"}))
+    return spec_hash(spec.model_copy(update={"replicate": 0}))
 
 
 def undisturbed(cells: Sequence[Cell], folder: Path) -> dict[Question, Answer]:
