@@ -45,6 +45,11 @@ PHYSICAL = frozenset(
         "ttt_s",
         "slot_s",
         "pack_s",
+        "probe_before_ms",
+        "probe_after_ms",
+        "allreduce_before_ms",
+        "allreduce_after_ms",
+        "resumed_from_step",
         "spec_hash",  # which question it answers, not what the answer is
     ]
 )
