@@ -15,6 +15,10 @@ OFFLINE ?=
 SWEEP ?=
 CELL ?=
 FAILED ?=
+WHERE ?=
+LIMIT ?=
+REFRESH ?=
+JOIN ?=
 
 PY := $(VENV)/bin/python
 # Where PYTHON is a virtual environment itself, the new one is shown its packages by a path file.
@@ -32,13 +36,17 @@ endif
 endif
 READY := $(VENV)/.ready-$(TORCH)
 SWEEP_ARGS = --results "$(RESULTS)" --data "$(DATA)" $(if $(SWEEP),--sweep "$(SWEEP)")
+# A condition has quotes of its own: it goes through the environment, past the shell's.
+export WHERE
+SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
+PLAN_ARGS = $(SELECT_ARGS) $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun figures summary notebooks data test test-slow check format bench
+.PHONY: help setup sweep plan status show logs rerun doctor figures summary notebooks data test test-slow check format bench
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 RECIPE=name TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
+	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n REFRESH=1 JOIN=1 RECIPE=name TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
 
 setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
 
@@ -57,7 +65,7 @@ $(READY): pyproject.toml constraints.txt
 
 sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and the summary
 	@name=$(NAME); code=0; \
-	$(PY) -m sweep run --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" || code=$$?; \
+	$(PY) -m sweep run --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" $(PLAN_ARGS) || code=$$?; \
 	if [ $$code -eq 0 ] || [ $$code -eq 3 ]; then \
 	  $(PY) -m analysis figures --results "$(RESULTS)" --sweep "$$name" && \
 	  $(PY) -m analysis summary --results "$(RESULTS)" --sweep "$$name" || \
@@ -65,10 +73,10 @@ sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and t
 	fi; exit $$code
 
 plan: $(READY) ## print what `make sweep` would run, why, and how long it takes
-	@$(PY) -m sweep plan $(SWEEP_ARGS)
+	@$(PY) -m sweep plan $(SWEEP_ARGS) $(PLAN_ARGS)
 
 status: $(READY) ## print what became of every cell
-	@$(PY) -m sweep status $(SWEEP_ARGS)
+	@$(PY) -m sweep status $(SWEEP_ARGS) $(SELECT_ARGS)
 
 show: $(READY) ## print every attempt at CELL=, column by column
 	@$(PY) -m sweep show $(if $(CELL),"$(CELL)") $(SWEEP_ARGS)
@@ -77,7 +85,10 @@ logs: $(READY) ## print the log of the last attempt at CELL=
 	@$(PY) -m sweep logs $(if $(CELL),"$(CELL)") $(SWEEP_ARGS)
 
 rerun: $(READY) ## run CELL= again (a prefix of its name or id), or FAILED=1 for all that failed
-	@$(PY) -m sweep rerun $(if $(CELL),"$(CELL)") $(if $(FAILED),--failed) $(SWEEP_ARGS)
+	@$(PY) -m sweep rerun $(if $(CELL),"$(CELL)") $(if $(FAILED),--failed) $(SWEEP_ARGS) $(PLAN_ARGS)
+
+doctor: $(READY) ## check every node in reach: can it run the sweep's cells?
+	@$(PY) -m sweep doctor $(SWEEP_ARGS)
 
 figures: $(READY) ## draw the figures from the rows that are there
 	@$(PY) -m analysis figures --results "$(RESULTS)" --sweep "$(NAME)"

@@ -17,7 +17,7 @@ from trainer.contract import ActivationSpec, RunSpec
 from trainer.recipe import load_recipe
 from trainer.run import build_model
 from trainer.source import trainer_source
-from trainer.train import MicroBatches, Training, take_step
+from trainer.step import MicroBatches, Training, take_step
 from trainer.world import World, open_world
 
 RESULTS = Path(__file__).parent / "results"

@@ -15,20 +15,31 @@ from sweep.environment import read_environment
 from sweep.invocation import Invocation
 from sweep.lease import Pool
 from sweep.running import EXIT_BAD, EXIT_INTERRUPTED
+from sweep.where import EXAMPLE, Selection
 from trainer.strict import ConfigError
 
 VERBS = ("plan", "run", "status", "show", "rerun", "logs", "which")
+PLANNING = ("plan", "run", "rerun")
+MEANT_FOR = {
+    "where": (*PLANNING, "status"),
+    "limit": (*PLANNING, "status"),
+    "refresh": PLANNING,
+    "join": PLANNING,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     invocation = Invocation(
         environment=read_environment(),
         sweep_name=arguments.sweep,
-        results=Path(arguments.results),
+        results=arguments.results,
         data=Path(arguments.data),
         console=Console(stderr=arguments.json or arguments.verb == "which"),
         connect=_connect,
+        selection=Selection(arguments.where, arguments.limit),
+        refresh=arguments.refresh,
+        join=arguments.join,
     )
     try:
         return _dispatch(invocation, arguments)
@@ -67,6 +78,20 @@ def _connect(address: str | None) -> Pool:
     return RayPool(address)
 
 
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments; one that its verb would pass over in silence is a mistake."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    for name, verbs in MEANT_FOR.items():
+        if getattr(arguments, name) not in (None, False) and arguments.verb not in verbs:
+            parser.error(
+                f"--{name} means nothing to {arguments.verb}; it is for {', '.join(verbs)}"
+            )
+    if arguments.limit is not None and arguments.limit < 1:
+        parser.error(f"--limit {arguments.limit}: at least 1; without it, all that is planned")
+    return arguments
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sweep", description=__doc__)
     parser.add_argument("verb", choices=VERBS)
@@ -74,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sweep", metavar="NAME-OR-PATH", help="default: what fits the machine")
     parser.add_argument("--results", metavar="ROOT", default="results")
     parser.add_argument("--data", metavar="ROOT", default="data")
+    parser.add_argument("--where", metavar="CONDITION", help=f"only cells of which {EXAMPLE!r}")
+    parser.add_argument("--limit", metavar="N", type=int, help="only the first N that are planned")
+    parser.add_argument("--refresh", action="store_true", help="stale cells too: changed trainer")
+    parser.add_argument("--join", action="store_true", help="help the driver that is running it")
     parser.add_argument("--failed", action="store_true", help="rerun: every cell that failed")
     parser.add_argument("--json", action="store_true", help="plan, status, show: as JSON on stdout")
     return parser

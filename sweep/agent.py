@@ -1,102 +1,127 @@
-"""On the node: start the rank processes of one attempt, watch them, and bring back what they leave.
+"""On the node: make one attempt after the other, watch its ranks, and bring back what they leave.
 
-Knows nothing of Ray. The ranks are direct children that the kernel kills when this process dies
-(sweep/tether.py), each in a session of its own, so that no signal of a terminal reaches them.
+Knows nothing of Ray. Whatever happens, no process stays behind: the kernel kills the ranks when
+this process dies, and this process ends itself when its driver falls silent.
 """
 
 import contextlib
 import json
 import os
-import shutil
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep import tether
-from sweep.environment import rank_environment
-from sweep.lease import Delivery, Order, Supply
-from trainer.contract import (
-    ARTIFACT_FILE,
-    CURVE_FILE,
-    EXIT_BAD_INPUT,
-    EXIT_OUT_OF_MEMORY,
-    PROGRESS_FILE,
-    REPORT_FILE,
-    SPEC_FILE,
-)
+from sweep.checkpoints import held_checkpoint
+from sweep.failure import Failure, classify, hung, stopped, unable, unreported
+from sweep.lease import Delivery, Order, Readiness, Requirements
+from sweep.memory import MemoryWatch
+from sweep.processes import Processes
+from sweep.ranks import ask_for_stacks, rank_ends, start_ranks
+from sweep.sampling import SamplerFactory, sampled
+from sweep.scratch import note, read_logs, scratch
+from sweep.silence import DeadMan, HangWatch
+from sweep.staging import NotStaged, stage
+from trainer.contract import ARTIFACT_FILE, CURVE_FILE, PROGRESS_FILE, REPORT_FILE, SPEC_FILE
+from trainer.source import trainer_source
 
 POLL_S = 0.05
-OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
-LOG_TAIL_BYTES = 256 * 1024
-PROJECT = Path(__file__).resolve().parents[1]
-TRAINER = (sys.executable, "-m", "trainer", "--spec", SPEC_FILE, "--out", ".")
+SETTLE_S = 0.1  # in which ranks that fail together are seen to have
+DYING_S = 2.0
+EXIT_UNHEARD = 70
 
 
 class Agent:
-    """One lease's hands. ``run`` is called by one thread; the other methods by any."""
+    """One lease's hands. ``run`` is called by one thread; the other methods by any.
 
-    def __init__(self) -> None:
+    Every call but ``node`` is a word from the driver. Without one for ``driver_silence_s`` the
+    agent kills its ranks and its process; None: it waits for ever, as a test does.
+    """
+
+    def __init__(
+        self,
+        driver_silence_s: float | None = None,
+        sampler_factory: SamplerFactory | None = None,
+    ) -> None:
         self._stop = threading.Event()
         self._folder: Path | None = None
+        self._ranks = Processes()
         self._data: dict[str, str] = {}
+        self._sampler_factory = sampler_factory
+        self._silence_s = driver_silence_s
+        self._dead_man = DeadMan(driver_silence_s, self._die) if driver_silence_s else None
 
     def node(self) -> str:
+        """The host's name; whether the node has a more lasting one, the pool knows."""
         return socket.gethostname()
 
     def stop(self) -> None:
         """End the running attempt; it is delivered as interrupted."""
+        self._heard()
         self._stop.set()
 
     def progress(self) -> Mapping[str, Any] | None:
         """What the trainer last said of itself."""
+        self._heard()
         folder = self._folder
-        if folder is None:
-            return None
-        try:
-            value: Mapping[str, Any] = json.loads((folder / PROGRESS_FILE).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return value
+        return _progress(folder) if folder is not None else None
 
-    def prepare(self, supplies: Sequence[Supply]) -> str | None:
-        """Make sure of the data, before any attempt; why it cannot be had here, None if it can."""
-        for supply in supplies:
-            done = subprocess.run(
-                _stage_command(supply),
-                env=rank_environment(PROJECT, 1),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode != 0:
-                lines = done.stderr.strip().splitlines()
-                return lines[0] if lines else f"staging ended with status {done.returncode}"
-            self._data[supply.data_dir] = done.stdout.strip().splitlines()[-1]
-        return None
+    def prepare(self, requirements: Requirements) -> Readiness:
+        """Check the node and see to the data, before any attempt."""
+        self._heard()
+        refusal = _code_differs(requirements.trainer_hash)
+        if refusal is not None:
+            return Readiness(refusal=refusal)
+        readiness = _preflight(requirements)
+        if readiness.refusal is not None:
+            return readiness
+        try:
+            for supply in requirements.supplies:
+                self._data[supply.data_dir] = stage(supply)
+        except NotStaged as error:
+            return Readiness(refusal=str(error), warnings=readiness.warnings)
+        return readiness
 
     def run(self, order: Order) -> Delivery:
         """Make one attempt and wait for its end; a rank that says nothing is not waited for."""
+        self._heard()
         self._stop.clear()
-        with _scratch() as folder:
-            self._folder = folder
+        differs = _code_differs(order.trainer_hash)
+        if differs is not None:
+            return _undone(unable(differs))
+        try:
+            with scratch(order.stem) as folder:
+                self._folder = folder
+                return self._attempt(order, folder)
+        except OSError as error:  # no room, no more processes, a folder that cannot be written
+            return _undone(unable(f"the attempt could not be made on this node: {error}"))
+        finally:
+            self._folder = None
+
+    def _attempt(self, order: Order, folder: Path) -> Delivery:
+        say = _speaker(folder)
+        self._ranks, memory = Processes(), MemoryWatch()
+        with held_checkpoint(order.checkpoint, order.cell_id, say, self._stop) as checkpoint:
+            (folder / SPEC_FILE).write_text(self._with_data_here(order), encoding="utf-8")
             try:
-                (folder / SPEC_FILE).write_text(self._with_data_here(order), encoding="utf-8")
-                ranks = _start(folder, order)
-                try:
-                    state, reason = self._watch(ranks, folder, order)
-                finally:
-                    _kill(ranks)
-                return _collect(folder, order, state, reason)
+                start_ranks(self._ranks, order, folder, checkpoint.arguments if checkpoint else ())
+                with sampled(
+                    self._sampler_factory,
+                    self._ranks.pids,
+                    lambda: (_progress(folder) or {}).get("phase"),
+                    say,
+                ) as telemetry:
+                    end = _watch(self._ranks, folder, order, self._stop, memory)
+                    self._ranks.kill_now()  # before anything else, whatever it waits for
             finally:
-                self._folder = None
+                stuck = self._ranks.kill()
+            failure = _judge(end, folder, memory, stuck)
+            if checkpoint is not None and failure is None:
+                checkpoint.settle()
+        return _collect(folder, failure, telemetry)
 
     def _with_data_here(self, order: Order) -> str:
         """The specification with the folder that this node reads; it is no part of the question."""
@@ -105,157 +130,145 @@ class Agent:
         spec = json.loads(order.spec_json)
         return json.dumps(spec | {"data_dir": self._data.get(spec["data_dir"], spec["data_dir"])})
 
-    def _watch(
-        self, ranks: Sequence["subprocess.Popen[bytes]"], folder: Path, order: Order
-    ) -> tuple[str, str | None]:
-        """(state, reason) once every rank has ended well, or one thing has gone wrong."""
-        out_of_memory = _oom_kills()
-        last_sign, alive_s = None, time.monotonic()
-        while True:
-            codes = [rank.poll() for rank in ranks]
-            bad = next(((i, code) for i, code in enumerate(codes) if code), None)
-            if bad is not None:
-                return _explain_exit(*bad, killed_by_kernel=_oom_kills() > out_of_memory)
-            if all(code == 0 for code in codes):
-                return "succeeded", None
-            if self._stop.is_set():
-                return "interrupted", "stopped by the user before it ended"
-            sign = _modified_at(folder / PROGRESS_FILE)
-            if sign != last_sign:
-                last_sign, alive_s = sign, time.monotonic()
-            if time.monotonic() - alive_s > order.no_progress_s:
-                phase = (self.progress() or {}).get("phase", "start")
-                return "hung", f"no progress for {order.no_progress_s:g} s in phase {phase}; killed"
-            time.sleep(POLL_S)
+    def _heard(self) -> None:
+        if self._dead_man is not None:
+            self._dead_man.heard()
+
+    def _die(self) -> None:
+        """Nobody waits for this any more: leave no process, whatever state the disk is in."""
+        self._ranks.kill_now()
+        threading.Timer(DYING_S, os._exit, [EXIT_UNHEARD]).start()
+        folder = self._folder
+        if folder is not None:
+            note(
+                folder, f"no word from the driver for {self._silence_s:g} s: the agent ended itself"
+            )
+        os._exit(EXIT_UNHEARD)
 
 
-def _stage_command(supply: Supply) -> list[str]:
-    command = [sys.executable, "-m", "trainer.data", "stage", "--data", supply.data_dir]
-    command += ["--dataset", supply.dataset, "--vocab-size", str(supply.vocab_size)]
-    command += ["--corpus", supply.corpus_sha256, "--tokenizer", supply.tokenizer_sha256]
-    command += ["--missing", supply.missing]
-    options = {"--train-shards": supply.train_shards, "--cache": supply.cache}
-    given = ((flag, str(value)) for flag, value in options.items() if value is not None)
-    return [*command, *(part for pair in given for part in pair)]
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How watching ended: what was decided on, or else the statuses of the ranks at that time."""
+
+    codes: Sequence[int | None]
+    decided: Failure | None = None
 
 
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="activation-sweep-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _watch(
+    ranks: Processes, folder: Path, order: Order, stop: threading.Event, memory: MemoryWatch
+) -> _End:
+    """Until every rank has ended well, or one thing has gone wrong."""
+    silence = HangWatch(
+        no_progress_s=order.no_progress_s,
+        slow_phase_s=order.slow_phase_s,
+        now_s=time.monotonic(),
+    )
+    sign, phase = None, "start"
+    while True:
+        codes = ranks.codes()
+        if any(codes):
+            if len(codes) > 1:
+                time.sleep(SETTLE_S)
+            return _End(ranks.codes())
+        if all(code == 0 for code in codes):
+            return _End(codes)
+        if stop.is_set():
+            return _End(codes, stopped())
+        if (latest := _modified_at(folder / PROGRESS_FILE)) != sign:
+            sign, phase = latest, (_progress(folder) or {}).get("phase", phase)
+        if silence.look(sign, phase, time.monotonic()):
+            ask_for_stacks(ranks, folder)
+            return _End(codes, hung(phase, silence.silent_s))
+        memory.look(ranks.pids)
+        time.sleep(POLL_S)
 
 
-def _start(folder: Path, order: Order) -> list["subprocess.Popen[bytes]"]:
-    tethered = [sys.executable, "-S", tether.__file__, str(os.getpid()), *TRAINER]
-    shared = rank_environment(PROJECT, order.threads)
-    if order.ranks > 1:
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        for rank in range(order.ranks):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(order.ranks)}
-            with (folder / f"rank{rank}.log").open("wb") as log:
-                processes.append(
-                    subprocess.Popen(
-                        tethered,
-                        cwd=folder,
-                        env=shared | own,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
-                )
-    except BaseException:
-        _kill(processes)
-        raise
-    return processes
+def _judge(end: _End, folder: Path, memory: MemoryWatch, stuck: Sequence[int]) -> Failure | None:
+    """What the end amounts to, once no rank runs any more; None for an answer."""
+    if stuck:
+        names = ", ".join(f"rank {rank}" for rank in stuck)
+        why = f" after: {end.decided.reason}" if end.decided else ""
+        return unable(f"{names} could not be killed: the node's disk or driver hangs{why}")
+    if end.decided is not None:
+        return end.decided
+    if any(end.codes):
+        return classify(
+            rank_ends(end.codes, folder),
+            killed_by_kernel=memory.kernel_has_killed,
+            memory=str(memory.use()),
+        )
+    return None if (folder / REPORT_FILE).exists() else unreported(REPORT_FILE)
 
 
-def _kill(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
-    for rank in ranks:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(rank.pid, signal.SIGKILL)
-    for rank in ranks:
-        rank.wait()
-
-
-def _collect(folder: Path, order: Order, state: str, reason: str | None) -> Delivery:
+def _collect(folder: Path, failure: Failure | None, telemetry: Mapping[str, Any]) -> Delivery:
     report = _read(folder / REPORT_FILE)
-    if state == "succeeded" and report is None:
-        state, reason = "failed", f"the trainer ended with status 0 and left no {REPORT_FILE}"
-    logs = [_tail(folder / f"rank{rank}.log") for rank in range(order.ranks)]
-    if order.ranks > 1:
-        logs = [f"--- rank {rank} ---\n{text}" for rank, text in enumerate(logs)]
     return Delivery(
-        state=state,
-        reason=_with_last_line(reason, logs[0]) if state == "failed" else reason,
-        node=socket.gethostname(),
+        state=failure.state if failure else "succeeded",
+        reason=failure.reason if failure else None,
         report=report.decode(errors="replace") if report is not None else None,
         curve=_read(folder / CURVE_FILE),
         artifact=_read(folder / ARTIFACT_FILE),
-        log="\n".join(logs),
+        log=read_logs(folder),
+        failure=failure.failure if failure else None,
+        signature=failure.signature if failure else None,
+        telemetry=telemetry,
     )
 
 
-def _explain_exit(rank: int, code: int, *, killed_by_kernel: bool) -> tuple[str, str]:
-    if code == EXIT_OUT_OF_MEMORY:
-        return "oom", f"rank {rank} ran out of memory"
-    if code == EXIT_BAD_INPUT:
-        return "failed", f"rank {rank} refused its input"
-    if code >= 0:
-        return "failed", f"rank {rank} ended with status {code}"
-    name = signal.Signals(-code).name
-    if -code == signal.SIGKILL and killed_by_kernel:
-        return "oom", f"rank {rank} was killed by the kernel, which was out of memory"
-    return "failed", f"rank {rank} was killed by {name}"
+def _undone(failure: Failure) -> Delivery:
+    """An attempt that came to nothing before any rank could speak."""
+    return Delivery(
+        state=failure.state,
+        reason=failure.reason,
+        report=None,
+        curve=None,
+        artifact=None,
+        log=f"{failure.reason}\n",
+        failure=failure.failure,
+        signature=failure.signature,
+    )
 
 
-def _with_last_line(reason: str | None, log: str) -> str | None:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return f"{reason}: {lines[-1][:300]}" if reason is not None and lines else reason
+def _preflight(requirements: Requirements) -> Readiness:
+    """What else this node must be; see ``sweep/preflight``."""
+    return Readiness()
 
 
-def _oom_kills() -> int:
-    """Processes that the kernel has killed for memory: in this container, else on this machine.
+def _code_differs(wanted: str) -> str | None:
+    """Why this node's trainer, as it lies there now, may not answer for the driver's."""
+    trainer_source.cache_clear()
+    here = trainer_source().sha256
+    if here == wanted:
+        return None
+    return (
+        f"the trainer's code on {socket.gethostname()} is {here[:12]}, the driver's is "
+        f"{wanted[:12]}: bring the same checkout to both (a shared folder, an image, or Ray's "
+        f"working_dir)."
+    )
 
-    0 where neither is told, which then cannot be told apart from any other SIGKILL.
-    """
-    for counters in OOM_COUNTERS:
-        with contextlib.suppress(OSError):
-            for line in counters.read_text(encoding="ascii").splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    return int(count)
-    return 0
+
+def _speaker(folder: Path) -> Callable[[str], None]:
+    return lambda text: note(folder, text)
 
 
-def _modified_at(path: Path) -> int | None:
+def _progress(folder: Path) -> Mapping[str, Any] | None:
     try:
-        return path.stat().st_mtime_ns
+        value: Mapping[str, Any] = json.loads((folder / PROGRESS_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value
+
+
+def _modified_at(path: Path) -> tuple[int, int] | None:
+    """What changes when the file is replaced or written to."""
+    try:
+        stat = path.stat()
     except FileNotFoundError:
         return None
+    return stat.st_mtime_ns, stat.st_ino
 
 
 def _read(path: Path) -> bytes | None:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def _tail(path: Path) -> str:
-    data = path.read_bytes()
-    cut = data[-LOG_TAIL_BYTES:].decode(errors="replace")
-    skipped = len(data) - LOG_TAIL_BYTES
-    return f"[the first {skipped} bytes are left out]\n{cut}" if skipped > 0 else cut
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return None

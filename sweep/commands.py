@@ -2,20 +2,37 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from sweep.contents import Contents
+from sweep.grid import Cell
+from sweep.history import History
 from sweep.invocation import Invocation
-from sweep.plan import match_cell, plan, plan_failed, plan_one
+from sweep.plan import (
+    Plan,
+    Planner,
+    first,
+    match_cell,
+    plan,
+    plan_failed,
+    plan_one,
+    plan_refresh,
+    stale,
+    why_stale,
+)
 from sweep.running import EXIT_DONE, EXIT_INCOMPLETE, run_plan
 from sweep.schema import TERMINAL_STATES
-from sweep.store import Contents, Store
+from sweep.store import Store
+from sweep.where import Selection
+from trainer.source import trainer_source
 from trainer.strict import ConfigError
 
 
 def run_command(invocation: Invocation) -> int:
     """Run whatever the store does not hold yet."""
-    return run_plan(invocation, plan)
+    return run_plan(invocation, _planner(invocation, _unsettled(invocation)))
 
 
 def rerun_command(invocation: Invocation, selector: str | None, *, failed: bool) -> int:
@@ -23,23 +40,33 @@ def rerun_command(invocation: Invocation, selector: str | None, *, failed: bool)
     if (selector is None) == (not failed):
         raise ConfigError("rerun: give CELL=name-or-id, or FAILED=1 for all that failed; not both.")
     if selector is None:
-        return run_plan(invocation, plan_failed)
-    return run_plan(invocation, lambda cells, history: plan_one(cells, selector))
+        return run_plan(invocation, _planner(invocation, plan_failed))
+    one: Planner = lambda cells, history: plan_one(cells, selector, history)  # noqa: E731
+    return run_plan(invocation, _planner(invocation, one))
 
 
 def plan_command(invocation: Invocation, *, as_json: bool) -> int:
     """Say what ``run`` would do, and why; start nothing."""
-    cells = invocation.cells()
+    cells = invocation.selection.cells(invocation.cells())
     history = invocation.store.read().history()
-    todo = plan(cells, history)
+    todo = _planner(invocation, _unsettled(invocation))(cells, history)
     cost = invocation.estimate(todo, history)
+    trainer = trainer_source().sha256
+    outdated = [(c, why_stale(history[c.id], trainer)) for c in stale(cells, history, trainer)]
     if as_json:
         tasks = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.todo]
         settled = [{"cell": c.name, "cell_id": c.id} for c in todo.settled]
-        print(json.dumps({"todo": tasks, "settled": settled, "wall_s": cost.wall_s}, indent=1))
+        old = [{"cell": c.name, "cell_id": c.id, "why": why} for c, why in outdated]
+        final = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.final]
+        body = {"todo": tasks, "settled": settled, "final": final, "stale": old}
+        print(json.dumps(body | {"wall_s": cost.wall_s}, indent=1))
         return EXIT_DONE
     for task in todo.todo:
         invocation.say(f"  {task.cell.name}  ({task.cell.id}): {task.why}")
+    for task in todo.final:
+        invocation.say(f"  {task.cell.name}  ({task.cell.id}): given up: {task.why}")
+    for cell, why in outdated if not invocation.refresh else ():
+        invocation.say(f"  {cell.name}  ({cell.id}): stale: {why}; --refresh runs it again")
     invocation.say(invocation.plan_sentence(todo, cost))
     return EXIT_DONE
 
@@ -48,7 +75,7 @@ def status_command(invocation: Invocation, *, as_json: bool) -> int:
     """Say what became of every cell; needs nothing but the results folder."""
     description = invocation.store.read_sweep()
     contents = invocation.store.read()
-    rows = _status_rows(invocation.store, description, contents)
+    rows = _status_rows(invocation.store, _asked_for(invocation.selection, description), contents)
     counts = Counter(row["state"] for row in rows)
     if as_json:
         body = {"sweep": description["name"], "counts": counts, "cells": rows}
@@ -87,7 +114,7 @@ def logs_command(invocation: Invocation, selector: str | None) -> int:
             "no attempt at this cell has left a log (it was lost with its node or its driver, or "
             "is still running); `make status` says what became of it."
         )
-    invocation.say((invocation.store.folder / rows[-1]["log"]).read_text(encoding="utf-8"))
+    invocation.say(invocation.store.kept(rows[-1]["log"]).decode(errors="replace"))
     return EXIT_DONE
 
 
@@ -97,20 +124,54 @@ def which_command(invocation: Invocation) -> int:
     return EXIT_DONE
 
 
+def _unsettled(invocation: Invocation) -> Planner:
+    """Whatever is neither settled nor given up under the sweep's own rules."""
+    return partial(plan, policy=invocation.sweep.retries, trainer_hash=trainer_source().sha256)
+
+
+def _planner(invocation: Invocation, of: Planner) -> Planner:
+    """``of`` on the cells that are selected, with the stale ones where that is asked for."""
+
+    def planned(cells: Sequence[Cell], history: History) -> Plan:
+        chosen = invocation.selection.cells(cells)
+        if invocation.refresh:
+            todo = plan_refresh(chosen, history, trainer_source().sha256, of)
+        else:
+            todo = of(chosen, history)
+        return first(todo, invocation.selection.limit)
+
+    return planned
+
+
+def _asked_for(selection: Selection, description: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The cells of a sweep's description that are selected."""
+    cells = description["cells"]
+    if selection.where is not None and not all("values" in cell for cell in cells):
+        raise ConfigError(
+            "--where: what is kept of this sweep's cells is of an older version. `make sweep` "
+            "writes it anew, and runs nothing that is settled."
+        )
+    positions = selection.positions([cell.get("values", {}) for cell in cells])
+    return [cells[i] for i in positions[: selection.limit]]
+
+
 def _status_rows(
-    store: Store, description: Mapping[str, Any], contents: Contents
+    store: Store, cells: Sequence[Mapping[str, Any]], contents: Contents
 ) -> list[dict[str, Any]]:
-    """One entry per cell that the sweep asks for, in its order."""
+    """One entry per cell that is asked for, in the sweep's order."""
     known = {row["cell_id"]: row for row in contents.cells()}
-    announced = {attempt.cell_id for attempt, _ in store.unfinished()}
-    driven = store.is_locked()
+    running = {attempt.cell_id: note for attempt, note in store.running()}
+    orphaned = {attempt.cell_id for attempt, _ in store.orphans()} - set(running)
     rows = []
-    for cell in description["cells"]:
+    for cell in cells:
         row = known.get(cell["cell_id"])
         state, reason = (row["state"], row["reason"]) if row else ("waiting", None)
-        if cell["cell_id"] in announced and state not in TERMINAL_STATES:
-            state = "running" if driven else "lost"
-            reason = None if driven else "its driver is gone; `make sweep` runs it again"
+        if state in TERMINAL_STATES:
+            pass
+        elif cell["cell_id"] in running:
+            state, reason = "running", f"on {running[cell['cell_id']].get('node')}"
+        elif cell["cell_id"] in orphaned:
+            state, reason = "lost", "its driver is gone; `make sweep` runs it again"
         attempts = row["num_attempts"] if row else 0
         rows.append({**cell, "state": state, "reason": reason, "num_attempts": attempts})
     return rows

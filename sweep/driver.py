@@ -1,258 +1,304 @@
 """Run a plan: hand cells to leases, keep every answer, lose none when anything dies.
 
-The plan has decided what to run; this module does it. A cell that fails becomes a row and stops no
-other. Only the driver writes to the store.
+The scheduler decides, this module does. Everything that happens elsewhere arrives as an event on
+one queue and is handled by one thread; no wait is without a deadline. Only the driver writes to the
+store.
 """
 
-import os
-import socket
 import time
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
+from queue import Empty, SimpleQueue
 
-from sweep.grid import Cell
-from sweep.lease import Delivery, Lease, LeaseLost, Order, Pool, Supply
+from sweep.contents import Row, ended_of
+from sweep.history import History
+from sweep.holding import Event, Heart, Holding
+from sweep.interruption import Interruption
+from sweep.lease import Delivery, Lease, LeaseLost, Pool
+from sweep.orders import Code, order_for, requirements_for
 from sweep.plan import Plan, Task
-from sweep.progress import Display, LeaseView, SweepView
-from sweep.provenance import Revision
-from sweep.rows import Outcome, Versions, attempt_row, identity_columns, judge, lost_row
-from sweep.spec import DataPlace, SweepSpec
-from sweep.store import Attempt, Store
-from trainer.data.manifest import read_manifest
+from sweep.progress import Display, Ending, LeaseView, SweepView
+from sweep.record import Record
+from sweep.retry import Verdict
+from sweep.rows import Outcome, judge, lost
+from sweep.scheduler import Rules, Scheduler
+from sweep.spec import SweepSpec
+from sweep.store import Attempt
 from trainer.strict import ConfigError
 
 TICK_S = 0.25
+LOOK_EVERY_S = 0.2
+STOP_DEADLINE_S = 20.0
+FETCH_DEADLINE_S = 20.0
 
 
-@dataclass(slots=True)
-class Interruption:
-    """What the user has asked for: once to finish what runs, twice to end it now."""
-
-    requests: int = 0
-    first_at_s: float | None = None
-
-    def request(self) -> None:
-        self.requests += 1
-        if self.first_at_s is None:
-            self.first_at_s = time.monotonic()
-
-    def is_over(self, grace_s: float) -> bool:
-        """Running cells are to end now."""
-        waited_s = time.monotonic() - self.first_at_s if self.first_at_s is not None else 0.0
-        return self.requests > 1 or (self.requests == 1 and waited_s > grace_s)
-
-
-def close_lost(store: Store, sweep: str, cells: Sequence[Cell], revision: Revision) -> int:
-    """Close what an earlier driver announced and could not finish; returns how many.
-
-    To be called by the holder of the store's lock: then whoever announced them is gone.
-    """
-    by_id = {cell.id: cell for cell in cells}
-    unfinished = store.unfinished()
-    for attempt, note in unfinished:
-        store.commit(attempt, lost_row(sweep, by_id, attempt, note, datetime.now(UTC), revision))
-    return len(unfinished)
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Running:
+    """An attempt under way. Once ``lost_because`` is set its answer is no longer waited for."""
+
     lease: Lease
-    cell: Cell
+    task: Task
     attempt: Attempt
     since_s: float
+    lost_because: str | None = None
+    lost_at_s: float | None = None
+    stopped_at_s: float | None = None
 
 
 @dataclass
 class Driver:
-    """One run of one plan, until nothing is left to do or the user has had enough."""
+    """One run of one plan, until nothing is left to do or the user has had enough.
+
+    ``limit`` says how many leases may be held now; ``code`` are the hashes that nodes must have.
+    """
 
     sweep: SweepSpec
-    store: Store
     pool: Pool
-    versions: Versions
+    record: Record
     display: Display
     interruption: Interruption
-    num_leases: int
-    _running: dict["Future[Delivery]", _Running] = field(default_factory=dict)
-    _preparing: dict["Future[str | None]", Lease] = field(default_factory=dict)
-    _refused: list[str] = field(default_factory=list)
-    _asked_for: int = 0
-    _idle: list[Lease] = field(default_factory=list)
+    limit: Callable[[], int]
+    code: Code
+    set_aside: list[Task] = field(default_factory=list)
+    _running: dict[int, _Running] = field(default_factory=dict)
+    _events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue)
     _durations_s: list[float] = field(default_factory=list)
-    _ended: dict[str, int] = field(default_factory=dict)
+    _ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _busy_s: float = field(default_factory=time.monotonic)
+    _looked_s: float = 0.0
 
-    def run(self, plan: Plan) -> None:
-        """Make one attempt at every cell of ``plan``."""
-        todo = deque(plan.todo)
-        self._asked_for = min(self.num_leases, len(todo))
-        self.pool.request(self.sweep.node, self._asked_for)
-        busy_s = time.monotonic()
-        while todo or self._running:
-            self._take_leases(todo)
-            self._welcome()
-            if self._running or self._idle or self._preparing:
-                busy_s = time.monotonic()
-            self._require_patience(time.monotonic() - busy_s)
-            if self.interruption.requests:
-                todo.clear()
-            while todo and self._idle:
-                self._start(self._idle.pop(0), todo.popleft())
-            self._stop_if_over()
-            self._show(plan, len(todo))
-            done, _ = wait(list(self._running), timeout=TICK_S, return_when=FIRST_COMPLETED)
-            if not self._running:
-                time.sleep(TICK_S)
-            for future in done:
-                self._finish(future, still_needed=bool(todo))
-        self._show(plan, 0)
-
-    def _require_patience(self, waited_s: float) -> None:
-        limit_s = self.sweep.limits.lease_wait_s
-        if waited_s > limit_s:
-            raise ConfigError(
-                f"no lease was granted for {limit_s:g} s while nothing ran: the nodes are busy or "
-                f"gone. `make sweep` goes on when they are back; limits.lease_wait_s waits longer."
-            )
-
-    def _take_leases(self, todo: Sequence[Task]) -> None:
-        for lease in self.pool.ready():
-            if todo:
-                self._preparing[lease.prepare(_supplies(todo, self.sweep.data))] = lease
-            else:
-                self.pool.release(lease)
-
-    def _welcome(self) -> None:
-        """Take the leases whose nodes have the data, give back those whose nodes cannot have it."""
-        for future in [future for future in self._preparing if future.done()]:
-            lease = self._preparing.pop(future)
-            error = future.exception()
-            reason = future.result() if error is None else f"{type(error).__name__}: {error}"
-            if reason is None:
-                self._idle.append(lease)
-                continue
-            self.pool.release(lease)
-            self._refused.append(f"{lease.node}: {reason}")
-        nothing_left = not self._running and not self._idle and not self._preparing
-        if nothing_left and self._refused and len(self._refused) >= self._asked_for:
-            raise ConfigError(
-                "no node can run this sweep's cells. " + " ".join(sorted(set(self._refused)))
-            )
-
-    def _start(self, lease: Lease, task: Task) -> None:
-        cell = task.cell
-        note = {
-            "driver": f"process {os.getpid()} on {socket.gethostname()}",
-            "node": lease.node,
-            "identity": identity_columns(self.sweep.name, cell),
-        }
-        attempt = self.store.announce(cell.id, note)
-        order = Order(
-            spec_json=cell.spec.model_dump_json(),
-            ranks=self.sweep.node.ranks,
-            threads=cell.spec.threads,
-            no_progress_s=self.sweep.limits.no_progress_s,
+    def run(self, plan: Plan, history: History) -> str | None:
+        """Try every cell of ``plan`` until it is settled or final; why it paused, None if not."""
+        self._plan = plan
+        waiting = [task.cell for task in plan.todo]
+        requirements = requirements_for(self.sweep, waiting, self.code)
+        self._scheduler = Scheduler(
+            plan.todo,
+            history,
+            Rules(
+                retries=self.sweep.retries,
+                pairing=self.sweep.pairing,
+                reference=self.sweep.reference,
+                trainer_hash=self.code.trainer_hash,
+            ),
         )
-        self._running[lease.submit(order)] = _Running(lease, cell, attempt, time.monotonic())
+        self._scheduler.know(plan.settled)
+        self._holding = Holding(
+            self.sweep, self.pool, self._scheduler, self._events, requirements, self._say
+        )
+        try:
+            with Heart(self._holding):
+                while self._scheduler.is_open or self._running:
+                    self._turn()
+        except BaseException as error:
+            self._give_up(f"its driver gave up: {error or type(error).__name__}")
+            raise
+        self._show()
+        return self._scheduler.paused
 
-    def _finish(self, future: "Future[Delivery]", *, still_needed: bool) -> None:
-        running = self._running.pop(future)
-        error = future.exception()
-        if error is None:
-            delivery = future.result()
-            self._idle.append(running.lease)
-            outcome = judge(running.cell, delivery)
-            self._commit(running, outcome, delivery)
-        elif isinstance(error, LeaseLost):
-            self.pool.release(running.lease)
-            if still_needed:
-                self.pool.request(self.sweep.node, 1)
-            self._commit(running, Outcome("lost", f"its lease was lost ({error})", None), None)
-        else:
-            self._idle.append(running.lease)
+    def _turn(self) -> None:
+        """One round: notice, hand out, show, and wait for news for at most a tick."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s > LOOK_EVERY_S:
+            self._looked_s = now_s
+            self._look()
+            self._show()
+        while self._holding.idle and self._hand_out(self._holding.idle[-1]):
+            self._holding.idle.pop()
+        try:
+            event = self._events.get(timeout=TICK_S)
+            while True:
+                event()
+                event = self._events.get_nowait()
+        except Empty:
+            pass
+
+    def _look(self) -> None:
+        if self.interruption.requests:
+            self._scheduler.stop()
+        self._holding.look(self.limit())
+        for lease in self._holding.silent():
+            silent = f"its agent has not answered for {lease.silent_s:.0f} s"
+            self._lose(lease, "its agent died" if lease.is_gone else silent)
+        self._hurry()
+        self._require_reach()
+
+    def _hurry(self) -> None:
+        """End what is to end, and give up what does not."""
+        now_s = time.monotonic()
+        over = self.interruption.is_over(self.sweep.limits.grace_s)
+        for running in list(self._running.values()):
+            if running.lost_at_s is not None:
+                if now_s - running.lost_at_s > FETCH_DEADLINE_S:
+                    self._bury(running, None)
+            elif over:
+                running.stopped_at_s = running.stopped_at_s or now_s
+                running.lease.stop()  # at every look: the first may come before the attempt begins
+                if now_s - running.stopped_at_s > STOP_DEADLINE_S:
+                    self._lose(running.lease, "it was told to stop and did not")
+
+    def _require_reach(self) -> None:
+        """Do not wait for ever for nodes; ConfigError where there is nothing to wait for."""
+        limits, holding = self.sweep.limits, self._holding
+        if self.pool.silent_s > limits.agent_silence_s:
+            raise ConfigError(
+                f"Ray's head has not answered for {self.pool.silent_s:.0f} s. What is stored is "
+                f"safe; `make sweep` goes on when the cluster is back."
+            )
+        if self._running or holding.idle or holding.num_preparing or not self._scheduler.is_open:
+            self._busy_s = time.monotonic()
+            return
+        shunned, nodes = self._scheduler.shunned, {node.name for node in self.pool.nodes()}
+        if shunned and nodes <= set(shunned):
+            reasons = " ".join(f"{node}: {reason}" for node, reason in sorted(shunned.items()))
+            raise ConfigError(f"no node can run this sweep's cells. {reasons}")
+        if time.monotonic() - self._busy_s > limits.lease_wait_s:
+            raise ConfigError(
+                f"no lease was granted for {limits.lease_wait_s:g} s while nothing ran "
+                f"({self.pool.waiting() or 'none was asked for'}). `make sweep` goes on when nodes "
+                f"are back; limits.lease_wait_s waits longer."
+            )
+
+    def _hand_out(self, lease: Lease) -> bool:
+        """Start the next cell on ``lease``; False if there is nothing for it."""
+        task = self._scheduler.assign(lease.node)
+        if task is None:
+            return False
+        attempt = self.record.announce(task, lease)
+        if attempt is None:
+            self._scheduler.set_aside(task)
+            self.set_aside.append(task)
+            return self._hand_out(lease)
+        running = _Running(lease, task, attempt, time.monotonic())
+        self._running[id(lease)] = running
+        future = lease.submit(
+            order_for(self.sweep, task.cell, attempt, self.code, self.record.store.place)
+        )
+        future.add_done_callback(lambda done: self._events.put(lambda: self._finish(running, done)))
+        return True
+
+    def _finish(self, running: _Running, done: "Future[Delivery]") -> None:
+        """Keep what an attempt has delivered, and let its lease go on."""
+        if running.lost_because is not None:
+            return  # given up; what comes now comes too late
+        error = done.exception()
+        if isinstance(error, LeaseLost):
+            self._lose(running.lease, f"its lease was lost ({error})")
+            return
+        del self._running[id(running.lease)]
+        if error is not None:
             text = f"its agent failed ({type(error).__name__}: {error})"
-            self._commit(running, Outcome("failed", text, None), None)
+            outcome, delivery = Outcome("failed", text, None, "infrastructure", None), None
+        else:
+            delivery = done.result()
+            outcome = judge(running.task.cell, delivery)
+        self._close(running, outcome, delivery)
+        if not self._hand_out(running.lease):
+            self._holding.idle.append(running.lease)
 
-    def _commit(self, running: _Running, outcome: Outcome, delivery: Delivery | None) -> None:
-        stem, log = running.attempt.stem, None
-        if delivery is not None:
-            log = self.store.keep("logs", f"{stem}.log", delivery.log.encode())
-            if outcome.report is not None and delivery.curve is not None:
-                self.store.keep("curves", f"{stem}.parquet", delivery.curve)
-            if outcome.report is not None and delivery.artifact and self.sweep.keep_artifacts:
-                self.store.keep("artifacts", f"{stem}.bin", delivery.artifact)
-        row = attempt_row(
-            self.sweep.name,
-            running.cell,
-            running.attempt,
-            outcome,
-            node=delivery.node if delivery is not None else running.lease.node,
-            ended_at=datetime.now(UTC),
-            log=log,
-            versions=self.versions,
+    def _lose(self, lease: Lease, reason: str) -> None:
+        """Give a lease up; if an attempt ran on it, fetch its log first."""
+        running = self._running.get(id(lease))
+        if running is None:
+            if lease in self._holding.idle:
+                self._holding.idle.remove(lease)
+            self._holding.lose(lease)
+            return
+        if running.lost_because is not None:
+            return
+        running.lost_because, running.lost_at_s = reason, time.monotonic()
+        fetched = self.pool.fetch_log(lease, running.attempt.stem)
+        fetched.add_done_callback(
+            lambda done: self._events.put(lambda: self._bury(running, done.result()))
         )
-        self.store.commit(running.attempt, row)
+
+    def _bury(self, running: _Running, log: str | None) -> None:
+        if self._running.pop(id(running.lease), None) is None:
+            return
+        self._holding.lose(running.lease)
+        reason, delivery = str(running.lost_because), None
+        if log is None:
+            reason += "; its log could not be fetched"
+        else:
+            delivery = Delivery(
+                state="lost", reason=None, report=None, curve=None, artifact=None, log=log
+            )
+        self._close(running, lost(reason), delivery)
+
+    def _close(self, running: _Running, outcome: Outcome, delivery: Delivery | None) -> None:
+        task = running.task
+        row = self.record.close(running.attempt, task, running.lease, outcome, delivery)
+        follows = self._scheduler.ended(task, running.lease.node, ended_of(row))
         duration_s = time.monotonic() - running.since_s
         if outcome.state == "succeeded":
             self._durations_s.append(duration_s)
-        self._ended[outcome.state] = self._ended.get(outcome.state, 0) + 1
-        self.display.ended(running.cell.name, outcome.state, outcome.reason, duration_s, row)
-
-    def _stop_if_over(self) -> None:
-        if self.interruption.is_over(self.sweep.limits.grace_s):
-            for running in self._running.values():
-                running.lease.stop()  # at every tick: the first may come before the attempt begins
-
-    def _show(self, plan: Plan, waiting: int) -> None:
-        leases = [
-            LeaseView(
-                name=running.lease.name,
-                node=running.lease.node,
-                cell=running.cell.name,
-                elapsed_s=time.monotonic() - running.since_s,
-                progress=running.lease.progress(),
+        is_done = follows.kind != "again" and not task.is_companion
+        self._ended[outcome.state] += is_done
+        self.display.ended(
+            Ending(
+                cell=task.cell.name,
+                state=outcome.state,
+                reason=_what_follows(row, follows),
+                wall_s=duration_s,
+                row=row,
+                done=sum(self._ended.values()) if is_done else None,
+                total=len(self._plan.todo),
             )
-            for running in self._running.values()
-        ]
+        )
+
+    def _give_up(self, reason: str) -> None:
+        """Close what runs as lost, as far as the store lets us: the agents end with this driver."""
+        for running in list(self._running.values()):
+            outcome = Outcome("lost", running.lost_because or reason, None, "driver", None)
+            try:
+                self.record.close(running.attempt, running.task, running.lease, outcome, None)
+            except Exception:  # the next driver closes it
+                return
+
+    def _say(self, text: str) -> None:
+        self.display.say(text)
+
+    def _show(self) -> None:
+        idle = len(self._holding.idle)
+        note = None
+        if self._holding.num_asked and not self._running:
+            note = self.pool.waiting()
         self.display.show(
             SweepView(
                 name=self.sweep.name,
-                total=len(plan.todo),
-                settled_before=len(plan.settled),
+                total=len(self._plan.todo),
+                settled_before=len(self._plan.settled),
                 ended=dict(self._ended),
-                waiting=waiting,
-                leases=leases,
-                idle=len(self._idle),
+                waiting=self._scheduler.num_waiting,
+                leases=[_view(running) for running in self._running.values()],
+                idle=idle,
                 durations_s=self._durations_s,
                 interrupted=self.interruption.requests > 0,
+                note=note,
             )
         )
 
 
-def _supplies(todo: Sequence[Task], place: DataPlace) -> tuple[Supply, ...]:
-    """The datasets that the cells of ``todo`` read, each once."""
-    found: dict[str, Supply] = {}
-    for spec in (task.cell.spec for task in todo):
-        if spec.data_dir not in found:
-            found[spec.data_dir] = Supply(
-                data_dir=spec.data_dir,
-                dataset=spec.recipe.data.dataset,
-                vocab_size=spec.recipe.model.vocab_size,
-                corpus_sha256=spec.corpus_sha256,
-                tokenizer_sha256=spec.tokenizer_sha256,
-                train_shards=_train_shards(spec.data_dir),
-                cache=place.cache,
-                missing=place.missing,
-            )
-    return tuple(found.values())
+def _view(running: _Running) -> LeaseView:
+    return LeaseView(
+        name=running.lease.name,
+        node=running.lease.node,
+        cell=running.task.cell.name,
+        attempt=running.attempt.number,
+        elapsed_s=time.monotonic() - running.since_s,
+        progress=running.lease.last_progress,
+    )
 
 
-def _train_shards(data_dir: str) -> int | None:
-    """How many the driver's copy has; None if it has none."""
-    try:
-        return len(read_manifest(Path(data_dir)).train)
-    except ConfigError:
-        return None
+def _what_follows(row: Row, follows: Verdict) -> str | None:
+    """What is said beside the state of an attempt: why, and whether the cell is tried again."""
+    reason = f"tainted: {row['taint_reason']}" if row["tainted"] else row["reason"]
+    match follows.kind:
+        case "again":
+            return f"{reason}; it is tried again"
+        case "final":
+            return f"{reason}; given up: {follows.why}"
+        case _:
+            return reason

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DRIVER_MARK = "ACTIVATION_SWEEP_DRIVER"
+FLIGHT_RECORDER_ENTRIES = "2000"  # collectives that torch remembers, for its dump when one hangs
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,21 @@ def local_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def rank_environment(project: Path, threads: int) -> dict[str, str]:
-    """What a rank process inherits: this process's environment, and where the project's code is."""
-    path = [str(project), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {
+def rank_environment(
+    project: Path, threads: int, variables: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """What a rank process inherits: this process's environment, and where the project's code is.
+
+    Whatever the user says to NCCL, gloo and torch goes through untouched.
+    """
+    path = [str(project), *filter(None, [variables.get("PYTHONPATH")])]
+    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    # torch 2.13 reads both names, and complains of the older one in every rank's log.
+    if "TORCH_NCCL_TRACE_BUFFER_SIZE" not in variables:
+        defaults["TORCH_FR_BUFFER_SIZE"] = FLIGHT_RECORDER_ENTRIES
+    return {
+        **defaults,
+        **variables,
         "PYTHONPATH": os.pathsep.join(path),
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",

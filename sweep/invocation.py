@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -12,11 +12,13 @@ from rich.console import Console
 from sweep.choose import choose_sweep
 from sweep.environment import Environment, local_cpus, local_gpus
 from sweep.grid import Cell, DataFound, Overrides, expand, override_points
+from sweep.history import History
 from sweep.lease import Node, Pool, capacity
-from sweep.plan import Estimate, History, Plan, estimate
+from sweep.plan import Estimate, Plan, estimate
 from sweep.progress import duration
 from sweep.spec import SweepSpec, load_sweep
 from sweep.store import Store
+from sweep.where import Selection
 from trainer.contract import canonical_json
 from trainer.data.manifest import read_manifest
 from trainer.recipe import Recipe, load_recipe
@@ -25,14 +27,20 @@ from trainer.strict import ConfigError
 
 @dataclass(frozen=True)
 class Invocation:
-    """One invocation: what was asked, and where things are."""
+    """One invocation: what was asked, and where things are.
+
+    ``refresh``: stale cells run again. ``join``: help a driver that is at work on it already.
+    """
 
     environment: Environment
     sweep_name: str | None
-    results: Path
+    results: str
     data: Path
     console: Console
     connect: Callable[[str | None], Pool]
+    selection: Selection = field(default_factory=Selection)
+    refresh: bool = False
+    join: bool = False
 
     @cached_property
     def pool(self) -> Pool:
@@ -52,10 +60,10 @@ class Invocation:
     def sweep(self) -> SweepSpec:
         return load_sweep(self.chosen)
 
-    @property
+    @cached_property
     def store(self) -> Store:
-        """The sweep's folder; needs no sweep file, so that results outlive it."""
-        return Store(self.results / Path(self.chosen).stem)
+        """The sweep's results; needs no sweep file, so that they outlive it."""
+        return Store.of(self.results, Path(self.chosen).stem)
 
     def nodes(self) -> Sequence[Node]:
         """Nodes in reach; this machine is known without starting Ray."""
@@ -103,6 +111,14 @@ class Invocation:
         used = min([leases, *(limit for limit in limits if limit is not None)])
         return used, min(nodes, used)
 
+    def lease_limit(self) -> int:
+        """How many leases may be held now; nodes come and go while a sweep runs."""
+        shape = self.sweep.node
+        fitting, _ = capacity(self.pool.nodes(), shape)
+        if shape.max_leases is None:
+            return fitting
+        return shape.max_leases if shape.autoscale else min(fitting, shape.max_leases)
+
     def plan_sentence(self, todo: Plan, cost: Estimate) -> str:
         """``36 cells to run (0 settled) on 2 leases of 1 node: about 6.0 min``."""
         if not todo.todo:
@@ -120,12 +136,10 @@ class Invocation:
             f"({cost.cell_s:.0f} s a cell, {basis})."
         )
 
-    def require_reach(self) -> int:
-        """The number of leases to ask for; a ConfigError where no node fits."""
-        leases, _ = self.reach()
-        if leases == 0:
+    def require_reach(self) -> None:
+        """A ConfigError where no node fits, and none can be hoped for."""
+        if not self.sweep.node.autoscale and self.reach()[0] == 0:
             raise ConfigError(f"sweep {self.sweep.name}: {self._out_of_reach()}")
-        return leases
 
     def _out_of_reach(self) -> str:
         shape = self.sweep.node

@@ -130,7 +130,17 @@ class Lease(Protocol):
 
     @property
     def silent_s(self) -> float:
-        """How long the agent has owed an answer to ``progress``; 0 where it has answered."""
+        """How long the agent has owed an answer to ``beat``; 0 where it has answered."""
+        ...
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the agent is known to be dead."""
+        ...
+
+    @property
+    def last_progress(self) -> Mapping[str, Any] | None:
+        """The latest content of the trainer's progress file; None if none yet."""
         ...
 
     def prepare(self, requirements: Requirements) -> "Future[Readiness]":
@@ -141,10 +151,10 @@ class Lease(Protocol):
         """Begin an attempt. The future raises LeaseLost if the lease goes before it ends."""
         ...
 
-    def progress(self) -> Mapping[str, Any] | None:
-        """The latest content of the trainer's progress file, without waiting; None if none yet.
+    def beat(self) -> None:
+        """Ask for progress, without waiting: news for ``last_progress``.
 
-        Asking is the heartbeat: an agent that is not asked for ``driver_silence_s`` ends itself.
+        This is the heartbeat: an agent that is not asked for ``driver_silence_s`` ends itself.
         """
         ...
 
@@ -161,14 +171,25 @@ class Pool(Protocol):
         """The version of what runs the cells."""
         ...
 
+    @property
+    def silent_s(self) -> float:
+        """How long ago the cluster last answered."""
+        ...
+
     def nodes(self) -> Sequence[Node]: ...
 
     def request(
-        self, shape: NodeShape, count: int, *, avoid: frozenset[str] = frozenset()
+        self,
+        shape: NodeShape,
+        count: int,
+        *,
+        driver_silence_s: float,
+        avoid: frozenset[str] = frozenset(),
     ) -> None:
         """Ask for ``count`` more leases on nodes that are not named in ``avoid``.
 
-        They appear in ``ready`` when they are granted.
+        They appear in ``ready`` when they are granted. Their agents end themselves when they have
+        heard nothing for ``driver_silence_s``.
         """
         ...
 

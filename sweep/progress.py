@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 HEARTBEAT_S = 30.0
+MAX_LINES = 30
 COLOURS = {"succeeded": "green", "diverged": "yellow", "interrupted": "yellow"}
 
 
@@ -24,6 +25,7 @@ class LeaseView:
     name: str
     node: str
     cell: str
+    attempt: int
     elapsed_s: float
     progress: Mapping[str, Any] | None
 
@@ -41,6 +43,7 @@ class SweepView:
     idle: int
     durations_s: Sequence[float]
     interrupted: bool
+    note: str | None = None
 
     @property
     def num_ended(self) -> int:
@@ -57,14 +60,27 @@ class SweepView:
         return (sum(running) + self.waiting * mean_s) / width
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """An attempt that has ended. ``done`` cells of ``total`` are; None where it is tried again."""
+
+    cell: str
+    state: str
+    reason: str | None
+    wall_s: float
+    row: Mapping[str, Any]
+    done: int | None
+    total: int
+
+
 class Display(Protocol):
     """Where the driver's news goes."""
 
     def show(self, view: SweepView) -> None: ...
 
-    def ended(
-        self, cell: str, state: str, reason: str | None, wall_s: float, row: Mapping[str, Any]
-    ) -> None: ...
+    def say(self, text: str) -> None: ...
+
+    def ended(self, ending: Ending) -> None: ...
 
 
 class PlainDisplay:
@@ -85,18 +101,18 @@ class PlainDisplay:
         changed = self._view is not None and view.interrupted != self._view.interrupted
         self._view = view
         if changed:
-            self._say(STOPPING)
+            self.say(STOPPING)
         elif time.monotonic() - self._spoke_s > HEARTBEAT_S:
             self._spoke_s = time.monotonic()
             running = ", ".join(f"{lease.cell} {phase(lease)}" for lease in view.leases)
-            self._say(f"{summary(view)}; running: {running or 'nothing, waiting for a lease'}")
+            self.say(f"{summary(view)}; running: {running or 'nothing, waiting for a lease'}")
+            if view.note is not None:
+                self.say(f"waiting: {view.note}")
 
-    def ended(
-        self, cell: str, state: str, reason: str | None, wall_s: float, row: Mapping[str, Any]
-    ) -> None:
-        self._say(ending_line(cell, state, reason, wall_s, row, self._view))
+    def ended(self, ending: Ending) -> None:
+        self.say(ending_line(ending))
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -105,7 +121,6 @@ class LiveDisplay:
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._view: SweepView | None = None
 
     def __enter__(self) -> "LiveDisplay":
         self._live.start()
@@ -120,14 +135,14 @@ class LiveDisplay:
         self._live.stop()
 
     def show(self, view: SweepView) -> None:
-        self._view = view
         self._live.update(render(view))
 
-    def ended(
-        self, cell: str, state: str, reason: str | None, wall_s: float, row: Mapping[str, Any]
-    ) -> None:
-        line = ending_line(cell, state, reason, wall_s, row, self._view)
-        self._live.console.print(Text(line, style=COLOURS.get(state, "red")), soft_wrap=True)
+    def ended(self, ending: Ending) -> None:
+        style = COLOURS.get(ending.state, "red")
+        self._live.console.print(Text(ending_line(ending), style=style), soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self._live.console.print(Text(text), soft_wrap=True)
 
 
 STOPPING = (
@@ -143,7 +158,7 @@ def render(view: SweepView) -> RenderableType:
         table.add_column(
             column, justify="right" if column in ("step", "ms/step", "left") else "left"
         )
-    for lease in view.leases:
+    for lease in view.leases[:MAX_LINES]:
         progress = lease.progress or {}
         step, left, ms = (progress.get(k) for k in ("step", "remaining_steps", "step_ms"))
         table.add_row(
@@ -159,6 +174,10 @@ def render(view: SweepView) -> RenderableType:
     head.add_row(bar)
     head.add_row(Text(summary(view), style="bold"))
     lines: list[RenderableType] = [head, table]
+    if len(view.leases) > MAX_LINES:
+        lines.append(Text(f"… and {len(view.leases) - MAX_LINES} leases more"))
+    if view.note is not None:
+        lines.append(Text(f"waiting: {view.note}", style="yellow"))
     if view.interrupted:
         lines.append(Text(STOPPING, style="yellow"))
     return Group(*lines)
@@ -178,22 +197,16 @@ def summary(view: SweepView) -> str:
     return ", ".join(parts)
 
 
-def ending_line(
-    cell: str,
-    state: str,
-    reason: str | None,
-    wall_s: float,
-    row: Mapping[str, Any],
-    view: SweepView | None,
-) -> str:
-    """What is said of a cell that has just ended."""
-    count = f"[{view.num_ended + 1}/{view.total}] " if view is not None else ""
-    line = f"{count}{cell}: {state} in {wall_s:.0f} s"
-    if state == "succeeded":
+def ending_line(ending: Ending) -> str:
+    """What is said of an attempt that has just ended."""
+    count = f"[{ending.done}/{ending.total}] " if ending.done is not None else ""
+    line = f"{count}{ending.cell}: {ending.state} in {ending.wall_s:.0f} s"
+    if ending.state == "succeeded":
         named = (("pre", "pre_quant_bpb"), ("post", "post_quant_bpb"), ("TTT", "ttt_bpb"))
+        row = ending.row
         scores = [f"{name} {row[key]:.4f}" for name, key in named if row.get(key) is not None]
-        return f"{line}, BPB {', '.join(scores)}"
-    return f"{line}: {reason}" if reason else line
+        line = f"{line}, BPB {', '.join(scores)}"
+    return ": ".join([line, *([ending.reason] if ending.reason else [])])
 
 
 def phase(lease: LeaseView) -> str:

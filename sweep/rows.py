@@ -6,13 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from sweep.grid import Cell
-from sweep.lease import Delivery
+from sweep.lease import Delivery, Lease
+from sweep.plan import Task
 from sweep.provenance import Revision
-from sweep.schema import SCHEMA
+from sweep.schema import SCHEMA, TIMING
 from sweep.store import Attempt
 from trainer.contract import Report, canonical_json, parse_report, recipe_hash, spec_hash
 from trainer.strict import ConfigError
 
+_FROM_AGENT = frozenset(column.name for column in TIMING) - set(Report.model_fields)
 _FROM_REPORT = sorted((set(Report.model_fields) - {"contract_version"}) & set(SCHEMA.names))
 
 
@@ -22,6 +24,7 @@ class Versions:
 
     revision: Revision
     ray: str
+    trainer_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,45 +34,63 @@ class Outcome:
     state: str
     reason: str | None
     report: Report | None
+    failure: str | None = None
+    signature: str | None = None
 
 
 def judge(cell: Cell, delivery: Delivery) -> Outcome:
     """Believe a delivery only if its report is one, is of this cell, and matches its artifact."""
     if delivery.state != "succeeded" or delivery.report is None:
-        return Outcome(delivery.state, delivery.reason, None)
+        failure, signature = delivery.failure, delivery.signature
+        return Outcome(delivery.state, delivery.reason, None, failure, signature)
     try:
         report = parse_report(delivery.report)
     except ConfigError as error:
-        return Outcome("failed", f"the report cannot be believed: {error}", None)
+        return _unbelievable(str(error))
     doubt = _doubt(cell, delivery, report)
     if doubt is not None:
-        return Outcome("failed", f"the report cannot be believed: {doubt}", None)
+        return _unbelievable(doubt)
     return Outcome(report.state, report.reason, report)
+
+
+def lost(reason: str) -> Outcome:
+    """An attempt whose lease went away, with whatever it had done."""
+    return Outcome("lost", reason, None, "infrastructure", None)
 
 
 def attempt_row(
     sweep: str,
-    cell: Cell,
+    task: Task,
     attempt: Attempt,
     outcome: Outcome,
     *,
-    node: str | None,
+    lease: Lease,
     ended_at: datetime,
     log: str | None,
     versions: Versions,
+    driver: str,
+    telemetry: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The row of one attempt."""
     measured = (
         {name: getattr(outcome.report, name) for name in _FROM_REPORT} if outcome.report else {}
     )
     return {
-        **identity_columns(sweep, cell),
+        **identity_columns(sweep, task.cell),
+        "trainer_hash": versions.trainer_hash,
         **measured,
+        **{name: telemetry[name] for name in _FROM_AGENT if name in telemetry},
         "state": outcome.state,
         "reason": outcome.reason,
+        "failure": outcome.failure,
+        "failure_signature": outcome.signature,
         "tainted": False,
         "attempt": attempt.number,
-        "node": node,
+        "generation": task.generation,
+        "why": task.why,
+        "node": lease.node,
+        "node_id": lease.node_id or None,
+        "driver": driver,
         "started_at": attempt.started_at,
         "ended_at": ended_at,
         "log": log,
@@ -79,6 +100,10 @@ def attempt_row(
         "source": "measured",
         "evidence": f"attempts/{attempt.stem}.parquet",
     }
+
+
+def _unbelievable(doubt: str) -> Outcome:
+    return Outcome("failed", f"the report cannot be believed: {doubt}", None, "cell", doubt)
 
 
 def identity_columns(sweep: str, cell: Cell) -> dict[str, Any]:
@@ -134,9 +159,12 @@ def lost_row(
         **known,
         "state": "lost",
         "reason": f"its driver ({note.get('driver', 'unknown')}) ended before the attempt did",
+        "failure": "driver",
         "tainted": False,
         "attempt": attempt.number,
+        "generation": note.get("generation", 0),
         "node": note.get("node"),
+        "driver": note.get("driver"),
         "started_at": attempt.started_at,
         "ended_at": ended_at,
         "revision": revision.commit,

@@ -1,91 +1,153 @@
-"""Run a plan from the lock to the last row: what ``run`` and ``rerun`` share."""
+"""Run a plan from the store's door to the last row: what ``run`` and ``rerun`` share."""
 
 import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
-from sweep.driver import Driver, Interruption, close_lost
+from sweep.curves import Curves, tensorboard_folder
+from sweep.driver import Driver
 from sweep.grid import Cell
+from sweep.interruption import Interruption
 from sweep.invocation import Invocation
-from sweep.plan import Estimate, History, Plan, plan
+from sweep.orders import PROJECT, Code, code_here
+from sweep.plan import Estimate, Planner, plan, without
 from sweep.progress import LiveDisplay, PlainDisplay
-from sweep.provenance import revision
-from sweep.rows import Versions
-from sweep.store import Store
+from sweep.provenance import Revision, revision
+from sweep.record import Record
+from sweep.rows import Versions, lost_row
+from sweep.spec import SweepSpec
+from sweep.store import AlreadyClosed, Store
+from sweep.where import values_of
 from trainer.strict import ConfigError
 
-PROJECT = Path(__file__).resolve().parents[1]
 CONFIRM_NODE_HOURS = 1.0
 EXIT_DONE, EXIT_BAD, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 2, 3, 130
-
-Planner = Callable[[Sequence[Cell], History], Plan]
 
 
 def run_plan(invocation: Invocation, planner: Planner) -> int:
     """Plan, ask what it may cost, drive, and derive the table; returns the exit status."""
-    cells = invocation.cells()
-    store = invocation.store
-    with store.locked():
-        contents = store.read()
-        closed = close_lost(store, invocation.sweep.name, cells, revision(PROJECT))
+    cells, store, code = invocation.cells(), invocation.store, code_here()
+    with store.driving(join=invocation.join, say=invocation.say) as presence:
+        session = _Session(invocation, cells, code, presence.id)
+        interruption = Interruption()
+        while session.run(planner, interruption) and not interruption.requests:
+            invocation.say("Going on with what another driver left behind.")
+        _describe(invocation.sweep, store, cells)
+        return _conclude(invocation, cells, interrupted=interruption.requests > 0)
+
+
+class _Session:
+    """What stays the same while one driver plans and runs, once or (beside others) again."""
+
+    def __init__(
+        self, invocation: Invocation, cells: Sequence[Cell], code: Code, driver_id: str
+    ) -> None:
+        self._invocation, self._cells, self._code = invocation, cells, code
+        self._driver_id = driver_id
+        self._revision = revision(PROJECT)
+        self._is_confirmed = False
+
+    def run(self, planner: Planner, interruption: Interruption) -> bool:
+        """Run what ``planner`` finds to do; whether there is more, since another driver died."""
+        invocation, store = self._invocation, self._invocation.store
+        closed = close_orphans(store, invocation.sweep.name, self._cells, self._revision)
         if closed:
             invocation.say(f"Closed as lost: {closed} attempts of a driver that is gone.")
-            contents = store.read()
+        contents = store.read()
         for sentence in contents.torn:
             invocation.say(f"warning: {sentence}")
-        todo = planner(cells, contents.history())
-        cost = invocation.estimate(todo, contents.history())
+        history = contents.history()
+        elsewhere = {attempt.cell_id for attempt, _ in store.running()}
+        todo = without(planner(self._cells, history), elsewhere)
+        cost = invocation.estimate(todo, history)
         invocation.say(invocation.plan_sentence(todo, cost))
-        interruption = Interruption()
-        if todo.todo:
-            num_leases = invocation.require_reach()
-            _confirm(invocation, cost)
-            _describe(invocation, store, cells)
-            _drive(invocation, cells, todo, interruption, num_leases)
-        _describe(invocation, store, cells)
-        return _conclude(invocation, store, cells, interrupted=interruption.requests > 0)
+        if not todo.todo:
+            return False
+        invocation.require_reach()
+        self._confirm(cost)
+        _describe(invocation.sweep, store, self._cells)
+        with _signals(interruption), _display(invocation.console) as display:
+            record = self._record(display.say)
+            record.know(contents.rows, store.numbers())
+            driver = Driver(
+                sweep=invocation.sweep,
+                pool=invocation.pool,
+                record=record,
+                display=display,
+                interruption=interruption,
+                limit=invocation.lease_limit,
+                code=self._code,
+            )
+            paused = driver.run(todo, history)
+        if paused is not None:
+            invocation.say(f"Paused: {paused}. When that is mended, `make rerun FAILED=1` goes on.")
+            return False
+        return bool(store.orphans())
 
-
-def _drive(
-    invocation: Invocation,
-    cells: Sequence[Cell],
-    todo: Plan,
-    interruption: Interruption,
-    num_leases: int,
-) -> None:
-    versions = Versions(revision(PROJECT), invocation.pool.version)
-    with _signals(interruption), _display(invocation.console) as display:
-        driver = Driver(
-            sweep=invocation.sweep,
+    def _record(self, say: Callable[[str], None]) -> Record:
+        invocation, sweep = self._invocation, self._invocation.sweep
+        return Record(
+            sweep=sweep,
             store=invocation.store,
-            pool=invocation.pool,
-            versions=versions,
-            display=display,
-            interruption=interruption,
-            num_leases=num_leases,
+            versions=Versions(self._revision, invocation.pool.version, self._code.trainer_hash),
+            driver_id=self._driver_id,
+            say=say,
+            curves=Curves(tensorboard_folder(invocation.results, sweep.name), say)
+            if sweep.tensorboard
+            else None,
         )
-        driver.run(todo)
+
+    def _confirm(self, cost: Estimate) -> None:
+        if cost.node_hours <= CONFIRM_NODE_HOURS or self._is_confirmed:
+            return
+        self._is_confirmed = True
+        if self._invocation.environment.yes:
+            return
+        question = f"This takes about {cost.node_hours:.1f} node-hours. "
+        if not sys.stdin.isatty():
+            raise ConfigError(f"{question}Confirm with YES=1, or run it from a terminal.")
+        try:
+            answer = input(f"{question}Run it? [y/N] ")
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            raise ConfigError("Not confirmed; nothing was started.")
 
 
-def _conclude(
-    invocation: Invocation, store: Store, cells: Sequence[Cell], *, interrupted: bool
-) -> int:
+def close_orphans(store: Store, sweep: str, cells: Sequence[Cell], code: Revision) -> int:
+    """Close what drivers that are gone had announced and could not finish; returns how many."""
+    by_id, closed = {cell.id: cell for cell in cells}, 0
+    for attempt, note in store.orphans():
+        row = lost_row(sweep, by_id, attempt, note, datetime.now(UTC), code)
+        with contextlib.suppress(AlreadyClosed):  # by another driver that has come at this moment
+            store.commit(attempt, row)
+            closed += 1
+    return closed
+
+
+def _conclude(invocation: Invocation, cells: Sequence[Cell], *, interrupted: bool) -> int:
+    store = invocation.store
     contents = store.write_cells({cell.id for cell in cells})
-    remaining = plan(cells, contents.history()).todo
-    for task in remaining if not interrupted else ():
-        invocation.say(f"  {task.cell.name}: {task.why}")
-    settled = len(cells) - len(remaining)
-    invocation.say(f"sweep {invocation.sweep.name}: {settled} of {len(cells)} cells are settled.")
+    history = contents.history()
+    unsettled = plan(cells, history, invocation.sweep.retries)
+    running = {attempt.cell_id for attempt, _ in store.running()}
+    for task in (*unsettled.todo, *unsettled.final) if not interrupted else ():
+        if task.cell.id not in running:
+            invocation.say(f"  {task.cell.name}: {task.why}")
+    if running:
+        invocation.say(f"{len(running)} cells are being run by another driver.")
+    num_settled, name = len(unsettled.settled), invocation.sweep.name
+    invocation.say(f"sweep {name}: {num_settled} of {len(cells)} cells are settled.")
     if interrupted:
         invocation.say("Interrupted; `make sweep` goes on from here.")
         return EXIT_INTERRUPTED
-    if remaining:
+    if num_settled < len(cells):
         invocation.say(
             "`make logs CELL=…` shows why one failed; `make rerun FAILED=1` tries again."
         )
@@ -93,31 +155,19 @@ def _conclude(
     return EXIT_DONE
 
 
-def _describe(invocation: Invocation, store: Store, cells: Sequence[Cell]) -> None:
-    sweep = invocation.sweep
+def _describe(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
     description: Mapping[str, Any] = {
         "name": sweep.name,
         "recipe": sweep.recipe,
         "reference": sweep.reference,
         "activations": [activation.label for activation in sweep.expanded_activations()],
+        "order_seed": sweep.order_seed,
         "num_cells": len(cells),
-        "cells": [{"cell": cell.name, "cell_id": cell.id} for cell in cells],
+        "cells": [
+            {"cell": cell.name, "cell_id": cell.id, "values": values_of(cell)} for cell in cells
+        ],
     }
     store.write_sweep(description)
-
-
-def _confirm(invocation: Invocation, cost: Estimate) -> None:
-    if cost.node_hours <= CONFIRM_NODE_HOURS or invocation.environment.yes:
-        return
-    question = f"This takes about {cost.node_hours:.1f} node-hours. "
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{question}Confirm with YES=1, or run it from a terminal.")
-    try:
-        answer = input(f"{question}Run it? [y/N] ")
-    except EOFError:
-        answer = ""
-    if answer.strip().lower() not in ("y", "yes"):
-        raise ConfigError("Not confirmed; nothing was started.")
 
 
 @contextlib.contextmanager

@@ -22,12 +22,23 @@ Seconds = Annotated[float, Field(gt=0.0)]
 
 
 class NodeShape(Strict):
-    """What one lease is: a bundle of one node. Ranks run one to a GPU, or one on CPUs alone."""
+    """What one lease is: a bundle of one node. Ranks run one to a GPU, or one on CPUs alone.
+
+    With ``autoscale`` the driver asks for ``max_leases`` even if the nodes have no room for them
+    now: a cluster that grows on demand then does.
+    """
 
     gpus: Annotated[int, Field(ge=0)] = 0
     cpus: Positive = 1
     gpu_model: str | None = None
     max_leases: Positive | None = None
+    autoscale: bool = False
+
+    @model_validator(mode="after")
+    def _autoscale_has_a_limit(self) -> "NodeShape":
+        if self.autoscale and self.max_leases is None:
+            raise ValueError("autoscale = true needs max_leases: how many nodes it may grow to.")
+        return self
 
     @property
     def ranks(self) -> int:

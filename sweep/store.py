@@ -1,38 +1,40 @@
 """Where every answer is kept: one immutable Parquet file per attempt, and nothing else is state.
 
 An attempt is announced by a ``.start`` file that only one driver can create, and closed by its
-Parquet file, which is written whole or not at all. ``cells.parquet`` is derived from the attempts
-for readers and is never read by the planner. A torn file is named and passed over.
+Parquet file, which only one can create either, whole or not at all: in a folder as on S3. So two
+drivers never make one attempt twice. ``cells.parquet`` is derived from the attempts for readers and
+is never read by the planner. A torn or foreign file is named and passed over.
 """
 
 import contextlib
-import fcntl
+import itertools
 import json
-import os
 import re
-import socket
-import time
-from collections import defaultdict
+import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from sweep.plan import Ended
-from sweep.schema import SCHEMA, SCHEMA_VERSION, STATES, TERMINAL_STATES, VERSION_KEY
-from trainer.files import fsync_folder, write_atomically
+from sweep.contents import Contents, Row, joined, read_attempt, table_bytes, to_parquet
+from sweep.files import open_files
+from sweep.presence import Driver, Life, Presence, Rhythm, Watch, admit, present
+from sweep.schema import IDENTITY, STATES
 from trainer.strict import ConfigError
 
-Row = Mapping[str, Any]
 CELLS_FILE = "cells.parquet"
 SWEEP_FILE = "sweep.json"
-LOCK_FILE = ".driver.lock"
-LOCK_PATIENCE_S = 0.5
-_ATTEMPT = re.compile(r"^(?P<cell>[0-9a-f]{16})-(?P<number>\d+)$")
+BATCH = 512  # a table of one row takes 100 kB of memory, a row of a large one 3 kB
+_ATTEMPT = re.compile(r"(?P<cell>[0-9a-f]{16})-(?P<number>\d+)\.(?P<kind>start|parquet)")
+
+
+class AlreadyClosed(Exception):  # noqa: N818  (it is what happened, not a fault of the caller)
+    """Another driver has closed the attempt, as lost; see ``Store.commit_late``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,163 +50,148 @@ class Attempt:
         return f"{self.cell_id}-{self.number}"
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """Every readable attempt, by cell and number, and a sentence for each file that is not."""
-
-    rows: tuple[Row, ...]
-    torn: tuple[str, ...]
-
-    def history(self) -> dict[str, list[Ended]]:
-        """What planning needs, by cell id."""
-        result: dict[str, list[Ended]] = defaultdict(list)
-        for row in self.rows:
-            result[row["cell_id"]].append(
-                Ended(
-                    attempt=row["attempt"],
-                    state=row["state"],
-                    tainted=bool(row["tainted"]),
-                    reason=row["reason"],
-                    wall_s=(row["ended_at"] - row["started_at"]).total_seconds(),
-                )
-            )
-        return dict(result)
-
-    def cells(self) -> list[dict[str, Any]]:
-        """One row per cell, see :func:`believed`, in the sweep's order."""
-        groups: dict[str, list[Row]] = defaultdict(list)
-        for row in self.rows:
-            groups[row["cell_id"]].append(row)
-        chosen = [{**believed(rows), "num_attempts": len(rows)} for rows in groups.values()]
-        return sorted(chosen, key=lambda row: (row["order_position"], row["cell_id"]))
-
-
-def believed(rows: Sequence[Row]) -> Row:
-    """The row that stands for a cell: its first untainted success, so that re-running cannot pick.
-
-    Without one, the first attempt that settled it (diverged), then the first tainted success, then
-    the latest attempt.
-    """
-    ordered = sorted(rows, key=lambda row: row["attempt"])
-    preferences: tuple[Callable[[Row], bool], ...] = (
-        lambda row: row["state"] == "succeeded" and not row["tainted"],
-        lambda row: row["state"] in TERMINAL_STATES and not row["tainted"],
-        lambda row: row["state"] in TERMINAL_STATES,
-    )
-    for prefers in preferences:
-        for row in ordered:
-            if prefers(row):
-                return row
-    return ordered[-1]
+Unfinished = list[tuple[Attempt, dict[str, Any]]]
+"""Announced attempts that nothing has closed, with the notes of their announcements."""
 
 
 class Store:
-    """The folder of one sweep, ``ROOT/<sweep>``."""
+    """The results of one sweep: a folder or URI, ``RESULTS/<sweep>``."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, place: str | Path, *, rhythm: Rhythm | None = None) -> None:
+        self.files = open_files(place)
+        self._rhythm = rhythm or Rhythm()
+        self._watch = Watch(self.files, self._rhythm)
+
+    @classmethod
+    def of(cls, results: str | Path, sweep: str) -> "Store":
+        """The store of the sweep of that name."""
+        return cls(f"{str(results).rstrip('/')}/{sweep}")
+
+    @property
+    def place(self) -> str:
+        return self.files.place
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be this sweep's only driver; the lock goes with the process, however it ends."""
-        try:
-            for name in ("attempts", "curves", "logs", "artifacts", "figures"):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"{self.folder}: results cannot be kept there ({error.strerror}). "
-                f"RESULTS= chooses another folder."
-            ) from None
-        path = self.folder / LOCK_FILE
-        with path.open("a+", encoding="utf-8") as file:
-            if not _try_lock(file):
-                file.seek(0)
-                raise ConfigError(
-                    f"{self.folder}: another driver is running this sweep ({file.read().strip()}). "
-                    f"Wait for it, watch it with `make status`, or stop it; or give this one "
-                    f"another RESULTS= folder."
-                )
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()} since {_now():%F %T} UTC")
-            file.flush()
-            yield
+    def driving(
+        self, *, join: bool = False, say: Callable[[str], None] = print
+    ) -> Iterator[Presence]:
+        """Be seen as a driver of this sweep: the only one, or beside others if ``join``.
+
+        What others announced stays theirs while they live. ``say`` is told of a wait.
+        """
+        with present(self.files, self._watch, self._rhythm) as presence:
+            if not join:
+                admit(self._watch, self._rhythm, self.place, say)
+            self.files.tidy()
+            yield presence
+
+    def drivers(self) -> list[Driver]:
+        """The other drivers that are, or may be, alive; waits for none."""
+        return [driver for driver in self._watch.look() if driver.life is not Life.DEAD]
 
     def read(self) -> Contents:
         """Everything that the attempts say; a store of a newer schema is refused."""
-        rows: list[Row] = []
         torn: list[str] = []
-        for path in sorted((self.folder / "attempts").glob("[!.]*.parquet")):
-            try:
-                table = pq.read_table(path, partitioning=None)
-            except (pa.ArrowInvalid, OSError) as error:
-                torn.append(f"{path}: cannot be read and is passed over ({_first_line(error)})")
-                continue
-            rows += conform(table, path).to_pylist()
-        rows.sort(key=lambda row: (row["order_position"], row["cell_id"], row["attempt"]))
-        return Contents(tuple(rows), tuple(torn))
+        names = []
+        for name in self.files.names("attempts"):
+            if name.endswith(".parquet") and _ATTEMPT.fullmatch(name):
+                names.append(name)
+            elif not _ATTEMPT.fullmatch(name):
+                torn.append(_passed_over(self.files.where(f"attempts/{name}"), "no attempt's name"))
+        tables = []
+        for batch in _batches(self._read_all(names), BATCH):
+            found = [self._attempt(name, data, torn) for name, data in batch]
+            tables.append(joined([table for table in found if table is not None]))
+        return Contents(joined(tables), tuple(torn))
 
-    def announce(self, cell_id: str, note: Mapping[str, Any]) -> Attempt:
-        """Create the next ``.start`` file of a cell, which only one driver can do."""
-        folder = self.folder / "attempts"
-        taken = [
-            int(match["number"])
-            for path in folder.iterdir()
-            if (match := _ATTEMPT.match(path.stem)) and match["cell"] == cell_id
-        ]
-        number, started_at = max(taken, default=0) + 1, _now()
-        while True:
-            attempt = Attempt(cell_id, number, started_at)
-            try:
-                with (folder / f"{attempt.stem}.start").open("x", encoding="utf-8") as file:
-                    json.dump({**note, "started_at": started_at.isoformat()}, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except FileExistsError:
-                number += 1
-                continue
-            fsync_folder(folder)
-            return attempt
+    def numbers(self) -> dict[str, int]:
+        """The highest number, by cell id, that was announced or closed. Lists the whole store."""
+        highest: dict[str, int] = {}
+        for name in self.files.names("attempts"):
+            if match := _ATTEMPT.fullmatch(name):
+                cell, number = match["cell"], int(match["number"])
+                highest[cell] = max(number, highest.get(cell, 0))
+        return highest
 
-    def unfinished(self) -> list[tuple[Attempt, dict[str, Any]]]:
-        """Announced attempts that nothing has closed, with the note of their announcement."""
-        folder = self.folder / "attempts"
-        result = []
-        for path in sorted(folder.glob("*.start")):
-            match = _ATTEMPT.match(path.stem)
-            if match is None or path.with_suffix(".parquet").exists():
-                continue
-            try:
-                note = json.loads(path.read_text(encoding="utf-8"))
-                started_at = datetime.fromisoformat(note.pop("started_at"))
-            except (ValueError, KeyError):  # the driver died while it announced
-                note, started_at = {}, datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            result.append((Attempt(match["cell"], int(match["number"]), started_at), note))
-        return result
+    def announce(self, cell_id: str, number: int, note: Mapping[str, Any]) -> Attempt | None:
+        """Create the ``.start`` file of an attempt; None if another driver has done so.
 
-    def keep(self, kind: str, name: str, data: bytes) -> str:
-        """Keep a file of an attempt; returns its path relative to the sweep's folder."""
-        write_atomically(self.folder / kind / name, data)
-        return f"{kind}/{name}"
+        ``note["driver"]`` is the id of the driver's presence, by which its death is known.
+        """
+        attempt = Attempt(cell_id, number, datetime.now(UTC))
+        text = {
+            **note,
+            "started_at": attempt.started_at.isoformat(),
+            "token": secrets.token_hex(8),  # so that no two announcements are alike
+        }
+        created = self._create(f"attempts/{attempt.stem}.start", json.dumps(text).encode())
+        return attempt if created else None
 
     def commit(self, attempt: Attempt, row: Row) -> None:
-        """Close ``attempt``: from here on it is part of the record and never changes."""
-        path = self.folder / "attempts" / f"{attempt.stem}.parquet"
-        if path.exists():
-            raise FileExistsError(f"{path}: this attempt is closed already")
+        """Close ``attempt``: from here on it is part of the record and never changes.
+
+        AlreadyClosed if it has been closed with another content.
+        """
         if row["state"] not in STATES:
             raise ValueError(f"state {row['state']!r} is none of {', '.join(STATES)}")
-        write_atomically(path, to_parquet([row]))
+        name = f"attempts/{attempt.stem}.parquet"
+        if not self._create(name, to_parquet([row])):
+            raise AlreadyClosed(f"{self.files.where(name)}: this attempt is closed already")
 
-    def is_locked(self) -> bool:
-        """Whether a driver is at work on this sweep."""
-        try:
-            with (self.folder / LOCK_FILE).open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+    def commit_late(self, attempt: Attempt, row: Row) -> Attempt:
+        """Keep the answer of an attempt that was closed as lost, under a number of its own."""
+        note = {
+            "driver": row.get("driver"),
+            "node": row.get("node"),
+            "identity": {column.name: row.get(column.name) for column in IDENTITY},
+        }
+        highest = self.numbers().get(attempt.cell_id, attempt.number)
+        for number in itertools.count(highest + 1):
+            if self.announce(attempt.cell_id, number, note) is None:
+                continue
+            late = Attempt(attempt.cell_id, number, attempt.started_at)
+            with contextlib.suppress(AlreadyClosed):  # as lost, once more
+                self.commit(
+                    late,
+                    {**row, "attempt": number, "evidence": f"attempts/{late.stem}.parquet"},
+                )
+                return late
+        raise AssertionError("there is always another number")
+
+    def unfinished(self) -> Unfinished:
+        """See ``Unfinished``; whoever announced them."""
+        names = set(self.files.names("attempts"))
+        matches = [match for name in sorted(names) if (match := _ATTEMPT.fullmatch(name))]
+        open_starts = {
+            match[0]: match
+            for match in matches
+            if match["kind"] == "start" and match[0].replace(".start", ".parquet") not in names
+        }
+        return [
+            self._announced(open_starts[name], data)
+            for name, data in self._read_all(list(open_starts))
+        ]
+
+    def orphans(self) -> Unfinished:
+        """What drivers announced that are gone. One may have been closed since: AlreadyClosed.
+
+        On a service without locks a death shows after ``dead_after_s`` of this store's looks:
+        whoever helps another driver asks again from time to time.
+        """
+        return self._by_life(alive=False)
+
+    def running(self) -> Unfinished:
+        """What living drivers announced, oneself among them."""
+        return self._by_life(alive=True)
+
+    def keep(self, kind: str, name: str, data: bytes) -> str:
+        """Keep a file of an attempt; returns its path relative to the sweep's place."""
+        self.files.replace(f"{kind}/{name}", data)
+        return f"{kind}/{name}"
+
+    def kept(self, path: str) -> bytes:
+        """What ``keep`` has put at that relative path."""
+        return self.files.read(path)
 
     def write_cells(self, wanted: Collection[str]) -> Contents:
         """Derive ``cells.parquet`` anew: the ``wanted`` cells, by id, that have been attempted.
@@ -212,82 +199,74 @@ class Store:
         Attempts at cells that the grid no longer has stay in the record.
         """
         contents = self.read()
-        rows = [row for row in contents.cells() if row["cell_id"] in wanted]
-        write_atomically(self.folder / CELLS_FILE, to_parquet(rows))
+        table = contents.cells_table()
+        asked = pc.is_in(table["cell_id"], value_set=pa.array(wanted, pa.string()))
+        self.files.replace(CELLS_FILE, table_bytes(table.filter(asked)))
         return contents
 
     def write_sweep(self, description: Mapping[str, Any]) -> None:
-        """Keep what the sweep asks for, so that its state can be told from this folder alone."""
+        """Keep what the sweep asks for, so that its state can be told from this place alone."""
         text = json.dumps(description, indent=1, sort_keys=True)
-        write_atomically(self.folder / SWEEP_FILE, text.encode())
+        self.files.replace(SWEEP_FILE, text.encode())
 
     def read_sweep(self) -> dict[str, Any]:
         """What was last asked for; a ConfigError if no sweep has run here."""
-        path = self.folder / SWEEP_FILE
         try:
-            description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            description: dict[str, Any] = json.loads(self.files.read(SWEEP_FILE))
         except FileNotFoundError:
+            name = self.place.rpartition("/")[2]
             raise ConfigError(
-                f"{self.folder}: no sweep has run here yet. `make sweep SWEEP={self.folder.name}` "
-                f"runs it; RESULTS= chooses another folder of results."
+                f"{self.place}: no sweep has run here yet. `make sweep SWEEP={name}` runs it; "
+                f"RESULTS= chooses another place of results."
             ) from None
         return description
 
+    def _create(self, name: str, data: bytes) -> bool:
+        """Whether the file is ours: also where it was made and the answer to that got lost."""
+        return self.files.create(name, data) or self.files.read(name) == data
 
-def _try_lock(file: TextIO) -> bool:
-    """Lock ``file`` for this process alone; ``is_locked`` elsewhere may hold it for a moment."""
-    deadline_s = time.monotonic() + LOCK_PATIENCE_S
-    while True:
+    def _read_all(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """The content of files in ``attempts``, in order; many at a time from a service."""
+        paths = [f"attempts/{name}" for name in names]
+        if self.files.readers == 1:
+            yield from zip(names, map(self.files.read, paths), strict=True)
+            return
+        with ThreadPoolExecutor(self.files.readers) as pool:
+            for some in _batches(iter(zip(names, paths, strict=True)), BATCH):
+                data = pool.map(self.files.read, [path for _, path in some])
+                yield from zip([name for name, _ in some], data, strict=True)
+
+    def _attempt(self, name: str, data: bytes, torn: list[str]) -> pa.Table | None:
+        where = self.files.where(f"attempts/{name}")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline_s:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
+            return read_attempt(data, name.removesuffix(".parquet"), where)
+        except ConfigError:
+            raise
+        except (pa.ArrowException, ValueError, OSError) as error:
+            torn.append(_passed_over(where, str(error)))
+            return None
+
+    def _announced(self, match: re.Match[str], data: bytes) -> tuple[Attempt, dict[str, Any]]:
+        try:
+            note = json.loads(data)
+            started_at = datetime.fromisoformat(note.pop("started_at"))
+            del note["token"]
+        except (ValueError, KeyError, TypeError, AttributeError):  # torn, where there are no links
+            note, started_at = {}, self.files.modified_at(f"attempts/{match[0]}")
+        return Attempt(match["cell"], int(match["number"]), started_at), note
+
+    def _by_life(self, *, alive: bool) -> Unfinished:
+        """Announcements are listed first: a driver that comes meanwhile has none in the list."""
+        unfinished = self.unfinished()
+        living = {self._watch.own, *(driver.id for driver in self.drivers())} - {None}
+        return [pair for pair in unfinished if (pair[1].get("driver") in living) is alive]
 
 
-def to_parquet(rows: Sequence[Row]) -> bytes:
-    """``rows`` in the declared schema; a key that is no column is an error."""
-    known = set(SCHEMA.names)
-    for row in rows:
-        unknown = sorted(set(row) - known)
-        if unknown:
-            raise ValueError(f"{', '.join(unknown)}: no such column in schema {SCHEMA_VERSION}")
-    columns = [[row.get(name) for row in rows] for name in SCHEMA.names]
-    arrays = [pa.array(c, type=f.type) for c, f in zip(columns, SCHEMA, strict=True)]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), sink)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch
 
 
-def conform(table: pa.Table, path: Path) -> pa.Table:
-    """``table`` in today's schema: columns added since read as null, a newer version is refused."""
-    version = int((table.schema.metadata or {}).get(VERSION_KEY, b"0"))
-    if version > SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path}: written with schema version {version}, this program reads up to "
-            f"{SCHEMA_VERSION}. Use the newer program, or another RESULTS= folder."
-        )
-    if version < SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path}: schema version {version or 'none'}; this program reads version "
-            f"{SCHEMA_VERSION}. It was not written by a sweep; move it away."
-        )
-    arrays = [
-        table.column(field.name).cast(field.type)
-        if field.name in table.schema.names
-        else pa.nulls(table.num_rows, field.type)
-        for field in SCHEMA
-    ]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _passed_over(where: str, why: str) -> str:
+    first = why.splitlines()[0] if why else "no reason given"
+    return f"{where}: cannot be read and is passed over ({first})"

@@ -6,10 +6,14 @@ memory, anything else a crash.
 """
 
 import argparse
+import faulthandler
 import json
+import os
+import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from trainer.activations import ACTIVATIONS
 from trainer.contract import (
@@ -40,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.describe:
             return _describe(arguments)
         spec = read_spec(Path(arguments.spec)) if arguments.spec else _spec_from_flags(arguments)
-        return _run(spec, Path(arguments.out))
+        return _run(spec, arguments)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -52,23 +56,33 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OUT_OF_MEMORY
 
 
-def _run(spec: RunSpec, out: Path) -> int:
+def _run(spec: RunSpec, arguments: argparse.Namespace) -> int:
+    from trainer.checkpoint import Keeping
     from trainer.run import run
     from trainer.world import open_world
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {out}: this folder cannot be made ({error.strerror}).") from None
+    out = Path(arguments.out)
+    _make_folder(out, f"--out {out}")
+    keeping = None
+    if arguments.checkpoint is not None:
+        keeping = Keeping(Path(arguments.checkpoint), arguments.checkpoint_every_s)
+        _make_folder(keeping.path.parent, f"--checkpoint {keeping.path}")
     with open_world(spec.device, spec.threads) as world:
         if world.is_main:
             for name in (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE):  # answers to another question
                 (out / name).unlink(missing_ok=True)
             write_atomically(out / SPEC_FILE, spec.model_dump_json(indent=1).encode())
-        report = run(spec, out, world)
+        report = run(spec, out, world, keeping)
     if world.is_main:
         print(_summary(report), flush=True)
     return EXIT_REPORTED
+
+
+def _make_folder(folder: Path, what_for: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{what_for}: this folder cannot be made ({error.strerror}).") from None
 
 
 def _describe(arguments: argparse.Namespace) -> int:
@@ -155,8 +169,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m trainer", description="Train and score one cell on this node."
     )
     add = parser.add_argument
-    add("--spec", metavar="FILE", help="a spec.json; replaces every flag below but --out")
+    add("--spec", metavar="FILE", help="a spec.json; replaces every flag of a question")
     add("--out", metavar="DIR", help="where report, curve and artifact go")
+    add("--checkpoint", metavar="FILE", help="go on from FILE, if it is there, and keep it up")
+    add("--checkpoint-every-s", type=float, default=240.0, metavar="N", help="default: %(default)g")
     add("--describe", action="store_true", help="print recipe, tensors and sizes; needs no data")
     add("--recipe", metavar="NAME-OR-PATH", help="a recipe of configs/recipes/ or a TOML file")
     add("--activation", metavar="NAME", help=f"one of {', '.join(ACTIVATIONS)}")
@@ -173,5 +189,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _show_stacks_when_asked() -> None:
+    """Of every thread, on stderr: of a crash, and at a SIGUSR1, after which the run goes on."""
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+def _exit(status: int) -> NoReturn:
+    """Exit at once: the handlers of a group of ranks may wait for one that is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _show_stacks_when_asked()
+    try:
+        status = main()
+    except Exception:
+        traceback.print_exc()
+        _exit(1)
+    if status != EXIT_REPORTED:
+        _exit(status)

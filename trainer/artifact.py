@@ -58,19 +58,18 @@ def pack(
     """``weights`` quantized and compressed; :func:`unpack` gives what they became.
 
     ``hessians[name][i]`` is that of matrix i of the parameter ``name``. ``code_bytes`` count
-    against ``prune_to_bytes``. ``beat`` is called after each parameter and each compression, of
+    against ``prune_to_bytes``. ``beat`` is called before each matrix and each compression, of
     which pruning may need some twenty.
     """
     methods = {name: _method(name, weight.shape, config) for name, weight in weights.items()}
     tensors: dict[str, Tensor] = {}
     quantized: dict[str, list[Quantized]] = {}
     for name, method in methods.items():
-        beat()
         w = weights[name].detach().float().cpu()
         if isinstance(method, torch.dtype):
             tensors[name] = w.to(method)
             continue
-        parts = _quantize(w, method, config, (hessians or {}).get(name))
+        parts = _quantize(w, method, config, (hessians or {}).get(name), beat)
         tensors[name + CODES] = torch.stack([part.codes_RC for part in parts]).view(w.shape)
         tensors[name + SCALE] = torch.stack([part.scale_R for part in parts]).view(w.shape[:-1])
         quantized[name] = parts
@@ -157,20 +156,25 @@ def _method(name: str, shape: torch.Size, config: Quantization) -> Method:
 
 
 def _quantize(
-    w: Tensor, method: str, config: Quantization, hessians: Tensor | None
+    w: Tensor,
+    method: str,
+    config: Quantization,
+    hessians: Tensor | None,
+    beat: Callable[[], None],
 ) -> list[Quantized]:
     """Every matrix of ``w`` (..., R, C); GPTQ where it has Hessians."""
     if method == VECTORS:
         return [int8_vectors(w.reshape(-1, w.shape[-1]), config)]
     matrices = w.reshape(-1, *w.shape[-2:])
-    if method != "gptq":
-        return [QUANTIZERS[method](matrix, config) for matrix in matrices]
-    if hessians is None:
-        return [QUANTIZERS["int6_row"](matrix, config) for matrix in matrices]
-    return [
-        gptq(matrix, config, hessian.float().cpu())
-        for matrix, hessian in zip(matrices, hessians, strict=True)
-    ]
+    seen = hessians if method == "gptq" and hessians is not None else [None] * len(matrices)
+    parts = []
+    for matrix, hessian in zip(matrices, seen, strict=True):
+        beat()
+        if hessian is not None:
+            parts.append(gptq(matrix, config, hessian.float().cpu()))
+        else:
+            parts.append(QUANTIZERS["int6_row" if method == "gptq" else method](matrix, config))
+    return parts
 
 
 def _floored_rows(parts: Sequence[Quantized]) -> float | None:

@@ -30,6 +30,15 @@ class Average:
             latest = [w.detach().float() for w in self._weights.values()]
             torch._foreach_lerp_(list(self._shadow.values()), latest, 1 - self._decay)
 
+    def state(self) -> dict[str, Tensor]:
+        """What the next update depends on besides the weights."""
+        return dict(self._shadow or {})
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on as the average did that had this ``state``."""
+        for name, shadow in (self._shadow or {}).items():
+            shadow.copy_(state[name])
+
     def current(self) -> dict[str, Tensor]:
         """The averaged weights by name, in the dtype of the weights; copies."""
         source = self._weights if self._shadow is None else self._shadow

@@ -24,7 +24,12 @@ SMALLEST_MEAN = 1e-6  # what damping is relative to where a matrix sees nothing 
 
 
 def hessians(
-    model: GPT, batches: Iterable[Tensor], num_batches: int, config: Gptq, world: World
+    model: GPT,
+    batches: Iterable[Tensor],
+    num_batches: int,
+    config: Gptq,
+    world: World,
+    beat: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
     """For every bank and projection of ``model`` its damped Hessians (N, C, C), in their order.
 
@@ -32,6 +37,7 @@ def hessians(
     takes every ``world.size``-th of them. One batch is summed in the precision of the model's
     products (rounded to bfloat16 where it computes in that, as published), all of them in float32.
     The sum is divided by their number, and damping · mean diagonal is added to the diagonal.
+    ``beat`` is called after each batch.
     """
     sums = {
         what: torch.zeros(num, size, size, device=world.device)
@@ -49,6 +55,7 @@ def hessians(
         for num_seen, tokens_BT in enumerate(islice(batches, num_batches), start=1):
             if (num_seen - 1) % world.size == world.rank:
                 model.body(tokens_BT.to(world.device), tap=add)
+                beat()
     if num_seen != num_batches:
         raise ValueError(f"{num_batches} batches were asked for, but there are only {num_seen}")
     for what, sum_LCC in sums.items():

@@ -1,8 +1,12 @@
 """How does a file come to exist whole or not at all, and how is its content named?"""
 
+import contextlib
+import glob
 import hashlib
 import os
+import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
@@ -12,7 +16,17 @@ def write_atomically(path: Path, *parts: bytes | memoryview, durable: bool = Tru
     """Put ``parts``, one after the other, into ``path``; a reader never sees a part of it.
 
     Written under a hidden name in the same folder, flushed to disk if ``durable``, then renamed.
+    An OSError names the file, which that of a full disk does not do by itself.
     """
+    with written_beside(path, *parts, durable=durable) as temporary:
+        temporary.replace(path)
+    if durable:
+        fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def written_beside(path: Path, *parts: bytes | memoryview, durable: bool = True) -> Iterator[Path]:
+    """A hidden file in the folder of ``path`` that holds ``parts``; what is left of it goes."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
@@ -21,11 +35,27 @@ def write_atomically(path: Path, *parts: bytes | memoryview, durable: bool = Tru
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        yield temporary
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
-    if durable:
-        fsync_folder(path.parent)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether ``written_beside`` gives files such names.
+
+    >>> is_temporary(".report.json.0a1b2c3d"), is_temporary("report.json")
+    (True, False)
+    """
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}", name) is not None
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes have left that were killed while they wrote ``path``."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        temporary.unlink(missing_ok=True)
 
 
 def fsync_folder(folder: Path) -> None:

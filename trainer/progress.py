@@ -1,13 +1,22 @@
-"""Where is the run now? One small file that rank 0 replaces and others may read at any time."""
+"""Where is the run now? One small file that rank 0 replaces and others may read at any time.
+
+Whoever watches takes a file that stays as it is for a run that hangs. In most phases something is
+said every few seconds; in SLOW_PHASES there may be nothing to say for minutes.
+"""
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 from trainer.contract import PROGRESS_FILE
 from trainer.files import write_atomically
 
 INTERVAL_S = 0.5
+SLOW_PHASES: Final = frozenset({"setup", "warmup", "checkpoint", "probe", "pack"})
+"""Reading data, compiling, writing hundreds of megabytes, the first all-reduce, compressing."""
 
 
 class Progress:
@@ -16,31 +25,35 @@ class Progress:
     def __init__(self, folder: Path, *, enabled: bool) -> None:
         self._path = folder / PROGRESS_FILE
         self._enabled = enabled
-        self._phase: str | None = None
+        self._said: dict[str, Any] = {
+            "phase": None,
+            "step": None,
+            "remaining_steps": None,
+            "step_ms": None,
+            "train_loss": None,
+            "resumed_from_step": None,
+        }
         self._written_s = 0.0
 
     def beat(self) -> None:
         """Say that the present phase still goes on."""
-        if self._phase is not None:
-            self.report(self._phase)
+        if self._said["phase"] is not None:
+            self.report(self._said["phase"])
 
-    def report(
-        self,
-        phase: str,
-        *,
-        step: int | None = None,
-        remaining_steps: float | None = None,
-        step_ms: float | None = None,
-    ) -> None:
-        """Say that ``phase`` is going on, and how far it is where that is known."""
+    def report(self, phase: str, **known: float | None) -> None:
+        """Say that ``phase`` is going on, and what is known anew; the rest stays as it was."""
         now = time.monotonic()
-        if not self._enabled or (phase == self._phase and now - self._written_s < INTERVAL_S):
-            return
-        self._phase, self._written_s = phase, now
-        value = {
-            "phase": phase,
-            "step": step,
-            "remaining_steps": remaining_steps,
-            "step_ms": step_ms,
-        }
-        write_atomically(self._path, json.dumps(value).encode(), durable=False)
+        is_new = phase != self._said["phase"]
+        self._said |= {"phase": phase, **known}
+        if self._enabled and (is_new or now - self._written_s >= INTERVAL_S):
+            self._written_s = now
+            write_atomically(self._path, json.dumps(self._said).encode(), durable=False)
+
+    @contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """``phase`` inside, and then again what was before."""
+        before = self._said["phase"]
+        self.report(phase)
+        yield
+        if before is not None:
+            self.report(before)

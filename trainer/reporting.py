@@ -2,9 +2,7 @@
 
 import math
 import platform
-import resource
 import statistics
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from trainer.files import write_atomically
 from trainer.kernels.mlp import mlp_backend
 from trainer.model import GPT
 from trainer.model.attention import attention_backend
+from trainer.probe import Probe
 from trainer.scoring.bpb import Score
 from trainer.scoring.slot import slot_is_legal
 from trainer.source import trainer_source
@@ -59,13 +58,26 @@ class Scores:
         return next((name for name, s in named.items() if s is not None and not s.is_finite), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a run took: how long each phase, memory of rank 0, and what a probe of fixed work did.
+
+    ``before`` and ``after`` the run, None where it was not probed.
+    """
+
+    durations_s: Mapping[str, float]
+    peak_memory_bytes: int
+    before: Probe | None = None
+    after: Probe | None = None
+
+
 def make_report(
     spec: RunSpec,
     world: World,
     model: GPT,
     trained: Trained,
     result: Scores | str,
-    durations_s: Mapping[str, float],
+    measured: Measured,
 ) -> Report:
     """The report of a run whose ``result`` is its scores, or the reason why it has diverged."""
     if isinstance(result, Scores) and (bad := result.first_bad()) is not None:
@@ -79,7 +91,7 @@ def make_report(
         **_sizes(spec, model, result.packed if isinstance(result, Scores) else None),
         **_beta(model, stands=isinstance(result, Scores)),
         **_machine(spec, world, model),
-        **{f"{name}_s": durations_s.get(name) for name in DURATIONS},
+        **_measured(measured),
     }
     return Report.model_validate(values)
 
@@ -110,6 +122,7 @@ def _training(spec: RunSpec, trained: Trained) -> dict[str, Any]:
     return {
         "steps": len(trained.steps),
         "tokens": len(trained.steps) * spec.recipe.train.batch_tokens,
+        "resumed_from_step": trained.resumed_from_step,
         "train_s": trained.train_s,
         "step_ms_p50": statistics.median(step_ms) if step_ms else None,
         "step_ms_p99": step_ms[math.ceil(0.99 * len(step_ms)) - 1] if step_ms else None,
@@ -159,6 +172,17 @@ def _beta(model: GPT, *, stands: bool) -> dict[str, float | None]:
     return {"beta_mean": float(beta.mean()), "beta_std": float(beta.std(correction=0))}
 
 
+def _measured(measured: Measured) -> dict[str, Any]:
+    durations = {f"{name}_s": measured.durations_s.get(name) for name in DURATIONS}
+    probes = {"before": measured.before, "after": measured.after}
+    return (
+        durations
+        | {"peak_memory_bytes": measured.peak_memory_bytes}
+        | {f"probe_{when}_ms": found and found.matmul_ms for when, found in probes.items()}
+        | {f"allreduce_{when}_ms": found and found.allreduce_ms for when, found in probes.items()}
+    )
+
+
 def _machine(spec: RunSpec, world: World, model: GPT) -> dict[str, Any]:
     source = trainer_source()
     return {
@@ -166,11 +190,10 @@ def _machine(spec: RunSpec, world: World, model: GPT) -> dict[str, Any]:
         "stride": spec.recipe.scoring.stride,
         "world_size": world.size,
         "device": spec.device,
-        "device_name": _device_name(world.device),
+        "device_name": device_name(world.device),
         "dtype": spec.dtype,
         "attention_backend": attention_backend(world.device, model.compute_dtype),
         "mlp_backend": mlp_backend(world.device),
-        "peak_memory_bytes": _peak_memory_bytes(world.device),
         "corpus_sha256": spec.corpus_sha256,
         "tokenizer_sha256": spec.tokenizer_sha256,
         "recipe_hash": recipe_hash(spec.recipe),
@@ -181,14 +204,8 @@ def _machine(spec: RunSpec, world: World, model: GPT) -> dict[str, Any]:
     }
 
 
-def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """The model of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

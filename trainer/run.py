@@ -2,9 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -14,14 +12,9 @@ from torch import Tensor
 from trainer.artifact import pack, unpack
 from trainer.averaging import Average
 from trainer.calibration import generate, hessians
-from trainer.contract import (
-    ARTIFACT_FILE,
-    CURVE_FILE,
-    REPORT_FILE,
-    Report,
-    RunSpec,
-    recipe_hash,
-)
+from trainer.cell import Cell
+from trainer.checkpoint import Keeping
+from trainer.contract import ARTIFACT_FILE, CURVE_FILE, Report, RunSpec, recipe_hash
 from trainer.data.loader import Loader, open_loader
 from trainer.data.manifest import Dataset, open_dataset
 from trainer.data.shards import load_stream
@@ -29,33 +22,43 @@ from trainer.files import write_atomically
 from trainer.model import GPT
 from trainer.model.init import initialize
 from trainer.optim import kind_of, newton_schulz_of
-from trainer.progress import Progress
-from trainer.reporting import Scores, make_report, write_curve
-from trainer.scoring.bpb import Score, Stream, score
+from trainer.reporting import Scores, write_curve
+from trainer.scoring.bpb import Score, Stream
 from trainer.scoring.slot import slot_score
 from trainer.scoring.ttt import adapt_and_score
-from trainer.scoring.windows import windows
+from trainer.step import Training
 from trainer.strict import ConfigError
-from trainer.train import StepLog, Trained, Training, Watch, train, warm_up
+from trainer.train import Trained, Watch, train, warm_up
 from trainer.world import World
 
 
-def run(spec: RunSpec, out: Path, world: World) -> Report:
-    """Answer ``spec``; rank 0 leaves curve, artifact and report in ``out``."""
-    cell = _Cell(spec, out, world)
+def run(spec: RunSpec, out: Path, world: World, keeping: Keeping | None = None) -> Report:
+    """Answer ``spec``; rank 0 leaves curve, artifact and report in ``out``.
+
+    With ``keeping`` it goes on from the checkpoint that it finds there, and leaves others.
+    """
+    cell = Cell(spec, out, world)
+    saver = cell.saver(keeping)
     cell.progress.report("setup")
     if spec.device == "cuda":  # TensorFloat-32 has a place in bfloat16 runs alone
         torch.set_float32_matmul_precision("high" if spec.dtype == "bfloat16" else "highest")
     dataset = _checked_dataset(spec)
     stream = validation_stream(spec, dataset, world)
     model = build_model(spec).on_device(world.device)
-    training = Training(model, spec.recipe, spec.seed, world)
+    training = Training(model, spec.recipe, spec.seed, world, cell.progress.beat)
     with cell.timed("warmup"):
         warm_up(training, _loader(spec, dataset, world))
     average = Average(spec.recipe.averaging, dict(model.named_parameters()))
     cell.durations_s["setup"] = max(0.0, _seconds_alive() - cell.durations_s["warmup"])
-    watch = Watch(spec.log_every, cell.on_step, lambda step: cell.validate(model, stream, step))
-    trained = train(training, _loader(spec, dataset, world), spec.training_budget, average, watch)
+    watch = Watch(
+        spec.log_every,
+        cell.on_step,
+        cell.on_resume,
+        lambda step: cell.validate(model, stream, step),
+    )
+    cell.probe()
+    loader = _loader(spec, dataset, world)
+    trained = train(training, loader, spec.training_budget, average, watch, saver)
     if world.is_main:
         write_curve(trained, spec, out / CURVE_FILE)
     if trained.first_bad_step is not None:
@@ -105,7 +108,7 @@ def validation_stream(spec: RunSpec, dataset: Dataset, world: World) -> Stream:
 
 
 def _score_all(
-    cell: "_Cell", model: GPT, trained: Trained, dataset: Dataset, stream: Stream
+    cell: Cell, model: GPT, trained: Trained, dataset: Dataset, stream: Stream
 ) -> Report:
     recipe, world = cell.spec.recipe, cell.world
     which = recipe_hash(recipe)
@@ -136,19 +139,19 @@ def _score_all(
     return cell.finish(model, trained, Scores(pre, post, slid, adapted, shifted, packed))
 
 
-def _calibrate(cell: "_Cell", model: GPT, dataset: Dataset) -> Mapping[str, Tensor] | None:
+def _calibrate(cell: Cell, model: GPT, dataset: Dataset) -> Mapping[str, Tensor] | None:
     """The Hessians that GPTQ weighs its errors with; None where nothing asks for them.
 
     As published, training data serves the banks alone, and generated text the projections too, a
     sequence at a time and without its last token.
     """
     spec, world = cell.spec, cell.world
-    gptq = spec.recipe.quantization.gptq
+    gptq, beat = spec.recipe.quantization.gptq, cell.progress.beat
     if spec.recipe.quantization.matrices != "gptq":
         return None
     if gptq.calibration == "train":
         batches = _loader(spec, dataset, world).calibration(gptq.batches)
-        found = hessians(model, batches, gptq.batches, gptq, world)
+        found = hessians(model, batches, gptq.batches, gptq, world, beat)
         return {name: hessian for name, hessian in found.items() if kind_of(name) == "matrices"}
     written = generate(
         model,
@@ -157,13 +160,13 @@ def _calibrate(cell: "_Cell", model: GPT, dataset: Dataset) -> Mapping[str, Tens
         length=spec.recipe.train.seq_len,
         seed=spec.seed,
         world=world,
-        beat=cell.progress.beat,
+        beat=beat,
     )
     sequences = [tokens_1T[:, :-1] for tokens_BT in written for tokens_1T in tokens_BT.split(1)]
-    return hessians(model, sequences, len(sequences), gptq, world)
+    return hessians(model, sequences, len(sequences), gptq, world, beat)
 
 
-def _adapt(cell: "_Cell", model: GPT, stream: Stream) -> tuple[Score | None, Score | None]:
+def _adapt(cell: Cell, model: GPT, stream: Stream) -> tuple[Score | None, Score | None]:
     """The scores of test-time training and of SLOT, each None where the recipe does without.
 
     The published SLOT runs on the model that test-time training has left, the causal one on
@@ -182,6 +185,7 @@ def _adapt(cell: "_Cell", model: GPT, stream: Stream) -> tuple[Score | None, Sco
                 world=world,
                 newton_schulz=newton_schulz_of(recipe.optim),
                 sink=cell.beat,
+                beat=cell.progress.beat,
             )
         if recipe.slot is not None and recipe.slot.mode == "published":
             model = copied
@@ -197,74 +201,6 @@ def _adapt(cell: "_Cell", model: GPT, stream: Stream) -> tuple[Score | None, Sco
                 sink=cell.beat,
             )
     return adapted, shifted
-
-
-@dataclass
-class _Cell:
-    """What one run carries from step to step: where it writes, how long its parts took."""
-
-    spec: RunSpec
-    out: Path
-    world: World
-    progress: Progress = field(init=False)
-    durations_s: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.progress = Progress(self.out, enabled=self.world.is_main)
-
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Count what happens inside towards ``phase``."""
-        self.progress.report(phase)
-        start_s = time.perf_counter()
-        yield
-        self.world.synchronize()
-        taken_s = time.perf_counter() - start_s
-        self.durations_s[phase] = self.durations_s.get(phase, 0.0) + taken_s
-
-    def beat(self, targets_BS: Tensor, nll_BS: Tensor) -> None:
-        """Say that a batch has been scored: a long score is no hang."""
-        self.progress.beat()
-
-    def score(self, model: GPT, stream: Stream, stride: int) -> Score:
-        """Of the validation targets in windows every ``stride``."""
-        scoring = self.spec.recipe.scoring
-        return score(
-            model,
-            stream,
-            windows(stream.num_targets, scoring.seq_len, stride, scoring.tail),
-            batch_seqs=scoring.batch_seqs,
-            world=self.world,
-            sink=self.beat,
-        )
-
-    def validate(self, model: GPT, stream: Stream, step: int) -> Score:
-        """The contiguous score of the weights after ``step`` updates, printed."""
-        self.progress.report("validate", step=step)
-        result = self.score(model, stream, self.spec.recipe.scoring.seq_len)
-        if self.world.is_main:
-            print(f"step:{step} val_loss:{result.loss:.4f} val_bpb:{result.bpb:.4f}", flush=True)
-        return result
-
-    def on_step(self, log: StepLog, loss: float | None) -> None:
-        self.progress.report(
-            "train", step=log.step, remaining_steps=log.remaining_steps, step_ms=log.step_ms
-        )
-        if self.world.is_main and loss is not None:
-            mean_ms = 1000 * log.elapsed_s / log.step
-            print(
-                f"step:{log.step} train_loss:{loss:.4f} "
-                f"train_time:{1000 * log.elapsed_s:.0f}ms step_avg:{mean_ms:.2f}ms",
-                flush=True,
-            )
-
-    def finish(self, model: GPT, trained: Trained, result: Scores | str) -> Report:
-        """Make the report and leave it, as the last of the run's files."""
-        report = make_report(self.spec, self.world, model, trained, result, self.durations_s)
-        if self.world.is_main:
-            self.progress.report("done")
-            write_atomically(self.out / REPORT_FILE, report.model_dump_json(indent=1).encode())
-        return report
 
 
 def _checked_dataset(spec: RunSpec) -> Dataset:

@@ -2,42 +2,21 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
 
 from trainer.averaging import Average
 from trainer.budget import Budget
+from trainer.checkpoint import Saver, State
 from trainer.data.loader import Loader
-from trainer.model import GPT
-from trainer.optim import Optimizers
-from trainer.recipe import Recipe
 from trainer.schedule import lr_multiplier
 from trainer.scoring.bpb import Score
+from trainer.step import Training, take_step
 from trainer.world import World
-
-MicroBatches = Sequence[tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Training:
-    """What is trained, as which recipe, seed and rank."""
-
-    model: GPT
-    recipe: Recipe
-    seed: int
-    world: World
-
-    @cached_property
-    def nll(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The model's, compiled where that pays; warming up compiles it, outside the budget."""
-        return self.model.compiled_nll(self.recipe.train.seq_len)
-
-    def optimizers(self) -> Optimizers:
-        return Optimizers(self.model, self.recipe.optim, self.world)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +35,13 @@ class Trained:
     """The steps that were taken, and their training losses in nats per token (mean over ranks).
 
     ``validations`` are (updates taken, score of the weights then), as the recipe asks for them.
+    ``resumed_from_step``: the updates that were taken from a checkpoint, None if none were.
     """
 
     steps: tuple[StepLog, ...]
     losses: tuple[float, ...]
     validations: tuple[tuple[int, Score], ...] = ()
+    resumed_from_step: int | None = None
 
     @property
     def train_s(self) -> float:
@@ -75,10 +56,14 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who looks on: at each step, with its loss at every ``check_every``-th; at the weights."""
+    """Who looks on: at each step, with its loss at every ``check_every``-th; at the weights.
+
+    And who is told that the steps before one were taken from a checkpoint.
+    """
 
     check_every: int
     on_step: Callable[[StepLog, float | None], None]
+    on_resume: Callable[[int], None]
     validate: Callable[[int], Score]
 
 
@@ -98,103 +83,167 @@ def warm_up(training: Training, loader: Loader) -> None:
 
 
 def train(
-    training: Training, loader: Loader, budget: Budget, average: Average, watch: Watch
+    training: Training,
+    loader: Loader,
+    budget: Budget,
+    average: Average,
+    watch: Watch,
+    saver: Saver | None = None,
 ) -> Trained:
     """Train in place under ``budget``; stop early where a checked loss is not finite.
 
-    Validation in between is off the clock.
+    With a ``saver`` the steps go on from its checkpoint, if it has one. Validation in between and
+    saving are off the clock.
     """
-    model, recipe, world = training.model, training.recipe, training.world
-    optimizers = training.optimizers()
-    steps: list[StepLog] = []
-    losses: list[Tensor] = []
-    validations: list[tuple[int, Score]] = []
-    start_s, elapsed_s, checked = time.perf_counter(), 0.0, None
+    course = _Course(training, loader, average, check_every=watch.check_every)
+    if saver is not None and (state := saver.load()) is not None:
+        course.restore(state, budget)
+        watch.on_resume(course.step)
+    clock = _Clock(training.world, course.elapsed_s)
     while True:
-        step = len(steps)
-        remaining = budget.remaining_steps(step, elapsed_s)
-        is_last = remaining is not None and remaining <= 0
-        is_last = is_last or (checked is not None and not math.isfinite(checked))
-        if _validates(recipe.scoring.every_steps, step, is_last=is_last):
-            paused_s = time.perf_counter()
-            model.begin_step(training.seed, None)
-            validations.append((step, watch.validate(step)))
-            start_s += time.perf_counter() - paused_s
+        is_last = course.is_over(budget)
+        if _validates(training.recipe.scoring.every_steps, course.step, is_last=is_last):
+            with clock.stopped():
+                training.model.begin_step(training.seed, None)
+                course.validations.append((course.step, watch.validate(course.step)))
         if is_last:
             break
-        multiplier = lr_multiplier(remaining, recipe.train.warmdown_steps)
-        loss = take_step(training, optimizers, loader.next_batch(), step, multiplier)
-        average.update()
-        previous_s, elapsed_s = elapsed_s, world.seconds_since(start_s)
-        losses.append(loss)
-        steps.append(
+        course.advance(budget, clock)
+        watch.on_step(course.steps[-1], course.checked)
+        if saver is not None and (saver.is_due() or course.is_over(budget)):
+            with clock.stopped():
+                saver.save(course.state())
+    training.model.begin_step(training.seed, None)
+    return course.trained()
+
+
+class _Clock:
+    """Training time so far, by rank 0, on every rank."""
+
+    def __init__(self, world: World, spent_s: float) -> None:
+        self._world = world
+        self._start_s = time.perf_counter() - spent_s
+
+    def read(self) -> float:
+        return self._world.seconds_since(self._start_s)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        paused_s = time.perf_counter()
+        yield
+        self._start_s += time.perf_counter() - paused_s
+
+
+class _Course:
+    """How far training has come: what the next step depends on, and what will be reported.
+
+    ``checked`` is the loss of the last step over all ranks, where that step is one to be checked.
+    """
+
+    def __init__(
+        self, training: Training, loader: Loader, average: Average, *, check_every: int
+    ) -> None:
+        self._training, self._loader, self._average = training, loader, average
+        self._optimizers = training.optimizers()
+        self._check_every = check_every
+        self._losses: list[Tensor] = []
+        self.steps: list[StepLog] = []
+        self.validations: list[tuple[int, Score]] = []
+        self.checked: float | None = None
+        self._resumed_from: int | None = None
+
+    @property
+    def step(self) -> int:
+        """Updates taken."""
+        return len(self.steps)
+
+    @property
+    def elapsed_s(self) -> float:
+        return self.steps[-1].elapsed_s if self.steps else 0.0
+
+    def is_over(self, budget: Budget) -> bool:
+        remaining = budget.remaining_steps(self.step, self.elapsed_s)
+        diverged = self.checked is not None and not math.isfinite(self.checked)
+        return diverged or (remaining is not None and remaining <= 0)
+
+    def advance(self, budget: Budget, clock: _Clock) -> None:
+        """Take one step."""
+        training, step = self._training, self.step
+        remaining = budget.remaining_steps(step, self.elapsed_s)
+        multiplier = lr_multiplier(remaining, training.recipe.train.warmdown_steps)
+        batch = self._loader.next_batch()
+        loss = take_step(training, self._optimizers, batch, step, multiplier)
+        self._average.update()
+        elapsed_s = clock.read()
+        self._losses.append(loss)
+        self.steps.append(
             StepLog(
                 step=step + 1,
                 elapsed_s=elapsed_s,
                 lr_mult=multiplier,
-                step_ms=1000 * (elapsed_s - previous_s),
+                step_ms=1000 * (elapsed_s - self.elapsed_s),
                 remaining_steps=budget.remaining_steps(step + 1, elapsed_s),
             )
         )
-        checked = _over_ranks([loss], world)[0] if (step + 1) % watch.check_every == 0 else None
-        watch.on_step(steps[-1], checked)
-    model.begin_step(training.seed, None)
-    return Trained(tuple(steps), tuple(_over_ranks(losses, world)), tuple(validations))
+        self._check()
+
+    def _check(self) -> None:
+        is_due = self.step % self._check_every == 0 and self._losses
+        self.checked = _over_ranks(self._losses[-1:], self._training.world)[0] if is_due else None
+
+    def state(self) -> State:
+        """All that another process needs to go on; every rank has to ask.
+
+        Random activations, late QAT and the schedule follow from the step, and nothing in training
+        draws from a generator.
+        """
+        own_1S, size = torch.stack(self._losses)[None], self._training.world.size
+        parts = {
+            "model": self._training.model.state_dict(),
+            "optimizers": self._optimizers.state(),
+            "average": self._average.state(),
+            "course": {
+                "losses_WS": self._training.world.gather_parts(own_1S, size).wait(),
+                "times_S3": torch.tensor(
+                    [(log.elapsed_s, log.lr_mult, log.step_ms) for log in self.steps],
+                    dtype=torch.float64,
+                ),
+            },
+        }
+        return State(
+            {f"{part}.{name}": t for part, tensors in parts.items() for name, t in tensors.items()},
+            {
+                "position": self._loader.position,
+                "validations": [(step, astuple(score)) for step, score in self.validations],
+            },
+        )
+
+    def restore(self, state: State, budget: Budget) -> None:
+        """Go on as the run did that had this ``state``."""
+        world, own = self._training.world, state.under("course")
+        self._training.model.load_state_dict(state.under("model"))
+        self._optimizers.restore(state.under("optimizers"))
+        self._average.restore(state.under("average"))
+        self._loader.seek(state.facts["position"])
+        self._losses = list(own["losses_WS"][world.rank].to(world.device))
+        self.steps = [
+            StepLog(step, elapsed_s, lr_mult, step_ms, budget.remaining_steps(step, elapsed_s))
+            for step, (elapsed_s, lr_mult, step_ms) in enumerate(own["times_S3"].tolist(), start=1)
+        ]
+        self.validations = [(step, Score(*sums)) for step, sums in state.facts["validations"]]
+        self._resumed_from = self.step
+        self._check()
+
+    def trained(self) -> Trained:
+        losses = _over_ranks(self._losses, self._training.world)
+        return Trained(
+            tuple(self.steps), tuple(losses), tuple(self.validations), self._resumed_from
+        )
 
 
 def _validates(every_steps: int | None, step: int, *, is_last: bool) -> bool:
     """Before the first step, after every so many, and after the last."""
     return every_steps is not None and (is_last or step % every_steps == 0)
-
-
-def take_step(
-    training: Training, optimizers: Optimizers, batch: MicroBatches, step: int, lr_mult: float
-) -> Tensor:
-    """One update from this rank's micro-batches; returns its part of the mean loss, detached."""
-    model, config = training.model, training.recipe.train
-    model.train()
-    model.begin_step(training.seed, step)
-    late = config.late_qat_below is not None and lr_mult < config.late_qat_below
-    with model.late_qat(enabled=late):
-        loss = _accumulate_gradients(training, batch)
-    optimizers.step(step, lr_mult)
-    return loss
-
-
-def _accumulate_gradients(training: Training, batch: MicroBatches) -> Tensor:
-    """Leave the mean gradient of the step's micro-batches that are this rank's; their mean loss.
-
-    Both are means over the micro-steps of all ranks, so that they add up over ranks.
-    """
-    model, optim, device = training.model, training.recipe.optim, training.world.device
-    micro_steps = training.recipe.train.micro_steps
-    parameters = list(model.parameters())
-    clipped: list[Tensor] = []
-    total = torch.zeros((), device=device)
-    for x_BT, y_BT in batch:
-        x, y = (t.to(device, non_blocking=True) for t in (x_BT, y_BT))
-        loss = training.nll(x, y).mean()
-        if optim.clip == "per_shard" and optim.grad_clip is not None:
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, optim.grad_clip)
-            clipped = _add_gradients(clipped, parameters, 1 / micro_steps)
-        else:
-            (loss / micro_steps).backward()
-        total += loss.detach() / micro_steps
-    if clipped:
-        for parameter, gradient in zip(parameters, clipped, strict=True):
-            parameter.grad = gradient
-    return total
-
-
-def _add_gradients(sums: list[Tensor], parameters: Sequence[Tensor], factor: float) -> list[Tensor]:
-    """``sums`` plus ``factor`` times the gradients, which are dropped; absent ones are zero."""
-    scaled = [torch.zeros_like(p) if p.grad is None else p.grad.mul_(factor) for p in parameters]
-    for parameter in parameters:
-        parameter.grad = None
-    if sums:
-        torch._foreach_add_(scaled, sums)
-    return scaled
 
 
 def _over_ranks(losses: list[Tensor], world: World) -> list[float]:

@@ -5,6 +5,8 @@ the device has finished its work and broadcast, so that schedule and stop agree 
 """
 
 import os
+import resource
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -59,6 +61,12 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def largest(self, tensor: Tensor) -> Tensor:
+        """The largest of ``tensor`` over ranks, element by element, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor
+
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Sum the gradients over ranks; an absent gradient counts as zero everywhere."""
         if self.size == 1:
@@ -95,6 +103,11 @@ class World:
         work = _all_gather(whole, part_PRC.contiguous(), async_op=True)
         return Arriving(whole[:num_matrices], work)
 
+    def part(self, whole_NRC: Tensor) -> Tensor:
+        """This rank's part of ``whole_NRC``, as :meth:`sum_part` divides it; a copy."""
+        parts = self._padded(whole_NRC).chunk(self.size)
+        return parts[self.rank].clone()
+
     def bytes_of_rank_0(self, data: bytes) -> bytes:
         """Rank 0's ``data``, on every rank."""
         if self.size == 1:
@@ -114,6 +127,18 @@ class World:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    def peak_memory_bytes(self) -> int:
+        """The most that was used at once: of the device, if it has memory of its own."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    def forget_peak_memory(self) -> None:
+        """Begin anew to look for the peak, where that can be done."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
     def seconds_since(self, start_s: float) -> float:
         """Rank 0's time since its own ``start_s`` (of time.perf_counter), on every rank."""
         self.synchronize()
@@ -127,7 +152,11 @@ class World:
 
 @contextmanager
 def open_world(device: str, threads: int) -> Iterator[World]:
-    """The world that the environment describes: torchrun's variables, or a single rank."""
+    """The world that the environment describes: torchrun's variables, or a single rank.
+
+    The ranks find each other through the file that RENDEZVOUS_FILE names, else as torchrun says.
+    The file must be the group's own: what a dead group has left in one misleads the next.
+    """
     rank, size, local = (int(os.environ.get(k, d)) for k, d in _VARIABLES.items())
     torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
@@ -142,11 +171,13 @@ def open_world(device: str, threads: int) -> Iterator[World]:
         yield World(rank=0, size=1, device=where)
         return
     backend = "nccl" if where.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
-    try:
-        yield World(rank=rank, size=size, device=where)
-    finally:
-        dist.destroy_process_group()
+    meeting = os.environ.get("RENDEZVOUS_FILE")
+    store = None if meeting is None else dist.FileStore(meeting, size)
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
+    )
+    yield World(rank=rank, size=size, device=where)
+    dist.destroy_process_group()  # not after an error: it may wait for a rank that is gone
 
 
 # Their names from torch 2.13 on, where the old ones warn.

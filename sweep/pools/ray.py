@@ -2,19 +2,36 @@
 
 Everything is owned by the driver's job, so Ray takes it down when the driver dies. Nothing is
 restarted or retried by Ray: an attempt that is lost is a row, and the driver decides what follows.
-The only file of the project that imports ray.
+A placement group whose node dies is silently re-placed by Ray; here a lost lease is removed and
+never used again. The only file of the project that imports ray.
 """
 
+import itertools
 import logging
+import os
 import socket
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from sweep.agent import Agent
 from sweep.environment import local_cpus, prepare_ray
-from sweep.lease import Delivery, Lease, LeaseLost, Node, Order, Pool, Supply
+from sweep.lease import (
+    Delivery,
+    Lease,
+    LeaseLost,
+    Node,
+    Order,
+    Pool,
+    Readiness,
+    Requirements,
+)
+from sweep.pools.census import GPU_MODEL, Census
+from sweep.pools.waiting import OpenRequest, why_waiting
+from sweep.scratch import left_behind
 from sweep.spec import NodeShape
 from sweep.watchdog import Watchdog
 from trainer.strict import ConfigError
@@ -22,19 +39,24 @@ from trainer.strict import ConfigError
 prepare_ray()
 
 import ray  # noqa: E402  (reads its settings from the environment when it is imported)
-from ray.exceptions import RayError, RayTaskError  # noqa: E402
+from ray.exceptions import ActorDiedError, RayError, RayTaskError  # noqa: E402
 from ray.util.placement_group import (  # noqa: E402
     PlacementGroup,
     placement_group,
+    placement_group_table,
     remove_placement_group,
 )
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # noqa: E402
+from ray.util.scheduling_strategies import (  # noqa: E402
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 ANSWER_DEADLINE_S = 10.0
-GPU_MODEL = "accelerator_type:"
+LOG_DEADLINE_S = 8.0
 MAX_FAILED_STARTS = 5
+HOLDER = "activation-sweep, process"
 TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"  # says it at every start
-AGENT_CALLS = 3  # one runs the attempt, one asks for progress, one stops
+AGENT_CALLS = 4  # one runs the attempt, one asks for progress, one stops, one inspects
 
 
 class RayPool(Pool):
@@ -56,72 +78,196 @@ class RayPool(Pool):
             raise ConfigError(_no_ray(address, error)) from None
         self._asked: list[_Asked] = []
         self._granted = self._failed_starts = 0
+        self._requests = itertools.count(1)  # Ray wants the name of each to be its own
+        self._census = Census(ray.nodes)
 
     @property
     def version(self) -> str:
         return str(ray.__version__)
 
+    @property
+    def silent_s(self) -> float:
+        return self._census.silent_s
+
     def nodes(self) -> list[Node]:
         """Nodes that are alive, largest first."""
-        alive = [node for node in ray.nodes() if node["Alive"]]
-        found = [
-            Node(
-                name=node["NodeManagerHostname"],
-                cpus=int(node["Resources"].get("CPU", 0)),
-                gpus=int(node["Resources"].get("GPU", 0)),
-                gpu_models=frozenset(
-                    key.removeprefix(GPU_MODEL)
-                    for key in node["Resources"]
-                    if key.startswith(GPU_MODEL)
-                ),
-            )
-            for node in alive
-        ]
-        return sorted(found, key=lambda node: (-node.gpus, -node.cpus, node.name))
+        return sorted(self._census.nodes, key=lambda node: (-node.gpus, -node.cpus, node.name))
 
-    def request(self, shape: NodeShape, count: int) -> None:
-        self._asked += [_ask(shape) for _ in range(count)]
+    def request(
+        self,
+        shape: NodeShape,
+        count: int,
+        *,
+        driver_silence_s: float,
+        avoid: frozenset[str] = frozenset(),
+    ) -> None:
+        wish = _Wish(shape, driver_silence_s, avoid)
+        self._asked += [self._ask(wish) for _ in range(count)]
 
     def ready(self) -> list["RayLease"]:
         """Agents that have answered: their bundle was granted and their process runs."""
         if not self._asked:
             return []
         done, _ = ray.wait(
-            [asked.node for asked in self._asked], num_returns=len(self._asked), timeout=0
+            [asked.node_id for asked in self._asked], num_returns=len(self._asked), timeout=0
         )
-        answered = [asked for asked in self._asked if asked.node in done]
-        self._asked = [asked for asked in self._asked if asked.node not in done]
+        answered = [asked for asked in self._asked if asked.node_id in done]
+        self._asked = [asked for asked in self._asked if asked.node_id not in done]
         leases = []
         for asked in answered:
             try:
-                node = ray.get(asked.node, timeout=ANSWER_DEADLINE_S)
+                node_id = ray.get(asked.node_id, timeout=ANSWER_DEADLINE_S)
             except RayError as error:
                 self._ask_again(asked, error)
                 continue
-            leases.append(RayLease(f"lease {self._granted}", node, asked))
+            name = self._census.name_of(node_id)
+            if name in asked.wish.avoid:  # it joined after the request was made
+                remove_placement_group(asked.group)
+                self._asked.append(self._ask(asked.wish))
+                continue
+            leases.append(RayLease(f"lease {self._granted}", name, node_id, asked))
             self._granted += 1
         return leases
 
-    def _ask_again(self, asked: "_Asked", error: RayError) -> None:
-        """Its node went away while the agent started; give up where this goes on and on."""
-        remove_placement_group(asked.group)
-        self._failed_starts += 1
-        if self._failed_starts > MAX_FAILED_STARTS:
-            raise ConfigError(
-                f"agents could not be started, {self._failed_starts} times in all; the last time: "
-                f"{_first_line(error)}. `ray status` shows the nodes."
-            )
-        self._asked.append(_ask(asked.shape))
+    def withdraw(self, count: int) -> int:
+        taken = self._asked[-count:] if count else []
+        self._asked = self._asked[: len(self._asked) - len(taken)]
+        for asked in taken:
+            remove_placement_group(asked.group)
+        return len(taken)
+
+    def waiting(self) -> str | None:
+        if not self._asked:
+            return None
+        table = placement_group_table()
+        oldest = self._asked[0]
+        state = table.get(oldest.group.id.hex(), {}).get("stats", {}).get("scheduling_state")
+        request = OpenRequest(oldest.wish.shape, len(self._asked), oldest.wish.avoid, state)
+        mine = {asked.group.id.hex() for asked in self._asked}
+        others = [entry for key, entry in table.items() if key not in mine]
+        return why_waiting(request, self.nodes(), others)
 
     def release(self, lease: Lease) -> None:
         """Give the bundle back; the agent and its ranks end with it."""
         assert isinstance(lease, RayLease)
         remove_placement_group(lease.group)
 
+    def fetch_log(self, lease: Lease, stem: str) -> "Future[str | None]":
+        where = NodeAffinitySchedulingStrategy(lease.node_id, soft=False)
+        asked = _read_log.options(scheduling_strategy=where, num_cpus=0, max_retries=0).remote(stem)
+        fetched: Future[str | None] = Future()
+        threading.Thread(target=_fetch, args=(asked, fetched), daemon=True).start()
+        return fetched
+
     def close(self) -> None:
-        ray.shutdown()
+        """Leave the cluster; a head that does not answer is not waited for."""
+        self._census.close()
+        ending = threading.Thread(target=ray.shutdown, daemon=True)
+        ending.start()
+        ending.join(ANSWER_DEADLINE_S)
         if self._watchdog is not None:
             self._watchdog.close()
+        if ending.is_alive():
+            os._exit(2)  # Ray would wait at exit for what does not answer; the error has been said
+
+    def _ask(self, wish: "_Wish") -> "_Asked":
+        shape = wish.shape
+        bundle: dict[str, float] = {"CPU": shape.cpus}
+        if shape.gpus:
+            bundle["GPU"] = shape.gpus
+        if shape.gpu_model is not None:
+            bundle[f"{GPU_MODEL}{shape.gpu_model}"] = 0.001
+        ids = [node.id for node in self._census.nodes if node.name in wish.avoid]
+        group = placement_group(
+            [bundle],
+            strategy="STRICT_PACK",
+            name=f"{HOLDER} {os.getpid()} on {socket.gethostname()}, {next(self._requests)}",
+            bundle_label_selector=[{"ray.io/node-id": f"!in({','.join(ids)})"}] if ids else None,
+        )
+        agent = _RemoteAgent.options(
+            num_cpus=shape.cpus,
+            num_gpus=shape.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=AGENT_CALLS,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(
+                group, placement_group_bundle_index=0
+            ),
+        ).remote(wish.driver_silence_s)
+        return _Asked(wish, group, agent, agent.node_id.remote())
+
+    def _ask_again(self, asked: "_Asked", error: RayError) -> None:
+        """Its node went away while the agent started; give up where this goes on and on."""
+        remove_placement_group(asked.group)
+        self._failed_starts += 1
+        if self._failed_starts > MAX_FAILED_STARTS * (1 + self._granted):
+            raise ConfigError(
+                f"agents could not be started, {self._failed_starts} times in all; the last time: "
+                f"{_first_line(error)}. `ray status` shows the nodes."
+            )
+        self._asked.append(self._ask(asked.wish))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What a lease shall be."""
+
+    shape: NodeShape
+    driver_silence_s: float
+    avoid: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A placement group that was asked for, its agent, and the agent's first answer: its node."""
+
+    wish: _Wish
+    group: PlacementGroup
+    agent: Any
+    node_id: Any
+
+
+class RayLease:
+    """A granted placement group with its agent."""
+
+    def __init__(self, name: str, node: str, node_id: str, asked: _Asked) -> None:
+        self.name, self.node, self.node_id = name, node, node_id
+        self.group, self._agent = asked.group, asked.agent
+        self.is_gone = False
+        self.last_progress: Mapping[str, Any] | None = None
+        self._asked: Any = None
+        self._asked_s: float | None = None
+
+    @property
+    def silent_s(self) -> float:
+        asked_s = self._asked_s  # the heart is another thread
+        return 0.0 if asked_s is None else time.monotonic() - asked_s
+
+    def prepare(self, requirements: Requirements) -> "Future[Readiness]":
+        return _answer(self._agent.prepare.remote(requirements))
+
+    def submit(self, order: Order) -> "Future[Delivery]":
+        self.last_progress = None
+        return _answer(self._agent.run.remote(order))
+
+    def beat(self) -> None:
+        try:
+            if self._asked is not None:
+                done, _ = ray.wait([self._asked], timeout=0)
+                if not done:
+                    return
+                self.last_progress = ray.get(done[0], timeout=1)
+                self._asked_s = None
+        except ActorDiedError:
+            self.is_gone = True
+            return
+        except RayError:  # perhaps for a moment only: it owes its answer since it was first asked
+            pass
+        self._asked = self._agent.progress.remote()
+        self._asked_s = self._asked_s or time.monotonic()
+
+    def stop(self) -> None:
+        self._agent.stop.remote()
 
 
 def _no_ray(address: str | None, error: Exception) -> str:
@@ -141,67 +287,22 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=ANSWER_DEADLINE_S).close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A placement group that was asked for, its agent, and the agent's first answer: its node."""
+class _AgentOnRay(Agent):
+    """An agent that can say on which of Ray's nodes it is."""
 
-    shape: NodeShape
-    group: PlacementGroup
-    agent: Any
-    node: Any
+    def node_id(self) -> str:
+        return str(ray.get_runtime_context().get_node_id())
 
 
-def _ask(shape: NodeShape) -> _Asked:
-    bundle: dict[str, float] = {"CPU": shape.cpus}
-    if shape.gpus:
-        bundle["GPU"] = shape.gpus
-    if shape.gpu_model is not None:
-        bundle[f"{GPU_MODEL}{shape.gpu_model}"] = 0.001
-    group = placement_group([bundle], strategy="STRICT_PACK")
-    agent = _RemoteAgent.options(
-        num_cpus=shape.cpus,
-        num_gpus=shape.gpus,
-        max_restarts=0,
-        max_task_retries=0,
-        max_concurrency=AGENT_CALLS,
-        scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0),
-    ).remote()
-    return _Asked(shape, group, agent, agent.node.remote())
+_RemoteAgent: Any = ray.remote(_AgentOnRay)
+_read_log: Any = ray.remote(left_behind)
 
 
-class RayLease:
-    """A granted placement group with its agent."""
-
-    def __init__(self, name: str, node: str, asked: _Asked) -> None:
-        self.name, self.node = name, node
-        self.group, self._agent = asked.group, asked.agent
-        self._asked: Any = None
-        self._last: Mapping[str, Any] | None = None
-
-    def prepare(self, supplies: Sequence[Supply]) -> "Future[str | None]":
-        return _answer(self._agent.prepare.remote(supplies))
-
-    def submit(self, order: Order) -> "Future[Delivery]":
-        self._asked, self._last = None, None
-        return _answer(self._agent.run.remote(order))
-
-    def progress(self) -> Mapping[str, Any] | None:
-        try:
-            if self._asked is not None:
-                done, _ = ray.wait([self._asked], timeout=0)
-                if not done:
-                    return self._last
-                self._last = ray.get(done[0], timeout=1)
-            self._asked = self._agent.progress.remote()
-        except RayError:
-            self._asked = None
-        return self._last
-
-    def stop(self) -> None:
-        self._agent.stop.remote()
-
-
-_RemoteAgent: Any = ray.remote(Agent)
+def _fetch(asked: Any, fetched: "Future[str | None]") -> None:
+    try:
+        fetched.set_result(ray.get(asked, timeout=LOG_DEADLINE_S))
+    except Exception:  # the node is gone, or Ray is: there is no log to be had
+        fetched.set_result(None)
 
 
 def _answer(asked: Any) -> "Future[Any]":

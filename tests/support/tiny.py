@@ -32,10 +32,11 @@ from trainer.world import World
 DATASET, VOCAB_SIZE = "stdlib-512", 512
 RANK_0 = World(rank=0, size=1, device=torch.device("cpu"))
 
-# What a report says of the machine and of the moment, and not of the answer.
+# What a report says of the machine, of the moment and of its processes, and not of the answer.
 PHYSICAL = frozenset(
     [
         "train_s",
+        "resumed_from_step",
         "step_ms_p50",
         "step_ms_p99",
         "peak_memory_bytes",
@@ -49,7 +50,6 @@ PHYSICAL = frozenset(
         "probe_after_ms",
         "allreduce_before_ms",
         "allreduce_after_ms",
-        "resumed_from_step",
         "spec_hash",  # which question it answers, not what the answer is
     ]
 )

@@ -29,8 +29,9 @@ from trainer.run import build_model, run, validation_stream
 from trainer.scoring.bpb import Score, score
 from trainer.scoring.ttt import adapt_and_score
 from trainer.scoring.windows import windows
+from trainer.step import take_step
 from trainer.strict import ConfigError
-from trainer.train import StepLog, Trained, take_step, train
+from trainer.train import StepLog, Trained, train
 from trainer.world import World
 
 SCORES = (
@@ -434,7 +435,7 @@ def test_a_score_that_is_not_finite_makes_the_run_diverged(
         good = score(*arguments, **options)
         return Score(math.nan, good.num_tokens, good.num_bytes) if len(calls) == call else good
 
-    monkeypatch.setattr("trainer.run.score", poisoned)
+    monkeypatch.setattr("trainer.cell.score", poisoned)
     report = run_cell(tiny_spec(data_dir, budget="1steps"), tmp_path)
     assert_diverged(report, tmp_path, f"{reason} score is not finite")
 

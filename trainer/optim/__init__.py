@@ -1,6 +1,6 @@
 """Which optimizer moves which parameter? Kinds, told apart by name, partition the model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -45,6 +45,7 @@ class Optimizers:
 
     def __init__(self, model: GPT, config: Optim, world: World) -> None:
         self._config, self._world = config, world
+        self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         groups = parameters_by_kind(model)
         compute = model.compute_dtype
         self._muon = Muon(
@@ -87,6 +88,32 @@ class Optimizers:
         self._muon.step()
         for optimizer in self._all:
             optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def state(self) -> dict[str, Tensor]:
+        """What the next update depends on, whole: momentum that the ranks share is gathered.
+
+        Every rank has to ask. Rates are not in it, for they are those of a step.
+        """
+        moments = {
+            f"{self._names[p]}.{key}": value
+            for p, of_p in self._adam.state.items()
+            for key, value in of_p.items()
+        }
+        gathered = self._muon.momentum()
+        return moments | {f"{self._names[p]}.momentum": value for p, value in gathered}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on as the optimizers did that had this ``state``, with any number of ranks."""
+        parameters = {name: p for p, name in self._names.items()}
+        for path, value in state.items():
+            name, _, key = path.rpartition(".")
+            p = parameters[name]
+            if key == "momentum":
+                self._muon.set_momentum(p, value)
+            else:
+                self._adam.state[p][key] = value.to(p.device, copy=True)
 
     @torch.no_grad()
     def _clip_to(self, max_norm: float) -> None:

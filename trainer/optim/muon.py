@@ -7,7 +7,7 @@ overlap: all gradients are on their way before the first is used, and an update 
 next bank's is still being gathered.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +100,16 @@ class Muon(torch.optim.Optimizer):
         if waiting is not None:
             self._apply(*waiting)
         self._arriving = []
+
+    def momentum(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every bank that has been updated, and its momentum (N, R, C), gathered from all ranks."""
+        for bank, state in self.state.items():
+            yield bank, self._world.gather_parts(state["momentum"], len(bank)).wait()
+
+    def set_momentum(self, bank: Tensor, momentum_NRC: Tensor) -> None:
+        """Go on from this momentum, of which the rank takes its part."""
+        given = momentum_NRC.to(bank.device, self._momentum_dtype)
+        self.state[bank]["momentum"] = self._world.part(given)
 
     def _update(self, bank: Tensor, gradient_PRC: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[bank]

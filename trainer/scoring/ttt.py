@@ -6,7 +6,7 @@ trained on, so that no score depends on a token that comes later. Sources: param
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -28,19 +28,21 @@ def adapt_and_score(
     ttt: TTT,
     world: World,
     sink: Sink | None = None,
+    beat: Callable[[], None] = lambda: None,
     newton_schulz: NewtonSchulz | None = None,
 ) -> Score:
     """The sliding score of ``stream`` with ``model`` adapted on every chunk already scored.
 
     Adapts ``model`` in place, on every chunk but the last: hand in a private copy. All of it is
     trained that ``ttt`` does not freeze; the rate follows half a cosine over the chunks.
+    ``sink`` is shown what is scored, ``beat`` is called for every step of training.
     """
     plan = windows(stream.num_targets, scoring.seq_len, scoring.stride, scoring.tail)
     chunks = by_chunk(plan, ttt.chunk_tokens)
     moved = moving(model, ttt)
     rule = newton_schulz or NewtonSchulz()
     optimizer = optimizer_for(moved, ttt, newton_schulz=rule, update_dtype=model.compute_dtype)
-    lessons = _Lessons(model, stream, scoring.seq_len, ttt, world, moved, optimizer)
+    lessons = _Lessons(model, stream, scoring.seq_len, ttt, world, moved, optimizer, beat)
     sums = no_sums(stream)
     for index, members in enumerate(chunks):
         mine = world.share(len(members))
@@ -64,6 +66,7 @@ class _Lessons:
     world: World
     moved: list[Moving]
     optimizer: torch.optim.Optimizer
+    beat: Callable[[], None]
 
     def learn(self, chunk: range, progress: float) -> None:
         """``ttt.epochs`` passes over ``chunk``; ``progress`` is 0 at the first, 1 at the last."""
@@ -93,6 +96,7 @@ class _Lessons:
             torch.nn.utils.clip_grad_norm_(parameters, self.ttt.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.beat()
 
     def _nll(self, starts: list[int]) -> torch.Tensor:
         """Σ nll of the sequences that begin there."""

@@ -1,0 +1,146 @@
+"""Which leases does a driver hold? Asked for, made ready, listened to, and given back."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+from sweep.lease import Lease, Pool, Readiness, Requirements
+from sweep.scheduler import Scheduler
+from sweep.spec import SweepSpec
+
+HEARTBEAT_S = 1.0
+
+Event = Callable[[], None]
+
+
+@dataclass
+class Holding:
+    """The leases of one driver. ``requirements`` says what a node is checked against."""
+
+    sweep: SweepSpec
+    pool: Pool
+    scheduler: Scheduler
+    events: "SimpleQueue[Event]"
+    requirements: Requirements
+    say: Callable[[str], None]
+    idle: list[Lease] = field(default_factory=list)
+    held: dict[int, Lease] = field(default_factory=dict)
+    num_asked: int = 0
+    _preparing: dict[int, tuple[Lease, float]] = field(default_factory=dict)
+    _avoid: frozenset[str] = frozenset()
+
+    @property
+    def num_preparing(self) -> int:
+        return len(self._preparing)
+
+    def look(self, limit: int) -> None:
+        """Take what has been granted; ask for what is missing, up to ``limit``; return the rest."""
+        self.scheduler.reach(node.name for node in self.pool.nodes())
+        for lease in self.pool.ready():
+            self.num_asked -= 1
+            self._take(lease)
+        self._balance(limit)
+
+    def lose(self, lease: Lease) -> None:
+        """``lease`` is of no use any more; it is never used again."""
+        self._preparing.pop(id(lease), None)
+        if self.held.pop(id(lease), None) is not None:
+            self.scheduler.let_go(lease.node)
+            self.pool.release(lease)
+
+    def silent(self) -> list[Lease]:
+        """Leases whose agent is gone, has owed an answer for too long, or never gets ready."""
+        limits, now_s = self.sweep.limits, time.monotonic()
+        found = [
+            lease
+            for lease in self.held.values()
+            if lease.is_gone or lease.silent_s > limits.agent_silence_s
+        ]
+        late = [a for a, since_s in self._preparing.values() if now_s - since_s > limits.prepare_s]
+        return found + late
+
+    def _take(self, lease: Lease) -> None:
+        self.held[id(lease)] = lease
+        self.scheduler.hold(lease.node)
+        if lease.node in self.scheduler.shunned or not self.scheduler.is_open:
+            self.lose(lease)
+            return
+        self._preparing[id(lease)] = lease, time.monotonic()
+        ready = lease.prepare(self.requirements)
+        ready.add_done_callback(lambda done: self.events.put(lambda: self._welcome(lease, done)))
+
+    def _welcome(self, lease: Lease, done: "Future[Readiness]") -> None:
+        """Use the lease if its node is fit for the sweep; if not, leave that node alone."""
+        if self._preparing.pop(id(lease), None) is None:
+            return  # given up meanwhile
+        error = done.exception()
+        if error is not None:
+            self.say(f"{lease.node}: lost while it was made ready ({error}).")
+            self.lose(lease)
+            return
+        readiness = done.result()
+        for warning in readiness.warnings:
+            self.say(f"warning: {lease.node}: {warning}")
+        if readiness.refusal is not None:
+            self.say(f"{lease.node} is left alone: {readiness.refusal}")
+            self.scheduler.refuse(lease.node, readiness.refusal)
+            self.lose(lease)
+        else:
+            self.idle.append(lease)
+
+    def _balance(self, limit: int) -> None:
+        useful = min(limit, self.scheduler.useful_leases())
+        self._give_back(useful)
+        shunned = frozenset(self.scheduler.shunned)
+        if self.num_asked and not self._avoid >= shunned:  # asked before a node was shunned
+            self.num_asked -= self.pool.withdraw(self.num_asked)
+        missing = useful - len(self.held) - self.num_asked
+        if missing > 0 and self.scheduler.is_open:
+            self.pool.request(
+                self.sweep.node,
+                missing,
+                driver_silence_s=self.sweep.limits.driver_silence_s,
+                avoid=self._avoid | shunned,
+            )
+            self.num_asked += missing
+            self._avoid = shunned
+
+    def _give_back(self, useful: int) -> None:
+        surplus = len(self.held) + self.num_asked - useful
+        if surplus > 0 and self.num_asked:
+            surplus -= (taken := self.pool.withdraw(min(surplus, self.num_asked)))
+            self.num_asked -= taken
+        for lease in list(self.idle):
+            shunned = lease.node in self.scheduler.shunned
+            avoid = self.scheduler.elsewhere(lease.node)
+            if surplus > 0 or shunned or avoid is not None:
+                surplus -= 1
+                self._avoid = self._avoid if avoid is None else avoid
+                self.idle.remove(lease)
+                self.lose(lease)
+
+
+class Heart:
+    """Asks every agent once a second how it does: news for the display, and a sign of life."""
+
+    def __init__(self, holding: Holding) -> None:
+        self._holding = holding
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="heart")
+
+    def __enter__(self) -> "Heart":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._done.set()
+        self._thread.join(2 * HEARTBEAT_S)
+
+    def _beat(self) -> None:
+        while not self._done.wait(HEARTBEAT_S):
+            for lease in list(self._holding.held.values()):
+                lease.beat()

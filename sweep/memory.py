@@ -1,0 +1,100 @@
+"""How much memory had the node and its ranks? The numbers that explain an attempt that ran out."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+LOOK_EVERY_S = 1.0
+OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
+CGROUPS = Path("/sys/fs/cgroup")
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUse:
+    """``limit_bytes`` is the control group's; what was not seen is None."""
+
+    total_bytes: int
+    least_available_bytes: int
+    limit_bytes: int | None
+    peak_ranks_bytes: int | None
+
+    def __str__(self) -> str:
+        parts = [
+            f"the node had {self.least_available_bytes / GIB:.1f} of "
+            f"{self.total_bytes / GIB:.1f} GiB available at the least"
+        ]
+        if self.limit_bytes is not None:
+            parts.append(f"the limit of the control group is {self.limit_bytes / GIB:.1f} GiB")
+        if self.peak_ranks_bytes is not None:
+            parts.append(f"the ranks together had {self.peak_ranks_bytes / GIB:.1f} GiB at most")
+        return ", ".join(parts)
+
+
+class MemoryWatch:
+    """Looks once a second at the node and at the ranks of one attempt."""
+
+    def __init__(self) -> None:
+        self._oom_kills = oom_kills()
+        self._least_available = psutil.virtual_memory().available
+        self._peak_ranks: int | None = None
+        self._looked_s: float | None = None
+
+    def look(self, pids: Sequence[int]) -> None:
+        now = time.monotonic()
+        if self._looked_s is not None and now - self._looked_s < LOOK_EVERY_S:
+            return
+        self._looked_s = now
+        self._least_available = min(self._least_available, psutil.virtual_memory().available)
+        resident = 0
+        for pid in pids:
+            with contextlib.suppress(psutil.Error):
+                resident += psutil.Process(pid).memory_info().rss
+        if resident:
+            self._peak_ranks = max(self._peak_ranks or 0, resident)
+
+    @property
+    def kernel_has_killed(self) -> bool:
+        """The kernel has killed for memory since this watch was made."""
+        return oom_kills() > self._oom_kills
+
+    def use(self) -> MemoryUse:
+        total = psutil.virtual_memory().total
+        limits = [limit for limit in _limits() if limit < total]
+        return MemoryUse(
+            total_bytes=total,
+            least_available_bytes=self._least_available,
+            limit_bytes=min(limits, default=None),
+            peak_ranks_bytes=self._peak_ranks,
+        )
+
+
+def oom_kills() -> int:
+    """Processes that the kernel has killed for memory: in this container, else on this machine.
+
+    0 where neither is told, which then cannot be told apart from any other SIGKILL.
+    """
+    for counters in OOM_COUNTERS:
+        with contextlib.suppress(OSError):
+            for line in counters.read_text(encoding="ascii").splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
+    return 0
+
+
+def _limits() -> Iterator[int]:
+    """Limits of this process's control group and of those that hold it, of either version."""
+    files = [CGROUPS / "memory" / "memory.limit_in_bytes", CGROUPS / "memory.max"]
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            if line.startswith("0::/"):
+                own = CGROUPS / line.removeprefix("0::/")
+                files += [at / "memory.max" for at in (own, *own.parents) if CGROUPS in at.parents]
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):  # a file that says "max" sets no limit
+            yield int(file.read_text(encoding="ascii"))

@@ -1,0 +1,96 @@
+"""How are processes on a node started that must not outlive the agent, and ended with all they own?
+
+They are direct children that the kernel kills when this process dies (sweep/tether.py), each in a
+session of its own, so that no signal of a terminal reaches them and a kill takes their children
+along.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from sweep import tether
+
+KILL_S = 10.0
+
+
+class Processes:
+    """Processes that live and die as one. ``kill`` may be called by any thread."""
+
+    def __init__(self) -> None:
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        stdout: IO[bytes] | int,
+        stderr: int,
+    ) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen(
+            [sys.executable, "-S", tether.__file__, str(os.getpid()), *command],
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._started]
+
+    def codes(self) -> list[int | None]:
+        """Exit statuses; None for what still runs, negative for what a signal ended."""
+        return [_code(process) for process in self._started]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it to every process that still runs."""
+        for process in self._started:
+            if _code(process) is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+
+    def kill_now(self) -> None:
+        """End every process with all of its group, and wait for none."""
+        for process in list(self._started):
+            if process.returncode is None:  # else the number may be another's by now
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def kill(self) -> list[int]:
+        """End every process with all of its group; which of them, by number, would not die."""
+        self.kill_now()
+        deadline_s = time.monotonic() + KILL_S
+        return [i for i, process in enumerate(self._started) if not _ended(process, deadline_s)]
+
+
+def _code(process: "subprocess.Popen[bytes]") -> int | None:
+    """How it ended, without waiting for it: so its number, which is its group's, stays taken until
+    the group is killed."""
+    if process.returncode is None and hasattr(os, "waitid"):
+        with contextlib.suppress(ChildProcessError):
+            end = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if end is None:
+                return None
+            return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+    return process.poll()
+
+
+def _ended(process: "subprocess.Popen[bytes]", deadline_s: float) -> bool:
+    try:
+        process.wait(max(0.0, deadline_s - time.monotonic()))
+    except subprocess.TimeoutExpired:  # in the kernel, with a broken disk or driver
+        return False
+    return True

@@ -1,0 +1,56 @@
+"""How long has somebody said nothing: the ranks to their agent, the driver to the agent?
+
+Both count with the monotonic clock. Time in which this process did not run (it was stopped, or its
+node stood still) says nothing about the ranks, which may have stood still with it, but it counts as
+the driver's: it will have given up on an agent that did not answer.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+SLOW_PHASES = frozenset({"start", "setup", "warmup", "pack"})
+LONGEST_LOOK_S = 1.0
+
+
+class HangWatch:
+    """Adds up the time in which the sign of life has not changed; has no clock of its own.
+
+    In phases that cannot speak for long (``start``: no word yet) it is more patient.
+    """
+
+    def __init__(self, *, no_progress_s: float, slow_phase_s: float, now_s: float) -> None:
+        self._no_progress_s, self._slow_phase_s = no_progress_s, slow_phase_s
+        self._sign: object = None
+        self._looked_s = now_s
+        self.silent_s = 0.0
+
+    def look(self, sign: object, phase: str, now_s: float) -> bool:
+        """Whether the ranks have said nothing for too long."""
+        gap_s, self._looked_s = now_s - self._looked_s, now_s
+        if sign != self._sign:
+            self._sign, self.silent_s = sign, 0.0
+            return False
+        self.silent_s += min(gap_s, LONGEST_LOOK_S)
+        return self.silent_s > (
+            max(self._slow_phase_s, self._no_progress_s)
+            if phase in SLOW_PHASES
+            else self._no_progress_s
+        )
+
+
+class DeadMan:
+    """Calls ``end``, from a thread of its own, when nothing was heard for ``patience_s``."""
+
+    def __init__(self, patience_s: float, end: Callable[[], None]) -> None:
+        self._patience_s, self._end = patience_s, end
+        self._heard_s = time.monotonic()
+        threading.Thread(target=self._watch, name="dead man", daemon=True).start()
+
+    def heard(self) -> None:
+        self._heard_s = time.monotonic()
+
+    def _watch(self) -> None:
+        while (left_s := self._heard_s + self._patience_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, LONGEST_LOOK_S))
+        self._end()

@@ -1,0 +1,86 @@
+"""One update: what this rank's micro-batches make of the weights."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from trainer.model import GPT
+from trainer.optim import Optimizers
+from trainer.recipe import Recipe
+from trainer.world import World
+
+MicroBatches = Sequence[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, as which recipe, seed and rank."""
+
+    model: GPT
+    recipe: Recipe
+    seed: int
+    world: World
+    beat: Callable[[], None] = lambda: None
+    """Called after every micro-step: a long step is no hang."""
+
+    @cached_property
+    def nll(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The model's, compiled where that pays; warming up compiles it, outside the budget."""
+        return self.model.compiled_nll(self.recipe.train.seq_len)
+
+    def optimizers(self) -> Optimizers:
+        return Optimizers(self.model, self.recipe.optim, self.world)
+
+
+def take_step(
+    training: Training, optimizers: Optimizers, batch: MicroBatches, step: int, lr_mult: float
+) -> Tensor:
+    """One update from this rank's micro-batches; returns its part of the mean loss, detached."""
+    model, config = training.model, training.recipe.train
+    model.train()
+    model.begin_step(training.seed, step)
+    late = config.late_qat_below is not None and lr_mult < config.late_qat_below
+    with model.late_qat(enabled=late):
+        loss = _accumulate_gradients(training, batch)
+    optimizers.step(step, lr_mult)
+    return loss
+
+
+def _accumulate_gradients(training: Training, batch: MicroBatches) -> Tensor:
+    """Leave the mean gradient of the step's micro-batches that are this rank's; their mean loss.
+
+    Both are means over the micro-steps of all ranks, so that they add up over ranks.
+    """
+    model, optim, device = training.model, training.recipe.optim, training.world.device
+    micro_steps = training.recipe.train.micro_steps
+    parameters = list(model.parameters())
+    clipped: list[Tensor] = []
+    total = torch.zeros((), device=device)
+    for x_BT, y_BT in batch:
+        x, y = (t.to(device, non_blocking=True) for t in (x_BT, y_BT))
+        loss = training.nll(x, y).mean()
+        if optim.clip == "per_shard" and optim.grad_clip is not None:
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, optim.grad_clip)
+            clipped = _add_gradients(clipped, parameters, 1 / micro_steps)
+        else:
+            (loss / micro_steps).backward()
+        total += loss.detach() / micro_steps
+        training.beat()
+    if clipped:
+        for parameter, gradient in zip(parameters, clipped, strict=True):
+            parameter.grad = gradient
+    return total
+
+
+def _add_gradients(sums: list[Tensor], parameters: Sequence[Tensor], factor: float) -> list[Tensor]:
+    """``sums`` plus ``factor`` times the gradients, which are dropped; absent ones are zero."""
+    scaled = [torch.zeros_like(p) if p.grad is None else p.grad.mul_(factor) for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    if sums:
+        torch._foreach_add_(scaled, sums)
+    return scaled
