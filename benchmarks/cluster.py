@@ -110,9 +110,7 @@ class Cluster:
     version = "simulated"
     silent_s = 0.0
 
-    def __init__(
-        self, world: World, clock: Clock, lost: Callable[[SimulatedLease], None]
-    ) -> None:
+    def __init__(self, world: World, clock: Clock, lost: Callable[[SimulatedLease], None]) -> None:
         self.world, self._clock, self._lost = world, clock, lost
         self.sites = [self._site(index) for index in range(world.num_nodes)]
         self._free: dict[str, SimulatedNode] = {}

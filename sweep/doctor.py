@@ -1,15 +1,14 @@
 """Is this machine fit for the sweep? The checks of a node, as a person reads them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweep.lease import Requirements
-from sweep.preflight import Result, run_checks
+from sweep.preflight import Result
 from sweep.preflight.finding import Status
 
 EXIT_FIT, EXIT_UNFIT = 0, 2
@@ -22,15 +21,23 @@ STYLES = {
 }
 
 
-def doctor(requirements: Requirements, console: Console, *, as_json: bool = False) -> int:
-    """Check this machine and say what was found; 0 if nothing refuses, else 2."""
-    with console.status("Looking at this machine …"):
-        results = run_checks(requirements)
+def doctor(
+    found: Mapping[str, Sequence[Result] | None], console: Console, *, as_json: bool = False
+) -> int:
+    """Say what was found on each node, None without an answer; 0 if none refuses, else 2."""
     if as_json:
-        print(json.dumps([asdict(result) for result in results], indent=1))
-    else:
-        show(results, console)
-    return EXIT_UNFIT if any(result.status == "refuse" for result in results) else EXIT_FIT
+        nodes = {n: None if r is None else list(map(asdict, r)) for n, r in found.items()}
+        print(json.dumps(nodes, indent=1))
+    for node, results in found.items() if not as_json else ():
+        if results is None:
+            console.print(Text(f"{node} did not answer.", STYLES["refuse"]))
+        else:
+            show(results, console, node)
+    return EXIT_FIT if all(r is not None and _is_fit(r) for r in found.values()) else EXIT_UNFIT
+
+
+def _is_fit(results: Sequence[Result]) -> bool:
+    return all(result.status != "refuse" for result in results)
 
 
 def show(results: Sequence[Result], console: Console, node: str = "this machine") -> None:

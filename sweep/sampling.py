@@ -5,6 +5,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
+from sweep import telemetry
+from sweep.environment import visible_gpus
+from sweep.nvml import open_nvml
+
 PATIENCE_S = 5.0
 T = TypeVar("T")
 
@@ -24,6 +28,11 @@ class Sampler(Protocol):
 Pids = Callable[[], set[int]]  # which processes are ours
 Phase = Callable[[], str | None]  # what the trainer is doing
 SamplerFactory = Callable[[Pids, Phase], Sampler]
+
+
+def gpu_sampler(pids: Pids, phase: Phase) -> Sampler:
+    """Reads the GPUs that this process may see."""
+    return telemetry.Sampler(open_nvml(visible_gpus()), pids, phase)
 
 
 @contextlib.contextmanager

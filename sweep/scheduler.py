@@ -1,4 +1,4 @@
-"""What does a lease do next? The cells of one run, their retries and their nodes, as a state machine.
+"""What does a lease do next? Cells, retries and nodes of one run, as a state machine.
 
 It has neither clock nor disk: the driver tells it what has happened, it answers what follows, and
 the scheduler that is simulated on a thousand nodes (benchmarks/simulate.py) is the one that runs.
@@ -48,7 +48,9 @@ class Scheduler:
         self._attempts = {task.cell.id: _counted(task, history) for task in tasks}
         self._again = [task for task in tasks if self._attempts[task.cell.id]]
         new = [task for task in tasks if not self._attempts[task.cell.id]]
-        self._blocks = Blocks(new if self._is_paired else _longest_first(new), paired=self._is_paired)
+        self._blocks = Blocks(
+            new if self._is_paired else _longest_first(new), paired=self._is_paired
+        )
         self._companions = Companions(rules.retries, rules.trainer_hash)
         self._held: Counter[str] = Counter()
         self._busy: Counter[str] = Counter()
