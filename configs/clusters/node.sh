@@ -30,7 +30,8 @@ export RAY_memory_monitor_refresh_ms=0 # the kernel kills the rank that is large
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
 token="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
 
-# Fixed ports, all of them on OWN_IP: a firewall opens these to the other machines and to nobody.
+# Fixed ports, so that a firewall can open them to the other machines and to nobody else: Ray listens
+# on every address of the machine, not on OWN_IP alone.
 common=(
   --node-ip-address="$own_ip"
   --node-manager-port=6700
