@@ -163,7 +163,9 @@ class Pool(Protocol):
 
     def nodes(self) -> Sequence[Node]: ...
 
-    def request(self, shape: NodeShape, count: int, *, avoid: frozenset[str] = frozenset()) -> None:
+    def request(
+        self, shape: NodeShape, count: int, *, avoid: frozenset[str] = frozenset()
+    ) -> None:
         """Ask for ``count`` more leases on nodes that are not named in ``avoid``.
 
         They appear in ``ready`` when they are granted.
