@@ -432,7 +432,7 @@ def test_a_node_without_the_data_says_so_in_a_line(tiny_data, tmp_path):
     gone = supply_of(tiny_data, data_dir=str(tmp_path / "gone"))
     refused = Agent().prepare(requirements(gone)).refusal
     assert refused is not None
-    assert "there is no such folder" in refused
+    assert "not on this node" in refused
     assert "\n" not in refused
     other = Agent().prepare(requirements(supply_of(tiny_data, corpus_sha256="c" * 64))).refusal
     assert "the sweep asks for corpus cccccccccccc" in other
