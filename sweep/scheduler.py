@@ -3,7 +3,8 @@
 It has neither clock nor disk: the driver tells it what has happened, it answers what follows, and
 the scheduler that is simulated on a thousand nodes (benchmarks/simulate.py) is the one that runs.
 
-With ``pairing = "seed"`` every lease takes the next cell of the queue. With ``pairing = "node"`` a
+With ``pairing = "seed"`` every lease takes the next cell of the queue, those of long budgets first,
+so that no node is left with a long one when the others have finished. With ``pairing = "node"`` a
 block has a home: the node that took it first. Where its home is gone it moves, and takes its
 reference cell along: cells are then compared with a reference that ran on their own node.
 """
@@ -47,7 +48,9 @@ class Scheduler:
         self._attempts = {task.cell.id: _counted(task, history) for task in tasks}
         self._again = [task for task in tasks if self._attempts[task.cell.id]]
         new = [task for task in tasks if not self._attempts[task.cell.id]]
-        self._blocks = Blocks(new, paired=self._is_paired)
+        self._blocks = Blocks(
+            new if self._is_paired else _longest_first(new), paired=self._is_paired
+        )
         self._companions = Companions(rules.retries, rules.trainer_hash)
         self._held: Counter[str] = Counter()
         self._busy: Counter[str] = Counter()
@@ -99,7 +102,7 @@ class Scheduler:
     def ended(self, task: Task, node: str, ended: Ended) -> Verdict:
         """Take in how an attempt at ``task`` on ``node`` has ended; what follows for its cell."""
         self._free(node)
-        self._suspicion.note(task.cell, node, ended)
+        self._suspicion.note(task.cell, node, ended, self.num_running)
         if task.is_companion:
             self._companions.ended(task, node, ended)
             return Verdict("settled", "taken along as a reference")
@@ -217,6 +220,14 @@ class Scheduler:
     def _is_of_today(self, ended: Ended) -> bool:
         known = self.rules.trainer_hash
         return known is None or ended.trainer_hash in (None, known)
+
+
+def _longest_first(tasks: Sequence[Task]) -> list[Task]:
+    """By budget, in their order where those are alike; seconds and steps cannot be compared."""
+    budgets = {task.cell.spec.budget: task.cell.spec.parsed_budget for task in tasks}
+    kinds = list(dict.fromkeys(budget.kind for budget in budgets.values()))
+    rank = {text: (kinds.index(b.kind), -b.value) for text, b in budgets.items()}
+    return sorted(tasks, key=lambda task: rank[task.cell.spec.budget])
 
 
 def _counted(task: Task, history: History) -> list[Ended]:
