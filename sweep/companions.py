@@ -58,7 +58,10 @@ class Companions:
             return None
         self._cancel(block, node)
         self._served.add((block, node))
-        reference, why = self._references[block], f"the reference of block {block}, beside its cells"
+        reference, why = (
+            self._references[block],
+            f"the reference of block {block}, beside its cells",
+        )
         return Task(reference.cell, why, reference.generation, is_companion=True)
 
     def ended(self, task: Task, node: str, ended: Ended) -> None:
