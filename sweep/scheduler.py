@@ -1,4 +1,4 @@
-"""What does a lease do next? The cells of one run, their retries and their nodes, as a state machine.
+"""What does a lease do next? Cells, retries and nodes of one run, as a state machine.
 
 It has neither clock nor disk: the driver tells it what has happened, it answers what follows, and
 the scheduler that is simulated on a thousand nodes (benchmarks/simulate.py) is the one that runs.
