@@ -83,8 +83,8 @@ class Driver:
                 reference=self.sweep.reference,
                 trainer_hash=self.code.trainer_hash,
             ),
+            plan.settled,
         )
-        self._scheduler.know(plan.settled)
         self._holding = Holding(
             self.sweep, self.pool, self._scheduler, self._events, requirements, self._say
         )
@@ -99,14 +99,14 @@ class Driver:
         return self._scheduler.paused
 
     def _turn(self) -> None:
-        """One round: notice, hand out, show, and wait for news for at most a tick."""
+        """One round: hand out, notice, show, and wait for news for at most a tick."""
+        # Before the look, which gives back leases that have nothing to do.
+        self._holding.idle[:] = [a for a in self._holding.idle if not self._hand_out(a)]
         now_s = time.monotonic()
         if now_s - self._looked_s > LOOK_EVERY_S:
             self._looked_s = now_s
             self._look()
             self._show()
-        while self._holding.idle and self._hand_out(self._holding.idle[-1]):
-            self._holding.idle.pop()
         try:
             event = self._events.get(timeout=TICK_S)
             while True:
@@ -168,7 +168,7 @@ class Driver:
             return False
         attempt = self.record.announce(task, lease)
         if attempt is None:
-            self._scheduler.set_aside(task)
+            self._scheduler.set_aside(task, lease.node)
             self.set_aside.append(task)
             return self._hand_out(lease)
         running = _Running(lease, task, attempt, time.monotonic())

@@ -13,6 +13,9 @@ from sweep.history import Ended
 from sweep.schema import TERMINAL_STATES
 from sweep.spec import Retries
 
+MOVING = ("cell", "hang")  # classes whose next attempt is made elsewhere
+CLASS_OF_STATE = {"failed": "cell", "oom": "memory", "hung": "hang", "lost": "infrastructure"}
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -38,22 +41,23 @@ def verdict(attempts: Sequence[Ended], policy: Retries, trainer_hash: str | None
     last = attempts[-1]
     said = f"attempt {last.attempt} {last.state}: {last.reason or 'no reason'}"
     answers = [ended for ended in attempts if ended.state in TERMINAL_STATES]
-    if answers:
-        if len(answers) > policy.tainted:
-            return Verdict("settled", f"it has an answer, tainted {len(answers)} times")
-        why = f"attempt {answers[-1].attempt} tainted: {answers[-1].reason or 'no reason'}"
-        return Verdict("again", why, _nodes(answers))
+    if len(answers) > policy.tainted:
+        return Verdict("settled", f"it has an answer, tainted {len(answers)} times")
     own = [e for e in attempts if trainer_hash is None or e.trainer_hash in (None, trainer_hash)]
     final = _final(own, policy)
+    if final is not None and answers:
+        return Verdict("settled", f"it has an answer, tainted; then {final}")
     if final is not None:
         return Verdict("final", f"{final}; {said}")
-    return Verdict("again", said, _nodes([e for e in own if e.failure in ("cell", "hang")]))
+    if last in answers:
+        said = f"attempt {last.attempt} tainted: {last.reason or 'no reason'}"
+    return Verdict("again", said, _nodes([*answers, *(e for e in own if _class(e) in MOVING)]))
 
 
 def _final(attempts: Sequence[Ended], policy: Retries) -> str | None:
     """Why nothing is to be gained from another attempt; None if something is."""
     by_class = {
-        name: [ended for ended in attempts if ended.failure == name]
+        name: [ended for ended in attempts if _class(ended) == name]
         for name in ("cell", "memory", "infrastructure", "hang")
     }
     if by_class["memory"]:
@@ -69,6 +73,11 @@ def _final(attempts: Sequence[Ended], policy: Retries) -> str | None:
         if len(by_class[name]) > limit:
             return f"{len(by_class[name])} failures of class {name}, allowed are {limit} retries"
     return None
+
+
+def _class(ended: Ended) -> str | None:
+    """The class of a failure; where the row does not tell it, as its state has it."""
+    return ended.failure or CLASS_OF_STATE.get(ended.state)
 
 
 def _nodes(attempts: Sequence[Ended]) -> frozenset[str]:

@@ -1,0 +1,244 @@
+"""How long does a grid take on a cluster that fails? The real scheduler, in simulated time.
+
+What is real: ``sweep.scheduler``, ``sweep.holding`` and ``sweep.retry``, driven in the order in
+which ``sweep.driver`` drives them. What is not: time, nodes and what becomes of an attempt.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+from benchmarks.cluster import Clock, Cluster, SimulatedLease, SimulatedNode, World
+from sweep.grid import Cell
+from sweep.history import Ended
+from sweep.holding import Event, Holding
+from sweep.lease import Requirements
+from sweep.plan import Task
+from sweep.scheduler import Rules, Scheduler
+from sweep.spec import SweepSpec
+
+
+@dataclass(slots=True, eq=False)
+class Attempted:
+    """One attempt: when it ran, where, and what became of it."""
+
+    task: Task
+    node: str
+    number: int
+    from_s: float
+    until_s: float | None = None
+    state: str | None = None
+    tainted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What becomes of an attempt if its node lives: after ``wall_s``, in the columns' words."""
+
+    wall_s: float
+    state: str
+    failure: str | None = None
+    reason: str | None = None
+    tainted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a simulated sweep went. ``bound_s``: see :func:`lower_bound_s`."""
+
+    makespan_s: float
+    bound_s: float
+    attempts: Sequence[Attempted]
+    settled: frozenset[str]
+    final: dict[str, str]
+    shunned: dict[str, str]
+    paused: str | None
+    num_granted: int
+    num_released: int
+    decisions: int
+    deciding_s: float
+    sites: Sequence[SimulatedNode] = field(repr=False)
+
+    @property
+    def ratio(self) -> float:
+        return self.bound_s / self.makespan_s
+
+
+class Simulation:
+    """One sweep of ``cells``, which take ``work_s(cell)`` on a node of speed 1."""
+
+    def __init__(
+        self,
+        sweep: SweepSpec,
+        cells: Sequence[Cell],
+        world: World,
+        work_s: Callable[[Cell], float],
+    ) -> None:
+        self._cells, self._world, self._work_s = cells, world, work_s
+        self._clock = Clock()
+        self._cluster = Cluster(world, self._clock, self._lose)
+        rules = Rules(retries=sweep.retries, pairing=sweep.pairing, reference=sweep.reference)
+        self._scheduler = Scheduler([Task(cell, "new") for cell in cells], {}, rules)
+        requirements = Requirements(
+            shape=sweep.node,
+            supplies=(),
+            trainer_hash="",
+            lockfile_hash=None,
+            checkpoint_folder=None,
+            timed=True,
+        )
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._holding = Holding(
+            sweep, self._cluster, self._scheduler, self._events, requirements, lambda text: None
+        )
+        self._running: dict[int, Attempted] = {}
+        self._attempts: list[Attempted] = []
+        self._numbers: dict[str, int] = {}
+        self._settled: set[str] = set()
+        self._final: dict[str, str] = {}
+        self._decisions, self._deciding_s = 0, 0.0
+
+    def run(self) -> Outcome:
+        """Until nothing is left to do."""
+        while self._scheduler.is_open or self._running:
+            holding = self._holding
+            holding.idle[:] = [lease for lease in holding.idle if not self._hand_out(lease)]
+            if holding.idle or self._cluster.changed:
+                self._cluster.changed = False
+                holding.look(self._world.num_nodes * self._world.slots)
+            self._clock.step()
+            while not self._events.empty():
+                self._events.get()()
+        makespan_s = self._clock.now_s
+        work_s = [self._work_s(cell) for cell in self._cells if cell.id in self._settled]
+        return Outcome(
+            makespan_s=makespan_s,
+            bound_s=lower_bound_s(work_s, self._cluster.sites, self._world.slots),
+            attempts=self._attempts,
+            settled=frozenset(self._settled),
+            final=self._final,
+            shunned=dict(self._scheduler.shunned),
+            paused=self._scheduler.paused,
+            num_granted=self._cluster.num_granted,
+            num_released=self._cluster.num_released,
+            decisions=self._decisions,
+            deciding_s=self._deciding_s,
+            sites=self._cluster.sites,
+        )
+
+    def _hand_out(self, lease: Any) -> bool:
+        task = self._timed(partial(self._scheduler.assign, lease.node))
+        if task is None:
+            return False
+        number = self._numbers[task.cell.id] = self._numbers.get(task.cell.id, 0) + 1
+        attempt = Attempted(task, lease.node, number, self._clock.now_s)
+        self._attempts.append(attempt)
+        self._running[lease.number] = attempt
+        fate = self._fate(task.cell, number, lease.place.speed)
+        self._clock.after(fate.wall_s, lambda: self._finish(lease, attempt, fate))
+        return True
+
+    def _finish(self, lease: SimulatedLease, attempt: Attempted, fate: Fate) -> None:
+        if lease.is_gone or self._running.pop(lease.number, None) is None:
+            return
+        self._close(attempt, fate)
+        if not self._hand_out(lease):
+            self._holding.idle.append(lease)
+
+    def _lose(self, lease: SimulatedLease) -> None:
+        attempt = self._running.pop(lease.number, None)
+        if lease in self._holding.idle:
+            self._holding.idle.remove(lease)
+        self._holding.lose(lease)
+        if attempt is not None:
+            reason = f"its agent on {lease.node} died"
+            wall_s = self._clock.now_s - attempt.from_s
+            self._close(
+                attempt,
+                Fate(wall_s=wall_s, state="lost", failure="infrastructure", reason=reason),
+            )
+
+    def _close(self, attempt: Attempted, fate: Fate) -> None:
+        attempt.until_s, attempt.state = self._clock.now_s, fate.state
+        attempt.tainted = fate.tainted
+        ended = Ended(
+            attempt=attempt.number,
+            state=fate.state,
+            tainted=fate.tainted,
+            reason=fate.reason,
+            wall_s=fate.wall_s,
+            failure=fate.failure,
+            signature=fate.reason if fate.failure == "cell" else None,
+            node=attempt.node,
+        )
+        task = attempt.task
+        follows = self._timed(partial(self._scheduler.ended, task, attempt.node, ended))
+        if task.is_companion:
+            return
+        if follows.kind == "settled":
+            self._settled.add(task.cell.id)
+        elif follows.kind == "final":
+            self._final[task.cell.id] = follows.why
+
+    def _fate(self, cell: Cell, number: int, speed: float) -> Fate:
+        """Chance that depends on the cell and the number of its attempt alone."""
+        world, whole_s = self._world, self._work_s(cell) / speed
+        if world.chance("broken", cell.id).random() < world.broken:
+            wall_s = world.handover_s + 0.05 * whole_s
+            return Fate(wall_s=wall_s, state="failed", failure="cell", reason=f"broken: {cell.id}")
+        chance = world.chance("fate", cell.id, number)
+        kind, part_s = chance.random(), world.handover_s + chance.random() * whole_s
+        if kind < world.infrastructure:
+            reason = f"unhandled NCCL error ({number})"
+            return Fate(wall_s=part_s, state="failed", failure="infrastructure", reason=reason)
+        kind -= world.infrastructure
+        if kind < world.hang:
+            wall_s = part_s + world.hang_notice_s
+            return Fate(wall_s=wall_s, state="hung", failure="hang", reason="no progress")
+        tainted = kind - world.hang < world.tainted
+        return Fate(wall_s=world.handover_s + whole_s, state="succeeded", tainted=tainted)
+
+    def _timed(self, decide: Callable[[], Any]) -> Any:
+        start_s = time.perf_counter()
+        answer = decide()
+        self._deciding_s += time.perf_counter() - start_s
+        self._decisions += 1
+        return answer
+
+
+def lower_bound_s(work_s: Sequence[float], sites: Sequence[SimulatedNode], slots: int) -> float:
+    """No schedule, even one that knows what will fail, settles the cells earlier than this.
+
+    With w_c the work of cell c (its time on a node of speed 1), counted only for cells that were
+    settled, and S(t) the sum of the speeds of the min(number of cells, slots that are up at t)
+    fastest slots that are up at t, it is
+
+        max( least T with ∫₀ᵀ S(t) dt ≥ Σ w_c,  max w_c / fastest speed ).
+
+    Attempts that fail, cells that are given up, leases, hand-overs and companions count nothing.
+    """
+    if not work_s:
+        return 0.0
+    changes = sorted(
+        (at_s, sign, site.speed)
+        for site in sites
+        for from_s, until_s in site.up
+        for at_s, sign in ((from_s, 1), (until_s, -1))
+        if at_s is not None
+    )
+    left, now_s, up = sum(work_s), 0.0, []
+    for at_s, sign, speed in [*changes, (float("inf"), 0, 0.0)]:
+        rate = sum(sorted(up, reverse=True)[: len(work_s)]) if up else 0.0
+        if rate * (at_s - now_s) >= left:
+            now_s += left / rate
+            break
+        left, now_s = left - rate * (at_s - now_s), at_s
+        if sign > 0:
+            up += [speed] * slots
+        else:
+            for _ in range(slots):
+                up.remove(speed)
+    return max(now_s, max(work_s) / max(site.speed for site in sites))

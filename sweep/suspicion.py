@@ -1,0 +1,75 @@
+"""When is a node left alone, and when does the whole sweep pause?
+
+A node is left alone after some infrastructure failures without a success between them. The sweep
+pauses where that would be its last node, and where different cells fail alike before any succeeds.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection
+
+from sweep.grid import Cell
+from sweep.history import Ended
+from sweep.schema import TERMINAL_STATES
+from sweep.spec import Retries
+
+LAST_NODE_STRIKES = 3  # times the strikes of any other: without it nothing runs at all
+
+
+class Suspicion:
+    """Strikes against nodes, and failures that are alike. ``reachable``: the cluster's nodes."""
+
+    def __init__(self, retries: Retries, *, any_success: bool) -> None:
+        self._retries, self._any_success = retries, any_success
+        self._strikes: Counter[str] = Counter()
+        self._went: set[str] = set()
+        self._alike: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self.reachable: Collection[str] = frozenset()
+        self.shunned: dict[str, str] = {}
+        self.paused: str | None = None
+
+    def hold(self, node: str) -> None:
+        """``node`` is there, perhaps again."""
+        self._went.discard(node)
+
+    def note(self, cell: Cell, node: str, ended: Ended) -> None:
+        """Draw the conclusions from an attempt that has ended on ``node``."""
+        if ended.state in TERMINAL_STATES:
+            del self._strikes[node]
+            self._any_success = True
+        elif ended.failure == "infrastructure":
+            self._strike(node, ended)
+        if not self._any_success:
+            self._compare(cell, node, ended)
+
+    def spares(self, avoid: Collection[str]) -> bool:
+        """Whether a node is there that is neither shunned nor in ``avoid``."""
+        return any(node not in self.shunned and node not in avoid for node in self.reachable)
+
+    def _strike(self, node: str, ended: Ended) -> None:
+        if ended.state == "lost":  # all leases of a node go at once, which is one strike
+            if node in self._went:
+                return
+            self._went.add(node)
+        self._strikes[node] += 1
+        count, limit = self._strikes[node], self._retries.strikes
+        if count < limit:
+            return
+        reason = f"{count} failures of class infrastructure in a row; the last: {ended.reason}"
+        if self.spares({node}):
+            self.shunned[node] = reason
+        elif count >= LAST_NODE_STRIKES * limit:
+            self.paused = f"node {node} is the last one and has {reason}"
+
+    def _compare(self, cell: Cell, node: str, ended: Ended) -> None:
+        alike = ended.signature or ended.reason
+        # Nodes that go say nothing of the cells: a wave of preemptions may come before any success.
+        if alike is None or ended.state == "lost" or ended.failure in ("user", "driver"):
+            return
+        failed = self._alike[alike]
+        failed.add((cell.id, node))
+        count, nodes = len({cell_id for cell_id, _ in failed}), {where for _, where in failed}
+        # On one node of several it is the node that is broken, as far as is known.
+        if count >= self._retries.alike and (len(nodes) > 1 or not self.spares(nodes)):
+            self.paused = (
+                f"{count} different cells have failed alike and none has succeeded: {alike}"
+            )
