@@ -78,7 +78,7 @@ def test_an_attempt_is_announced_once(somewhere):
 
 def test_of_two_processes_one_announces_an_attempt_and_one_closes_it(shared):
     """Not a claim about S3 itself, whose condition moto stands in for."""
-    rounds = 15 if "://" in shared else 40  # moto takes 20 ms for an answer
+    rounds = 8 if "://" in shared else 25  # moto takes 20 ms for an answer
     barrier, answers = SPAWN.Barrier(2), SPAWN.SimpleQueue()
     racers = [
         SPAWN.Process(target=race, args=(shared, rounds, barrier, answers, who), daemon=True)
