@@ -3,10 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from analysis.figures import save_figures
-from analysis.load import sweep_folder
+from analysis.load import sweep_place
 from analysis.notebooks_run import run_notebooks
 from analysis.table import show, write_summary
 from trainer.strict import ConfigError
@@ -18,8 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` asks for; 0, or 2 with one sentence on stderr where it cannot be done."""
     arguments = _parser().parse_args(argv)
     try:
-        folder = sweep_folder(arguments.results, arguments.sweep)
-        paths = _COMMANDS[arguments.command](folder)
+        place = sweep_place(arguments.results, arguments.sweep)
+        paths = _COMMANDS[arguments.command](place)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -28,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _summary(folder: Path) -> list[Path]:
-    summary, path = write_summary(folder)
+def _summary(place: str) -> list[str]:
+    summary, path = write_summary(place)
     show(summary, sys.stdout)
     return [path]
 
@@ -50,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
             "--sweep", required=True, help="name of the sweep, or path of its file"
         )
         command.add_argument(
-            "--results", type=Path, default=Path("results"), help="folder that sweeps write to"
+            "--results", default="results", help="folder or URI that sweeps write to"
         )
     return parser
 

@@ -5,6 +5,7 @@ one axis would flatten both. The same cells give the same bytes: no date, no ver
 identifier.
 """
 
+import io
 import re
 import textwrap
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from analysis.seed_stats import check_one_footing
 from analysis.slopes import learned_slopes
 from analysis.stages import PANELS, windows_of
 from analysis.text import DASH, capital
+from sweep.files import open_files
 
 WIDTH_IN = 9.0  # 900 px at the 100 dpi of a README; saved at twice that for sharp screens
 DPI = 200
@@ -92,22 +94,21 @@ def draw(name: str, cells: pd.DataFrame, sweep: Sweep) -> Figure:
         return FIGURES[name](cells, sweep)
 
 
-def save_figures(folder: Path) -> list[Path]:
-    """Write every figure of the sweep in ``folder`` as PNG and SVG; the paths written."""
-    cells = load_cells(folder)
-    sweep = load_sweep(folder, cells)
+def save_figures(place: str | Path) -> list[str]:
+    """Write every figure of the sweep in ``place`` as PNG and SVG; the paths written."""
+    cells = load_cells(place)
+    sweep = load_sweep(place, cells)
     succeeded(cells)
     check_one_footing(cells)
-    target = folder / "figures"
-    target.mkdir(exist_ok=True)
-    known = settings(cells)
-    paths = []
+    files, known, names = open_files(place), settings(cells), []
     for setting in known:
         here = cells[cells["setting"] == setting]
         for name in FIGURES:
             stem = name if len(known) == 1 else f"{name}--{slug(setting)}"
-            paths += _save(draw(name, here, sweep), target / stem)
-    return paths
+            for kind, data in _encoded(draw(name, here, sweep)).items():
+                names.append(f"figures/{stem}.{kind}")
+                files.replace(names[-1], data)
+    return [files.where(name) for name in names]
 
 
 def slug(setting: str) -> str:
@@ -118,12 +119,13 @@ def slug(setting: str) -> str:
     return re.sub(r"[^\w.]+", "-", setting).strip("-")
 
 
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
+def _encoded(figure: Figure) -> dict[str, bytes]:
+    """The figure as files, by the ending of their names."""
+    png, svg = io.BytesIO(), io.BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(png, dpi=DPI, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
-    return [png, svg]
+        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return {"png": png.getvalue(), "svg": svg.getvalue()}
 
 
 def _captioned(figure: Figure, cells: pd.DataFrame, sweep: Sweep, remarks: list[str]) -> Figure:

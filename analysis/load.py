@@ -1,7 +1,7 @@
 """Which cells has a sweep answered, and what is each of them called?
 
-Reads the two derived files of a sweep's folder, ``cells.parquet`` and ``sweep.json``. The frame has
-every column of ``sweep.schema``, and these, which make it readable:
+Reads the two derived files of a sweep, ``cells.parquet`` and ``sweep.json``, from a folder or a
+bucket. The frame has every column of ``sweep.schema``, and these, which make it readable:
 
 ``key``      the activation as people type it: relu2, leaky_relu2-s0.5, asqu
 ``label``    the activation as people read it: ReLU², LeakyReLU² 0.5, ASQU
@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweep.files import Files, open_files
 from sweep.schema import SCHEMA, SCHEMA_VERSION, VERSION_KEY
 from trainer.activations import activation_label
 from trainer.strict import ConfigError, suggestion
@@ -60,30 +61,40 @@ class Sweep:
     num_cells: int | None  # None where sweep.json is absent
 
 
-def sweep_folder(results: Path, sweep: str) -> Path:
-    """The folder that a sweep leaves, by the sweep's name or by the path of its file.
+def sweep_place(results: str | Path, sweep: str) -> str:
+    """Where a sweep leaves its results, by the sweep's name or by the path of its file.
 
-    >>> sweep_folder(Path("results"), "configs/sweeps/slopes.toml").as_posix()
-    'results/slopes'
+    >>> sweep_place("s3://bucket/results", "configs/sweeps/slopes.toml")
+    's3://bucket/results/slopes'
     """
     name = Path(sweep).stem if sweep.endswith(".toml") else Path(sweep).name
-    return results / name
+    return f"{str(results).rstrip('/')}/{name}"
 
 
-def load_cells(folder: Path) -> pd.DataFrame:
-    """One row per cell of the sweep in ``folder``, in order of execution."""
-    path = folder / CELLS_FILE
-    if not path.is_file():
-        raise ConfigError(_no_store(folder))
-    frame = _read(path).to_pandas(types_mapper=_PANDAS_TYPES.get)
+def parts_of(place: str) -> tuple[str, str]:
+    """The results that ``place`` is in, and the name of its sweep."""
+    results, _, name = place.rstrip("/").rpartition("/")
+    return results or ".", name
+
+
+def load_cells(place: str | Path) -> pd.DataFrame:
+    """One row per cell of the sweep in ``place``, in order of execution."""
+    files = open_files(place)
+    path = files.where(CELLS_FILE)
+    try:
+        data = files.read(CELLS_FILE)
+    except FileNotFoundError:
+        raise ConfigError(_no_store(files)) from None
+    frame = _read(data, path).to_pandas(types_mapper=_PANDAS_TYPES.get)
     if frame.empty:
         raise ConfigError(f"{path} holds no cell yet; `make sweep` runs them.")
     return with_names(frame)
 
 
-def load_sweep(folder: Path, frame: pd.DataFrame) -> Sweep:
+def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
     """What ``sweep.json`` says; where it is absent, what the rows of ``frame`` let one infer."""
-    facts = _read_facts(folder / SWEEP_FILE)
+    files = open_files(place)
+    facts = _read_facts(files)
     planned = [str(key) for key in facts.get("activations", [])]
     keys = (*planned, *(key for key in _natural_order(frame) if key not in planned))
     reference = facts.get("reference") or next(
@@ -91,11 +102,11 @@ def load_sweep(folder: Path, frame: pd.DataFrame) -> Sweep:
     )
     if reference not in keys:
         raise ConfigError(
-            f"{folder / SWEEP_FILE}: reference {reference!r} is no activation of this sweep."
+            f"{files.where(SWEEP_FILE)}: reference {reference!r} is no activation of this sweep."
             f"{suggestion(str(reference), list(keys))} Known: {', '.join(keys)}."
         )
     return Sweep(
-        name=str(facts.get("name", folder.name)),
+        name=str(facts.get("name", parts_of(files.place)[1])),
         reference=str(reference),
         keys=keys,
         num_cells=facts.get("num_cells"),
@@ -188,10 +199,10 @@ def _params(frame: pd.DataFrame) -> list[dict[str, float]]:
     ]
 
 
-def _read(path: Path) -> pa.Table:
-    """The rows of ``path`` with the columns of the schema; what an older file lacks is null."""
+def _read(data: bytes, path: str) -> pa.Table:
+    """The rows of a file with the columns of the schema; what an older file lacks is null."""
     try:
-        found = pq.read_table(path)
+        found = pq.read_table(pa.BufferReader(data))
     except pa.ArrowInvalid as error:
         raise ConfigError(
             f"{path} is not a Parquet file ({error}); delete it and run `make sweep`."
@@ -212,7 +223,7 @@ def _read(path: Path) -> pa.Table:
     return pa.table(columns, schema=SCHEMA)
 
 
-def _check_version(metadata: Mapping[bytes, bytes], path: Path) -> None:
+def _check_version(metadata: Mapping[bytes, bytes], path: str) -> None:
     given = metadata.get(VERSION_KEY, b"").decode(errors="replace")
     if not given.isdigit():
         raise ConfigError(
@@ -225,20 +236,23 @@ def _check_version(metadata: Mapping[bytes, bytes], path: Path) -> None:
         )
 
 
-def _no_store(folder: Path) -> str:
-    known = sorted(path.parent.name for path in folder.parent.glob(f"*/{CELLS_FILE}"))
+def _no_store(files: Files) -> str:
+    results, name = parts_of(files.place)
+    others = open_files(results)
+    known = [other for other in others.folders() if others.exists(f"{other}/{CELLS_FILE}")]
     return (
-        f"{folder / CELLS_FILE}: there is no such file, so sweep {folder.name!r} has left no row"
-        f" here; `make sweep` makes it.{suggestion(folder.name, known)}"
-        f" Sweeps in {folder.parent}: {', '.join(known) or 'none'}."
+        f"{files.where(CELLS_FILE)}: there is no such file, so sweep {name!r} has left no row"
+        f" here; `make sweep` makes it.{suggestion(name, known)}"
+        f" Sweeps in {results}: {', '.join(known) or 'none'}."
     )
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def _read_facts(files: Files) -> dict[str, Any]:
+    path = files.where(SWEEP_FILE)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(files.read(SWEEP_FILE))
+    except FileNotFoundError:
+        return {}
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{path}: this is not JSON ({error}); `make sweep` rewrites it."

@@ -14,25 +14,25 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from analysis.load import load_cells, succeeded
+from analysis.load import load_cells, parts_of, succeeded
+from sweep.files import open_files
 from trainer.strict import ConfigError
 
 NOTEBOOKS = Path(__file__).parent / "notebooks"
 TIMEOUT_S = 300
 
 
-def run_notebooks(folder: Path) -> list[Path]:
-    """Execute every notebook on the sweep in ``folder``; the paths of the executed copies."""
-    succeeded(load_cells(folder))  # the user's mistakes, told before a kernel starts
-    target = folder / "notebooks"
-    target.mkdir(exist_ok=True)
-    return [
-        _execute(source, folder, target / f"{source.stem}.ipynb")
-        for source in sorted(NOTEBOOKS.glob("*.py"))
-    ]
+def run_notebooks(place: str | Path) -> list[str]:
+    """Execute every notebook on the sweep in ``place``; the paths of the executed copies."""
+    succeeded(load_cells(place))  # the user's mistakes, told before a kernel starts
+    files, names = open_files(place), []
+    for source in sorted(NOTEBOOKS.glob("*.py")):
+        names.append(f"notebooks/{source.stem}.ipynb")
+        files.replace(names[-1], nbformat.writes(_executed(source, place)).encode())
+    return [files.where(name) for name in names]
 
 
-def with_parameters(notebook: NotebookNode, folder: Path) -> NotebookNode:
+def with_parameters(notebook: NotebookNode, place: str | Path) -> NotebookNode:
     """A copy of ``notebook`` with a cell that sets RESULTS and SWEEP after its parameters cell."""
     copy = nbformat.from_dict(notebook)
     tagged = [
@@ -40,14 +40,17 @@ def with_parameters(notebook: NotebookNode, folder: Path) -> NotebookNode:
     ]
     if not tagged:
         raise ConfigError('the notebook has no cell tagged "parameters"; tag the one with SWEEP.')
-    values = f"RESULTS = {str(folder.resolve().parent)!r}\nSWEEP = {folder.resolve().name!r}"
+    # The kernel has another working directory.
+    absolute = str(place) if "://" in str(place) else str(Path(place).resolve())
+    results, sweep = parts_of(absolute)
+    values = f"RESULTS = {results!r}\nSWEEP = {sweep!r}"
     injected = nbformat.v4.new_code_cell(values, metadata={"tags": ["injected-parameters"]})
     copy.cells.insert(tagged[0] + 1, injected)
     return copy
 
 
-def _execute(source: Path, folder: Path, target: Path) -> Path:
-    notebook = with_parameters(jupytext.read(source), folder)
+def _executed(source: Path, place: str | Path) -> NotebookNode:
+    notebook = with_parameters(jupytext.read(source), place)
     # The kernel imports analysis from the checkout, so it starts there.
     where = {"metadata": {"path": str(NOTEBOOKS.parent.parent)}}
     # Sockets are files of this user, not ports that every user of the machine can read.
@@ -63,6 +66,5 @@ def _execute(source: Path, folder: Path, target: Path) -> Path:
         try:
             client.execute()
         except CellExecutionError as error:
-            raise ConfigError(f"notebook {source.name} failed on {folder}: {error}") from None
-    nbformat.write(notebook, target)
-    return target
+            raise ConfigError(f"notebook {source.name} failed on {place}: {error}") from None
+    return notebook

@@ -27,6 +27,7 @@ from analysis.seed_stats import seed_stats
 from analysis.stages import PANELS, is_legal
 from analysis.text import counted, listed, percent, plus_minus
 from analysis.verdict import verdicts
+from sweep.files import open_files
 
 SUMMARY_FILE = "summary.md"
 HEADINGS = {
@@ -163,13 +164,13 @@ def show(summary: Summary, stream: IO[str]) -> None:
         console.print(sentence, markup=False)
 
 
-def write_summary(folder: Path) -> tuple[Summary, Path]:
-    """The summary of the sweep in ``folder``, and the file that it was written to."""
-    frame = load_cells(folder)
-    summary = summarize(frame, load_sweep(folder, frame))
-    path = folder / SUMMARY_FILE
-    path.write_text(markdown(summary), encoding="utf-8")
-    return summary, path
+def write_summary(place: str | Path) -> tuple[Summary, str]:
+    """The summary of the sweep in ``place``, and the file that it was written to."""
+    frame = load_cells(place)
+    summary = summarize(frame, load_sweep(place, frame))
+    files = open_files(place)
+    files.replace(SUMMARY_FILE, markdown(summary).encode())
+    return summary, files.where(SUMMARY_FILE)
 
 
 def _section(setting: str, stats: pd.DataFrame, order: Sequence[str]) -> Section:

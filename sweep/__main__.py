@@ -1,4 +1,4 @@
-"""``python -m sweep plan|run|status|show|rerun|logs|which``: the sweep from a terminal.
+"""``python -m sweep plan|run|status|show|rerun|logs|doctor|which``: the sweep from a terminal.
 
 Exit status: 0 every cell is terminal, 3 some are not, 2 bad usage or configuration, 130
 interrupted.
@@ -18,7 +18,7 @@ from sweep.running import EXIT_BAD, EXIT_INTERRUPTED
 from sweep.where import EXAMPLE, Selection
 from trainer.strict import ConfigError
 
-VERBS = ("plan", "run", "status", "show", "rerun", "logs", "which")
+VERBS = ("plan", "run", "status", "show", "rerun", "logs", "doctor", "which")
 PLANNING = ("plan", "run", "rerun")
 MEANT_FOR = {
     "where": (*PLANNING, "status"),
@@ -66,6 +66,8 @@ def _dispatch(invocation: Invocation, arguments: argparse.Namespace) -> int:
             return commands.status_command(invocation, as_json=as_json)
         case "show":
             return commands.show_command(invocation, cell, as_json=as_json)
+        case "doctor":
+            return commands.doctor_command(invocation, as_json=as_json)
         case "logs":
             return commands.logs_command(invocation, cell)
         case _:

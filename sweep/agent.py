@@ -19,6 +19,7 @@ from sweep.checkpoints import held_checkpoint
 from sweep.failure import Failure, classify, hung, stopped, unable, unreported
 from sweep.lease import Delivery, Order, Readiness, Requirements
 from sweep.memory import MemoryWatch
+from sweep.preflight import refusal, run_checks, warnings
 from sweep.processes import Processes
 from sweep.ranks import ask_for_stacks, rank_ends, start_ranks
 from sweep.sampling import SamplerFactory, sampled
@@ -110,7 +111,7 @@ class Agent:
                 start_ranks(self._ranks, order, folder, checkpoint.arguments if checkpoint else ())
                 with sampled(
                     self._sampler_factory,
-                    self._ranks.pids,
+                    lambda: set(self._ranks.pids),
                     lambda: (_progress(folder) or {}).get("phase"),
                     say,
                 ) as telemetry:
@@ -230,8 +231,13 @@ def _undone(failure: Failure) -> Delivery:
 
 
 def _preflight(requirements: Requirements) -> Readiness:
-    """What else this node must be; see ``sweep/preflight``."""
-    return Readiness()
+    """What else this node must be."""
+    results = run_checks(
+        requirements,
+        driver_software=requirements.driver_software,
+        asked_at=requirements.asked_at,
+    )
+    return Readiness(refusal=refusal(results), warnings=warnings(results))
 
 
 def _code_differs(wanted: str) -> str | None:

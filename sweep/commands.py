@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any
 
 from sweep.contents import Contents
+from sweep.doctor import doctor
 from sweep.grid import Cell
 from sweep.history import History
 from sweep.invocation import Invocation
+from sweep.orders import code_here, requirements_for
 from sweep.plan import (
     Plan,
     Planner,
@@ -22,7 +24,8 @@ from sweep.plan import (
     stale,
     why_stale,
 )
-from sweep.running import EXIT_DONE, EXIT_INCOMPLETE, run_plan
+from sweep.preflight import run_checks
+from sweep.running import EXIT_BAD, EXIT_DONE, EXIT_INCOMPLETE, run_plan
 from sweep.schema import TERMINAL_STATES
 from sweep.store import Store
 from sweep.where import Selection
@@ -116,6 +119,24 @@ def logs_command(invocation: Invocation, selector: str | None) -> int:
         )
     invocation.say(invocation.store.kept(rows[-1]["log"]).decode(errors="replace"))
     return EXIT_DONE
+
+
+def doctor_command(invocation: Invocation, *, as_json: bool) -> int:
+    """Check this machine, or every node of the cluster, against what the sweep needs."""
+    sweep = invocation.sweep
+    try:
+        cells = invocation.cells()
+    except ConfigError as error:  # the rest can be looked at all the same
+        invocation.say(f"error: {error}")
+        cells = []
+    requirements = requirements_for(sweep, cells, code_here())
+    if invocation.environment.ray_address is None:
+        worst = doctor(
+            {"this machine": run_checks(requirements)}, invocation.console, as_json=as_json
+        )
+    else:
+        worst = doctor(invocation.pool.inspect(requirements), invocation.console, as_json=as_json)
+    return worst if cells else EXIT_BAD
 
 
 def which_command(invocation: Invocation) -> int:

@@ -29,6 +29,29 @@ def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
     )
 
 
+def visible_gpus(variables: Mapping[str, str] = os.environ) -> tuple[str, ...] | None:
+    """The GPUs that CUDA_VISIBLE_DEVICES names, by number or UUID; None where it is not set.
+
+    >>> visible_gpus({"CUDA_VISIBLE_DEVICES": "0,3"})
+    ('0', '3')
+    """
+    named = variables.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return None
+    entries = (entry.strip() for entry in named.split(","))
+    return tuple(entry for entry in entries if entry not in ("", "-1", "NoDevFiles"))
+
+
+def communication_settings(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What is set for communication between ranks, which inherit it.
+
+    >>> communication_settings({"NCCL_DEBUG": "INFO", "HOME": "/root"})
+    {'NCCL_DEBUG': 'INFO'}
+    """
+    prefixes = ("NCCL_", "GLOO_", "TORCH_NCCL_")
+    return {key: variables[key] for key in sorted(variables) if key.startswith(prefixes)}
+
+
 def local_gpus(devices: Path = Path("/dev")) -> int:
     """NVIDIA GPUs that this machine shows, counted by device file: no driver is woken."""
     return sum(path.name.removeprefix("nvidia").isdigit() for path in devices.glob("nvidia*"))

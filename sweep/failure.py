@@ -28,7 +28,8 @@ FAULTS = {
         + r"|Connection refused|Connection timed out|Network is unreachable|No route to host"
     ),
     "of NCCL": re.compile(
-        r"\bnccl[A-Z]\w+|NCCL (?:error|Error|failure|WARN)|ProcessGroupNCCL.*(?:timeout|exception)"
+        r"\bnccl\w+Error|ncclInvalid\w+|NCCL (?:error|Error|failure|WARN)"
+        r"|ProcessGroupNCCL.*(?:timeout|exception)"
         r"|collective operation timeout|DistBackendError"
     ),
     "of the GPU or its driver": re.compile(

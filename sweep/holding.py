@@ -1,10 +1,11 @@
 """Which leases does a driver hold? Asked for, made ready, listened to, and given back."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
@@ -32,6 +33,7 @@ class Holding:
     num_asked: int = 0
     _preparing: dict[int, tuple[Lease, float]] = field(default_factory=dict)
     _avoid: frozenset[str] = frozenset()
+    _said: set[str] = field(default_factory=set)
 
     @property
     def num_preparing(self) -> int:
@@ -71,7 +73,7 @@ class Holding:
             self.lose(lease)
             return
         self._preparing[id(lease)] = lease, time.monotonic()
-        ready = lease.prepare(self.requirements)
+        ready = lease.prepare(replace(self.requirements, asked_at=time.time()))
         ready.add_done_callback(lambda done: self.events.put(lambda: self._welcome(lease, done)))
 
     def _welcome(self, lease: Lease, done: "Future[Readiness]") -> None:
@@ -84,8 +86,10 @@ class Holding:
             self.lose(lease)
             return
         readiness = done.result()
-        for warning in readiness.warnings:
-            self.say(f"warning: {lease.node}: {warning}")
+        for text in [f"warning: {lease.node}: {warning}" for warning in readiness.warnings]:
+            if text not in self._said:
+                self._said.add(text)
+                self.say(text)
         if readiness.refusal is not None:
             self.say(f"{lease.node} is left alone: {readiness.refusal}")
             self.scheduler.refuse(lease.node, readiness.refusal)
@@ -144,4 +148,5 @@ class Heart:
     def _beat(self) -> None:
         while not self._done.wait(HEARTBEAT_S):
             for lease in list(self._holding.held.values()):
-                lease.beat()
+                with contextlib.suppress(Exception):  # no lease may stop the heart of the others
+                    lease.beat()

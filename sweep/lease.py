@@ -7,9 +7,13 @@ answers with ordinary ``concurrent.futures``: there is nothing new to learn.
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from sweep.provenance import Software
 from sweep.spec import NodeShape
+
+if TYPE_CHECKING:
+    from sweep.preflight.finding import Result
 
 
 class LeaseLost(Exception):  # noqa: N818  (it is what happened, not a fault of the caller)
@@ -82,7 +86,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """What a node is checked against before its first cell; see ``sweep/preflight``."""
+    """What a node is checked against before its first cell; see ``sweep/preflight``.
+
+    ``driver_software`` and ``asked_at`` (of time.time) are what the driver says of itself.
+    """
 
     shape: NodeShape
     supplies: Sequence[Supply]
@@ -90,6 +97,8 @@ class Requirements:
     lockfile_hash: str | None
     checkpoint_folder: str | None
     timed: bool
+    driver_software: Software | None = None
+    asked_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +222,10 @@ class Pool(Protocol):
 
         Ends within seconds, whatever has become of the node.
         """
+        ...
+
+    def inspect(self, requirements: Requirements) -> Mapping[str, "Sequence[Result] | None"]:
+        """What the preflight finds on every node, by name; None where a node did not answer."""
         ...
 
     def close(self) -> None: ...

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from sweep.grid import Cell
 from sweep.lease import CheckpointPlace, Order, Requirements, Supply
+from sweep.provenance import Software, lockfile_hash, software
 from sweep.spec import DataPlace, SweepSpec
 from sweep.store import Attempt
+from trainer.budget import parse_budget
 from trainer.data.manifest import read_manifest
-from trainer.files import file_sha256
 from trainer.source import trainer_source
 from trainer.strict import ConfigError
 
@@ -18,16 +19,16 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Which code this is: of the trainer, and the pinned versions (None without the file)."""
+    """Which code this is: of the trainer, the pinned versions (None without the file), software."""
 
     trainer_hash: str
     lockfile_hash: str | None
+    software: Software | None = None
 
 
 def code_here() -> Code:
     """The code that this process runs from."""
-    lockfile = PROJECT / "constraints.txt"
-    return Code(trainer_source().sha256, file_sha256(lockfile) if lockfile.is_file() else None)
+    return Code(trainer_source().sha256, lockfile_hash(PROJECT), software())
 
 
 def requirements_for(sweep: SweepSpec, cells: Sequence[Cell], code: Code) -> Requirements:
@@ -38,7 +39,8 @@ def requirements_for(sweep: SweepSpec, cells: Sequence[Cell], code: Code) -> Req
         trainer_hash=code.trainer_hash,
         lockfile_hash=code.lockfile_hash,
         checkpoint_folder=sweep.checkpoints.folder,
-        timed=any(cell.spec.parsed_budget.kind == "seconds" for cell in cells),
+        timed=any(parse_budget(budget).kind == "seconds" for budget in sweep.budgets),
+        driver_software=code.software,
     )
 
 

@@ -64,6 +64,10 @@ class Driver:
     note: DriverNote
     life: Life
 
+    @property
+    def file(self) -> str:
+        return f"{FOLDER}/{self.id}.json"
+
 
 @dataclass(frozen=True, slots=True)
 class _Seen:

@@ -1,8 +1,13 @@
-"""Which code is this? The commit and state of the checkout that the driver runs from."""
+"""Which code is this? The checkout that the driver runs from, and the packages that run it."""
 
+import hashlib
+import platform
 import subprocess
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+LOCKFILE = "constraints.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +23,35 @@ def revision(root: Path) -> Revision:
     commit = _git(root, "rev-parse", "HEAD")
     status = _git(root, "status", "--porcelain")
     return Revision(commit or None, None if status is None else bool(status))
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """Versions; None where a package is not installed."""
+
+    python: str
+    torch: str | None
+    ray: str | None
+
+
+def software() -> Software:
+    """What this interpreter has; imports none of it."""
+    return Software(platform.python_version(), _version("torch"), _version("ray"))
+
+
+def lockfile_hash(root: Path) -> str | None:
+    """SHA-256 of the versions that ``make setup`` installs; None where the file is absent."""
+    try:
+        return hashlib.sha256((root / LOCKFILE).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _git(root: Path, *arguments: str) -> str | None:

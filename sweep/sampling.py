@@ -2,8 +2,12 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
+
+from sweep import telemetry
+from sweep.environment import visible_gpus
+from sweep.nvml import open_nvml
 
 PATIENCE_S = 5.0
 T = TypeVar("T")
@@ -21,15 +25,21 @@ class Sampler(Protocol):
         ...
 
 
-# Process numbers of the ranks, and what tells the trainer's present phase.
-SamplerFactory = Callable[[Sequence[int], Callable[[], str | None]], Sampler]
+Pids = Callable[[], set[int]]  # which processes are ours
+Phase = Callable[[], str | None]  # what the trainer is doing
+SamplerFactory = Callable[[Pids, Phase], Sampler]
+
+
+def gpu_sampler(pids: Pids, phase: Phase) -> Sampler:
+    """Reads the GPUs that this process may see."""
+    return telemetry.Sampler(open_nvml(visible_gpus()), pids, phase)
 
 
 @contextlib.contextmanager
 def sampled(
     factory: SamplerFactory | None,
-    pids: Sequence[int],
-    phase: Callable[[], str | None],
+    pids: Pids,
+    phase: Phase,
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     """The columns, which are there once the block has ended; {} without a factory."""
@@ -42,9 +52,7 @@ def sampled(
             columns |= _in_time(lambda: _finished(sampler), say) or {}
 
 
-def _started(
-    factory: SamplerFactory, pids: Sequence[int], phase: Callable[[], str | None]
-) -> Sampler:
+def _started(factory: SamplerFactory, pids: Pids, phase: Phase) -> Sampler:
     sampler = factory(pids, phase)
     sampler.start()
     return sampler

@@ -23,8 +23,8 @@ _VARIABLE = (
     (re.compile(r"\b0x[0-9a-fA-F]+\b"), "#"),
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "#"),
     (re.compile(r"\b(?=[a-f]*[0-9])[0-9a-f]{4,}\b"), "#"),
-    (re.compile(r"[-+]?\d+(?:[.,_]\d+)*(?:e[-+]?\d+)?"), "#"),
     (re.compile(r"\d+"), "#"),
+    (re.compile(r"[-+]?#(?:[-+.,:_e]*#)*"), "#"),
     (re.compile(r"\s+"), " "),
 )
 
@@ -81,7 +81,8 @@ def logged_error(log: str) -> LoggedError | None:
 def crash_frame(log: str) -> str | None:
     """Where faulthandler saw a crash, innermost frame of the project; None where it saw none."""
     _, found, stacks = _RANK_PREFIX.sub("", log).rpartition("Fatal Python error: ")
-    return _where(stacks, innermost=0) if found else None
+    crashed = stacks.rpartition("Current thread ")[2].split("\n\n")[0]
+    return _where(crashed, innermost=0) if found else None
 
 
 def without_variables(message: str) -> str:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-SLOW_PHASES = frozenset({"start", "setup", "warmup", "pack"})
+SLOW_PHASES = frozenset({"start", "setup", "warmup", "checkpoint", "probe", "pack"})
 LONGEST_LOOK_S = 1.0
 
 
@@ -48,9 +48,14 @@ class DeadMan:
         threading.Thread(target=self._watch, name="dead man", daemon=True).start()
 
     def heard(self) -> None:
-        self._heard_s = time.monotonic()
+        """A word; one that comes too late, after this process stood still, changes nothing."""
+        if self._left_s() > 0:
+            self._heard_s = time.monotonic()
+
+    def _left_s(self) -> float:
+        return self._heard_s + self._patience_s - time.monotonic()
 
     def _watch(self) -> None:
-        while (left_s := self._heard_s + self._patience_s - time.monotonic()) > 0:
+        while (left_s := self._left_s()) > 0:
             time.sleep(min(left_s, LONGEST_LOOK_S))
         self._end()

@@ -19,22 +19,23 @@ class NotStaged(Exception):  # noqa: N818  (it says what is the case, in a line)
 def stage(supply: Supply, deadline_s: float = STAGE_S) -> str:
     """The folder of this node that holds the data, put there if need be."""
     processes = Processes()
-    try:
-        process = processes.start(
-            _command(supply),
-            cwd=Path.cwd(),
-            environment=rank_environment(PROJECT, 1),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        out, err = process.communicate(timeout=deadline_s)
-    except subprocess.TimeoutExpired:
-        raise NotStaged(
-            f"{supply.data_dir}: staging has not ended within {deadline_s:g} s; a folder that does "
-            f"not answer, or too slow a network?"
-        ) from None
-    finally:
-        processes.kill()
+    started = processes.start(
+        _command(supply),
+        cwd=Path.cwd(),
+        environment=rank_environment(PROJECT, 1),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with started as process:
+        try:
+            out, err = process.communicate(timeout=deadline_s)
+        except subprocess.TimeoutExpired:
+            raise NotStaged(
+                f"{supply.data_dir}: staging has not ended within {deadline_s:g} s; "
+                f"a folder that does not answer, or too slow a network?"
+            ) from None
+        finally:
+            processes.kill()
     if process.returncode != 0:
         lines = err.decode(errors="replace").strip().splitlines()
         raise NotStaged(lines[0] if lines else f"staging ended with status {process.returncode}")

@@ -82,7 +82,7 @@ class Store:
         with present(self.files, self._watch, self._rhythm) as presence:
             if not join:
                 admit(self._watch, self._rhythm, self.place, say)
-            self.files.tidy()
+            self._tidy()
             yield presence
 
     def drivers(self) -> list[Driver]:
@@ -220,6 +220,13 @@ class Store:
                 f"RESULTS= chooses another place of results."
             ) from None
         return description
+
+    def _tidy(self) -> None:
+        """Remove what killed drivers left. One that was not dead writes its file again."""
+        self.files.tidy()
+        for driver in self._watch.look():
+            if driver.life is Life.DEAD:
+                self.files.remove(driver.file)
 
     def _create(self, name: str, data: bytes) -> bool:
         """Whether the file is ours: also where it was made and the answer to that got lost."""

@@ -23,12 +23,10 @@
 
 # %%
 # %matplotlib inline
-from pathlib import Path
-
 from IPython.display import display
 
 from analysis.figures import draw
-from analysis.load import load_cells, load_sweep, settings, sweep_folder
+from analysis.load import load_cells, load_sweep, settings, sweep_place
 from analysis.quant_delta import delta_stats
 
 # %% tags=["parameters"]
@@ -36,9 +34,9 @@ RESULTS = "../../results"
 SWEEP = "local"
 
 # %%
-folder = sweep_folder(Path(RESULTS), SWEEP)
-cells = load_cells(folder)
-sweep = load_sweep(folder, cells)
+place = sweep_place(RESULTS, SWEEP)
+cells = load_cells(place)
+sweep = load_sweep(place, cells)
 
 # %% [markdown]
 # Mean, standard deviation and 95 % t interval over seeds. `ranked` is false where a seed diverged:

@@ -22,14 +22,12 @@
 
 # %%
 # %matplotlib inline
-from pathlib import Path
-
 from IPython.display import display
 
 from analysis.aa_control import aa_sentences
 from analysis.contrasts import contrasts
 from analysis.figures import draw
-from analysis.load import load_cells, load_sweep, settings, sweep_folder
+from analysis.load import load_cells, load_sweep, settings, sweep_place
 from analysis.seed_stats import paired_stats, seed_stats
 from analysis.stages import PANELS, PRIMARY
 from analysis.verdict import verdicts
@@ -39,9 +37,9 @@ RESULTS = "../../results"
 SWEEP = "local"
 
 # %%
-folder = sweep_folder(Path(RESULTS), SWEEP)
-cells = load_cells(folder)
-sweep = load_sweep(folder, cells)
+place = sweep_place(RESULTS, SWEEP)
+cells = load_cells(place)
+sweep = load_sweep(place, cells)
 
 # %%
 for setting in settings(cells):

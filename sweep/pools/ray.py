@@ -31,6 +31,8 @@ from sweep.lease import (
 )
 from sweep.pools.census import GPU_MODEL, Census
 from sweep.pools.waiting import OpenRequest, why_waiting
+from sweep.preflight import Result, run_checks
+from sweep.sampling import gpu_sampler
 from sweep.scratch import left_behind
 from sweep.spec import NodeShape
 from sweep.watchdog import Watchdog
@@ -53,6 +55,7 @@ from ray.util.scheduling_strategies import (  # noqa: E402
 
 ANSWER_DEADLINE_S = 10.0
 LOG_DEADLINE_S = 8.0
+INSPECT_DEADLINE_S = 300.0
 MAX_FAILED_STARTS = 5
 HOLDER = "activation-sweep, process"
 TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"  # says it at every start
@@ -159,6 +162,15 @@ class RayPool(Pool):
         threading.Thread(target=_fetch, args=(asked, fetched), daemon=True).start()
         return fetched
 
+    def inspect(self, requirements: Requirements) -> dict[str, list[Result] | None]:
+        asked = {}
+        for node in self.nodes():
+            where = NodeAffinitySchedulingStrategy(node.id, soft=False)
+            look = _look.options(scheduling_strategy=where, num_cpus=0, max_retries=0)
+            asked[node.name] = look.remote(requirements)
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=INSPECT_DEADLINE_S)
+        return {name: _answer_or_none(results) for name, results in asked.items()}
+
     def close(self) -> None:
         """Leave the cluster; a head that does not answer is not waited for."""
         self._census.close()
@@ -193,7 +205,7 @@ class RayPool(Pool):
             scheduling_strategy=PlacementGroupSchedulingStrategy(
                 group, placement_group_bundle_index=0
             ),
-        ).remote(wish.driver_silence_s)
+        ).remote(wish.driver_silence_s, gpu_sampler if shape.gpus else None)
         return _Asked(wish, group, agent, agent.node_id.remote())
 
     def _ask_again(self, asked: "_Asked", error: RayError) -> None:
@@ -296,6 +308,14 @@ class _AgentOnRay(Agent):
 
 _RemoteAgent: Any = ray.remote(_AgentOnRay)
 _read_log: Any = ray.remote(left_behind)
+_look: Any = ray.remote(run_checks)
+
+
+def _answer_or_none(asked: Any) -> Any:
+    try:
+        return ray.get(asked, timeout=0)
+    except RayError:
+        return None
 
 
 def _fetch(asked: Any, fetched: "Future[str | None]") -> None:

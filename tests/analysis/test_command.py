@@ -9,6 +9,7 @@ import pytest
 
 import analysis
 from analysis.__main__ import main
+from sweep.files import open_files
 
 PACKAGE = Path(analysis.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__"))
@@ -35,6 +36,31 @@ def test_a_mistake_is_one_sentence_on_stderr_and_status_2(tmp_path, capsys, comm
     assert "Traceback" not in told.err
 
 
+@pytest.mark.parametrize(
+    ("command", "written"),
+    [
+        ("summary", "summary.md"),
+        ("figures", "figures/slope_bpb.svg"),
+        pytest.param("notebooks", "notebooks/seed_stats.ipynb", marks=pytest.mark.slow),
+    ],
+)
+def test_a_sweep_in_a_bucket_is_read_and_written_there(s3, store, capsys, command, written):
+    results = f"s3://{s3.bucket()}/results"
+    files = open_files(f"{results}/local")
+    for name in ("cells.parquet", "sweep.json"):
+        files.replace(name, (store / name).read_bytes())
+    assert main([command, "--sweep", "local", "--results", results]) == 0
+    assert f"wrote {results}/local/{written}" in capsys.readouterr().out
+    assert len(files.read(written)) > 1000
+
+
+def test_a_sweep_that_is_not_in_the_bucket_is_told_with_those_that_are(s3, store, capsys):
+    results = f"s3://{s3.bucket()}/results"
+    open_files(f"{results}/slopes").replace("cells.parquet", b"")
+    assert main(["summary", "--sweep", "slope", "--results", results]) == 2
+    assert "Sweeps in " + results + ": slopes." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_every_example_in_a_docstring_is_true(name):
     module = importlib.import_module(f"analysis.{name}")
@@ -43,7 +69,7 @@ def test_every_example_in_a_docstring_is_true(name):
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_analysis_imports_neither_torch_nor_ray_nor_the_inside_of_the_trainer(path):
-    allowed = {"trainer.strict", "trainer.activations", "sweep.schema", "sweep.store"}
+    allowed = {"trainer.strict", "trainer.activations", "sweep.schema", "sweep.files"}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):

@@ -3,6 +3,8 @@
 Whether they are legible only an eye can tell; no test here claims that.
 """
 
+from pathlib import Path
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -31,9 +33,13 @@ def drawn(cells, sweep):
     return {name: draw(name, cells, sweep) for name in FIGURES}
 
 
+def save(place):
+    return [Path(path) for path in save_figures(place)]
+
+
 @pytest.fixture(scope="module")
 def saved(store):
-    return save_figures(store)
+    return save(store)
 
 
 def test_every_figure_is_saved_as_png_and_svg(saved, store):
@@ -44,7 +50,7 @@ def test_every_figure_is_saved_as_png_and_svg(saved, store):
 
 def test_the_same_cells_give_the_same_bytes(saved, store_of, rows, monkeypatch):
     monkeypatch.setattr(figures, "FIGURES", {"quant_delta": figures.quant_delta})
-    again = {path.name: path.read_bytes() for path in save_figures(store_of(rows))}
+    again = {path.name: path.read_bytes() for path in save(store_of(rows))}
     assert len(again) == 2
     assert again.items() <= {path.name: path.read_bytes() for path in saved}.items()
 
@@ -158,7 +164,7 @@ def test_each_budget_has_its_own_figures(store_of, rows, monkeypatch):
     monkeypatch.setattr(figures, "FIGURES", {"quant_delta": figures.quant_delta})
     two = [row for row in rows if row["seed"] == 1]
     longer = [{**row, "budget_value": 1000.0, "cell_id": row["cell_id"] + "-1000"} for row in two]
-    names = {path.stem for path in save_figures(store_of(two + longer))}
+    names = {path.stem for path in save(store_of(two + longer))}
     assert names == {"quant_delta--local-200-steps", "quant_delta--local-1000-steps"}
 
 

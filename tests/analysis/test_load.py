@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.load import load_cells, load_sweep, settings, succeeded, sweep_folder
+from analysis.load import load_cells, load_sweep, settings, succeeded, sweep_place
 from sweep.schema import SCHEMA, VERSION_KEY
 from trainer.strict import ConfigError
 
@@ -72,7 +72,7 @@ def test_without_slope_one_half_the_inferred_reference_is_relu2(store_of, rows):
 
 @pytest.mark.parametrize("given", ["configs/sweeps/slopes.toml", "slopes.toml", "slopes"])
 def test_a_sweep_is_named_by_its_name_or_by_its_file(tmp_path, given):
-    assert sweep_folder(tmp_path, given) == tmp_path / "slopes"
+    assert sweep_place(tmp_path, given) == str(tmp_path / "slopes")
 
 
 def test_a_missing_store_names_its_cure_and_the_nearest_sweep(store):

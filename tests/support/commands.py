@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# What a row says of when, where and how often it was made, and not of the answer.
 PHYSICAL = re.compile(
-    r"_s$|_ms_|_at$|^(node|attempt|num_attempts|peak_memory_bytes|evidence|log|revision|dirty)$"
+    r"_s$|_ms_|_ms$|_at$|^(foreign|gpu|power|sm_clock|telemetry|temperature|throttled)_"
+    r"|^(node|node_id|driver|attempt|num_attempts|generation|why|resumed_from_step"
+    r"|tainted|taint_reason|peak_memory_bytes|evidence|log|revision|dirty)$"
 )
 
 TINY_SWEEP = """

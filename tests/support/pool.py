@@ -5,64 +5,113 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from sweep.lease import Delivery, Lease, Node, Order, Supply
+from sweep.lease import Delivery, Lease, Node, Order, Readiness, Requirements
 from sweep.spec import NodeShape
 
 Work = Callable[[Order, threading.Event], Delivery]
-Prepare = Callable[[Sequence[Supply]], str | None]
+Prepare = Callable[[Requirements], Readiness]
 
 
 class FakeLease:
     """Runs ``work`` on a thread of its own; ``stop`` sets the event that ``work`` is given."""
 
-    def __init__(self, name: str, work: Work, prepare: Prepare) -> None:
-        self.name, self.node = name, "fake-node"
+    def __init__(self, name: str, node: str, work: Work, prepare: Prepare) -> None:
+        self.name, self.node, self.node_id = name, node, f"id of {node}"
+        self.silent_s, self.is_gone = 0.0, False
+        self.last_progress: Mapping[str, Any] | None = None
+        self.beats = 0
         self._work, self._stop = work, threading.Event()
         self._prepare = prepare
         self._thread = ThreadPoolExecutor(max_workers=1)
 
-    def prepare(self, supplies: Sequence[Supply]) -> "Future[str | None]":
-        return self._thread.submit(self._prepare, supplies)
+    def prepare(self, requirements: Requirements) -> "Future[Readiness]":
+        return self._thread.submit(self._prepare, requirements)
 
     def submit(self, order: Order) -> "Future[Delivery]":
         self._stop.clear()
         return self._thread.submit(self._work, order, self._stop)
 
-    def progress(self) -> Mapping[str, Any] | None:
-        return {"phase": "train", "step": 3, "remaining_steps": 4.0, "step_ms": 5.0}
+    def beat(self) -> None:
+        self.beats += 1
+        self.last_progress = {"phase": "train", "step": 3, "remaining_steps": 4.0, "step_ms": 5.0}
 
     def stop(self) -> None:
         self._stop.set()
 
 
 class FakePool:
-    """Grants every lease that is asked for, at once."""
+    """Grants every lease that there is room for, at once: ``per_node`` on each of ``names``."""
 
     version = "fake"
+    silent_s = 0.0
 
     def __init__(
-        self, work: Work, cpus: int = 2, gpus: int = 0, prepare: Prepare = lambda supplies: None
+        self,
+        work: Work,
+        *,
+        names: Sequence[str] = ("fake-node",),
+        per_node: int = 2,
+        prepare: Prepare = lambda requirements: Readiness(),
     ) -> None:
         self._work, self._prepare = work, prepare
-        self._nodes = [Node("fake-node", cpus=cpus, gpus=gpus)]
-        self._waiting: list[FakeLease] = []
+        self.names, self.per_node = list(names), per_node
+        self._open: list[frozenset[str]] = []
+        self.leases: list[FakeLease] = []
         self.granted = self.released = 0
+        self.logs: dict[str, str] = {}
         self.closed = False
 
     def nodes(self) -> Sequence[Node]:
-        return self._nodes
+        return [Node(name, cpus=self.per_node, gpus=0) for name in self.names]
 
-    def request(self, shape: NodeShape, count: int) -> None:
-        for _ in range(count):
-            self._waiting.append(FakeLease(f"lease {self.granted}", self._work, self._prepare))
-            self.granted += 1
+    def request(
+        self,
+        shape: NodeShape,
+        count: int,
+        *,
+        driver_silence_s: float,
+        avoid: frozenset[str] = frozenset(),
+    ) -> None:
+        self._open += [avoid] * count
 
     def ready(self) -> Sequence[Lease]:
-        leases, self._waiting = self._waiting, []
+        leases, still_open = [], []
+        for avoid in self._open:
+            node = self._room(avoid)
+            if node is None:
+                still_open.append(avoid)
+                continue
+            lease = FakeLease(f"lease {self.granted}", node, self._work, self._prepare)
+            self.granted += 1
+            self.leases.append(lease)
+            leases.append(lease)
+        self._open = still_open
         return leases
 
+    def withdraw(self, count: int) -> int:
+        taken = min(count, len(self._open))
+        self._open = self._open[: len(self._open) - taken]
+        return taken
+
+    def waiting(self) -> str | None:
+        return "busy: the fake nodes are full" if self._open else None
+
     def release(self, lease: Lease) -> None:
+        assert isinstance(lease, FakeLease)
+        self.leases.remove(lease)
         self.released += 1
+
+    def fetch_log(self, lease: Lease, stem: str) -> "Future[str | None]":
+        fetched: Future[str | None] = Future()
+        fetched.set_result(self.logs.get(lease.node))
+        return fetched
 
     def close(self) -> None:
         self.closed = True
+
+    def _room(self, avoid: frozenset[str]) -> str | None:
+        for name in self.names:
+            held = sum(lease.node == name for lease in self.leases)
+            if name not in avoid and held < self.per_node:
+                return name
+        return None

@@ -76,7 +76,6 @@ def delivered(order: Order, **changes: object) -> Delivery:
     return Delivery(
         state="succeeded",
         reason=None,
-        node="fake-node",
         report=json.dumps(report_values(spec, **changes)),
         curve=b"curve",
         artifact=ARTIFACT,
@@ -84,14 +83,17 @@ def delivered(order: Order, **changes: object) -> Delivery:
     )
 
 
-def failed(state: str, reason: str) -> Delivery:
+def failed(
+    state: str, reason: str, failure: str = "cell", signature: str | None = None
+) -> Delivery:
     """A delivery without an answer."""
     return Delivery(
         state=state,
         reason=reason,
-        node="fake-node",
         report=None,
         curve=None,
         artifact=None,
         log="Traceback\n",
+        failure=failure,
+        signature=signature,
     )

@@ -64,11 +64,16 @@ def s3_service() -> Iterator[Service]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}.items():
             patch.setenv(name, value)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        forget_clients()
         try:
             yield Service(endpoint, application)
         finally:
-            fsspec.get_filesystem_class("s3").clear_instance_cache()
+            forget_clients()
             server.shutdown()
             thread.join()
             server.server_close()
+
+
+def forget_clients() -> None:
+    """The next client reads the environment anew."""
+    fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-import textwrap
 import threading
 import time
 from dataclasses import replace
@@ -18,150 +16,199 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sweep import agent as agent_module
-from sweep.agent import Agent
-from sweep.lease import Order, Supply
+from sweep import memory, staging
+from sweep.agent import EXIT_UNHEARD, Agent
+from sweep.lease import Requirements, Supply
+from sweep.scratch import left_behind, place
+from sweep.spec import NodeShape
+from tests.support.standin import STEM, WELL, order, scratch_under, stand_in
 from tests.support.tiny import build_tiny_dataset
-from trainer.contract import ARTIFACT_FILE, CURVE_FILE, PROGRESS_FILE, REPORT_FILE, SPEC_FILE
+from trainer.contract import PROGRESS_FILE
 from trainer.data.manifest import read_manifest
+from trainer.source import trainer_source
 
-PREAMBLE = """
-import os, sys, time, json, signal, pathlib
-rank = int(os.environ["RANK"])
-"""
+ROOT = Path(__file__).resolve().parents[2]
+TRAINING = f"""pathlib.Path("{PROGRESS_FILE}").write_text('{{"phase": "train", "step": 7}}')\n"""
 
 
 @pytest.fixture
 def trainer(monkeypatch, tmp_path):
     """Sets the program that stands in for the trainer; scratch folders go under ``tmp_path``."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-
-    def stand_in(program):
-        code = PREAMBLE + textwrap.dedent(program)
-        monkeypatch.setattr(agent_module, "TRAINER", (sys.executable, "-c", code))
-
-    return stand_in
+    scratch_under(monkeypatch, tmp_path)
+    return lambda code: stand_in(monkeypatch, code)
 
 
-def order(ranks=1, no_progress_s=30.0):
-    return Order(spec_json='{"a": 1}', ranks=ranks, threads=1, no_progress_s=no_progress_s)
+def left_here():
+    return list(place().iterdir())
 
 
-WELL = f"""
-spec = json.loads(pathlib.Path("{SPEC_FILE}").read_text())
-pathlib.Path("{REPORT_FILE}").write_text(json.dumps(spec))
-pathlib.Path("{CURVE_FILE}").write_bytes(b"c")
-pathlib.Path("{ARTIFACT_FILE}").write_bytes(b"a")
-print("threads", os.environ["OMP_NUM_THREADS"])
-"""
+def wait_for(condition, timeout_s=20.0):
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come about in time"
+        time.sleep(0.01)
 
 
-def test_a_run_that_ends_well_is_brought_back_whole(trainer, tmp_path):
-    trainer(WELL)
+def test_a_run_that_ends_well_is_brought_back_whole(trainer):
+    trainer(WELL + "print('threads', os.environ['OMP_NUM_THREADS'])")
     delivery = Agent().run(order())
     assert (delivery.state, delivery.reason) == ("succeeded", None)
+    assert (delivery.failure, delivery.signature, delivery.telemetry) == (None, None, {})
     assert json.loads(delivery.report or "") == {"a": 1}
     assert (delivery.curve, delivery.artifact) == (b"c", b"a")
     assert delivery.log == "threads 1\n"
-    assert list(tmp_path.iterdir()) == []
+    assert left_here() == []
 
 
 BAD = {
-    "sys.exit(1)": ("failed", "status 1"),
-    "raise ValueError('the cause')": ("failed", "the cause"),
-    "sys.exit(2)": ("failed", "refused its input"),
-    "sys.exit(12)": ("oom", "out of memory"),
-    "os.kill(os.getpid(), signal.SIGSEGV)": ("failed", "SIGSEGV"),
-    "os.kill(os.getpid(), signal.SIGKILL)": ("failed", "SIGKILL"),
-    "pass": ("failed", "left no report.json"),
+    "sys.exit(1)": ("failed", "cell", "status 1"),
+    "raise ValueError('the cause')": ("failed", "cell", "the cause"),
+    "sys.exit(2)": ("failed", "cell", "refused its input"),
+    "sys.exit(12)": ("oom", "memory", "GiB available"),
+    "os.kill(os.getpid(), signal.SIGSEGV)": ("failed", "cell", "SIGSEGV"),
+    "os.kill(os.getpid(), signal.SIGKILL)": ("failed", "infrastructure", "SIGKILL"),
+    "raise OSError(28, os.strerror(28))": ("failed", "infrastructure", "No space left on device"),
+    "pass": ("failed", "cell", "left no report.json"),
 }
 
 
 @pytest.mark.parametrize("program", BAD)
-def test_a_run_that_ends_badly_is_named_by_its_cause(trainer, program, tmp_path):
+def test_a_run_that_ends_badly_is_named_by_its_cause(trainer, program):
     trainer(program)
     delivery = Agent().run(order())
-    state, reason = BAD[program]
-    assert delivery.state == state
+    state, failure, reason = BAD[program]
+    assert (delivery.state, delivery.failure) == (state, failure)
     assert reason in (delivery.reason or "")
-    assert list(tmp_path.iterdir()) == []
+    assert delivery.signature
+    assert left_here() == []
 
 
 def test_a_kill_by_the_kernel_for_memory_is_told_from_any_other(trainer, monkeypatch, tmp_path):
     counters = tmp_path / "vmstat"
     counters.write_text("pgfault 7\noom_kill 3\n")
-    monkeypatch.setattr(agent_module, "OOM_COUNTERS", (tmp_path / "absent", counters))
+    monkeypatch.setattr(memory, "OOM_COUNTERS", (tmp_path / "absent", counters))
     trainer("os.kill(os.getpid(), signal.SIGKILL)")
     assert Agent().run(order()).state == "failed"
     trainer(
         f"""
         pathlib.Path({str(counters)!r}).write_text("oom_kill 4")
+        time.sleep(0.3)  # in which the agent looks at its memory
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
     delivery = Agent().run(order())
-    assert delivery.state == "oom"
+    assert (delivery.state, delivery.failure) == ("oom", "memory")
     assert "out of memory" in (delivery.reason or "")
+    assert "the ranks together had" in (delivery.reason or "")
 
 
-def test_a_run_without_progress_is_killed_at_its_deadline(trainer):
+def test_a_limit_of_the_control_group_is_told(monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    assert "the limit of the control group is 1.0 GiB" in str(memory.MemoryWatch().use())
+    (tmp_path / "memory.max").write_text("max\n")
+    assert "control group" not in str(memory.MemoryWatch().use())
+
+
+# -- hanging
+
+
+def test_a_run_without_progress_is_killed_at_its_deadline_and_says_where_it_was(trainer):
     trainer(
-        f"pathlib.Path('{PROGRESS_FILE}').write_text('{{\"phase\": \"train\"}}'); time.sleep(60)"
+        TRAINING
+        + """
+def a_collective_that_never_ends():
+    time.sleep(60)
+a_collective_that_never_ends()
+"""
     )
-    begun = time.monotonic()
-    delivery = Agent().run(order(no_progress_s=1.0))
-    assert delivery.state == "hung"
+    begun_s = time.monotonic()
+    delivery = Agent().run(order(ranks=2, no_progress_s=1.0))
+    assert (delivery.state, delivery.failure) == ("hung", "hang")
     assert "phase train" in (delivery.reason or "")
-    assert time.monotonic() - begun < 20
+    assert delivery.signature == "no progress in phase train"
+    assert delivery.log.count("stacks when it hung") == 2
+    assert delivery.log.count("in a_collective_that_never_ends") == 2
+    assert time.monotonic() - begun_s < 20
+    assert left_here() == []
 
 
 def test_a_run_that_keeps_reporting_is_not_killed(trainer):
     trainer(
         f"""
-        for i in range(8):
-            pathlib.Path("{PROGRESS_FILE}").write_text(json.dumps({{"phase": "train", "step": i}}))
-            time.sleep(0.3)
-        """
-        + WELL.replace("\n", "\n        ")
+for step in range(8):
+    pathlib.Path("{PROGRESS_FILE}").write_text(json.dumps({{"phase": "train", "step": step}}))
+    time.sleep(0.2)
+"""
+        + WELL
     )
-    assert Agent().run(order(no_progress_s=1.5)).state == "succeeded"
+    assert Agent().run(order(no_progress_s=1.2)).state == "succeeded"
+
+
+@pytest.mark.parametrize("word", ["", TRAINING.replace("train", "warmup")])
+def test_what_cannot_speak_for_long_is_given_more_time(trainer, word):
+    trainer(word + "time.sleep(1.5)\n" + WELL)
+    assert Agent().run(order(no_progress_s=0.3)).state == "succeeded"
+    delivery = Agent().run(order(no_progress_s=0.3, slow_phase_s=0.6))
+    assert delivery.state == "hung"
+    assert ("phase warmup" if word else "phase start") in (delivery.reason or "")
+
+
+def test_a_rank_that_was_stopped_hangs_the_run_and_is_killed_with_it(trainer):
+    trainer(TRAINING + "os.kill(os.getpid(), signal.SIGSTOP) if rank else time.sleep(60)")
+    before = set(psutil.Process().children(recursive=True))
+    delivery = Agent().run(order(ranks=2, no_progress_s=0.8))
+    assert delivery.state == "hung"
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_when_one_rank_dies_the_others_are_killed_at_once(trainer):
     trainer("sys.exit(3) if rank == 1 else time.sleep(60)")
-    begun = time.monotonic()
+    begun_s = time.monotonic()
     delivery = Agent().run(order(ranks=3))
-    assert delivery.state == "failed"
+    assert (delivery.state, delivery.failure) == ("failed", "cell")
     assert "rank 1 ended with status 3" in (delivery.reason or "")
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun_s < 20
     assert "--- rank 2 ---" in delivery.log
 
 
-def test_ranks_know_their_place(trainer):
-    keys = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"]
-    trainer(f"print([os.environ[key] for key in {keys}]); " + WELL.replace("\n", "; ").strip("; "))
-    log = Agent().run(order(ranks=2)).log
-    assert "['0', '0', '2', '127.0.0.1']" in log
-    assert "['1', '1', '2', '127.0.0.1']" in log
+def test_the_rank_that_failed_is_told_from_those_that_lost_it(trainer):
+    trainer(
+        """
+        if rank == 1:
+            import atexit
+            atexit.register(time.sleep, 60)  # a group of ranks is slow to be taken down
+            raise ValueError("its own")
+        while "its own" not in pathlib.Path("rank1.log").read_text():
+            time.sleep(0.01)
+        raise ConnectionResetError(104, "Connection reset by peer")
+        """
+    )
+    delivery = Agent().run(order(ranks=3))
+    assert delivery.failure == "cell"
+    assert delivery.reason == "rank 1 failed: ValueError: its own"
+
+
+# -- stopping, and what is seen meanwhile
 
 
 def test_a_stopped_run_is_interrupted_and_leaves_no_process(trainer):
-    trainer("time.sleep(60)")
+    trainer(TRAINING + "time.sleep(60)")
     agent = Agent()
-    threading.Timer(1.0, agent.stop).start()
+    threading.Thread(target=lambda: (wait_for(agent.progress), agent.stop())).start()
     before = set(psutil.Process().children(recursive=True))
     delivery = agent.run(order(ranks=2))
-    assert delivery.state == "interrupted"
+    assert (delivery.state, delivery.failure) == ("interrupted", "user")
     assert set(psutil.Process().children(recursive=True)) <= before
+    assert left_here() == []
 
 
 def test_progress_is_what_the_trainer_last_wrote(trainer):
-    trainer(f"pathlib.Path('{PROGRESS_FILE}').write_text('{{\"step\": 7}}'); time.sleep(60)")
+    trainer(TRAINING + "time.sleep(60)")
     agent, seen = Agent(), []
 
     def look():
-        while agent.progress() is None:
-            time.sleep(0.05)
+        wait_for(agent.progress)
         seen.append(agent.progress())
         agent.stop()
 
@@ -169,7 +216,7 @@ def test_progress_is_what_the_trainer_last_wrote(trainer):
     watcher.start()
     agent.run(order())
     watcher.join(5)
-    assert seen == [{"step": 7}]
+    assert seen == [{"phase": "train", "step": 7}]
     assert agent.progress() is None
 
 
@@ -181,47 +228,173 @@ def test_a_long_log_is_cut_at_its_start_and_says_so(trainer):
     assert len(delivery.log) < 300_000
 
 
-def test_ranks_die_with_their_agent_however_it_ends(tmp_path):
-    marker = tmp_path / "pid"
-    program = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    code = textwrap.dedent(
-        f"""
-        import sys
-        from sweep import agent
-        from sweep.lease import Order
-        agent.TRAINER = (sys.executable, "-c", {program!r})
-        agent.Agent().run(Order(spec_json="", ranks=1, threads=1, no_progress_s=60))
-        """
+class Glance:
+    """A sampler that keeps what it is told."""
+
+    def __init__(self, pids, phase):
+        self.pids, self.phase, self.seen = pids, phase, []
+
+    def start(self):
+        wait_for(lambda: self.phase() == "train")
+        self.seen.append((len(self.pids()), self.phase()))
+
+    def stop(self):
+        assert all(not psutil.pid_exists(pid) or is_dead(pid) for pid in self.pids())
+
+    def summary(self):
+        return {"telemetry_samples": self.seen}
+
+
+def is_dead(pid):
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_node_is_looked_at_while_the_ranks_run(trainer):
+    trainer(TRAINING + "time.sleep(0.5)\n" + WELL)
+    delivery = Agent(sampler_factory=Glance).run(order(ranks=2))
+    assert delivery.telemetry == {"telemetry_samples": [(2, "train")]}
+
+
+@pytest.mark.parametrize("broken", ["start", "stop", "summary"])
+def test_a_sampler_that_fails_costs_no_result(trainer, monkeypatch, broken):
+    def fail(self):
+        raise RuntimeError("NVML is gone")
+
+    monkeypatch.setattr(Glance, broken, fail)
+    trainer(TRAINING + "time.sleep(0.5)\n" + WELL)
+    delivery = Agent(sampler_factory=Glance).run(order())
+    assert (delivery.state, delivery.telemetry) == ("succeeded", {})
+    assert "the node's telemetry: RuntimeError: NVML is gone" in delivery.log
+
+
+# -- what the node cannot do
+
+
+def test_a_disk_without_room_is_the_nodes_failure(trainer, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    trainer(WELL)
+    monkeypatch.setattr(Path, "write_text", full)
+    delivery = Agent().run(order())
+    assert (delivery.state, delivery.failure) == ("failed", "infrastructure")
+    assert "No space left on device" in delivery.reason
+    assert left_here() == []
+
+
+def test_a_rank_that_cannot_be_killed_is_the_nodes_failure(trainer, monkeypatch):
+    trainer("sys.exit(3)")
+    monkeypatch.setattr(
+        "sweep.processes._ended", lambda process, deadline_s: process.wait() is None
     )
-    root = Path(__file__).resolve().parents[2]
-    with subprocess.Popen([sys.executable, "-c", code], cwd=root) as process:
-        deadline = time.monotonic() + 30
-        while not (marker.exists() and marker.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        rank = psutil.Process(int(marker.read_text()))
-        os.kill(process.pid, signal.SIGKILL)
-    gone, _ = psutil.wait_procs([rank], timeout=5)
-    assert gone == [rank]
+    delivery = Agent().run(order())
+    assert delivery.failure == "infrastructure"
+    assert "rank 0 could not be killed" in delivery.reason
 
 
-def test_a_tether_whose_parent_has_gone_starts_nothing(tmp_path):
-    path = Path(agent_module.__file__).with_name("tether.py")
-    marker = tmp_path / "ran"
-    command = [
-        sys.executable,
-        "-S",
-        str(path),
-        "1",
-        sys.executable,
-        "-c",
-        f"open({str(marker)!r}, 'w')",
-    ]
-    done = subprocess.run(command, timeout=30)
-    assert done.returncode == 1
-    assert not marker.exists()
+def test_a_node_with_other_code_refuses_cell_and_lease(trainer):
+    trainer(WELL)
+    delivery = Agent().run(order(trainer_hash="f" * 64))
+    assert (delivery.state, delivery.failure) == ("failed", "infrastructure")
+    assert "the driver's is ffffffffffff" in delivery.reason
+    refusal = Agent().prepare(requirements(trainer_hash="f" * 64)).refusal
+    assert "the driver's is ffffffffffff" in refusal
+
+
+# -- a driver that has gone
+
+
+def agent_process(tmp_path, body, ranks_do):
+    """A process with an agent in it, which gives up on its driver after one second."""
+    code = f"""
+import tempfile, threading, time
+tempfile.tempdir = {str(tmp_path)!r}
+from sweep import ranks
+from sweep.agent import Agent
+from tests.support.standin import order, program
+ranks.TRAINER = program({ranks_do!r})
+agent = Agent(driver_silence_s=1.0)
+{body}
+"""
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+
+
+def rank_pids(folder, num_ranks):
+    logs = [folder / f"rank{rank}.log" for rank in range(num_ranks)]
+    wait_for(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs))
+    return [psutil.Process(int(log.read_text())) for log in logs]
+
+
+SAYS_ITS_NUMBER = TRAINING + "print(os.getpid(), flush=True); time.sleep(60)"
+
+
+def test_an_agent_that_hears_nothing_leaves_no_process_and_its_log(trainer, tmp_path):
+    folder = place() / STEM
+    with agent_process(tmp_path, "agent.run(order(ranks=2))", SAYS_ITS_NUMBER) as agent:
+        ranks = rank_pids(folder, 2)
+        assert agent.wait(20) == EXIT_UNHEARD
+    gone, _ = psutil.wait_procs(ranks, timeout=5)
+    assert set(gone) == set(ranks)
+    left = left_behind(STEM)
+    assert "no word from the driver for 1 s" in left
+    assert '"step": 7' in left
+    assert left_here() == []
+
+
+def test_an_idle_agent_that_hears_nothing_ends_too(trainer, tmp_path):
+    with agent_process(tmp_path, "time.sleep(60)", "") as agent:
+        assert agent.wait(20) == EXIT_UNHEARD
+
+
+def test_an_agent_that_is_asked_lives_on(trainer, tmp_path):
+    body = """
+threading.Thread(target=agent.run, args=[order()], daemon=True).start()
+for _ in range(40):
+    time.sleep(0.05)
+    agent.progress()
+agent.stop()
+"""
+    with agent_process(tmp_path, body, SAYS_ITS_NUMBER) as agent:
+        assert agent.wait(30) == 0
+
+
+def test_an_agent_that_stood_still_for_too_long_ends_when_it_goes_on(trainer, tmp_path):
+    body = """
+threading.Thread(target=agent.run, args=[order()], daemon=True).start()
+while True:
+    time.sleep(0.05)
+    agent.progress()
+"""
+    with agent_process(tmp_path, body, SAYS_ITS_NUMBER) as agent:
+        [rank] = rank_pids(place() / STEM, 1)
+        agent.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)  # the driver's patience is over
+        assert rank.is_running()
+        agent.send_signal(signal.SIGCONT)
+        assert agent.wait(20) == EXIT_UNHEARD
+    assert psutil.wait_procs([rank], timeout=5)[0] == [rank]
+
+
+def test_the_log_of_a_killed_agent_can_be_had(trainer, tmp_path):
+    with agent_process(tmp_path, "agent.run(order())", SAYS_ITS_NUMBER) as agent:
+        [rank] = rank_pids(place() / STEM, 1)
+        os.kill(agent.pid, signal.SIGKILL)
+    assert psutil.wait_procs([rank], timeout=5)[0] == [rank]
+    assert f"{rank.pid}\n" in left_behind(STEM)
 
 
 # -- the data of a node
+
+
+def requirements(*supplies, trainer_hash=None):
+    return Requirements(
+        shape=NodeShape(),
+        supplies=supplies,
+        trainer_hash=trainer_hash or trainer_source().sha256,
+        lockfile_hash=None,
+        checkpoint_folder=None,
+        timed=False,
+    )
 
 
 def supply_of(folder, **changes):
@@ -246,7 +419,8 @@ def tiny_data(tmp_path_factory):
 
 def test_a_staged_dataset_is_what_the_ranks_read(tiny_data, tmp_path):
     agent = Agent()
-    assert agent.prepare([supply_of(tiny_data, cache=str(tmp_path / "cache"))]) is None
+    asked = requirements(supply_of(tiny_data, cache=str(tmp_path / "cache")))
+    assert agent.prepare(asked).refusal is None
     spec = json.dumps({"data_dir": str(tiny_data), "seed": 7})
     given = json.loads(agent._with_data_here(replace(order(), spec_json=spec)))
     assert given["seed"] == 7
@@ -255,9 +429,18 @@ def test_a_staged_dataset_is_what_the_ranks_read(tiny_data, tmp_path):
 
 
 def test_a_node_without_the_data_says_so_in_a_line(tiny_data, tmp_path):
-    refused = Agent().prepare([supply_of(tiny_data, data_dir=str(tmp_path / "gone"))])
+    gone = supply_of(tiny_data, data_dir=str(tmp_path / "gone"))
+    refused = Agent().prepare(requirements(gone)).refusal
     assert refused is not None
     assert "there is no such folder" in refused
     assert "\n" not in refused
-    other = Agent().prepare([supply_of(tiny_data, corpus_sha256="c" * 64)])
+    other = Agent().prepare(requirements(supply_of(tiny_data, corpus_sha256="c" * 64))).refusal
     assert "the sweep asks for corpus cccccccccccc" in other
+
+
+def test_staging_that_does_not_end_is_ended(tiny_data, monkeypatch):
+    monkeypatch.setattr(staging, "_command", lambda supply: ["sleep", "60"])
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.raises(staging.NotStaged, match="has not ended within"):
+        staging.stage(supply_of(tiny_data), deadline_s=0.2)
+    assert set(psutil.Process().children(recursive=True)) <= before

@@ -1,9 +1,7 @@
 """The store keeps every attempt once, whole, for ever, and reads what it can."""
 
 import json
-import os
-import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweep.contents import believed, to_parquet
 from sweep.schema import (
     COLUMNS,
     SCHEMA,
@@ -21,127 +20,202 @@ from sweep.schema import (
     VERSION_KEY,
     dictionary_markdown,
 )
-from sweep.store import Store, believed
+from sweep.store import AlreadyClosed, Attempt, Store
+from tests.support.drivers import SPAWN, race, row_of
 from trainer.contract import Report
 from trainer.strict import ConfigError
 
 CELL = "0123456789abcdef"
+OTHER = "f" * 16
 ROOT = Path(__file__).resolve().parents[2]
+NOTE = {"driver": "test"}
 
 
 @pytest.fixture
 def store(tmp_path):
-    store = Store(tmp_path / "sweep")
-    with store.locked():
-        yield store
+    return Store(tmp_path / "sweep")
 
 
-def row(attempt, state="succeeded", **changes):
-    values = {
-        "cell": "asqu__seed1",
-        "cell_id": attempt.cell_id,
-        "attempt": attempt.number,
-        "order_position": 0,
-        "state": state,
-        "tainted": False,
-        "started_at": attempt.started_at,
-        "ended_at": attempt.started_at + timedelta(seconds=5),
-    }
-    return values | changes
+@pytest.fixture
+def somewhere(anywhere):
+    return Store(anywhere)
+
+
+def folder_of(store):
+    return Path(store.place) / "attempts"
 
 
 def add(store, state="succeeded", cell=CELL, **changes):
-    attempt = store.announce(cell, {"driver": "test"})
-    store.commit(attempt, row(attempt, state, **changes))
+    attempt = store.announce(cell, store.numbers().get(cell, 0) + 1, NOTE)
+    store.commit(attempt, row_of(attempt, state, **changes))
     return attempt
 
 
-def test_what_is_committed_is_read_back_with_every_declared_type(store):
-    add(store, pre_quant_bpb=1.25, steps=7, fits_cap=True, reason=None)
-    (read,) = store.read().rows
+def test_what_is_committed_is_read_back_with_every_declared_type(somewhere):
+    add(somewhere, pre_quant_bpb=1.25, steps=7, fits_cap=True, reason=None)
+    (read,) = somewhere.read().rows
     assert set(read) == set(SCHEMA.names)
     assert (read["pre_quant_bpb"], read["steps"], read["fits_cap"]) == (1.25, 7, True)
     assert read["ttt_bpb"] is None
     assert read["started_at"].tzinfo is not None
 
 
-def test_attempts_are_numbered_from_one_and_never_reused(store):
-    assert [add(store, state).number for state in ("failed", "lost", "succeeded")] == [1, 2, 3]
-    assert [r["attempt"] for r in store.read().rows] == [1, 2, 3]
+def test_the_highest_number_is_that_of_whatever_was_announced_or_closed(somewhere):
+    assert somewhere.numbers() == {}
+    for state in ("failed", "lost", "succeeded"):
+        add(somewhere, state)
+    somewhere.announce(OTHER, 12, NOTE)
+    assert somewhere.numbers() == {CELL: 3, OTHER: 12}
+    assert [r["attempt"] for r in somewhere.read().rows] == [1, 2, 3]
 
 
-def test_an_attempt_is_announced_by_one_driver_only(store):
-    taken, barrier = [], threading.Barrier(8)
-
-    def announce():
-        barrier.wait()
-        taken.append(store.announce(CELL, {}).number)
-
-    threads = [threading.Thread(target=announce) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(taken) == list(range(1, 9))
+def test_an_attempt_is_announced_once(somewhere):
+    assert somewhere.announce(CELL, 1, NOTE) is not None
+    assert somewhere.announce(CELL, 1, NOTE) is None
+    assert somewhere.announce(CELL, 2, NOTE) is not None
 
 
-def test_a_closed_attempt_is_never_changed(store):
-    attempt = add(store)
-    with pytest.raises(FileExistsError):
-        store.commit(attempt, row(attempt, "failed"))
-    assert store.read().rows[0]["state"] == "succeeded"
+def test_of_two_processes_one_announces_an_attempt_and_one_closes_it(shared):
+    """Not a claim about S3 itself, whose condition moto stands in for."""
+    rounds = 15 if "://" in shared else 40  # moto takes 20 ms for an answer
+    barrier, answers = SPAWN.Barrier(2), SPAWN.SimpleQueue()
+    racers = [
+        SPAWN.Process(target=race, args=(shared, rounds, barrier, answers, who), daemon=True)
+        for who in ("left", "right")
+    ]
+    for racer in racers:
+        racer.start()
+    (one, *won_by_one), (other, *won_by_other) = answers.get(), answers.get()
+    for racer in racers:
+        racer.join()
+    for first, second in zip(won_by_one, won_by_other, strict=True):
+        assert [a + b for a, b in zip(first, second, strict=True)] == [1] * rounds
+    rows = {row["cell_id"]: row["node"] for row in Store(shared).read().rows}
+    closed_by = [one if won else other for won in won_by_one[1]]
+    assert rows == {f"{number:016x}": who for number, who in enumerate(closed_by)}
 
 
-def test_an_announced_attempt_is_unfinished_until_it_is_closed(store):
-    attempt = store.announce(CELL, {"driver": "me"})
-    ((found, note),) = store.unfinished()
-    assert (found, note) == (attempt, {"driver": "me"})
-    store.commit(attempt, row(attempt))
-    assert store.unfinished() == []
+def test_a_closed_attempt_is_never_changed(somewhere):
+    attempt = add(somewhere)
+    with pytest.raises(AlreadyClosed):
+        somewhere.commit(attempt, row_of(attempt, "failed"))
+    assert [row["state"] for row in somewhere.read().rows] == ["succeeded"]
+
+
+def test_closing_twice_alike_is_closing_once(somewhere):
+    attempt = somewhere.announce(CELL, 1, NOTE)
+    row = row_of(attempt)
+    somewhere.commit(attempt, row)
+    somewhere.commit(attempt, row)
+    assert len(somewhere.read().rows) == 1
+
+
+def test_an_answer_that_gets_lost_does_not_turn_a_winner_into_a_loser(place_on, s3):
+    """The service stores the object, says that it failed, and refuses the second try by 412."""
+    store, seen = Store(place_on("s3")), []
+
+    def store_and_fail(environ, start_response):
+        if environ["REQUEST_METHOD"] != "PUT" or environ["PATH_INFO"] in seen:
+            return None
+        seen.append(environ["PATH_INFO"])
+        list(s3.application.application(environ, lambda *_: None))
+        start_response("500 Internal Server Error", [("Content-Type", "application/xml")])
+        return [b"<Error><Code>InternalError</Code><Message>again</Message></Error>"]
+
+    s3.application.refuse = store_and_fail
+    try:
+        attempt = store.announce(CELL, 1, NOTE)
+        assert attempt is not None
+        store.commit(attempt, row_of(attempt))
+    finally:
+        s3.application.refuse = None
+    assert len(seen) == 2
+    assert len(store.read().rows) == 1
+
+
+def test_an_answer_that_comes_after_its_attempt_was_closed_as_lost_is_kept_beside_it(somewhere):
+    attempt = somewhere.announce(CELL, 1, NOTE)
+    somewhere.commit(attempt, row_of(attempt, "lost"))
+    answer = row_of(attempt, evidence="attempts/1.parquet", driver="slow")
+    with pytest.raises(AlreadyClosed):
+        somewhere.commit(attempt, answer)
+    late = somewhere.commit_late(attempt, answer)
+    assert late == Attempt(CELL, 2, attempt.started_at)
+    lost, kept = somewhere.read().rows
+    assert (lost["state"], kept["state"]) == ("lost", "succeeded")
+    assert (kept["attempt"], kept["evidence"]) == (2, f"attempts/{CELL}-2.parquet")
+    assert somewhere.unfinished() == []
+    assert somewhere.read().cells()[0]["attempt"] == 2
+
+
+def test_an_announced_attempt_is_unfinished_until_it_is_closed(somewhere):
+    attempt = somewhere.announce(CELL, 1, {"driver": "me", "node": "n"})
+    ((found, note),) = somewhere.unfinished()
+    assert (found, note) == (attempt, {"driver": "me", "node": "n"})
+    assert attempt.started_at <= datetime.now(UTC)
+    somewhere.commit(attempt, row_of(attempt))
+    assert somewhere.unfinished() == []
 
 
 def test_a_start_file_cut_short_is_still_an_unfinished_attempt(store):
-    attempt = store.announce(CELL, {"driver": "me"})
-    (store.folder / "attempts" / f"{attempt.stem}.start").write_text("{")
+    attempt = store.announce(CELL, 1, NOTE)
+    (folder_of(store) / f"{attempt.stem}.start").write_text("{")
     ((found, note),) = store.unfinished()
     assert (found.cell_id, found.number, note) == (CELL, 1, {})
 
 
-def test_a_torn_file_is_named_and_the_rest_is_read(store):
-    add(store)
-    torn = add(store, cell="f" * 16)
-    path = store.folder / "attempts" / f"{torn.stem}.parquet"
-    path.write_bytes(path.read_bytes()[:-20])
-    contents = store.read()
+def test_a_torn_file_is_named_and_the_rest_is_read(somewhere):
+    add(somewhere)
+    name = f"attempts/{add(somewhere, cell=OTHER).stem}.parquet"
+    somewhere.files.replace(name, somewhere.files.read(name)[:-20])
+    contents = somewhere.read()
     assert [r["cell_id"] for r in contents.rows] == [CELL]
     assert len(contents.torn) == 1
-    assert path.name in contents.torn[0]
+    assert somewhere.files.where(name) in contents.torn[0]
+
+
+FOREIGN = {
+    "a note of a person": ("notes.txt", b"remember the milk"),
+    "no Parquet": (f"{OTHER}-1.parquet", b"PAR1, says he"),
+    "an empty file": (f"{OTHER}-1.parquet", b""),
+    "a copy under another number": (f"{CELL}-2.parquet", None),
+    "a copy with a name of its own": (f"{CELL}-1 (copy).parquet", None),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_foreign_file_is_named_and_the_rest_is_read(store, what):
+    attempt = add(store)
+    name, data = FOREIGN[what]
+    content = (folder_of(store) / f"{attempt.stem}.parquet").read_bytes() if data is None else data
+    (folder_of(store) / name).write_bytes(content)
+    contents = store.read()
+    assert [(r["cell_id"], r["attempt"]) for r in contents.rows] == [(CELL, 1)]
+    assert len(contents.torn) == 1
+    assert name in contents.torn[0]
+
+
+def test_a_parquet_file_of_others_is_named_and_passed_over(store):
+    add(store)
+    pq.write_table(pa.table({"x": [1]}), folder_of(store) / f"{OTHER}-1.parquet")
+    contents = store.read()
+    assert len(contents.rows) == 1
+    assert "not written by a sweep" in contents.torn[0]
 
 
 def test_half_written_files_are_not_seen(store):
     add(store)
-    (store.folder / "attempts" / f".{CELL}-2.parquet.12ab").write_bytes(b"PAR1")
+    (folder_of(store) / f".{CELL}-2.parquet.12ab34cd").write_bytes(b"PAR1")
     assert len(store.read().rows) == 1
     assert store.read().torn == ()
-
-
-def test_a_write_that_fails_leaves_nothing_behind(store, monkeypatch):
-    attempt = store.announce(CELL, {})
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        store.commit(attempt, row(attempt))
-    assert [p.name for p in (store.folder / "attempts").iterdir()] == [f"{attempt.stem}.start"]
+    assert store.numbers() == {CELL: 1}
 
 
 def write_with_schema(store, schema):
-    attempt = store.announce(CELL, {})
-    values = row(attempt)
+    attempt = store.announce(CELL, 1, NOTE)
+    values = row_of(attempt)
     arrays = [pa.array([values.get(field.name)], type=field.type) for field in schema]
-    path = store.folder / "attempts" / f"{attempt.stem}.parquet"
+    path = folder_of(store) / f"{attempt.stem}.parquet"
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
 
 
@@ -157,74 +231,122 @@ def test_a_column_that_an_older_file_lacks_reads_as_null(store):
 
 
 def test_an_unknown_column_is_refused_before_anything_is_written(store):
-    attempt = store.announce(CELL, {})
+    attempt = store.announce(CELL, 1, NOTE)
     with pytest.raises(ValueError, match="bbp: no such column"):
-        store.commit(attempt, row(attempt, bbp=1.0))
+        store.commit(attempt, row_of(attempt, bbp=1.0))
     assert store.read().rows == ()
 
 
-ROWS = st.lists(
-    st.builds(
-        lambda state, tainted: {"state": state, "tainted": tainted},
-        st.sampled_from(STATES),
-        st.booleans(),
-    ),
-    min_size=1,
-    max_size=6,
-)
+@st.composite
+def attempts(draw):
+    generations = st.sampled_from([None, 0, 1, 2])
+    drawn = draw(
+        st.lists(
+            st.tuples(st.sampled_from(STATES), st.booleans(), generations), min_size=1, max_size=7
+        )
+    )
+    return [
+        {"attempt": number, "state": state, "tainted": tainted, "generation": generation}
+        for number, (state, tainted, generation) in enumerate(drawn, start=1)
+    ]
 
 
-@given(ROWS, st.randoms())
-def test_a_cells_row_is_its_first_untainted_success_whatever_follows(rows, random):
-    numbered = [{**r, "attempt": i} for i, r in enumerate(rows, start=1)]
-    shuffled = random.sample(numbered, len(numbered))
-    chosen = believed(shuffled)
-    good = [r for r in numbered if r["state"] == "succeeded" and not r["tainted"]]
-    if good:
-        assert chosen == good[0]
-        assert believed([*shuffled, {**good[0], "attempt": 99}]) == good[0]
-    elif not any(r["state"] in TERMINAL_STATES for r in numbered):
-        assert chosen == numbered[-1]
+def is_answer(row):
+    return row["state"] == "succeeded" and not row["tainted"]
 
 
-def test_the_table_of_cells_has_one_row_per_wanted_cell(store):
-    add(store, "failed")
-    add(store, "succeeded", pre_quant_bpb=1.0)
-    add(store, "succeeded", pre_quant_bpb=0.5)
-    add(store, cell="f" * 16)
-    store.write_cells({CELL})
-    (read,) = pq.read_table(store.folder / "cells.parquet").to_pylist()
+@given(attempts(), st.randoms())
+def test_the_order_of_the_rows_never_matters(rows, random):
+    assert believed(random.sample(rows, len(rows))) == believed(rows)
+
+
+@given(attempts(), attempts())
+def test_only_a_refresh_changes_an_answer(rows, more):
+    """Whatever follows, unless it is a later generation, which counts once it has settled."""
+    answer = believed(rows)
+    later = [{**row, "attempt": len(rows) + row["attempt"]} for row in more]
+    changed = believed(rows + later)
+    if is_answer(answer) and changed != answer:
+        assert (changed["generation"] or 0) > (answer["generation"] or 0)
+        assert changed["state"] in TERMINAL_STATES
+        assert not changed["tainted"]
+
+
+@given(attempts())
+def test_the_believed_row_is_the_first_answer_of_the_latest_generation_that_settled(rows):
+    chosen = believed(rows)
+    ended = [row for row in rows if row["state"] in TERMINAL_STATES]
+    if not ended:
+        assert chosen == rows[-1]
+        return
+    candidates = [row for row in ended if not row["tainted"]] or ended
+    latest = max(row["generation"] or 0 for row in candidates)
+    peers = [row for row in candidates if (row["generation"] or 0) == latest]
+    answers = [row for row in peers if is_answer(row)]
+    assert chosen == (answers or peers)[0]
+
+
+def test_the_table_of_cells_has_one_row_per_wanted_cell(somewhere):
+    add(somewhere, "failed")
+    add(somewhere, "succeeded", pre_quant_bpb=1.0)
+    add(somewhere, "succeeded", pre_quant_bpb=0.5)
+    add(somewhere, cell=OTHER)
+    somewhere.write_cells({CELL})
+    data = somewhere.files.read("cells.parquet")
+    (read,) = pq.read_table(pa.BufferReader(data)).to_pylist()
     assert (read["attempt"], read["num_attempts"], read["pre_quant_bpb"]) == (2, 3, 1.0)
 
 
-def test_a_second_driver_is_told_who_is_running(store):
-    with (
-        pytest.raises(ConfigError, match=f"process {os.getpid()} on .*RESULTS="),
-        Store(store.folder).locked(),
-    ):
-        pytest.fail("two drivers held one lock")
-    assert store.is_locked()
+def test_cells_come_in_the_order_of_the_sweep(store):
+    cells = [f"{number:016x}" for number in range(5)]
+    for position, cell in zip((3, 1, 4, 0, 2), cells, strict=True):
+        add(store, cell=cell, order_position=position)
+    assert [row["order_position"] for row in store.read().cells()] == [0, 1, 2, 3, 4]
+    assert len(store.write_cells(cells[:2]).rows) == 5
+    table = pq.read_table(Path(store.place) / "cells.parquet")
+    assert table["order_position"].to_pylist() == [1, 3]
 
 
-def test_a_folder_that_cannot_hold_results_is_named(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with (
-        pytest.raises(ConfigError, match="results cannot be kept there"),
-        Store(tmp_path / "file" / "sweep").locked(),
-    ):
-        pytest.fail("locked a folder that is not there")
+def test_a_store_without_attempts_has_an_empty_table(store):
+    assert store.write_cells(set()).rows == ()
+    assert pq.read_table(Path(store.place) / "cells.parquet").schema.equals(SCHEMA)
 
 
-def test_a_sweep_that_never_ran_says_how_to_run_it(tmp_path):
-    with pytest.raises(ConfigError, match="make sweep SWEEP=nothing"):
-        Store(tmp_path / "nothing").read_sweep()
+def test_more_files_than_are_read_at_once_are_all_read(store, monkeypatch):
+    monkeypatch.setattr("sweep.store.BATCH", 3)
+    cells = [f"{number:016x}" for number in range(8)]
+    for cell in cells:
+        add(store, cell=cell)
+    assert [row["cell_id"] for row in store.read().rows] == cells
+
+
+def test_the_same_rows_give_the_same_bytes():
+    row = row_of(Attempt(CELL, 1, datetime.now(UTC)))
+    assert to_parquet([row]) == to_parquet([row])
+
+
+def test_what_is_kept_is_found_where_it_was_said_to_be(somewhere):
+    path = somewhere.keep("logs", f"{CELL}-1.log", b"a line\n")
+    assert path == f"logs/{CELL}-1.log"
+    assert somewhere.kept(path) == b"a line\n"
+
+
+def test_a_sweep_that_never_ran_says_how_to_run_it(somewhere):
+    with pytest.raises(ConfigError, match="make sweep SWEEP=sweep"):
+        somewhere.read_sweep()
+    somewhere.write_sweep({"name": "sweep"})
+    assert somewhere.read_sweep() == {"name": "sweep"}
+
+
+@pytest.mark.parametrize("results", ["results", "results/", "s3://bucket/prefix"])
+def test_a_store_lies_in_the_results_under_the_name_of_its_sweep(s3, results):
+    assert Store.of(results, "slopes").place == f"{results.rstrip('/')}/slopes"
 
 
 def test_the_start_file_says_when(store):
-    attempt = store.announce(CELL, {"node": "n"})
-    note = json.loads((store.folder / "attempts" / f"{attempt.stem}.start").read_text())
+    attempt = store.announce(CELL, 1, {"node": "n"})
+    note = json.loads((folder_of(store) / f"{attempt.stem}.start").read_text())
     assert datetime.fromisoformat(note["started_at"]) == attempt.started_at
-    assert attempt.started_at <= datetime.now(UTC)
 
 
 def test_the_column_dictionary_is_the_schema():

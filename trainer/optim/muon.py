@@ -102,9 +102,14 @@ class Muon(torch.optim.Optimizer):
         self._arriving = []
 
     def momentum(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every bank that has been updated, and its momentum (N, R, C), gathered from all ranks."""
-        for bank, state in self.state.items():
-            yield bank, self._world.gather_parts(state["momentum"], len(bank)).wait()
+        """Every bank that has been updated, and its momentum (N, R, C), gathered from all ranks.
+
+        In the order of the groups, which is that of every rank.
+        """
+        for bank in (bank for group in self.param_groups for bank in group["params"]):
+            if bank in self.state:
+                momentum_PRC = self.state[bank]["momentum"]
+                yield bank, self._world.gather_parts(momentum_PRC, len(bank)).wait()
 
     def set_momentum(self, bank: Tensor, momentum_NRC: Tensor) -> None:
         """Go on from this momentum, of which the rank takes its part."""

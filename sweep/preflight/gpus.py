@@ -1,0 +1,196 @@
+"""Are the GPUs those that the sweep asks for, whole, healthy and ours?"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from sweep.lease import Requirements
+from sweep.nvml import Gpu, Unreadable, slowdown_names
+from sweep.preflight.finding import Finding, Status, worst
+from sweep.preflight.surroundings import Gpus, Surroundings, is_busy
+
+GIB = 2**30
+NO_GPUS_ASKED = Finding("n/a", "the sweep asks for no GPU")
+
+# Of the driver's catalogue those that speak of the hardware or of its firmware, not of a program:
+# memory (48, 64, 92, 94, 95, 140), NVLink (74), the bus (79), its controllers (62, 119, 120).
+HARDWARE_XIDS = frozenset({48, 62, 64, 74, 79, 92, 94, 95, 119, 120, 140})
+
+
+def gpu_count(here: Surroundings, asked: Requirements) -> Finding:
+    shape = asked.shape
+    if shape.gpus == 0:
+        return NO_GPUS_ASKED
+    if isinstance(here.gpus, Unreadable):
+        status: Status = "refuse" if here.gpu_files < shape.gpus else "unknown"
+        return Finding(
+            status,
+            f"NVML: {here.gpus.reason}; {here.gpu_files} device files, {shape.gpus} GPUs asked for",
+        )
+    usable = here.gpus.used
+    seen = f"{len(usable)} of {shape.gpus} GPUs: {_models(usable)}"
+    if len(usable) < shape.gpus:
+        return Finding("refuse", seen)
+    if shape.gpu_model and not all(_is_model(gpu.name, shape.gpu_model) for gpu in usable):
+        return Finding("refuse", f"{seen}; {shape.gpu_model} is asked for")
+    driver = here.gpus.driver
+    named = "unknown" if isinstance(driver, Unreadable) else driver
+    return Finding("pass", f"{seen}; driver {named}")
+
+
+def gpu_mix(here: Surroundings, asked: Requirements) -> Finding:
+    gpus = _gpus(here, asked)
+    if isinstance(gpus, Finding):
+        return gpus
+    if len({gpu.name for gpu in gpus.used}) > 1:
+        return Finding("refuse", f"different models: {_models(gpus.used)}")
+    machine = f"the machine has {len(gpus.models)}: {', '.join(sorted(set(gpus.models)))}"
+    if len(set(gpus.models)) > 1:
+        return Finding("warn", machine)
+    if asked.shape.gpus < len(gpus.models):
+        return Finding("warn", f"{asked.shape.gpus} of its GPUs are used, {machine}")
+    return Finding("pass", f"all {len(gpus.models)} GPUs of the machine, one model")
+
+
+def mig(here: Surroundings, asked: Requirements) -> Finding:
+    gpus = _gpus(here, asked)
+    if isinstance(gpus, Finding):
+        return gpus
+    return worst((found for gpu in gpus.used for found in _mig(gpu)), good="off")
+
+
+def foreign(here: Surroundings, asked: Requirements) -> Finding:
+    gpus = _gpus(here, asked)
+    if isinstance(gpus, Finding):
+        return gpus
+    found = (found for gpu in gpus.used for found in _occupation(gpu, timed=asked.timed))
+    return worst(found, good="no process, no memory in use")
+
+
+def memory_errors(here: Surroundings, asked: Requirements) -> Finding:
+    gpus = _gpus(here, asked)
+    if isinstance(gpus, Finding):
+        return gpus
+    found = (found for gpu in gpus.used for found in _memory_errors(gpu))
+    return worst(found, good="no uncorrected error, nothing waits for a reset")
+
+
+def xid(here: Surroundings, asked: Requirements) -> Finding:
+    if asked.shape.gpus == 0:
+        return NO_GPUS_ASKED
+    if isinstance(here.xids, Unreadable):
+        return Finding("unknown", here.xids.reason)
+    hardware = [number for number in here.xids if number in HARDWARE_XIDS]
+    if hardware:
+        return Finding("warn", f"Xid {', '.join(map(str, hardware))} since the boot")
+    others = ", ".join(map(str, here.xids))
+    return Finding("pass", f"only of programs: Xid {others}" if others else "none since the boot")
+
+
+def throttle(here: Surroundings, asked: Requirements) -> Finding:
+    gpus = _gpus(here, asked)
+    if isinstance(gpus, Finding):
+        return gpus
+    found = (found for gpu in gpus.used for found in _slowed(gpu, timed=asked.timed))
+    return worst(found, good="no GPU is slowed by heat or hardware")
+
+
+def cuda(here: Surroundings, asked: Requirements) -> Finding:
+    gpus = _gpus(here, asked)
+    if isinstance(gpus, Finding):
+        return gpus
+    if isinstance(here.torch_cuda, Unreadable):
+        return Finding("unknown", f"torch: {here.torch_cuda.reason}")
+    if here.torch_cuda is None:
+        return Finding("refuse", "torch is built without CUDA")
+    if isinstance(gpus.cuda, Unreadable):
+        return Finding("unknown", f"driver: {gpus.cuda.reason}")
+    needs = tuple(int(part) for part in here.torch_cuda.split(".")[:2])
+    seen = f"the driver serves CUDA {gpus.cuda[0]}.{gpus.cuda[1]}, torch has {here.torch_cuda}"
+    if gpus.cuda[0] < needs[0]:
+        return Finding("refuse", seen)
+    return Finding("warn" if gpus.cuda < needs else "pass", seen)
+
+
+def reach(here: Surroundings, asked: Requirements) -> Finding:
+    ranks = asked.shape.ranks
+    if ranks == 1:
+        return Finding("n/a", "one rank speaks to nobody")
+    if not isinstance(here.gpus, Unreadable) and len(here.gpus.used) < ranks:
+        return Finding("unknown", f"not tried: {len(here.gpus.used)} GPUs for {ranks} ranks")
+    if isinstance(here.gpus, Unreadable) and here.gpu_files < ranks:
+        return Finding("unknown", f"not tried: {here.gpu_files} GPUs for {ranks} ranks")
+    found = here.all_reduce(ranks)
+    return Finding("pass" if found.ok else "refuse", found.detail)
+
+
+def _gpus(here: Surroundings, asked: Requirements) -> Gpus | Finding:
+    """What NVML said, or what a check says where there is nothing to look at."""
+    if asked.shape.gpus == 0:
+        return NO_GPUS_ASKED
+    if isinstance(here.gpus, Unreadable):
+        return Finding("unknown", f"NVML: {here.gpus.reason}")
+    return here.gpus if here.gpus.used else Finding("unknown", "no GPU to look at")
+
+
+def _mig(gpu: Gpu) -> Iterator[Finding]:
+    if isinstance(gpu.mig, Unreadable):
+        yield _unread(gpu, gpu.mig)
+    elif gpu.mig:
+        yield Finding("refuse", f"on, on GPU {gpu.index}")
+
+
+def _occupation(gpu: Gpu, *, timed: bool) -> Iterator[Finding]:
+    if is_busy(gpu):
+        pids = [] if isinstance(gpu.pids, Unreadable) else sorted(gpu.pids)
+        used = "" if isinstance(gpu.used_bytes, Unreadable) else f"{gpu.used_bytes / GIB:.1f} GiB"
+        said = [f"processes {', '.join(map(str, pids))}"] * bool(pids) + [used] * bool(used)
+        yield Finding("refuse" if timed else "warn", f"GPU {gpu.index}: {', '.join(said)} in use")
+    for value in (gpu.pids, gpu.used_bytes):
+        if isinstance(value, Unreadable):
+            yield _unread(gpu, value)
+
+
+def _memory_errors(gpu: Gpu) -> Iterator[Finding]:
+    """A model has remapped rows or retired pages, so one of the two may be unreadable."""
+    if isinstance(gpu.uncorrected_errors, Unreadable):
+        yield _unread(gpu, gpu.uncorrected_errors)
+    elif gpu.uncorrected_errors:
+        errors = f"{gpu.uncorrected_errors} uncorrected errors since its reset"
+        yield Finding("refuse", f"GPU {gpu.index}: {errors}")
+    if gpu.remap_failed is True:
+        yield Finding("refuse", f"GPU {gpu.index}: a row could not be remapped")
+    if gpu.remap_pending is True or gpu.retirement_pending is True:
+        yield Finding("warn", f"GPU {gpu.index}: memory waits for a reset to be replaced")
+    if isinstance(gpu.remap_pending, Unreadable) and isinstance(gpu.retirement_pending, Unreadable):
+        yield _unread(gpu, gpu.remap_pending)
+
+
+def _slowed(gpu: Gpu, *, timed: bool) -> Iterator[Finding]:
+    if isinstance(gpu.slowed, Unreadable):
+        yield _unread(gpu, gpu.slowed)
+    elif gpu.slowed:
+        said = f"GPU {gpu.index}: {slowdown_names(gpu.slowed)}"
+        yield Finding("refuse" if timed else "warn", said)
+
+
+def _unread(gpu: Gpu, value: Unreadable) -> Finding:
+    return Finding("unknown", f"GPU {gpu.index}: {value.reason}")
+
+
+def _models(gpus: Sequence[Gpu]) -> str:
+    counts = Counter(gpu.name for gpu in gpus)
+    return ", ".join(f"{count} × {name}" for name, count in sorted(counts.items())) or "none"
+
+
+def _is_model(name: str, model: str) -> bool:
+    """Whether NVML's ``name`` is of ``model``, as Ray calls it: its words stand in it together.
+
+    >>> _is_model("NVIDIA H100 80GB HBM3", "H100"), _is_model("NVIDIA H100 80GB HBM3", "H10")
+    (True, False)
+    >>> _is_model("NVIDIA GeForce RTX 4090", "GeForce-RTX-4090")
+    True
+    """
+    words, wanted = re.split(r"[\s-]+", name.lower()), re.split(r"[\s-]+", model.lower())
+    places = range(len(words) - len(wanted) + 1)
+    return any(words[place : place + len(wanted)] == wanted for place in places)

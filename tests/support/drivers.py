@@ -1,0 +1,84 @@
+"""Drivers in processes of their own, to race and to be killed."""
+
+import contextlib
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from sweep.presence import Rhythm
+from sweep.store import AlreadyClosed, Attempt, Store
+
+PATIENCE_S = 60.0
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def row_of(attempt: Attempt, state: str = "succeeded", **changes: Any) -> dict[str, Any]:
+    """A row that closes ``attempt``."""
+    row = {
+        "cell": "asqu__seed1",
+        "cell_id": attempt.cell_id,
+        "attempt": attempt.number,
+        "order_position": 0,
+        "state": state,
+        "tainted": False,
+        "started_at": attempt.started_at,
+        "ended_at": datetime.now(UTC),
+    }
+    return row | changes
+
+
+def race(place: str, rounds: int, barrier: Any, answers: Any, who: str) -> None:
+    """Announce and close the same attempts as the others do, in step with them."""
+    store, announced, closed = Store(place), [], []
+    for number in range(rounds):
+        cell = f"{number:016x}"
+        barrier.wait(PATIENCE_S)
+        announced.append(store.announce(cell, 1, {"driver": who}) is not None)
+        barrier.wait(PATIENCE_S)
+        attempt = Attempt(cell, 1, datetime.now(UTC))
+        try:
+            store.commit(attempt, row_of(attempt, node=who))
+        except AlreadyClosed:
+            closed.append(False)
+        else:
+            closed.append(True)
+    answers.put((who, announced, closed))
+
+
+def _drive(place: str, rhythm: Rhythm, cell: str, pipe: Any) -> None:
+    store = Store(place, rhythm=rhythm)
+    with store.driving(join=True) as presence:
+        store.announce(cell, 1, {"driver": presence.id})
+        pipe.send(presence.id)
+        pipe.recv()
+
+
+@contextlib.contextmanager
+def driver_elsewhere(
+    place: str, rhythm: Rhythm, cell: str
+) -> Iterator[tuple[BaseProcess, str, Callable[[], None]]]:
+    """A driver in another process that has announced an attempt: it, its id, and how it ends."""
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=_drive, args=(place, rhythm, cell, theirs), daemon=True)
+    process.start()
+    try:
+        assert ours.poll(PATIENCE_S), "the driver did not begin"
+        yield process, ours.recv(), lambda: ours.send("end")
+    finally:
+        process.kill()
+        process.join(PATIENCE_S)
+        process.close()
+        ours.close()
+        theirs.close()
+
+
+def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    """Look until ``condition`` holds."""
+    pause, waited_s = threading.Event(), 0.0
+    while not condition():
+        assert waited_s < patience_s, "it did not come true in time"
+        pause.wait(0.02)
+        waited_s += 0.02

@@ -1,0 +1,105 @@
+"""Cells in processes of their own that are killed, by SIGKILL, at a moment that a test chooses.
+
+The processes are forks of one server that has imported everything, so that a death costs no more
+than a cell.
+"""
+
+import multiprocessing
+import os
+import pkgutil
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.pandas_compat  # noqa: F401  (what a cell imports when it comes to need it)
+import torch._dynamo  # noqa: F401
+
+from trainer.checkpoint import Keeping
+from trainer.contract import RunSpec
+from trainer.run import run
+from trainer.world import open_world
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])
+PATIENCE_S = 120
+
+
+@dataclass(frozen=True)
+class Death:
+    """Rank ``rank`` is killed as it calls ``function`` for the ``nth`` time.
+
+    ``torn``: half of the file that it was about to flush is lost.
+    """
+
+    function: str
+    nth: int
+    rank: int = 0
+    torn: bool = False
+
+    def install(self) -> None:
+        place, _, name = self.function.rpartition(".")
+        module = pkgutil.resolve_name(place)
+        function = getattr(module, name)
+        calls: list[None] = []
+
+        def deadly(*arguments: Any, **options: Any) -> Any:
+            calls.append(None)
+            if len(calls) == self.nth:
+                if self.torn:
+                    os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        setattr(module, name, deadly)
+
+
+def statuses(
+    spec: RunSpec, out: Path, keeping: Keeping, *, num_ranks: int = 1, death: Death | None = None
+) -> list[int | None]:
+    """``spec`` in ``num_ranks`` processes; how each ended, −9 if it was killed."""
+    out.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    arguments = [
+        (spec, out, keeping, place | ranked(rank, num_ranks), death if here(death, rank) else None)
+        for rank in range(num_ranks)
+    ]
+    return ended([PROCESSES.Process(target=_cell, args=given) for given in arguments])
+
+
+def ranked(rank: int, num_ranks: int) -> dict[str, str]:
+    """What a rank process is told of itself."""
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_ranks)}
+
+
+def here(death: Death | None, rank: int) -> bool:
+    return death is not None and death.rank == rank
+
+
+def ended(processes: Sequence[Any]) -> list[int | None]:
+    """Start them, wait for all, and leave none behind."""
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(PATIENCE_S)
+        return [process.exitcode for process in processes]
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
+
+
+def _cell(
+    spec: RunSpec, out: Path, keeping: Keeping, place: Mapping[str, str], death: Death | None
+) -> None:
+    os.environ.update(place)
+    if death is not None:
+        death.install()
+    with open_world(spec.device, spec.threads) as world:
+        run(spec, out, world, keeping)

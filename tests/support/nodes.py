@@ -1,0 +1,66 @@
+"""A healthy node with eight H100s, as the checks see it, to be spoiled by tests."""
+
+from dataclasses import replace
+
+from sweep.lease import Requirements, Supply
+from sweep.nvml import Unreadable
+from sweep.preflight.reach import Reach
+from sweep.preflight.surroundings import Surroundings, gpus_of
+from sweep.provenance import Software
+from sweep.spec import NodeShape
+from tests.support.gpus import GIB, h100s, scripted_nvml
+
+SOFTWARE = Software(python="3.11.7", torch="2.13.0+cu128", ray="2.60.0")
+SUPPLY = Supply(
+    data_dir="/data/fineweb",
+    dataset="fineweb",
+    vocab_size=1024,
+    corpus_sha256="c" * 64,
+    tokenizer_sha256="d" * 64,
+    train_shards=None,
+    cache=None,
+    missing="refuse",
+)
+
+
+def requirements(*, gpus=8, gpu_model="H100", timed=True, **changes):
+    asked = Requirements(
+        shape=NodeShape(gpus=gpus, cpus=16, gpu_model=gpu_model if gpus else None),
+        supplies=(SUPPLY,),
+        trainer_hash="a" * 64,
+        lockfile_hash="b" * 64,
+        checkpoint_folder="/local/checkpoints",
+        timed=timed,
+    )
+    return replace(asked, **changes)
+
+
+def surroundings(gpus=None, *, visible=None, library=None, **changes):
+    """``gpus`` are ScriptedGpus; ``library`` changes the double of NVML itself."""
+    nvml = scripted_nvml(h100s() if gpus is None else gpus, visible, **(library or {}))
+    healthy = Surroundings(
+        gpus=gpus_of(nvml, settle_s=0.0),
+        gpu_files=8,
+        xids=(),
+        torch_cuda="12.8",
+        settings={},
+        interfaces=frozenset({"lo", "eth0"}),
+        shm_bytes=8 * GIB,
+        open_files=65536,
+        locked_bytes=None,
+        free_bytes={"/tmp": 100 * GIB, "/local/checkpoints": 100 * GIB},
+        data={SUPPLY.data_dir: None},
+        trainer_hash="a" * 64,
+        lockfile_hash="b" * 64,
+        software=SOFTWARE,
+        driver_software=SOFTWARE,
+        asked_at=1_000.0,
+        now_at=1_000.2,
+        all_reduce=lambda ranks: Reach(ok=True, detail=f"{ranks} ranks, 400 GB/s"),
+    )
+    return replace(healthy, **changes)
+
+
+def blind(reason="no driver", **changes):
+    """The same without NVML."""
+    return replace(surroundings(**changes), gpus=Unreadable(reason))

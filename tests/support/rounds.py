@@ -1,0 +1,220 @@
+"""One round: strike at a sweep at work, and see that it gets over it.
+
+A round waits until all leases are at work and then a random while, strikes, and waits until nothing
+of the victim's is left, what was broken is replaced as its operator would, the attempts that
+it was making are closed, and all leases are at work again.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.support.chaos import (
+    DRIVER_SILENCE_S,
+    GONE_S,
+    SLOW_PHASE_S,
+    Chaos,
+    Working,
+)
+from tests.support.cluster import (
+    HEAD,
+    HEALTH_CHECKS_S,
+    RECONNECT_S,
+    Cluster,
+    describe,
+    is_driver,
+    ours,
+    resume,
+)
+from tests.support.commands import alive
+from tests.support.faults import FAULTS, Fault, Round, round_of
+from tests.support.settled import attempt_row, open_attempts
+
+RECOVERY_S = 90.0  # all leases are at work again; generous, what it took is reported
+
+# Who has to notice a fault has so long before the five seconds begin. A stopped agent is none of
+# these: it is continued when it has been replaced.
+NOTICED_S = {
+    ("rank", "stop"): SLOW_PHASE_S,  # it may not have said anything yet
+    ("raylet", "stop"): HEALTH_CHECKS_S + DRIVER_SILENCE_S,
+    ("driver", "stop"): DRIVER_SILENCE_S,
+    ("gcs", "kill"): RECONNECT_S + DRIVER_SILENCE_S,
+    ("head", "kill"): DRIVER_SILENCE_S,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a round; ``gone_s`` and ``recovery_s`` count from the blow."""
+
+    seed: int
+    fault: str
+    at_s: float
+    happened: str
+    gone_s: float
+    recovery_s: float
+    processes_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """``struck`` are killed or stopped, ``doomed`` must be gone, ``attempts`` must be closed."""
+
+    struck: Sequence[psutil.Process]
+    doomed: Sequence[psutil.Process]
+    node: str
+    attempts: frozenset[str]
+    told: str
+
+
+def survive(
+    cluster: Cluster,
+    folder: Path,
+    data: Path,
+    seeds: Sequence[int],
+    told: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """One sweep that meets the rounds ``seeds``, and is then seen to be as if undisturbed."""
+    chaos = Chaos(cluster, folder, data, seed=seeds[0])
+    outcomes = []
+    try:
+        for seed in seeds:
+            outcomes.append(play(chaos, round_of(seed)))
+            told(outcomes[-1])
+        chaos.finish()
+    finally:
+        chaos.stop()
+    return outcomes
+
+
+def play(chaos: Chaos, round_: Round) -> Outcome:
+    """One round; Unrecovered, with all that is known, if anything of it is not as it must be."""
+    try:
+        return _play(chaos, round_)
+    except Exception as error:
+        raise chaos.failure(f"seed {round_.seed}, {round_.fault}: {error}") from error
+
+
+def _play(chaos: Chaos, round_: Round) -> Outcome:
+    fault = FAULTS[round_.fault]
+    chaos.wait(chaos.at_work, RECOVERY_S, f"round {round_.seed} ({round_.fault}): all at work")
+    time.sleep(round_.wait_s)  # the moment is what is random
+    blow = _strike(chaos, fault, round_.pick)
+    at_s = chaos.now_s
+    chaos.note(f"{round_.fault}: {blow.told} on {blow.node}")
+    if fault.victim == "driver" and fault.deed == "kill":
+        chaos.start_driver()  # at once: what the dead one has left must not be in its way
+    if fault.victim == "agent" and fault.deed == "stop":
+        _see_recovered(chaos, blow)
+        _continue(blow.struck)
+        gone_s = _see_gone(chaos, blow, GONE_S)
+    else:
+        gone_s = _see_gone(chaos, blow, NOTICED_S.get((fault.victim, fault.deed), 0.0) + GONE_S)
+        _replace(chaos, fault, blow)
+        _see_recovered(chaos, blow)
+    recovery_s = chaos.now_s - at_s
+    return Outcome(
+        seed=round_.seed,
+        fault=round_.fault,
+        at_s=at_s,
+        happened=_tell(chaos, blow.attempts),
+        gone_s=gone_s,
+        recovery_s=recovery_s,
+        processes_left=len(alive(list(blow.doomed))),
+    )
+
+
+def _strike(chaos: Chaos, fault: Fault, pick: int) -> Blow:
+    """Do it to one of those at work, chosen by ``pick``."""
+    while True:
+        at_work = sorted(chaos.working(), key=lambda working: working.node)
+        if at_work:
+            blow = _aim(chaos, fault, at_work, pick)
+            if sum(_do(fault, process) for process in blow.struck):
+                return blow
+        chaos.wait(chaos.at_work, RECOVERY_S, "the victim had just ended: all at work again")
+
+
+def _aim(chaos: Chaos, fault: Fault, at_work: Sequence[Working], pick: int) -> Blow:
+    target = at_work[pick % len(at_work)]
+    machines, driver, node = chaos.cluster.machines, chaos.driver.processes(), target.node
+    struck: Sequence[psutil.Process]
+    doomed: Sequence[psutil.Process]
+    match fault.victim:
+        case "rank":
+            struck, doomed = [target.ranks[pick % len(target.ranks)]], target.ranks
+        case "agent":
+            struck, doomed = [target.agent], target.processes
+        case "raylet":
+            struck, doomed = [chaos.cluster.raylet(node)], ours(machines[node])
+        case "node":
+            struck = doomed = machines[node].processes()
+        case "driver":
+            struck, node = [p for p in driver if is_driver(p)], HEAD
+            doomed = [*chaos.ours(), *(driver if fault.deed == "kill" else [])]
+        case "gcs":
+            struck, doomed, node = [chaos.cluster.gcs()], [*driver, *chaos.ours()], HEAD
+        case "head":
+            struck, node = [*machines[HEAD].processes(), *driver], HEAD
+            doomed = [*struck, *chaos.ours()]
+    told = ", ".join(map(describe, struck[:3]))
+    return Blow(struck, doomed, node, chaos.attempts_of(doomed), told)
+
+
+def _do(fault: Fault, process: psutil.Process) -> bool:
+    """Whether it was still there."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if fault.deed == "kill":
+            process.kill()
+        else:
+            process.suspend()
+        return True
+    return False
+
+
+def _replace(chaos: Chaos, fault: Fault, blow: Blow) -> None:
+    """What an operator does, or what keeps the cluster at its size."""
+    match fault.victim:
+        case "raylet" | "node":
+            chaos.cluster.replace(blow.node)
+        case "gcs" | "head":
+            chaos.driver.kill()
+            chaos.cluster.restart()
+            chaos.start_driver()
+        case "driver" if fault.deed == "stop":
+            _continue(blow.struck)
+
+
+def _continue(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        resume(process)
+
+
+def _see_gone(chaos: Chaos, blow: Blow, within_s: float) -> float:
+    doomed = list(blow.doomed)
+    try:
+        return chaos.wait(lambda: not alive(doomed), within_s, "nothing of the victim is left")
+    except AssertionError as error:
+        left = ", ".join(map(describe, alive(doomed)))
+        raise AssertionError(f"{error}; left: {left}") from None
+
+
+def _see_recovered(chaos: Chaos, blow: Blow) -> None:
+    def recovered() -> bool:
+        return chaos.at_work() and not blow.attempts & open_attempts(chaos.store)
+
+    chaos.wait(recovered, RECOVERY_S, "its attempts are closed, all work again")
+
+
+def _tell(chaos: Chaos, stems: Collection[str]) -> str:
+    """What became of the attempts ``stems``: ``lost (infrastructure), succeeded``."""
+    parts = []
+    for stem in sorted(stems):
+        row = attempt_row(chaos.store, stem)
+        failure = f" ({row['failure']})" if row.get("failure") else ""
+        parts.append(f"{row['state']}{failure}")
+    return ", ".join(sorted(parts))

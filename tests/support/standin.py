@@ -1,0 +1,57 @@
+"""Small programs that stand in for the trainer, run by the real agent as real processes."""
+
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep import ranks
+from sweep.lease import Order
+from trainer.contract import ARTIFACT_FILE, CURVE_FILE, REPORT_FILE, SPEC_FILE
+from trainer.source import trainer_source
+
+CELL_ID = "0123456789abcdef"
+STEM = f"{CELL_ID}-1"
+
+PREAMBLE = """
+import faulthandler, json, os, pathlib, signal, sys, time
+faulthandler.register(signal.SIGUSR1)
+rank = int(os.environ["RANK"])
+"""
+
+WELL = f"""
+spec = json.loads(pathlib.Path("{SPEC_FILE}").read_text())
+pathlib.Path("{REPORT_FILE}").write_text(json.dumps(spec))
+pathlib.Path("{CURVE_FILE}").write_bytes(b"c")
+pathlib.Path("{ARTIFACT_FILE}").write_bytes(b"a")
+"""
+
+
+def program(code: str) -> tuple[str, ...]:
+    """The command that runs ``code`` behind the preamble, in place of the trainer's."""
+    return (sys.executable, "-c", PREAMBLE + textwrap.dedent(code))
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.setattr(ranks, "TRAINER", program(code))
+
+
+def scratch_under(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+
+def order(**changes: Any) -> Order:
+    values: dict[str, Any] = {
+        "stem": STEM,
+        "cell_id": CELL_ID,
+        "spec_json": '{"a": 1}',
+        "ranks": 1,
+        "threads": 1,
+        "no_progress_s": 30.0,
+        "slow_phase_s": 30.0,
+        "trainer_hash": trainer_source().sha256,
+    }
+    return Order(**(values | changes))

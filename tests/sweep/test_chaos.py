@@ -1,0 +1,99 @@
+"""Break a sweep in every way, at random moments: it loses nothing and invents nothing.
+
+What is done and what is looked at stands in docs/chaos.md. Not claimed: anything about machines
+that are apart from each other, a disk or a network that fails, or GPUs; the nodes are processes of
+this machine with an address of their own each.
+"""
+
+import signal
+from collections import Counter
+
+import pytest
+
+from tests.support.chaos import DRIVER_SILENCE_S, SETTLE_S, Chaos
+from tests.support.cluster import Cluster, is_driver, resume
+from tests.support.commands import alive
+from tests.support.faults import DECK, FAULTS, round_of
+from tests.support.rounds import survive
+from tests.support.tiny import build_tiny_dataset
+
+FAST = range(15)
+SLOW = (range(15, 35), range(35, 55))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    build_tiny_dataset(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster() as cluster:
+        yield cluster
+
+
+def test_fifteen_rounds_see_every_kind_of_fault():
+    for deck in range(20):
+        rounds = [round_of(seed) for seed in range(15 * deck, 15 * deck + 15)]
+        kinds = Counter(round_.fault for round_ in rounds)
+        assert all(any(fault in card for fault in kinds) for card in DECK)
+        assert {FAULTS[fault].victim for fault in kinds} >= {"rank", "agent", "raylet", "node"}
+    assert {round_of(seed).fault for seed in range(200)} == set(FAULTS)
+
+
+@pytest.mark.timeout(600)
+def test_a_sweep_that_meets_one_fault_after_the_other_ends_as_if_undisturbed(
+    cluster, data, tmp_path
+):
+    survive(cluster, tmp_path, data, FAST)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seeds", SLOW, ids=str)
+def test_longer_sweeps_do_so_too(cluster, data, tmp_path, seeds):
+    survive(cluster, tmp_path, data, seeds)
+
+
+@pytest.fixture
+def small(cluster, data, tmp_path):
+    """A sweep of a few cells that has just been started."""
+    chaos = Chaos(cluster, tmp_path, data, seed=1, replicates=5)
+    yield chaos
+    chaos.stop()
+
+
+@pytest.mark.slow
+def test_two_drivers_of_one_sweep_share_it_and_make_no_attempt_twice(small):
+    small.wait(small.at_work, SETTLE_S, "the first driver is at work")
+    second = small.boot_driver(JOIN="1")
+    try:
+        both = (small.driver, second)
+        small.wait(lambda: not any(driver.is_up for driver in both), SETTLE_S, "both have ended")
+        attempts = small.see_settled(both)
+        assert len(attempts) == len(small.cells())
+        assert len({row["driver"] for row in attempts}) == 2
+    finally:
+        second.kill()
+
+
+@pytest.mark.slow
+def test_a_driver_that_slept_while_another_went_on_falsifies_nothing(small):
+    small.wait(small.at_work, SETTLE_S, "the first driver is at work")
+    (sleeper,) = filter(is_driver, small.driver.processes())
+    abandoned = small.ours()
+    sleeper.send_signal(signal.SIGSTOP)
+    second = small.boot_driver(JOIN="1")
+    try:
+        small.wait(
+            lambda: not alive(abandoned), DRIVER_SILENCE_S + 5, "its agents have ended themselves"
+        )
+        small.wait(lambda: len(small.working()) > 0, SETTLE_S, "the second driver is at work")
+        resume(sleeper)
+        both = (small.driver, second)
+        small.wait(lambda: not any(driver.is_up for driver in both), SETTLE_S, "both have ended")
+        small.see_settled(both)
+    finally:
+        second.kill()
