@@ -169,6 +169,7 @@ class Simulation:
         if lease in self._holding.idle:
             self._holding.idle.remove(lease)
         self._holding.lose(lease)
+        self._cluster.changed = True
         if attempt is not None:
             reason = f"its agent on {lease.node} died"
             wall_s = self._clock.now_s - attempt.from_s
