@@ -4,10 +4,10 @@ Asked on a thread of its own: a head that is gone answers nothing for a minute.
 """
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sweep.awake import AwakeClock
 from sweep.lease import Node
 
 EVERY_S = 1.0
@@ -18,19 +18,19 @@ NODE_LABEL = "activation-sweep-node"
 class Census:
     """The answers of ``ask``, which is ``ray.nodes``, once a second from a thread."""
 
-    def __init__(self, ask: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
-        self._ask = ask
+    def __init__(self, ask: Callable[[], Sequence[Mapping[str, Any]]], clock: AwakeClock) -> None:
+        self._ask, self._clock = ask, clock
         self._names: dict[str, str] = {}
         self._done = threading.Event()
         self.nodes: list[Node] = []
         self._take()
-        self._at_s = time.monotonic()
+        self._at_s = self._clock.now_s
         threading.Thread(target=self._repeat, daemon=True).start()
 
     @property
     def silent_s(self) -> float:
         """How long ago the head last answered."""
-        return time.monotonic() - self._at_s
+        return self._clock.now_s - self._at_s
 
     def name_of(self, node_id: str) -> str:
         if node_id not in self._names:
@@ -46,7 +46,7 @@ class Census:
                 self._take()
             except Exception:  # whatever is raised: the head has not answered
                 continue
-            self._at_s = time.monotonic()
+            self._at_s = self._clock.now_s
 
     def _take(self) -> None:
         found = self._ask()

@@ -11,13 +11,13 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from sweep.agent import Agent
+from sweep.awake import AwakeClock
 from sweep.environment import local_cpus, prepare_ray
 from sweep.lease import (
     Delivery,
@@ -77,12 +77,13 @@ class RayPool(Pool):
         try:
             _knock(address)
             ray.init(**settings)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RayError) as error:
             raise ConfigError(_no_ray(address, error)) from None
         self._asked: list[_Asked] = []
         self._granted = self._failed_starts = 0
+        self._clock = AwakeClock()
         self._requests = itertools.count(1)  # Ray wants the name of each to be its own
-        self._census = Census(ray.nodes)
+        self._census = Census(ray.nodes, self._clock)
 
     @property
     def version(self) -> str:
@@ -128,7 +129,7 @@ class RayPool(Pool):
                 remove_placement_group(asked.group)
                 self._asked.append(self._ask(asked.wish))
                 continue
-            leases.append(RayLease(f"lease {self._granted}", name, node_id, asked))
+            leases.append(RayLease(f"lease {self._granted}", name, node_id, asked, self._clock))
             self._granted += 1
         return leases
 
@@ -242,9 +243,11 @@ class _Asked:
 class RayLease:
     """A granted placement group with its agent."""
 
-    def __init__(self, name: str, node: str, node_id: str, asked: _Asked) -> None:
+    def __init__(
+        self, name: str, node: str, node_id: str, asked: _Asked, clock: AwakeClock
+    ) -> None:
         self.name, self.node, self.node_id = name, node, node_id
-        self.group, self._agent = asked.group, asked.agent
+        self.group, self._agent, self._clock = asked.group, asked.agent, clock
         self.is_gone = False
         self.last_progress: Mapping[str, Any] | None = None
         self._asked: Any = None
@@ -253,7 +256,7 @@ class RayLease:
     @property
     def silent_s(self) -> float:
         asked_s = self._asked_s  # the heart is another thread
-        return 0.0 if asked_s is None else time.monotonic() - asked_s
+        return 0.0 if asked_s is None else self._clock.now_s - asked_s
 
     def prepare(self, requirements: Requirements) -> "Future[Readiness]":
         return _answer(self._agent.prepare.remote(requirements))
@@ -276,7 +279,7 @@ class RayLease:
         except RayError:  # perhaps for a moment only: it owes its answer since it was first asked
             pass
         self._asked = self._agent.progress.remote()
-        self._asked_s = self._asked_s or time.monotonic()
+        self._asked_s = self._asked_s or self._clock.now_s
 
     def stop(self) -> None:
         self._agent.stop.remote()

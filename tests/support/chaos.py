@@ -154,12 +154,12 @@ class Chaos:
         """Start the sweep again, in place of a driver that is gone or ending."""
         self.driver = self.boot_driver()
 
-    def boot_driver(self, **variables: str) -> Machine:
+    def boot_driver(self, *options: str) -> Machine:
         """A driver of this sweep, and perhaps not the only one."""
         command = [sys.executable, "-m", "sweep", "run", "--sweep", str(self.file)]
         command += ["--results", str(self.folder / "results"), "--data", str(self.data)]
         log, settings = self.folder / "driver.log", {**self.cluster.variables, "YES": "1"}
-        return Machine.boot("driver", command, log, settings | variables, ROOT)
+        return Machine.boot("driver", [*command, *options], log, settings, ROOT)
 
     def stop(self) -> None:
         self.driver.kill()

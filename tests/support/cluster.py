@@ -180,7 +180,7 @@ class Cluster:
 def program_of(process: psutil.Process) -> list[str]:
     """Its command line; empty if it has gone."""
     try:
-        return process.cmdline()
+        return list(process.cmdline())
     except psutil.Error:
         return []
 

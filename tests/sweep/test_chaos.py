@@ -68,7 +68,7 @@ def small(cluster, data, tmp_path):
 @pytest.mark.slow
 def test_two_drivers_of_one_sweep_share_it_and_make_no_attempt_twice(small):
     small.wait(small.at_work, SETTLE_S, "the first driver is at work")
-    second = small.boot_driver(JOIN="1")
+    second = small.boot_driver("--join")
     try:
         both = (small.driver, second)
         small.wait(lambda: not any(driver.is_up for driver in both), SETTLE_S, "both have ended")
@@ -85,7 +85,7 @@ def test_a_driver_that_slept_while_another_went_on_falsifies_nothing(small):
     (sleeper,) = filter(is_driver, small.driver.processes())
     abandoned = small.ours()
     sleeper.send_signal(signal.SIGSTOP)
-    second = small.boot_driver(JOIN="1")
+    second = small.boot_driver("--join")
     try:
         small.wait(
             lambda: not alive(abandoned), DRIVER_SILENCE_S + 5, "its agents have ended themselves"

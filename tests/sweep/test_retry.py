@@ -65,7 +65,12 @@ def test_the_same_error_is_final_when_it_has_come_on_two_nodes():
 
 def test_errors_that_differ_are_not_one_error_but_end_too():
     errors = [failed("cell", node=f"n{i}", signature=f"E{i}") for i in range(4)]
-    assert [follows(*errors[:n]).kind for n in range(1, 5)] == ["again"] * 3 + ["final"]
+    assert [follows(*errors[: i + 1]).kind for i in range(4)] == [
+        "again",
+        "again",
+        "again",
+        "final",
+    ]
     assert follows(*errors[:3]).avoid == {"n0", "n1", "n2"}
 
 
