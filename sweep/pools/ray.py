@@ -76,6 +76,7 @@ class RayPool(Pool):
         logging.getLogger(TOKEN_NOTICE).setLevel(logging.ERROR)
         try:
             _knock(address)
+            _keep_the_terminal()
             ray.init(**settings)
         except (OSError, ValueError, RayError) as error:
             raise ConfigError(_no_ray(address, error)) from None
@@ -283,6 +284,17 @@ class RayLease:
 
     def stop(self) -> None:
         self._agent.stop.remote()
+
+
+def _keep_the_terminal() -> None:
+    """Ray prints the state of a raylet that dies, 40 lines of it, into the picture of the sweep.
+
+    There is no setting against it. What a node's death means is said by the driver, and Ray keeps
+    the raylet's log in its session's folder.
+    """
+    worker = getattr(ray._private, "worker", None)
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda data, ignore_prefix: None
 
 
 def _no_ray(address: str | None, error: Exception) -> str:
