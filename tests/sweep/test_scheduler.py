@@ -174,6 +174,9 @@ class Machine(RuleBasedStateMachine):
         for lease in self.running():
             node, task = self.leases[lease]
             self.close(task, node, "success")
+        for node, _ in self.leases.values():
+            if node in self.made.shunned:  # the holding gives them back
+                self.made.let_go(node)
         self.made.reach(NODES)
         nodes = [node for node in NODES if node not in self.made.shunned]
         for node in nodes:
