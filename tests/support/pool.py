@@ -52,8 +52,9 @@ class FakePool:
         names: Sequence[str] = ("fake-node",),
         per_node: int = 2,
         prepare: Prepare = lambda requirements: Readiness(),
+        lease: type[FakeLease] = FakeLease,
     ) -> None:
-        self._work, self._prepare = work, prepare
+        self._work, self._prepare, self._lease = work, prepare, lease
         self.names, self.per_node = list(names), per_node
         self._open: list[frozenset[str]] = []
         self.leases: list[FakeLease] = []
@@ -81,7 +82,7 @@ class FakePool:
             if node is None:
                 still_open.append(avoid)
                 continue
-            lease = FakeLease(f"lease {self.granted}", node, self._work, self._prepare)
+            lease = self._lease(f"lease {self.granted}", node, self._work, self._prepare)
             self.granted += 1
             self.leases.append(lease)
             leases.append(lease)
