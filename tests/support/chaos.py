@@ -5,6 +5,7 @@ error that tells what happened until then, and the sweep's folder stays.
 """
 
 import contextlib
+import itertools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,6 @@ from tests.support.cluster import (
     describe,
     is_agent,
     is_rank,
-    ours,
     poll,
 )
 from tests.support.commands import ROOT, alive
@@ -102,6 +102,7 @@ class Chaos:
     replicates: int = REPLICATES
     driver: Machine = field(init=False)
     timeline: list[str] = field(default_factory=list)
+    _earlier: list[Machine] = field(default_factory=list)
     _ids: Mapping[str, str] = field(init=False)
     _start_s: float = field(default_factory=time.monotonic)
 
@@ -152,6 +153,7 @@ class Chaos:
 
     def start_driver(self) -> None:
         """Start the sweep again, in place of a driver that is gone or ending."""
+        self._earlier.append(self.driver)
         self.driver = self.boot_driver()
 
     def boot_driver(self, *options: str) -> Machine:
@@ -162,13 +164,13 @@ class Chaos:
         return Machine.boot("driver", [*command, *options], log, settings, ROOT)
 
     def stop(self) -> None:
-        self.driver.kill()
+        for driver in (*self._earlier, self.driver):
+            driver.kill()
 
     def working(self) -> list[Working]:
         """Every agent that has ranks and is not stopped."""
         found = []
-        for name, machine in self.cluster.machines.items():
-            processes = machine.processes()
+        for name, processes in self.cluster.processes().items():
             for agent in filter(is_agent, processes):
                 with contextlib.suppress(psutil.Error):
                     ranks = tuple(p for p in processes if is_rank(p) and p.ppid() == agent.pid)
@@ -178,9 +180,10 @@ class Chaos:
 
     def at_work(self) -> bool:
         """All nodes are up, all leases have ranks. A driver that has ended is an error."""
-        self.cluster.wait_until_up()
+        for name in self.cluster.tend():
+            self.note(f"{name} had gone by itself and comes back")
         assert self.driver.is_up, f"the driver has ended with {self.driver.init.returncode}"
-        return len(self.working()) >= NUM_LEASES
+        return self.cluster.is_complete and len(self.working()) >= NUM_LEASES
 
     def attempts_of(self, processes: Sequence[psutil.Process]) -> frozenset[str]:
         """Stems of the open attempts that the ranks among ``processes`` are making."""
@@ -194,7 +197,8 @@ class Chaos:
 
     def ours(self) -> list[psutil.Process]:
         """Agents and ranks on all nodes."""
-        return [p for machine in self.cluster.machines.values() for p in ours(machine)]
+        everywhere = itertools.chain(*self.cluster.processes().values())
+        return [process for process in everywhere if is_agent(process) or is_rank(process)]
 
     def wait(self, condition: Callable[[], object], deadline_s: float, what: str) -> float:
         taken_s = poll(condition, deadline_s)
