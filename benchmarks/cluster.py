@@ -30,16 +30,16 @@ class World:
     slots: int = 1
     speed_spread: float = 0.02
     cell_spread: float = 0.05
-    mtbf_s: float = 5 * 86400.0
+    mtbf_s: float = 20 * 86400.0
     outage_s: float = 1800.0
-    wave_every_s: float = 3 * 3600.0
-    wave_fraction: float = 0.03
+    wave_every_s: float = 4 * 3600.0
+    wave_fraction: float = 0.02
     notice_s: float = 30.0
     lease_s: float = 15.0
     prepare_s: float = 45.0
     handover_s: float = 2.0
-    infrastructure: float = 0.003
-    hang: float = 0.002
+    infrastructure: float = 0.002
+    hang: float = 0.001
     hang_notice_s: float = 60.0
     tainted: float = 0.003
     broken: float = 0.0005
@@ -75,6 +75,10 @@ class SimulatedNode:
     slots: int
     up: list[tuple[float, float | None]] = field(default_factory=list)
     leases: "dict[int, SimulatedLease]" = field(default_factory=dict)
+    seen: Node = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seen = Node(self.name, cpus=self.slots, gpus=0)
 
     @property
     def is_up(self) -> bool:
@@ -123,7 +127,7 @@ class Cluster:
         clock.after(world.wave_every_s, lambda: self._wave(1))
 
     def nodes(self) -> Sequence[Node]:
-        return [Node(s.name, cpus=s.slots, gpus=0) for s in self.sites if s.is_up]
+        return [site.seen for site in self.sites if site.is_up]
 
     def request(
         self,
@@ -197,6 +201,8 @@ class Cluster:
 
     def _grant(self) -> None:
         """Give the oldest requests what is free for them."""
+        if not self._asked or self._asked[0][0] > self._clock.now_s:
+            return
         kept = []
         for at_s, avoid in self._asked:
             name = next((name for name in self._free if name not in avoid), None)

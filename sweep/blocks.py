@@ -12,7 +12,7 @@ from sweep.plan import Task
 
 
 class Blocks:
-    """Queues of tasks; every operation takes the same time however large grid and cluster are."""
+    """Queues of tasks. Every operation takes as long however many cells and nodes there are."""
 
     def __init__(self, tasks: Iterable[Task], *, paired: bool) -> None:
         self._paired = paired

@@ -124,6 +124,8 @@ class Driver:
             self._lose(lease, "its agent died" if lease.is_gone else silent)
         self._hurry()
         self._require_reach()
+        if self.set_aside:
+            self.record.watch_others()
 
     def _hurry(self) -> None:
         """End what is to end, and give up what does not."""
@@ -265,6 +267,8 @@ class Driver:
         note = None
         if self._holding.num_asked and not self._running:
             note = self.pool.waiting()
+        for running in self._running.values():
+            self.record.follow(running.task.cell, running.attempt, running.lease.last_progress)
         self.display.show(
             SweepView(
                 name=self.sweep.name,

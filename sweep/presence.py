@@ -79,8 +79,9 @@ class _Seen:
 class Watch:
     """What one observer knows of the drivers of a sweep; each look adds to it.
 
-    A driver that writes is first judged by the age of its file, on the clock of the place where
-    ``now`` can tell it, else on ours: good enough to be shown, and never good enough to be refused.
+    Who beats is first judged by the age of his file: if that is old he is dead, else it takes
+    another look. A driver measures the age against its own file, on the clock of the place; who
+    only looks has nothing but his own clock, which is good enough to show a state.
     """
 
     def __init__(

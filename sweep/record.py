@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sweep.contents import Row
 from sweep.curves import Curves
 from sweep.files import StoreError
+from sweep.grid import Cell
 from sweep.lease import Delivery, Lease
 from sweep.plan import Task
 from sweep.rows import Outcome, Versions, attempt_row, identity_columns
@@ -26,6 +27,7 @@ from sweep.store import AlreadyClosed, Attempt, Store
 from sweep.taint import taint
 
 RETRY_S = 5.0
+WATCH_EVERY_S = 10.0
 
 T = TypeVar("T")
 
@@ -41,6 +43,7 @@ class Record:
     say: Callable[[str], None]
     curves: Curves | None = None
     _numbers: dict[str, int] = field(default_factory=dict)
+    _watched_s: float = 0.0
     _of_node: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
 
     def know(self, rows: Iterable[Row], numbers: Mapping[str, int]) -> None:
@@ -92,6 +95,23 @@ class Record:
             curve = delivery.curve if delivery is not None and outcome.report else None
             self.curves.ended(task.cell.name, attempt.number, row, curve)
         return row
+
+    def follow(self, cell: Cell, attempt: Attempt, progress: Mapping[str, Any] | None) -> None:
+        """Show those who watch curves what a running attempt says of itself."""
+        if self.curves is not None:
+            self.curves.progress(cell.name, attempt.number, progress)
+
+    def watch_others(self) -> None:
+        """Look at the drivers beside this one: without locks, a death shows over several looks."""
+        now_s = time.monotonic()
+        if now_s - self._watched_s > WATCH_EVERY_S:
+            self._watched_s = now_s
+            self.store.drivers()
+
+    def leave(self) -> None:
+        """Write no more."""
+        if self.curves is not None:
+            self.curves.close()
 
     def _keep(self, stem: str, outcome: Outcome, delivery: Delivery) -> str:
         kept = [("logs", f"{stem}.log", delivery.log.encode())]

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sweep.contents import Contents
 from sweep.curves import Curves, tensorboard_folder
 from sweep.driver import Driver
 from sweep.grid import Cell
@@ -39,7 +40,11 @@ def run_plan(invocation: Invocation, planner: Planner) -> int:
         while session.run(planner, interruption) and not interruption.requests:
             invocation.say("Going on with what another driver left behind.")
         _describe(invocation.sweep, store, cells)
-        return _conclude(invocation, cells, interrupted=interruption.requests > 0)
+        contents = store.write_cells({cell.id for cell in cells})
+        meant = invocation.selection.cells(cells)
+        if invocation.selection.limit is not None:
+            meant = [cell for cell in meant if cell.id in session.asked]
+        return _conclude(invocation, contents, meant, interrupted=interruption.requests > 0)
 
 
 class _Session:
@@ -52,6 +57,8 @@ class _Session:
         self._driver_id = driver_id
         self._revision = revision(PROJECT)
         self._is_confirmed = False
+        self.asked: set[str] = set()
+        self._attempted: set[str] = set()
 
     def run(self, planner: Planner, interruption: Interruption) -> bool:
         """Run what ``planner`` finds to do; whether there is more, since another driver died."""
@@ -64,7 +71,8 @@ class _Session:
             invocation.say(f"warning: {sentence}")
         history = contents.history()
         elsewhere = {attempt.cell_id for attempt, _ in store.running()}
-        todo = without(planner(self._cells, history), elsewhere)
+        todo = without(planner(self._cells, history), elsewhere | self._attempted)
+        self.asked |= {task.cell.id for task in todo.todo}
         cost = invocation.estimate(todo, history)
         invocation.say(invocation.plan_sentence(todo, cost))
         if not todo.todo:
@@ -84,7 +92,11 @@ class _Session:
                 limit=invocation.lease_limit,
                 code=self._code,
             )
-            paused = driver.run(todo, history)
+            try:
+                paused = driver.run(todo, history)
+            finally:
+                record.leave()
+            self._attempted |= self.asked - {task.cell.id for task in driver.set_aside}
         if paused is not None:
             invocation.say(f"Paused: {paused}. When that is mended, `make rerun FAILED=1` goes on.")
             return False
@@ -131,12 +143,12 @@ def close_orphans(store: Store, sweep: str, cells: Sequence[Cell], code: Revisio
     return closed
 
 
-def _conclude(invocation: Invocation, cells: Sequence[Cell], *, interrupted: bool) -> int:
-    store = invocation.store
-    contents = store.write_cells({cell.id for cell in cells})
-    history = contents.history()
-    unsettled = plan(cells, history, invocation.sweep.retries)
-    running = {attempt.cell_id for attempt, _ in store.running()}
+def _conclude(
+    invocation: Invocation, contents: Contents, cells: Sequence[Cell], *, interrupted: bool
+) -> int:
+    """Say what became of ``cells``, and the exit status."""
+    unsettled = plan(cells, contents.history(), invocation.sweep.retries, code_here().trainer_hash)
+    running = {attempt.cell_id for attempt, _ in invocation.store.running()}
     for task in (*unsettled.todo, *unsettled.final) if not interrupted else ():
         if task.cell.id not in running:
             invocation.say(f"  {task.cell.name}: {task.why}")

@@ -102,7 +102,7 @@ class Scheduler:
     def ended(self, task: Task, node: str, ended: Ended) -> Verdict:
         """Take in how an attempt at ``task`` on ``node`` has ended; what follows for its cell."""
         self._free(node)
-        self._suspicion.note(task.cell, node, ended)
+        self._suspicion.note(task.cell, node, ended, self.num_running)
         if task.is_companion:
             self._companions.ended(task, node, ended)
             return Verdict("settled", "taken along as a reference")

@@ -67,6 +67,15 @@ class Limits(Strict):
     agent_silence_s: Seconds = 30.0
     driver_silence_s: Seconds = 60.0
 
+    @model_validator(mode="after")
+    def _drivers_are_the_first_to_give_up(self) -> "Limits":
+        if self.agent_silence_s >= self.driver_silence_s:
+            raise ValueError(
+                f"agent_silence_s = {self.agent_silence_s:g} is not below driver_silence_s = "
+                f"{self.driver_silence_s:g}: a driver has to give an agent up before that ends."
+            )
+        return self
+
 
 class Retries(Strict):
     """How often a cell is tried again after a failure of each class, and when a node is left alone.

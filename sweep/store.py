@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sweep.contents import Contents, Row, joined, read_attempt, table_bytes, to_parquet
-from sweep.files import open_files
+from sweep.files import StoreError, open_files
 from sweep.presence import Driver, Life, Presence, Rhythm, Watch, admit, present
 from sweep.schema import IDENTITY, STATES
 from trainer.strict import ConfigError
@@ -61,6 +61,7 @@ class Store:
         self.files = open_files(place)
         self._rhythm = rhythm or Rhythm()
         self._watch = Watch(self.files, self._rhythm)
+        self._in_doubt: dict[str, tuple[Attempt, bytes]] = {}
 
     @classmethod
     def of(cls, results: str | Path, sweep: str) -> "Store":
@@ -116,15 +117,16 @@ class Store:
     def announce(self, cell_id: str, number: int, note: Mapping[str, Any]) -> Attempt | None:
         """Create the ``.start`` file of an attempt; None if another driver has done so.
 
-        ``note["driver"]`` is the id of the driver's presence, by which its death is known.
+        ``note["driver"]`` is the id of the driver's presence, by which its death is known. After a
+        StoreError it may have been made all the same: asked again, it is ours.
         """
         attempt = Attempt(cell_id, number, datetime.now(UTC))
-        text = {
-            **note,
-            "started_at": attempt.started_at.isoformat(),
-            "token": secrets.token_hex(8),  # so that no two announcements are alike
-        }
-        created = self._create(f"attempts/{attempt.stem}.start", json.dumps(text).encode())
+        attempt, data = self._in_doubt.pop(attempt.stem, (attempt, _announcement(attempt, note)))
+        try:
+            created = self._create(f"attempts/{attempt.stem}.start", data)
+        except StoreError:
+            self._in_doubt[attempt.stem] = attempt, data
+            raise
         return attempt if created else None
 
     def commit(self, attempt: Attempt, row: Row) -> None:
@@ -267,6 +269,16 @@ class Store:
         unfinished = self.unfinished()
         living = {self._watch.own, *(driver.id for driver in self.drivers())} - {None}
         return [pair for pair in unfinished if (pair[1].get("driver") in living) is alive]
+
+
+def _announcement(attempt: Attempt, note: Mapping[str, Any]) -> bytes:
+    """What a ``.start`` file holds; the token keeps two of them from being alike."""
+    text = {
+        **note,
+        "started_at": attempt.started_at.isoformat(),
+        "token": secrets.token_hex(8),
+    }
+    return json.dumps(text).encode()
 
 
 def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -13,6 +13,7 @@ from sweep.schema import TERMINAL_STATES
 from sweep.spec import Retries
 
 LAST_NODE_STRIKES = 3  # times the strikes of any other: without it nothing runs at all
+COMMON = 0.1  # failures that are alike, to cells that run: fewer are no fault of the sweep
 
 
 class Suspicion:
@@ -31,15 +32,15 @@ class Suspicion:
         """``node`` is there, perhaps again."""
         self._went.discard(node)
 
-    def note(self, cell: Cell, node: str, ended: Ended) -> None:
-        """Draw the conclusions from an attempt that has ended on ``node``."""
+    def note(self, cell: Cell, node: str, ended: Ended, num_running: int) -> None:
+        """Draw the conclusions from an attempt that has ended on ``node``, while others run."""
         if ended.state in TERMINAL_STATES:
             del self._strikes[node]
             self._any_success = True
         elif ended.failure == "infrastructure":
             self._strike(node, ended)
         if not self._any_success:
-            self._compare(cell, node, ended)
+            self._compare(cell, node, ended, num_running)
 
     def spares(self, avoid: Collection[str]) -> bool:
         """Whether a node is there that is neither shunned nor in ``avoid``."""
@@ -60,7 +61,7 @@ class Suspicion:
         elif count >= LAST_NODE_STRIKES * limit:
             self.paused = f"node {node} is the last one and has {reason}"
 
-    def _compare(self, cell: Cell, node: str, ended: Ended) -> None:
+    def _compare(self, cell: Cell, node: str, ended: Ended, num_running: int) -> None:
         alike = ended.signature or ended.reason
         # Nodes that go say nothing of the cells: a wave of preemptions may come before any success.
         if alike is None or ended.state == "lost" or ended.failure in ("user", "driver"):
@@ -68,8 +69,10 @@ class Suspicion:
         failed = self._alike[alike]
         failed.add((cell.id, node))
         count, nodes = len({cell_id for cell_id, _ in failed}), {where for _, where in failed}
-        # On one node of several it is the node that is broken, as far as is known.
-        if count >= self._retries.alike and (len(nodes) > 1 or not self.spares(nodes)):
+        # Of a thousand cells a few fail before the first succeeds; and on one node of several it is
+        # the node that is broken, as far as is known.
+        is_common = count >= max(self._retries.alike, num_running * COMMON)
+        if is_common and (len(nodes) > 1 or not self.spares(nodes)):
             self.paused = (
                 f"{count} different cells have failed alike and none has succeeded: {alike}"
             )

@@ -85,16 +85,16 @@ class Cell:
 
     def validate(self, model: GPT, stream: Stream, step: int) -> Score:
         """The contiguous score of the weights after ``step`` updates, printed."""
-        self.progress.report("validate", step=step)
-        result = self.score(model, stream, self.spec.recipe.scoring.seq_len)
+        with self.progress.during("validate"):
+            result = self.score(model, stream, self.spec.recipe.scoring.seq_len)
         if self.world.is_main:
             print(f"step:{step} val_loss:{result.loss:.4f} val_bpb:{result.bpb:.4f}", flush=True)
         return result
 
-    def on_resume(self, step: int) -> None:
-        self.progress.report("train", step=step, resumed_from_step=step)
-        if self.world.is_main:
-            print(f"step:{step} resumed from a checkpoint", flush=True)
+    def on_start(self, resumed_from_step: int | None) -> None:
+        self.progress.report("train", step=resumed_from_step, resumed_from_step=resumed_from_step)
+        if self.world.is_main and resumed_from_step is not None:
+            print(f"step:{resumed_from_step} resumed from a checkpoint", flush=True)
 
     def on_step(self, log: StepLog, loss: float | None) -> None:
         known = {"step": log.step, "remaining_steps": log.remaining_steps, "step_ms": log.step_ms}

@@ -52,8 +52,8 @@ def run(spec: RunSpec, out: Path, world: World, keeping: Keeping | None = None) 
     cell.durations_s["setup"] = max(0.0, _seconds_alive() - cell.durations_s["warmup"])
     watch = Watch(
         spec.log_every,
+        cell.on_start,
         cell.on_step,
-        cell.on_resume,
         lambda step: cell.validate(model, stream, step),
     )
     cell.probe()

@@ -56,14 +56,13 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who looks on: at each step, with its loss at every ``check_every``-th; at the weights.
-
-    And who is told that the steps before one were taken from a checkpoint.
+    """Who looks on: at the start, and how many steps were taken from a checkpoint if any were; at
+    each step, with its loss at every ``check_every``-th; at the weights.
     """
 
     check_every: int
+    on_start: Callable[[int | None], None]
     on_step: Callable[[StepLog, float | None], None]
-    on_resume: Callable[[int], None]
     validate: Callable[[int], Score]
 
 
@@ -98,7 +97,7 @@ def train(
     course = _Course(training, loader, average, check_every=watch.check_every)
     if saver is not None and (state := saver.load()) is not None:
         course.restore(state, budget)
-        watch.on_resume(course.step)
+    watch.on_start(course.resumed_from_step)
     clock = _Clock(training.world, course.elapsed_s)
     while True:
         is_last = course.is_over(budget)
@@ -150,7 +149,7 @@ class _Course:
         self.steps: list[StepLog] = []
         self.validations: list[tuple[int, Score]] = []
         self.checked: float | None = None
-        self._resumed_from: int | None = None
+        self.resumed_from_step: int | None = None
 
     @property
     def step(self) -> int:
@@ -231,13 +230,13 @@ class _Course:
             for step, (elapsed_s, lr_mult, step_ms) in enumerate(own["times_S3"].tolist(), start=1)
         ]
         self.validations = [(step, Score(*sums)) for step, sums in state.facts["validations"]]
-        self._resumed_from = self.step
+        self.resumed_from_step = self.step
         self._check()
 
     def trained(self) -> Trained:
         losses = _over_ranks(self._losses, self._training.world)
         return Trained(
-            tuple(self.steps), tuple(losses), tuple(self.validations), self._resumed_from
+            tuple(self.steps), tuple(losses), tuple(self.validations), self.resumed_from_step
         )
 
 

@@ -77,7 +77,7 @@ class RayPool(Pool):
         try:
             _knock(address)
             ray.init(**settings)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RayError) as error:
             raise ConfigError(_no_ray(address, error)) from None
         self._asked: list[_Asked] = []
         self._granted = self._failed_starts = 0

@@ -7,8 +7,8 @@ than a cell.
 import multiprocessing
 import os
 import pkgutil
+import secrets
 import signal
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,27 +57,37 @@ class Death:
 
 
 def statuses(
-    spec: RunSpec, out: Path, keeping: Keeping, *, num_ranks: int = 1, death: Death | None = None
+    spec: RunSpec,
+    out: Path,
+    keeping: Keeping | None,
+    *,
+    num_ranks: int = 1,
+    death: Death | None = None,
 ) -> list[int | None]:
     """``spec`` in ``num_ranks`` processes; how each ended, −9 if it was killed."""
+    return ended(group(spec, out, keeping, num_ranks=num_ranks, death=death))
+
+
+def group(
+    spec: RunSpec,
+    out: Path,
+    keeping: Keeping | None,
+    *,
+    num_ranks: int = 1,
+    death: Death | None = None,
+) -> list[Any]:
+    """The processes, not started yet, of one attempt; they meet in a file of their own."""
     out.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    arguments = [
-        (spec, out, keeping, place | ranked(rank, num_ranks), death if here(death, rank) else None)
-        for rank in range(num_ranks)
-    ]
-    return ended([PROCESSES.Process(target=_cell, args=given) for given in arguments])
-
-
-def ranked(rank: int, num_ranks: int) -> dict[str, str]:
-    """What a rank process is told of itself."""
-    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_ranks)}
-
-
-def here(death: Death | None, rank: int) -> bool:
-    return death is not None and death.rank == rank
+    place = {
+        "RENDEZVOUS_FILE": str(out / f"ranks {secrets.token_hex(4)}"),
+        "WORLD_SIZE": str(num_ranks),
+    }
+    processes = []
+    for rank in range(num_ranks):
+        own = place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        fatal = death if death is not None and death.rank == rank else None
+        processes.append(PROCESSES.Process(target=_cell, args=(spec, out, keeping, own, fatal)))
+    return processes
 
 
 def ended(processes: Sequence[Any]) -> list[int | None]:
@@ -96,7 +106,7 @@ def ended(processes: Sequence[Any]) -> list[int | None]:
 
 
 def _cell(
-    spec: RunSpec, out: Path, keeping: Keeping, place: Mapping[str, str], death: Death | None
+    spec: RunSpec, out: Path, keeping: Keeping | None, place: Mapping[str, str], death: Death | None
 ) -> None:
     os.environ.update(place)
     if death is not None:

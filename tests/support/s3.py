@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -21,6 +21,13 @@ CREDENTIALS = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+
+class Quiet(WSGIRequestHandler):
+    """Without a line for every request."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
 
 
 class OneAtATime:
@@ -57,7 +64,7 @@ class Service:
 def s3_service() -> Iterator[Service]:
     """Serve until the end of the block, and point this process and its children to it."""
     application = OneAtATime(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, application, threaded=True)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     endpoint = f"http://127.0.0.1:{server.server_port}"

@@ -1,20 +1,47 @@
 """What people see: how far, how long, and every ending, on a terminal and in a log."""
 
 import io
+import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from sweep import progress
-from sweep.progress import LeaseView, LiveDisplay, PlainDisplay, SweepView, render
+from sweep.progress import Ending, LeaseView, LiveDisplay, PlainDisplay, SweepView, render
 
 TRAINING = {"phase": "train", "step": 36, "remaining_steps": 100.0, "step_ms": 90.0}
 ROW = {"pre_quant_bpb": 3.25, "post_quant_bpb": 3.5, "ttt_bpb": None}
+ENDINGS = [
+    Ending(
+        cell="asqu__seed1",
+        state="succeeded",
+        reason=None,
+        wall_s=20.0,
+        row=ROW,
+        done=8,
+        total=36,
+    ),
+    Ending(
+        cell="relu2__seed1",
+        state="failed",
+        reason="rank 0 ended; it is tried again",
+        wall_s=3.0,
+        row={},
+        done=None,
+        total=36,
+    ),
+]
 
 
 def view(**changes):
     lease = LeaseView(
-        name="lease 0", node="n1", cell="asqu__seed1", elapsed_s=5.0, progress=TRAINING
+        name="lease 0",
+        node="n1",
+        cell="asqu__seed1",
+        attempt=1,
+        elapsed_s=5.0,
+        progress=TRAINING,
     )
     values = {
         "name": "local",
@@ -51,8 +78,18 @@ def test_the_live_picture_shows_the_sweep_and_each_lease():
 
 
 def test_a_lease_that_has_said_nothing_yet_is_starting():
-    silent = LeaseView(name="lease 0", node="n1", cell="c", elapsed_s=1.0, progress=None)
+    silent = replace(view().leases[0], progress=None)
     assert "starting" in drawn(render(view(leases=[silent])))
+
+
+def test_of_many_leases_the_first_are_shown_and_the_rest_counted():
+    text = drawn(render(view(leases=[*view().leases] * 100)))
+    assert text.count("lease 0 on n1") == progress.MAX_LINES
+    assert "and 70 leases more" in text
+
+
+def test_what_is_waited_for_is_said():
+    assert "waiting: busy: 8 GPUs wanted" in drawn(render(view(note="busy: 8 GPUs wanted")))
 
 
 def test_the_time_left_spreads_the_waiting_cells_over_the_leases():
@@ -65,11 +102,12 @@ def test_every_ending_is_a_line_with_its_scores_or_its_reason(kind):
     console = Console(file=io.StringIO(), width=140, force_terminal=kind is LiveDisplay)
     with kind(console) as display:
         display.show(view())
-        display.ended("asqu__seed1", "succeeded", None, 20.0, ROW)
-        display.ended("relu2__seed1", "failed", "rank 0 ended with status 1", 3.0, {})
+        for ending in ENDINGS:
+            display.ended(ending)
     text = console.file.getvalue()
     assert "[8/36] asqu__seed1: succeeded in 20 s, BPB pre 3.2500, post 3.5000" in text
-    assert "relu2__seed1: failed in 3 s: rank 0 ended with status 1" in text
+    assert "[" not in re.sub(r"\x1b\[\S*?[A-Za-z]|\[8/36\]", "", text)
+    assert "relu2__seed1: failed in 3 s: rank 0 ended; it is tried again" in text
 
 
 def test_without_a_terminal_a_line_says_now_and_then_what_is_running(monkeypatch):

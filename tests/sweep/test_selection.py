@@ -2,36 +2,29 @@
 
 import json
 import subprocess
-import sys
 from datetime import UTC, datetime
 
 import pytest
 
 from sweep.__main__ import main
+from sweep.invocation import Invocation
 from sweep.store import Store
 from sweep.where import values_of
 from tests.support.commands import ROOT, write_sweep
-from tests.support.grids import cells_of, sweep_spec
+from tests.support.grids import DATA, cells_of, sweep_spec
 
 OLD = "0" * 64
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    command = [sys.executable, "-m", "trainer.data", "prepare", "--recipe", "tiny"]
-    subprocess.run([*command, "--root", str(root)], cwd=ROOT, check=True, capture_output=True)
-    return root
-
-
 @pytest.fixture
-def said(tmp_path, data, capfd):
+def said(tmp_path, capfd, monkeypatch):
     """What a verb says about a sweep of 6 cells: two seeds of relu2 and of two slopes."""
+    monkeypatch.setattr(Invocation, "_prepare", lambda *_: DATA)  # no data is looked at here
     file = write_sweep(tmp_path / "trial.toml")
     results = tmp_path / "results"
 
     def run(verb, *arguments, status=0):
-        where = ("--sweep", str(file), "--results", str(results), "--data", str(data))
+        where = ("--sweep", str(file), "--results", str(results))
         assert main([verb, *arguments, *where]) == status
         return capfd.readouterr().out
 
@@ -41,8 +34,7 @@ def said(tmp_path, data, capfd):
 
 def keep_success(store, task, trainer_hash):
     """The row of a success at the planned cell ``task``, made by some trainer."""
-    (store.folder / "attempts").mkdir(parents=True, exist_ok=True)
-    attempt = store.announce(task["cell_id"], {})
+    attempt = store.announce(task["cell_id"], 1, {})
     row = {
         "cell": task["cell"],
         "cell_id": task["cell_id"],
@@ -87,7 +79,6 @@ def test_a_stale_cell_is_shown_and_runs_again_only_where_that_is_asked_for(said)
 
 def test_status_selects_by_what_is_kept_beside_the_results(said):
     cells = cells_of(sweep_spec())
-    said.store.folder.mkdir(parents=True)
     kept = [{"cell": c.name, "cell_id": c.id, "values": values_of(c)} for c in cells]
     said.store.write_sweep({"name": "trial", "cells": kept})
     shown = json.loads(said("status", "--json", "--where", "activation == 'asqu'", status=3))

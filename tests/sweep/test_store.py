@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.contents import believed, to_parquet
+from sweep.files import StoreError
 from sweep.schema import (
     COLUMNS,
     SCHEMA,
@@ -77,7 +78,7 @@ def test_an_attempt_is_announced_once(somewhere):
 
 def test_of_two_processes_one_announces_an_attempt_and_one_closes_it(shared):
     """Not a claim about S3 itself, whose condition moto stands in for."""
-    rounds = 15 if "://" in shared else 40  # moto takes 20 ms for an answer
+    rounds = 8 if "://" in shared else 25  # moto takes 20 ms for an answer
     barrier, answers = SPAWN.Barrier(2), SPAWN.SimpleQueue()
     racers = [
         SPAWN.Process(target=race, args=(shared, rounds, barrier, answers, who), daemon=True)
@@ -131,6 +132,27 @@ def test_an_answer_that_gets_lost_does_not_turn_a_winner_into_a_loser(place_on, 
         s3.application.refuse = None
     assert len(seen) == 2
     assert len(store.read().rows) == 1
+
+
+def test_an_announcement_that_failed_and_was_made_all_the_same_is_ours(place_on, s3):
+    """Every answer to the put gets lost, and so does the look at what is there."""
+    store = Store(place_on("s3"))
+
+    def store_and_fail(environ, start_response):
+        list(s3.application.application(environ, lambda *_: None))
+        start_response("403 Forbidden", [("Content-Type", "application/xml")])
+        return [b"<Error><Code>AccessDenied</Code><Message>not now</Message></Error>"]
+
+    s3.application.refuse = store_and_fail
+    try:
+        with pytest.raises(StoreError, match="not now"):
+            store.announce(CELL, 1, NOTE)
+    finally:
+        s3.application.refuse = None
+    ((attempt, _),) = store.unfinished()
+    assert Store(store.place).announce(CELL, 1, NOTE) is None
+    assert store.announce(CELL, 1, NOTE) == attempt
+    assert store.announce(CELL, 1, NOTE) is None
 
 
 def test_an_answer_that_comes_after_its_attempt_was_closed_as_lost_is_kept_beside_it(somewhere):

@@ -85,10 +85,10 @@ def test_every_activation_goes_on_in_every_bit(data_dir, tmp_path, name):
     assert report.resumed_from_step == 3
 
 
-@pytest.mark.parametrize("way", [*WAYS.values(), ALL_AT_ONCE], ids=[*WAYS, "all at once"])
-def test_every_way_to_train_goes_on_in_every_bit(data_dir, tmp_path, way):
-    death = Death(STEP, 5)
-    report = assert_killed_and_continued(asked(data_dir, "rrelu2", way), tmp_path, [death])
+def test_every_way_to_train_goes_on_in_every_bit(data_dir, tmp_path):
+    """All of them in one run; one by one and with every activation in a slow test below."""
+    death, spec = Death(STEP, 5), asked(data_dir, "rrelu2", ALL_AT_ONCE)
+    report = assert_killed_and_continued(spec, tmp_path, [death])
     assert report.resumed_from_step == 4
 
 

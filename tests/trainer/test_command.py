@@ -127,6 +127,19 @@ def test_a_slope_can_be_given_in_two_ways(data_dir, tmp_path, capsys, how):
     assert spec.recipe.train.warmup_steps == 0
 
 
+def test_a_checkpoint_is_kept_and_gone_on_from(data_dir, tmp_path, capsys):
+    path = tmp_path / "deep" / "cell.checkpoint"
+    arguments = flags(data_dir, tmp_path, checkpoint=str(path), checkpoint_every_s="60")
+    reports = []
+    for _ in range(2):
+        assert main(arguments) == 0
+        reports.append(read_report(tmp_path))
+    assert [report.resumed_from_step for report in reports] == [None, 4]
+    assert answer(reports[0]) == answer(reports[1])
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert "step:4 resumed from a checkpoint" in capsys.readouterr().out
+
+
 def test_a_diverged_run_exits_with_zero_and_leaves_nothing_of_an_earlier_answer(
     data_dir, tmp_path, capsys
 ):
@@ -165,6 +178,13 @@ BAD = {
     "negative seed": ({"seed": "-1"}, [], "seed = -1"),
     "no data": ({"data": "nowhere"}, [], "there is no such folder"),
     "tokenizer that does not fit": ({}, ["model.vocab_size=1024"], "does not fit"),
+    "checkpoint of a timed run": ({"budget": "1s", "checkpoint": "c"}, [], "not resumed"),
+    "checkpoint nowhere": ({"checkpoint": "/dev/null/a/c"}, [], "--checkpoint /dev/null/a/c: this"),
+    "checkpoints in no time": (
+        {"checkpoint": "c", "checkpoint_every_s": "-1"},
+        [],
+        "0 or more seconds",
+    ),
     "no such specification": ({"spec": "nowhere.json"}, [], "there is no such file"),
 }
 

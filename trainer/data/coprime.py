@@ -66,7 +66,8 @@ class CoprimeLoader:
         if position < 0:
             raise ValueError(f"position {position}: a loader starts at 0")
         self._position = position
-        self._calls = islice(self._order.calls(), position, None)
+        self._calls = self._order.calls()
+        next(islice(self._calls, position, position), None)  # draws those before
 
     def next_batch(self) -> list[tuple[Tensor, Tensor]]:
         """This rank's micro-steps of the next optimizer step, as int64 (x_BT, y_BT), T = L."""

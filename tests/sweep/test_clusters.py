@@ -1,0 +1,243 @@
+"""The files that bring up clusters are well-formed, and every flag in them is one that exists.
+
+No claim about a real Slurm or Kubernetes: neither is here. docs/clusters.md says what was tried.
+"""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sweep.__main__ import VERBS
+from tests.support.commands import ROOT, sweep, wait_until
+
+CLUSTERS = ROOT / "configs" / "clusters"
+SBATCH, NODE = CLUSTERS / "sweep.sbatch", CLUSTERS / "node.sh"
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+LABEL = "activation-sweep-node"
+HEAD_ONLY = {"--head", "--port", "--include-dashboard", "--block", "--node-ip-address"}
+
+
+@pytest.fixture(scope="module")
+def ray_flags():
+    """Every option of a command of the installed ray, those that its help hides among them."""
+    code = (
+        "import sys, json; from ray.scripts.scripts import cli;"
+        "from ray.dashboard.modules.job.cli import job_cli_group as job;"
+        "commands = cli.commands | {f'job {n}': c for n, c in job.commands.items()};"
+        "print(json.dumps({n: [o for p in c.params for o in p.opts] for n, c in commands.items()}))"
+    )
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+    )
+    commands = yaml.safe_load(done.stdout)
+    return {name: set(options) for name, options in commands.items()}
+
+
+@pytest.fixture(scope="module")
+def rayjob():
+    job, policy = yaml.safe_load_all((CLUSTERS / "rayjob.yaml").read_text(encoding="utf-8"))
+    assert (job["kind"], policy["kind"]) == ("RayJob", "NetworkPolicy")
+    return job["spec"]
+
+
+@pytest.fixture(scope="module")
+def workers(rayjob):
+    (group,) = rayjob["rayClusterSpec"]["workerGroupSpecs"]
+    return group
+
+
+@pytest.mark.parametrize("script", [SBATCH, NODE], ids=lambda path: path.name)
+def test_a_script_is_bash_that_stops_at_the_first_error(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    text = script.read_text(encoding="utf-8")
+    assert text.startswith("#!/bin/bash\n")
+    assert "\nset -euo pipefail\n" in text
+
+
+def test_every_flag_that_symmetric_run_hands_on_is_one_that_head_and_workers_take(ray_flags):
+    text = SBATCH.read_text(encoding="utf-8")
+    (call,) = re.findall(r"ray symmetric-run (.*?)\\\n  -- ", text, re.DOTALL)
+    flags = set(FLAG.findall(call))
+    assert {"--address", "--min-nodes"} <= flags
+    assert flags <= ray_flags["start"] | ray_flags["symmetric-run"]
+    assert not flags & HEAD_ONLY
+
+
+def test_every_flag_of_the_script_for_rented_machines_is_one_of_ray_start(ray_flags):
+    text = NODE.read_text(encoding="utf-8")
+    (common,) = re.findall(r"common=\((.*?)\n\)", text, re.DOTALL)
+    head, worker = re.findall(r"ray start (.*)", text)
+    assert set(FLAG.findall(f"{common} {head} {worker}")) <= ray_flags["start"]
+    assert f'--labels="{LABEL}=$name"' in common
+    assert "--head" in head
+    assert "--dashboard-host=127.0.0.1" in head
+    assert not {"--head", "--port", "--include-dashboard"} & set(FLAG.findall(f"{common} {worker}"))
+
+
+def test_every_command_in_the_document_has_flags_that_exist(ray_flags):
+    text = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    calls = re.findall(r"^ *(?:\S+=\S+ )*ray (job \S+|\S+) ?(.*)", text, re.MULTILINE)
+    assert {"start", "job submit", "get-auth-token"} <= {name for name, _ in calls}
+    for name, arguments in calls:
+        flags = set(FLAG.findall(arguments.partition(" -- ")[0]))
+        assert flags <= ray_flags.get(name, set()), f"ray {name} {arguments}"
+
+
+def test_the_rayjob_asks_for_what_the_driver_needs(rayjob, workers, ray_flags):
+    cluster = rayjob["rayClusterSpec"]
+    head = cluster["headGroupSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert head["serviceType"] == "ClusterIP"
+    assert cluster["enableInTreeAutoscaling"] is True
+    assert cluster["autoscalerOptions"]["idleTimeoutSeconds"] > 0
+    assert workers["minReplicas"] == 0 < workers["maxReplicas"]
+    container = workers["template"]["spec"]["containers"][0]
+    gpus = container["resources"]["limits"]["nvidia.com/gpu"]
+    assert gpus == workers["rayStartParams"]["num-gpus"] == "8"
+    volumes = {v["name"]: v for v in workers["template"]["spec"]["volumes"]}
+    shared = next(m["name"] for m in container["volumeMounts"] if m["mountPath"] == "/dev/shm")
+    assert volumes[shared]["emptyDir"]["medium"] == "Memory"
+    for group in (head, workers):
+        flags = {f"--{name}" for name in group["rayStartParams"]}
+        assert flags <= ray_flags["start"]
+        assert "--labels" not in flags  # KubeRay refuses them there
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+
+
+def test_a_pods_ray_node_is_called_as_the_machine_that_it_is_on(workers):
+    template = workers["template"]
+    assert template["metadata"]["annotations"]["ray.io/overwrite-container-cmd"] == "true"
+    container = template["spec"]["containers"][0]
+    environment = {e["name"]: e for e in container["env"]}
+    source = environment["NODE_NAME"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert source == "spec.nodeName"
+    command = [*container["command"], *container["args"]]
+    shown = subprocess.run(
+        command,
+        env={
+            "PATH": os.environ["PATH"],
+            "NODE_NAME": "gpu-7",
+            "KUBERAY_GEN_RAY_START_CMD": """printf '[%s]' ray start --resources='{"a": 1}'""",
+        },
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert shown == f'[ray][start][--resources={{"a": 1}}][--labels={LABEL}=gpu-7]'
+
+
+def test_the_entrypoint_is_a_command_of_this_project(rayjob):
+    python, dash_m, package, verb, *arguments = shlex.split(rayjob["entrypoint"])
+    assert (python, dash_m, package) == ("python", "-m", "sweep")
+    assert verb in VERBS
+    known = set(FLAG.findall(sweep("--help").stdout))
+    assert {word for word in arguments if word.startswith("--")} <= known
+    for flag in ("--results", "--data"):  # the job's own folder goes away with the job
+        assert arguments[arguments.index(flag) + 1].startswith("/")
+
+
+def test_a_submitted_folder_leaves_out_what_is_large_or_secret():
+    values = yaml.safe_load((CLUSTERS / "runtime-env.yaml").read_text(encoding="utf-8"))
+    assert {"/.venv", "/results", "/data", "/.git"} <= set(values["excludes"])
+    assert not set(values) - {"excludes", "env_vars"}
+    assert all(isinstance(value, str) for value in values["env_vars"].values())
+
+
+RAY = """#!/bin/bash
+[ "$1" = symmetric-run ] || exit 0
+while [ "$1" != -- ]; do shift; done
+shift
+"$@"
+exit 7  # no status of the cluster's is taken for the driver's
+"""
+DRIVER = """#!{python}
+import signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+Path("started").write_text(" ".join(sys.argv[1:]))
+while not Path("code").exists():
+    time.sleep(0.02)
+sys.exit(int(Path("code").read_text()))
+"""
+STAND_INS = {
+    ".venv/bin/ray": RAY,
+    ".venv/bin/python": DRIVER,
+    "bin/srun": '#!/bin/bash\nwhile [[ "$1" == -* ]]; do shift; done\nexec "$@"\n',
+    "bin/scontrol": '#!/bin/bash\necho "$@" > scontrol.said\n',
+    "bin/hostname": "#!/bin/bash\necho 10.0.0.1 10.0.1.1\n",
+}
+
+
+@pytest.fixture
+def batch(tmp_path):
+    """The batch script at work, with stand-ins for Slurm, Ray and the driver."""
+    for name, text in STAND_INS.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("{python}", sys.executable), encoding="utf-8")
+        path.chmod(0o755)
+    slurm = {"SUBMIT_DIR": tmp_path, "JOB_ID": 5, "JOB_NUM_NODES": 2, "CPUS_ON_NODE": 64}
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "TMPDIR": str(tmp_path),
+        **{f"SLURM_{name}": str(value) for name, value in slurm.items()},
+    }
+    with subprocess.Popen(["bash", str(SBATCH)], cwd=tmp_path, env=environment) as process:
+        wait_until(lambda: (tmp_path / "started").exists(), 20)
+        wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob("*/driver.pid")), 20)
+        try:
+            yield process, tmp_path
+        finally:
+            (tmp_path / "code").write_text("1")
+            process.wait(20)
+
+
+@pytest.mark.parametrize("code", [0, 2, 3])
+def test_the_batch_job_ends_as_the_driver_does(batch, code):
+    process, folder = batch
+    (folder / "code").write_text(str(code))
+    assert process.wait(20) == code
+    assert (folder / "started").read_text().startswith("-m sweep run --sweep slopes --results")
+    assert not (folder / "scontrol.said").exists()
+
+
+@pytest.mark.parametrize(("number", "requeued"), [(signal.SIGUSR1, True), (signal.SIGINT, False)])
+def test_the_driver_is_interrupted_and_the_job_goes_on_only_where_its_time_was_up(
+    batch, number, requeued
+):
+    process, folder = batch
+    process.send_signal(number)
+    assert process.wait(20) == 130
+    said = folder / "scontrol.said"
+    assert said.exists() == requeued
+    assert not requeued or said.read_text() == "requeue 5\n"
+    assert list(folder.glob("activation-sweep-*")) == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("head",), ("worker", "10.0.0.2"), ("boss", "10.0.0.1")])
+def test_the_script_for_rented_machines_says_how_it_is_called(arguments):
+    done = subprocess.run(["bash", str(NODE), *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "node.sh head" in done.stderr
+
+
+def test_a_machine_without_the_token_joins_nothing(tmp_path):
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", str(NODE), "worker", "10.0.0.2", "10.0.0.1"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 2
+    assert "copy it from the head" in done.stderr
+    assert Path(tmp_path / ".ray").exists() is False
