@@ -27,7 +27,9 @@ from tests.support.cluster import (
 from tests.support.commands import ROOT, alive
 from tests.support.settled import (
     assert_settled,
+    attempt_row,
     cells_of_file,
+    closed_attempts,
     open_attempts,
     started_cells,
     undisturbed,
@@ -39,7 +41,7 @@ SETTLE_S = 240.0
 GONE_S = 5.0  # what is killed is gone by then, and everything below it
 NUM_LEASES, REPLICATES, STEPS = 2, 400, 60
 
-NO_PROGRESS_S, SLOW_PHASE_S = 4.0, 15.0
+NO_PROGRESS_S, SLOW_PHASE_S = 5.0, 15.0
 AGENT_SILENCE_S, DRIVER_SILENCE_S = 4.0, 5.0
 SWEEP = """
 recipe = "tiny"
@@ -103,6 +105,7 @@ class Chaos:
     driver: Machine = field(init=False)
     timeline: list[str] = field(default_factory=list)
     _earlier: list[Machine] = field(default_factory=list)
+    _states: dict[str, str] = field(default_factory=dict)
     _ids: Mapping[str, str] = field(init=False)
     _start_s: float = field(default_factory=time.monotonic)
 
@@ -184,6 +187,12 @@ class Chaos:
             self.note(f"{name} had gone by itself and comes back")
         assert self.driver.is_up, f"the driver has ended with {self.driver.init.returncode}"
         return self.cluster.is_complete and len(self.working()) >= NUM_LEASES
+
+    def num_successes(self) -> int:
+        """Of the attempts that are closed."""
+        for stem in closed_attempts(self.store) - set(self._states):
+            self._states[stem] = attempt_row(self.store, stem)["state"]
+        return list(self._states.values()).count("succeeded")
 
     def attempts_of(self, processes: Sequence[psutil.Process]) -> frozenset[str]:
         """Stems of the open attempts that the ranks among ``processes`` are making."""
