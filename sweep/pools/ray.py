@@ -30,6 +30,7 @@ from sweep.lease import (
     Requirements,
 )
 from sweep.pools.census import GPU_MODEL, Census
+from sweep.pools.door import knock, no_ray
 from sweep.pools.waiting import OpenRequest, why_waiting
 from sweep.preflight import Result, run_checks
 from sweep.sampling import gpu_sampler
@@ -75,10 +76,11 @@ class RayPool(Pool):
             settings |= {"address": address}
         logging.getLogger(TOKEN_NOTICE).setLevel(logging.ERROR)
         try:
-            _knock(address)
+            knock(address)
+            _keep_the_terminal()
             ray.init(**settings)
         except (OSError, ValueError, RayError) as error:
-            raise ConfigError(_no_ray(address, error)) from None
+            raise ConfigError(no_ray(address, error)) from None
         self._asked: list[_Asked] = []
         self._granted = self._failed_starts = 0
         self._clock = AwakeClock()
@@ -285,21 +287,15 @@ class RayLease:
         self._agent.stop.remote()
 
 
-def _no_ray(address: str | None, error: Exception) -> str:
-    if address is None:
-        return f"Ray could not be started on this machine: {error}"
-    return (
-        f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}). `ray status` on its head "
-        f"shows whether it runs, RAY_AUTH_MODE=token is needed where the cluster asks for a token, "
-        f"and without RAY_ADDRESS the sweep uses this machine."
-    )
+def _keep_the_terminal() -> None:
+    """Ray prints the state of a raylet that dies, 40 lines of it, into the picture of the sweep.
 
-
-def _knock(address: str | None) -> None:
-    """OSError at once where nothing listens: ray.init was seen to wait for minutes."""
-    host, _, port = (address or "").rpartition(":")
-    if host and port.isdigit() and "//" not in host:
-        socket.create_connection((host, int(port)), timeout=ANSWER_DEADLINE_S).close()
+    There is no setting against it. What a node's death means is said by the driver, and Ray keeps
+    the raylet's log in its session's folder.
+    """
+    worker: Any = ray._private.worker
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda data, ignore_prefix: None
 
 
 class _AgentOnRay(Agent):
