@@ -47,14 +47,14 @@ def test_fifteen_rounds_see_every_kind_of_fault():
 def test_a_sweep_that_meets_one_fault_after_the_other_ends_as_if_undisturbed(
     cluster, data, tmp_path
 ):
-    survive(cluster, tmp_path, data, FAST)
+    survive(cluster, tmp_path, data, FAST, print)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seeds", SLOW, ids=str)
 def test_longer_sweeps_do_so_too(cluster, data, tmp_path, seeds):
-    survive(cluster, tmp_path, data, seeds)
+    survive(cluster, tmp_path, data, seeds, print)
 
 
 @pytest.fixture
