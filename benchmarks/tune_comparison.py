@@ -38,6 +38,9 @@ from tests.support.grids import cells_of, sweep_spec
 from tests.support.reports import ARTIFACT, report_values
 from trainer.contract import ARTIFACT_FILE, CURVE_FILE, REPORT_FILE
 
+import ray  # isort: skip  (sweep.pools.ray has set what it reads when it is imported)
+from ray import tune as ray_tune  # isort: skip
+
 CLAIMED = 10.0
 
 
@@ -75,7 +78,7 @@ def noop_agent(folder: Path) -> type:
     class NoOpAgent(on_ray._AgentOnRay):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            ranks.TRAINER = (sys.executable, NOOP_RANK, str(folder))
+            vars(ranks)["TRAINER"] = (sys.executable, NOOP_RANK, str(folder))
 
         def prepare(self, requirements: Requirements) -> Readiness:
             return super().prepare(replace(requirements, supplies=()))
@@ -119,7 +122,6 @@ def _driver(sweep: SweepSpec, pool: on_ray.RayPool, record: Record, code: Code) 
 
 def tune(num_trials: int, folder: Path) -> float:
     """Seconds that Ray Tune takes for as many trials, each on one CPU."""
-    from ray import tune as ray_tune
 
     def trial(config: dict[str, Any]) -> None:
         ray_tune.report({"bpb": float(config["index"])})
@@ -149,7 +151,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare_reports(cells, folder / "reports")
-        on_ray._RemoteAgent = on_ray.ray.remote(noop_agent(folder / "reports"))
+        on_ray._RemoteAgent = ray.remote(noop_agent(folder / "reports"))
         pool = on_ray.RayPool(None)
         try:
             for index in range(options.rounds):
