@@ -1,4 +1,4 @@
-"""Nodes that fail are left alone, a sweep that fails everywhere pauses; a few failures do neither."""
+"""A node that fails is left alone, a sweep that fails everywhere pauses; a few failures do not."""
 
 import pytest
 
