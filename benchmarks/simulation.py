@@ -248,7 +248,8 @@ def lower_bound_s(work_s: Sequence[float], sites: Sequence[SimulatedNode], slots
         for at_s, sign in ((from_s, 1), (until_s, -1))
         if at_s is not None
     )
-    left, now_s, up = sum(work_s), 0.0, []
+    left, now_s = sum(work_s), 0.0
+    up: list[float] = []
     for at_s, sign, speed in [*changes, (float("inf"), 0, 0.0)]:
         rate = sum(sorted(up, reverse=True)[: len(work_s)]) if up else 0.0
         if rate * (at_s - now_s) >= left:

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from sweep.lease import Delivery, Lease, Node, Order, Readiness, Requirements
+from sweep.preflight import Result
 from sweep.spec import NodeShape
 
 Work = Callable[[Order, threading.Event], Delivery]
@@ -106,6 +107,9 @@ class FakePool:
         fetched: Future[str | None] = Future()
         fetched.set_result(self.logs.get(lease.node))
         return fetched
+
+    def inspect(self, requirements: Requirements) -> dict[str, list[Result] | None]:
+        return {}
 
     def close(self) -> None:
         self.closed = True
