@@ -243,14 +243,15 @@ def test_ctrl_c_finishes_cleanly_and_the_next_run_goes_on(place):
 
 
 @pytest.mark.slow
-def test_ctrl_c_twice_ends_running_cells_and_records_them(place):
+@pytest.mark.parametrize("requests", [[signal.SIGINT] * 2, [signal.SIGTERM]], ids=str)
+def test_ctrl_c_twice_or_sigterm_ends_running_cells_and_records_them(place, requests):
     write_sweep(place.file, budget="4000steps")
     with running_sweep(*place.arguments) as process:
         wait_until(lambda: len(ranks(process.pid)) == 2)
         below = ranks(process.pid)
-        process.send_signal(signal.SIGINT)
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
+        for request in requests:
+            process.send_signal(request)
+            time.sleep(1)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert alive(below) == []
