@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from sweep.contents import Row, ended_of
+from sweep.files import StoreError
 from sweep.history import History
 from sweep.holding import Event, Heart, Holding
 from sweep.interruption import Interruption
@@ -93,8 +94,11 @@ class Driver:
                 while self._scheduler.is_open or self._running:
                     self._turn()
         except BaseException as error:
-            self._give_up(f"its driver gave up: {error or type(error).__name__}")
+            if not isinstance(error, StoreError):  # which has been asked for long enough
+                self._give_up(f"its driver gave up: {error or type(error).__name__}")
             raise
+        finally:
+            self._holding.close()
         self._show()
         return self._scheduler.paused
 
@@ -118,9 +122,8 @@ class Driver:
         if self.interruption.requests:
             self._scheduler.stop()
         self._holding.look(self.limit())
-        for lease in self._holding.silent():
-            silent = f"its agent has not answered for {lease.silent_s:.0f} s"
-            self._lose(lease, "its agent died" if lease.is_gone else silent)
+        for lease, reason in self._holding.failing():
+            self._lose(lease, reason)
         self._hurry()
         self._require_reach()
         if self.set_aside:
@@ -151,34 +154,35 @@ class Driver:
         if self._running or holding.idle or holding.num_preparing or not self._scheduler.is_open:
             self._busy_s = time.monotonic()
             return
-        shunned, nodes = self._scheduler.shunned, {node.name for node in self.pool.nodes()}
-        if shunned and nodes <= set(shunned):
-            reasons = " ".join(f"{node}: {reason}" for node, reason in sorted(shunned.items()))
+        shunned = self._scheduler.shunned
+        reasons = " ".join(f"{node}: {reason}" for node, reason in sorted(shunned.items()))
+        if shunned and holding.seen <= set(shunned) and not self.sweep.node.autoscale:
             raise ConfigError(f"no node can run this sweep's cells. {reasons}")
         if time.monotonic() - self._busy_s > limits.lease_wait_s:
             raise ConfigError(
                 f"no lease was granted for {limits.lease_wait_s:g} s while nothing ran "
                 f"({self.pool.waiting() or 'none was asked for'}). `make sweep` goes on when nodes "
-                f"are back; limits.lease_wait_s waits longer."
+                f"are back; limits.lease_wait_s waits longer. {reasons}".rstrip()
             )
 
     def _hand_out(self, lease: Lease) -> bool:
         """Start the next cell on ``lease``; False if there is nothing for it."""
-        task = self._scheduler.assign(lease.node)
-        if task is None:
-            return False
-        attempt = self.record.announce(task, lease)
-        if attempt is None:
+        while (task := self._scheduler.assign(lease.node)) is not None:
+            attempt = self.record.announce(task, lease)
+            if attempt is not None:
+                self._begin(lease, task, attempt)
+                return True
             self._scheduler.set_aside(task, lease.node)
             self.set_aside.append(task)
-            return self._hand_out(lease)
+        return False
+
+    def _begin(self, lease: Lease, task: Task, attempt: Attempt) -> None:
         running = _Running(lease, task, attempt, time.monotonic())
         self._running[id(lease)] = running
         future = lease.submit(
             order_for(self.sweep, task.cell, attempt, self.code, self.record.store.place)
         )
         future.add_done_callback(lambda done: self._events.put(lambda: self._finish(running, done)))
-        return True
 
     def _finish(self, running: _Running, done: "Future[Delivery]") -> None:
         """Keep what an attempt has delivered, and let its lease go on."""
@@ -203,9 +207,7 @@ class Driver:
         """Give a lease up; if an attempt ran on it, fetch its log first."""
         running = self._running.get(id(lease))
         if running is None:
-            if lease in self._holding.idle:
-                self._holding.idle.remove(lease)
-            self._holding.lose(lease)
+            self._holding.give_up(lease, reason)
             return
         if running.lost_because is not None:
             return

@@ -20,7 +20,11 @@ Event = Callable[[], None]
 
 @dataclass
 class Holding:
-    """The leases of one driver. ``requirements`` says what a node is checked against."""
+    """The leases of one driver. ``requirements`` says what a node is checked against.
+
+    ``seen`` are the nodes on which a lease fits that have ever been there. The next request leaves
+    out those of ``_elsewhere``; the open ones leave out ``_avoided``.
+    """
 
     sweep: SweepSpec
     pool: Pool
@@ -31,8 +35,10 @@ class Holding:
     idle: list[Lease] = field(default_factory=list)
     held: dict[int, Lease] = field(default_factory=dict)
     num_asked: int = 0
-    _preparing: dict[int, tuple[Lease, float]] = field(default_factory=dict)
-    _avoid: frozenset[str] = frozenset()
+    seen: set[str] = field(default_factory=set)
+    _preparing: dict[int, float] = field(default_factory=dict)
+    _elsewhere: frozenset[str] = frozenset()
+    _avoided: frozenset[str] = frozenset()
     _said: set[str] = field(default_factory=set)
 
     @property
@@ -42,7 +48,9 @@ class Holding:
     def look(self, limit: int) -> None:
         """Take what has been granted; ask for what is missing, up to ``limit``; return the rest."""
         nodes = self.pool.nodes()
-        self.scheduler.reach(node.name for node in nodes if capacity([node], self.sweep.node)[0])
+        fitting = [node.name for node in nodes if capacity([node], self.sweep.node)[0]]
+        self.seen.update(fitting)
+        self.scheduler.reach(fitting)
         for lease in self.pool.ready():
             self.num_asked -= 1
             self._take(lease)
@@ -55,16 +63,37 @@ class Holding:
             self.scheduler.let_go(lease.node)
             self.pool.release(lease)
 
-    def silent(self) -> list[Lease]:
-        """Leases whose agent is gone, has owed an answer for too long, or never gets ready."""
-        limits, now_s = self.sweep.limits, time.monotonic()
-        found = [
-            lease
-            for lease in self.held.values()
-            if lease.is_gone or lease.silent_s > limits.agent_silence_s
-        ]
-        late = [a for a, since_s in self._preparing.values() if now_s - since_s > limits.prepare_s]
-        return found + late
+    def give_up(self, lease: Lease, reason: str) -> None:
+        """Lose a lease that runs nothing; one that never got ready speaks against its node."""
+        if id(lease) in self._preparing:
+            self.say(f"{lease.node}: lost while it was made ready ({reason}).")
+            self.scheduler.lost_unready(lease.node, reason)
+        if lease in self.idle:
+            self.idle.remove(lease)
+        self.lose(lease)
+
+    def failing(self) -> list[tuple[Lease, str]]:
+        """Leases to give up, and why."""
+        reasons = ((lease, self._why_failing(lease)) for lease in self.held.values())
+        return [(lease, reason) for lease, reason in reasons if reason is not None]
+
+    def close(self) -> None:
+        """Give everything back: who drives next with this pool asks anew."""
+        self.num_asked -= self.pool.withdraw(self.num_asked)
+        self.idle.clear()
+        for lease in list(self.held.values()):
+            self.lose(lease)
+
+    def _why_failing(self, lease: Lease) -> str | None:
+        limits = self.sweep.limits
+        if lease.is_gone:
+            return "its agent died"
+        if lease.silent_s > limits.agent_silence_s:
+            return f"its agent has not answered for {lease.silent_s:.0f} s"
+        since_s = self._preparing.get(id(lease))
+        if since_s is not None and time.monotonic() - since_s > limits.prepare_s:
+            return f"it was not ready within {limits.prepare_s:g} s"
+        return None
 
     def _take(self, lease: Lease) -> None:
         self.held[id(lease)] = lease
@@ -72,19 +101,19 @@ class Holding:
         if lease.node in self.scheduler.shunned or not self.scheduler.is_open:
             self.lose(lease)
             return
-        self._preparing[id(lease)] = lease, time.monotonic()
+        self._preparing[id(lease)] = time.monotonic()
         ready = lease.prepare(replace(self.requirements, asked_at=time.time()))
         ready.add_done_callback(lambda done: self.events.put(lambda: self._welcome(lease, done)))
 
     def _welcome(self, lease: Lease, done: "Future[Readiness]") -> None:
         """Use the lease if its node is fit for the sweep; if not, leave that node alone."""
-        if self._preparing.pop(id(lease), None) is None:
+        if id(lease) not in self._preparing:
             return  # given up meanwhile
         error = done.exception()
         if error is not None:
-            self.say(f"{lease.node}: lost while it was made ready ({error}).")
-            self.lose(lease)
+            self.give_up(lease, str(error))
             return
+        del self._preparing[id(lease)]
         readiness = done.result()
         for text in [f"warning: {lease.node}: {warning}" for warning in readiness.warnings]:
             if text not in self._said:
@@ -101,18 +130,22 @@ class Holding:
         useful = min(limit, self.scheduler.useful_leases())
         self._give_back(useful)
         shunned = frozenset(self.scheduler.shunned)
-        if self.num_asked and not self._avoid >= shunned:  # asked before a node was shunned
+        for_a_task = self._avoided - shunned
+        outdated = any(self.scheduler.elsewhere(node) is None for node in for_a_task)
+        if self.num_asked and (outdated or not self._avoided >= shunned):
             self.num_asked -= self.pool.withdraw(self.num_asked)
         missing = useful - len(self.held) - self.num_asked
         if missing > 0 and self.scheduler.is_open:
+            avoid = self._elsewhere | shunned
             self.pool.request(
                 self.sweep.node,
                 missing,
                 driver_silence_s=self.sweep.limits.driver_silence_s,
-                avoid=self._avoid | shunned,
+                avoid=avoid,
             )
+            self._avoided = self._avoided | avoid if self.num_asked else avoid
+            self._elsewhere = frozenset()
             self.num_asked += missing
-            self._avoid = shunned
 
     def _give_back(self, useful: int) -> None:
         surplus = len(self.held) + self.num_asked - useful
@@ -124,7 +157,7 @@ class Holding:
             avoid = self.scheduler.elsewhere(lease.node)
             if surplus > 0 or shunned or avoid is not None:
                 surplus -= 1
-                self._avoid = self._avoid if avoid is None else avoid
+                self._elsewhere |= avoid or frozenset()
                 self.idle.remove(lease)
                 self.lose(lease)
 

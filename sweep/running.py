@@ -80,12 +80,13 @@ class _Session:
         invocation.require_reach()
         self._confirm(cost)
         _describe(invocation.sweep, store, self._cells)
+        pool = invocation.pool  # connected now: Ray sets a handler for SIGTERM of its own
         with _signals(interruption), _display(invocation.console) as display:
             record = self._record(display.say)
             record.know(contents.rows, store.numbers())
             driver = Driver(
                 sweep=invocation.sweep,
-                pool=invocation.pool,
+                pool=pool,
                 record=record,
                 display=display,
                 interruption=interruption,

@@ -83,6 +83,10 @@ class Scheduler:
         """These are the nodes of the cluster now on which a lease fits; none: it is not known."""
         self._suspicion.reachable = frozenset(nodes) or self._suspicion.reachable
 
+    def lost_unready(self, node: str, reason: str) -> None:
+        """A lease on ``node`` was lost before it could be used."""
+        self._suspicion.strike(node, reason, went=True)
+
     def refuse(self, node: str, reason: str) -> None:
         """``node`` cannot run cells of this sweep."""
         self._suspicion.shunned[node] = reason

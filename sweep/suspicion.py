@@ -38,7 +38,8 @@ class Suspicion:
             del self._strikes[node]
             self._any_success = True
         elif ended.failure == "infrastructure":
-            self._strike(node, ended)
+            # all leases of a node go at once, which is one strike
+            self.strike(node, ended.reason, went=ended.state == "lost")
         if not self._any_success:
             self._compare(cell, node, ended, num_running)
 
@@ -46,8 +47,9 @@ class Suspicion:
         """Whether a node is there that is neither shunned nor in ``avoid``."""
         return any(node not in self.shunned and node not in avoid for node in self.reachable)
 
-    def _strike(self, node: str, ended: Ended) -> None:
-        if ended.state == "lost":  # all leases of a node go at once, which is one strike
+    def strike(self, node: str, reason: str | None, *, went: bool) -> None:
+        """Hold a failure of class infrastructure against ``node``, which ``went`` with it."""
+        if went:
             if node in self._went:
                 return
             self._went.add(node)
@@ -55,7 +57,7 @@ class Suspicion:
         count, limit = self._strikes[node], self._retries.strikes
         if count < limit:
             return
-        reason = f"{count} failures of class infrastructure in a row; the last: {ended.reason}"
+        reason = f"{count} failures of class infrastructure in a row; the last: {reason}"
         if self.spares({node}):
             self.shunned[node] = reason
         elif count >= LAST_NODE_STRIKES * limit:

@@ -115,7 +115,7 @@ class Report(Strict):
     reason: str | None
     steps: Count
     tokens: Count
-    resumed_from_step: Count | None = None
+    resumed_from_step: Count | None
     train_s: NonNegative
     step_ms_p50: NonNegative | None
     step_ms_p99: NonNegative | None
@@ -157,10 +157,10 @@ class Report(Strict):
     ttt_s: NonNegative | None
     slot_s: NonNegative | None
     pack_s: NonNegative | None
-    probe_before_ms: NonNegative | None = None
-    probe_after_ms: NonNegative | None = None
-    allreduce_before_ms: NonNegative | None = None
-    allreduce_after_ms: NonNegative | None = None
+    probe_before_ms: NonNegative | None
+    probe_after_ms: NonNegative | None
+    allreduce_before_ms: NonNegative | None
+    allreduce_after_ms: NonNegative | None
     corpus_sha256: Sha256
     tokenizer_sha256: Sha256
     recipe_hash: str

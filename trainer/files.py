@@ -37,7 +37,8 @@ def written_beside(path: Path, *parts: bytes | memoryview, durable: bool = True)
                 os.fsync(file.fileno())
         yield temporary
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

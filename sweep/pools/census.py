@@ -32,10 +32,9 @@ class Census:
         """How long ago the head last answered."""
         return self._clock.now_s - self._at_s
 
-    def name_of(self, node_id: str) -> str:
-        if node_id not in self._names:
-            self._take()
-        return self._names.get(node_id, node_id)
+    def name_of(self, node_id: str) -> str | None:
+        """The lasting name of a node; None until it has been counted."""
+        return self._names.get(node_id)
 
     def close(self) -> None:
         self._done.set()

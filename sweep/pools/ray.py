@@ -31,6 +31,7 @@ from sweep.lease import (
 )
 from sweep.pools.census import GPU_MODEL, Census
 from sweep.pools.door import knock, no_ray
+from sweep.pools.errands import Errands
 from sweep.pools.waiting import OpenRequest, why_waiting
 from sweep.preflight import Result, run_checks
 from sweep.sampling import gpu_sampler
@@ -82,6 +83,9 @@ class RayPool(Pool):
         except (OSError, ValueError, RayError) as error:
             raise ConfigError(no_ray(address, error)) from None
         self._asked: list[_Asked] = []
+        self._errands = Errands()
+        self._table: Future[dict[str, Any]] = self._errands.do(placement_group_table)
+        self._groups: dict[str, Any] = {}
         self._granted = self._failed_starts = 0
         self._clock = AwakeClock()
         self._requests = itertools.count(1)  # Ray wants the name of each to be its own
@@ -112,26 +116,28 @@ class RayPool(Pool):
 
     def ready(self) -> list["RayLease"]:
         """Agents that have answered: their bundle was granted and their process runs."""
-        if not self._asked:
-            return []
-        done, _ = ray.wait(
-            [asked.node_id for asked in self._asked], num_returns=len(self._asked), timeout=0
-        )
-        answered = [asked for asked in self._asked if asked.node_id in done]
-        self._asked = [asked for asked in self._asked if asked.node_id not in done]
+        made_of = {made.node_id: asked for asked in self._asked if (made := asked.so_far)}
+        done = ray.wait(list(made_of), num_returns=len(made_of), timeout=0)[0] if made_of else []
+        answered = [asked for asked in self._asked if asked.has_failed]
+        answered += [made_of[answer] for answer in done]
+        self._asked = [asked for asked in self._asked if asked not in answered]
         leases = []
         for asked in answered:
             try:
-                node_id = ray.get(asked.node_id, timeout=ANSWER_DEADLINE_S)
+                made = asked.made.result()
+                node_id = ray.get(made.node_id, timeout=ANSWER_DEADLINE_S)
             except RayError as error:
                 self._ask_again(asked, error)
                 continue
             name = self._census.name_of(node_id)
+            if name is None:  # it has just joined
+                self._asked.append(asked)
+                continue
             if name in asked.wish.avoid:  # it joined after the request was made
-                remove_placement_group(asked.group)
+                self._take_back(asked)
                 self._asked.append(self._ask(asked.wish))
                 continue
-            leases.append(RayLease(f"lease {self._granted}", name, node_id, asked, self._clock))
+            leases.append(RayLease(f"lease {self._granted}", name, node_id, made, self._clock))
             self._granted += 1
         return leases
 
@@ -139,30 +145,31 @@ class RayPool(Pool):
         taken = self._asked[-count:] if count else []
         self._asked = self._asked[: len(self._asked) - len(taken)]
         for asked in taken:
-            remove_placement_group(asked.group)
+            self._take_back(asked)
         return len(taken)
 
     def waiting(self) -> str | None:
         if not self._asked:
             return None
-        table = placement_group_table()
-        oldest = self._asked[0]
-        state = table.get(oldest.group.id.hex(), {}).get("stats", {}).get("scheduling_state")
-        request = OpenRequest(oldest.wish.shape, len(self._asked), oldest.wish.avoid, state)
-        mine = {asked.group.id.hex() for asked in self._asked}
-        others = [entry for key, entry in table.items() if key not in mine]
-        return why_waiting(request, self.nodes(), others)
+        if self._table.done():
+            self._groups = self._groups if self._table.exception() else self._table.result()
+            self._table = self._errands.do(placement_group_table)
+        oldest = self._asked[0].wish
+        mine = {made.group.id.hex() for asked in self._asked if (made := asked.so_far)}
+        others = [entry for key, entry in self._groups.items() if key not in mine]
+        return why_waiting(
+            OpenRequest(oldest.shape, len(self._asked), oldest.avoid), self.nodes(), others
+        )
 
     def release(self, lease: Lease) -> None:
         """Give the bundle back; the agent and its ranks end with it."""
         assert isinstance(lease, RayLease)
-        remove_placement_group(lease.group)
+        group = lease.group
+        self._errands.do(lambda: remove_placement_group(group))
 
     def fetch_log(self, lease: Lease, stem: str) -> "Future[str | None]":
-        where = NodeAffinitySchedulingStrategy(lease.node_id, soft=False)
-        asked = _read_log.options(scheduling_strategy=where, num_cpus=0, max_retries=0).remote(stem)
         fetched: Future[str | None] = Future()
-        threading.Thread(target=_fetch, args=(asked, fetched), daemon=True).start()
+        threading.Thread(target=_fetch, args=(lease.node_id, stem, fetched), daemon=True).start()
         return fetched
 
     def inspect(self, requirements: Requirements) -> dict[str, list[Result] | None]:
@@ -186,6 +193,13 @@ class RayPool(Pool):
             os._exit(2)  # Ray would wait at exit for what does not answer; the error has been said
 
     def _ask(self, wish: "_Wish") -> "_Asked":
+        return _Asked(wish, self._errands.do(lambda: self._make(wish)))
+
+    def _take_back(self, asked: "_Asked") -> None:
+        """After it was made, if it is just being made."""
+        self._errands.do(lambda: remove_placement_group(asked.made.result().group))
+
+    def _make(self, wish: "_Wish") -> "_Made":
         shape = wish.shape
         bundle: dict[str, float] = {"CPU": shape.cpus}
         if shape.gpus:
@@ -209,11 +223,11 @@ class RayPool(Pool):
                 group, placement_group_bundle_index=0
             ),
         ).remote(wish.driver_silence_s, gpu_sampler if shape.gpus else None)
-        return _Asked(wish, group, agent, agent.node_id.remote())
+        return _Made(group, agent, agent.node_id.remote())
 
     def _ask_again(self, asked: "_Asked", error: RayError) -> None:
         """Its node went away while the agent started; give up where this goes on and on."""
-        remove_placement_group(asked.group)
+        self._take_back(asked)
         self._failed_starts += 1
         if self._failed_starts > MAX_FAILED_STARTS * (1 + self._granted):
             raise ConfigError(
@@ -232,11 +246,26 @@ class _Wish:
     avoid: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
-    """A placement group that was asked for, its agent, and the agent's first answer: its node."""
+    """A wish, and what is made of it as soon as Ray's head has heard of it."""
 
     wish: _Wish
+    made: "Future[_Made]"
+
+    @property
+    def has_failed(self) -> bool:
+        return self.made.done() and self.made.exception() is not None
+
+    @property
+    def so_far(self) -> "_Made | None":
+        return self.made.result() if self.made.done() and not self.has_failed else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A placement group that was asked for, its agent, and the agent's first answer: its node."""
+
     group: PlacementGroup
     agent: Any
     node_id: Any
@@ -245,11 +274,9 @@ class _Asked:
 class RayLease:
     """A granted placement group with its agent."""
 
-    def __init__(
-        self, name: str, node: str, node_id: str, asked: _Asked, clock: AwakeClock
-    ) -> None:
+    def __init__(self, name: str, node: str, node_id: str, made: _Made, clock: AwakeClock) -> None:
         self.name, self.node, self.node_id = name, node, node_id
-        self.group, self._agent, self._clock = asked.group, asked.agent, clock
+        self.group, self._agent, self._clock = made.group, made.agent, clock
         self.is_gone = False
         self.last_progress: Mapping[str, Any] | None = None
         self._asked: Any = None
@@ -317,8 +344,10 @@ def _answer_or_none(asked: Any) -> Any:
         return None
 
 
-def _fetch(asked: Any, fetched: "Future[str | None]") -> None:
+def _fetch(node_id: str, stem: str, fetched: "Future[str | None]") -> None:
+    where = NodeAffinitySchedulingStrategy(node_id, soft=False)
     try:
+        asked = _read_log.options(scheduling_strategy=where, num_cpus=0, max_retries=0).remote(stem)
         fetched.set_result(ray.get(asked, timeout=LOG_DEADLINE_S))
     except Exception:  # the node is gone, or Ray is: there is no log to be had
         fetched.set_result(None)

@@ -11,12 +11,11 @@ from sweep.spec import NodeShape
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """``count`` leases of ``shape`` that were asked for; ``state`` is Ray's scheduling state."""
+    """``count`` leases of ``shape`` that were asked for, on no node of ``avoid``."""
 
     shape: NodeShape
     count: int
     avoid: frozenset[str]
-    state: str | None
 
 
 def why_waiting(

@@ -16,6 +16,7 @@ import psutil
 from tests.support.chaos import (
     DRIVER_SILENCE_S,
     GONE_S,
+    SETTLE_S,
     SLOW_PHASE_S,
     Chaos,
     Working,
@@ -83,7 +84,7 @@ def survive(
     outcomes = []
     try:
         for played, seed in enumerate(seeds):
-            outcomes.append(play(chaos, round_of(seed), played // 2))
+            outcomes.append(play(chaos, round_of(seed), played // 3))
             told(outcomes[-1])
         chaos.finish()
     finally:
@@ -99,7 +100,7 @@ def play(chaos: Chaos, round_: Round, successes: int = 0) -> Outcome:
     try:
         chaos.wait(
             lambda: chaos.at_work() and chaos.num_successes() >= successes,
-            RECOVERY_S,
+            SETTLE_S,
             f"round {round_.seed} ({round_.fault}): all at work, {successes} cells have succeeded",
         )
         return _play(chaos, round_)

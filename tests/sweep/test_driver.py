@@ -621,3 +621,129 @@ def test_a_lease_that_is_lost_while_it_is_prepared_is_asked_for_anew(store):
     found = run(store, well, pool=FakePool(well, prepare=prepare), num_leases=1)
     assert states(found.rows) == {"succeeded": 6}
     assert found.pool.granted == 2
+
+
+# -- what must not be left, waited for or repeated for ever
+
+
+def ended_within(seconds, work):
+    """Run ``work`` on a thread; its result, or an AssertionError if it takes longer."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), f"not within {seconds} s"
+    return results[0]
+
+
+def test_a_driver_that_has_ended_holds_and_wants_no_lease(store):
+    pool = FakePool(well)
+    run(store, well, pool=pool, num_leases=4)
+    assert pool.granted == pool.released > 0
+    assert pool.withdraw(99) == 0
+
+
+def test_any_number_of_cells_may_have_been_begun_by_another_driver(store):
+    sweep = sweep_spec(replicates=300)
+    cells = cells_of(sweep)
+    driver = driver_of(store, FakePool(well), sweep)
+    driver.record.announce = lambda task, lease: None
+    driver.run(plan(cells, {}), {})
+    assert len(driver.set_aside) == len(cells) == 1800
+
+
+def test_a_node_where_no_lease_can_be_made_ready_is_left_alone(store):
+    class OneBadNode(FakePool):
+        def ready(self):
+            leases = super().ready()
+            for lease in leases:
+                if lease.node == "bad":
+                    lease._prepare = lambda requirements: lose()
+            return leases
+
+    def lose():
+        raise LeaseLost("ActorDiedError: the driver of the GPU has crashed it")
+
+    def work(order, stop):
+        stop.wait(0.3)  # the bad node is faster
+        return delivered(order)
+
+    pool = OneBadNode(work, names=["bad", "good"], per_node=1)
+    found = run(store, work, pool=pool)
+    assert {row["node"] for row in found.rows} == {"good"}
+    assert "bad" in found.driver._scheduler.shunned
+
+
+def test_where_no_lease_can_be_made_ready_anywhere_the_sweep_pauses(store):
+    def prepare(requirements):
+        raise LeaseLost("ActorDiedError: the driver of the GPU has crashed it")
+
+    pool = FakePool(well, prepare=prepare)
+    paused = ended_within(20, lambda: run(store, well, pool=pool, num_leases=1).paused)
+    assert "the driver of the GPU has crashed it" in paused
+
+
+def test_a_retry_that_waits_for_another_node_goes_back_when_that_one_is_gone(store):
+    tried = []
+
+    def work(order, stop):
+        if is_asqu_of_seed_1(order):
+            tried.append(order)
+            if len(tried) == 1:
+                return failed("hung", "no progress", "hang")
+        return delivered(order)
+
+    class OthersHaveB(FakePool):
+        def _room(self, avoid):
+            if "a" in avoid:  # the driver waits for b in vain
+                threading.Timer(0.5, lambda: self.names.__delitem__(slice(1, None))).start()
+            return "a" if "a" not in avoid and not self.leases else None
+
+    pool = OthersHaveB(work, names=["a", "b"], per_node=1)
+    sweep = sweep_spec(limits={"lease_wait_s": 5.0})
+    found = run(store, work, sweep, pool=pool)
+    assert states(found.rows) == {"succeeded": 6, "hung": 1}
+    assert {row["node"] for row in found.rows} == {"a"}
+
+
+class WithHead(FakePool):
+    """A head without CPUs stands beside the nodes."""
+
+    def nodes(self):
+        return [Node("head", cpus=0, gpus=0), *super().nodes()]
+
+
+def test_a_head_that_runs_no_cells_is_not_waited_for(store):
+    pool = WithHead(well, prepare=lambda requirements: Readiness(refusal="the disk is full"))
+    with pytest.raises(ConfigError, match=r"no node can run .* fake-node: the disk is full"):
+        run(store, well, sweep_spec(limits={"lease_wait_s": 3.0}), pool=pool)
+
+
+def test_where_the_good_nodes_are_gone_for_a_while_they_are_waited_for(store):
+    """One node is unfit; the other is preempted and comes back."""
+
+    class Preempted(FakePool):
+        def ready(self):
+            leases = super().ready()
+            for lease in leases:
+                if lease.node == "unfit":
+                    lease._prepare = lambda requirements: Readiness(refusal="not here")
+            return leases
+
+        def release(self, lease):
+            super().release(lease)
+            if lease.node == "good" and gone:
+                gone.clear()
+                self.names.remove("good")
+                threading.Timer(1.5, lambda: self.names.append("good")).start()
+
+    gone = [True]
+
+    def work(order, stop):
+        if gone:
+            raise LeaseLost("NodeDiedError")
+        return delivered(order)
+
+    pool = Preempted(work, names=["unfit", "good"], per_node=1)
+    found = run(store, work, pool=pool)
+    assert states(found.rows) == {"succeeded": 6, "lost": 1}
