@@ -181,7 +181,7 @@ def _watch(
             ask_for_stacks(ranks, folder)
             return _End(codes, hung(phase, silence.silent_s))
         memory.look(ranks.pids)
-        time.sleep(POLL_S)
+        ranks.wait(POLL_S)
 
 
 def _judge(end: _End, folder: Path, memory: MemoryWatch, stuck: Sequence[int]) -> Failure | None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing import connection
 from pathlib import Path
 from typing import IO
 
@@ -55,6 +56,19 @@ class Processes:
         """Exit statuses; None for what still runs, negative for what a signal ended."""
         return [_code(process) for process in self._started]
 
+    def wait(self, timeout_s: float) -> None:
+        """Until one that runs has ended, but no longer than ``timeout_s``."""
+        with contextlib.ExitStack() as opened:
+            running = []
+            for process in self._started:
+                if _code(process) is None and (fd := _descriptor(process.pid)) is not None:
+                    opened.callback(os.close, fd)
+                    running.append(fd)
+            if running:
+                connection.wait(running, timeout_s)
+            else:
+                time.sleep(timeout_s)
+
     def signal(self, number: signal.Signals) -> None:
         """Send it to every process that still runs."""
         for process in self._started:
@@ -86,6 +100,16 @@ def _code(process: "subprocess.Popen[bytes]") -> int | None:
                 return None
             return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
     return process.poll()
+
+
+def _descriptor(pid: int) -> int | None:
+    """What becomes readable when the process ends; None where the kernel has no such thing."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
 
 
 def _ended(process: "subprocess.Popen[bytes]", deadline_s: float) -> bool:
