@@ -747,3 +747,40 @@ def test_where_the_good_nodes_are_gone_for_a_while_they_are_waited_for(store):
     pool = Preempted(work, names=["unfit", "good"], per_node=1)
     found = run(store, work, pool=pool)
     assert states(found.rows) == {"succeeded": 6, "lost": 1}
+
+
+def test_whoever_wants_the_end_now_does_not_wait_for_a_store_that_fails(store, monkeypatch):
+    monkeypatch.setattr("sweep.record.RETRY_S", 0.05)
+    interruption = Interruption()
+
+    def full(attempt, row):
+        interruption.request()
+        raise StoreError("the disk is full.")
+
+    monkeypatch.setattr(store, "commit", full)
+    driver = driver_of(store, FakePool(well), interruption=interruption)
+    driver.record.is_over = lambda: interruption.requests > 1
+    with pytest.raises(StoreError, match="the disk is full"):
+        driver.run(plan(cells_of(sweep_spec()), {}), {})
+    assert interruption.requests <= 3
+
+
+def test_a_look_at_other_drivers_that_fails_ends_nothing(store, monkeypatch):
+    def unreachable():
+        raise StoreError("no answer in time.")
+
+    monkeypatch.setattr("sweep.record.WATCH_EVERY_S", 0.0)
+    monkeypatch.setattr(store, "drivers", unreachable)
+    cells = cells_of(sweep_spec())
+    store.announce(cells[0].id, 1, {"driver": "another"})
+    driver = driver_of(store, FakePool(lambda order, stop: stop.wait(0.3) or delivered(order)))
+    driver.record._numbers = {}
+    driver.run(plan(cells, {}), {})
+    assert len(store.read().rows) == len(cells) - 1
+
+
+def test_a_success_without_a_report_is_none(store):
+    def work(order, stop):
+        return replace(delivered(order), report=None)
+
+    assert set(states(run(store, work).rows)) == {"failed"}
