@@ -1,4 +1,4 @@
-"""How often somebody asks for the end decides how it comes. Not claimed: what Ray does meanwhile."""
+"""How often somebody asks for the end decides how it comes. Not claimed: what Ray does then."""
 
 import os
 import signal
