@@ -11,9 +11,11 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sweep.lease import Delivery, Node, Order, Readiness, Requirements
+from sweep.preflight import Result
 from sweep.spec import NodeShape
 
 
@@ -161,6 +163,9 @@ class Cluster:
     def fetch_log(self, lease: Any, stem: str) -> "Future[str | None]":
         raise NotImplementedError("nothing is logged")
 
+    def inspect(self, requirements: Requirements) -> "dict[str, list[Result] | None]":
+        return {}
+
     def close(self) -> None:
         pass
 
@@ -188,7 +193,7 @@ class Cluster:
         self._free.pop(site.name, None)
         for lease in site.leases.values():
             lease.is_gone = True
-            self._clock.after(self.world.notice_s, lambda lease=lease: self._lost(lease))
+            self._clock.after(self.world.notice_s, partial(self._lost, lease))
         site.leases.clear()
         outage_s = self.world.notice_s + site.chance.expovariate(1 / self.world.outage_s)
         self._clock.after(outage_s, lambda: self._rise(site))

@@ -55,6 +55,7 @@ class Outcome:
     settled: frozenset[str]
     final: dict[str, str]
     shunned: dict[str, str]
+    shunned_at_s: dict[str, float]
     paused: str | None
     num_granted: int
     num_released: int
@@ -65,6 +66,10 @@ class Outcome:
     @property
     def ratio(self) -> float:
         return self.bound_s / self.makespan_s
+
+
+class Stalled(Exception):  # noqa: N818  (it is what happened)
+    """Nothing ran for as long as the sweep waits for a lease: the driver ends with an error."""
 
 
 class Simulation:
@@ -99,7 +104,9 @@ class Simulation:
         self._numbers: dict[str, int] = {}
         self._settled: set[str] = set()
         self._final: dict[str, str] = {}
+        self._shunned_at_s: dict[str, float] = {}
         self._decisions, self._deciding_s = 0, 0.0
+        self._busy_s, self._patience_s = 0.0, sweep.limits.lease_wait_s
 
     def run(self) -> Outcome:
         """Until nothing is left to do."""
@@ -110,6 +117,7 @@ class Simulation:
                 self._cluster.changed = False
                 holding.look(self._world.num_nodes * self._world.slots)
             self._clock.step()
+            self._require_reach()
             while not self._events.empty():
                 self._events.get()()
         makespan_s = self._clock.now_s
@@ -121,6 +129,7 @@ class Simulation:
             settled=frozenset(self._settled),
             final=self._final,
             shunned=dict(self._scheduler.shunned),
+            shunned_at_s=self._shunned_at_s,
             paused=self._scheduler.paused,
             num_granted=self._cluster.num_granted,
             num_released=self._cluster.num_released,
@@ -128,6 +137,13 @@ class Simulation:
             deciding_s=self._deciding_s,
             sites=self._cluster.sites,
         )
+
+    def _require_reach(self) -> None:
+        if self._running or not self._scheduler.is_open:
+            self._busy_s = self._clock.now_s
+        elif self._clock.now_s - self._busy_s > self._patience_s:
+            waiting, shunned = self._scheduler.num_waiting, sorted(self._scheduler.shunned)
+            raise Stalled(f"{waiting} cells wait; nodes that are left alone: {shunned}")
 
     def _hand_out(self, lease: Any) -> bool:
         task = self._timed(partial(self._scheduler.assign, lease.node))
@@ -153,6 +169,7 @@ class Simulation:
         if lease in self._holding.idle:
             self._holding.idle.remove(lease)
         self._holding.lose(lease)
+        self._cluster.changed = True
         if attempt is not None:
             reason = f"its agent on {lease.node} died"
             wall_s = self._clock.now_s - attempt.from_s
@@ -176,6 +193,8 @@ class Simulation:
         )
         task = attempt.task
         follows = self._timed(partial(self._scheduler.ended, task, attempt.node, ended))
+        if attempt.node in self._scheduler.shunned:
+            self._shunned_at_s.setdefault(attempt.node, self._clock.now_s)
         if task.is_companion:
             return
         if follows.kind == "settled":
@@ -229,7 +248,8 @@ def lower_bound_s(work_s: Sequence[float], sites: Sequence[SimulatedNode], slots
         for at_s, sign in ((from_s, 1), (until_s, -1))
         if at_s is not None
     )
-    left, now_s, up = sum(work_s), 0.0, []
+    left, now_s = sum(work_s), 0.0
+    up: list[float] = []
     for at_s, sign, speed in [*changes, (float("inf"), 0, 0.0)]:
         rate = sum(sorted(up, reverse=True)[: len(work_s)]) if up else 0.0
         if rate * (at_s - now_s) >= left:

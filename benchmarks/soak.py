@@ -9,6 +9,7 @@ seeds that have no line yet.
 import argparse
 import csv
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -61,16 +62,24 @@ def main() -> int:
     parser.add_argument("--seeds", type=_seeds, default=range(200), metavar="FROM:TO")
     parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()
+    todo = sweeps(arguments.seeds, done(arguments.table))
+    print(f"{sum(map(len, todo))} of {len(arguments.seeds)} rounds to play", flush=True)
+    if todo:
+        play_all(todo, arguments.table)
+    return 0
+
+
+def play_all(todo: Sequence[Sequence[int]], table: Path) -> None:
+    """Sweep after sweep on one cluster; the folder of one that fails is kept, and named."""
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     build_tiny_dataset(folder)
-    todo = sweeps(arguments.seeds, done(arguments.table))
-    print(f"{sum(map(len, todo))} of {len(arguments.seeds)} rounds to play, in {folder}")
     with Cluster() as cluster:
         for seeds in todo:
-            outcomes = survive(cluster, folder / f"{seeds[0]}", folder, seeds, _show)
-            add(arguments.table, outcomes)
+            place = folder / f"{seeds[0]}"
+            add(table, survive(cluster, place, folder, seeds, _show))
             print(f"  a sweep of {len(seeds)} rounds ended as if undisturbed", flush=True)
-    return 0
+            shutil.rmtree(place)
+    shutil.rmtree(folder)
 
 
 def _show(outcome: Outcome) -> None:

@@ -112,12 +112,11 @@ class Driver:
             self._look()
             self._show()
         try:
-            event = self._events.get(timeout=TICK_S)
-            while True:
-                event()
-                event = self._events.get_nowait()
+            self._events.get(timeout=TICK_S)()
         except Empty:
-            pass
+            return
+        for _ in range(self._events.qsize()):  # what they bring about waits for the next round
+            self._events.get()()
 
     def _look(self) -> None:
         if self.interruption.requests:

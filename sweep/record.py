@@ -25,7 +25,7 @@ from sweep.plan import Task
 from sweep.rows import Outcome, Versions, attempt_row, identity_columns
 from sweep.spec import SweepSpec
 from sweep.store import AlreadyClosed, Attempt, Store
-from sweep.taint import taint
+from sweep.taint import MEASURE, PROBES, taint
 
 RETRY_S = 5.0
 WATCH_EVERY_S = 10.0
@@ -142,8 +142,9 @@ class Record:
             )
 
     def _note(self, row: Row) -> None:
-        if row["node"] is not None and row["state"] == "succeeded" and not row["tainted"]:
-            self._of_node[row["node"]].append(row)
+        was_measured = any(row.get(name) is not None for name in PROBES)
+        if was_measured and row["node"] and row["state"] == "succeeded" and not row["tainted"]:
+            self._of_node[row["node"]].append({name: row.get(name) for name in MEASURE})
 
     def _patiently(self, write: Callable[[], T]) -> T:
         """``write()``, again and again while the store fails, for at most the grace time."""

@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 
-SLOW_PHASES = frozenset({"start", "setup", "warmup", "checkpoint", "probe", "pack"})
+from trainer.progress import SLOW_PHASES
+
+PATIENT_PHASES = SLOW_PHASES | {"start", "done"}  # no word yet; a process that goes home
 LONGEST_LOOK_S = 1.0
 
 
@@ -34,7 +36,7 @@ class HangWatch:
         self.silent_s += min(gap_s, LONGEST_LOOK_S)
         return self.silent_s > (
             max(self._slow_phase_s, self._no_progress_s)
-            if phase in SLOW_PHASES
+            if phase in PATIENT_PHASES
             else self._no_progress_s
         )
 

@@ -14,6 +14,7 @@ from sweep.spec import Timing
 # What the probe's time depends on, none of it chosen by a cell. Without NVML no GPUs are named.
 COMPARABLE = ("node", "device_name", "gpu_uuids", "world_size", "torch")
 PROBES = {"probe_before_ms": "the probe before the cell", "allreduce_before_ms": "the all-reduce"}
+MEASURE = (*COMPARABLE, *PROBES, "tainted")  # all that is looked at in an earlier attempt
 
 
 def taint(

@@ -196,7 +196,11 @@ def _show_stacks_when_asked() -> None:
 
 
 def _exit(status: int) -> NoReturn:
-    """Exit at once: the handlers of a group of ranks may wait for one that is gone."""
+    """Exit at once, for nothing is left to do.
+
+    At an ordinary exit the threads of a group of ranks may wait for one that is gone, or abort the
+    process ("terminate called without an active exception", seen once after a good run).
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -205,9 +209,7 @@ def _exit(status: int) -> NoReturn:
 if __name__ == "__main__":
     _show_stacks_when_asked()
     try:
-        status = main()
+        _exit(main())
     except Exception:
         traceback.print_exc()
         _exit(1)
-    if status != EXIT_REPORTED:
-        _exit(status)

@@ -26,6 +26,8 @@ from trainer.world import World
 
 @dataclass
 class Cell:
+    """One run of ``spec``, on one of the ranks of ``world``."""
+
     spec: RunSpec
     out: Path
     world: World

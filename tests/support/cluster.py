@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,10 +76,7 @@ class Machine:
 
     def processes(self) -> list[psutil.Process]:
         """All that runs on it, without the init."""
-        try:
-            return alive(psutil.Process(self.init.pid).children(recursive=True))
-        except psutil.NoSuchProcess:
-            return []
+        return below([self.init.pid])[self.init.pid]
 
     def kill(self) -> None:
         """Everything at once, as when the power goes."""
@@ -126,17 +124,32 @@ class Cluster:
         self.address = _wait_for(head, r"--address='([^']+)'")
         for name in self.names:
             self._boot_node(name)
-        self.wait_until_up()
-
-    def wait_until_up(self) -> None:
-        """Wait for every machine that was booted."""
         for machine in self.machines.values():
             _wait_for(machine, UP)
+
+    def tend(self) -> list[str]:
+        """Replace nodes that have gone by themselves, as an operator would; returns their names.
+
+        Ray with little patience takes a node of a busy machine for dead at times.
+        """
+        gone = [name for name in self.names if not self.machines[name].is_up]
+        for name in gone:
+            self.replace(name)
+        return gone
+
+    @property
+    def is_complete(self) -> bool:
+        return all(UP in machine.text() for machine in self.machines.values())
 
     def replace(self, name: str) -> None:
         """Boot ``name`` anew, in place of what is left of it."""
         self.machines[name].kill()
         self._boot_node(name)
+
+    def processes(self) -> dict[str, list[psutil.Process]]:
+        """By the name of the machine, from one look."""
+        found = below([machine.init.pid for machine in self.machines.values()])
+        return {name: found[machine.init.pid] for name, machine in self.machines.items()}
 
     def gcs(self) -> psutil.Process:
         """The head's one process that everything else depends on."""
@@ -175,6 +188,28 @@ class Cluster:
         variables = {**HASTY, RECONNECT: f"{NODE_RECONNECT_S:g}"}
         self.machines[name] = Machine.boot(name, command, log, variables, self._folder)
         return self.machines[name]
+
+
+def below(roots: Collection[int]) -> dict[int, list[psutil.Process]]:
+    """What runs below each of ``roots``, from one look at all processes: it is asked for often."""
+    children: dict[int, list[int]] = defaultdict(list)
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parent = int(entry.read_bytes().rpartition(b")")[2].split()[1])
+            children[parent].append(int(entry.parent.name))
+    return {root: alive(list(_processes(_closure(root, children)))) for root in roots}
+
+
+def _closure(root: int, children: Mapping[int, Sequence[int]]) -> Iterator[int]:
+    for child in children.get(root, ()):
+        yield child
+        yield from _closure(child, children)
+
+
+def _processes(pids: Iterable[int]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield psutil.Process(pid)
 
 
 def program_of(process: psutil.Process) -> list[str]:
@@ -221,7 +256,7 @@ def resume(process: psutil.Process) -> None:
         os.kill(process.pid, signal.SIGCONT)
 
 
-def poll(condition: Callable[[], object], timeout_s: float, every_s: float = 0.1) -> float | None:
+def poll(condition: Callable[[], object], timeout_s: float, every_s: float = 0.2) -> float | None:
     """Seconds until ``condition`` held; None if it did not."""
     start_s = time.monotonic()
     while not condition():

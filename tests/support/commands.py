@@ -43,16 +43,30 @@ max_leases = 2
 
 [limits]
 no_progress_s = {no_progress_s}
+slow_phase_s = {no_progress_s}
 grace_s = 60.0
+
+[retries]
+infrastructure = {infrastructure}
 """
 
 
 def write_sweep(
-    path: Path, *, seeds=(1, 2), slopes=(0.0, 0.5), budget="4steps", no_progress_s=60.0
+    path: Path,
+    *,
+    seeds=(1, 2),
+    slopes=(0.0, 0.5),
+    budget="4steps",
+    no_progress_s=60.0,
+    infrastructure=8,
 ):
     """A sweep file of a few cells over the tiny recipe."""
     text = TINY_SWEEP.format(
-        seeds=list(seeds), slopes=list(slopes), budget=budget, no_progress_s=no_progress_s
+        seeds=list(seeds),
+        slopes=list(slopes),
+        budget=budget,
+        no_progress_s=no_progress_s,
+        infrastructure=infrastructure,
     )
     path.write_text(text, encoding="utf-8")
     return path

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from sweep.lease import Delivery, Lease, Node, Order, Readiness, Requirements
+from sweep.preflight import Result
 from sweep.spec import NodeShape
 
 Work = Callable[[Order, threading.Event], Delivery]
@@ -52,8 +53,9 @@ class FakePool:
         names: Sequence[str] = ("fake-node",),
         per_node: int = 2,
         prepare: Prepare = lambda requirements: Readiness(),
+        lease: type[FakeLease] = FakeLease,
     ) -> None:
-        self._work, self._prepare = work, prepare
+        self._work, self._prepare, self._lease = work, prepare, lease
         self.names, self.per_node = list(names), per_node
         self._open: list[frozenset[str]] = []
         self.leases: list[FakeLease] = []
@@ -81,7 +83,7 @@ class FakePool:
             if node is None:
                 still_open.append(avoid)
                 continue
-            lease = FakeLease(f"lease {self.granted}", node, self._work, self._prepare)
+            lease = self._lease(f"lease {self.granted}", node, self._work, self._prepare)
             self.granted += 1
             self.leases.append(lease)
             leases.append(lease)
@@ -105,6 +107,9 @@ class FakePool:
         fetched: Future[str | None] = Future()
         fetched.set_result(self.logs.get(lease.node))
         return fetched
+
+    def inspect(self, requirements: Requirements) -> dict[str, list[Result] | None]:
+        return {}
 
     def close(self) -> None:
         self.closed = True

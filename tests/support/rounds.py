@@ -16,6 +16,7 @@ import psutil
 from tests.support.chaos import (
     DRIVER_SILENCE_S,
     GONE_S,
+    SETTLE_S,
     SLOW_PHASE_S,
     Chaos,
     Working,
@@ -82,8 +83,8 @@ def survive(
     chaos = Chaos(cluster, folder, data, seed=seeds[0])
     outcomes = []
     try:
-        for seed in seeds:
-            outcomes.append(play(chaos, round_of(seed)))
+        for played, seed in enumerate(seeds):
+            outcomes.append(play(chaos, round_of(seed), played // 3))
             told(outcomes[-1])
         chaos.finish()
     finally:
@@ -91,9 +92,17 @@ def survive(
     return outcomes
 
 
-def play(chaos: Chaos, round_: Round) -> Outcome:
-    """One round; Unrecovered, with all that is known, if anything of it is not as it must be."""
+def play(chaos: Chaos, round_: Round, successes: int = 0) -> Outcome:
+    """One round, begun when so many cells have succeeded: the sweep goes on between the blows.
+
+    Unrecovered, with all that is known, if anything is not as it must be.
+    """
     try:
+        chaos.wait(
+            lambda: chaos.at_work() and chaos.num_successes() >= successes,
+            SETTLE_S,
+            f"round {round_.seed} ({round_.fault}): all at work, {successes} cells have succeeded",
+        )
         return _play(chaos, round_)
     except Exception as error:
         raise chaos.failure(f"seed {round_.seed}, {round_.fault}: {error}") from error
@@ -101,7 +110,6 @@ def play(chaos: Chaos, round_: Round) -> Outcome:
 
 def _play(chaos: Chaos, round_: Round) -> Outcome:
     fault = FAULTS[round_.fault]
-    chaos.wait(chaos.at_work, RECOVERY_S, f"round {round_.seed} ({round_.fault}): all at work")
     time.sleep(round_.wait_s)  # the moment is what is random
     blow = _strike(chaos, fault, round_.pick)
     at_s = chaos.now_s

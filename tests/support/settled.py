@@ -67,7 +67,12 @@ def undisturbed(cells: Sequence[Cell], folder: Path) -> dict[Question, Answer]:
 
 def open_attempts(folder: Path) -> set[str]:
     """Stems of the attempts that were announced and are not closed."""
-    return _stems(folder, "start") - _stems(folder, "parquet")
+    return _stems(folder, "start") - closed_attempts(folder)
+
+
+def closed_attempts(folder: Path) -> set[str]:
+    """Stems of the attempts that have a row."""
+    return _stems(folder, "parquet")
 
 
 def started_cells(folder: Path) -> set[str]:
@@ -87,7 +92,7 @@ def assert_settled(
 
     Returns all attempts. Successes that came too late are held to the same answer.
     """
-    stems = _stems(folder, "parquet")
+    stems = closed_attempts(folder)
     assert stems == _stems(folder, "start"), "an announcement without a row, or a row without one"
     attempts = [attempt_row(folder, stem) | {"stem": stem} for stem in sorted(stems)]
     numbers = defaultdict(list)

@@ -7,14 +7,16 @@ this machine with an address of their own each.
 
 import signal
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from benchmarks import soak
 from tests.support.chaos import DRIVER_SILENCE_S, SETTLE_S, Chaos
 from tests.support.cluster import Cluster, is_driver, resume
 from tests.support.commands import alive
 from tests.support.faults import DECK, FAULTS, round_of
-from tests.support.rounds import survive
+from tests.support.rounds import Outcome, survive
 from tests.support.tiny import build_tiny_dataset
 
 FAST = range(15)
@@ -43,18 +45,33 @@ def test_fifteen_rounds_see_every_kind_of_fault():
     assert {round_of(seed).fault for seed in range(200)} == set(FAULTS)
 
 
+def test_the_soak_plays_the_seeds_that_have_no_line(tmp_path):
+    table = tmp_path / "soak.csv"
+    assert soak.sweeps(range(40), soak.done(table)) == [
+        list(range(15)),
+        list(range(15, 30)),
+        list(range(30, 40)),
+    ]
+    outcome = Outcome(
+        seed=3, fault="x", at_s=1.0, happened="", gone_s=0.0, recovery_s=2.0, processes_left=0
+    )
+    soak.add(table, [outcome, replace(outcome, seed=4)])
+    soak.add(table, [replace(outcome, seed=7)])
+    assert soak.sweeps(range(3, 9), soak.done(table)) == [[5, 6, 8]]
+
+
 @pytest.mark.timeout(600)
 def test_a_sweep_that_meets_one_fault_after_the_other_ends_as_if_undisturbed(
     cluster, data, tmp_path
 ):
-    survive(cluster, tmp_path, data, FAST)
+    survive(cluster, tmp_path, data, FAST, print)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seeds", SLOW, ids=str)
 def test_longer_sweeps_do_so_too(cluster, data, tmp_path, seeds):
-    survive(cluster, tmp_path, data, seeds)
+    survive(cluster, tmp_path, data, seeds, print)
 
 
 @pytest.fixture

@@ -53,6 +53,17 @@ def place(tmp_path, data):
         arguments = ("--sweep", file, "--results", results, "--data", data)
 
         @property
+        def rows(self):
+            """Every attempt's row."""
+            files = sorted((self.folder / "attempts").glob("*.parquet"))
+            return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+        @staticmethod
+        def progressing(pid):
+            """Trainers below ``pid`` that have said something."""
+            return [rank for rank in ranks(pid) if (Path(rank.cwd()) / "progress.json").exists()]
+
+        @property
         def attempts(self):
             return sorted(path.name for path in (self.folder / "attempts").glob("*.parquet"))
 
@@ -152,8 +163,8 @@ def test_a_killed_sweep_leaves_no_process_and_resumes_to_the_same_answers(
 
 
 @pytest.mark.slow
-def test_a_poisoned_cell_fails_alone_and_is_rerun_alone(place, undisturbed):
-    write_sweep(place.file, budget="12steps")
+def test_a_cell_that_may_not_be_tried_again_fails_alone_and_is_rerun_alone(place, undisturbed):
+    write_sweep(place.file, budget="12steps", infrastructure=0)
     with running_sweep(*place.arguments) as process:
         wait_until(lambda: ranks(process.pid))
         victim = ranks(process.pid)[0]
@@ -168,6 +179,10 @@ def test_a_poisoned_cell_fails_alone_and_is_rerun_alone(place, undisturbed):
     status = sweep("status", *place.arguments)
     assert status.returncode == 3
     assert f"{name}  failed: rank 0 was killed by SIGKILL" in status.stdout
+    idle = sweep("run", *place.arguments)
+    assert idle.returncode == 3
+    assert "nothing to run" in idle.stdout
+    assert f"{name}: 1 failures of class infrastructure, allowed are 0 retries" in idle.stdout
 
     before = place.attempts
     again = sweep("rerun", "--failed", *place.arguments)
@@ -177,30 +192,40 @@ def test_a_poisoned_cell_fails_alone_and_is_rerun_alone(place, undisturbed):
 
 
 @pytest.mark.slow
-def test_a_stopped_rank_is_a_hung_cell_and_the_sweep_goes_on(place):
-    write_sweep(place.file, seeds=[1], slopes=[0.5], budget="12steps", no_progress_s=8.0)
+def test_a_stopped_rank_is_a_hung_attempt_with_its_stacks_and_the_cell_runs_again(
+    place, undisturbed
+):
+    write_sweep(place.file, budget="12steps", no_progress_s=8.0)
     with running_sweep(*place.arguments) as process:
-        wait_until(lambda: ranks(process.pid))
-        ranks(process.pid)[0].suspend()
+        wait_until(lambda: place.progressing(process.pid))
+        place.progressing(process.pid)[0].suspend()
         output, _ = process.communicate(timeout=240)
-    assert process.returncode == 3, output
-    assert sorted(str(row["state"]) for row in rows(place.folder)) == ["hung", "succeeded"]
+    assert process.returncode == 0, output
+    assert answers(place.folder) == undisturbed
+    (hung,) = (row for row in place.rows if row["state"] == "hung")
+    assert "no progress for 8 s" in hung["reason"]
+    log = (place.folder / hung["log"]).read_text()
+    assert "stacks when it hung" in log
+    assert "trainer/__main__.py" in log.partition("stacks when it hung")[2]
 
 
 @pytest.mark.slow
-def test_a_killed_agent_loses_one_attempt_and_the_rest_runs_on_a_new_lease(place):
+def test_a_killed_agent_loses_one_attempt_whose_log_is_kept_and_the_cell_runs_again(
+    place, undisturbed
+):
     write_sweep(place.file, budget="12steps")
     with running_sweep(*place.arguments) as process:
-        wait_until(lambda: ranks(process.pid))
-        rank = ranks(process.pid)[0]
+        wait_until(lambda: place.progressing(process.pid))
+        rank = place.progressing(process.pid)[0]
         agent = rank.parent()
         assert agent is not None
         agent.kill()
         wait_until(lambda: not alive([rank]), 5)
         output, _ = process.communicate(timeout=240)
-    assert process.returncode == 3, output
-    states = sorted(str(row["state"]) for row in rows(place.folder))
-    assert states == ["lost", *["succeeded"] * 5]
+    assert process.returncode == 0, output
+    assert answers(place.folder) == undisturbed
+    (lost,) = (row for row in place.rows if row["state"] == "lost")
+    assert "the agent of this attempt has died" in (place.folder / lost["log"]).read_text()
 
 
 @pytest.mark.slow

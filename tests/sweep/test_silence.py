@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep import silence
-from sweep.silence import LONGEST_LOOK_S, SLOW_PHASES, DeadMan, HangWatch
+from sweep.silence import LONGEST_LOOK_S, PATIENT_PHASES, DeadMan, HangWatch
 
 
 def watch(now_s=0.0):
@@ -24,7 +24,7 @@ def looks_until_hung(phase, every_s=0.5):
 
 def test_silence_is_borne_for_longer_in_slow_phases():
     assert looks_until_hung("train") == 60.5
-    assert {looks_until_hung(phase) for phase in SLOW_PHASES} == {900.5}
+    assert {looks_until_hung(phase) for phase in PATIENT_PHASES} == {900.5}
 
 
 @given(st.lists(st.floats(0, 1e4), max_size=30))

@@ -127,11 +127,15 @@ def test_two_ranks_go_on_in_every_bit(data_dir, tmp_path, rank):
     assert report.resumed_from_step in (2, 3)  # the other rank may have been behind
 
 
+CASES = {f"asqu, {way}": ("asqu", values) for way, values in WAYS.items()}
+CASES |= {f"{name}, all at once": (name, ALL_AT_ONCE) for name in ACTIVATIONS}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_ranks", [1, 2])
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_every_activation_goes_on_in_every_way(data_dir, tmp_path, name, way, num_ranks):
+@pytest.mark.parametrize("case", CASES)
+def test_every_activation_and_every_way_goes_on_in_every_bit(data_dir, tmp_path, case, num_ranks):
+    name, way = CASES[case]
     deaths = [
         Death(STEP, 3, rank=num_ranks - 1),
         Death("os.fsync", 3, torn=True),

@@ -1,0 +1,65 @@
+"""What happens to a scheduler in tests: nodes, cells, and ends of attempts."""
+
+from sweep.history import Ended
+from sweep.plan import plan
+from sweep.scheduler import Rules, Scheduler
+from sweep.spec import Retries
+from tests.support.grids import cells_of, sweep_spec
+
+CELLS = cells_of(sweep_spec())  # two blocks of three activations
+BLOCKS = sorted({cell.block for cell in CELLS})
+REFERENCE = "leaky_relu2-s0.5"
+NODES = ("a", "b", "c")
+FATES = {
+    "success": ("succeeded", None, None),
+    "divergence": ("diverged", None, None),
+    "taint": ("succeeded", None, None),
+    "error": ("failed", "cell", "E"),
+    "memory": ("oom", "memory", None),
+    "fault": ("failed", "infrastructure", "NCCL"),
+    "hang": ("hung", "hang", None),
+    "loss": ("lost", "infrastructure", None),
+}
+BENIGN = Retries(alike=1000, strikes=1000)
+
+
+def ended(fate, node, attempt=1, **changes):
+    """How an attempt on ``node`` ended."""
+    state, failure, signature = FATES[fate]
+    values = {
+        "attempt": attempt,
+        "state": state,
+        "tainted": fate == "taint",
+        "reason": fate,
+        "wall_s": 1.0,
+        "failure": failure,
+        "signature": signature,
+        "node": node,
+    }
+    return Ended(**(values | changes))
+
+
+def scheduler(pairing="seed", *, cells=CELLS, history=None, retries=BENIGN, held="", **rules):
+    planned = plan(cells, history or {}, retries)
+    rules = Rules(retries=retries, pairing=pairing, reference=REFERENCE, **rules)
+    made = Scheduler(planned.todo, history or {}, rules, planned.settled)
+    made.reach(NODES)
+    for node in held:
+        made.hold(node)
+    return made
+
+
+def end(made, node, fate="success", task=None):
+    """Hand the next task to ``node``, unless one is given, and end it; (task, verdict)."""
+    task = task or made.assign(node)
+    return task, made.ended(task, node, ended(fate, node))
+
+
+def drain(made, nodes, fate="success"):
+    """Hand out and end until nobody gets anything; (task, node) in order."""
+    done = []
+    while batch := [(node, task) for node in nodes if (task := made.assign(node)) is not None]:
+        for node, task in batch:
+            end(made, node, fate, task)
+            done.append((task, node))
+    return done
