@@ -56,6 +56,9 @@ class Scheduler:
         self._busy: Counter[str] = Counter()
         cells = [*settled, *(task.cell for task in tasks)]
         answers = [(c, e) for c in cells for e in _answers(history.get(c.id, ()))]
+        # An answer that is being refreshed counts for nothing, least of all as a reference.
+        current = {task.cell.id: task.generation for task in tasks}
+        answers = [(c, e) for c, e in answers if e.generation == current.get(c.id, e.generation)]
         any_success = any(self._is_of_today(ended) for _, ended in answers)
         self._suspicion = Suspicion(rules.retries, any_success=any_success)
         if self._is_paired:
