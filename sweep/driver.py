@@ -243,7 +243,7 @@ class Driver:
             Ending(
                 cell=task.cell.name,
                 state=outcome.state,
-                reason=_what_follows(row, follows),
+                reason=_what_follows(row, follows, goes_on=self._scheduler.is_open),
                 wall_s=duration_s,
                 row=row,
                 done=sum(self._ended.values()) if is_done else None,
@@ -297,12 +297,12 @@ def _view(running: _Running) -> LeaseView:
     )
 
 
-def _what_follows(row: Row, follows: Verdict) -> str | None:
+def _what_follows(row: Row, follows: Verdict, *, goes_on: bool) -> str | None:
     """What is said beside the state of an attempt: why, and whether the cell is tried again."""
     reason = f"tainted: {row['taint_reason']}" if row["tainted"] else row["reason"]
     match follows.kind:
         case "again":
-            return f"{reason}; it is tried again"
+            return f"{reason}; {'it is tried again' if goes_on else '`make sweep` tries it again'}"
         case "final":
             return f"{reason}; given up: {follows.why}"
         case _:

@@ -497,6 +497,8 @@ def interrupted_run(store, requests, grace_s=60.0):
             interruption.request()
         begun = time.monotonic()
         done.result(30)
+    reasons = [line.reason for line in driver.display.lines if line.done is None]
+    assert all(reason.endswith("`make sweep` tries it again") for reason in reasons)
     return states(store.read().rows), time.monotonic() - begun
 
 
