@@ -158,7 +158,10 @@ class Driver:
         reasons = " ".join(f"{node}: {reason}" for node, reason in sorted(shunned.items()))
         if shunned and holding.seen <= set(shunned) and not self.sweep.node.autoscale:
             raise ConfigError(f"no node can run this sweep's cells. {reasons}")
-        if time.monotonic() - self._busy_s > limits.lease_wait_s:
+        waited_s = time.monotonic() - self._busy_s
+        if waited_s > limits.lease_wait_s / 2:
+            self._scheduler.avoid_nothing()  # rather a retry on the same node than none
+        if waited_s > limits.lease_wait_s:
             raise ConfigError(
                 f"no lease was granted for {limits.lease_wait_s:g} s while nothing ran "
                 f"({self.pool.waiting() or 'none was asked for'}). `make sweep` goes on when nodes "

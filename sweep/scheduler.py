@@ -98,6 +98,10 @@ class Scheduler:
         """Hand out nothing more."""
         self.stopped = True
 
+    def avoid_nothing(self) -> None:
+        """No other node is to be had: try again anywhere what was to be tried again elsewhere."""
+        self._again = [replace(task, avoid=frozenset()) for task in self._again]
+
     def set_aside(self, task: Task, node: str) -> None:
         """``task``, just handed out to ``node``, is being run by another driver."""
         self._free(node)

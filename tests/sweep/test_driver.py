@@ -786,3 +786,22 @@ def test_a_success_without_a_report_is_none(store):
         return replace(delivered(order), report=None)
 
     assert set(states(run(store, work).rows)) == {"failed"}
+
+
+def test_a_retry_for_which_no_other_node_is_to_be_had_is_made_on_the_same_one(store):
+    tried = []
+
+    def work(order, stop):
+        if is_asqu_of_seed_1(order):
+            tried.append(order)
+            if len(tried) == 1:
+                return failed("hung", "no progress", "hang")
+        return delivered(order)
+
+    class OthersHaveB(FakePool):
+        def _room(self, avoid):
+            return "a" if "a" not in avoid and not self.leases else None
+
+    pool = OthersHaveB(work, names=["a", "b"], per_node=1)
+    found = run(store, work, sweep_spec(limits={"lease_wait_s": 2.0}), pool=pool)
+    assert states(found.rows) == {"succeeded": 6, "hung": 1}
