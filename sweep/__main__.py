@@ -42,13 +42,19 @@ def main(argv: list[str] | None = None) -> int:
         join=arguments.join,
     )
     try:
+        return _answer(invocation, arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _answer(invocation: Invocation, arguments: argparse.Namespace) -> int:
+    """What the verb gives; an error is said before the cluster is left, which can take a while."""
+    try:
         return _dispatch(invocation, arguments)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
     finally:
         invocation.close()
 

@@ -158,7 +158,10 @@ class Driver:
         reasons = " ".join(f"{node}: {reason}" for node, reason in sorted(shunned.items()))
         if shunned and holding.seen <= set(shunned) and not self.sweep.node.autoscale:
             raise ConfigError(f"no node can run this sweep's cells. {reasons}")
-        if time.monotonic() - self._busy_s > limits.lease_wait_s:
+        waited_s = time.monotonic() - self._busy_s
+        if waited_s > limits.lease_wait_s / 2:
+            self._scheduler.avoid_nothing()  # rather a retry on the same node than none
+        if waited_s > limits.lease_wait_s:
             raise ConfigError(
                 f"no lease was granted for {limits.lease_wait_s:g} s while nothing ran "
                 f"({self.pool.waiting() or 'none was asked for'}). `make sweep` goes on when nodes "
@@ -243,7 +246,7 @@ class Driver:
             Ending(
                 cell=task.cell.name,
                 state=outcome.state,
-                reason=_what_follows(row, follows),
+                reason=_what_follows(row, follows, goes_on=self._scheduler.is_open),
                 wall_s=duration_s,
                 row=row,
                 done=sum(self._ended.values()) if is_done else None,
@@ -297,12 +300,12 @@ def _view(running: _Running) -> LeaseView:
     )
 
 
-def _what_follows(row: Row, follows: Verdict) -> str | None:
+def _what_follows(row: Row, follows: Verdict, *, goes_on: bool) -> str | None:
     """What is said beside the state of an attempt: why, and whether the cell is tried again."""
     reason = f"tainted: {row['taint_reason']}" if row["tainted"] else row["reason"]
     match follows.kind:
         case "again":
-            return f"{reason}; it is tried again"
+            return f"{reason}; {'it is tried again' if goes_on else '`make sweep` tries it again'}"
         case "final":
             return f"{reason}; given up: {follows.why}"
         case _:

@@ -80,7 +80,7 @@ class RayPool(Pool):
             knock(address)
             _keep_the_terminal()
             ray.init(**settings)
-        except (OSError, ValueError, RayError) as error:
+        except (OSError, ValueError, RuntimeError, RayError) as error:  # RuntimeError: versions
             raise ConfigError(no_ray(address, error)) from None
         self._asked: list[_Asked] = []
         self._errands = Errands()
