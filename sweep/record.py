@@ -136,6 +136,7 @@ class Record:
             self.store.commit(attempt, row)
         except AlreadyClosed:
             late = self.store.commit_late(attempt, row)
+            self._numbers[attempt.cell_id] = late.number
             self.say(
                 f"attempt {attempt.number} at {row['cell']} was closed by another driver; what it "
                 f"gave is kept as attempt {late.number}."

@@ -55,11 +55,6 @@ def judge(cell: Cell, delivery: Delivery) -> Outcome:
     return Outcome(report.state, report.reason, report)
 
 
-def lost(reason: str) -> Outcome:
-    """An attempt whose lease went away, with whatever it had done."""
-    return Outcome("lost", reason, None, "infrastructure", None)
-
-
 def attempt_row(
     sweep: str,
     task: Task,

@@ -80,7 +80,7 @@ def driver_of(store, pool, sweep=None, interruption=None, num_leases=2):
         record=record,
         display=display,
         interruption=interruption or Interruption(),
-        limit=lambda: num_leases,
+        limit=lambda left_alone: num_leases,
         code=CODE,
     )
 
