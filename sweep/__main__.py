@@ -5,7 +5,9 @@ interrupted.
 """
 
 import argparse
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +21,7 @@ from sweep.where import EXAMPLE, Selection
 from trainer.strict import ConfigError
 
 VERBS = ("plan", "run", "status", "show", "rerun", "logs", "doctor", "which")
+LOOKING = ("status", "show", "logs")
 PLANNING = ("plan", "run", "rerun")
 MEANT_FOR = {
     "where": (*PLANNING, "status"),
@@ -29,6 +32,12 @@ MEANT_FOR = {
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Do what ``argv`` says; returns the exit status."""
+    return answer(argv)[0]
+
+
+def answer(argv: list[str] | None) -> tuple[int, bool]:
+    """The exit status, and whether this process would end by itself."""
     arguments = _parse(argv)
     invocation = Invocation(
         environment=read_environment(),
@@ -40,17 +49,23 @@ def main(argv: list[str] | None = None) -> int:
         selection=Selection(arguments.where, arguments.limit),
         refresh=arguments.refresh,
         join=arguments.join,
+        looks_only=arguments.verb in LOOKING,
     )
+    status = _said(lambda: _dispatch(invocation, arguments))
+    left = _said(invocation.close)  # an error is said before this, which can take a while
+    return EXIT_INTERRUPTED if left == EXIT_INTERRUPTED else status, left is True
+
+
+def _said(do: Callable[[], int]) -> int:
+    """What ``do`` gives; what goes wrong is a sentence and an exit status."""
     try:
-        return _dispatch(invocation, arguments)
+        return do()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    finally:
-        invocation.close()
 
 
 def _dispatch(invocation: Invocation, arguments: argparse.Namespace) -> int:
@@ -111,4 +126,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status, ends = answer(None)
+    if not ends:
+        sys.stdout.flush()
+        os._exit(status)  # Ray would wait at exit for a head that does not answer
+    sys.exit(status)

@@ -23,7 +23,7 @@ from sweep.plan import Plan, Task
 from sweep.progress import Display, Ending, LeaseView, SweepView
 from sweep.record import Record
 from sweep.retry import Verdict
-from sweep.rows import Outcome, judge, lost
+from sweep.rows import Outcome, judge
 from sweep.scheduler import Rules, Scheduler
 from sweep.spec import SweepSpec
 from sweep.store import Attempt
@@ -45,6 +45,7 @@ class _Running:
     since_s: float
     lost_because: str | None = None
     lost_at_s: float | None = None
+    lost_as: str | None = None
     stopped_at_s: float | None = None
 
 
@@ -52,7 +53,8 @@ class _Running:
 class Driver:
     """One run of one plan, until nothing is left to do or the user has had enough.
 
-    ``limit`` says how many leases may be held now; ``code`` are the hashes that nodes must have.
+    ``limit`` says how many leases may be held now on nodes other than those that are left alone;
+    ``code`` are the hashes that nodes must have.
     """
 
     sweep: SweepSpec
@@ -60,7 +62,7 @@ class Driver:
     record: Record
     display: Display
     interruption: Interruption
-    limit: Callable[[], int]
+    limit: Callable[[frozenset[str]], int]
     code: Code
     set_aside: list[Task] = field(default_factory=list)
     _running: dict[int, _Running] = field(default_factory=dict)
@@ -121,7 +123,7 @@ class Driver:
     def _look(self) -> None:
         if self.interruption.requests:
             self._scheduler.stop()
-        self._holding.look(self.limit())
+        self._holding.look(self.limit(frozenset(self._scheduler.shunned)))
         for lease, reason in self._holding.failing():
             self._lose(lease, reason)
         self._hurry()
@@ -141,7 +143,7 @@ class Driver:
                 running.stopped_at_s = running.stopped_at_s or now_s
                 running.lease.stop()  # at every look: the first may come before the attempt begins
                 if now_s - running.stopped_at_s > STOP_DEADLINE_S:
-                    self._lose(running.lease, "it was told to stop and did not")
+                    self._lose(running.lease, "it was told to stop and did not", "user")
 
     def _require_reach(self) -> None:
         """Do not wait for ever for nodes; ConfigError where there is nothing to wait for."""
@@ -158,7 +160,10 @@ class Driver:
         reasons = " ".join(f"{node}: {reason}" for node, reason in sorted(shunned.items()))
         if shunned and holding.seen <= set(shunned) and not self.sweep.node.autoscale:
             raise ConfigError(f"no node can run this sweep's cells. {reasons}")
-        if time.monotonic() - self._busy_s > limits.lease_wait_s:
+        waited_s = time.monotonic() - self._busy_s
+        if waited_s > limits.lease_wait_s / 2:
+            self._scheduler.avoid_nothing()  # rather a retry on the same node than none
+        if waited_s > limits.lease_wait_s:
             raise ConfigError(
                 f"no lease was granted for {limits.lease_wait_s:g} s while nothing ran "
                 f"({self.pool.waiting() or 'none was asked for'}). `make sweep` goes on when nodes "
@@ -203,7 +208,7 @@ class Driver:
         if not self._hand_out(running.lease):
             self._holding.idle.append(running.lease)
 
-    def _lose(self, lease: Lease, reason: str) -> None:
+    def _lose(self, lease: Lease, reason: str, failure: str = "infrastructure") -> None:
         """Give a lease up; if an attempt ran on it, fetch its log first."""
         running = self._running.get(id(lease))
         if running is None:
@@ -212,6 +217,7 @@ class Driver:
         if running.lost_because is not None:
             return
         running.lost_because, running.lost_at_s = reason, time.monotonic()
+        running.lost_as = failure
         fetched = self.pool.fetch_log(lease, running.attempt.stem)
         fetched.add_done_callback(
             lambda done: self._events.put(lambda: self._bury(running, done.result()))
@@ -228,7 +234,7 @@ class Driver:
             delivery = Delivery(
                 state="lost", reason=None, report=None, curve=None, artifact=None, log=log
             )
-        self._close(running, lost(reason), delivery)
+        self._close(running, Outcome("lost", reason, None, running.lost_as, None), delivery)
 
     def _close(self, running: _Running, outcome: Outcome, delivery: Delivery | None) -> None:
         task = running.task
@@ -243,7 +249,7 @@ class Driver:
             Ending(
                 cell=task.cell.name,
                 state=outcome.state,
-                reason=_what_follows(row, follows),
+                reason=_what_follows(row, follows, goes_on=self._scheduler.is_open),
                 wall_s=duration_s,
                 row=row,
                 done=sum(self._ended.values()) if is_done else None,
@@ -265,9 +271,7 @@ class Driver:
 
     def _show(self) -> None:
         idle = len(self._holding.idle)
-        note = None
-        if self._holding.num_asked and not self._running:
-            note = self.pool.waiting()
+        note = self.pool.waiting() if self._holding.num_asked else None
         for running in self._running.values():
             self.record.follow(running.task.cell, running.attempt, running.lease.last_progress)
         self.display.show(
@@ -297,12 +301,12 @@ def _view(running: _Running) -> LeaseView:
     )
 
 
-def _what_follows(row: Row, follows: Verdict) -> str | None:
+def _what_follows(row: Row, follows: Verdict, *, goes_on: bool) -> str | None:
     """What is said beside the state of an attempt: why, and whether the cell is tried again."""
     reason = f"tainted: {row['taint_reason']}" if row["tainted"] else row["reason"]
     match follows.kind:
         case "again":
-            return f"{reason}; it is tried again"
+            return f"{reason}; {'it is tried again' if goes_on else '`make sweep` tries it again'}"
         case "final":
             return f"{reason}; given up: {follows.why}"
         case _:

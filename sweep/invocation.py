@@ -17,7 +17,7 @@ from sweep.lease import Node, Pool, capacity
 from sweep.plan import Estimate, Plan, estimate
 from sweep.progress import duration
 from sweep.spec import SweepSpec, load_sweep
-from sweep.store import Store
+from sweep.store import Store, latest_sweep
 from sweep.where import Selection
 from trainer.contract import canonical_json
 from trainer.data.manifest import read_manifest
@@ -30,6 +30,7 @@ class Invocation:
     """One invocation: what was asked, and where things are.
 
     ``refresh``: stale cells run again. ``join``: help a driver that is at work on it already.
+    ``looks_only``: the results are enough; a cluster is not asked which sweep is meant.
     """
 
     environment: Environment
@@ -41,6 +42,7 @@ class Invocation:
     selection: Selection = field(default_factory=Selection)
     refresh: bool = False
     join: bool = False
+    looks_only: bool = False
 
     @cached_property
     def pool(self) -> Pool:
@@ -52,6 +54,10 @@ class Invocation:
         """The sweep's name or path; says what it chose where nothing was named."""
         if self.sweep_name is not None:
             return self.sweep_name
+        if self.looks_only and self.environment.ray_address is not None:
+            latest = latest_sweep(self.results)
+            self.say(f"Sweep {latest}: the latest that ran here. SWEEP= chooses another.")
+            return latest
         choice = choose_sweep(self.environment, self.nodes)
         self.say(f"Sweep {choice.sweep}: {choice.why}. SWEEP= chooses another.")
         return choice.sweep
@@ -74,9 +80,9 @@ class Invocation:
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def close(self) -> None:
-        if "pool" in self.__dict__:
-            self.pool.close()
+    def close(self) -> bool:
+        """Leave the cluster, if it was entered; see :meth:`sweep.lease.Pool.close`."""
+        return self.pool.close() if "pool" in self.__dict__ else True
 
     def cells(self) -> list[Cell]:
         """The grid, with its data prepared; a ConfigError says everything that is missing."""
@@ -111,10 +117,11 @@ class Invocation:
         used = min([leases, *(limit for limit in limits if limit is not None)])
         return used, min(nodes, used)
 
-    def lease_limit(self) -> int:
-        """How many leases may be held now; nodes come and go while a sweep runs."""
+    def lease_limit(self, left_alone: frozenset[str]) -> int:
+        """How many leases may be held now on other nodes than these; nodes come and go."""
         shape = self.sweep.node
-        fitting, _ = capacity(self.pool.nodes(), shape)
+        nodes = [node for node in self.pool.nodes() if node.name not in left_alone]
+        fitting, _ = capacity(nodes, shape)
         if shape.max_leases is None:
             return fitting
         return shape.max_leases if shape.autoscale else min(fitting, shape.max_leases)

@@ -228,7 +228,9 @@ class Pool(Protocol):
         """What the preflight finds on every node, by name; None where a node did not answer."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> bool:
+        """Leave; False if what is left would keep this process from ending by itself."""
+        ...
 
 
 def capacity(nodes: Sequence[Node], shape: NodeShape) -> tuple[int, int]:

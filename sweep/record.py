@@ -5,6 +5,7 @@ while, so that a cell of hours is not lost to a hiccup; where another driver has
 meanwhile, what came too late is kept under a number of its own.
 """
 
+import contextlib
 import os
 import socket
 import time
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass
 class Record:
-    """What one driver writes. ``patience_s``: how long a store that fails is asked again."""
+    """What one driver writes. A store that fails is not asked again once ``is_over`` says so."""
 
     sweep: SweepSpec
     store: Store
@@ -42,6 +43,7 @@ class Record:
     driver_id: str
     say: Callable[[str], None]
     curves: Curves | None = None
+    is_over: Callable[[], bool] = lambda: False
     _numbers: dict[str, int] = field(default_factory=dict)
     _watched_s: float = 0.0
     _of_node: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
@@ -106,7 +108,8 @@ class Record:
         now_s = time.monotonic()
         if now_s - self._watched_s > WATCH_EVERY_S:
             self._watched_s = now_s
-            self.store.drivers()
+            with contextlib.suppress(StoreError):  # the next look will do
+                self.store.drivers()
 
     def leave(self) -> None:
         """Write no more."""
@@ -133,6 +136,7 @@ class Record:
             self.store.commit(attempt, row)
         except AlreadyClosed:
             late = self.store.commit_late(attempt, row)
+            self._numbers[attempt.cell_id] = late.number
             self.say(
                 f"attempt {attempt.number} at {row['cell']} was closed by another driver; what it "
                 f"gave is kept as attempt {late.number}."
@@ -150,7 +154,7 @@ class Record:
             try:
                 return write()
             except StoreError as error:
-                if time.monotonic() > deadline_s:
+                if time.monotonic() > deadline_s or self.is_over():
                     raise
                 self.say(f"warning: {error} Trying again for a while.")
                 time.sleep(RETRY_S)

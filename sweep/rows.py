@@ -40,9 +40,11 @@ class Outcome:
 
 def judge(cell: Cell, delivery: Delivery) -> Outcome:
     """Believe a delivery only if its report is one, is of this cell, and matches its artifact."""
-    if delivery.state != "succeeded" or delivery.report is None:
+    if delivery.state != "succeeded":
         failure, signature = delivery.failure, delivery.signature
         return Outcome(delivery.state, delivery.reason, None, failure, signature)
+    if delivery.report is None:
+        return _unbelievable("there is none")
     try:
         report = parse_report(delivery.report)
     except ConfigError as error:
@@ -51,11 +53,6 @@ def judge(cell: Cell, delivery: Delivery) -> Outcome:
     if doubt is not None:
         return _unbelievable(doubt)
     return Outcome(report.state, report.reason, report)
-
-
-def lost(reason: str) -> Outcome:
-    """An attempt whose lease went away, with whatever it had done."""
-    return Outcome("lost", reason, None, "infrastructure", None)
 
 
 def attempt_row(

@@ -82,7 +82,7 @@ class _Session:
         _describe(invocation.sweep, store, self._cells)
         pool = invocation.pool  # connected now: Ray sets a handler for SIGTERM of its own
         with _signals(interruption), _display(invocation.console) as display:
-            record = self._record(display.say)
+            record = self._record(display.say, interruption)
             record.know(contents.rows, store.numbers())
             driver = Driver(
                 sweep=invocation.sweep,
@@ -103,7 +103,7 @@ class _Session:
             return False
         return bool(store.orphans())
 
-    def _record(self, say: Callable[[str], None]) -> Record:
+    def _record(self, say: Callable[[str], None], interruption: Interruption) -> Record:
         invocation, sweep = self._invocation, self._invocation.sweep
         return Record(
             sweep=sweep,
@@ -114,6 +114,7 @@ class _Session:
             curves=Curves(tensorboard_folder(invocation.results, sweep.name), say)
             if sweep.tensorboard
             else None,
+            is_over=lambda: interruption.requests > 1,
         )
 
     def _confirm(self, cost: Estimate) -> None:
@@ -185,13 +186,18 @@ def _describe(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
 
 @contextlib.contextmanager
 def _signals(interruption: Interruption) -> Iterator[None]:
-    """Ctrl-C asks once; again, or SIGTERM, asks to end at once. Ray's own handlers are replaced."""
+    """Ctrl-C asks once; again, or SIGTERM, asks to end at once. Ray's own handlers are replaced.
+
+    Who asks yet again does not wait for what may hold up the driver.
+    """
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if interruption.requests > 1:
+            raise KeyboardInterrupt
         interruption.request()
 
     def on_terminate(number: int, frame: FrameType | None) -> None:
-        interruption.request()
+        on_interrupt(number, frame)
         interruption.request()
 
     before = {

@@ -56,6 +56,9 @@ class Scheduler:
         self._busy: Counter[str] = Counter()
         cells = [*settled, *(task.cell for task in tasks)]
         answers = [(c, e) for c in cells for e in _answers(history.get(c.id, ()))]
+        # An answer that is being refreshed counts for nothing, least of all as a reference.
+        current = {task.cell.id: task.generation for task in tasks}
+        answers = [(c, e) for c, e in answers if e.generation == current.get(c.id, e.generation)]
         any_success = any(self._is_of_today(ended) for _, ended in answers)
         self._suspicion = Suspicion(rules.retries, any_success=any_success)
         if self._is_paired:
@@ -94,6 +97,10 @@ class Scheduler:
     def stop(self) -> None:
         """Hand out nothing more."""
         self.stopped = True
+
+    def avoid_nothing(self) -> None:
+        """No other node is to be had: try again anywhere what was to be tried again elsewhere."""
+        self._again = [replace(task, avoid=frozenset()) for task in self._again]
 
     def set_aside(self, task: Task, node: str) -> None:
         """``task``, just handed out to ``node``, is being run by another driver."""

@@ -54,9 +54,10 @@ class Limits(Strict):
 
     With a rank that says nothing (``no_progress_s``; ``slow_phase_s`` in phases that cannot say
     anything for long, such as compiling), with a running cell after Ctrl-C (``grace_s``), with a
-    cluster that grants no lease while nothing runs (``lease_wait_s``), with a node that is made
-    ready (``prepare_s``), with an agent that does not answer (``agent_silence_s``, shorter than
-    Ray's 63 s), and an agent with a driver that does not ask (``driver_silence_s``).
+    cluster that grants no lease while nothing runs (``lease_wait_s``; half of it for a node that
+    a retry had rather avoid), with a node that is made ready (``prepare_s``), with an agent that
+    does not answer (``agent_silence_s``, shorter than Ray's 63 s), and an agent with a driver that
+    does not ask (``driver_silence_s``).
     """
 
     no_progress_s: Seconds = 60.0

@@ -80,7 +80,7 @@ class RayPool(Pool):
             knock(address)
             _keep_the_terminal()
             ray.init(**settings)
-        except (OSError, ValueError, RayError) as error:
+        except (OSError, ValueError, RuntimeError, RayError) as error:  # RuntimeError: versions
             raise ConfigError(no_ray(address, error)) from None
         self._asked: list[_Asked] = []
         self._errands = Errands()
@@ -181,7 +181,7 @@ class RayPool(Pool):
         ray.wait(list(asked.values()), num_returns=len(asked), timeout=INSPECT_DEADLINE_S)
         return {name: _answer_or_none(results) for name, results in asked.items()}
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Leave the cluster; a head that does not answer is not waited for."""
         self._census.close()
         ending = threading.Thread(target=ray.shutdown, daemon=True)
@@ -189,8 +189,7 @@ class RayPool(Pool):
         ending.join(ANSWER_DEADLINE_S)
         if self._watchdog is not None:
             self._watchdog.close()
-        if ending.is_alive():
-            os._exit(2)  # Ray would wait at exit for what does not answer; the error has been said
+        return not ending.is_alive()
 
     def _ask(self, wish: "_Wish") -> "_Asked":
         return _Asked(wish, self._errands.do(lambda: self._make(wish)))

@@ -111,8 +111,9 @@ class FakePool:
     def inspect(self, requirements: Requirements) -> dict[str, list[Result] | None]:
         return {}
 
-    def close(self) -> None:
+    def close(self) -> bool:
         self.closed = True
+        return True
 
     def _room(self, avoid: frozenset[str]) -> str | None:
         for name in self.names:

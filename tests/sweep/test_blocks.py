@@ -5,8 +5,11 @@ from collections import defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweep.plan import plan_refresh
+from sweep.scheduler import Rules, Scheduler
 from sweep.spec import Retries
 from tests.support.scheduling import (
+    BENIGN,
     BLOCKS,
     CELLS,
     NODES,
@@ -124,3 +127,19 @@ def test_a_reference_that_was_taken_along_and_failed_is_tried_again_there():
     end(made, "b", task=again)
     assert [task.is_companion for task, _ in drain(made, "b")] == [False]
     assert first.cell != reference
+
+
+def test_an_answer_that_is_being_refreshed_is_taken_along_nowhere():
+    block = [cell for cell in CELLS if cell.block == BLOCKS[0]]
+    then, now = "old", "new"
+    history = {
+        c.id: [ended("success", n, trainer_hash=then)] for c, n in zip(block, "aab", strict=True)
+    }
+    planned = plan_refresh(block, history, now)
+    rules = Rules(retries=BENIGN, pairing="node", reference=REFERENCE, trainer_hash=now)
+    made = Scheduler(planned.todo, history, rules, planned.settled)
+    for node in "ab":
+        made.hold(node)
+    tasks = [task for task in map(made.assign, "abababab") if task is not None]
+    assert sorted(task.cell.id for task in tasks) == sorted(cell.id for cell in block)
+    assert {task.generation for task in tasks} == {1}

@@ -80,7 +80,7 @@ def driver_of(store, pool, sweep=None, interruption=None, num_leases=2):
         record=record,
         display=display,
         interruption=interruption or Interruption(),
-        limit=lambda: num_leases,
+        limit=lambda left_alone: num_leases,
         code=CODE,
     )
 
@@ -497,6 +497,8 @@ def interrupted_run(store, requests, grace_s=60.0):
             interruption.request()
         begun = time.monotonic()
         done.result(30)
+    reasons = [line.reason for line in driver.display.lines if line.done is None]
+    assert all(reason.endswith("`make sweep` tries it again") for reason in reasons)
     return states(store.read().rows), time.monotonic() - begun
 
 
@@ -747,3 +749,59 @@ def test_where_the_good_nodes_are_gone_for_a_while_they_are_waited_for(store):
     pool = Preempted(work, names=["unfit", "good"], per_node=1)
     found = run(store, work, pool=pool)
     assert states(found.rows) == {"succeeded": 6, "lost": 1}
+
+
+def test_whoever_wants_the_end_now_does_not_wait_for_a_store_that_fails(store, monkeypatch):
+    monkeypatch.setattr("sweep.record.RETRY_S", 0.05)
+    interruption = Interruption()
+
+    def full(attempt, row):
+        interruption.request()
+        raise StoreError("the disk is full.")
+
+    monkeypatch.setattr(store, "commit", full)
+    driver = driver_of(store, FakePool(well), interruption=interruption)
+    driver.record.is_over = lambda: interruption.requests > 1
+    with pytest.raises(StoreError, match="the disk is full"):
+        driver.run(plan(cells_of(sweep_spec()), {}), {})
+    assert interruption.requests <= 3
+
+
+def test_a_look_at_other_drivers_that_fails_ends_nothing(store, monkeypatch):
+    def unreachable():
+        raise StoreError("no answer in time.")
+
+    monkeypatch.setattr("sweep.record.WATCH_EVERY_S", 0.0)
+    monkeypatch.setattr(store, "drivers", unreachable)
+    cells = cells_of(sweep_spec())
+    store.announce(cells[0].id, 1, {"driver": "another"})
+    driver = driver_of(store, FakePool(lambda order, stop: stop.wait(0.3) or delivered(order)))
+    driver.record._numbers = {}
+    driver.run(plan(cells, {}), {})
+    assert len(store.read().rows) == len(cells) - 1
+
+
+def test_a_success_without_a_report_is_none(store):
+    def work(order, stop):
+        return replace(delivered(order), report=None)
+
+    assert set(states(run(store, work).rows)) == {"failed"}
+
+
+def test_a_retry_for_which_no_other_node_is_to_be_had_is_made_on_the_same_one(store):
+    tried = []
+
+    def work(order, stop):
+        if is_asqu_of_seed_1(order):
+            tried.append(order)
+            if len(tried) == 1:
+                return failed("hung", "no progress", "hang")
+        return delivered(order)
+
+    class OthersHaveB(FakePool):
+        def _room(self, avoid):
+            return "a" if "a" not in avoid and not self.leases else None
+
+    pool = OthersHaveB(work, names=["a", "b"], per_node=1)
+    found = run(store, work, sweep_spec(limits={"lease_wait_s": 2.0}), pool=pool)
+    assert states(found.rows) == {"succeeded": 6, "hung": 1}

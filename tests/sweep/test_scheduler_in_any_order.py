@@ -72,6 +72,10 @@ class Machine(RuleBasedStateMachine):
     def reach(self, nodes):
         self.made.reach(nodes)
 
+    @rule()
+    def avoid_nothing(self):
+        self.made.avoid_nothing()
+
     def running(self):
         return [lease for lease, (_, task) in sorted(self.leases.items()) if task is not None]
 

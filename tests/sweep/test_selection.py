@@ -77,6 +77,16 @@ def test_a_stale_cell_is_shown_and_runs_again_only_where_that_is_asked_for(said)
     assert len(refreshed["todo"]) == 6
 
 
+def test_whoever_only_looks_needs_no_cluster(said, monkeypatch):
+    cells = [{"cell": "a", "cell_id": "b"}]
+    said.store.write_sweep({"name": "trial", "cells": cells})
+    results = said.store.place.removesuffix("/trial")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr("sweep.__main__._connect", lambda address: pytest.fail("it was connected"))
+    assert main(["status", "--results", results]) == 3
+    assert main(["status", "--results", f"{results}/none"]) == 2
+
+
 def test_status_selects_by_what_is_kept_beside_the_results(said):
     cells = cells_of(sweep_spec())
     kept = [{"cell": c.name, "cell_id": c.id, "values": values_of(c)} for c in cells]
