@@ -15,6 +15,7 @@ OFFLINE ?=
 SWEEP ?=
 CELL ?=
 FAILED ?=
+SEEDS ?= 0:200
 WHERE ?=
 LIMIT ?=
 REFRESH ?=
@@ -42,10 +43,10 @@ SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
 PLAN_ARGS = $(SELECT_ARGS) $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun doctor figures summary notebooks data test test-slow check format bench
+.PHONY: help setup sweep plan status show logs rerun doctor figures summary notebooks data test test-slow check format bench bench-driver soak
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n REFRESH=1 JOIN=1 RECIPE=name TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
 
 setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
@@ -117,6 +118,14 @@ check: $(READY) ## formatter, linter, type checker and the import rules of the h
 format: $(READY) ## format the code and mend what the linter can
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
+
+bench-driver: $(READY) ## simulate 1,000 nodes; cost of a cell to the driver; Ray Tune beside it
+	@$(PY) -m benchmarks.simulate
+	@$(PY) -m benchmarks.driver_scale
+	@$(PY) -m benchmarks.tune_comparison
+
+soak: $(READY) ## break sweeps at SEEDS=0:200 random moments, one after the other; goes on where it was
+	@$(PY) -m benchmarks.soak --seeds "$(SEEDS)"
 
 bench: $(READY) ## compare the step time of the activations on this machine
 	@$(PY) -m benchmarks.step_time
