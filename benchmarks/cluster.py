@@ -166,8 +166,8 @@ class Cluster:
     def inspect(self, requirements: Requirements) -> "dict[str, list[Result] | None]":
         return {}
 
-    def close(self) -> None:
-        pass
+    def close(self) -> bool:
+        return True
 
     def _site(self, index: int) -> SimulatedNode:
         name = f"node-{index:04}"

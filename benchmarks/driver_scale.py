@@ -106,7 +106,7 @@ def measure(num_cells: int, folder: Path) -> dict[str, Any]:
             record=record,
             display=Silent(),
             interruption=Interruption(),
-            limit=lambda: NUM_LEASES,
+            limit=lambda shunned: NUM_LEASES,
             code=CODE,
         )
         start_s = time.perf_counter()

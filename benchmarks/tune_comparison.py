@@ -116,7 +116,7 @@ def _driver(sweep: SweepSpec, pool: on_ray.RayPool, record: Record, code: Code) 
         record=record,
         display=Quiet(),
         interruption=Interruption(),
-        limit=local_cpus,
+        limit=lambda shunned: local_cpus(),
         code=code,
     )
 

@@ -40,7 +40,7 @@ def test_an_interruption_is_heard_while_news_comes_without_a_break(tmp_path):
             record=record,
             display=display,
             interruption=interruption,
-            limit=lambda: NUM_LEASES,
+            limit=lambda shunned: NUM_LEASES,
             code=CODE,
         )
         driver.run(plan(cells, {}), {})
