@@ -89,7 +89,9 @@ def plan_one(cells: Sequence[Cell], selector: str, history: History) -> Plan:
     """Exactly the cell that ``selector`` names, whatever became of it before."""
     cell = find_cell(cells, selector)
     generation = latest_generation(history.get(cell.id, ()))
-    return Plan((Task(cell, "asked for by name", generation, afresh=True),), ())
+    task = Task(cell, "asked for by name", generation, afresh=True)
+    settled = tuple(other for other in plan(cells, history).settled if other.id != cell.id)
+    return Plan((task,), settled)
 
 
 def without(plan: Plan, elsewhere: Collection[str]) -> Plan:
