@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sweep.environment import Environment, local_gpus
+from sweep.files import open_files
 from sweep.lease import Node
+from sweep.store import SWEEP_FILE
+from trainer.strict import ConfigError
 
 NODE_GPUS = 8
 CLUSTER_SWEEP, LOCAL_SWEEP = "slopes", "local"
@@ -29,3 +33,16 @@ def choose_sweep(environment: Environment, nodes: Callable[[], Sequence[Node]]) 
     if most >= NODE_GPUS:
         return Choice(CLUSTER_SWEEP, f"{where} has a node with {most} GPUs")
     return Choice(LOCAL_SWEEP, f"{where} has no node with {NODE_GPUS} GPUs (the most is {most})")
+
+
+def latest_sweep(results: str | Path) -> str:
+    """The name of the sweep that ran last among ``results``; a ConfigError if none did."""
+    files = open_files(results)
+    ran = {
+        files.modified_at(f"{name}/{SWEEP_FILE}"): name
+        for name in files.folders()
+        if files.exists(f"{name}/{SWEEP_FILE}")
+    }
+    if not ran:
+        raise ConfigError(f"{files.place}: no sweep has run here yet. `make sweep` runs one.")
+    return ran[max(ran)]

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from sweep.contents import Row, ended_of
+from sweep.contents import ended_of
 from sweep.files import StoreError
 from sweep.history import History
 from sweep.holding import Event, Heart, Holding
@@ -20,9 +20,8 @@ from sweep.interruption import Interruption
 from sweep.lease import Delivery, Lease, LeaseLost, Pool
 from sweep.orders import Code, order_for, requirements_for
 from sweep.plan import Plan, Task
-from sweep.progress import Display, Ending, LeaseView, SweepView
+from sweep.progress import Display, Ending, LeaseView, SweepView, what_follows
 from sweep.record import Record
-from sweep.retry import Verdict
 from sweep.rows import Outcome, judge
 from sweep.scheduler import Rules, Scheduler
 from sweep.spec import SweepSpec
@@ -249,7 +248,7 @@ class Driver:
             Ending(
                 cell=task.cell.name,
                 state=outcome.state,
-                reason=_what_follows(row, follows, goes_on=self._scheduler.is_open),
+                reason=what_follows(row, follows, goes_on=self._scheduler.is_open),
                 wall_s=duration_s,
                 row=row,
                 done=sum(self._ended.values()) if is_done else None,
@@ -299,15 +298,3 @@ def _view(running: _Running) -> LeaseView:
         elapsed_s=time.monotonic() - running.since_s,
         progress=running.lease.last_progress,
     )
-
-
-def _what_follows(row: Row, follows: Verdict, *, goes_on: bool) -> str | None:
-    """What is said beside the state of an attempt: why, and whether the cell is tried again."""
-    reason = f"tainted: {row['taint_reason']}" if row["tainted"] else row["reason"]
-    match follows.kind:
-        case "again":
-            return f"{reason}; {'it is tried again' if goes_on else '`make sweep` tries it again'}"
-        case "final":
-            return f"{reason}; given up: {follows.why}"
-        case _:
-            return reason

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweep.choose import choose_sweep
+from sweep.choose import choose_sweep, latest_sweep
 from sweep.environment import Environment, local_cpus, local_gpus
 from sweep.grid import Cell, DataFound, Overrides, expand, override_points
 from sweep.history import History
@@ -17,7 +17,7 @@ from sweep.lease import Node, Pool, capacity
 from sweep.plan import Estimate, Plan, estimate
 from sweep.progress import duration
 from sweep.spec import SweepSpec, load_sweep
-from sweep.store import Store, latest_sweep
+from sweep.store import Store
 from sweep.where import Selection
 from trainer.contract import canonical_json
 from trainer.data.manifest import read_manifest

@@ -13,6 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweep.retry import Verdict
+
 HEARTBEAT_S = 30.0
 MAX_LINES = 30
 COLOURS = {"succeeded": "green", "diverged": "yellow", "interrupted": "yellow"}
@@ -207,6 +209,18 @@ def ending_line(ending: Ending) -> str:
         scores = [f"{name} {row[key]:.4f}" for name, key in named if row.get(key) is not None]
         line = f"{line}, BPB {', '.join(scores)}"
     return ": ".join([line, *([ending.reason] if ending.reason else [])])
+
+
+def what_follows(row: Mapping[str, Any], follows: Verdict, *, goes_on: bool) -> str | None:
+    """What is said beside the state of an attempt: why, and whether the cell is tried again."""
+    reason = f"tainted: {row['taint_reason']}" if row["tainted"] else row["reason"]
+    match follows.kind:
+        case "again":
+            return f"{reason}; {'it is tried again' if goes_on else '`make sweep` tries it again'}"
+        case "final":
+            return f"{reason}; given up: {follows.why}"
+        case _:
+            return reason
 
 
 def phase(lease: LeaseView) -> str:

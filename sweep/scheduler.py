@@ -106,10 +106,6 @@ class Scheduler:
         """``task``, just handed out to ``node``, is being run by another driver."""
         self._free(node)
 
-    def put_back(self, task: Task) -> None:
-        """``task``, set aside before, is to run after all."""
-        self._again.append(task)
-
     def ended(self, task: Task, node: str, ended: Ended) -> Verdict:
         """Take in how an attempt at ``task`` on ``node`` has ended; what follows for its cell."""
         self._free(node)

@@ -281,19 +281,6 @@ def _announcement(attempt: Attempt, note: Mapping[str, Any]) -> bytes:
     return json.dumps(text).encode()
 
 
-def latest_sweep(results: str | Path) -> str:
-    """The name of the sweep that ran last among ``results``; a ConfigError if none did."""
-    files = open_files(results)
-    ran = {
-        files.modified_at(f"{name}/{SWEEP_FILE}"): name
-        for name in files.folders()
-        if files.exists(f"{name}/{SWEEP_FILE}")
-    }
-    if not ran:
-        raise ConfigError(f"{files.place}: no sweep has run here yet. `make sweep` runs one.")
-    return ran[max(ran)]
-
-
 def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
     while batch := list(itertools.islice(items, size)):
         yield batch
