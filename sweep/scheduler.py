@@ -172,7 +172,12 @@ class Scheduler:
         """What a free lease on ``node`` is to do now; None if there is nothing for it."""
         if not self.is_open or node in self.shunned:
             return None
-        task = self._companions.take(node) or self._retry(node) or self._blocks.take(node)
+        task = (
+            self._companions.take(node)
+            or self._retry(node, late=False)
+            or self._blocks.take(node)
+            or self._retry(node, late=True)
+        )
         if task is not None:
             self.num_running += 1
             self._busy[node] += 1
@@ -184,8 +189,14 @@ class Scheduler:
     def _is_paired(self) -> bool:
         return self.rules.pairing == "node"
 
-    def _retry(self, node: str) -> Task | None:
+    def _retry(self, node: str, *, late: bool) -> Task | None:
+        """A task that has been tried; ``late``: on the node that it should avoid.
+
+        Time is the only other thing that such a task can be given, so it comes last.
+        """
         for index, task in enumerate(self._again):
+            if (node in task.avoid) is not late:
+                continue
             if not self._must_avoid(task, node) and self._home(task) in (None, node):
                 if self._blocks.home(task.cell) is None:
                     self._blocks.settle(task.cell.block, node)
