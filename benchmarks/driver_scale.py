@@ -134,8 +134,7 @@ def _record(sweep: SweepSpec, store: Store, driver_id: str) -> Record:
     record = Record(
         sweep=sweep,
         store=store,
-        versions=Versions(Revision("0" * 40, False), "none", CODE.trainer_hash),
-        driver_id=driver_id,
+        versions=Versions(driver_id, Revision("0" * 40, False), "none", CODE.trainer_hash),
         say=lambda text: None,
     )
     record.know(store.read().rows, store.numbers())

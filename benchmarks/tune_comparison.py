@@ -96,8 +96,7 @@ def drive(pool: on_ray.RayPool, sweep: SweepSpec, cells: Sequence[Cell], folder:
         record = Record(
             sweep=sweep,
             store=store,
-            versions=Versions(Revision(None, None), pool.version, code.trainer_hash),
-            driver_id=presence.id,
+            versions=Versions(presence.id, Revision(None, None), pool.version, code.trainer_hash),
             say=Quiet().say,
         )
         driver = _driver(sweep, pool, record, code)

@@ -40,7 +40,6 @@ class Record:
     sweep: SweepSpec
     store: Store
     versions: Versions
-    driver_id: str
     say: Callable[[str], None]
     curves: Curves | None = None
     is_over: Callable[[], bool] = lambda: False
@@ -58,7 +57,7 @@ class Record:
         """Begin the next attempt at a cell; None where another driver has begun it."""
         number = self._numbers.get(task.cell.id, 0) + 1
         note = {
-            "driver": self.driver_id,
+            "driver": self.versions.driver,
             "who": f"process {os.getpid()} on {socket.gethostname()}",
             "node": lease.node,
             "generation": task.generation,
@@ -87,7 +86,6 @@ class Record:
             ended_at=datetime.now(UTC),
             log=log,
             versions=self.versions,
-            driver=self.driver_id,
             telemetry=delivery.telemetry if delivery is not None else {},
         )
         row |= self._judge_timing(row)

@@ -20,8 +20,9 @@ _FROM_REPORT = sorted((set(Report.model_fields) - {"contract_version"}) & set(SC
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What the driver runs with."""
+    """Which driver it is, and what it runs with."""
 
+    driver: str
     revision: Revision
     ray: str
     trainer_hash: str
@@ -65,7 +66,6 @@ def attempt_row(
     ended_at: datetime,
     log: str | None,
     versions: Versions,
-    driver: str,
     telemetry: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The row of one attempt."""
@@ -87,7 +87,7 @@ def attempt_row(
         "why": task.why,
         "node": lease.node,
         "node_id": lease.node_id or None,
-        "driver": driver,
+        "driver": versions.driver,
         "started_at": attempt.started_at,
         "ended_at": ended_at,
         "log": log,

@@ -108,8 +108,9 @@ class _Session:
         return Record(
             sweep=sweep,
             store=invocation.store,
-            versions=Versions(self._revision, invocation.pool.version, self._code.trainer_hash),
-            driver_id=self._driver_id,
+            versions=Versions(
+                self._driver_id, self._revision, invocation.pool.version, self._code.trainer_hash
+            ),
             say=say,
             curves=Curves(tensorboard_folder(invocation.results, sweep.name), say)
             if sweep.tensorboard

@@ -30,8 +30,7 @@ def test_an_interruption_is_heard_while_news_comes_without_a_break(tmp_path):
         record = Record(
             sweep=sweep,
             store=store,
-            versions=Versions(Revision("abc", False), "none", CODE.trainer_hash),
-            driver_id=presence.id,
+            versions=Versions(presence.id, Revision("abc", False), "none", CODE.trainer_hash),
             say=display.say,
         )
         driver = Driver(

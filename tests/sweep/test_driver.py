@@ -69,8 +69,7 @@ def driver_of(store, pool, sweep=None, interruption=None, num_leases=2):
     record = Record(
         sweep=sweep,
         store=store,
-        versions=Versions(Revision("abc", False), "fake", CODE.trainer_hash),
-        driver_id=store.driver_id,
+        versions=Versions(store.driver_id, Revision("abc", False), "fake", CODE.trainer_hash),
         say=display.say,
     )
     record.know(store.read().rows, store.numbers())
@@ -107,6 +106,20 @@ def is_asqu_of_seed_1(order):
 
 def well(order, stop):
     return delivered(order)
+
+
+def hangs_once():
+    """Work at which one cell hangs the first time it is tried."""
+    tried = []
+
+    def work(order, stop):
+        if is_asqu_of_seed_1(order):
+            tried.append(order)
+            if len(tried) == 1:
+                return failed("hung", "no progress", "hang")
+        return delivered(order)
+
+    return work
 
 
 def states(rows):
@@ -686,14 +699,7 @@ def test_where_no_lease_can_be_made_ready_anywhere_the_sweep_pauses(store):
 
 
 def test_a_retry_that_waits_for_another_node_goes_back_when_that_one_is_gone(store):
-    tried = []
-
-    def work(order, stop):
-        if is_asqu_of_seed_1(order):
-            tried.append(order)
-            if len(tried) == 1:
-                return failed("hung", "no progress", "hang")
-        return delivered(order)
+    work = hangs_once()
 
     class OthersHaveB(FakePool):
         def _room(self, avoid):
@@ -789,14 +795,7 @@ def test_a_success_without_a_report_is_none(store):
 
 
 def test_a_retry_for_which_no_other_node_is_to_be_had_is_made_on_the_same_one(store):
-    tried = []
-
-    def work(order, stop):
-        if is_asqu_of_seed_1(order):
-            tried.append(order)
-            if len(tried) == 1:
-                return failed("hung", "no progress", "hang")
-        return delivered(order)
+    work = hangs_once()
 
     class OthersHaveB(FakePool):
         def _room(self, avoid):
