@@ -13,7 +13,6 @@ import socket
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 from sweep.agent import Agent
@@ -29,6 +28,7 @@ from sweep.lease import (
     Readiness,
     Requirements,
 )
+from sweep.pools.asked import Asked, Made, Wish
 from sweep.pools.census import GPU_MODEL, Census
 from sweep.pools.door import knock, no_ray
 from sweep.pools.errands import Errands
@@ -45,7 +45,6 @@ prepare_ray()
 import ray  # noqa: E402  (reads its settings from the environment when it is imported)
 from ray.exceptions import ActorDiedError, RayError, RayTaskError  # noqa: E402
 from ray.util.placement_group import (  # noqa: E402
-    PlacementGroup,
     placement_group,
     placement_group_table,
     remove_placement_group,
@@ -82,7 +81,7 @@ class RayPool(Pool):
             ray.init(**settings)
         except (OSError, ValueError, RuntimeError, RayError) as error:  # RuntimeError: versions
             raise ConfigError(no_ray(address, error)) from None
-        self._asked: list[_Asked] = []
+        self._asked: list[Asked] = []
         self._errands = Errands()
         self._table: Future[dict[str, Any]] = self._errands.do(placement_group_table)
         self._groups: dict[str, Any] = {}
@@ -111,7 +110,7 @@ class RayPool(Pool):
         driver_silence_s: float,
         avoid: frozenset[str] = frozenset(),
     ) -> None:
-        wish = _Wish(shape, driver_silence_s, avoid)
+        wish = Wish(shape, driver_silence_s, avoid)
         self._asked += [self._ask(wish) for _ in range(count)]
 
     def ready(self) -> list["RayLease"]:
@@ -191,14 +190,14 @@ class RayPool(Pool):
             self._watchdog.close()
         return not ending.is_alive()
 
-    def _ask(self, wish: "_Wish") -> "_Asked":
-        return _Asked(wish, self._errands.do(lambda: self._make(wish)))
+    def _ask(self, wish: Wish) -> Asked:
+        return Asked(wish, self._errands.do(lambda: self._make(wish)))
 
-    def _take_back(self, asked: "_Asked") -> None:
+    def _take_back(self, asked: Asked) -> None:
         """After it was made, if it is just being made."""
         self._errands.do(lambda: remove_placement_group(asked.made.result().group))
 
-    def _make(self, wish: "_Wish") -> "_Made":
+    def _make(self, wish: Wish) -> Made:
         shape = wish.shape
         bundle: dict[str, float] = {"CPU": shape.cpus}
         if shape.gpus:
@@ -222,9 +221,9 @@ class RayPool(Pool):
                 group, placement_group_bundle_index=0
             ),
         ).remote(wish.driver_silence_s, gpu_sampler if shape.gpus else None)
-        return _Made(group, agent, agent.node_id.remote())
+        return Made(group, agent, agent.node_id.remote())
 
-    def _ask_again(self, asked: "_Asked", error: RayError) -> None:
+    def _ask_again(self, asked: Asked, error: RayError) -> None:
         """Its node went away while the agent started; give up where this goes on and on."""
         self._take_back(asked)
         self._failed_starts += 1
@@ -236,44 +235,10 @@ class RayPool(Pool):
         self._asked.append(self._ask(asked.wish))
 
 
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """What a lease shall be."""
-
-    shape: NodeShape
-    driver_silence_s: float
-    avoid: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """A wish, and what is made of it as soon as Ray's head has heard of it."""
-
-    wish: _Wish
-    made: "Future[_Made]"
-
-    @property
-    def has_failed(self) -> bool:
-        return self.made.done() and self.made.exception() is not None
-
-    @property
-    def so_far(self) -> "_Made | None":
-        return self.made.result() if self.made.done() and not self.has_failed else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A placement group that was asked for, its agent, and the agent's first answer: its node."""
-
-    group: PlacementGroup
-    agent: Any
-    node_id: Any
-
-
 class RayLease:
     """A granted placement group with its agent."""
 
-    def __init__(self, name: str, node: str, node_id: str, made: _Made, clock: AwakeClock) -> None:
+    def __init__(self, name: str, node: str, node_id: str, made: Made, clock: AwakeClock) -> None:
         self.name, self.node, self.node_id = name, node, node_id
         self.group, self._agent, self._clock = made.group, made.agent, clock
         self.is_gone = False
