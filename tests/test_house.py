@@ -41,4 +41,6 @@ def test_pins_satisfy_the_ranges():
     pins = dict(line.lower().split("==") for line in lines if "==" in line)
     for text in requires("activation-sweep") or []:
         requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": "dev"}):
+            continue  # `make setup` does not install it
         assert requirement.specifier.contains(pins[requirement.name.lower()]), text
