@@ -38,7 +38,7 @@ EXIT_UNHEARD = 70
 class Agent:
     """One lease's hands. ``run`` is called by one thread; the other methods by any.
 
-    Every call but ``node`` is a word from the driver. Without one for ``driver_silence_s`` the
+    Every call is a word from the driver. Without one for ``driver_silence_s`` the
     agent kills its ranks and its process; None: it waits for ever, as a test does.
     """
 
@@ -54,10 +54,6 @@ class Agent:
         self._sampler_factory = sampler_factory
         self._silence_s = driver_silence_s
         self._dead_man = DeadMan(driver_silence_s, self._die) if driver_silence_s else None
-
-    def node(self) -> str:
-        """The host's name; whether the node has a more lasting one, the pool knows."""
-        return socket.gethostname()
 
     def stop(self) -> None:
         """End the running attempt; it is delivered as interrupted."""

@@ -63,11 +63,6 @@ class Selection:
         return found
 
 
-def matching(cells: Sequence[Cell], expression: str) -> list[Cell]:
-    """Those of ``cells`` of which ``expression`` is true, in their order."""
-    return [cells[i] for i in positions([values_of(cell) for cell in cells], expression)]
-
-
 def values_of(cell: Cell) -> dict[str, Value]:
     """What can be asked of a cell, by name.
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.where import Selection, matching, positions, values_of
+from sweep.where import Selection, positions, values_of
 from tests.support.grids import cells_of, sweep_spec
 from trainer.contract import canonical_json
 from trainer.strict import ConfigError
@@ -27,6 +27,10 @@ CELLS = cells_of(
 FRAME = pd.DataFrame([values_of(cell) for cell in CELLS])
 NUMBERS = {"slope": SLOPES, "seed": SEEDS, "matrix_lr": RATES, "budget_value": [4, 60.0]}
 TEXTS = {"activation": ["relu2", "leaky_relu2", "asqu"], "budget_kind": ["steps", "seconds"]}
+
+
+def matching(cells, expression):
+    return [cells[i] for i in positions([values_of(cell) for cell in cells], expression)]
 
 
 def text_of(*, present_only: bool) -> st.SearchStrategy[str]:
