@@ -1,7 +1,6 @@
 """The shipped table is what was published, gives the published averages, and mixes no recipes."""
 
 import csv
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -21,13 +20,10 @@ from analysis.published_frame import EVIDENCE, EXTRAS
 from analysis.published_import import claim_of, import_logs
 from analysis.seed_stats import paired_differences
 from sweep.schema import SCHEMA
+from tests.support.logs import REFERENCE
 from trainer.strict import ConfigError
 
-BESIDE = [folder / "shared" / "reference" for folder in Path(__file__).parents]
-REFERENCE = next((folder for folder in BESIDE if folder.is_dir()), BESIDE[-1])
-needs_reference = pytest.mark.skipif(
-    not REFERENCE.is_dir(), reason="no shared/reference beside the checkout"
-)
+needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"{REFERENCE} is not there")
 SCORES = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb", "slot_bpb")
 
 

@@ -1,6 +1,11 @@
 """Training logs as the published scripts write them, made up, and ways to damage one."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+# The published logs and numbers themselves, which lie beside the checkout or not at all.
+_BESIDE = [folder / "shared" / "reference" for folder in Path(__file__).parents[2:]]
+REFERENCE = next((folder for folder in _BESIDE if folder.is_dir()), _BESIDE[1])
 
 RULER = "=" * 100
 NATS_PER_BIT_OF_BYTE = 1.688458  # val_loss / val_bpb of the sp1024 validation text
