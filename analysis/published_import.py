@@ -5,6 +5,7 @@ log does say of its configuration is held against the claim.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,17 +117,52 @@ def write_rows(frame: pd.DataFrame, out: Path) -> Path:
     return out
 
 
+def load_imported(path: Path) -> pd.DataFrame:
+    """What ``write_rows`` wrote, as ``import_logs`` gave it but for the notes."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{path}: this cannot be read as Parquet ({error}).") from None
+    rows = []
+    for number, row in enumerate(table.to_pylist(), start=1):
+        found = re.fullmatch(r"log: (PR #(\d+), .+)", row.get("evidence") or "")
+        if found is None:
+            raise ConfigError(
+                f"{path}, row {number}: no row of an imported log; `python -m analysis import`"
+                " writes them."
+            )
+        overrides = json.loads(row["set_json"])
+        named = {
+            "pr": int(found[2]),
+            "stack": _stack(row["recipe"], overrides),
+            "words": row["activation"],
+            "hardware": _hardware(row["world_size"], row["device_name"]),
+            "citation": found[1],
+            "evidence_class": "log",
+        }
+        params = json.loads(row["params_json"])
+        rows.append(published_row(**{**row, **named}, params=params, same=None))
+    return published_frame(rows)
+
+
+def _stack(recipe: str, overrides: Mapping[str, Any]) -> str:
+    return "".join([recipe, *(f", {key} = {value}" for key, value in sorted(overrides.items()))])
+
+
+def _hardware(world_size: int, gpu: str | None) -> str | None:
+    return None if gpu is None else f"{world_size}x{gpu}"
+
+
 def _row(facts: LogFacts, claim: Claim, name: str) -> dict[str, Any]:
     configured, preamble = facts.configured, facts.preamble
     capped = facts.stopped_by_cap
     models = set(preamble.gpus)
     gpu = preamble.gpus[0] if len(models) == 1 else None
     window = configured.seq_len
-    changed = "".join(f", {key} = {value}" for key, value in sorted(claim.overrides.items()))
     return published_row(
         pr=claim.pr,
         recipe=claim.recipe,
-        stack=f"{claim.recipe}{changed}",
+        stack=_stack(claim.recipe, claim.overrides),
         set_json=json.dumps(dict(sorted(claim.overrides.items())), separators=(",", ":")),
         activation=claim.activation,
         params=dict(claim.params),
@@ -134,7 +170,7 @@ def _row(facts: LogFacts, claim: Claim, name: str) -> dict[str, Any]:
         seed=configured.seed,
         budget_kind="seconds" if capped else "steps",
         budget_value=configured.cap_s if capped else float(configured.iterations),
-        hardware=None if gpu is None else f"{configured.world_size}x{gpu}",
+        hardware=_hardware(configured.world_size, gpu),
         device="cuda" if facts.peak_memory_bytes is not None else None,
         device_name=gpu,
         python=preamble.python,

@@ -7,7 +7,13 @@ import pytest
 from analysis.__main__ import main
 from analysis.load import is_scored
 from analysis.published import of_pull_request, published_points, seed_table
-from analysis.published_import import PUBLISHED_RECIPES, claim_of, import_logs, write_rows
+from analysis.published_import import (
+    PUBLISHED_RECIPES,
+    claim_of,
+    import_logs,
+    load_imported,
+    write_rows,
+)
 from sweep.schema import SCHEMA
 from tests.support.logs import Scores, baseline_log, changed, record_log, without
 from trainer.recipe import load_recipe
@@ -60,6 +66,23 @@ def test_a_row_has_the_columns_of_the_store_and_nothing_that_is_not_known(logs_o
     assert known["fits_cap"] is True
     for unknown in ("step_ms_p50", "train_loss", "val_bytes", "slot_bpb", "slot_legal", "node"):
         assert row[unknown] is None
+
+
+def test_what_is_written_is_read_again(logs_of, tmp_path):
+    settings = ("slot=",)
+    log = baseline_log().replace("model_params:17059912", "model_params:17069128")
+    for frame in (
+        import_logs(logs_of(log), claim("pr1035", "asqu", {"init": 0.0}, pr=679)),
+        import_logs(logs_of(record_log(seed=1), record_log(seed=2)), claim(settings=settings)),
+    ):
+        path = write_rows(frame, tmp_path / "rows.parquet")
+        pd.testing.assert_frame_equal(load_imported(path), frame)
+
+
+def test_a_file_that_no_import_wrote_is_refused(store, tmp_path):
+    for path in (store / "cells.parquet", store / "sweep.json", tmp_path / "nowhere.parquet"):
+        with pytest.raises(ConfigError, match=path.name):
+            load_imported(path)
 
 
 def test_steps_are_the_budget_of_a_run_without_a_cap(logs_of):
