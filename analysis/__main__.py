@@ -1,4 +1,7 @@
-"""What has a sweep found? ``python -m analysis {figures,summary,notebooks} --sweep NAME``."""
+"""What has a sweep found? ``python -m analysis {figures,summary,notebooks} --sweep NAME``.
+
+What have others found? ``python -m analysis import LOG… --pr N --recipe R --activation A --out F``.
+"""
 
 import argparse
 import sys
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 from analysis.figures import save_figures
 from analysis.load import sweep_place
 from analysis.notebooks_run import run_notebooks
+from analysis.published_command import add_import, import_command
 from analysis.table import show, write_summary
 from trainer.strict import ConfigError
 
@@ -17,8 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` asks for; 0, or 2 with one sentence on stderr where it cannot be done."""
     arguments = _parser().parse_args(argv)
     try:
-        place = sweep_place(arguments.results, arguments.sweep)
-        paths = _COMMANDS[arguments.command](place)
+        if arguments.command == "import":
+            paths = import_command(arguments)
+        else:
+            place = sweep_place(arguments.results, arguments.sweep)
+            paths = _COMMANDS[arguments.command](place)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -51,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--results", default="results", help="folder or URI that sweeps write to"
         )
+    add_import(commands)
     return parser
 
 
