@@ -177,6 +177,7 @@ def _describe(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
         "reference": sweep.reference,
         "activations": [activation.label for activation in sweep.expanded_activations()],
         "order_seed": sweep.order_seed,
+        "pairing": sweep.pairing,
         "num_cells": len(cells),
         "cells": [
             {"cell": cell.name, "cell_id": cell.id, "values": values_of(cell)} for cell in cells
