@@ -28,7 +28,8 @@ from analysis.aa_control import aa_sentences
 from analysis.contrasts import contrasts
 from analysis.figures import draw
 from analysis.load import load_cells, load_sweep, settings, sweep_place
-from analysis.seed_stats import paired_stats, seed_stats
+from analysis.pairs import paired_stats
+from analysis.seed_stats import seed_stats
 from analysis.stages import PANELS, PRIMARY
 from analysis.verdict import verdicts
 
@@ -58,7 +59,7 @@ for (name, quantity), rows in scores.groupby(["setting", "quantity"], sort=False
 # %% [markdown]
 # Differences from the reference within seeds, at the one stage that is judged. First each with the
 # interval of its own pairs, then with the noise pooled over activations and an interval that holds
-# for all comparisons at once (Šidák).
+# for all comparisons at once (Dunnett), guarded against unequal noise: docs/statistics.md.
 
 # %%
 print(f"{PRIMARY}, reference {sweep.reference}")
