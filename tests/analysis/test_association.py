@@ -6,7 +6,7 @@ They hold for noise that is normal and independent; nothing here shows that it i
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -50,6 +50,7 @@ def test_what_a_block_adds_to_either_changes_nothing():
     assert other.p_value == pytest.approx(one.p_value, rel=1e-9)
 
 
+@settings(max_examples=20)
 @given(scale=st.floats(1e-9, 1e9), shift=st.floats(-1e3, 1e3), sign=st.sampled_from([-1, 1]))
 def test_units_change_nothing_but_the_sign(scale, shift, sign):
     x, y = two()
@@ -102,6 +103,7 @@ def test_names_that_never_meet_have_no_effects():
     assert group_effects(np.arange(4.0), [1, 1, 2, 2], list("abcd")) is None
 
 
+@settings(max_examples=20)
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=8))
 def test_holms_correction_is_that_of_statsmodels(p_values):
     known = [p for p in p_values if p is not None]

@@ -94,12 +94,11 @@ def shifted(frame, layers):
     return frame.assign(post_quant_bpb=frame["post_quant_bpb"] + moved), other
 
 
-@pytest.mark.parametrize("change", [shifted, lambda f, l: (f[::-1], l.sample(frac=1.0))])
+@pytest.mark.parametrize("change", [shifted, lambda frame, layers: (frame[::-1], layers[::-1])])
 def test_shifts_of_a_seed_and_the_order_of_rows_change_no_relation(layers, change):
     frame = driven(layers)
-    one, other = (
-        relations(*given, ["quant_delta"]) for given in ((frame, layers), (change(frame, layers)))
-    )
+    one = relations(frame, layers, ["quant_delta"])
+    other = relations(*change(frame, layers), ["quant_delta"])
     for column in ("correlation", "between", "within", "p", "p_within", "low", "within_high"):
         # Shifts of 0.7 on deltas whose left-overs are 3e-4 cost four of sixteen digits.
         np.testing.assert_allclose(other[column], one[column], rtol=1e-8, atol=1e-10)
@@ -138,11 +137,8 @@ def test_one_activation_says_nothing_between_activations(cells, layers):
     row = of(relations(alone, layers), "quant_delta", *DENSITY)
     assert row["activations"] == 1
     assert row["reason"] == TOO_FEW
-    assert pd.isna(row["between"])
-    assert pd.notna(row["correlation"])
-    (sentence, *_) = mechanism_sentences(alone, layers, ["quant_delta"])[1:] or (
-        mechanism_sentences(alone, layers, ["quant_delta"])
-    )
+    assert pd.isna([row["between"], row["correlation"], row["within"]]).all()
+    (sentence,) = mechanism_sentences(alone, layers, ["quant_delta"])
     assert "no measure can be held against it (too few values" in sentence
     assert "1 activation" in sentence
 
