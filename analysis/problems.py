@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.contrasts import same_functions
 from analysis.layers import MEASURE, layer_means
 from analysis.load import is_scored, settings
 from analysis.quant_delta import with_deltas
+from analysis.ranked import same_functions
 from analysis.stages import windows_of
 
 
