@@ -1,9 +1,9 @@
 """Which smooth curve do the scores of the tested slopes follow, in blocks?
 
 score = block + curve(slope) + noise, where every activation that is not on the curve keeps a mean
-of its own. The curve is a polynomial of degree 3 (2 with three or four slopes). Where an F test says
-that it is too stiff for the tested slopes, the degree is raised, up to 5. The noise is what the
-blocks and one mean per activation leave over, so a curve that does not fit does not enter it.
+of its own. The curve is a polynomial of degree 3 (2 with three or four slopes). Where an F test
+says that it is too stiff for the tested slopes, the degree is raised, up to 5. The noise is what
+the blocks and one mean per activation leave over, so a curve that does not fit does not enter it.
 Cells may be missing. N scores, B blocks, A activations, O of them not on the curve, P coefficients.
 """
 

@@ -1,8 +1,8 @@
 """Where may the minimum of a fitted curve be, and how much may the curve vary?
 
-A curve that is linear in its coefficients is fitted with normal noise whose sd is estimated with df
-degrees of freedom. A place g may hold the minimum unless the fit at g is above the fit at some other
-place by more than noise explains: max over s of (f̂(g) − f̂(s)) / se(g, s) ≤ c(g). This is the
+A curve that is linear in its coefficients is fitted with normal noise whose sd is estimated with
+df degrees of freedom. A place g may hold the minimum unless the fit at g is above the fit at some
+other place by more than noise explains: max over s of (f̂(g) − f̂(s)) / se(g, s) ≤ c(g). This is the
 multiple comparison with the best (Hsu 1984) carried over to a curve. c(g) is the quantile of that
 maximum where the curve is flat; a true minimum is below every other place, so it is kept with the
 nominal probability or more, whatever the curve, and the kept places may be several intervals.
@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from analysis.least_squares import Floats
+from analysis.least_squares import Flags, Floats
 
 _GENERATOR_SEED = 0  # the same curve has the same answer, today and tomorrow
 
@@ -33,17 +33,14 @@ class Critical:
     band: float
 
 
-def may_be_minimum(
-    fit_G: Floats, roots_GD: Floats, *, sd: float, critical: Critical
-) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+def may_be_minimum(fit_G: Floats, roots_GD: Floats, *, sd: float, critical: Critical) -> Flags:
     """Which places may hold the minimum; the lowest of the fit is always one of them.
 
     ``roots_GD`` @ its transpose is the covariance of the fit for noise of sd 1.
     """
     above_GG = fit_G[:, None] - fit_G[None, :]
     allowed_GG = critical.minimum_G[:, None] * sd * _errors(roots_GD)
-    kept: np.ndarray[tuple[int], np.dtype[np.bool_]] = (above_GG <= allowed_GG).all(axis=1)
-    return kept
+    return np.asarray((above_GG <= allowed_GG).all(axis=1))
 
 
 def largest_difference(fit_G: Floats, roots_GD: Floats, *, sd: float, critical: Critical) -> float:

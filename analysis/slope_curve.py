@@ -6,7 +6,8 @@ lowest; every slope that is not resolved from the lowest may be the best one too
 (``analysis.minimum``). Blocks are fixed: the answer is about these seeds and their order of data.
 
 ReLU² and LeakyReLU²(0.0) are one point at slope 0. A learned activation has no slope and is
-compared with every fixed slope by ``best_fixed``. A slope with a diverged seed is left out and named.
+compared with every fixed slope by ``best_fixed``. A slope with a diverged seed is left out and
+named.
 """
 
 from dataclasses import dataclass, replace
@@ -173,25 +174,29 @@ def _finding(curve: SlopeCurve) -> str:
     p, level = p_value(curve.flat_p), percent(curve.level)
     if curve.flat:
         return (
-            f"no slope effect is resolved: the curve may be flat ({p}; {tested}); a difference above"
-            f" {number(curve.largest)} BPB between slopes is excluded at {level}."
+            f"no slope effect is resolved: the curve may be flat ({p}; {tested}); a difference"
+            f" above {number(curve.largest)} BPB between slopes is excluded at {level}."
         )
     if curve.flat is None:
         return (
-            f"no trend over the slope is resolved ({p}; {tested}), but the slopes differ by more than"
-            " noise in a way that no smooth curve follows."
+            f"no trend over the slope is resolved ({p}; {tested}), but the slopes differ by more"
+            " than noise in a way that no smooth curve follows."
         )
-    places = listed(
-        [f"{number(a, decimals=2)} to {number(b, decimals=2)}" for a, b in curve.best_set]
-    )
+    best = number(curve.best, decimals=2)
     words = (
-        f"the fitted curve is lowest at slope {number(curve.best, decimals=2)}; the best slope lies in"
-        f" {places} at {level} ({tested}; effect of the slope: {p})."
+        f"the fitted curve is lowest at slope {best}; the best slope lies in {best_set(curve)}"
+        f" at {level} ({tested}; effect of the slope: {p})."
     )
     low, high = curve.slopes[0], curve.slopes[-1]
     if any((a <= low and low > 0) or b >= high for a, b in curve.best_set):
         words += " That reaches the edge of what was tested: a slope beyond it may be better still."
     return words
+
+
+def best_set(curve: SlopeCurve) -> str:
+    """The confidence set in words: 0.41 to 0.52."""
+    ends = [[number(end, decimals=2) for end in both] for both in curve.best_set]
+    return listed([" to ".join(both) for both in ends])
 
 
 BEST_FIXED_COLUMNS = (
@@ -238,14 +243,15 @@ def _against_fixed(frame: pd.DataFrame, rows: pd.DataFrame, quantity: str) -> pd
         low=-rows["difference"] - rows["half_width"],
         high=-rows["difference"] + rows["half_width"],
     )
-    better = turned["resolved"] & (turned["difference"] < 0)
-    worse = turned["resolved"] & (turned["difference"] > 0)
+    told = turned["resolved"].notna()
+    better = turned["resolved"].fillna(False) & (turned["difference"] < 0)
+    worse = turned["resolved"].fillna(False) & (turned["difference"] > 0)
     footings = {
         str(setting): footing_of(here, quantity) for setting, here in frame.groupby("setting")
     }
     return turned.assign(
-        beats_all=better.groupby(turned["setting"]).transform("all"),
-        beaten_by_any=worse.groupby(turned["setting"]).transform("any"),
+        beats_all=better.groupby(turned["setting"]).transform("all").where(told),
+        beaten_by_any=worse.groupby(turned["setting"]).transform("any").where(told),
         **{
             name: [footings[setting][name] for setting in turned["setting"]]
             for name in ("budget", "window", "stride")
