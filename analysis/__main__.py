@@ -27,13 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _figures(place: str) -> list[str]:
+    return save_figures(place, tell=lambda line: print(f"not drawn: {line}"))
+
+
 def _summary(place: str) -> list[str]:
     summary, path = write_summary(place)
     show(summary, sys.stdout)
     return [path]
 
 
-_COMMANDS = {"figures": save_figures, "summary": _summary, "notebooks": run_notebooks}
+_COMMANDS = {"figures": _figures, "summary": _summary, "notebooks": run_notebooks}
 
 
 def _parser() -> argparse.ArgumentParser:
