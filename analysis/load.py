@@ -59,6 +59,7 @@ class Sweep:
     reference: str
     keys: tuple[str, ...]  # of the activations, in grid order
     num_cells: int | None  # None where sweep.json is absent
+    screened_in: str | None = None  # the sweep that it is a second stage of
 
 
 def sweep_place(results: str | Path, sweep: str) -> str:
@@ -110,6 +111,7 @@ def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
         reference=str(reference),
         keys=keys,
         num_cells=facts.get("num_cells"),
+        screened_in=facts.get("screened_in"),
     )
 
 
