@@ -106,6 +106,6 @@ def _that_fit(labels: Sequence[str]) -> int:
     for columns in range(len(labels), 1, -1):
         rows = -(-len(labels) // columns)
         widest = [max(map(len, labels[i : i + rows])) for i in range(0, len(labels), rows)]
-        if sum(0.56 + 0.0079 * _LEGEND_SIZE * count for count in widest) <= WIDTH_IN - 0.2:
+        if sum(0.5 + 0.0079 * _LEGEND_SIZE * count for count in widest) <= WIDTH_IN - 0.2:
             return columns
     return 1

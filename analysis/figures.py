@@ -78,6 +78,11 @@ FIGURES: dict[str, Picture] = {
         compose=scores.slope_bpb,
         uses=("slope_curve", "published"),
     ),
+    "slope_curve": Picture(
+        title="The best slope, and which slopes may be it",
+        compose=scores.slope_curve,
+        needs=("slope_curve",),
+    ),
     "differences": Picture(
         title="Paired differences from the reference",
         compose=scores.differences,

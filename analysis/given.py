@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from analysis.slope_curve import SlopeCurve
 
 POWER = 0.8
+_POINTS = 401  # of the power curve: the block design rises in a small part of it
 _MOST_SEEDS = 12  # as far as the curve over seeds goes, or twice the grid's
 
 
@@ -139,7 +140,7 @@ def _power(cells: pd.DataFrame, sweep: Sweep, place: object) -> Power | str:
     return Power(
         over_seeds=power_table(more, powers=(POWER,)),
         here=power_table([grid], powers=(POWER,)),
-        curve=power_curve([grid]),
+        curve=power_curve([grid], points=_POINTS),
         field_effect=grid.noise.field_bpb if grid.noise else None,
     )
 

@@ -96,12 +96,12 @@ def mechanism_delta(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
         figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True
     ):
         values = per_cell(layers, view)
-        unit = f"{view.title[0].lower()}{view.title[1:]}\nless its seed's mean ({view.unit})"
+        unit = f"{view.title[0].lower()}{view.title[1:]}\nless the effect of its seed ({view.unit})"
         against_delta(known, ax, values=values, look_of=look_of, unit=unit)
         ax.label_outer()
     said = (
-        f"Dots: cells, {captions.seeds(cells)}. A seed's mean over activations is taken off:"
-        " what seeds differ by is not seen; line: least squares. What goes together need not be cause."
+        f"Dots: cells, {captions.seeds(cells)}, each less its seed's effect (additive model) and"
+        " the mean; line: least squares. What goes together need not be cause and effect."
     )
     return framed(
         figure,

@@ -55,6 +55,33 @@ def slope_bpb(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     )
 
 
+def slope_curve(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+    """The primary stage without what seeds differ by: the fit, and which slopes may be the best."""
+    curve = given.slope_curve
+    assert curve is not None  # what FIGURES promises
+    figure = Figure(figsize=(WIDTH_IN, 4.8))
+    ax = figure.subplots()
+    fit.centred_by_slope(cells, ax, quantity=curve.quantity)
+    fit.fitted_curve(curve, ax)
+    known = by_slope.legend_handles(cells, learned=False)
+    handles = [handle for handle in known if handle.get_label() != by_slope.INTERVAL]
+    said = (
+        f"Dots: single seeds, {captions.seeds(cells)}, less the effect of the seed in the additive"
+        " model of activations and seeds."
+    )
+    return framed(
+        figure,
+        [
+            captions.footing(cells),
+            said,
+            fit.fit_words(curve),
+            captions.windows(cells, [curve.quantity]),
+            captions.coverage(cells, sweep),
+        ],
+        [*handles, *fit.fit_handles(curve)],
+    )
+
+
 def delta(cells: pd.DataFrame, sweep: Sweep, given: Given, *, name: str) -> Figure:
     """One entry of ``stages.DELTAS`` over the slope."""
     figure = Figure(figsize=(WIDTH_IN, 4.6))

@@ -19,6 +19,7 @@ from analysis.slopes import BESIDE, CURVE, POINT, learned_slopes, placed
 from analysis.stages import DELTAS, STAGES, is_legal, title_of
 from analysis.text import capital
 
+INTERVAL = "95 % t interval"
 _TICK_SIZE = 8.0
 _NAMED_BY_TICKS = 3  # more names beside the axis than this stand at their ticks only
 
@@ -55,7 +56,7 @@ def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
         _curve(known[known["role"] == CURVE], stats[stats["role"] == CURVE], ax, quantity)
         _points(known, stats, ax, quantity)
     _diverged(cells, ax)
-    _slope_axis(cells, ax)
+    slope_axis(cells, ax)
     return ax
 
 
@@ -72,7 +73,7 @@ def legend_handles(cells: pd.DataFrame, *, learned: bool) -> list[Line2D | Patch
             Line2D([], [], color=look.colour, marker=look.marker, mfc="none", ls="", label=label)
         )
     if cells.loc[is_scored(cells), "seed"].nunique() > 1:
-        handles.append(Patch(color=GREY, alpha=0.4, label="95 % t interval"))
+        handles.append(Patch(color=GREY, alpha=0.4, label=INTERVAL))
     if learned and not learned_slopes(cells).empty:
         handles.append(
             Line2D([], [], color=INK, marker="|", linewidth=1.0, label="learned slope, mean ± sd")
@@ -147,7 +148,7 @@ def _diverged(cells: pd.DataFrame, ax: Axes) -> None:
         )
 
 
-def _slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
+def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     """Ticks at the slopes that ran; a strip with its own ticks for what has no slope."""
     on_axis = cells[cells["role"] != BESIDE]
     beside = cells[cells["role"] == BESIDE].drop_duplicates("key").sort_values("x")

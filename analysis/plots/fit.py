@@ -12,8 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis.load import records
-from analysis.plots.look import GREY, INK
-from analysis.text import DASH, percent
+from analysis.plots.by_slope import slope_axis
+from analysis.plots.look import BLUE, GREY, INK, looks
+from analysis.seed_effects import without_seed
+from analysis.slopes import CURVE, placed
+from analysis.stages import title_of
+from analysis.text import DASH, capital, percent
 
 if TYPE_CHECKING:
     from analysis.slope_curve import SlopeCurve
@@ -54,6 +58,29 @@ def fitted_curve(curve: SlopeCurve, ax: Axes) -> Axes:
         clip_on=False,
         zorder=6,
     )
+    return ax
+
+
+def centred_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
+    """Every score less the effect of its seed, as a dot in its place on the slope axis."""
+    known = placed(cells.assign(centred=without_seed(cells, quantity)))
+    look_of = looks(cells)
+    for key, rows in known[known["centred"].notna()].groupby("key"):
+        look = look_of[str(key)]
+        hollow = rows["role"].iloc[0] != CURVE
+        ax.scatter(
+            rows["x"],
+            rows["centred"],
+            s=34 if hollow else 22,
+            marker=look.marker,
+            facecolor="none" if hollow else BLUE,
+            edgecolor=look.colour if hollow else "none",
+            alpha=1.0 if hollow else 0.6,
+            zorder=3,
+        )
+    slope_axis(known, ax)
+    ax.set_ylabel("bits per byte, less the effect of the seed")
+    ax.set_title(capital(f"{title_of(quantity)} windows"))
     return ax
 
 

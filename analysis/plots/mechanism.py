@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from analysis.load import is_scored
 from analysis.plots.by_slope import quantity_by_slope
 from analysis.plots.look import GREY, INK, Look, nothing, quiet
+from analysis.seed_effects import without_seed
 
 
 def measure_by_slope(
@@ -60,18 +61,16 @@ def against_delta(
     unit: str,
     delta: str = "quant_delta",
 ) -> Axes:
-    """A dot per cell: its measure and its delta, each less its seed's mean over activations.
+    """A dot per cell: its measure and its delta, each less the effect of its seed and the mean.
 
     ``values`` is indexed by cell_id; ``cells`` has the column ``delta``.
     """
     known = cells.assign(measure=cells["cell_id"].map(values).astype(float))
     known = known[is_scored(known) & known["measure"].notna() & known[delta].notna()]
-    ax.set(xlabel=unit, ylabel="quantization delta less its seed's mean\n(bits per byte)")
+    ax.set(xlabel=unit, ylabel="quantization delta less the effect\nof its seed (bits per byte)")
     if len(known) < 2:
         return nothing(quiet(ax), "not measured")
-    x, y = (
-        known[name] - known.groupby("seed")[name].transform("mean") for name in ("measure", delta)
-    )
+    x, y = (_centred(known, name) for name in ("measure", delta))
     for key, look in look_of.items():
         mine = known["key"] == key
         ax.scatter(
@@ -85,3 +84,8 @@ def against_delta(
             ends, float((x * y).sum() / (x * x).sum()) * ends, color=INK, linewidth=1.0, alpha=0.7
         )
     return quiet(ax, grid="both")
+
+
+def _centred(known: pd.DataFrame, quantity: str) -> "pd.Series[float]":
+    values = without_seed(known, quantity)
+    return values - values.mean()

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from analysis.plots.look import BLUE, GREY, INK, VERMILLION, Line, nothing, quiet
 from analysis.text import number
@@ -12,6 +12,7 @@ DESIGNS: dict[str, tuple[str, str, Line]] = {
     "block": (BLUE, "o", "-"),
     "unpaired": (VERMILLION, "s", "--"),
 }
+_SURE = 0.99  # where the better design has this power, its curve says nothing more
 _WORDS = {"block": "seeds as blocks", "unpaired": "unpaired"}
 
 
@@ -47,19 +48,24 @@ def effect_over_seeds(
             linewidth=1.4,
         )
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.set_xlim(float(shown["n"].min()) - 0.4, last + 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
     if field_effect is not None:
         ax.axhline(field_effect, color=INK, linestyle=":", linewidth=1.1)
         ax.annotate(
             "0.005 nats per token",
-            xy=(1, field_effect),
+            xy=(0, field_effect),
             xycoords=ax.get_yaxis_transform(),
-            xytext=(-2, 3),
+            xytext=(4, -3),
             textcoords="offset points",
-            ha="right",
+            va="top",
             fontsize=8,
         )
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(low, field_effect / (high / low) ** 0.1), high)
     if finished is not None:
         _finished(ax, finished)
     return quiet(ax)
@@ -75,7 +81,9 @@ def power_over_effect(
     for design, (colour, _, line) in DESIGNS.items():
         rows = curve[curve["design"] == design].sort_values("effect")
         ax.plot(rows["effect"], 100 * rows["power"], color=colour, linestyle=line, linewidth=1.6)
-    ax.set(xlim=(0, float(curve["effect"].max())), ylim=(0, 101))
+    sure = curve[(curve["design"] == "block") & (curve["power"] > _SURE)]["effect"].min()
+    reach = float(curve["effect"].max() if pd.isna(sure) else 1.6 * sure)
+    ax.set(xlim=(0, max(reach, 1.2 * (field_effect or 0.0))), ylim=(0, 101))
     ax.axhline(100 * power, color=GREY, linewidth=0.9)
     if field_effect is not None and field_effect < ax.get_xlim()[1]:
         ax.axvline(field_effect, color=INK, linestyle=":", linewidth=1.1)
