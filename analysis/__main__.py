@@ -1,4 +1,4 @@
-"""What has a sweep found? ``python -m analysis {figures,summary,notebooks} --sweep NAME``."""
+"""What has a sweep found? ``python -m analysis COMMAND --sweep NAME``."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from analysis.figures import save_figures
 from analysis.load import sweep_place
 from analysis.notebooks_run import run_notebooks
+from analysis.report import write_report
 from analysis.table import show, write_summary
 from trainer.strict import ConfigError
 
@@ -33,7 +34,12 @@ def _summary(place: str) -> list[str]:
     return [path]
 
 
-_COMMANDS = {"figures": save_figures, "summary": _summary, "notebooks": run_notebooks}
+_COMMANDS = {
+    "figures": save_figures,
+    "summary": _summary,
+    "report": write_report,
+    "notebooks": run_notebooks,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, meaning in (
         ("figures", "draw every figure as PNG and SVG into the sweep's figures/"),
         ("summary", "print the table and the verdict, and write summary.md"),
+        ("report", "write report.html, one page that needs nothing else, and report.md"),
         ("notebooks", "execute the notebooks on the sweep into its notebooks/"),
     ):
         command = commands.add_parser(name, help=meaning, description=meaning)

@@ -1,0 +1,145 @@
+"""Which activation is best, and how sure are we? The section that the report exists for."""
+
+from typing import Any
+
+import pandas as pd
+
+from analysis.aa_control import aa_sentences
+from analysis.load import records
+from analysis.reporting.answers import (
+    Answer,
+    answer,
+    gap_words,
+    p_words,
+    resolved_words,
+    tone_of,
+)
+from analysis.reporting.document import Bar, Block, Bullets, Details, Row, Table, Text, or_reason
+from analysis.reporting.inputs import Inputs
+from analysis.seed_stats import seed_stats
+from analysis.stages import PANELS, PRIMARY, STAGES, is_legal, title_of, windows_of
+from analysis.text import DASH, capital, counted, number, percent, plus_minus
+
+
+def winner_blocks(inputs: Inputs, setting: str) -> tuple[Block, ...]:
+    """Section 1 of the report, for one setting."""
+    cells = inputs.setting(setting)
+    found = answer(cells, inputs.sweep)
+    blocks: list[Block] = [Text(found.verdict.sentence, "lead")]
+    if found.rows:
+        blocks += [contrast_table(found, cells), Text(resolved_words(found))]
+    blocks.append(Bullets(tuple(aa_sentences(cells, inputs.sweep))))
+    blocks += or_reason(lambda: (_survival(inputs, setting),))
+    blocks += or_reason(lambda: (_means(cells, inputs.sweep.keys),))
+    return tuple(block for block in blocks if block not in (Bullets(()), Text("")))
+
+
+def contrast_table(found: Answer, cells: pd.DataFrame) -> Table:
+    """Every activation against the reference: the numbers of ``contrasts``, best first."""
+    first = found.rows[0]
+    return Table(
+        caption=f"Difference from {found.names[found.reference]} in bits per byte,"
+        f" {title_of(found.quantity)} ({footing_words(cells, found.quantity)}). Below zero is"
+        " better.",
+        headings=("activation", "n", "difference", "nats/token", "p", "resolved", "field's rule"),
+        rows=tuple(_row(row, found) for row in found.rows),
+        bars="better ← 0 → worse",
+        note=_standing(first),
+    )
+
+
+def footing_words(cells: pd.DataFrame, quantity: str) -> str:
+    """Window and stride of a score, in words."""
+    known = cells.dropna(subset=["window"])
+    if known.empty:
+        return "windows not recorded"
+    window, stride = int(known["window"].iloc[0]), int(known["stride"].iloc[0])
+    return (
+        f"windows of {window} tokens, stride"
+        f" {stride if windows_of(quantity) == 'sliding' else window}"
+    )
+
+
+def _row(row: Any, found: Answer) -> Row:
+    half = row["half_width"]
+    low, high = (None, None)
+    if not pd.isna(half):
+        low, high = row["difference"] - half, row["difference"] + half
+    return Row(
+        (
+            found.names[row["key"]],
+            str(row["n"]),
+            gap_words(row),
+            number(row.get("nats"), signed=True),
+            p_words(row.get("p_value")),
+            DASH if pd.isna(row["resolved"]) else "yes" if row["resolved"] else "no",
+            row.get("field_rule") or DASH,
+        ),
+        tone=tone_of(row),
+        bar=Bar(row["difference"], low, high),
+    )
+
+
+def _standing(row: Any) -> str:
+    """What all intervals of the table stand on."""
+    if pd.isna(row["noise_sd"]):
+        return "The noise is not known from so few seeds, so there is no interval."
+    return (
+        f"n counts paired seeds. Mean ± half width, simultaneous {percent(row['level'])} over"
+        f" {counted(row['comparisons'], 'comparison')}; noise sd {number(row['noise_sd'])} BPB"
+        f" with {row['noise_df']:.0f} degrees of freedom, pooled over the grid. Resolved: the"
+        " interval excludes zero."
+    )
+
+
+def _survival(inputs: Inputs, setting: str) -> Table:
+    """The same question under other stages."""
+    cells = inputs.setting(setting)
+    primary = answer(cells, inputs.sweep)
+    rows = [_variant(f"{capital(title_of(PRIMARY))}: the one that is tested", primary, primary)]
+    for stage in STAGES:
+        known = cells[stage].notna().any() and is_legal(cells, stage)
+        if stage != PRIMARY and known:
+            other = answer(cells, inputs.sweep, stage)
+            rows.append(_variant(capital(title_of(stage)), other, primary))
+    return Table(
+        caption="Does the answer survive? The same question asked otherwise; only the first line"
+        " is a test.",
+        headings=("asked of", "lowest", "difference from the reference", "n", "resolved", "same"),
+        rows=tuple(rows),
+        words=2,
+    )
+
+
+def _variant(title: str, found: Answer, primary: Answer) -> Row:
+    best, key = found.best, found.verdict.best
+    name = DASH if key is None else found.names[key]
+    same = "yes" if key == primary.verdict.best else "no"
+    if best is None:
+        return Row((title, name, DASH, DASH, DASH, same))
+    resolved = DASH if pd.isna(best["resolved"]) else "yes" if best["resolved"] else "no"
+    return Row((title, name, gap_words(best), str(best["n"]), resolved, same))
+
+
+def _means(cells: pd.DataFrame, keys: tuple[str, ...]) -> Details:
+    """The scores themselves, for whoever wants to check."""
+    stats = seed_stats(cells, PANELS)
+    found = {(row["key"], row["quantity"]): row for row in records(stats)}
+    present = [stage for stage in PANELS if (stats["quantity"] == stage).any()]
+    rows = []
+    for key in keys:
+        mine = [found[key, stage] for stage in present if (key, stage) in found]
+        if mine:
+            n = str(max(row["n"] for row in mine))
+            values = [plus_minus(row["mean"], row["half_width"]) for row in mine]
+            mark = " †" if mine[0]["n_diverged"] else ""
+            rows.append(Row((f"{mine[0]['label']}{mark}", n, *values)))
+    table = Table(
+        caption="Bits per byte of each stage: mean ± half width of the 95 % t interval over n"
+        " seeds. These intervals hold the spread of seeds, which moves all activations together.",
+        headings=("activation", "n", *(title_of(stage) for stage in present)),
+        rows=tuple(rows),
+        note=f"Contiguous: {footing_words(cells, 'post_quant_bpb')}. Sliding:"
+        f" {footing_words(cells, PRIMARY)}. † a seed diverged: mean over survivors, not ranked.",
+    )
+    return Details("Scores of every stage", (table,))
