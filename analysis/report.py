@@ -10,7 +10,7 @@ from pathlib import Path
 
 from analysis.figures import slug
 from analysis.load import is_scored
-from analysis.reporting.answers import answer, gap_words, verdict_words
+from analysis.reporting.answers import answer, gap_words, support_words, verdict_words
 from analysis.reporting.costs import cost_blocks
 from analysis.reporting.document import (
     Block,
@@ -33,9 +33,9 @@ from analysis.reporting.missing import coverage, missing_section
 from analysis.reporting.pictures import picture
 from analysis.reporting.quantization import quantization_blocks
 from analysis.reporting.repeat import repeat_section, revision_words
-from analysis.reporting.winner import contrast_table, footing_words, winner_blocks
+from analysis.reporting.winner import contrast_table, winner_blocks
 from analysis.stages import PRIMARY, title_of
-from analysis.text import capital, counted, number, percent
+from analysis.text import counted, number
 from sweep.files import open_files
 
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
@@ -72,7 +72,7 @@ def make_report(inputs: Inputs) -> Report:
         verdict=verdict_words(found)
         if has_scores(cells)
         else f"No answer: none of {counted(len(cells), 'cell')} has a score.",
-        support=found.verdict.sentence,
+        support=support_words(found),
         notices=tuple(_notices(inputs)),
         facts=tuple(_facts(inputs, first)),
         sections=(
@@ -160,8 +160,7 @@ def _footnotes(inputs: Inputs, first: str) -> list[str]:
         for setting in ordered_settings(inputs.cells)[1:]
     ]
     return [
-        f"{capital(title_of(PRIMARY))}, {footing_words(cells, PRIMARY)}; {first}."
-        f" Resolved: the simultaneous {percent(0.95)} interval excludes zero.",
+        answer(cells, inputs.sweep).verdict.sentence,
         *others,
         f"Cells: {coverage(inputs)}",
         f"Revision {revision_words(inputs.cells)}. `make report SWEEP={inputs.sweep.name}` gives"

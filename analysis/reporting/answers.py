@@ -14,7 +14,7 @@ from analysis.contrasts import contrasts, same_functions
 from analysis.load import Sweep, labels_of, records
 from analysis.reporting.document import Tone
 from analysis.stages import PRIMARY
-from analysis.text import counted, listed, number, plus_minus
+from analysis.text import capital, counted, listed, number, percent, plus_minus
 from analysis.verdict import Verdict, verdicts
 
 Rows = Mapping[str, Any]
@@ -79,18 +79,29 @@ def verdict_words(found: Answer) -> str:
     return f"No activation is shown to be better than {reference}."
 
 
-def resolved_words(found: Answer) -> str:
-    """Which activations are resolved from the reference, on either side."""
-    if not found.rows or any(pd.isna(row["resolved"]) for row in found.rows):
-        return ""
-    better = [found.names[row["key"]] for row in found.rows if row["resolved"] and _lower(row)]
-    worse = [found.names[row["key"]] for row in found.rows if row["resolved"] and not _lower(row)]
-    open_rows = len(found.rows) - len(better) - len(worse)
-    return (
-        f"Better than the reference: {listed(better) if better else 'none'}. Worse:"
-        f" {listed(worse) if worse else 'none'}. Not told apart from it:"
-        f" {counted(open_rows, 'activation')} of {len(found.rows)}."
-    )
+def support_words(found: Answer) -> str:
+    """What the large sentence leaves out: who is lowest, who differs from the reference."""
+    if not found.rows:
+        return found.verdict.sentence
+    reference = found.names[found.reference]
+    opening = ""
+    if found.best is not None and not found.verdict.resolved:
+        gap, n = gap_words(found.best), counted(found.best["n"], "paired seed")
+        opening = (
+            f"{found.names[found.best['key']]} is lowest, at {gap} bits per byte from it ({n}). "
+        )
+    if any(pd.isna(row["resolved"]) for row in found.rows):
+        return f"{opening}The noise is not known from so few seeds, so nothing is resolved."
+    resolved = [row for row in found.rows if row["resolved"]]
+    better = [found.names[row["key"]] for row in resolved if row["difference"] < 0]
+    worse = [found.names[row["key"]] for row in resolved if row["difference"] > 0]
+    parts = [
+        *([f"{listed(better)} {_are(better)} better than {reference}"] if better else []),
+        *([f"{listed(worse)} {_are(worse)} worse"] if worse else []),
+        f"{len(found.rows) - len(resolved)} of {len(found.rows)} cannot be told from it",
+    ]
+    level = percent(found.rows[0]["level"])
+    return f"{opening}{capital('; '.join(parts))} (simultaneous {level} intervals)."
 
 
 def gap_words(row: Rows) -> str:
@@ -102,7 +113,7 @@ def tone_of(row: Rows) -> Tone:
     """How a row is shown: resolved as better, as worse, or neither."""
     if pd.isna(row["resolved"]) or not row["resolved"]:
         return "plain"
-    return "good" if _lower(row) else "bad"
+    return "good" if row["difference"] < 0 else "bad"
 
 
 def p_words(p_value: float | None) -> str:
@@ -115,5 +126,5 @@ def p_words(p_value: float | None) -> str:
     return number(p_value, decimals=3)
 
 
-def _lower(row: Rows) -> bool:
-    return bool(row["difference"] < 0)
+def _are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"

@@ -5,14 +5,16 @@ images in the page, so that no identifier of one can meet that of another.
 """
 
 import base64
+import re
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from analysis.reporting.document import Bar, Bullets, Code, Details, Picture, Report, Table, Text
-from analysis.text import number
 
 TEMPLATE = "report.html"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 _KINDS = {
     Text: "text",
     Bullets: "bullets",
@@ -47,7 +49,7 @@ def render_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"kind": _kind, "data_uri": _data_uri, "scale": scale_of}
-    environment.filters["signed"] = lambda value: number(value, signed=True)
+    environment.filters["typeset"] = typeset
     return environment.get_template(TEMPLATE).render(report=report)
 
 
@@ -58,6 +60,16 @@ def scale_of(table: Table) -> Scale:
     low, high = min(ends), max(ends)
     room = 0.06 * (high - low) or 1.0
     return Scale(low - room, high + room)
+
+
+def typeset(text: str) -> Markup:
+    """``text`` escaped, names and numbers kept on one line, `commands` as code.
+
+    >>> str(typeset("ReLU² 0.5 & `make sweep`")).replace(NO_BREAK, "_")
+    'ReLU²_0.5 &amp; <code>make sweep</code>'
+    """
+    whole = re.sub(r"(?<=²) (?=\d)|(?<=\d) (?=±|%)|(?<=±) ", NO_BREAK, text)
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(whole))))
 
 
 def _ends(bar: Bar) -> tuple[float, float]:

@@ -1,5 +1,7 @@
 """What of a report is fit for a pull request? The verdict, one table, and footnotes."""
 
+import re
+
 from analysis.reporting.document import Report, Table
 
 MOST_LINES = 60
@@ -37,12 +39,17 @@ def _line(entries: tuple[str, ...], *, bold: bool = False) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Neither HTML nor a cell's border nor emphasis comes from a name.
+    """Neither HTML nor a cell's border nor emphasis comes from a name; `commands` stay code.
 
-    >>> _escaped("a|b <script> x_y*")
-    'a\\\\|b &lt;script&gt; x\\\\_y\\\\*'
+    >>> print(_escaped("a|b <i> x_y* `make sweep`"))
+    a\\|b &lt;i&gt; x\\_y\\* `make sweep`
     """
+    parts = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    return "".join(
+        part.replace("|", r"\|") if i % 2 else _plain(part) for i, part in enumerate(parts)
+    )
+
+
+def _plain(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\|*_[]`":
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
+    return re.sub(r"([\\|*_\[\]`])", r"\\\1", text)

@@ -1,5 +1,6 @@
 """What failed, what is tainted, and what has not run: every cell without a score, and why."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,10 +53,22 @@ def not_run(inputs: Inputs) -> tuple[str, ...]:
     return tuple(sorted(name for name in inputs.planned or () if name not in attempted))
 
 
+def common_reasons(cells: pd.DataFrame) -> list[str]:
+    """The reasons that several cells share, most frequent first."""
+    absent = records(cells[~is_scored(cells)])
+    counts = Counter((_state(cell), _why(cell)) for cell in absent)
+    ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return [
+        f"{counted(count, 'cell')} {state}: {why}."
+        for (state, why), count in ordered
+        if count > 1 and why != DASH
+    ]
+
+
 def _table(told: pd.DataFrame, *, single_setting: bool) -> Table:
     rows = []
     for cell in records(told):
-        state = "tainted" if cell["state"] == "succeeded" else str(cell["state"])
+        state = _state(cell)
         place = () if single_setting else (str(cell["setting"]),)
         rows.append(
             Row(
@@ -82,7 +95,8 @@ def _table(told: pd.DataFrame, *, single_setting: bool) -> Table:
 
 
 def _remarks(cells: pd.DataFrame) -> list[str]:
-    said = ["A diverged run is a result and a failed one is none; neither is a number."]
+    said = common_reasons(cells)
+    said.append("A diverged run is a result and a failed one is none; neither is a number.")
     diverged = sorted(set(cells.loc[cells["state"] == "diverged", "label"]))
     if diverged:
         said.append(
@@ -99,6 +113,10 @@ def _not_run(absent: tuple[str, ...]) -> str:
     shown = absent[:MOST_NAMES]
     more = f" and {len(absent) - len(shown)} more" if len(absent) > len(shown) else ""
     return f"Not run yet: {', '.join(shown)}{more}. `make sweep` runs what is missing."
+
+
+def _state(cell: Mapping[str, Any]) -> str:
+    return "tainted" if cell["state"] == "succeeded" else str(cell["state"])
 
 
 def _why(cell: Mapping[str, Any]) -> str:

@@ -18,10 +18,13 @@ _TITLES = {
 def picture(name: str, inputs: Inputs, setting: str) -> Picture:
     """The figure ``name`` of one setting."""
     figure = draw(name, inputs.setting(setting), inputs.sweep)
+    caption = " ".join(" ".join(text.get_text().split()) for text in figure.texts)
+    for text in figure.texts:  # the page has it as text, which can be read at any width
+        text.set_visible(False)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1))
     svg = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    caption = " ".join(" ".join(text.get_text().split()) for text in figure.texts)
     title = _TITLES[name]
     return Picture(
         title=title, alt=f"Chart: {title} ({setting}).", caption=caption, svg=svg.getvalue()

@@ -11,11 +11,10 @@ from analysis.reporting.answers import (
     answer,
     gap_words,
     p_words,
-    resolved_words,
     tone_of,
 )
 from analysis.reporting.document import Bar, Block, Bullets, Details, Row, Table, Text, or_reason
-from analysis.reporting.inputs import Inputs
+from analysis.reporting.inputs import Inputs, has_scores
 from analysis.seed_stats import seed_stats
 from analysis.stages import PANELS, PRIMARY, STAGES, is_legal, title_of, windows_of
 from analysis.text import DASH, capital, counted, number, percent, plus_minus
@@ -24,10 +23,12 @@ from analysis.text import DASH, capital, counted, number, percent, plus_minus
 def winner_blocks(inputs: Inputs, setting: str) -> tuple[Block, ...]:
     """Section 1 of the report, for one setting."""
     cells = inputs.setting(setting)
+    if not has_scores(cells):
+        return (Text(f"None of {counted(len(cells), 'cell')} has a score (section 4)."),)
     found = answer(cells, inputs.sweep)
     blocks: list[Block] = [Text(found.verdict.sentence, "lead")]
     if found.rows:
-        blocks += [contrast_table(found, cells), Text(resolved_words(found))]
+        blocks.append(contrast_table(found, cells))
     blocks.append(Bullets(tuple(aa_sentences(cells, inputs.sweep))))
     blocks += or_reason(lambda: (_survival(inputs, setting),))
     blocks += or_reason(lambda: (_means(cells, inputs.sweep.keys),))
@@ -41,7 +42,7 @@ def contrast_table(found: Answer, cells: pd.DataFrame) -> Table:
         caption=f"Difference from {found.names[found.reference]} in bits per byte,"
         f" {title_of(found.quantity)} ({footing_words(cells, found.quantity)}). Below zero is"
         " better.",
-        headings=("activation", "n", "difference", "nats/token", "p", "resolved", "field's rule"),
+        headings=("activation", "difference", "n", "nats/token", "p", "resolved", "field's rule"),
         rows=tuple(_row(row, found) for row in found.rows),
         bars="better ← 0 → worse",
         note=_standing(first),
@@ -68,8 +69,8 @@ def _row(row: Any, found: Answer) -> Row:
     return Row(
         (
             found.names[row["key"]],
-            str(row["n"]),
             gap_words(row),
+            str(row["n"]),
             number(row.get("nats"), signed=True),
             p_words(row.get("p_value")),
             DASH if pd.isna(row["resolved"]) else "yes" if row["resolved"] else "no",
