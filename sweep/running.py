@@ -25,6 +25,7 @@ from sweep.rows import Versions, lost_row
 from sweep.spec import SweepSpec
 from sweep.store import AlreadyClosed, Store
 from sweep.where import values_of
+from trainer.contract import canonical_json
 from trainer.strict import ConfigError
 
 CONFIRM_NODE_HOURS = 1.0
@@ -179,7 +180,14 @@ def _describe(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
         "order_seed": sweep.order_seed,
         "num_cells": len(cells),
         "cells": [
-            {"cell": cell.name, "cell_id": cell.id, "values": values_of(cell)} for cell in cells
+            {
+                "cell": cell.name,
+                "cell_id": cell.id,
+                "params_json": canonical_json(cell.spec.activation.params),
+                "set_json": canonical_json(cell.overrides),
+                "values": values_of(cell),
+            }
+            for cell in cells
         ],
     }
     store.write_sweep(description)
