@@ -66,3 +66,15 @@ def listed(words: list[str]) -> str:
     ('a', 'a, b and c')
     """
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def p_value(p: float | None) -> str:
+    """
+    >>> p_value(0.4), p_value(0.03217), p_value(1e-5), p_value(None)
+    ('p = 0.40', 'p = 0.032', 'p < 0.001', 'p unknown')
+    """
+    if p is None or pd.isna(p):
+        return "p unknown"
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.2g}" if p < 0.095 else f"p = {p:.2f}"
