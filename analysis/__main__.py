@@ -1,4 +1,4 @@
-"""What has a sweep found? ``python -m analysis COMMAND --sweep NAME``."""
+"""What has a sweep found, and what can it find? ``python -m analysis COMMAND --sweep NAME``."""
 
 import argparse
 import sys
@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from analysis.figures import save_figures
 from analysis.load import sweep_place
 from analysis.notebooks_run import run_notebooks
+from analysis.power_words import power_summary
 from analysis.report import write_report
 from analysis.table import show, write_summary
+from analysis.two_stages import write_second_stage
 from trainer.strict import ConfigError
 
 EXIT_BAD_INPUT = 2
@@ -19,7 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         place = sweep_place(arguments.results, arguments.sweep)
-        paths = _COMMANDS[arguments.command](place)
+        if arguments.command in _OF_SWEEP:
+            paths = _OF_SWEEP[arguments.command](place, arguments)
+        else:
+            paths = _COMMANDS[arguments.command](place)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -34,6 +39,20 @@ def _summary(place: str) -> list[str]:
     return [path]
 
 
+def _power(place: str, arguments: argparse.Namespace) -> list[str]:
+    show(power_summary(place, arguments.sweep), sys.stdout)
+    return []
+
+
+def _leaders(place: str, arguments: argparse.Namespace) -> list[str]:
+    path = write_second_stage(
+        arguments.sweep, place, keep=arguments.keep, seeds=arguments.seeds, out=arguments.out
+    )
+    return [str(path)]
+
+
+# These need the sweep's own file, not its results alone.
+_OF_SWEEP = {"power": _power, "leaders": _leaders}
 _COMMANDS = {
     "figures": save_figures,
     "summary": _summary,
@@ -50,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         ("summary", "print the table and the verdict, and write summary.md"),
         ("report", "write report.html, one page that needs nothing else, and report.md"),
         ("notebooks", "execute the notebooks on the sweep into its notebooks/"),
+        ("power", "say which difference its grid can resolve, and what others would need"),
+        ("leaders", "write the sweep file of a second stage: the leaders under fresh seeds"),
     ):
         command = commands.add_parser(name, help=meaning, description=meaning)
         command.add_argument(
@@ -58,6 +79,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--results", default="results", help="folder or URI that sweeps write to"
         )
+        if name == "leaders":
+            command.add_argument("--keep", type=int, default=3, help="how many (default: 3)")
+            command.add_argument("--seeds", type=int, required=True, help="how many fresh seeds")
+            command.add_argument("--out", help="default: NAME-stage2.toml beside the sweep's file")
     return parser
 
 

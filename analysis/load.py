@@ -57,6 +57,7 @@ class Sweep:
     num_cells: int | None  # None where sweep.json is absent
     # One named row per cell that is asked for; None where sweep.json does not tell.
     planned: pd.DataFrame | None = field(default=None, compare=False, repr=False)
+    screened_in: str | None = None  # the sweep that it is a second stage of
 
 
 def sweep_place(results: str | Path, sweep: str) -> str:
@@ -126,6 +127,7 @@ def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
         keys=keys,
         num_cells=facts.get("num_cells"),
         planned=planned_cells(facts, path),
+        screened_in=facts.get("screened_in"),
     )
 
 

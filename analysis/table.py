@@ -26,6 +26,7 @@ from analysis.quant_delta import with_deltas
 from analysis.seed_stats import seed_stats
 from analysis.stages import PANELS, is_legal
 from analysis.text import counted, listed, percent, plus_minus
+from analysis.two_stages import second_stage_sentences
 from analysis.verdict import verdicts
 from sweep.files import open_files
 
@@ -72,6 +73,7 @@ def summarize(frame: pd.DataFrame, sweep: Sweep, *, level: float = 0.95) -> Summ
     sentences = [
         f"Mean ± half width of the {percent(level)} t interval over seeds; n counts seeds."
         " Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones.",
+        *second_stage_sentences(frame, sweep),
         *(verdict.sentence for verdict in verdicts(frame, sweep, level=level)),
         *_lowest(frame, sweep),
         *aa_sentences(frame, sweep),
