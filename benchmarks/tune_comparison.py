@@ -36,8 +36,8 @@ from sweep.rows import Versions
 from sweep.spec import SweepSpec
 from sweep.store import Store
 from tests.support.grids import cells_of, sweep_spec
-from tests.support.reports import ARTIFACT, report_values
-from trainer.contract import ARTIFACT_FILE, CURVE_FILE, REPORT_FILE
+from tests.support.reports import ARTIFACT, LAYERS, report_values
+from trainer.contract import ARTIFACT_FILE, CURVE_FILE, LAYERS_FILE, REPORT_FILE
 
 import ray  # isort: skip  (sweep.pools.ray has set what it reads when it is imported)
 from ray import tune as ray_tune  # isort: skip
@@ -71,6 +71,7 @@ def prepare_reports(cells: Sequence[Cell], folder: Path) -> None:
         (place / REPORT_FILE).write_text(json.dumps(report_values(cell.spec)), encoding="utf-8")
         (place / CURVE_FILE).write_bytes(b"curve")
         (place / ARTIFACT_FILE).write_bytes(ARTIFACT)
+        (place / LAYERS_FILE).write_bytes(LAYERS)
 
 
 def noop_agent(folder: Path) -> type:

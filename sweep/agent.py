@@ -26,7 +26,14 @@ from sweep.sampling import SamplerFactory, sampled
 from sweep.scratch import note, read_logs, scratch
 from sweep.silence import DeadMan, HangWatch
 from sweep.staging import NotStaged, stage
-from trainer.contract import ARTIFACT_FILE, CURVE_FILE, PROGRESS_FILE, REPORT_FILE, SPEC_FILE
+from trainer.contract import (
+    ARTIFACT_FILE,
+    CURVE_FILE,
+    LAYERS_FILE,
+    PROGRESS_FILE,
+    REPORT_FILE,
+    SPEC_FILE,
+)
 from trainer.source import trainer_source
 
 POLL_S = 0.05
@@ -205,6 +212,7 @@ def _collect(folder: Path, failure: Failure | None, telemetry: Mapping[str, Any]
         report=report.decode(errors="replace") if report is not None else None,
         curve=_read(folder / CURVE_FILE),
         artifact=_read(folder / ARTIFACT_FILE),
+        layers=_read(folder / LAYERS_FILE),
         log=read_logs(folder),
         failure=failure.failure if failure else None,
         signature=failure.signature if failure else None,

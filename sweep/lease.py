@@ -69,8 +69,9 @@ class Order:
 class Delivery:
     """What an agent hands back. ``report`` is unparsed text, None where the trainer wrote none.
 
-    ``failure`` and ``signature`` are the columns of that name, None for a success. ``telemetry``
-    has the columns of "Timing of the node" that the agent measured.
+    ``layers`` are of a success alone. ``failure`` and ``signature`` are the columns of that name,
+    None for a success. ``telemetry`` has the columns of "Timing of the node" that the agent
+    measured.
     """
 
     state: str
@@ -79,6 +80,7 @@ class Delivery:
     curve: bytes | None
     artifact: bytes | None
     log: str
+    layers: bytes | None = None
     failure: str | None = None
     signature: str | None = None
     telemetry: Mapping[str, Any] = field(default_factory=dict)

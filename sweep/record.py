@@ -118,6 +118,8 @@ class Record:
         kept = [("logs", f"{stem}.log", delivery.log.encode())]
         if outcome.report is not None and delivery.curve is not None:
             kept.append(("curves", f"{stem}.parquet", delivery.curve))
+        if outcome.report is not None and delivery.layers is not None:
+            kept.append(("layers", f"{stem}.parquet", delivery.layers))
         if outcome.report is not None and delivery.artifact and self.sweep.keep_artifacts:
             kept.append(("artifacts", f"{stem}.bin", delivery.artifact))
         names = [self._patiently(partial(self.store.keep, *file)) for file in kept]

@@ -194,6 +194,8 @@ def _doubt(cell: Cell, delivery: Delivery, report: Report) -> str | None:
             return f"its {name} is {getattr(report, name)}, asked was {value}"
     if delivery.curve is None:
         return "the curve is missing"
+    if report.state == "succeeded" and delivery.layers is None:
+        return "the layers are missing"
     if report.model_bytes is not None:
         size = len(delivery.artifact) if delivery.artifact is not None else None
         if size != report.model_bytes:

@@ -2,12 +2,15 @@
 
 Additive changes only: a column that an older file lacks reads as null. A column that is renamed or
 re-defined raises SCHEMA_VERSION, and a store of a newer version is refused. The dictionary in
-``results/README.md`` is generated from this table (``python -m sweep.schema``); a test compares.
+``results/README.md`` is generated from this table (``python -m sweep.schema``), and that of the
+measures of ``layers/`` from the trainer's; a test compares.
 """
 
 from dataclasses import dataclass
 
 import pyarrow as pa
+
+from trainer.contract import LAYER_MEASURES
 
 SCHEMA_VERSION = 1
 VERSION_KEY = b"activation_sweep_schema_version"
@@ -195,6 +198,7 @@ MACHINE = (
     Column("ttt_s", _REAL, "s", "adapting and scoring"),
     Column("slot_s", _REAL, "s", "fitting shifts and scoring"),
     Column("pack_s", _REAL, "s", "quantizing, compressing, writing and reading back"),
+    Column("mechanism_s", _REAL, "s", "measuring what layers.parquet holds, outside the budget"),
 )
 
 TIMING = (
@@ -268,5 +272,14 @@ def dictionary_markdown() -> str:
     return "\n".join(lines)
 
 
+def measures_markdown() -> str:
+    """The table of ``results/README.md`` that says what ``layers/`` measures."""
+    lines = ["| measure | kind | unit | meaning |", "|---|---|---|---|"]
+    for name, measure in LAYER_MEASURES.items():
+        lines.append(f"| `{name}` | {measure.kind} | {measure.unit} | {measure.meaning} |")
+    return "\n".join([*lines, ""])
+
+
 if __name__ == "__main__":
     print(dictionary_markdown())
+    print(measures_markdown())

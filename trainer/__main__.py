@@ -17,12 +17,10 @@ from typing import NoReturn
 
 from trainer.activations import ACTIVATIONS
 from trainer.contract import (
-    ARTIFACT_FILE,
-    CURVE_FILE,
+    ANSWERS,
     EXIT_BAD_INPUT,
     EXIT_OUT_OF_MEMORY,
     EXIT_REPORTED,
-    REPORT_FILE,
     SPEC_FILE,
     ActivationSpec,
     Report,
@@ -69,7 +67,7 @@ def _run(spec: RunSpec, arguments: argparse.Namespace) -> int:
         _make_folder(keeping.path.parent, f"--checkpoint {keeping.path}")
     with open_world(spec.device, spec.threads) as world:
         if world.is_main:
-            for name in (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE):  # answers to another question
+            for name in ANSWERS:  # to another question
                 (out / name).unlink(missing_ok=True)
             write_atomically(out / SPEC_FILE, spec.model_dump_json(indent=1).encode())
         report = run(spec, out, world, keeping)
@@ -170,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--spec", metavar="FILE", help="a spec.json; replaces every flag of a question")
-    add("--out", metavar="DIR", help="where report, curve and artifact go")
+    add("--out", metavar="DIR", help="where report, curve, artifact and layers go")
     add("--checkpoint", metavar="FILE", help="go on from FILE, if it is there, and keep it up")
     add("--checkpoint-every-s", type=float, default=240.0, metavar="N", help="default: %(default)g")
     add("--describe", action="store_true", help="print recipe, tensors and sizes; needs no data")

@@ -9,7 +9,7 @@ codes with a float16 scale per row, and gains, scales, mixes, gates and β are a
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -35,15 +35,17 @@ _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 class Packed:
     """The artifact's bytes, and what was done for them.
 
-    ``floored_rows`` is the fraction of quantized rows at the scale floor; ``pruned_codes`` how many
-    codes were set to zero to meet a size; ``gptq_fallbacks`` how many matrices GPTQ left to
-    int6_row, for want of a Hessian or of its inverse. None where there was nothing to count.
+    ``floored_rows`` is the fraction of quantized rows at the scale floor, ``floored_parts`` that of
+    each matrix of a quantized parameter; ``pruned_codes`` how many codes were set to zero to meet a
+    size; ``gptq_fallbacks`` how many matrices GPTQ left to int6_row, for want of a Hessian or of
+    its inverse. None where there was nothing to count.
     """
 
     data: bytes
     floored_rows: float | None
     pruned_codes: int | None = None
     gptq_fallbacks: int | None = None
+    floored_parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def pack(
@@ -89,6 +91,10 @@ def pack(
         floored_rows=_floored_rows([part for parts in quantized.values() for part in parts]),
         pruned_codes=pruned_codes,
         gptq_fallbacks=_fallbacks(quantized, methods),
+        floored_parts={
+            name: [part.floored_rows / len(part.scale_R) for part in parts]
+            for name, parts in quantized.items()
+        },
     )
 
 
@@ -110,7 +116,7 @@ def unpack(
             f"artifact of recipe {found}: this run's recipe is {recipe_hash}. "
             f"Give the artifact of the same recipe, or the recipe of the artifact."
         )
-    weights = _decode(tensors)
+    weights = decoded(tensors)
     if like is not None:
         wrong = sorted(
             name
@@ -123,6 +129,29 @@ def unpack(
                 f"shape. Give the artifact of the same recipe and activation."
             )
     return weights
+
+
+def decoded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that the tensors of a container stand for, float32 by name.
+
+    Codes times their scales, and the rest as it is; ConfigError where codes lack fitting scales.
+    """
+    rest, weights = dict(tensors), {}
+    for name in [name.removesuffix(CODES) for name in tensors if name.endswith(CODES)]:
+        codes, scale = rest.pop(name + CODES), rest.pop(name + SCALE, None)
+        if (
+            scale is None
+            or codes.ndim == 0
+            or scale.shape != codes.shape[:-1]
+            or codes.dtype != torch.int8
+            or scale.dtype not in (torch.float16, torch.float32)
+        ):
+            raise ConfigError(
+                f"artifact: {name} is not int8 codes with a scale for each of their rows. "
+                f"Pack it again."
+            )
+        weights[name] = dequantize(codes, scale)
+    return weights | {name: tensor.float() for name, tensor in rest.items()}
 
 
 def payload_bytes(weights: Mapping[str, Tensor], config: Quantization) -> int:
@@ -187,23 +216,3 @@ def _fallbacks(
 ) -> int | None:
     parts = [part for name in quantized if methods[name] == "gptq" for part in quantized[name]]
     return sum(not part.compensated for part in parts) if parts else None
-
-
-def _decode(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Codes times their scales, and the rest as it is, float32."""
-    rest, weights = dict(tensors), {}
-    for name in [name.removesuffix(CODES) for name in tensors if name.endswith(CODES)]:
-        codes, scale = rest.pop(name + CODES), rest.pop(name + SCALE, None)
-        if (
-            scale is None
-            or codes.ndim == 0
-            or scale.shape != codes.shape[:-1]
-            or codes.dtype != torch.int8
-            or scale.dtype not in (torch.float16, torch.float32)
-        ):
-            raise ConfigError(
-                f"artifact: {name} is not int8 codes with a scale for each of their rows. "
-                f"Pack it again."
-            )
-        weights[name] = dequantize(codes, scale)
-    return weights | {name: tensor.float() for name, tensor in rest.items()}

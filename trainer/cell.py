@@ -11,12 +11,12 @@ from torch import Tensor
 
 from trainer.budget import Seconds
 from trainer.checkpoint import Keeping, Saver, identity_of
-from trainer.contract import REPORT_FILE, Report, RunSpec
+from trainer.contract import LAYERS_FILE, REPORT_FILE, Report, RunSpec
 from trainer.files import write_atomically
 from trainer.model import GPT
 from trainer.probe import Probe, probe
 from trainer.progress import Progress
-from trainer.reporting import Measured, Scores, device_name, make_report
+from trainer.reporting import Measured, Scores, device_name, make_report, write_layers
 from trainer.scoring.bpb import Score, Stream, score
 from trainer.scoring.windows import windows
 from trainer.strict import ConfigError
@@ -62,12 +62,17 @@ class Cell:
         self.durations_s[phase] = self.durations_s.get(phase, 0.0) + taken_s
 
     def probe(self) -> None:
-        """Probe the machine, if this is a run of fixed time; its memory does not count."""
+        """Probe the machine, if this is a run of fixed time."""
         if isinstance(self.spec.parsed_budget, Seconds):
-            self._peak_memory_bytes = self._peak()
-            with self.progress.during("probe"):
+            with self.progress.during("probe"), self.beside_the_peak():
                 self._probes.append(probe(self.world))
-            self.world.forget_peak_memory()
+
+    @contextmanager
+    def beside_the_peak(self) -> Iterator[None]:
+        """What is allocated inside does not count, where that can be told: on a GPU."""
+        self._peak_memory_bytes = self._peak()
+        yield
+        self.world.forget_peak_memory()
 
     def beat(self, targets_BS: Tensor, nll_BS: Tensor) -> None:
         """Say that a batch has been scored: a long score is no hang."""
@@ -112,12 +117,14 @@ class Cell:
             )
 
     def finish(self, model: GPT, trained: Trained, result: Scores | str) -> Report:
-        """Make the report and leave it, as the last of the run's files."""
+        """Make the report and leave it as the last of the files; before it, a success's layers."""
         self.probe()
         measured = Measured(self.durations_s, self._peak(), *self._probes)
         report = make_report(self.spec, self.world, model, trained, result, measured)
         if self.world.is_main:
             self.progress.report("done")
+            if isinstance(result, Scores) and report.state == "succeeded":
+                write_layers(result.layers, self.out / LAYERS_FILE)
             write_atomically(self.out / REPORT_FILE, report.model_dump_json(indent=1).encode())
         return report
 

@@ -1,8 +1,8 @@
-"""What goes into a run and what comes out of it: two files, and these are their fields.
+"""What goes into a run and what comes out of it: these files, and these are their fields.
 
-``spec.json`` (a :class:`RunSpec`) goes in; ``report.json`` (a :class:`Report`), ``curve.parquet``
-and ``artifact.bin`` come out. Whoever starts a run, a person or a driver, writes the same
-specification and reads the same report. Imports no torch.
+``spec.json`` (a :class:`RunSpec`) goes in; ``report.json`` (a :class:`Report`), ``curve.parquet``,
+``artifact.bin`` and, of a success, ``layers.parquet`` come out. Whoever starts a run, a person or a
+driver, writes the same specification and reads the same report. Imports no torch.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from pydantic import Field, field_validator, model_validator
 
 from trainer.activations import activation_label, check_activation
 from trainer.budget import Seconds, Steps, parse_budget
+from trainer.measures import LAYER_MEASURES as LAYER_MEASURES
+from trainer.measures import Measure as Measure
 from trainer.recipe import Recipe
 from trainer.strict import ConfigError, Strict, build
 
@@ -23,13 +25,16 @@ SPEC_FILE = "spec.json"
 REPORT_FILE = "report.json"
 CURVE_FILE = "curve.parquet"
 ARTIFACT_FILE = "artifact.bin"
+LAYERS_FILE = "layers.parquet"
 PROGRESS_FILE = "progress.json"
+ANSWERS = (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE, LAYERS_FILE)
 
 EXIT_REPORTED = 0
 EXIT_BAD_INPUT = 2
 EXIT_OUT_OF_MEMORY = 12  # ENOMEM; any other status is a crash
 
 CURVE_COLUMNS = ("step", "tokens", "train_s", "train_loss", "lr_mult", "val_loss", "val_bpb")
+LAYER_COLUMNS = ("kind", "name", "layer", "measure", "value")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 NonNegative = Annotated[float, Field(ge=0.0)]
@@ -157,6 +162,7 @@ class Report(Strict):
     ttt_s: NonNegative | None
     slot_s: NonNegative | None
     pack_s: NonNegative | None
+    mechanism_s: NonNegative | None
     probe_before_ms: NonNegative | None
     probe_after_ms: NonNegative | None
     allreduce_before_ms: NonNegative | None

@@ -1,9 +1,9 @@
-"""What did a run find out? Its parts put into the two files that describe it: report and curve."""
+"""What did a run find out? Its parts put into the files that describe it: report, curve, layers."""
 
 import math
 import platform
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from trainer.artifact import Packed
 from trainer.contract import (
     CURVE_COLUMNS,
+    LAYER_COLUMNS,
     Report,
     RunSpec,
     recipe_hash,
@@ -23,6 +24,7 @@ from trainer.contract import (
 )
 from trainer.files import write_atomically
 from trainer.kernels.mlp import mlp_backend
+from trainer.mechanism import LayerRow
 from trainer.model import GPT
 from trainer.model.attention import attention_backend
 from trainer.probe import Probe
@@ -32,13 +34,17 @@ from trainer.source import trainer_source
 from trainer.train import Trained
 from trainer.world import World
 
-DURATIONS = ("setup", "warmup", "score", "ttt", "slot", "pack")
+DURATIONS = ("setup", "warmup", "score", "ttt", "slot", "pack", "mechanism")
 _CURVE_TYPES = (*[pa.int64()] * 2, *[pa.float64()] * 5)
+_LAYER_TYPES = (pa.string(), pa.string(), pa.int64(), pa.string(), pa.float64())
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Every score of one cell; ``ttt`` and ``slot`` are None where the recipe does neither."""
+    """Every score of one cell; ``ttt`` and ``slot`` are None where the recipe does neither.
+
+    ``layers`` are the measures of the mechanism, which rank 0 alone has.
+    """
 
     pre: Score
     post: Score
@@ -46,6 +52,7 @@ class Scores:
     ttt: Score | None
     slot: Score | None
     packed: Packed
+    layers: Sequence[LayerRow] = ()
 
     def first_bad(self) -> str | None:
         """The name of the first score that is not finite."""
@@ -110,9 +117,23 @@ def write_curve(trained: Trained, spec: RunSpec, path: Path) -> None:
         for log, loss in zip(trained.steps, trained.losses, strict=True)
     ]
     whole = [(*row, *validated.get(int(row[0] or 0), (None, None))) for row in rows]
-    columns = [pa.array([row[i] for row in whole], type=t) for i, t in enumerate(_CURVE_TYPES)]
+    _write_table(path, CURVE_COLUMNS, _CURVE_TYPES, whole)
+
+
+def write_layers(rows: Sequence[LayerRow], path: Path) -> None:
+    """What was measured of layers, tensors and classes as ``LAYER_COLUMNS``, in this order."""
+    _write_table(path, LAYER_COLUMNS, _LAYER_TYPES, rows)
+
+
+def _write_table(
+    path: Path,
+    names: Sequence[str],
+    types: Sequence[pa.DataType],
+    rows: Sequence[tuple[Any, ...]],
+) -> None:
+    columns = [pa.array([row[i] for row in rows], type=t) for i, t in enumerate(types)]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(dict(zip(CURVE_COLUMNS, columns, strict=True))), sink)
+    pq.write_table(pa.table(dict(zip(names, columns, strict=True))), sink)
     write_atomically(path, sink.getvalue().to_pybytes())
 
 

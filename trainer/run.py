@@ -1,4 +1,4 @@
-"""One cell in order: build, warm up, train, average, score, pack, unpack, score, adapt, report."""
+"""One cell in order: build, warm up, train, average, score, pack, measure, score, adapt, report."""
 
 import copy
 import time
@@ -9,7 +9,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from trainer.artifact import pack, unpack
+from trainer.artifact import Packed, pack, unpack
 from trainer.averaging import Average
 from trainer.calibration import generate, hessians
 from trainer.cell import Cell
@@ -19,6 +19,7 @@ from trainer.data.loader import Loader, open_loader
 from trainer.data.manifest import Dataset, open_dataset
 from trainer.data.shards import load_stream
 from trainer.files import write_atomically
+from trainer.mechanism import LayerRow, collect, validation_sample
 from trainer.model import GPT
 from trainer.model.init import initialize
 from trainer.optim import kind_of, newton_schulz_of
@@ -33,7 +34,7 @@ from trainer.world import World
 
 
 def run(spec: RunSpec, out: Path, world: World, keeping: Keeping | None = None) -> Report:
-    """Answer ``spec``; rank 0 leaves curve, artifact and report in ``out``.
+    """Answer ``spec``; rank 0 leaves curve, artifact, layers and report in ``out``.
 
     With ``keeping`` it goes on from the checkpoint that it finds there, and leaves others.
     """
@@ -129,14 +130,26 @@ def _score_all(
         if world.is_main:
             write_atomically(cell.out / ARTIFACT_FILE, data)
         weights = dict(model.named_parameters())
-        model.load_state_dict(unpack(data, recipe.quantization, which, like=weights))
+        read_back = unpack(data, recipe.quantization, which, like=weights)
+    layers = _measure(cell, model, stream, packed)
+    model.load_state_dict(read_back)
     with cell.timed("score"):
         post = cell.score(model, stream, recipe.scoring.seq_len)
         slid = post
         if recipe.scoring.stride != recipe.scoring.seq_len:
             slid = cell.score(model, stream, recipe.scoring.stride)
     adapted, shifted = _adapt(cell, model, stream)
-    return cell.finish(model, trained, Scores(pre, post, slid, adapted, shifted, packed))
+    return cell.finish(model, trained, Scores(pre, post, slid, adapted, shifted, packed, layers))
+
+
+def _measure(cell: Cell, model: GPT, stream: Stream, packed: Packed) -> tuple[LayerRow, ...]:
+    """What the mechanism study needs of the averaged weights, on rank 0; the others go on."""
+    scoring, quantization = cell.spec.recipe.scoring, cell.spec.recipe.quantization
+    with cell.timed("mechanism"), cell.beside_the_peak():
+        if not cell.world.is_main:
+            return ()
+        sample_NT = validation_sample(stream, scoring.seq_len)
+        return collect(model, sample_NT, packed, quantization, cell.progress.beat)
 
 
 def _calibrate(cell: Cell, model: GPT, dataset: Dataset) -> Mapping[str, Tensor] | None:

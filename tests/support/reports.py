@@ -6,6 +6,7 @@ from sweep.lease import Delivery, Order
 from trainer.contract import RunSpec, recipe_hash, spec_hash
 
 ARTIFACT = b"artifact"
+LAYERS = b"layers"
 
 
 def report_values(spec: RunSpec, **changes: object) -> dict[str, object]:
@@ -60,6 +61,7 @@ def report_values(spec: RunSpec, **changes: object) -> dict[str, object]:
         "ttt_s": 0.1,
         "slot_s": None,
         "pack_s": 0.1,
+        "mechanism_s": 0.1,
         "resumed_from_step": None,
         "probe_before_ms": None,
         "probe_after_ms": None,
@@ -84,6 +86,7 @@ def delivered(order: Order, **changes: object) -> Delivery:
         report=json.dumps(report_values(spec, **changes)),
         curve=b"curve",
         artifact=ARTIFACT,
+        layers=LAYERS,
         log="a line\n",
     )
 

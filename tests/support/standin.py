@@ -10,7 +10,7 @@ import pytest
 
 from sweep import ranks
 from sweep.lease import Order
-from trainer.contract import ARTIFACT_FILE, CURVE_FILE, REPORT_FILE, SPEC_FILE
+from trainer.contract import ARTIFACT_FILE, CURVE_FILE, LAYERS_FILE, REPORT_FILE, SPEC_FILE
 from trainer.source import trainer_source
 
 CELL_ID = "0123456789abcdef"
@@ -27,6 +27,7 @@ spec = json.loads(pathlib.Path("{SPEC_FILE}").read_text())
 pathlib.Path("{REPORT_FILE}").write_text(json.dumps(spec))
 pathlib.Path("{CURVE_FILE}").write_bytes(b"c")
 pathlib.Path("{ARTIFACT_FILE}").write_bytes(b"a")
+pathlib.Path("{LAYERS_FILE}").write_bytes(b"l")
 """
 
 

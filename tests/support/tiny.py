@@ -46,6 +46,7 @@ PHYSICAL = frozenset(
         "ttt_s",
         "slot_s",
         "pack_s",
+        "mechanism_s",
         "probe_before_ms",
         "probe_after_ms",
         "allreduce_before_ms",

@@ -13,9 +13,11 @@ import pytest
 from tests.support.tiny import answer, read_curve, read_report, run_cell
 from trainer.__main__ import main
 from trainer.contract import (
+    ANSWERS,
     ARTIFACT_FILE,
     CURVE_COLUMNS,
     CURVE_FILE,
+    LAYERS_FILE,
     PROGRESS_FILE,
     REPORT_FILE,
     SPEC_FILE,
@@ -70,7 +72,7 @@ def process(data_dir, out):
 
 def test_a_run_exits_with_zero_and_leaves_its_files(process, out):
     assert (process.returncode, process.stderr) == (0, "")
-    names = {SPEC_FILE, REPORT_FILE, CURVE_FILE, ARTIFACT_FILE, PROGRESS_FILE}
+    names = {SPEC_FILE, REPORT_FILE, CURVE_FILE, ARTIFACT_FILE, LAYERS_FILE, PROGRESS_FILE}
     assert {path.name for path in out.iterdir()} == names
     assert json.loads((out / PROGRESS_FILE).read_text())["phase"] == "done"
 
@@ -144,7 +146,7 @@ def test_a_diverged_run_exits_with_zero_and_leaves_nothing_of_an_earlier_answer(
     data_dir, tmp_path, capsys
 ):
     """In a folder that is used twice, an old artifact beside a new report would be believed."""
-    for name in (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE):
+    for name in ANSWERS:
         (tmp_path / name).write_text("of another run")
     rates = ["--set", "optim.matrix_lr=1e37", "--set", "optim.embed_lr=1e37"]
     assert main([*flags(data_dir, tmp_path), *rates]) == 0
@@ -153,7 +155,7 @@ def test_a_diverged_run_exits_with_zero_and_leaves_nothing_of_an_earlier_answer(
     assert report.pre_quant_bpb is report.artifact_bytes is None
     assert f"diverged: {report.reason}" in capsys.readouterr().out
     assert len(read_curve(tmp_path)["step"]) == report.steps
-    assert not (tmp_path / ARTIFACT_FILE).exists()
+    assert not any((tmp_path / name).exists() for name in (ARTIFACT_FILE, LAYERS_FILE))
 
 
 # -- bad input
@@ -195,7 +197,7 @@ def assert_refused(code, out_text, err_text, message, folder):
     assert err_text.startswith("error: ")
     assert err_text.count("\n") == 1
     assert message in err_text
-    assert not any((folder / name).exists() for name in (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE))
+    assert not any((folder / name).exists() for name in ANSWERS)
 
 
 @pytest.mark.parametrize(("changes", "overrides", "message"), BAD.values(), ids=BAD.keys())

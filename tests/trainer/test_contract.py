@@ -68,6 +68,7 @@ GOOD = {
     "ttt_s": 0.0,
     "slot_s": None,
     "pack_s": 0.1,
+    "mechanism_s": 0.1,
     "probe_before_ms": None,
     "probe_after_ms": None,
     "allreduce_before_ms": None,

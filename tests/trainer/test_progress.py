@@ -59,13 +59,15 @@ def test_no_phase_is_silent_for_longer_than_a_batch_or_a_matrix(said, data_dir, 
     assert count["validate"] >= 3
     assert count["score"] > 2 * 1 + batches
     assert count["pack"] > matrices + recipe.quantization.gptq.batches + 2
+    assert count["mechanism"] > matrices + 2 * 1 + 5
     assert count["ttt"] > lessons + lessons
     assert count["slot"] > batches
 
 
 def test_the_phases_follow_each_other_and_the_slow_ones_are_known(said, data_dir, tmp_path):
     run_cell(tiny_spec(data_dir, budget="0.1s"), tmp_path)
-    order = ["setup", "warmup", "probe", "warmup", "train", "score", "pack", "score", "ttt"]
+    order = ["setup", "warmup", "probe", "warmup", "train", "score", "pack", "mechanism"]
+    order += ["score", "ttt"]
     assert phases(said) == [*order, "probe", "ttt", "done"]
     assert set(order) >= SLOW_PHASES - {"checkpoint"}
 
