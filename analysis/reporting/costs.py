@@ -5,7 +5,7 @@ import pandas as pd
 from analysis.load import is_scored, records
 from analysis.plots import CAP_BYTES
 from analysis.reporting.document import Block, Row, Table, Text
-from analysis.reporting.inputs import Inputs
+from analysis.reporting.inputs import Case
 from analysis.seed_stats import seed_stats
 from analysis.text import DASH, counted, number, plus_minus
 
@@ -13,13 +13,13 @@ SECONDS_IN_HOUR = 3600
 _MEASURES = ("artifact_kB", "steps", "step_ms_p50", "train_s", "peak_memory_MB", "node_hours")
 
 
-def cost_blocks(inputs: Inputs, setting: str) -> tuple[Block, ...]:
+def cost_blocks(case: Case) -> tuple[Block, ...]:
     """Section 3 of the report, for one setting."""
-    cells = _measured(inputs.setting(setting))
+    cells = _measured(case.cells)
     stats = seed_stats(cells, _MEASURES)
-    if not is_scored(cells).any():
+    if not case.has_scores:
         return (Text("No cell has an untainted success, so no cost is known."),)
-    return (Text(_size(cells), "lead"), _table(stats, inputs.sweep.keys), Text(_hours(cells)))
+    return (Text(_size(cells), "lead"), _table(stats, case.sweep.keys), Text(_hours(cells)))
 
 
 def _measured(cells: pd.DataFrame) -> pd.DataFrame:

@@ -1,35 +1,58 @@
-"""What does a report stand on? Everything that is read, once, before anything is computed."""
+"""What does a report stand on? What is read, once, and what is found in each setting, once."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from analysis.load import SWEEP_FILE, Sweep, is_scored, load_cells, load_sweep, settings
+from analysis.load import Sweep, is_scored, load_cells, load_sweep, settings
+from analysis.power import achieved, power_table
+from analysis.reporting.answers import Answer, answer
 from analysis.seed_stats import check_one_footing
-from sweep.files import open_files
+from analysis.slope_curve import SlopeCurve, slope_curves
+from analysis.stages import PRIMARY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """``planned`` holds the names of the grid's cells, None where ``sweep.json`` is absent."""
+    """The cells of every setting, and what the sweep asked for."""
 
     cells: pd.DataFrame
     sweep: Sweep
-    planned: tuple[str, ...] | None
 
-    def setting(self, name: str) -> pd.DataFrame:
-        """The cells of one setting."""
-        return self.cells[self.cells["setting"] == name]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One setting and what several sections say of it.
+
+    ``curve``: None where there are too few slopes for one. ``power``: rows of ``power_table``, none
+    where the noise is not known.
+    """
+
+    name: str
+    cells: pd.DataFrame
+    sweep: Sweep
+    answer: Answer
+    curve: SlopeCurve | None
+    power: pd.DataFrame
+
+    @property
+    def has_scores(self) -> bool:
+        return bool(is_scored(self.cells).any())
 
 
 def load_inputs(place: str | Path) -> Inputs:
     """What the sweep in ``place`` left; ConfigError where there is nothing that can be read."""
     cells = load_cells(place)
     check_one_footing(cells)
-    return Inputs(cells=cells, sweep=load_sweep(place, cells), planned=_planned(place))
+    return Inputs(cells=cells, sweep=load_sweep(place, cells))
+
+
+def cases(inputs: Inputs) -> tuple[Case, ...]:
+    """Every setting, the primary one first."""
+    first = primary_setting(inputs.cells)
+    names = (first, *(name for name in settings(inputs.cells) if name != first))
+    return tuple(_case(inputs, name) for name in names)
 
 
 def primary_setting(frame: pd.DataFrame) -> str:
@@ -46,21 +69,14 @@ def primary_setting(frame: pd.DataFrame) -> str:
     return ordered[(len(ordered) - 1) // 2]
 
 
-def ordered_settings(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Every setting, the primary one first."""
-    first = primary_setting(frame)
-    return (first, *(name for name in settings(frame) if name != first))
-
-
-def has_scores(frame: pd.DataFrame) -> bool:
-    """Whether any cell carries scores to be averaged."""
-    return bool(is_scored(frame).any())
-
-
-def _planned(place: str | Path) -> tuple[str, ...] | None:
-    try:
-        facts: dict[str, Any] = json.loads(open_files(place).read(SWEEP_FILE))
-    except FileNotFoundError:
-        return None
-    cells = facts.get("cells")
-    return None if cells is None else tuple(str(cell["cell"]) for cell in cells)
+def _case(inputs: Inputs, name: str) -> Case:
+    cells = inputs.cells[inputs.cells["setting"] == name]
+    curves = slope_curves(cells, PRIMARY)
+    return Case(
+        name=name,
+        cells=cells,
+        sweep=inputs.sweep,
+        answer=answer(cells, inputs.sweep),
+        curve=curves[0] if curves else None,
+        power=power_table(achieved(cells, inputs.sweep.reference)),
+    )

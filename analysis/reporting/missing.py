@@ -28,12 +28,16 @@ def missing_section(inputs: Inputs) -> Section:
     return Section(anchor="failed", title="What failed or is missing", blocks=tuple(blocks))
 
 
+def is_complete(inputs: Inputs) -> bool:
+    """Whether every cell of the sweep has an untainted success."""
+    return int(is_scored(inputs.cells).sum()) == _total(inputs)
+
+
 def coverage(inputs: Inputs) -> str:
     """How many cells of the sweep have a score, and what became of the others."""
     cells = inputs.cells
-    scored = int(is_scored(cells).sum())
-    total = len(cells) if inputs.sweep.num_cells is None else inputs.sweep.num_cells
-    if scored == total:
+    scored, total = int(is_scored(cells).sum()), _total(inputs)
+    if is_complete(inputs):
         return f"Nothing: each of the {counted(total, 'cell')} has an untainted success."
     absent = cells[~is_scored(cells)]
     tainted = int((absent["state"] == "succeeded").sum())
@@ -47,10 +51,16 @@ def coverage(inputs: Inputs) -> str:
     return f"{scored} of {counted(total, 'cell')} have a score; without one: {listed(parts)}."
 
 
+def _total(inputs: Inputs) -> int:
+    return len(inputs.cells) if inputs.sweep.num_cells is None else inputs.sweep.num_cells
+
+
 def not_run(inputs: Inputs) -> tuple[str, ...]:
     """Names of the grid's cells that were never attempted; empty where the grid is not known."""
-    attempted = set(inputs.cells["cell"])
-    return tuple(sorted(name for name in inputs.planned or () if name not in attempted))
+    planned = inputs.sweep.planned
+    if planned is None:
+        return ()
+    return tuple(sorted(set(planned["cell"]) - set(inputs.cells["cell"])))
 
 
 def common_reasons(cells: pd.DataFrame) -> list[str]:

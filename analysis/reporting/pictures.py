@@ -6,7 +6,7 @@ import matplotlib as mpl
 
 from analysis.figures import STYLE, draw
 from analysis.reporting.document import Picture
-from analysis.reporting.inputs import Inputs
+from analysis.reporting.inputs import Case
 
 _TITLES = {
     "slope_bpb": "Bits per byte over the negative slope, by stage",
@@ -15,9 +15,9 @@ _TITLES = {
 }
 
 
-def picture(name: str, inputs: Inputs, setting: str) -> Picture:
+def picture(name: str, case: Case) -> Picture:
     """The figure ``name`` of one setting."""
-    figure = draw(name, inputs.setting(setting), inputs.sweep)
+    figure = draw(name, case.cells, case.sweep)
     caption = " ".join(" ".join(text.get_text().split()) for text in figure.texts)
     for text in figure.texts:  # the page has it as text, which can be read at any width
         text.set_visible(False)
@@ -27,5 +27,5 @@ def picture(name: str, inputs: Inputs, setting: str) -> Picture:
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     title = _TITLES[name]
     return Picture(
-        title=title, alt=f"Chart: {title} ({setting}).", caption=caption, svg=svg.getvalue()
+        title=title, alt=f"Chart: {title} ({case.name}).", caption=caption, svg=svg.getvalue()
     )

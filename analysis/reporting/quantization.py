@@ -12,7 +12,7 @@ from analysis.contrasts import contrasts
 from analysis.load import labels_of, records
 from analysis.quant_delta import delta_stats, with_deltas
 from analysis.reporting.document import Block, Row, Table, Text
-from analysis.reporting.inputs import Inputs
+from analysis.reporting.inputs import Case
 from analysis.stages import DELTAS, is_legal, title_of
 from analysis.text import DASH, capital, counted, listed, number, percent, plus_minus
 
@@ -24,23 +24,23 @@ _HEADINGS = {
 _SLOT = "slot_gain"
 
 
-def quantization_blocks(inputs: Inputs, setting: str) -> tuple[Block, ...]:
+def quantization_blocks(case: Case) -> tuple[Block, ...]:
     """Section 2 of the report, for one setting."""
-    cells = inputs.setting(setting)
+    cells = case.cells
     stats = delta_stats(cells)
     known = stats[stats["n"] > 0]
     if known.empty:
         return (Text("No cell has scores before and after, so no delta is known."),)
     blocks: list[Block] = [
-        Text(_range(known[known["quantity"] == name], inputs.sweep.reference, cells), "lead")
+        Text(_range(known[known["quantity"] == name], case.sweep.reference, cells), "lead")
         for name in _HEADINGS
         if (known["quantity"] == name).any()
     ]
     present = [name for name in _HEADINGS if (known["quantity"] == name).any()]
     if present:
-        blocks.append(_table(known, present, inputs.sweep.keys))
+        blocks.append(_table(known, present, case.sweep.keys))
     if (known["quantity"] == _SLOT).any():
-        blocks.append(_slot(known, cells, inputs.sweep.keys))
+        blocks.append(_slot(known, cells, case.sweep.keys))
     return tuple(blocks)
 
 

@@ -8,31 +8,32 @@ from analysis.aa_control import aa_sentences
 from analysis.load import records
 from analysis.reporting.answers import (
     Answer,
-    answer,
     gap_words,
     p_words,
     tone_of,
 )
 from analysis.reporting.document import Bar, Block, Bullets, Details, Row, Table, Text, or_reason
-from analysis.reporting.inputs import Inputs, has_scores
+from analysis.reporting.inputs import Case
+from analysis.reporting.survival import survival_table
 from analysis.seed_stats import seed_stats
-from analysis.stages import PANELS, PRIMARY, STAGES, is_legal, title_of, windows_of
-from analysis.text import DASH, capital, counted, number, percent, plus_minus
+from analysis.slope_curve import best_fixed_sentences
+from analysis.stages import PANELS, PRIMARY, title_of, windows_of
+from analysis.text import DASH, counted, number, percent, plus_minus
 
 
-def winner_blocks(inputs: Inputs, setting: str) -> tuple[Block, ...]:
+def winner_blocks(case: Case) -> tuple[Block, ...]:
     """Section 1 of the report, for one setting."""
-    cells = inputs.setting(setting)
-    if not has_scores(cells):
-        return (Text(f"None of {counted(len(cells), 'cell')} has a score (section 4)."),)
-    found = answer(cells, inputs.sweep)
-    blocks: list[Block] = [Text(found.verdict.sentence, "lead")]
-    if found.rows:
-        blocks.append(contrast_table(found, cells))
-    blocks.append(Bullets(tuple(aa_sentences(cells, inputs.sweep))))
-    blocks += or_reason(lambda: (_survival(inputs, setting),))
-    blocks += or_reason(lambda: (_means(cells, inputs.sweep.keys),))
-    return tuple(block for block in blocks if block not in (Bullets(()), Text("")))
+    if not case.has_scores:
+        return (Text(f"None of {counted(len(case.cells), 'cell')} has a score (section 4)."),)
+    found = case.answer
+    beside = [*_slopes(case), *resolution_words(case.power), *aa_sentences(case.cells, case.sweep)]
+    return (
+        Text(found.verdict.sentence, "lead"),
+        *([contrast_table(found, case.cells)] if found.rows else []),
+        Bullets(tuple(beside)),
+        *or_reason(lambda: (survival_table(case),)),
+        _means(case.cells, case.sweep.keys),
+    )
 
 
 def contrast_table(found: Answer, cells: pd.DataFrame) -> Table:
@@ -93,33 +94,32 @@ def _standing(row: Any) -> str:
     )
 
 
-def _survival(inputs: Inputs, setting: str) -> Table:
-    """The same question under other stages."""
-    cells = inputs.setting(setting)
-    primary = answer(cells, inputs.sweep)
-    rows = [_variant(f"{capital(title_of(PRIMARY))}: the one that is tested", primary, primary)]
-    for stage in STAGES:
-        known = cells[stage].notna().any() and is_legal(cells, stage)
-        if stage != PRIMARY and known:
-            other = answer(cells, inputs.sweep, stage)
-            rows.append(_variant(capital(title_of(stage)), other, primary))
-    return Table(
-        caption="Does the answer survive? The same question asked otherwise; only the first line"
-        " is a test.",
-        headings=("asked of", "lowest", "difference from the reference", "n", "resolved", "same"),
-        rows=tuple(rows),
-        words=2,
-    )
+def _slopes(case: Case) -> list[str]:
+    """The best slope with its confidence set, and a learned β against the best fixed one."""
+    curve = [] if case.curve is None else [case.curve.sentence()]
+    return [*curve, *best_fixed_sentences(case.cells, PRIMARY)]
 
 
-def _variant(title: str, found: Answer, primary: Answer) -> Row:
-    best, key = found.best, found.verdict.best
-    name = DASH if key is None else found.names[key]
-    same = "yes" if key == primary.verdict.best else "no"
-    if best is None:
-        return Row((title, name, DASH, DASH, DASH, same))
-    resolved = DASH if pd.isna(best["resolved"]) else "yes" if best["resolved"] else "no"
-    return Row((title, name, gap_words(best), str(best["n"]), resolved, same))
+def resolution_words(power: pd.DataFrame) -> list[str]:
+    """The smallest difference that the finished grid resolves, in blocks and had they not been."""
+    said = []
+    for design, rows in power.groupby("design", sort=False):
+        effects = " and ".join(
+            f"{number(row['effect'])} with power {row['power']:g}" for row in records(rows)
+        )
+        first = rows.iloc[0]
+        seeds = counted(int(first["n"]), "seed")
+        standing = (
+            f"{seeds}, {counted(int(first['comparisons']), 'comparison')},"
+            f" noise sd {number(first['noise_sd'])}, {first['noise_df']} df"
+        )
+        said.append(
+            f"Smallest difference from the reference that this grid resolves: {effects} BPB"
+            f" ({standing})."
+            if design == "block"
+            else f"Had seeds not been paired, it would be {effects} BPB ({standing})."
+        )
+    return [" ".join(said)] if said else []
 
 
 def _means(cells: pd.DataFrame, keys: tuple[str, ...]) -> Details:
