@@ -29,6 +29,13 @@ class Bullets:
 
 
 @dataclass(frozen=True, slots=True)
+class Points:
+    """Findings beside the answer: what each is about, and what it says."""
+
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Code:
     """Commands to be typed."""
 
@@ -87,7 +94,7 @@ class Details:
     blocks: tuple["Block", ...]
 
 
-Block = Text | Bullets | Code | Table | Picture | Details
+Block = Text | Bullets | Points | Code | Table | Picture | Details
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

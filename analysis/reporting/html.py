@@ -11,13 +11,24 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis.reporting.document import Bar, Bullets, Code, Details, Picture, Report, Table, Text
+from analysis.reporting.document import (
+    Bar,
+    Bullets,
+    Code,
+    Details,
+    Picture,
+    Points,
+    Report,
+    Table,
+    Text,
+)
 
 TEMPLATE = "report.html"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _KINDS = {
     Text: "text",
     Bullets: "bullets",
+    Points: "points",
     Code: "code",
     Table: "table",
     Picture: "picture",

@@ -12,13 +12,13 @@ from analysis.reporting.answers import (
     p_words,
     tone_of,
 )
-from analysis.reporting.document import Bar, Block, Bullets, Details, Row, Table, Text, or_reason
+from analysis.reporting.document import Bar, Block, Details, Points, Row, Table, Text, or_reason
 from analysis.reporting.inputs import Case
 from analysis.reporting.survival import survival_table
 from analysis.seed_stats import seed_stats
 from analysis.slope_curve import best_fixed_sentences
 from analysis.stages import PANELS, PRIMARY, title_of, windows_of
-from analysis.text import DASH, counted, number, percent, plus_minus
+from analysis.text import DASH, capital, counted, number, percent, plus_minus
 
 
 def winner_blocks(case: Case) -> tuple[Block, ...]:
@@ -26,11 +26,10 @@ def winner_blocks(case: Case) -> tuple[Block, ...]:
     if not case.has_scores:
         return (Text(f"None of {counted(len(case.cells), 'cell')} has a score (section 4)."),)
     found = case.answer
-    beside = [*_slopes(case), *resolution_words(case.power), *aa_sentences(case.cells, case.sweep)]
     return (
         Text(found.verdict.sentence, "lead"),
         *([contrast_table(found, case.cells)] if found.rows else []),
-        Bullets(tuple(beside)),
+        *or_reason(lambda: (_points(case),)),
         *or_reason(lambda: (survival_table(case),)),
         _means(case.cells, case.sweep.keys),
     )
@@ -94,10 +93,24 @@ def _standing(row: Any) -> str:
     )
 
 
-def _slopes(case: Case) -> list[str]:
-    """The best slope with its confidence set, and a learned β against the best fixed one."""
+def _points(case: Case) -> Points:
+    """What stands beside the answer: slope, learned β, what the grid resolves, its A/A control."""
     curve = [] if case.curve is None else [case.curve.sentence()]
-    return [*curve, *best_fixed_sentences(case.cells, PRIMARY)]
+    said = [
+        *(("Best slope", sentence) for sentence in curve),
+        *(("Learned β", sentence) for sentence in best_fixed_sentences(case.cells, PRIMARY)),
+        *(("What it resolves", sentence) for sentence in resolution_words(case.power)),
+        *(("A/A control", sentence) for sentence in aa_sentences(case.cells, case.sweep)),
+    ]
+    return Points(tuple((about, _bare(sentence, case.name)) for about, sentence in said))
+
+
+def _bare(sentence: str, setting: str) -> str:
+    """``sentence`` without the stage and setting that the section names already."""
+    openings = (f"{capital(title_of(PRIMARY))} ({setting}): ", f"A/A control ({setting}): ")
+    for opening in openings:
+        sentence = sentence.removeprefix(opening)
+    return capital(sentence)
 
 
 def resolution_words(power: pd.DataFrame) -> list[str]:
