@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.figures import slug
-from analysis.load import is_scored
+from analysis.load import is_scored, succeeded
 from analysis.reporting.answers import gap_words, support_words, verdict_words
 from analysis.reporting.costs import cost_blocks
 from analysis.reporting.document import Block, Bullets, Fact, Report, Section, or_reason
@@ -26,7 +26,9 @@ from analysis.reporting.winner import contrast_table, resolution_words, winner_b
 from analysis.slope_curve import best_set
 from analysis.stages import PRIMARY, title_of
 from analysis.text import counted, number, percent
+from analysis.two_stages import second_stage_sentences
 from sweep.files import open_files
+from trainer.strict import ConfigError
 
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
 
@@ -43,11 +45,19 @@ _LIMITS = (
 
 
 def write_report(place: str | Path) -> list[str]:
-    """Write ``report.html`` and ``report.md`` of the sweep in ``place``; the paths written."""
-    report = make_report(load_inputs(place))
-    files = open_files(place)
+    """Write ``report.html`` and ``report.md`` of the sweep in ``place``; the paths written.
+
+    Where no cell has a score the report says what failed; it is written, and then a ConfigError
+    says so, since there is no answer.
+    """
+    inputs, files = load_inputs(place), open_files(place)
+    report = make_report(inputs)
     files.replace(HTML_FILE, render_html(report).encode())
     files.replace(MARKDOWN_FILE, render_markdown(report).encode())
+    try:
+        succeeded(inputs.cells)
+    except ConfigError as error:
+        raise ConfigError(f"{error} {files.where(HTML_FILE)} names each.") from None
     return [files.where(HTML_FILE), files.where(MARKDOWN_FILE)]
 
 
@@ -119,9 +129,9 @@ def _pictures(names: list[str], case: Case) -> tuple[Block, ...]:
 
 def _notices(inputs: Inputs) -> list[str]:
     """What a reader must know before believing anything."""
-    notices = []
+    notices = second_stage_sentences(inputs.cells, inputs.sweep)
     if not is_complete(inputs):
-        notices.append(f"{coverage(inputs)} Section 4 names each.")
+        notices.append(f"{coverage(inputs)} Section 4 says more.")
     if inputs.cells["dirty"].fillna(False).any():
         notices.append("Some cells ran from a checkout with uncommitted changes (section 5).")
     return notices

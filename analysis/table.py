@@ -79,7 +79,7 @@ def summarize(frame: pd.DataFrame, sweep: Sweep, *, level: float = 0.95) -> Summ
         *aa_sentences(frame, sweep),
         *_without_score(frame, sweep),
         *_not_legal(frame),
-        *_unlike(frame),
+        *unlike_sentences(frame),
     ]
     return Summary(sweep.name, tuple(sections), tuple(sentences))
 
@@ -90,7 +90,7 @@ def _not_legal(frame: pd.DataFrame) -> list[str]:
     return ["SLOT was fitted on the targets that it scores: not a legal score, and not ranked."]
 
 
-def _unlike(frame: pd.DataFrame) -> list[str]:
+def unlike_sentences(frame: pd.DataFrame) -> list[str]:
     """A sentence for everything that should be the same in all compared rows and is not."""
     scored = frame[is_scored(frame)]
     kinds = {

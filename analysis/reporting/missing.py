@@ -6,61 +6,36 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.load import count_states, is_scored, records
+from analysis.coverage import coverage_sentences
+from analysis.load import is_scored, records
 from analysis.reporting.document import Block, Bullets, Row, Section, Table, Text
 from analysis.reporting.inputs import Inputs
+from analysis.table import unlike_sentences
 from analysis.text import DASH, counted, listed
-
-MOST_NAMES = 24  # of cells that have not run; a large grid has thousands
 
 
 def missing_section(inputs: Inputs) -> Section:
     """Section 4 of the report."""
     cells = inputs.cells
-    blocks: list[Block] = [Text(coverage(inputs), "lead")]
+    said = coverage_sentences(cells, inputs.sweep)
+    blocks: list[Block] = [Text(coverage(inputs), "lead"), Bullets(tuple(said[1:]))]
     told = cells[~is_scored(cells)].sort_values(["setting", "cell"])
     if len(told):
         blocks.append(_table(told, single_setting=cells["setting"].nunique() == 1))
-    absent = not_run(inputs)
-    if absent:
-        blocks.append(Text(_not_run(absent)))
-    blocks.append(Bullets(tuple(_remarks(cells))))
+    blocks.append(Bullets((*_remarks(cells), *unlike_sentences(cells))))
     return Section(anchor="failed", title="What failed or is missing", blocks=tuple(blocks))
 
 
 def is_complete(inputs: Inputs) -> bool:
-    """Whether every cell of the sweep has an untainted success."""
-    return int(is_scored(inputs.cells).sum()) == _total(inputs)
+    """Whether every cell of the sweep has every score."""
+    return not coverage_sentences(inputs.cells, inputs.sweep)
 
 
 def coverage(inputs: Inputs) -> str:
-    """How many cells of the sweep have a score, and what became of the others."""
-    cells = inputs.cells
-    scored, total = int(is_scored(cells).sum()), _total(inputs)
+    """How many cells of the sweep have no score, and what became of them."""
     if is_complete(inputs):
-        return f"Nothing: each of the {counted(total, 'cell')} has an untainted success."
-    absent = cells[~is_scored(cells)]
-    tainted = int((absent["state"] == "succeeded").sum())
-    parts = []
-    if len(absent) > tainted:
-        parts.append(count_states(absent[absent["state"] != "succeeded"]))
-    if tainted:
-        parts.append(f"{tainted} succeeded in disturbed time (tainted)")
-    if total > len(cells):
-        parts.append(f"{total - len(cells)} not run yet")
-    return f"{scored} of {counted(total, 'cell')} have a score; without one: {listed(parts)}."
-
-
-def _total(inputs: Inputs) -> int:
-    return len(inputs.cells) if inputs.sweep.num_cells is None else inputs.sweep.num_cells
-
-
-def not_run(inputs: Inputs) -> tuple[str, ...]:
-    """Names of the grid's cells that were never attempted; empty where the grid is not known."""
-    planned = inputs.sweep.planned
-    if planned is None:
-        return ()
-    return tuple(sorted(set(planned["cell"]) - set(inputs.cells["cell"])))
+        return f"Nothing: each of the {counted(len(inputs.cells), 'cell')} has every score."
+    return coverage_sentences(inputs.cells, inputs.sweep)[0]
 
 
 def common_reasons(cells: pd.DataFrame) -> list[str]:
@@ -117,12 +92,6 @@ def _remarks(cells: pd.DataFrame) -> list[str]:
     if repeated:
         said.append(f"{counted(repeated, 'cell')} needed more than one attempt.")
     return said
-
-
-def _not_run(absent: tuple[str, ...]) -> str:
-    shown = absent[:MOST_NAMES]
-    more = f" and {len(absent) - len(shown)} more" if len(absent) > len(shown) else ""
-    return f"Not run yet: {', '.join(shown)}{more}. `make sweep` runs what is missing."
 
 
 def _state(cell: Mapping[str, Any]) -> str:
