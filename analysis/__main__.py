@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _figures(place: str) -> list[str]:
+    return save_figures(place, tell=lambda line: print(f"not drawn: {line}"))
+
+
 def _summary(place: str) -> list[str]:
     summary, path = write_summary(place)
     show(summary, sys.stdout)
@@ -54,7 +58,7 @@ def _leaders(place: str, arguments: argparse.Namespace) -> list[str]:
 # These need the sweep's own file, not its results alone.
 _OF_SWEEP = {"power": _power, "leaders": _leaders}
 _COMMANDS = {
-    "figures": save_figures,
+    "figures": _figures,
     "summary": _summary,
     "report": write_report,
     "notebooks": run_notebooks,
