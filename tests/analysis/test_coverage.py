@@ -27,7 +27,7 @@ def fated(fates):
     return rows
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.sampled_from(FATES), min_size=36, max_size=36))
 def test_every_cell_is_counted_once_whatever_became_of_it(fates):
     rows = fated(fates)
