@@ -1,4 +1,7 @@
-"""What has a sweep found, and what can it find? ``python -m analysis COMMAND --sweep NAME``."""
+"""What has a sweep found, what can it find, and what have others found?
+
+``python -m analysis COMMAND --sweep NAME``, and ``python -m analysis import LOG… --pr N …``.
+"""
 
 import argparse
 import sys
@@ -8,6 +11,7 @@ from analysis.figures import save_figures
 from analysis.load import sweep_place
 from analysis.notebooks_run import run_notebooks
 from analysis.power_words import power_summary
+from analysis.published_command import add_import, import_command
 from analysis.report import write_report
 from analysis.table import show, write_summary
 from analysis.two_stages import write_second_stage
@@ -20,17 +24,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` asks for; 0, or 2 with one sentence on stderr where it cannot be done."""
     arguments = _parser().parse_args(argv)
     try:
-        place = sweep_place(arguments.results, arguments.sweep)
-        if arguments.command in _OF_SWEEP:
-            paths = _OF_SWEEP[arguments.command](place, arguments)
+        if arguments.command == "import":
+            paths = import_command(arguments)
         else:
-            paths = _COMMANDS[arguments.command](place)
+            paths = _on_sweep(arguments)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
     for path in paths:
         print(f"wrote {path}")
     return 0
+
+
+def _on_sweep(arguments: argparse.Namespace) -> list[str]:
+    place = sweep_place(arguments.results, arguments.sweep)
+    if arguments.command in _OF_SWEEP:
+        return _OF_SWEEP[arguments.command](place, arguments)
+    return _COMMANDS[arguments.command](place)
 
 
 def _figures(place: str) -> list[str]:
@@ -87,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--keep", type=int, default=3, help="how many (default: 3)")
             command.add_argument("--seeds", type=int, required=True, help="how many fresh seeds")
             command.add_argument("--out", help="default: NAME-stage2.toml beside the sweep's file")
+    add_import(commands)
     return parser
 
 
