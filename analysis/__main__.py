@@ -1,6 +1,6 @@
-"""What has a sweep found, and what can it find?
+"""What has a sweep found, what can it find, and what have others found?
 
-``python -m analysis {figures,summary,notebooks,power,leaders} --sweep NAME``.
+``python -m analysis COMMAND --sweep NAME``, and ``python -m analysis import LOG… --pr N …``.
 """
 
 import argparse
@@ -11,6 +11,8 @@ from analysis.figures import save_figures
 from analysis.load import sweep_place
 from analysis.notebooks_run import run_notebooks
 from analysis.power_words import power_summary
+from analysis.published_command import add_import, import_command
+from analysis.report import write_report
 from analysis.table import show, write_summary
 from analysis.two_stages import write_second_stage
 from trainer.strict import ConfigError
@@ -22,17 +24,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` asks for; 0, or 2 with one sentence on stderr where it cannot be done."""
     arguments = _parser().parse_args(argv)
     try:
-        place = sweep_place(arguments.results, arguments.sweep)
-        if arguments.command in _OF_SWEEP:
-            paths = _OF_SWEEP[arguments.command](place, arguments)
+        if arguments.command == "import":
+            paths = import_command(arguments)
         else:
-            paths = _COMMANDS[arguments.command](place)
+            paths = _on_sweep(arguments)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
     for path in paths:
         print(f"wrote {path}")
     return 0
+
+
+def _on_sweep(arguments: argparse.Namespace) -> list[str]:
+    place = sweep_place(arguments.results, arguments.sweep)
+    if arguments.command in _OF_SWEEP:
+        return _OF_SWEEP[arguments.command](place, arguments)
+    return _COMMANDS[arguments.command](place)
 
 
 def _figures(place: str) -> list[str]:
@@ -59,7 +67,12 @@ def _leaders(place: str, arguments: argparse.Namespace) -> list[str]:
 
 # These need the sweep's own file, not its results alone.
 _OF_SWEEP = {"power": _power, "leaders": _leaders}
-_COMMANDS = {"figures": _figures, "summary": _summary, "notebooks": run_notebooks}
+_COMMANDS = {
+    "figures": _figures,
+    "summary": _summary,
+    "report": write_report,
+    "notebooks": run_notebooks,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, meaning in (
         ("figures", "draw every figure as PNG and SVG into the sweep's figures/"),
         ("summary", "print the table and the verdict, and write summary.md"),
+        ("report", "write report.html, one page that needs nothing else, and report.md"),
         ("notebooks", "execute the notebooks on the sweep into its notebooks/"),
         ("power", "say which difference its grid can resolve, and what others would need"),
         ("leaders", "write the sweep file of a second stage: the leaders under fresh seeds"),
@@ -83,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--keep", type=int, default=3, help="how many (default: 3)")
             command.add_argument("--seeds", type=int, required=True, help="how many fresh seeds")
             command.add_argument("--out", help="default: NAME-stage2.toml beside the sweep's file")
+    add_import(commands)
     return parser
 
 

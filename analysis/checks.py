@@ -36,7 +36,7 @@ def _check_once(frame: pd.DataFrame, where: str) -> None:
     if len(again):
         first = again.iloc[0]
         twins = again[(again[_POINT] == first[_POINT]).all(axis=1)]
-        ids = listed([str(cell_id) for cell_id in twins["cell_id"]])
+        ids = listed(sorted(str(cell_id) for cell_id in twins["cell_id"]))
         raise ConfigError(
             f"{where}: cells {ids} are both {first['label']}, seed {first['seed']}, replicate"
             f" {first['replicate']} of {first['setting']}, so one of them was made with other"

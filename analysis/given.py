@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.seed_stats import paired_stats
+from analysis.pairs import paired_stats
 from analysis.stages import PANELS, PRIMARY
 from trainer.strict import ConfigError
 

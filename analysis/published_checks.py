@@ -93,7 +93,7 @@ def round_trip(log: Sayings, model: Said, slidings: list[Said]) -> Said:
             raise refusal(log.where, (odd or named or [log.once["int8"]])[0], why)
         check_rounded(log, log.once["int8"], named[0])
         return named[0]
-    require(log, ("post_ema", "int6", "int6_exact"))
+    require(log, ("post_ema", "int6", "int6_exact", "sliding", "sliding_exact"))
     known = [(said.values["loss"], said.values["bpb"]) for said in slidings]
     for said in named:
         if (said.values["loss"], said.values["bpb"]) not in known:

@@ -2,7 +2,8 @@
 
 Simulated grids of ten slopes and ASQU, with a known curve and normal noise, go through the curve
 of ``analysis.curve_fit`` and the set of ``analysis.minimum``. Beside it stands the parametric
-bootstrap of the minimum: draw curves around the fit, and take the middle of their minima. The table is that of docs/statistics.md; a smaller run is asserted in tests/analysis.
+bootstrap of the minimum: draw curves around the fit, and take the middle of their minima. The
+table is that of docs/statistics.md; a smaller run is asserted in tests/analysis.
 """
 
 import argparse

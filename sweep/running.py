@@ -179,6 +179,7 @@ def _describe(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
         "screened_in": sweep.screened_in,
         "activations": [activation.label for activation in sweep.expanded_activations()],
         "order_seed": sweep.order_seed,
+        "pairing": sweep.pairing,
         "num_cells": len(cells),
         "cells": [
             {
