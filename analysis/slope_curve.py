@@ -118,7 +118,7 @@ def _curve(
     if len(on_curve) < FEWEST_SLOPES:
         found = counted(len(on_curve), "slope")
         return replace(empty, reason=f"{found} can be ranked; a curve needs {FEWEST_SLOPES}")
-    fit = fit_curve(Cells.of(matrix, slopes), level=level)
+    fit = fit_curve(Cells.of(matrix, slopes))
     if isinstance(fit, str):
         return replace(empty, reason=fit)
     return _answered(empty, fit)

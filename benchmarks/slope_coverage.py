@@ -110,7 +110,7 @@ def fitted(generator: np.random.Generator, truth: Floats, num_seeds: int) -> Cur
     scores += 20 * generator.standard_normal((num_seeds, 1))
     scores[:, :-1] += truth
     matrix = pd.DataFrame(scores, columns=[*KEYS, "asqu"])
-    fit = fit_curve(Cells.of(matrix, KEYS), level=LEVEL)
+    fit = fit_curve(Cells.of(matrix, KEYS))
     if isinstance(fit, str):
         raise ValueError(f"a complete grid was not fitted: {fit}.")
     return fit
