@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from analysis.load import Sweep, count_states, is_scored
 from analysis.stages import windows_of
@@ -21,13 +23,15 @@ CAPTION_SIZE = 8.0
 _LINE_IN = 0.165  # height of a line of the caption
 _COLUMNS = 139  # characters in a line of it
 _LEGEND_SIZE = 8.5
+_HANDLE_IN = 0.6  # handle, its distance to the text, and the gap between columns
 
 
 def framed(figure: Figure, remarks: Sequence[str], handles: Sequence[Artist] = ()) -> Figure:
     """``figure`` with one legend above and its caption below, in room kept for both."""
     lines = textwrap.wrap(" ".join(filter(None, remarks)), _COLUMNS)
     room = (len(lines) * _LINE_IN + 0.12) / figure.get_figheight()
-    figure.set_layout_engine("constrained", rect=(0, room, 1, 1 - room), h_pad=0.06, w_pad=0.06)
+    top = 0.0 if handles else 0.05 / figure.get_figheight()
+    figure.set_layout_engine("constrained", rect=(0, room, 1, 1 - room - top), h_pad=0.06, w_pad=0.06)
     figure.text(
         0.012,
         0.06 / figure.get_figheight(),
@@ -103,9 +107,17 @@ def coverage(cells: pd.DataFrame, sweep: Sweep) -> str:
 
 def _that_fit(labels: Sequence[str]) -> int:
     """The most columns whose entries are no wider than the figure; a legend fills columns first."""
+    widths = [_HANDLE_IN + _width_in(label) for label in labels]
     for columns in range(len(labels), 1, -1):
-        rows = -(-len(labels) // columns)
-        widest = [max(map(len, labels[i : i + rows])) for i in range(0, len(labels), rows)]
-        if sum(0.5 + 0.0079 * _LEGEND_SIZE * count for count in widest) <= WIDTH_IN - 0.2:
+        rows, more = divmod(len(labels), columns)
+        sizes = [rows + 1] * more + [rows] * (columns - more)
+        starts = [sum(sizes[:i]) for i in range(columns)]
+        widest = [max(widths[i : i + n]) for i, n in zip(starts, sizes, strict=True)]
+        if sum(widest) <= WIDTH_IN - 0.1:
             return columns
     return 1
+
+
+def _width_in(text: str) -> float:
+    font = FontProperties(family="DejaVu Sans")
+    return float(TextPath((0, 0), text, size=_LEGEND_SIZE, prop=font).get_extents().width) / 72

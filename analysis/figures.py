@@ -38,6 +38,7 @@ STYLE: Any = {
     "ytick.labelsize": 8,
     "legend.fontsize": 8.5,
     "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-6, 7),
     "svg.hashsalt": "activation-sweep",
 }
 

@@ -78,6 +78,8 @@ def mechanism(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     for ax, view in zip(panels, shown, strict=False):
         values = per_cell(layers, view)
         measure_by_slope(cells, ax, values=values, title=view.title, unit=view.unit)
+    for ax in panels[: max(len(shown) - columns, 0)]:  # the slopes are told below the lowest
+        ax.set(xlabel="", xticklabels=[])
     for ax in panels[len(shown) :]:
         ax.set_axis_off()
     return framed(

@@ -141,11 +141,9 @@ def differences(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     first = rows.iloc[0]
     level = percent(first["level"])
     meaning = (
-        f"{capital(title_of(PRIMARY))} windows. Thick: {level} intervals that hold for all"
-        f" {counted(int(first['comparisons']), 'comparison')} at once (noise pooled over the grid,"
-        f" {_noise(first)}); these decide. Thin, cut where it leaves the scale: the"
-        f" {level} t interval of an activation's own pairs alone. Filled: resolved from the"
-        f" reference. n: paired seeds.{' ✕: not ranked.' if unranked else ''}"
+        f"{capital(title_of(PRIMARY))} windows. {_decides(first, level)} Thin, cut where it"
+        f" leaves the scale: the {level} t interval of an activation's own pairs alone. Filled:"
+        f" resolved from the reference. n: paired seeds.{' ✕: not ranked.' if unranked else ''}"
     )
     rule = f"Dashed: {number(FIELD_NATS, decimals=3)} nats per token, the field's margin."
     return framed(
@@ -185,10 +183,14 @@ def resolution(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     )
 
 
-def _noise(row: "pd.Series[float]") -> str:
+def _decides(row: "pd.Series[float]", level: str) -> str:
+    """What the thick interval is, or why there is none."""
     if pd.isna(row["noise_sd"]):
-        return "unknown yet"
-    return f"sd {number(row['noise_sd'])}, {row['noise_df']:.0f} df"
+        return "No thick interval: so few seeds tell nothing about the noise."
+    noise = f"noise pooled over the grid, sd {number(row['noise_sd'])}, {row['noise_df']:.0f} df"
+    many = int(row["comparisons"])
+    held = f"hold for all {many} comparisons at once" if many > 1 else "decide one comparison"
+    return f"Thick: {level} intervals that {held} ({noise}){'; these decide' if many > 1 else ''}."
 
 
 def _unranked(cells: pd.DataFrame, compared: set[str], sweep: Sweep) -> list[Unranked]:

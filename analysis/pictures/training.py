@@ -24,6 +24,9 @@ from analysis.plots.look import looks
 from analysis.text import counted
 from trainer.activations import ACTIVATIONS, complete
 
+_LINE_IN = 0.16  # height that the name of a line needs beside it
+_AROUND_IN = 0.52  # ticks, axis label and gap of a panel
+
 
 def learning_curves(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     """Training loss, its difference from the reference, and that of the validation score."""
@@ -37,15 +40,21 @@ def learning_curves(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
         gap = over_seeds(from_reference(scores, sweep.reference))
         gaps.append((gap, "validation, bits per byte"))
     rows = loss["key"].nunique()
-    tall = max(2.6, 0.155 * rows + 0.3)
+    tall = max(2.4, _LINE_IN * rows)
     heights = [2.0, *(tall for _ in gaps)]
-    figure = Figure(figsize=(WIDTH_IN, sum(heights) + 1.4))
+    figure = Figure(figsize=(WIDTH_IN, sum(heights) + _AROUND_IN * len(heights) + 0.9))
     axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     look_of, reference = looks(cells), labels_of(cells).get(sweep.reference, sweep.reference)
     learning.loss_over_steps(over_seeds(loss), axes[0], look_of=look_of)
     for i, (ax, (gap, unit)) in enumerate(zip(axes[1:], gaps, strict=True)):
         learning.gap_over_steps(
-            gap, ax, look_of=look_of, reference=reference, unit=unit, marked=i > 0
+            gap,
+            ax,
+            look_of=look_of,
+            reference=reference,
+            unit=unit,
+            marked=i > 0,
+            height_in=tall,
         )
     said = (
         f"Means over seeds, {captions.seeds(cells)}; training loss is the mean of"

@@ -21,6 +21,7 @@ from analysis.text import capital
 
 INTERVAL = "95 % t interval"
 _TICK_SIZE = 8.0
+_NAME = 14  # letters of a name below the axis; all of it is in the other figures
 _NAMED_BY_TICKS = 3  # more names beside the axis than this stand at their ticks only
 
 
@@ -55,7 +56,7 @@ def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
         _seed_threads(known, ax, quantity)
         _curve(known[known["role"] == CURVE], stats[stats["role"] == CURVE], ax, quantity)
         _points(known, stats, ax, quantity)
-    _diverged(cells, ax)
+    diverged_marks(cells, ax)
     slope_axis(cells, ax)
     return ax
 
@@ -141,7 +142,8 @@ def _learned(cells: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def _diverged(cells: pd.DataFrame, ax: Axes) -> None:
+def diverged_marks(cells: pd.DataFrame, ax: Axes) -> None:
+    """✕ at the top, in the place of every activation of which a seed diverged."""
     for x in sorted(set(cells.loc[cells["state"] == "diverged", "x"])):
         ax.plot(
             [x], [0.95], transform=ax.get_xaxis_transform(), marker="x", markersize=6, color=INK
@@ -153,7 +155,7 @@ def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     on_axis = cells[cells["role"] != BESIDE]
     beside = cells[cells["role"] == BESIDE].drop_duplicates("key").sort_values("x")
     slopes = sorted(set(on_axis["x"]))
-    names = beside["label"].astype(str).tolist()
+    names = [_cut(str(label)) for label in beside["label"]]
     ax.set_xlim(cells["x"].min() - 0.08, cells["x"].max() + 0.1)
     texts = sparse(ax, slopes, [f"{x:.4g}" for x in slopes], size=_TICK_SIZE)
     ax.set_xticks([*slopes, *beside["x"]], [*texts, *names])
@@ -164,6 +166,10 @@ def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     if slopes and not beside.empty:
         ax.axvline(beside["x"].min() - 0.075, color=GREY, linewidth=0.8, linestyle=":")
     quiet(ax)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _NAME else name[: _NAME - 1].rstrip() + "…"
 
 
 def _off_curve(cells: pd.DataFrame) -> dict[str, Look]:

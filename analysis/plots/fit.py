@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis.load import records
-from analysis.plots.by_slope import slope_axis
+from analysis.plots.by_slope import diverged_marks, slope_axis
 from analysis.plots.look import BLUE, GREY, INK, looks
 from analysis.seed_effects import without_seed
 from analysis.slopes import CURVE, placed
@@ -78,8 +78,9 @@ def centred_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
             alpha=1.0 if hollow else 0.6,
             zorder=3,
         )
+    diverged_marks(known, ax)
     slope_axis(known, ax)
-    ax.set_ylabel("bits per byte, less the effect of the seed")
+    ax.set_ylabel("bits per byte,\nless the effect of the seed")
     ax.set_title(capital(f"{title_of(quantity)} windows"))
     return ax
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from analysis.text import number, plus_minus
 
 FIELD_NATS = -0.005  # the field's rule: better by 0.005 nats per token
 
-# Off the scale: that many times further than the middle one of the rows reaches.
-_FAR = 8.0
+# Off the scale: so many times further than the middle row, and than the next one.
+_FAR, _LEAP = 8.0, 3.0
 _NUMBERS_PT, _COUNT_PT = 10, 122  # where the two columns at the right begin and end
 
 
@@ -155,12 +156,21 @@ def _limits(rows: pd.DataFrame, line: float | None) -> tuple[float, float]:
     """Zero, the line and all intervals, less the rows that are ``_FAR`` times off the others."""
     ends = rows[["difference", "low", "high"]].to_numpy(dtype=float)
     reach = np.nanmax(np.abs(ends), axis=1)
-    usual = ends[reach <= max(_FAR * float(np.median(reach)), 0.0)]
+    usual = ends[reach <= _usual(np.sort(reach))]
     low, high = min(float(np.nanmin(usual)), 0.0), max(float(np.nanmax(usual)), 0.0)
     room = 0.08 * (high - low) or 1e-3
     # The line's name stands at its left.
     left = low if line is None else min(low, line - 1.2 * room)
     return left - room, high + room
+
+
+def _usual(reach: NDArray[np.float64]) -> float:
+    """The furthest that a row reaches before the first leap to what is off the scale; sorted."""
+    middle = float(np.median(reach))
+    for nearer, further in pairwise(reach):
+        if further > _FAR * middle and further > _LEAP * nearer:
+            return float(nearer)
+    return float(reach[-1])
 
 
 def _float(value: object) -> float:

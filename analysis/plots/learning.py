@@ -38,6 +38,7 @@ def gap_over_steps(
     reference: str,
     unit: str,
     marked: bool = False,
+    height_in: float | None = None,
 ) -> Axes:
     """Difference from the reference, whose label is given, within seeds; named at the line's end.
 
@@ -66,7 +67,7 @@ def gap_over_steps(
     _limits(ax, shown)
     ends.append((last, 0.0, f"{reference} (reference)", INK))
     ax.set(xlabel="step", ylabel=f"difference from the reference\n({unit})")
-    return label_ends(quiet(ax), ends)
+    return label_ends(quiet(ax), ends, height_in=height_in)
 
 
 def _limits(ax: Axes, shown: pd.DataFrame) -> None:

@@ -27,7 +27,7 @@ Line = Literal["-", "--", "-.", ":"]
 _LINES: tuple[Line, ...] = ("--", "-.", ":")
 # Light yellow is lost on white, so the scale ends before it.
 _LIGHTEST = 0.86
-_LABEL_GAP = 1.25  # of the font's size, between the middles of two labels
+_LABEL_GAP = 1.35  # of the font's size, between the middles of two labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,14 @@ def nothing(ax: Axes, words: str) -> Axes:
     return ax
 
 
-def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Places nearest to those ``wanted`` that are ``gap`` apart and keep the order.
+def spread(wanted: Sequence[float], gap: float, *, low: float, high: float) -> list[float]:
+    """Places nearest to those ``wanted`` that are ``gap`` apart, in the same order, in low to high.
 
     Least squares under order constraints: pool adjacent violators (Barlow et al. 1972) on what is
-    left of each place after the gaps below it.
+    left of each place after the gaps below it. Where there is no room for all they exceed ``high``.
 
-    >>> spread([0.0, 0.1, 5.0], 1.0)
-    [-0.45, 0.55, 5.0]
+    >>> spread([0.0, 0.1, 5.0], 1.0, low=0.0, high=9.0)
+    [0.0, 1.0, 5.0]
     """
     order = np.argsort(np.asarray(wanted, dtype=float), kind="stable")
     pools: list[tuple[float, int]] = []
@@ -99,31 +99,35 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
             other, count = pools.pop()
             mean, size = (mean * size + other * count) / (size + count), size + count
         pools.append((mean, size))
-    levels = [mean for mean, size in pools for _ in range(size)]
-    places = [0.0] * len(order)
-    for rank, i in enumerate(order):
-        places[i] = round(levels[rank] + rank * gap, 12)
-    return places
+    levels = np.repeat([mean for mean, _ in pools], [size for _, size in pools])
+    # Both bounds rise by a gap from one place to the next, so they keep the gaps.
+    levels = np.maximum(np.minimum(levels, high - (len(order) - 1) * gap), low)
+    places = np.empty(len(order))
+    places[order] = levels + gap * np.arange(len(order))
+    return [round(float(place), 12) for place in places]
 
 
 def label_ends(
-    ax: Axes, ends: Sequence[tuple[float, float, str, str]], *, size: float = 8.0
+    ax: Axes,
+    ends: Sequence[tuple[float, float, str, str]],
+    *,
+    height_in: float | None = None,
+    size: float = 8.0,
 ) -> Axes:
     """Names of lines at the right edge of ``ax``, each at the height of its end as far as they fit.
 
     ``ends``: x and y of the line's last point, text, colour. Call it when the limits are settled.
+    ``height_in``: what the layout will make of the panel; left out, what it is now.
     """
     low, high = ax.get_ylim()
-    height_pt = ax.get_window_extent().height * 72 / figure_of(ax).dpi
+    height_pt = 72 * (height_in or ax.get_window_extent().height / figure_of(ax).dpi)
     heights = [min(max((y - low) / (high - low), 0.0), 1.0) for _, y, _, _ in ends]
-    # The layout is not known yet; the panel may come out a sixth lower than it stands now.
-    places = spread(heights, 1.17 * _LABEL_GAP * size / height_pt)
-    over = max([*places, 1.0]) - 1.0
+    places = spread(heights, _LABEL_GAP * size / height_pt, low=0.0, high=1.0)
     for (x, y, text, colour), place in zip(ends, places, strict=True):
         ax.annotate(
             text,
             xy=(x, min(max(y, low), high)),
-            xytext=(1.035, place - over),
+            xytext=(1.035, place),
             textcoords="axes fraction",
             va="center",
             fontsize=size,

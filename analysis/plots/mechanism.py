@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from analysis.load import is_scored
 from analysis.plots.by_slope import quantity_by_slope
@@ -83,6 +84,7 @@ def against_delta(
         ax.plot(
             ends, float((x * y).sum() / (x * x).sum()) * ends, color=INK, linewidth=1.0, alpha=0.7
         )
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=4))
     return quiet(ax, grid="both")
 
 

@@ -48,6 +48,7 @@ def layers_of(cells):
         noise = iter(np.random.default_rng([seed, round(100 * s)]).normal(0, 1, 40 * LAYERS))
         for layer in range(LAYERS):
             values = {"density": 0.3 + 0.4 * s - 0.03 * layer + 0.004 * next(noise)}
+            values["negative_fraction"] = 0.6 - 0.1 * s + 0.02 * layer
             if cell["activation"] in ("asqu", "prelu2"):
                 spread = 0.06 + 0.02 * layer
                 quantiles = {"min": -3, "q05": -1.6, "q25": -0.7, "q50": 0}
@@ -70,3 +71,42 @@ def layers_of(cells):
     for name in _NAMES:
         table[name] = [row[0][name] for row in rows]
     return table.astype({"layer": "Int64"})
+
+
+def contrasts_of(cells, *, reference="leaky_relu2-s0.5", nats_per_bpb=2.08):
+    """Rows as of ``contrasts.contrasts``, with intervals of one width and the names of its columns."""
+    first = cells.iloc[0]
+    names = cells[cells["key"] != reference].drop_duplicates("key")
+    means = cells[is_scored(cells)].groupby("key")["post_quant_sliding_bpb"].mean()
+    rows = names[["setting", "key", "label"]].assign(
+        difference=[float(means[key] - means[reference]) for key in names["key"]]
+    )
+    seeds = int(cells["seed"].nunique())
+    half = np.nan if seeds == 1 else 0.004
+    rows = rows.assign(
+        **{"reference": reference, "n": seeds, "level": 0.95, "comparisons": len(rows)},
+        **{"noise_sd": half / 2.5, "noise_df": 20, "half_width": half, "blocks": "seed"},
+        low=rows["difference"] - half,
+        high=rows["difference"] + half,
+        nats=rows["difference"] * nats_per_bpb,
+        **{"window": first["window"], "stride": first["stride"], "budget": first["budget"]},
+    )
+    resolved = (rows["difference"].abs() > half).astype("boolean")
+    return rows.assign(resolved=resolved.where(rows["low"].notna(), pd.NA))
+
+
+def paired_of(contrasts):
+    """Rows as of ``paired_stats``: wider than the simultaneous intervals, as with few seeds."""
+    half = 2 * contrasts["half_width"]
+    mean = contrasts["difference"]
+    return contrasts[["setting", "key", "label", "n"]].assign(
+        mean=mean, low=mean - half, high=mean + half, half_width=half
+    )
+
+
+def published_of(value):
+    """Points as of ``published.published_points``: two pull requests, one without a slope."""
+    return pd.DataFrame(
+        {"key": ["relu2", "leaky_relu2-s0.5", "asqu"], "x": [0.0, 0.5, np.nan]}
+        | {"value": [value, value - 0.01, value], "pr": [549, 1035, 1035], "n": [1, 1, 1]}
+    )
