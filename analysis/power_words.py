@@ -67,7 +67,7 @@ def _sentences(grids: Sequence[Grid], when: str) -> list[str]:
         of_block, of_unpaired = grid.designs()
         if grid.noise is None:
             sentences.append(
-                f"{opening}. How large the noise is is unknown: nothing is published for this"
+                f"{opening}. The size of the noise is unknown: nothing is published for this"
                 " recipe, and no sweep of it with this budget has two seeds in these results. The"
                 f" smallest difference resolved with power {POWERS[0]:g} is"
                 f" {smallest_effect(of_block, 1.0, power=POWERS[0]):.1f} times the noise sd."
