@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.aa_control import aa_sentences
+from analysis.coverage import coverage_sentences
 from analysis.load import (
     Sweep,
-    count_states,
     is_scored,
     labels_of,
     load_cells,
@@ -25,7 +25,7 @@ from analysis.load import (
 from analysis.quant_delta import with_deltas
 from analysis.seed_stats import seed_stats
 from analysis.stages import PANELS, is_legal
-from analysis.text import counted, listed, percent, plus_minus
+from analysis.text import listed, percent, plus_minus
 from analysis.two_stages import second_stage_sentences
 from analysis.verdict import verdicts
 from sweep.files import open_files
@@ -228,18 +228,12 @@ def _lowest(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
 def _without_score(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
     """Which cells carry no score and why; nothing if every cell of the sweep has one."""
     absent = frame[~is_scored(frame)]
-    total = len(frame) if sweep.num_cells is None else sweep.num_cells
-    not_run = max(0, total - len(frame))
-    parts = [count_states(absent)] if len(absent) else []
-    parts += [f"{not_run} not run yet"] if not_run else []
-    if not parts:
-        return []
-    missing = counted(len(absent) + not_run, "cell")
-    sentences = [f"Without a score: {missing} of {total} ({listed(parts)})."]
+    sentences = coverage_sentences(frame, sweep)
     for row in records(absent.sort_values("cell")):
         reasons = [row["reason"], row["taint_reason"]]
         why = "; ".join(reason for reason in reasons if isinstance(reason, str))
-        sentences.append(f"{row['cell']}: {row['state']}{', ' if why else ''}{why}.")
+        state = "tainted" if row["state"] == "succeeded" else row["state"]
+        sentences.append(f"{row['cell']}: {state}{', ' if why else ''}{why}.")
     diverged = sorted(set(absent.loc[absent["state"] == "diverged", "label"]))
     if diverged:
         sentences.append(

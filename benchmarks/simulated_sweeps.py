@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from analysis.contrasts import same_functions
 from analysis.load import with_names
-from analysis.planned import planned_cells
+from analysis.planned import grid_cells
 from analysis.stages import PRIMARY
 from sweep.schema import SCHEMA
 from sweep.spec import load_sweep
@@ -102,7 +102,7 @@ def _noise(world: World, shape: tuple[int, ...], rng: np.random.Generator) -> ND
 def _cells(num_seeds: int, keys: tuple[str, ...]) -> pd.DataFrame:
     """The finished cells of the sweep, with the columns and types that ``load_cells`` gives."""
     sweep = SWEEP.model_copy(update={"seeds": list(range(1, num_seeds + 1))})
-    planned = planned_cells(sweep)
+    planned = grid_cells(sweep)
     planned = planned[planned["key"].isin(keys)].assign(
         state="succeeded",
         tainted=False,

@@ -28,7 +28,8 @@ from analysis.aa_control import aa_sentences
 from analysis.contrasts import contrasts
 from analysis.figures import draw
 from analysis.load import load_cells, load_sweep, settings, sweep_place
-from analysis.seed_stats import paired_stats, seed_stats
+from analysis.pairs import paired_stats
+from analysis.seed_stats import seed_stats
 from analysis.stages import PANELS, PRIMARY
 from analysis.verdict import verdicts
 

@@ -455,3 +455,24 @@ def test_the_columns_that_others_build_on_are_there():
         "config_json",
     }
     assert promised <= set(SCHEMA.names)
+
+
+def test_what_repeats_a_believed_row_is_kept_beside_it(store):
+    add(store, "failed")
+    add(store, "succeeded", tainted=True, pre_quant_bpb=3.0)
+    add(store, "succeeded", pre_quant_bpb=1.0)  # the cell's row
+    add(store, "succeeded", pre_quant_bpb=0.5, why="a companion")
+    add(store, cell=OTHER)
+    add(store, cell=OTHER)
+    store.write_cells({CELL})
+    table = pq.read_table(Path(store.place) / "replicates.parquet")
+    assert table.schema.equals(SCHEMA)
+    assert table["attempt"].to_pylist() == [2, 4]
+    assert table["tainted"].to_pylist() == [True, False]
+
+
+def test_what_a_refresh_replaced_is_no_replicate_of_what_came_after(store):
+    add(store, "succeeded", generation=0)
+    add(store, "succeeded", generation=1)
+    store.write_cells({CELL})
+    assert pq.read_table(Path(store.place) / "replicates.parquet").num_rows == 0
