@@ -8,7 +8,7 @@ pooled noise and in the number of comparisons. Their difference is an A/A contro
 import pandas as pd
 
 from analysis.blocks import Design
-from analysis.seed_stats import outcome_counts, per_block
+from analysis.seed_stats import per_block
 from analysis.stages import is_legal
 from trainer.strict import ConfigError
 
@@ -28,8 +28,7 @@ def ranked_rows(
         )
     by = (design or Design()).by
     kept = same_functions(frame, reference)
-    counts = outcome_counts(frame)
-    diverged = {kept[key] for key in counts.loc[counts["n_diverged"] > 0, "key"]}
+    diverged = {kept[key] for key in frame.loc[frame["state"] == "diverged", "key"].unique()}
     values = per_block(frame, quantity, by)
     named = values.assign(own=values["key"], key=values["key"].map(kept).astype(str))
     first = named.assign(other=named["own"] != named["key"]).sort_values(["key", *by, "other"])
