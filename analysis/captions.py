@@ -31,7 +31,9 @@ def framed(figure: Figure, remarks: Sequence[str], handles: Sequence[Artist] = (
     lines = textwrap.wrap(" ".join(filter(None, remarks)), _COLUMNS)
     room = (len(lines) * _LINE_IN + 0.12) / figure.get_figheight()
     top = 0.0 if handles else 0.05 / figure.get_figheight()
-    figure.set_layout_engine("constrained", rect=(0, room, 1, 1 - room - top), h_pad=0.06, w_pad=0.06)
+    figure.set_layout_engine(
+        "constrained", rect=(0, room, 1, 1 - room - top), h_pad=0.06, w_pad=0.06
+    )
     figure.text(
         0.012,
         0.06 / figure.get_figheight(),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.beside import DATA_ORDER
 from analysis.figures import slug
 from analysis.load import is_scored, succeeded
 from analysis.reporting.answers import gap_words, support_words, verdict_words
@@ -31,6 +32,7 @@ from analysis.reporting.missing import common_reasons, coverage, is_complete, mi
 from analysis.reporting.pictures import pictures
 from analysis.reporting.quantization import quantization_blocks
 from analysis.reporting.repeat import repeat_section, revision_words
+from analysis.reporting.settings import across_settings
 from analysis.reporting.winner import contrast_table, resolution_words, winner_blocks
 from analysis.slope_curve import best_set
 from analysis.stages import PRIMARY, title_of
@@ -47,8 +49,7 @@ _LIMITS = (
     " it does not say which is the better one.",
     "Not resolved does not mean equal: it means that the difference is smaller than this grid can"
     " tell from noise.",
-    "Intervals are about seeds, which draw the initial weights. Where the recipe reads its data in"
-    " one fixed order, they are conditional on that order.",
+    f"Intervals are about seeds, which draw the initial weights. {DATA_ORDER}",
     "One stage is tested, and it was named before any result; what other stages show is described.",
 )
 
@@ -74,6 +75,7 @@ def make_report(inputs: Inputs) -> Report:
     """The whole report as a value; the same inputs give the same value."""
     known = cases(inputs)
     first, sweep = known[0], inputs.sweep
+    over = across_settings(inputs.compared, known)
     return Report(
         sweep=sweep.name,
         kicker=f"Sweep {sweep.name} · {first.name} · {title_of(PRIMARY)}",
@@ -82,7 +84,7 @@ def make_report(inputs: Inputs) -> Report:
         notices=tuple(_notices(inputs)),
         facts=tuple(_facts(inputs, first)),
         sections=(
-            _section("best", "Which activation is best, and how sure are we", known, _best),
+            _section("best", "Which activation is best, and how sure are we", known, _best, over),
             _section("quantization", "What quantization and TTT do to that", known, _quantization),
             _section("costs", "What it costs", known, _costs),
             missing_section(inputs),
@@ -106,7 +108,11 @@ def _reasons(case: Case) -> str:
 
 
 def _section(
-    anchor: str, title: str, known: tuple[Case, ...], build: Callable[[Case], tuple[Block, ...]]
+    anchor: str,
+    title: str,
+    known: tuple[Case, ...],
+    build: Callable[[Case], tuple[Block, ...]],
+    over: tuple[Block, ...] = (),
 ) -> Section:
     """One question, asked of every setting: in parts where there are several."""
     answers = [or_reason(partial(build, case)) for case in known]
@@ -116,7 +122,7 @@ def _section(
         Section(anchor=f"{anchor}-{slug(case.name)}", title=case.name, blocks=blocks)
         for case, blocks in zip(known, answers, strict=True)
     ]
-    return Section(anchor=anchor, title=title, parts=tuple(parts))
+    return Section(anchor=anchor, title=title, blocks=over, parts=tuple(parts))
 
 
 def _best(case: Case) -> tuple[Block, ...]:

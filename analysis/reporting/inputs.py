@@ -9,7 +9,8 @@ import pandas as pd
 from analysis.budgets import time_splits
 from analysis.figures import FIGURES
 from analysis.given import Given, given
-from analysis.load import Sweep, is_scored, load_cells, load_sweep, settings
+from analysis.load import Sweep, is_scored, load_cells, load_replicates, load_sweep, settings
+from analysis.ranked import with_companions
 from analysis.reporting.answers import Answer, answer
 from analysis.seed_stats import check_one_footing
 from analysis.stages import PRIMARY
@@ -17,9 +18,13 @@ from analysis.stages import PRIMARY
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """The cells of every setting, what the sweep asked for, and what each setting has beside."""
+    """The cells of every setting, what the sweep asked for, and what each setting has beside.
+
+    ``compared``: the cells, and companions of the reference where nodes were blocks.
+    """
 
     cells: pd.DataFrame
+    compared: pd.DataFrame
     sweep: Sweep
     known: Mapping[str, Given]
 
@@ -30,6 +35,7 @@ class Case:
 
     name: str
     cells: pd.DataFrame
+    compared: pd.DataFrame
     sweep: Sweep
     known: Given
     answer: Answer
@@ -50,7 +56,8 @@ def load_inputs(place: str | Path) -> Inputs:
         name: given(cells[cells["setting"] == name], sweep, wanted, place=place)
         for name in settings(cells)
     }
-    return Inputs(cells=cells, sweep=sweep, known=known)
+    compared = with_companions(cells, load_replicates(place), sweep)
+    return Inputs(cells=cells, compared=compared, sweep=sweep, known=known)
 
 
 def cases(inputs: Inputs) -> tuple[Case, ...]:
@@ -58,18 +65,19 @@ def cases(inputs: Inputs) -> tuple[Case, ...]:
     cells, sweep = inputs.cells, inputs.sweep
     curves = [known.curves for known in inputs.known.values() if known.curves is not None]
     together = pd.concat(curves) if curves else None
-    splits = time_splits(cells, together, PRIMARY, sweep.reference)
+    splits = time_splits(inputs.compared, together, PRIMARY, sweep.reference)
     first = primary_setting(cells)
     found = []
     for name in (first, *(name for name in settings(cells) if name != first)):
-        here = cells[cells["setting"] == name]
+        compared = inputs.compared[inputs.compared["setting"] == name]
         found.append(
             Case(
                 name=name,
-                cells=here,
+                cells=cells[cells["setting"] == name],
+                compared=compared,
                 sweep=sweep,
                 known=inputs.known[name],
-                answer=answer(here, sweep),
+                answer=answer(compared, sweep),
                 splits=splits[splits["setting"] == name],
             )
         )

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.aa_control import aa_sentences
+from analysis.beside import DATA_ORDER, beside_sentences
 from analysis.contrasts import FIELD_NATS, FIELD_P
 from analysis.given import Given
 from analysis.load import records
@@ -12,6 +13,7 @@ from analysis.reporting.answers import (
     Answer,
     gap_words,
     p_words,
+    resolved_word,
     tone_of,
 )
 from analysis.reporting.document import Bar, Block, Details, Points, Row, Table, Text, or_reason
@@ -20,7 +22,7 @@ from analysis.reporting.survival import survival_table
 from analysis.seed_stats import seed_stats
 from analysis.slope_curve import best_fixed_sentences
 from analysis.stages import PANELS, PRIMARY, title_of, windows_of
-from analysis.text import DASH, capital, counted, number, percent, plus_minus
+from analysis.text import DASH, capital, counted, listed, number, percent, plus_minus
 
 
 def winner_blocks(case: Case) -> tuple[Block, ...]:
@@ -73,7 +75,7 @@ def _row(row: Any, found: Answer) -> Row:
             str(row["n"]),
             number(row["nats"], signed=True),
             p_words(row["p_value"]),
-            DASH if pd.isna(row["resolved"]) else "yes" if row["resolved"] else "no",
+            resolved_word(row),
             rule if isinstance(rule, str) else DASH,
         ),
         tone=tone_of(row),
@@ -104,7 +106,26 @@ def _points(case: Case) -> Points:
         *(("What it resolves", sentence) for sentence in resolution_words(case.known)),
         *(("A/A control", sentence) for sentence in aa_sentences(case.cells, case.sweep)),
     ]
+    said += [
+        (_about(sentence), sentence)
+        for sentence in beside_sentences(case.compared, case.sweep)
+        if sentence != DATA_ORDER  # said once, in what the report does not say
+    ]
     return Points(tuple((about, _bare(sentence, case.name)) for about, sentence in said))
+
+
+_BESIDE = {
+    "The field's rule": "Field's rule",
+    "Equal noise": "Equal noise",
+    "Sign flips": "Sign flips",
+    "With ": "Tainted attempts",
+}
+
+
+def _about(sentence: str) -> str:
+    """What a sentence that stands beside the verdict is about."""
+    found = (name for opening, name in _BESIDE.items() if sentence.startswith(opening))
+    return next(found, "Beside it")
 
 
 def _bare(sentence: str, setting: str) -> str:
@@ -116,21 +137,28 @@ def _bare(sentence: str, setting: str) -> str:
 
 
 def resolution_words(known: Given) -> list[str]:
-    """The smallest difference that the finished grid resolves, in blocks and had they not been."""
+    """The smallest difference that the finished grid resolves, and what other designs would."""
     if known.power is None:
         return []
-    said = [
-        f"{_OF_DESIGN[row['design']]} {number(row['effect'])} BPB with power {row['power']:g}"
-        f" ({counted(int(row['n']), 'seed')}, {counted(int(row['comparisons']), 'comparison')},"
-        f" noise sd {number(row['noise_sd'])}, {row['noise_df']} df)."
-        for row in records(known.power.here)
+    here = {row["design"]: row for row in records(known.power.here)}
+    block = here["block"]
+    others = [
+        f"{number(here[design]['effect'])} {words}"
+        for design, words in _OTHER_DESIGNS.items()
+        if design in here
     ]
-    return [" ".join(said)]
+    return [
+        "The smallest difference from the reference that this grid resolves is"
+        f" {number(block['effect'])} BPB, with power {block['power']:g}"
+        f" ({counted(int(block['n']), 'seed')}, {counted(int(block['comparisons']), 'comparison')},"
+        f" noise sd {number(block['noise_sd'])}, {block['noise_df']} df). It would be"
+        f" {listed(others)}."
+    ]
 
 
-_OF_DESIGN = {
-    "block": "The smallest difference from the reference that this grid resolves is",
-    "unpaired": "Had seeds not been paired, it would be",
+_OTHER_DESIGNS = {
+    "pooled": "if the noise were known to be alike for all",
+    "unpaired": "if seeds were not paired",
 }
 
 

@@ -4,20 +4,15 @@ Measured with the renderer that writes the files. Whether a figure is beautiful 
 """
 
 from dataclasses import replace
-from itertools import combinations
 
 import matplotlib as mpl
-import numpy as np
 import pytest
-from hypothesis import given as forall
-from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from analysis.figures import DPI, FIGURES, STYLE, draw
-from analysis.given import Given, given
+from analysis.given import given
 from analysis.load import Sweep
-from analysis.plots.look import looks, spread
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
 
 # Boxes of words that only touch: the box of a line of text is taller than its letters.
@@ -92,7 +87,9 @@ def drawn(name, cells):
 
 def words(figure, renderer):
     """Every text that is seen, with its box."""
-    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    found = [
+        text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()
+    ]
     shown = []
     for text in found:
         if text.axes is not None and not _ticks_in_sight(text):
