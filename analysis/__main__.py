@@ -24,10 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` asks for; 0, or 2 with one sentence on stderr where it cannot be done."""
     arguments = _parser().parse_args(argv)
     try:
-        if arguments.command == "import":
-            paths = import_command(arguments)
-        else:
-            paths = _on_sweep(arguments)
+        is_import = arguments.command == "import"
+        paths = import_command(arguments) if is_import else _on_sweep(arguments)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT

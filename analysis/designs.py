@@ -1,29 +1,31 @@
-"""Which difference can a grid resolve, and how many seeds does a given difference need?
+"""Which difference can a design resolve, and how many seeds does a given difference need?
 
 Power here is *per comparison, at the family-wise level*: the probability that one activation that
 truly differs from the reference by ``effect`` is resolved by an interval that is simultaneous over
-all k comparisons of the grid. Its test statistic follows a noncentral t distribution with the
-degrees of freedom of the noise and the noncentrality effect / (sd · √(2 / n)) (Dunnett 1955 for the
-critical value; Cohen 1988, chapter 2, for the rest). S seeds, A activations, k = A − 1.
+all k comparisons of the grid. S seeds, A activations, k = A − 1. Three designs:
 
-Two designs are compared. In the *block* design a seed gives every activation the same weights and
-data: the noise is what seed and activation leave over, pooled, with (S − 1)(A − 1) degrees of
-freedom. *Unpaired*: every activation has seeds of its own, so the spread between seeds stays in,
-each pair is compared by Student's t with 2 (S − 1) degrees of freedom, and the k tests share their
-level by Šidák (1967).
+*block*     The primary analysis (``analysis.contrasts``): a seed gives every activation the same
+            weights and data, and the wider of two intervals counts: Dunnett's, of the noise pooled
+            with (S − 1)(A − 1) degrees of freedom, and one that does not take the noise as alike.
+*pooled*    Dunnett's interval alone: the statistic follows a noncentral t with noncentrality
+            effect / (sd · √(2 / S)) (Dunnett 1955; Cohen 1988, chapter 2). What the second interval
+            costs is the difference to this.
+*unpaired*  Every activation has seeds of its own, so the spread between seeds stays in, each pair
+            is compared by Student's t with 2 (S − 1) degrees of freedom, and the k tests share
+            their level by Šidák (1967).
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from scipy import optimize, special
 
-from analysis.critical import critical_value, sd_nodes
+from analysis.critical import Nodes, critical_value, guarded_reach, pooled_reach
 from analysis.interval import t_quantile
 
-Kind = Literal["block", "unpaired"]
+Kind = Literal["block", "pooled", "unpaired"]
 
 MOST_SEEDS = 100_000
 
@@ -42,11 +44,15 @@ class Design:
     level: float = 0.95
 
     @property
-    def critical(self) -> float:
-        """How many standard errors a difference must exceed to be resolved."""
-        if self.kind == "block":
-            return critical_value(self.comparisons, self.noise_df, self.level)
-        return t_quantile(self.level ** (1 / self.comparisons), self.noise_df)
+    def reach(self) -> Nodes:
+        """How many true standard errors the bound is away, and how probable each distance is."""
+        if self.kind == "unpaired":
+            each = t_quantile(self.level ** (1 / self.comparisons), self.noise_df)
+            return pooled_reach(each, self.noise_df)
+        if self.kind == "pooled" or self.comparisons == 1:  # two activations need no second one
+            dunnett = critical_value(self.comparisons, self.noise_df, self.level)
+            return pooled_reach(dunnett, self.noise_df)
+        return guarded_reach(self.n, self.comparisons, self.level)
 
 
 def block(n: int, *, num_activations: int, level: float = 0.95) -> Design:
@@ -60,24 +66,31 @@ def block(n: int, *, num_activations: int, level: float = 0.95) -> Design:
     return Design(kind="block", n=n, comparisons=comparisons, noise_df=df, level=level)
 
 
+def pooled(n: int, *, num_activations: int, level: float = 0.95) -> Design:
+    """The same, judged by Dunnett's interval alone."""
+    return replace(block(n, num_activations=num_activations, level=level), kind="pooled")
+
+
 def unpaired(n: int, *, num_activations: int, level: float = 0.95) -> Design:
     """Every activation under ``n`` seeds of its own."""
     comparisons = num_activations - 1
     return Design(kind="unpaired", n=n, comparisons=comparisons, noise_df=2 * (n - 1), level=level)
 
 
-DESIGNS: dict[Kind, Callable[..., Design]] = {"block": block, "unpaired": unpaired}
+DESIGNS: dict[Kind, Callable[..., Design]] = {
+    "block": block,
+    "pooled": pooled,
+    "unpaired": unpaired,
+}
 
 
 def power_of(effect: float, design: Design, noise_sd: float) -> float:
     """The probability that a true difference of ``effect`` is resolved; both in the same unit.
 
-    At effect 0 it is what one comparison spends of 1 − level. The noncentral t is integrated here
-    over the estimated sd, because scipy's is NaN for some arguments that a grid has.
+    At effect 0 it is what one comparison spends of 1 − level.
     """
     centre = effect / (noise_sd * math.sqrt(2 / design.n))
-    s, weights = sd_nodes(design.noise_df)
-    reach = design.critical * s
+    reach, weights = design.reach
     resolved = special.ndtr(centre - reach) + special.ndtr(-centre - reach)
     return float(resolved @ weights)
 

@@ -122,10 +122,7 @@ def _power(cells: pd.DataFrame, sweep: Sweep, place: object) -> Power | str:
     if not grids or grids[0].noise is None or not grids[0].designs():
         return "too few seeds to know the noise"
     grid = grids[0]
-    more = [
-        replace(grid, n=n, noise_df=(n - 1) * (grid.num_activations - 1))
-        for n in range(2, max(_MOST_SEEDS, 2 * grid.n) + 1)
-    ]
+    more = [replace(grid, n=n) for n in range(2, max(_MOST_SEEDS, 2 * grid.n) + 1)]
     return Power(
         over_seeds=power_table(more, powers=(POWER,)),
         here=power_table([grid], powers=(POWER,)),

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.contrasts import pooled_noise, ranked_scores
+from analysis.blocks import Design, blocked, fit_blocks
 from analysis.designs import Kind
 from analysis.load import CELLS_FILE, is_scored, load_cells, load_sweep, records
+from analysis.ranked import ranked_rows
 from analysis.stages import PRIMARY
 from sweep.files import open_files
 from trainer.strict import ConfigError
@@ -39,7 +40,7 @@ class KnownNoise:
     tokens_per_byte: float | None = None
 
     def sd_for(self, kind: Kind) -> float:
-        return self.noise_sd if kind == "block" else self.seed_sd
+        return self.seed_sd if kind == "unpaired" else self.noise_sd
 
     @property
     def field_bpb(self) -> float | None:
@@ -92,20 +93,22 @@ def expected_noise(
 
 def noise_in(rows: pd.DataFrame, quantity: str, reference: str, source: str) -> KnownNoise | None:
     """The noise of ``rows``, all of one setting; None before two seeds have two activations."""
-    matrix = ranked_scores(rows, quantity, reference)
-    pooled = pooled_noise(matrix.to_numpy(dtype=float))
-    counts, variances = matrix.count(), matrix.var()
-    seed_df = int((counts - 1).clip(lower=0).sum())
-    if pooled is None or pooled.sd == 0:
+    scores = ranked_rows(rows, quantity, reference)
+    if scores.empty:
         return None
-    within = float((variances.fillna(0.0) * (counts - 1).clip(lower=0)).sum())
+    first = reference if (scores["key"] == reference).any() else min(scores["key"])
+    fit = fit_blocks(blocked(scores, first, Design()))
+    if not fit.noise_sd:
+        return None
+    of_key = scores.groupby("key")["value"]
+    left = scores["value"] - of_key.transform("mean")
     scored = rows[is_scored(rows)]
     ratio = (scored["val_tokens"] / scored["val_bytes"]).dropna()
     return KnownNoise(
-        noise_sd=pooled.sd,
-        seed_sd=(within / seed_df) ** 0.5,
+        noise_sd=fit.noise_sd,
+        seed_sd=math.sqrt(float((left**2).sum()) / (len(scores) - of_key.ngroups)),
         source=source,
-        noise_df=pooled.df,
+        noise_df=fit.noise_df,
         tokens_per_byte=float(ratio.mean()) if len(ratio) else None,
     )
 

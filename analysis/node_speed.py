@@ -23,6 +23,11 @@ from analysis.seed_stats import outcome_counts
 from analysis.stages import title_of
 from analysis.text import capital, counted, listed, number, p_value, percent
 
+TITLES = {
+    "step_ms_p50": "median step time",
+    "step_ms_p99": "99th percentile of the step time",
+    "steps": "steps taken",
+}
 AS_RATIOS = ("step_ms_p50", "step_ms_p99", "steps", "tokens", "train_s")
 NODE_COLUMNS = (
     *("setting", "quantity", "kind", "key", "label", "reference", "n", "scale", "effect", "low"),
@@ -164,28 +169,33 @@ def _with_half_widths(
 def _sentence(rows: pd.DataFrame) -> str:
     first: Mapping[str, Any] = rows.iloc[0].to_dict()
     activations, nodes = (rows[rows["kind"] == kind] for kind in ("activation", "node"))
-    opening = f"{capital(title_of(first['quantity']))} ({first['setting']})"
+    title = TITLES.get(first["quantity"], title_of(first["quantity"]))
+    opening = f"{capital(title)} ({first['setting']})"
     apart = [
         f"{row.label} {_amount(row.effect, first['scale'])}"
         for row in activations[activations["resolved"].fillna(False)].itertuples()
     ]
     untold = activations.loc[activations["effect"].isna(), "label"]
-    words = [
-        f"{opening}: on the same nodes {listed(apart)} against the reference."
-        if apart
-        else f"{opening}: no activation is resolved from the reference on the same nodes."
-    ]
+    if activations.empty:
+        words = [f"{opening}: there is nothing to compare with the reference."]
+    elif apart:
+        words = [f"{opening}: against the reference, on the same nodes, {listed(apart)}."]
+    else:
+        words = [f"{opening}: no activation is resolved from the reference on the same nodes."]
     if len(untold):
         words.append(f"Not told apart from their nodes: {listed(list(untold))}.")
     if first["nodes"] == 1:
         return " ".join([*words, "All cells ran on one node."])
     extremes = [_amount(nodes["effect"].min(), first["scale"])]
     extremes.append(_amount(nodes["effect"].max(), first["scale"]))
-    share = "" if pd.isna(first["node_share"]) else f", {percent(first['node_share'])} of the rest"
     words.append(
-        f"{counted(int(first['nodes']), 'node')} lie between {' and '.join(extremes)} of their mean"
-        f"{share} ({p_value(first['node_p'])})."
+        f"{counted(int(first['nodes']), 'node')} differ from their mean by {' to '.join(extremes)}"
+        f" ({p_value(first['node_p'])})."
     )
+    if not pd.isna(first["node_share"]):
+        words.append(
+            f"Nodes explain {percent(first['node_share'])} of what activations leave over."
+        )
     if first["n_tainted"]:
         tainted = counted(int(first["n_tainted"]), "tainted cell is", "tainted cells are")
         words.append(f"{tainted} excluded.")

@@ -13,7 +13,7 @@ from trainer.recipe import load_recipe
 _ANY_DATA = DataFound(folder="", corpus_sha256="0" * 64, tokenizer_sha256="0" * 64)
 
 
-def planned_cells(spec: SweepSpec) -> pd.DataFrame:
+def grid_cells(spec: SweepSpec) -> pd.DataFrame:
     """One row per cell that ``spec`` asks for, as ``load_cells`` names it; reads no data.
 
     It has what is known of a cell before it runs (recipe, activation, seed, budget, window, stride,

@@ -1,6 +1,6 @@
 """What can this grid resolve, as planned and as finished, and how many seeds would more need?
 
-Two tables and a curve, of the block design and of the unpaired one; ``analysis.designs`` says what
+Two tables and a curve, of each design; ``analysis.designs`` says what
 power means here. A planned grid is judged by the noise that is expected of it, a finished one by
 its own.
 """
@@ -20,7 +20,6 @@ from analysis.designs import (
     power_of,
     seeds_needed,
     smallest_effect,
-    unpaired,
 )
 from analysis.known_noise import FIELD_NATS, KnownNoise, noise_in
 from analysis.load import settings
@@ -55,7 +54,6 @@ def planned(
                 **_facts(here, quantity),
                 n=seeds,
                 num_activations=len(functions),
-                noise_df=(seeds - 1) * (len(functions) - 1),
                 noise=noise.get(setting),
                 level=level,
             )
@@ -68,8 +66,8 @@ def achieved(
 ) -> list["Grid"]:
     """The grid of each setting of ``frame`` as far as it has been answered, with its own noise.
 
-    ``n`` is that of the comparison with the fewest pairs. A setting in which nothing can be
-    compared yet is absent.
+    It is taken for complete with ``n``, the pairs of the comparison that has the fewest. A setting
+    in which nothing can be compared yet is absent.
     """
     grids = []
     compared = contrasts(frame, quantity, reference, level=level).dropna(subset=["noise_sd"])
@@ -80,7 +78,6 @@ def achieved(
                 **_facts(here, quantity),
                 n=int(rows["n"].min()),
                 num_activations=int(rows["comparisons"].iloc[0]) + 1,
-                noise_df=int(rows["noise_df"].iloc[0]),
                 noise=noise_in(here, quantity, reference, "its own"),
                 level=level,
             )
@@ -92,9 +89,8 @@ def achieved(
 class Grid:
     """One setting of a sweep, planned or finished: what it stands on and how large it is.
 
-    ``num_activations`` counts the reference, and two names of one function once. ``noise_df`` is
-    that of the block design. ``window`` and ``stride`` are None before anything is scored,
-    ``noise`` where its size is unknown.
+    ``num_activations`` counts the reference, and two names of one function once. ``window`` and
+    ``stride`` are None where they are unknown, and so is ``noise``.
     """
 
     setting: str
@@ -102,7 +98,6 @@ class Grid:
     quantity: str
     n: int
     num_activations: int
-    noise_df: int
     noise: KnownNoise | None
     window: int | None = None
     stride: int | None = None
@@ -114,17 +109,10 @@ class Grid:
         return {name: getattr(self, name) for name in names}
 
     def designs(self) -> list[Design]:
-        """Both designs with the seeds of this grid; none where there is nothing to compare."""
-        if self.num_activations < 2 or self.n < 2 or self.noise_df < 1:
+        """Every design with the seeds of this grid; none where there is nothing to compare."""
+        if self.num_activations < 2 or self.n < 2:
             return []
-        of_grid = Design(
-            kind="block",
-            n=self.n,
-            comparisons=self.num_activations - 1,
-            noise_df=self.noise_df,
-            level=self.level,
-        )
-        return [of_grid, unpaired(self.n, num_activations=self.num_activations, level=self.level)]
+        return [self.design_of(kind)(self.n) for kind in DESIGNS]
 
     def design_of(self, kind: Kind) -> Callable[[int], Design]:
         """The design of a full grid with as many seeds as it is given."""
@@ -179,7 +167,7 @@ def seeds_table(grids: Iterable[Grid], *, powers: Sequence[float] = POWERS) -> p
 
 
 def power_curve(grids: Iterable[Grid], *, points: int = 61) -> pd.DataFrame:
-    """``power`` over ``effect`` (BPB) for both designs of each grid, from 0 to where both are sure.
+    """``power`` over ``effect`` (BPB) for every design of each grid, from 0 to where all are sure.
 
     ``points`` effects a curve, evenly spaced.
     """

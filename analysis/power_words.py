@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.designs import smallest_effect
 from analysis.known_noise import expected_noise
 from analysis.load import load_cells, load_sweep, parts_of, records
-from analysis.planned import planned_cells
+from analysis.planned import grid_cells
 from analysis.power import POWERS, Grid, achieved, planned, seeds_table
 from analysis.table import Section, Summary
 from analysis.text import DASH, counted, number, percent
@@ -34,7 +34,7 @@ def power_summary(place: str | Path, sweep: str) -> Summary:
         if not finished:
             raise
         return Summary(name, _sections(finished), tuple(_sentences(finished, "so far")))
-    cells = planned_cells(asked)
+    cells = grid_cells(asked)
     noise = expected_noise(cells, results, name)
     grids = planned(cells, asked.reference, noise)
     sentences = [*_sentences(grids, "as planned"), *_sentences(finished, "so far")]
@@ -64,10 +64,10 @@ def _sentences(grids: Sequence[Grid], when: str) -> list[str]:
         if not grid.designs():
             sentences.append(f"{opening} resolve nothing: it takes two seeds and two activations.")
             continue
-        of_block, of_unpaired = grid.designs()
+        of_block, of_pooled, of_unpaired = grid.designs()
         if grid.noise is None:
             sentences.append(
-                f"{opening}. How large the noise is is unknown: nothing is published for this"
+                f"{opening}. The size of the noise is unknown: nothing is published for this"
                 " recipe, and no sweep of it with this budget has two seeds in these results. The"
                 f" smallest difference resolved with power {POWERS[0]:g} is"
                 f" {smallest_effect(of_block, 1.0, power=POWERS[0]):.1f} times the noise sd."
@@ -76,13 +76,15 @@ def _sentences(grids: Sequence[Grid], when: str) -> list[str]:
         least = [
             number(smallest_effect(of_block, grid.noise.noise_sd, power=power)) for power in POWERS
         ]
-        alone = number(smallest_effect(of_unpaired, grid.noise.seed_sd, power=POWERS[0]))
+        alike_noise = smallest_effect(of_pooled, grid.noise.noise_sd, power=POWERS[0])
+        alone = smallest_effect(of_unpaired, grid.noise.seed_sd, power=POWERS[0])
         sentences.append(
             f"{opening} resolve a difference from the reference of {least[0]} BPB with power"
             f" {POWERS[0]:g} and {least[1]} with {POWERS[1]:g} (noise sd"
             f" {number(grid.noise.noise_sd)}, {grid.noise.source}; {of_block.noise_df} df,"
-            f" {counted(of_block.comparisons, 'comparison')}); unpaired {alone} with"
-            f" {POWERS[0]:g} (seed sd {number(grid.noise.seed_sd)})."
+            f" {counted(of_block.comparisons, 'comparison')}). With power {POWERS[0]:g} it would be"
+            f" {number(alike_noise)} if the noise were known to be alike for all, and"
+            f" {number(alone)} if seeds were not paired (seed sd {number(grid.noise.seed_sd)})."
         )
     return sentences
 

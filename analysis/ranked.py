@@ -8,7 +8,8 @@ pooled noise and in the number of comparisons. Their difference is an A/A contro
 import pandas as pd
 
 from analysis.blocks import Design
-from analysis.seed_stats import outcome_counts, per_block
+from analysis.load import Sweep, is_scored
+from analysis.seed_stats import per_block
 from analysis.stages import is_legal
 from trainer.strict import ConfigError
 
@@ -28,13 +29,26 @@ def ranked_rows(
         )
     by = (design or Design()).by
     kept = same_functions(frame, reference)
-    counts = outcome_counts(frame)
-    diverged = {kept[key] for key in counts.loc[counts["n_diverged"] > 0, "key"]}
+    diverged = {kept[key] for key in frame.loc[frame["state"] == "diverged", "key"].unique()}
     values = per_block(frame, quantity, by)
     named = values.assign(own=values["key"], key=values["key"].map(kept).astype(str))
     first = named.assign(other=named["own"] != named["key"]).sort_values(["key", *by, "other"])
     once = first.drop_duplicates(["key", *by])
     return once.loc[~once["key"].isin(diverged), ["key", *by, "value"]].reset_index(drop=True)
+
+
+def with_companions(
+    frame: pd.DataFrame, replicates: pd.DataFrame | None, sweep: Sweep
+) -> pd.DataFrame:
+    """The rows to be compared: ``frame``, and the reference's companions if nodes were blocks.
+
+    ``replicates`` are what ``load_replicates`` gives. Where seeds are the blocks a repetition of a
+    reference would add nothing but a second draw, so ``frame`` is returned as it is.
+    """
+    if sweep.pairing == "seed" or replicates is None:
+        return frame
+    companions = replicates[(replicates["key"] == sweep.reference) & is_scored(replicates)]
+    return pd.concat([frame, companions], ignore_index=True) if len(companions) else frame
 
 
 def ranked_scores(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataFrame:

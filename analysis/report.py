@@ -10,18 +10,29 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.beside import DATA_ORDER
 from analysis.figures import slug
 from analysis.load import is_scored, succeeded
 from analysis.reporting.answers import gap_words, support_words, verdict_words
 from analysis.reporting.costs import cost_blocks
-from analysis.reporting.document import Block, Bullets, Fact, Report, Section, or_reason
+from analysis.reporting.document import (
+    Block,
+    Bullets,
+    Details,
+    Fact,
+    Picture,
+    Report,
+    Section,
+    or_reason,
+)
 from analysis.reporting.html import render_html
 from analysis.reporting.inputs import Case, Inputs, cases, load_inputs
 from analysis.reporting.markdown import render_markdown
 from analysis.reporting.missing import common_reasons, coverage, is_complete, missing_section
-from analysis.reporting.pictures import picture
+from analysis.reporting.pictures import pictures
 from analysis.reporting.quantization import quantization_blocks
 from analysis.reporting.repeat import repeat_section, revision_words
+from analysis.reporting.settings import across_settings
 from analysis.reporting.winner import contrast_table, resolution_words, winner_blocks
 from analysis.slope_curve import best_set
 from analysis.stages import PRIMARY, title_of
@@ -38,8 +49,7 @@ _LIMITS = (
     " it does not say which is the better one.",
     "Not resolved does not mean equal: it means that the difference is smaller than this grid can"
     " tell from noise.",
-    "Intervals are about seeds, which draw the initial weights. Where the recipe reads its data in"
-    " one fixed order, they are conditional on that order.",
+    f"Intervals are about seeds, which draw the initial weights. {DATA_ORDER}",
     "One stage is tested, and it was named before any result; what other stages show is described.",
 )
 
@@ -65,6 +75,7 @@ def make_report(inputs: Inputs) -> Report:
     """The whole report as a value; the same inputs give the same value."""
     known = cases(inputs)
     first, sweep = known[0], inputs.sweep
+    over = across_settings(inputs.compared, known)
     return Report(
         sweep=sweep.name,
         kicker=f"Sweep {sweep.name} · {first.name} · {title_of(PRIMARY)}",
@@ -73,7 +84,7 @@ def make_report(inputs: Inputs) -> Report:
         notices=tuple(_notices(inputs)),
         facts=tuple(_facts(inputs, first)),
         sections=(
-            _section("best", "Which activation is best, and how sure are we", known, _best),
+            _section("best", "Which activation is best, and how sure are we", known, _best, over),
             _section("quantization", "What quantization and TTT do to that", known, _quantization),
             _section("costs", "What it costs", known, _costs),
             missing_section(inputs),
@@ -97,7 +108,11 @@ def _reasons(case: Case) -> str:
 
 
 def _section(
-    anchor: str, title: str, known: tuple[Case, ...], build: Callable[[Case], tuple[Block, ...]]
+    anchor: str,
+    title: str,
+    known: tuple[Case, ...],
+    build: Callable[[Case], tuple[Block, ...]],
+    over: tuple[Block, ...] = (),
 ) -> Section:
     """One question, asked of every setting: in parts where there are several."""
     answers = [or_reason(partial(build, case)) for case in known]
@@ -107,24 +122,28 @@ def _section(
         Section(anchor=f"{anchor}-{slug(case.name)}", title=case.name, blocks=blocks)
         for case, blocks in zip(known, answers, strict=True)
     ]
-    return Section(anchor=anchor, title=title, parts=tuple(parts))
+    return Section(anchor=anchor, title=title, blocks=over, parts=tuple(parts))
 
 
 def _best(case: Case) -> tuple[Block, ...]:
-    return (*winner_blocks(case), *_pictures(["slope_bpb"], case))
+    more = pictures(("differences", "power"), case)
+    return (*winner_blocks(case), *pictures(("slope_bpb",), case), *_folded(more))
 
 
 def _quantization(case: Case) -> tuple[Block, ...]:
-    return (*quantization_blocks(case), *_pictures(["quant_delta"], case))
+    shown = pictures(("quant_delta", "ttt_gain", "slot_gain", "mechanism_delta"), case)
+    more = pictures(("mechanism", "mechanism_layers", "beta_by_layer"), case)
+    return (*quantization_blocks(case), *shown, *_folded(more))
 
 
 def _costs(case: Case) -> tuple[Block, ...]:
-    return (*cost_blocks(case), *_pictures(["artifact_bytes"], case))
+    shown = pictures(("artifact_bytes", "pace", "learning_curves"), case)
+    return (*cost_blocks(case), *shown)
 
 
-def _pictures(names: list[str], case: Case) -> tuple[Block, ...]:
-    """The figures of a section; none where nothing was scored, which the section says."""
-    return tuple(picture(name, case) for name in names) if case.has_scores else ()
+def _folded(more: tuple[Picture, ...]) -> tuple[Block, ...]:
+    titles = [f"{shown.title[:1].lower()}{shown.title[1:]}" for shown in more]
+    return (Details(f"More figures: {'; '.join(titles)}", more),) if more else ()
 
 
 def _notices(inputs: Inputs) -> list[str]:
@@ -143,14 +162,14 @@ def _facts(inputs: Inputs, case: Case) -> list[Fact]:
         label = f"{found.names[found.best['key']]} − {found.names[found.reference]}"
         n = counted(found.best["n"], "paired seed")
         facts.append(Fact(label, gap_words(found.best), f"bits per byte; {n}"))
-    block = case.power[case.power["design"] == "block"]
-    if len(block):
-        row = block.iloc[0]
+    curve, power = case.known.slope_curve, case.known.power
+    if power is not None:
+        row = power.here[power.here["design"] == "block"].iloc[0]
         footing = f"bits per byte, with power {row['power']:g}; {counted(int(row['n']), 'seed')}"
         facts.append(Fact("Smallest difference resolved", number(row["effect"]), footing))
-    if case.curve is not None and case.curve.best_set and case.curve.flat is False:
-        footing = f"{percent(case.curve.level)} set; {counted(case.curve.n, 'seed')}"
-        facts.append(Fact("Best slope", best_set(case.curve), footing))
+    if curve is not None and curve.best_set and curve.flat is False:
+        footing = f"{percent(curve.level)} set; {counted(curve.n, 'seed')}"
+        facts.append(Fact("Best slope", best_set(curve), footing))
     if found.rows and not pd.isna(found.rows[0]["noise_sd"]):
         row = found.rows[0]
         footing = f"bits per byte, sd; {row['noise_df']:.0f} degrees of freedom"
@@ -163,11 +182,11 @@ def _facts(inputs: Inputs, case: Case) -> list[Fact]:
 
 def _footnotes(inputs: Inputs, known: tuple[Case, ...]) -> list[str]:
     first = known[0]
-    curve = [] if first.curve is None else [first.curve.sentence()]
+    slopes = first.known.slope_curve
     return [
         first.answer.verdict.sentence,
-        *curve,
-        *resolution_words(first.power),
+        *([] if slopes is None else [slopes.sentence()]),
+        *resolution_words(first.known),
         *(case.answer.verdict.sentence for case in known[1:]),
         f"Cells: {coverage(inputs)}",
         f"Revision {revision_words(inputs.cells)}. `make report SWEEP={inputs.sweep.name}` gives"

@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.blocks import Design
 from analysis.contrasts import contrasts, same_functions
 from analysis.load import Sweep, labels_of, records
 from analysis.reporting.document import Tone
 from analysis.stages import PRIMARY
-from analysis.text import capital, counted, listed, number, percent, plus_minus
-from analysis.verdict import Verdict, verdicts
+from analysis.text import DASH, capital, counted, listed, p_value, percent, plus_minus
+from analysis.verdict import Verdict, joint_labels, verdicts
 
 Rows = Mapping[str, Any]
 
@@ -38,24 +39,15 @@ class Answer:
 
 def answer(cells: pd.DataFrame, sweep: Sweep, quantity: str = PRIMARY) -> Answer:
     """The answer of ``cells``, which are those of one setting."""
-    rows = records(contrasts(cells, quantity, sweep.reference))
+    design = Design(sweep.pairing)
+    rows = records(contrasts(cells, quantity, sweep.reference, design=design))
     return Answer(
         quantity=quantity,
         verdict=verdicts(cells, sweep, quantity)[0],
         rows=tuple(sorted(rows, key=lambda row: (row["difference"], row["key"]))),
-        names=names_of(cells, sweep.reference),
+        names=joint_labels(same_functions(cells, sweep.reference), labels_of(cells)),
         reference=sweep.reference,
     )
-
-
-def names_of(cells: pd.DataFrame, reference: str) -> dict[str, str]:
-    """The label of each key; of two names for one function, both: ReLU² (= LeakyReLU² 0.0)."""
-    labels = labels_of(cells)
-    joint = dict(labels)
-    for key, kept in same_functions(cells, reference).items():
-        if key != kept:
-            joint[kept] = f"{labels[kept]} (= {labels[key]})"
-    return joint
 
 
 def verdict_words(found: Answer) -> str:
@@ -116,14 +108,19 @@ def tone_of(row: Rows) -> Tone:
     return "good" if row["difference"] < 0 else "bad"
 
 
-def p_words(p_value: float | None) -> str:
+def resolved_word(row: Rows) -> str:
+    """Whether a row is resolved, as an entry of a table."""
+    return DASH if pd.isna(row["resolved"]) else "yes" if row["resolved"] else "no"
+
+
+def p_words(p: float | None) -> str:
     """
     >>> p_words(0.03141), p_words(0.00001), p_words(None)
     ('0.031', '< 0.001', '–')
     """
-    if p_value is not None and not pd.isna(p_value) and p_value < 0.001:
-        return "< 0.001"
-    return number(p_value, decimals=3)
+    if p is None or pd.isna(p):
+        return DASH
+    return p_value(p).removeprefix("p ").removeprefix("= ")
 
 
 def _are(names: list[str]) -> str:

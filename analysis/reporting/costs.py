@@ -2,12 +2,14 @@
 
 import pandas as pd
 
+from analysis.budgets import node_effects, node_sentences
 from analysis.load import is_scored, records
-from analysis.plots import CAP_BYTES
-from analysis.reporting.document import Block, Row, Table, Text
+from analysis.plots.size import CAP_BYTES
+from analysis.reporting.document import Block, Bullets, Row, Table, Text
 from analysis.reporting.inputs import Case
 from analysis.seed_stats import seed_stats
-from analysis.text import DASH, counted, number, plus_minus
+from analysis.stages import title_of
+from analysis.text import DASH, counted, number, percent, plus_minus
 
 SECONDS_IN_HOUR = 3600
 _MEASURES = ("artifact_kB", "steps", "step_ms_p50", "train_s", "peak_memory_MB", "node_hours")
@@ -19,7 +21,14 @@ def cost_blocks(case: Case) -> tuple[Block, ...]:
     stats = seed_stats(cells, _MEASURES)
     if not case.has_scores:
         return (Text("No cell has an untainted success, so no cost is known."),)
-    return (Text(_size(cells), "lead"), _table(stats, case.sweep.keys), Text(_hours(cells)))
+    nodes = node_sentences(node_effects(case.cells, reference=case.sweep.reference))
+    return (
+        Text(_size(cells), "lead"),
+        _table(stats, case.sweep.keys),
+        Text(_hours(cells)),
+        Bullets(tuple(nodes)),
+        *([_splits(case.splits)] if len(case.splits) else []),
+    )
 
 
 def _measured(cells: pd.DataFrame) -> pd.DataFrame:
@@ -72,6 +81,37 @@ def _table(stats: pd.DataFrame, keys: tuple[str, ...]) -> Table:
         rows=tuple(rows),
         note="1 kB = 1,000 bytes. Node-hours: from the start of the attempt to its end, set-up and"
         " scoring included.",
+    )
+
+
+def _splits(splits: pd.DataFrame) -> Table:
+    """A difference at equal time, as what is made per step and what by taking more of them."""
+    first = splits.iloc[0]
+    rows = [
+        Row(
+            (
+                row["label"],
+                *(
+                    plus_minus(row[part], row[f"{part}_half_width"], signed=True)
+                    for part in ("total", "per_step", "from_steps")
+                ),
+                f"{row['steps_ratio']:.3f}",
+                str(row["n"]),
+                DASH if pd.isna(row["method"]) else f"{row['method']}, {row['detail']}",
+            )
+        )
+        for row in records(splits.sort_values("total"))
+    ]
+    tainted = int(splits["n_tainted"].max())
+    left_out = f" {counted(tainted, 'tainted cell')} left out." if tainted else ""
+    return Table(
+        caption="Difference from the reference at equal time, in bits per byte: what is made per"
+        " step, and what by taking more steps. Below zero is better.",
+        headings=("activation", "total", "per step", "from steps", "steps ratio", "n", "method"),
+        rows=tuple(rows),
+        note=f"{title_of(first['quantity'])}, windows of {first['window']} tokens, stride"
+        f" {first['stride']}; simultaneous {percent(first['level'])} over"
+        f" {counted(first['comparisons'], 'comparison')}; n counts paired seeds.{left_out}",
     )
 
 

@@ -1,40 +1,45 @@
 """What does a report stand on? What is read, once, and what is found in each setting, once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.load import Sweep, is_scored, load_cells, load_sweep, settings
-from analysis.power import achieved, power_table
+from analysis.budgets import time_splits
+from analysis.figures import FIGURES
+from analysis.given import Given, given
+from analysis.load import Sweep, is_scored, load_cells, load_replicates, load_sweep, settings
+from analysis.ranked import with_companions
 from analysis.reporting.answers import Answer, answer
 from analysis.seed_stats import check_one_footing
-from analysis.slope_curve import SlopeCurve, slope_curves
 from analysis.stages import PRIMARY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """The cells of every setting, and what the sweep asked for."""
+    """The cells of every setting, what the sweep asked for, and what each setting has beside.
+
+    ``compared``: the cells, and companions of the reference where nodes were blocks.
+    """
 
     cells: pd.DataFrame
+    compared: pd.DataFrame
     sweep: Sweep
+    known: Mapping[str, Given]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One setting and what several sections say of it.
-
-    ``curve``: None where there are too few slopes for one. ``power``: rows of ``power_table``, none
-    where the noise is not known.
-    """
+    """One setting and what several sections say of it; ``splits`` are rows of ``time_splits``."""
 
     name: str
     cells: pd.DataFrame
+    compared: pd.DataFrame
     sweep: Sweep
+    known: Given
     answer: Answer
-    curve: SlopeCurve | None
-    power: pd.DataFrame
+    splits: pd.DataFrame
 
     @property
     def has_scores(self) -> bool:
@@ -45,14 +50,38 @@ def load_inputs(place: str | Path) -> Inputs:
     """What the sweep in ``place`` left; ConfigError where there is nothing that can be read."""
     cells = load_cells(place)
     check_one_footing(cells)
-    return Inputs(cells=cells, sweep=load_sweep(place, cells))
+    sweep = load_sweep(place, cells)
+    wanted = [name for picture in FIGURES.values() for name in (*picture.needs, *picture.uses)]
+    known = {
+        name: given(cells[cells["setting"] == name], sweep, wanted, place=place)
+        for name in settings(cells)
+    }
+    compared = with_companions(cells, load_replicates(place), sweep)
+    return Inputs(cells=cells, compared=compared, sweep=sweep, known=known)
 
 
 def cases(inputs: Inputs) -> tuple[Case, ...]:
     """Every setting, the primary one first."""
-    first = primary_setting(inputs.cells)
-    names = (first, *(name for name in settings(inputs.cells) if name != first))
-    return tuple(_case(inputs, name) for name in names)
+    cells, sweep = inputs.cells, inputs.sweep
+    curves = [known.curves for known in inputs.known.values() if known.curves is not None]
+    together = pd.concat(curves) if curves else None
+    splits = time_splits(inputs.compared, together, PRIMARY, sweep.reference)
+    first = primary_setting(cells)
+    found = []
+    for name in (first, *(name for name in settings(cells) if name != first)):
+        compared = inputs.compared[inputs.compared["setting"] == name]
+        found.append(
+            Case(
+                name=name,
+                cells=cells[cells["setting"] == name],
+                compared=compared,
+                sweep=sweep,
+                known=inputs.known[name],
+                answer=answer(compared, sweep),
+                splits=splits[splits["setting"] == name],
+            )
+        )
+    return tuple(found)
 
 
 def primary_setting(frame: pd.DataFrame) -> str:
@@ -67,16 +96,3 @@ def primary_setting(frame: pd.DataFrame) -> str:
     here = known[(known["budget_kind"] == kind) & (known["budget_value"] == largest)]
     ordered = [name for name in settings(frame) if name in set(here["setting"])]
     return ordered[(len(ordered) - 1) // 2]
-
-
-def _case(inputs: Inputs, name: str) -> Case:
-    cells = inputs.cells[inputs.cells["setting"] == name]
-    curves = slope_curves(cells, PRIMARY)
-    return Case(
-        name=name,
-        cells=cells,
-        sweep=inputs.sweep,
-        answer=answer(cells, inputs.sweep),
-        curve=curves[0] if curves else None,
-        power=power_table(achieved(cells, inputs.sweep.reference)),
-    )

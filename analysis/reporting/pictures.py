@@ -3,29 +3,37 @@
 import io
 
 import matplotlib as mpl
+from matplotlib.figure import Figure
 
-from analysis.figures import STYLE, draw
+from analysis.figures import FIGURES, STYLE, draw, why_not
 from analysis.reporting.document import Picture
 from analysis.reporting.inputs import Case
 
-_TITLES = {
-    "slope_bpb": "Bits per byte over the negative slope, by stage",
-    "quant_delta": "Quantization delta over the negative slope",
-    "artifact_bytes": "Size of the artifact over the negative slope",
-}
+CAPTION = "caption"  # the name that analysis.captions gives to a figure's caption
+
+
+def pictures(names: tuple[str, ...], case: Case) -> tuple[Picture, ...]:
+    """Those of the figures ``names`` that can be drawn of one setting."""
+    drawable = [name for name in names if why_not(name, case.cells, case.known) is None]
+    return tuple(picture(name, case) for name in drawable) if case.has_scores else ()
 
 
 def picture(name: str, case: Case) -> Picture:
-    """The figure ``name`` of one setting."""
-    figure = draw(name, case.cells, case.sweep)
-    caption = " ".join(" ".join(text.get_text().split()) for text in figure.texts)
-    for text in figure.texts:  # the page has it as text, which can be read at any width
-        text.set_visible(False)
-    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1))
+    """The figure ``name`` of one setting, its caption as text that can be read at any width."""
+    figure = draw(name, case.cells, case.sweep, case.known)
+    caption = _without_caption(figure)
     svg = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    title = _TITLES[name]
-    return Picture(
-        title=title, alt=f"Chart: {title} ({case.name}).", caption=caption, svg=svg.getvalue()
-    )
+    title = FIGURES[name].title
+    alt = f"Chart ({case.name}): {title}."
+    return Picture(title=title, alt=alt, caption=caption, svg=svg.getvalue())
+
+
+def _without_caption(figure: Figure) -> str:
+    """Take the caption and the room for it out of ``figure``; what it said."""
+    found = [text for text in figure.texts if text.get_gid() == CAPTION]
+    for text in found:
+        text.set_visible(False)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1))
+    return " ".join(" ".join(text.get_text().split()) for text in found)

@@ -10,8 +10,9 @@ import pandas as pd
 
 from analysis.contrasts import contrasts
 from analysis.load import labels_of, records
+from analysis.mechanism import mechanism_sentences
 from analysis.quant_delta import delta_stats, with_deltas
-from analysis.reporting.document import Block, Row, Table, Text
+from analysis.reporting.document import Block, Points, Row, Table, Text
 from analysis.reporting.inputs import Case
 from analysis.stages import DELTAS, is_legal, title_of
 from analysis.text import DASH, capital, counted, listed, number, percent, plus_minus
@@ -41,6 +42,9 @@ def quantization_blocks(case: Case) -> tuple[Block, ...]:
         blocks.append(_table(known, present, case.sweep.keys))
     if (known["quantity"] == _SLOT).any():
         blocks.append(_slot(known, cells, case.sweep.keys))
+    if case.known.layers is not None:
+        said = mechanism_sentences(case.cells, case.known.layers)
+        blocks.append(Points(tuple(("Mechanism", sentence) for sentence in said)))
     return tuple(blocks)
 
 

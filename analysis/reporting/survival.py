@@ -3,10 +3,8 @@
 Only the first line is a test; the others stand beside it and decide nothing.
 """
 
-import pandas as pd
-
 from analysis.load import including_tainted, is_scored
-from analysis.reporting.answers import Answer, answer, gap_words
+from analysis.reporting.answers import Answer, answer, gap_words, resolved_word
 from analysis.reporting.document import Row, Table
 from analysis.reporting.inputs import Case
 from analysis.stages import PRIMARY, STAGES, is_legal, title_of
@@ -15,7 +13,7 @@ from analysis.text import DASH, capital
 
 def survival_table(case: Case) -> Table:
     """One line for each way of asking, and whether it finds the same activation lowest."""
-    cells, primary = case.cells, case.answer
+    cells, primary = case.compared, case.answer
     tested = f"{capital(title_of(PRIMARY))}: the one that is tested"
     rows = [_line(tested, primary, primary), _tainted(case)]
     for stage in STAGES:
@@ -34,8 +32,8 @@ def survival_table(case: Case) -> Table:
 
 def _tainted(case: Case) -> Row:
     """The primary question with tainted successes counted, or that there are none."""
-    counting = including_tainted(case.cells)
-    more = int(is_scored(counting).sum() - is_scored(case.cells).sum())
+    counting = including_tainted(case.compared)
+    more = int(is_scored(counting).sum() - is_scored(case.compared).sum())
     title = f"With tainted attempts ({more or 'there are none'})"
     return _line(title, answer(counting, case.sweep) if more else case.answer, case.answer)
 
@@ -46,5 +44,4 @@ def _line(title: str, found: Answer, primary: Answer) -> Row:
     name = DASH if key is None else found.names[key]
     if best is None:
         return Row((title, name, DASH, DASH, DASH, same))
-    resolved = DASH if pd.isna(best["resolved"]) else "yes" if best["resolved"] else "no"
-    return Row((title, name, gap_words(best), str(best["n"]), resolved, same))
+    return Row((title, name, gap_words(best), str(best["n"]), resolved_word(best), same))

@@ -5,11 +5,15 @@ from typing import Any
 import pandas as pd
 
 from analysis.aa_control import aa_sentences
+from analysis.beside import DATA_ORDER, beside_sentences
+from analysis.contrasts import FIELD_NATS, FIELD_P
+from analysis.given import Given
 from analysis.load import records
 from analysis.reporting.answers import (
     Answer,
     gap_words,
     p_words,
+    resolved_word,
     tone_of,
 )
 from analysis.reporting.document import Bar, Block, Details, Points, Row, Table, Text, or_reason
@@ -18,7 +22,7 @@ from analysis.reporting.survival import survival_table
 from analysis.seed_stats import seed_stats
 from analysis.slope_curve import best_fixed_sentences
 from analysis.stages import PANELS, PRIMARY, title_of, windows_of
-from analysis.text import DASH, capital, counted, number, percent, plus_minus
+from analysis.text import DASH, capital, counted, listed, number, percent, plus_minus
 
 
 def winner_blocks(case: Case) -> tuple[Block, ...]:
@@ -62,19 +66,17 @@ def footing_words(cells: pd.DataFrame, quantity: str) -> str:
 
 
 def _row(row: Any, found: Answer) -> Row:
-    half = row["half_width"]
-    low, high = (None, None)
-    if not pd.isna(half):
-        low, high = row["difference"] - half, row["difference"] + half
+    half, rule = row["half_width"], row["field_rule"]
+    low, high = (None, None) if pd.isna(half) else (row["low"], row["high"])
     return Row(
         (
             found.names[row["key"]],
             gap_words(row),
             str(row["n"]),
-            number(row.get("nats"), signed=True),
-            p_words(row.get("p_value")),
-            DASH if pd.isna(row["resolved"]) else "yes" if row["resolved"] else "no",
-            row.get("field_rule") or DASH,
+            number(row["nats"], signed=True),
+            p_words(row["p_value"]),
+            resolved_word(row),
+            rule if isinstance(rule, str) else DASH,
         ),
         tone=tone_of(row),
         bar=Bar(row["difference"], low, high),
@@ -87,22 +89,43 @@ def _standing(row: Any) -> str:
         return "The noise is not known from so few seeds, so there is no interval."
     return (
         f"n counts paired seeds. Mean ± half width, simultaneous {percent(row['level'])} over"
-        f" {counted(row['comparisons'], 'comparison')}; noise sd {number(row['noise_sd'])} BPB"
-        f" with {row['noise_df']:.0f} degrees of freedom, pooled over the grid. Resolved: the"
-        " interval excludes zero."
+        f" {counted(row['comparisons'], 'comparison')}, p adjusted over them; noise sd"
+        f" {number(row['noise_sd'])} BPB with {row['noise_df']:.0f} degrees of freedom, pooled over"
+        f" the grid (block: {row['blocks']}), the interval widened where noise is unequal."
+        " Resolved: the interval excludes zero. Field's rule: better by more than"
+        f" {FIELD_NATS} nats per token at p < {FIELD_P}."
     )
 
 
 def _points(case: Case) -> Points:
     """What stands beside the answer: slope, learned β, what the grid resolves, its A/A control."""
-    curve = [] if case.curve is None else [case.curve.sentence()]
+    curve = [] if case.known.slope_curve is None else [case.known.slope_curve.sentence()]
     said = [
         *(("Best slope", sentence) for sentence in curve),
         *(("Learned β", sentence) for sentence in best_fixed_sentences(case.cells, PRIMARY)),
-        *(("What it resolves", sentence) for sentence in resolution_words(case.power)),
+        *(("What it resolves", sentence) for sentence in resolution_words(case.known)),
         *(("A/A control", sentence) for sentence in aa_sentences(case.cells, case.sweep)),
     ]
+    said += [
+        (_about(sentence), sentence)
+        for sentence in beside_sentences(case.compared, case.sweep)
+        if sentence != DATA_ORDER  # said once, in what the report does not say
+    ]
     return Points(tuple((about, _bare(sentence, case.name)) for about, sentence in said))
+
+
+_BESIDE = {
+    "The field's rule": "Field's rule",
+    "Equal noise": "Equal noise",
+    "Sign flips": "Sign flips",
+    "With ": "Tainted attempts",
+}
+
+
+def _about(sentence: str) -> str:
+    """What a sentence that stands beside the verdict is about."""
+    found = (name for opening, name in _BESIDE.items() if sentence.startswith(opening))
+    return next(found, "Beside it")
 
 
 def _bare(sentence: str, setting: str) -> str:
@@ -113,26 +136,30 @@ def _bare(sentence: str, setting: str) -> str:
     return capital(sentence)
 
 
-def resolution_words(power: pd.DataFrame) -> list[str]:
-    """The smallest difference that the finished grid resolves, in blocks and had they not been."""
-    said = []
-    for design, rows in power.groupby("design", sort=False):
-        effects = " and ".join(
-            f"{number(row['effect'])} with power {row['power']:g}" for row in records(rows)
-        )
-        first = rows.iloc[0]
-        seeds = counted(int(first["n"]), "seed")
-        standing = (
-            f"{seeds}, {counted(int(first['comparisons']), 'comparison')},"
-            f" noise sd {number(first['noise_sd'])}, {first['noise_df']} df"
-        )
-        said.append(
-            f"Smallest difference from the reference that this grid resolves: {effects} BPB"
-            f" ({standing})."
-            if design == "block"
-            else f"Had seeds not been paired, it would be {effects} BPB ({standing})."
-        )
-    return [" ".join(said)] if said else []
+def resolution_words(known: Given) -> list[str]:
+    """The smallest difference that the finished grid resolves, and what other designs would."""
+    if known.power is None:
+        return []
+    here = {row["design"]: row for row in records(known.power.here)}
+    block = here["block"]
+    others = [
+        f"{number(here[design]['effect'])} {words}"
+        for design, words in _OTHER_DESIGNS.items()
+        if design in here
+    ]
+    return [
+        "The smallest difference from the reference that this grid resolves is"
+        f" {number(block['effect'])} BPB, with power {block['power']:g}"
+        f" ({counted(int(block['n']), 'seed')}, {counted(int(block['comparisons']), 'comparison')},"
+        f" noise sd {number(block['noise_sd'])}, {block['noise_df']} df). It would be"
+        f" {listed(others)}."
+    ]
+
+
+_OTHER_DESIGNS = {
+    "pooled": "if the noise were known to be alike for all",
+    "unpaired": "if seeds were not paired",
+}
 
 
 def _means(cells: pd.DataFrame, keys: tuple[str, ...]) -> Details:

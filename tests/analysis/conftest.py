@@ -176,3 +176,12 @@ def make_layers(frame: pd.DataFrame, *, num_layers: int = 2) -> pd.DataFrame:
 def layers(cells: pd.DataFrame) -> pd.DataFrame:
     """The measures of layers of ``cells``."""
     return make_layers(cells)
+
+
+def write_layers(folder: Path, layers: pd.DataFrame) -> Path:
+    """The files that ``layers`` was read from, beside the rows in ``folder``."""
+    (folder / "layers").mkdir()
+    columns = ["kind", "name", "layer", "measure", "value"]
+    for cell_id, rows in layers.groupby("cell_id"):
+        rows[columns].to_parquet(folder / "layers" / f"{cell_id}-1.parquet", index=False)
+    return folder

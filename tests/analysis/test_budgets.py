@@ -204,3 +204,35 @@ def test_node_intervals_hold_the_planted_ratios(frame_of, planted):
         wanted = {key: SPEED[key] for key in SPEED if key != REFERENCE}
         missed += any(not table.low[k] <= v <= table.high[k] for k, v in wanted.items())
     assert missed <= 8
+
+
+def test_the_sentence_gives_both_parts_and_their_source(frame_of, planted):
+    rows = planted("seconds", 600, noise=1e-4) + planted("steps", 6000, noise=1e-4)
+    words = split_sentences(time_splits(frame_of(rows), None, STAGE, REFERENCE))
+    assert len(words) == 2
+    asqu = next(sentence for sentence in words if ": ASQU" in sentence)
+    assert "2 % fewer steps" in asqu
+    assert "(fixed steps, at 6000 steps, 4 paired seeds; 4 paired seeds)" in asqu
+
+
+def test_an_activation_with_a_diverged_seed_is_not_split(frame_of, planted):
+    rows = planted("seconds", 600) + planted("steps", 6000)
+    frame = frame_of(rows)
+    lost = (frame["key"] == "asqu") & (frame["seed"] == 1) & (frame["budget_kind"] == "seconds")
+    frame.loc[lost, "state"] = "diverged"
+    assert set(time_splits(frame, None, STAGE, REFERENCE)["key"]) == {"leaky_relu2-s0.9"}
+
+
+def test_unknown_steps_leave_the_parts_unknown(frame_of, planted):
+    frame = frame_of(planted("seconds", 600)).assign(steps=pd.NA)
+    table = time_splits(frame.astype({"steps": "Int64"}), None, STAGE, REFERENCE)
+    assert len(table) == 2
+    assert table["per_step"].isna().all()
+    assert set(table["detail"]) == {"the steps are not known"}
+
+
+def test_one_seed_has_parts_and_no_intervals(frame_of, planted):
+    rows = planted("seconds", 600) + planted("steps", 6000)
+    table = time_splits(frame_of([row for row in rows if row["seed"] == 1]), None, STAGE, REFERENCE)
+    assert table["per_step"].notna().all()
+    assert table["per_step_half_width"].isna().all()

@@ -6,9 +6,10 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.notebooks_run import NOTEBOOKS, with_parameters
+from tests.analysis.conftest import write_layers, write_store
 from trainer.strict import ConfigError
 
-NAMES = ("quant_delta", "seed_stats")
+NAMES = ("mechanism", "quant_delta", "seed_stats")
 
 
 def cells_of(notebook):
@@ -16,7 +17,9 @@ def cells_of(notebook):
 
 
 @pytest.fixture(scope="module")
-def executed(store):
+def executed(tmp_path_factory, rows, layers):
+    folder = tmp_path_factory.mktemp("executed") / "results" / "local"
+    store = write_layers(write_store(folder, rows), layers)
     assert main(["notebooks", "--sweep", store.name, "--results", str(store.parent)]) == 0
     return {path.stem: nbformat.read(path, 4) for path in (store / "notebooks").glob("*.ipynb")}
 
@@ -53,6 +56,12 @@ def test_the_executed_notebook_says_the_verdict(executed):
         output for cell in executed["seed_stats"].cells for output in cell.get("outputs", [])
     ]
     assert any("not resolved" in output.get("text", "") for output in outputs)
+
+
+def test_the_executed_notebook_says_what_the_quantization_delta_goes_with(executed):
+    outputs = [output for cell in executed["mechanism"].cells for output in cell.get("outputs", [])]
+    text = " ".join(output.get("text", "") for output in outputs)
+    assert "between 11 activations (95 % interval" in text
 
 
 def test_parameters_are_injected_after_their_defaults_and_into_a_copy(store):

@@ -14,7 +14,7 @@ from analysis.__main__ import main
 from analysis.contrasts import contrasts
 from analysis.quant_delta import delta_stats
 from analysis.report import make_report, write_report
-from analysis.reporting.document import Bar, Picture, Row, Table
+from analysis.reporting.document import Bar, Row, Table
 from analysis.reporting.html import render_html, scale_of, typeset
 from analysis.reporting.inputs import load_inputs, primary_setting
 from analysis.reporting.markdown import MOST_LINES, render_markdown
@@ -25,7 +25,6 @@ from tests.support.page import parsed
 
 HOSTILE = "<script>alert(1)</script>|`rm`\"'&amp; *x* [y](http://z)"
 ORDER = ["best", "quantization", "costs", "failed", "repeat", "limits"]
-NO_PICTURE = Picture(title="none", alt="none", caption="", svg=b"<svg/>")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def page(store):
 @pytest.fixture
 def reported(store_of, monkeypatch):
     """``reported(rows)``: report and page of other rows, without the seconds that pictures take."""
-    monkeypatch.setattr(report_module, "picture", lambda name, case: NO_PICTURE)
+    monkeypatch.setattr(report_module, "pictures", lambda names, case: ())
 
     def report(rows):
         made = make_report(load_inputs(store_of(rows)))
