@@ -131,7 +131,8 @@ def fit_blocks(rows: Blocked) -> BlockFit:
     matrix_NP = rows.matrix()
     contrast_KP = contrast_matrix(rows, matrix_NP.shape[1])
     estimable_K = is_estimable(contrast_KP, matrix_NP)
-    contrast_KP = contrast_KP[estimable_K]
+    kept_P = _independent(matrix_NP)
+    contrast_KP, matrix_NP = contrast_KP[estimable_K][:, kept_P], matrix_NP[:, kept_P]
     centred = rows.score_N - rows.score_N.mean()  # digits are kept for the differences
     result = OLS(centred, matrix_NP, hasconst=True).fit(method="pinv")
     df = round(float(result.df_resid))
@@ -162,5 +163,24 @@ def is_estimable(contrast_KP: Reals, matrix_NP: Reals) -> NDArray[np.bool_]:
     return found
 
 
+def _independent(matrix_NP: Reals) -> NDArray[np.bool_]:
+    """Which columns are no combination of earlier ones; without the others nothing is lost.
+
+    An estimable contrast has one value in all solutions, also in the one where they are zero.
+    """
+    if np.linalg.matrix_rank(matrix_NP) == matrix_NP.shape[1]:
+        return np.ones(matrix_NP.shape[1], dtype=bool)
+    basis = np.empty((len(matrix_NP), 0))
+    kept = []
+    for column in matrix_NP.T:
+        rest = column - basis @ (basis.T @ column)
+        size = float(np.linalg.norm(rest))
+        kept.append(size > _ROUNDING)
+        if kept[-1]:
+            basis = np.column_stack([basis, rest / size])
+    return np.array(kept)
+
+
 def _codes(frame: pd.DataFrame, columns: list[str]) -> Codes:
-    return frame.groupby(columns, sort=True, dropna=False).ngroup().to_numpy(dtype=np.int64)
+    codes = frame.groupby(columns, sort=True, dropna=False).ngroup()
+    return np.asarray(codes, dtype=np.int64)

@@ -47,7 +47,7 @@ def adjusted_p(t_K: Vector, correlation_KK: Vector, df: int, *, sided: Sided = "
     rounded = np.round(correlation_KK, _DECIMALS)
     reached = np.abs(t_K) if sided == "two" else np.asarray(t_K, dtype=float)
     below = np.array([_below(float(t), rounded, df, sided) for t in reached])
-    return np.clip(1 - below, 0.0, 1.0)
+    return np.asarray(np.clip(1 - below, 0.0, 1.0))
 
 
 @lru_cache(maxsize=4096)
@@ -140,7 +140,7 @@ def _loadings(data: bytes, size: int) -> Vector:
             break
         shared = renewed
     bounded = np.clip(loadings, -np.sqrt(0.999), np.sqrt(0.999))
-    return bounded * (1 if bounded.sum() >= 0 else -1)
+    return np.asarray(bounded * (1 if bounded.sum() >= 0 else -1))
 
 
 def _product(loadings_K: Vector) -> Vector:

@@ -6,9 +6,10 @@ from a folder or a bucket. The frame has every column of ``sweep.schema`` and th
 (``analysis.tables``, ``analysis.checks``).
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -56,6 +57,7 @@ class Sweep:
     keys: tuple[str, ...]  # of the activations, in grid order
     num_cells: int | None  # None where sweep.json is absent
     screened_in: str | None = None  # the sweep that it is a second stage of
+    pairing: Literal["seed", "node"] = "seed"  # what a block was: a seed, or a seed on a node
     # One named row per cell that is asked for; None where sweep.json does not tell.
     planned: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
@@ -127,7 +129,20 @@ def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
         keys=keys,
         num_cells=facts.get("num_cells"),
         screened_in=facts.get("screened_in"),
+        pairing=_pairing(facts.get("pairing", "seed"), path),
         planned=planned_cells(facts, path),
+    )
+
+
+def _pairing(given: object, path: str) -> Literal["seed", "node"]:
+    """``pairing`` of the sweep file; older drivers did not write it, and seeds were blocks."""
+    if given == "seed":
+        return "seed"
+    if given == "node":
+        return "node"
+    raise ConfigError(
+        f'{path}: pairing is {json.dumps(given)}; allowed are "seed" and "node".'
+        " `make sweep` rewrites the file."
     )
 
 

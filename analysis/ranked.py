@@ -8,6 +8,7 @@ pooled noise and in the number of comparisons. Their difference is an A/A contro
 import pandas as pd
 
 from analysis.blocks import Design
+from analysis.load import Sweep, is_scored
 from analysis.seed_stats import per_block
 from analysis.stages import is_legal
 from trainer.strict import ConfigError
@@ -34,6 +35,20 @@ def ranked_rows(
     first = named.assign(other=named["own"] != named["key"]).sort_values(["key", *by, "other"])
     once = first.drop_duplicates(["key", *by])
     return once.loc[~once["key"].isin(diverged), ["key", *by, "value"]].reset_index(drop=True)
+
+
+def with_companions(
+    frame: pd.DataFrame, replicates: pd.DataFrame | None, sweep: Sweep
+) -> pd.DataFrame:
+    """The rows to be compared: ``frame``, and the reference's companions if nodes were blocks.
+
+    ``replicates`` are what ``load_replicates`` gives. Where seeds are the blocks a repetition of a
+    reference would add nothing but a second draw, so ``frame`` is returned as it is.
+    """
+    if sweep.pairing == "seed" or replicates is None:
+        return frame
+    companions = replicates[(replicates["key"] == sweep.reference) & is_scored(replicates)]
+    return pd.concat([frame, companions], ignore_index=True) if len(companions) else frame
 
 
 def ranked_scores(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataFrame:

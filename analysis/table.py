@@ -11,18 +11,21 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.aa_control import aa_sentences
+from analysis.beside import beside_sentences
 from analysis.coverage import coverage_sentences
 from analysis.load import (
     Sweep,
     is_scored,
     labels_of,
     load_cells,
+    load_replicates,
     load_sweep,
     records,
     settings,
     succeeded,
 )
 from analysis.quant_delta import with_deltas
+from analysis.ranked import with_companions
 from analysis.seed_stats import seed_stats
 from analysis.stages import PANELS, is_legal
 from analysis.text import listed, percent, plus_minus
@@ -61,9 +64,19 @@ class Summary:
     sentences: tuple[str, ...]
 
 
-def summarize(frame: pd.DataFrame, sweep: Sweep, *, level: float = 0.95) -> Summary:
-    """The whole of what ``frame`` says, in strings; a ConfigError where no cell succeeded."""
+def summarize(
+    frame: pd.DataFrame,
+    sweep: Sweep,
+    *,
+    level: float = 0.95,
+    replicates: pd.DataFrame | None = None,
+) -> Summary:
+    """The whole of what ``frame`` says, in strings; a ConfigError where no cell succeeded.
+
+    ``replicates`` (``load_replicates``) hold the companions of a sweep that blocked by node.
+    """
     succeeded(frame)
+    compared = with_companions(frame, replicates, sweep)
     measured = with_deltas(frame).assign(artifact_kB=frame["artifact_bytes"] / 1000)
     stats = seed_stats(measured, tuple(HEADINGS), level=level)
     sections = [
@@ -74,8 +87,9 @@ def summarize(frame: pd.DataFrame, sweep: Sweep, *, level: float = 0.95) -> Summ
         f"Mean ± half width of the {percent(level)} t interval over seeds; n counts seeds."
         " Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones.",
         *second_stage_sentences(frame, sweep),
-        *(verdict.sentence for verdict in verdicts(frame, sweep, level=level)),
-        *_lowest(frame, sweep),
+        *(verdict.sentence for verdict in verdicts(compared, sweep, level=level)),
+        *beside_sentences(compared, sweep, level=level),
+        *_lowest(compared, sweep),
         *aa_sentences(frame, sweep),
         *_without_score(frame, sweep),
         *_not_legal(frame),
@@ -169,7 +183,7 @@ def show(summary: Summary, stream: IO[str]) -> None:
 def write_summary(place: str | Path) -> tuple[Summary, str]:
     """The summary of the sweep in ``place``, and the file that it was written to."""
     frame = load_cells(place)
-    summary = summarize(frame, load_sweep(place, frame))
+    summary = summarize(frame, load_sweep(place, frame), replicates=load_replicates(place))
     files = open_files(place)
     files.replace(SUMMARY_FILE, markdown(summary).encode())
     return summary, files.where(SUMMARY_FILE)
