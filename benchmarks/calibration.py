@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.blocks import Design
 from analysis.contrasts import contrasts
 from analysis.designs import block, pooled, power_of
 from analysis.pairs import paired_stats
@@ -43,6 +44,7 @@ class Study:
     name: str
     world: World
     second: TwoStages | None = None
+    design: Design = Design()
     alone: bool = False  # the intervals of one activation alone are looked at too
     share: float = 1.0  # of the sweeps that are asked for, where a sweep takes long
 
@@ -87,6 +89,11 @@ STUDIES = (
     Study("null, the same with 9 seeds", World(noise_factors=NOISY, num_seeds=9)),
     Study("null, the reference 3 times as noisy", World(noise_factors={REFERENCE: 3.0})),
     Study("null, four nodes of sd 0.0005 at random", World(node_sd=0.0005, num_nodes=4)),
+    Study(
+        "null, a node of sd 0.005 for every seed, nodes as blocks",
+        World(node_sd=0.005, num_nodes=4, whole_blocks=True),
+        design=Design("node"),
+    ),
     Study("null, a tenth of the cells failed", World(missing=0.1), share=0.2),
     Study("null, heavy tails (t, 3 df)", World(tail_df=3)),
     Study("null, two stages", World(), second=_two(3, 3, 5)),
@@ -103,7 +110,7 @@ def tally(study: Study, num_sweeps: int, rng: np.random.Generator) -> Counter[st
     frame = simulated(study.world, num_sweeps, rng)
     counts: Counter[str] = Counter()
     if study.second is None:
-        counts += _judged(study.world, contrasts(frame, PRIMARY, REFERENCE))
+        counts += _judged(study.world, contrasts(frame, PRIMARY, REFERENCE, design=study.design))
     else:
         counts += _second_stages(study, frame, rng)
     if study.alone:
