@@ -15,45 +15,37 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.blocks import Design
 from analysis.contrasts import contrasts
 from analysis.designs import block, pooled, power_of
 from analysis.pairs import paired_stats
 from analysis.seed_stats import seed_stats
 from analysis.stages import PRIMARY
-from analysis.two_stage_power import TwoStages, probability_kept, two_stage_power
+from analysis.two_stage_power import probability_kept, two_stage_power
 from analysis.two_stages import leaders
+from benchmarks.calibration_studies import ONE, STUDIES, Study
 from benchmarks.measured import keep
 from benchmarks.simulated_sweeps import NOISE_SD, NUM_FUNCTIONS, REFERENCE, World, simulated
 
+Claim = Literal["is", "at most", "at least", "near"]
+
 BATCH = 50  # sweeps a frame
 POINTS = 0.03  # how far simulated power may be from predicted
-ONE = "leaky_relu2-s0.3"  # the activation whose own interval is looked at, and that an effect has
-NOISY = {"leaky_relu2-s0.9": 3.0, "asqu": 3.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Study:
-    """One world, and what is predicted of it. ``second``: a screening, then fresh seeds."""
-
-    name: str
-    world: World
-    second: TwoStages | None = None
-    alone: bool = False  # the intervals of one activation alone are looked at too
-    share: float = 1.0  # of the sweeps that are asked for, where a sweep takes long
-
-    @property
-    def effect(self) -> float:
-        return self.world.effect(ONE)
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How often something happened in ``n`` independent sweeps, and how often it should."""
+    """How often something happened in ``n`` independent sweeps, and how often it should.
+
+    ``claim``: that the rate is, is at most or is at least ``expected`` (within the interval), or is
+    near it (within ``POINTS``); None where nothing is claimed.
+    """
 
     study: str
     what: str
@@ -62,40 +54,25 @@ class Rate:
     low: float
     high: float
     expected: float
-    as_claimed: bool
+    claim: Claim | None
+
+    @property
+    def as_claimed(self) -> bool | None:
+        match self.claim:
+            case "is":
+                return self.low <= self.expected <= self.high
+            case "at most":
+                return self.low <= self.expected
+            case "at least":
+                return self.high >= self.expected
+            case "near":
+                return abs(self.rate - self.expected) <= POINTS
+            case _:
+                return None
 
     @property
     def rate(self) -> float:
         return self.count / self.n
-
-
-def _with_effect(effect: float, num_seeds: int) -> World:
-    return World(num_seeds=num_seeds, effects={ONE: effect})
-
-
-def _two(screening_seeds: int, kept: int, seeds: int) -> TwoStages:
-    return TwoStages(
-        num_activations=NUM_FUNCTIONS, screening_seeds=screening_seeds, keep=kept, seeds=seeds
-    )
-
-
-STUDIES = (
-    Study("null", World(), alone=True),
-    Study("null, 2 seeds", World(num_seeds=2)),
-    Study("null, 9 seeds", World(num_seeds=9)),
-    Study("null, two activations 3 times as noisy", World(noise_factors=NOISY), alone=True),
-    Study("null, the same with 9 seeds", World(noise_factors=NOISY, num_seeds=9)),
-    Study("null, the reference 3 times as noisy", World(noise_factors={REFERENCE: 3.0})),
-    Study("null, four nodes of sd 0.0005 at random", World(node_sd=0.0005, num_nodes=4)),
-    Study("null, a tenth of the cells failed", World(missing=0.1), share=0.2),
-    Study("null, heavy tails (t, 3 df)", World(tail_df=3)),
-    Study("null, two stages", World(), second=_two(3, 3, 5)),
-    Study("effect 0.0010, 3 seeds", _with_effect(-0.0010, 3)),
-    Study("effect 0.0023, 3 seeds", _with_effect(-0.0023, 3)),
-    Study("effect 0.0010, 7 seeds", _with_effect(-0.0010, 7)),
-    Study("effect 0.0005, 9 seeds", _with_effect(-0.0005, 9)),
-    Study("effect 0.0010, two stages", _with_effect(-0.0010, 3), second=_two(3, 3, 8)),
-)
 
 
 def tally(study: Study, num_sweeps: int, rng: np.random.Generator) -> Counter[str]:
@@ -103,7 +80,9 @@ def tally(study: Study, num_sweeps: int, rng: np.random.Generator) -> Counter[st
     frame = simulated(study.world, num_sweeps, rng)
     counts: Counter[str] = Counter()
     if study.second is None:
-        counts += _judged(study.world, contrasts(frame, PRIMARY, REFERENCE))
+        counts += _judged(
+            study.world, contrasts(frame, PRIMARY, REFERENCE, design=Design(study.pairing))
+        )
     else:
         counts += _second_stages(study, frame, rng)
     if study.alone:
@@ -171,31 +150,28 @@ def rates(study: Study, counts: Counter[str]) -> list[Rate]:
     """What is claimed of ``study``, beside what ``counts`` says."""
     n, found = counts["n"], []
 
-    def add(what: str, event: str, expected: float, within: float | None = None) -> None:
+    def add(what: str, event: str, claim: Claim | None, expected: float) -> None:
         low, high = clopper_pearson(counts[event], n)
-        near = low <= expected <= high
-        if within is not None:
-            near = abs(counts[event] / n - expected) <= within
-        found.append(Rate(study.name, what, counts[event], n, low, high, expected, near))
+        found.append(Rate(study.name, what, counts[event], n, low, high, expected, claim))
 
-    if study.effect == 0:
-        add("family-wise false positives", "false", 0.05)
-        add("the same, pooled interval alone", "false by pooled", 0.05)
+    effect, seeds = -study.effect, study.world.num_seeds
+    if effect == 0:
+        add("family-wise false positives", "false", "at most", 0.05)
+        exact: Claim | None = "is" if study.is_as_assumed else None
+        add("the same, pooled interval alone", "false by pooled", exact, 0.05)
+    elif study.second is None:
+        add("all differences covered at once", "all covered", "at least", 0.95)
+        of_pooled = pooled(seeds, num_activations=NUM_FUNCTIONS)
+        expected = power_of(effect, of_pooled, NOISE_SD)
+        add("power of the pooled interval alone", "found by pooled", "near", expected)
+        of_block = block(seeds, num_activations=NUM_FUNCTIONS)
+        add("power", "found", "near", power_of(effect, of_block, NOISE_SD))
     else:
-        if study.second is None:
-            design = block(study.world.num_seeds, num_activations=NUM_FUNCTIONS)
-            predicted = power_of(-study.effect, design, NOISE_SD)
-            alone = pooled(study.world.num_seeds, num_activations=NUM_FUNCTIONS)
-            by_pooled = power_of(-study.effect, alone, NOISE_SD)
-            add("power of the pooled interval alone", "found by pooled", by_pooled, POINTS)
-            add("all differences covered at once", "all covered", 0.95)
-        else:
-            predicted = two_stage_power(-study.effect, study.second, NOISE_SD)
-            add("kept", "kept", probability_kept(-study.effect, study.second, NOISE_SD), POINTS)
-        add("power", "found", predicted, POINTS)
+        add("kept", "kept", "near", probability_kept(effect, study.second, NOISE_SD))
+        add("power", "found", "near", two_stage_power(effect, study.second, NOISE_SD))
     if study.alone:
-        add("a mean covered by its interval", "mean covered", 0.95)
-        add("a difference covered by its own interval", "difference covered", 0.95)
+        add("a mean covered by its own interval", "mean covered", "is", 0.95)
+        add("a difference covered by its own interval", "difference covered", "is", 0.95)
     return found
 
 
@@ -231,11 +207,13 @@ def _batch(task: tuple[Study, int, int]) -> Counter[str]:
 
 def line(rate: Rate) -> str:
     """A row of the table."""
-    said = "yes" if rate.as_claimed else "**no**"
+    said = {True: "yes", False: "**no**", None: "–"}[rate.as_claimed]
+    claim = {"is": "", "near": "about ", None: "–"}.get(rate.claim, f"{rate.claim} ")
+    expected = claim if rate.claim is None else f"{claim}{100 * rate.expected:.1f} %"
     low, high = 100 * rate.low, 100 * rate.high
     return (
         f"| {rate.study} | {rate.what} | {rate.n:,} | {100 * rate.rate:.1f} % "
-        f"| {low:.1f} to {high:.1f} % | {100 * rate.expected:.1f} % | {said} |"
+        f"| {low:.1f} to {high:.1f} % | {expected} | {said} |"
     )
 
 
@@ -257,10 +235,9 @@ def main() -> None:
     sweeps = sum({rate.study: rate.n for rate in found}.values())
     print(f"{sweeps:,} sweeps in {took_s:.0f} s")
     if not options.only:
-        rows = [{**asdict(rate), "rate": rate.rate} for rate in found]
-        keep(
-            "calibration", {"seed": options.seed, "sweeps": sweeps, "took_s": took_s, "rates": rows}
-        )
+        rows = [asdict(rate) | {"rate": rate.rate, "as_claimed": rate.as_claimed} for rate in found]
+        told = {"seed": options.seed, "sweeps": sweeps, "took_s": took_s}
+        keep("calibration", {**told, "rates": rows})
 
 
 if __name__ == "__main__":
