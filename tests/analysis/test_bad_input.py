@@ -217,7 +217,7 @@ def test_what_is_there_is_shown(store_of, rows, capsys, command, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["half of the cells", "one activation"])
+@pytest.mark.parametrize("case", ["half of the cells", "no reference"])
 def test_notebooks_of_a_partial_sweep_run(store_of, rows, capsys, case):
     assert run("notebooks", store_of(SHOWN[case](rows))) == 0
     assert capsys.readouterr().err == ""
