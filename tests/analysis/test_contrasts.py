@@ -1,5 +1,6 @@
 """Claims about the block model and its intervals, against formulas, statsmodels and refitting."""
 
+import json
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import stats
 from analysis.blocks import Design, blocked, fit_blocks
 from analysis.contrasts import contrasts, nats_per_bpb
 from analysis.dunnett import quantile
+from analysis.load import load_cells, load_sweep
 from analysis.ranked import ranked_rows, with_companions
 from trainer.strict import ConfigError
 
@@ -226,6 +228,25 @@ def test_with_nodes_as_blocks_what_a_node_adds_cancels(rows, frame_of, companion
     assert found["difference"] == pytest.approx(undisturbed["difference"], abs=1e-9)
     assert set(table["blocks"]) == {"seed and node"}
     assert found["n"] == 3
+
+
+@pytest.mark.parametrize(
+    ("told", "pairing"),
+    [({}, "seed"), ({"pairing": "seed"}, "seed"), ({"pairing": "node"}, "node")],
+)
+def test_the_sweep_says_what_its_blocks_were(store_of, rows, told, pairing):
+    place = store_of(rows)
+    facts = json.loads((place / "sweep.json").read_text(encoding="utf-8"))
+    (place / "sweep.json").write_text(json.dumps(facts | told), encoding="utf-8")
+    assert load_sweep(place, load_cells(place)).pairing == pairing
+
+
+def test_blocks_of_an_unknown_kind_are_refused(store_of, rows):
+    place = store_of(rows)
+    facts = json.loads((place / "sweep.json").read_text(encoding="utf-8"))
+    (place / "sweep.json").write_text(json.dumps(facts | {"pairing": "rack"}), encoding="utf-8")
+    with pytest.raises(ConfigError, match='pairing is "rack"; allowed are "seed" and "node"'):
+        load_sweep(place, load_cells(place))
 
 
 def test_companions_are_no_second_draw_where_seeds_are_blocks(cells, companions, sweep):

@@ -10,7 +10,7 @@ from statsmodels.regression.linear_model import OLS
 from analysis.blocks import Blocked, Design, blocked, fit_blocks
 from analysis.contrasts import bounds
 from analysis.geometry import DesignKey, geometry_of, noisier, variances
-from analysis.guard import NUM_DRAWS, calibration_of, guard, guarded_power
+from analysis.guard import NUM_DRAWS, calibration_of, decisions, guard, guarded_power
 from analysis.ranked import ranked_rows
 from analysis.variances import variance_checks
 
@@ -100,6 +100,19 @@ def test_two_activations_and_a_single_seed_have_no_guard():
     rng = np.random.default_rng(0)
     assert guard(complete(rng.normal(size=(5, 2))), level=0.95) is None
     assert guard(complete(rng.normal(size=(1, 6))), level=0.95) is None
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (5, 2), (1, 4)])
+def test_many_data_sets_are_decided_as_one_by_one(shape):
+    rng, sds = np.random.default_rng(4), np.linspace(1, 2, shape[1])
+    scores_DSA = rng.normal(size=(20, *shape)) * sds + 3 * (np.arange(shape[1]) == 1)
+    pooled_DK, resolved_DK = decisions(complete(scores_DSA[0]), scores_DSA.reshape(20, -1))
+    for scores_SA, pooled_K, resolved_K in zip(scores_DSA, pooled_DK, resolved_DK, strict=True):
+        rows = complete(scores_SA)
+        fit = fit_blocks(rows)
+        found = bounds(rows, fit, level=0.95)
+        assert (np.abs(fit.estimate_K) > found.pooled_K).tolist() == pooled_K.tolist()
+        assert (np.abs(fit.estimate_K) > found.half_width_K).tolist() == resolved_K.tolist()
 
 
 def test_a_larger_effect_and_more_seeds_have_more_power():
