@@ -21,14 +21,14 @@ WIDTH_IN = 8.0  # 900 px of a README at 112 dpi; saved at twice that for sharp s
 DPI = 225
 CAPTION_SIZE = 8.0
 _LINE_IN = 0.165  # height of a line of the caption
-_COLUMNS = 139  # characters in a line of it
+_COLUMNS = 145  # characters in a line of it, at most
 _LEGEND_SIZE = 8.5
 _HANDLE_IN = 0.6  # handle, its distance to the text, and the gap between columns
 
 
 def framed(figure: Figure, remarks: Sequence[str], handles: Sequence[Artist] = ()) -> Figure:
     """``figure`` with one legend above and its caption below, in room kept for both."""
-    lines = textwrap.wrap(" ".join(filter(None, remarks)), _COLUMNS)
+    lines = _lines(" ".join(filter(None, remarks)))
     room = (len(lines) * _LINE_IN + 0.12) / figure.get_figheight()
     top = 0.0 if handles else 0.05 / figure.get_figheight()
     figure.set_layout_engine(
@@ -109,7 +109,7 @@ def coverage(cells: pd.DataFrame, sweep: Sweep) -> str:
 
 def _that_fit(labels: Sequence[str]) -> int:
     """The most columns whose entries are no wider than the figure; a legend fills columns first."""
-    widths = [_HANDLE_IN + _width_in(label) for label in labels]
+    widths = [_HANDLE_IN + _width_in(label, _LEGEND_SIZE) for label in labels]
     for columns in range(len(labels), 1, -1):
         rows, more = divmod(len(labels), columns)
         sizes = [rows + 1] * more + [rows] * (columns - more)
@@ -120,6 +120,15 @@ def _that_fit(labels: Sequence[str]) -> int:
     return 1
 
 
-def _width_in(text: str) -> float:
+def _lines(text: str) -> list[str]:
+    """``text`` in lines as long as the figure is wide, by the widths of its letters."""
+    for columns in range(_COLUMNS, _COLUMNS // 2, -2):
+        lines = textwrap.wrap(text, columns)
+        if all(_width_in(line, CAPTION_SIZE) < 0.965 * WIDTH_IN for line in lines):
+            return lines
+    return textwrap.wrap(text, _COLUMNS // 2)
+
+
+def _width_in(text: str, size: float) -> float:
     font = FontProperties(family="DejaVu Sans")
-    return float(TextPath((0, 0), text, size=_LEGEND_SIZE, prop=font).get_extents().width) / 72
+    return float(TextPath((0, 0), text, size=size, prop=font).get_extents().width) / 72

@@ -4,23 +4,22 @@ Each figure says what it needs (``figures.FIGURES``); what a sweep did not leave
 seeds cannot tell, is None, and ``why`` has the reason in words.
 """
 
-from __future__ import annotations
-
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from analysis.contrasts import contrasts
+from analysis.load import Sweep, load_curves, load_layers
 from analysis.pairs import paired_stats
+from analysis.power import Grid, achieved, power_curve, power_table
+from analysis.published import published_points
+from analysis.slope_curve import SlopeCurve, slope_curves
 from analysis.stages import PANELS, PRIMARY
 from trainer.strict import ConfigError
-
-if TYPE_CHECKING:
-    from analysis.load import Sweep
-    from analysis.power import Grid
-    from analysis.slope_curve import SlopeCurve
 
 POWER = 0.8
 _POINTS = 401  # of the power curve: the block design rises in a small part of it
@@ -87,8 +86,6 @@ def given(
 
 
 def _curves(cells: pd.DataFrame, sweep: Sweep, place: str | Path | None) -> pd.DataFrame | str:
-    from analysis.load import load_curves
-
     if place is None:
         return "no place to read curve files from"
     curves = load_curves(place, cells)
@@ -96,8 +93,6 @@ def _curves(cells: pd.DataFrame, sweep: Sweep, place: str | Path | None) -> pd.D
 
 
 def _layers(cells: pd.DataFrame, sweep: Sweep, place: str | Path | None) -> pd.DataFrame | str:
-    from analysis.load import load_layers
-
     if place is None:
         return "no place to read layer files from"
     layers = load_layers(place, cells)
@@ -105,8 +100,6 @@ def _layers(cells: pd.DataFrame, sweep: Sweep, place: str | Path | None) -> pd.D
 
 
 def _contrasts(cells: pd.DataFrame, sweep: Sweep, place: object) -> pd.DataFrame | str:
-    from analysis.contrasts import contrasts
-
     rows = contrasts(cells, PRIMARY, sweep.reference)
     return "nothing is compared with the reference yet" if rows.empty else rows
 
@@ -117,8 +110,6 @@ def _paired(cells: pd.DataFrame, sweep: Sweep, place: object) -> pd.DataFrame | 
 
 
 def _slope_curve(cells: pd.DataFrame, sweep: Sweep, place: object) -> SlopeCurve | str:
-    from analysis.slope_curve import slope_curves
-
     found = slope_curves(cells, PRIMARY)
     if not found:
         return "fewer than three slopes"
@@ -127,8 +118,6 @@ def _slope_curve(cells: pd.DataFrame, sweep: Sweep, place: object) -> SlopeCurve
 
 
 def _power(cells: pd.DataFrame, sweep: Sweep, place: object) -> Power | str:
-    from analysis.power import achieved, power_curve, power_table
-
     grids: list[Grid] = achieved(cells, sweep.reference)
     if not grids or grids[0].noise is None or not grids[0].designs():
         return "too few seeds to know the noise"
@@ -145,10 +134,11 @@ def _power(cells: pd.DataFrame, sweep: Sweep, place: object) -> Power | str:
 def _published(
     cells: pd.DataFrame, sweep: Sweep, place: object
 ) -> Mapping[str, pd.DataFrame] | str:
-    from analysis.published import load_published, published_points
-
-    recipe, rows = str(cells["recipe"].iloc[0]), load_published()
-    points = {stage: published_points(rows, recipe, stage) for stage in PANELS}
+    first = cells.iloc[0]
+    recipe, kind = str(first["recipe"]), str(first["budget_kind"])
+    if json.loads(first["set_json"] or "{}"):
+        return f"nothing is published for recipe {recipe} with values changed"
+    points = {stage: published_points(recipe, stage, kind=kind) for stage in PANELS}
     known = {stage: found for stage, found in points.items() if not found.empty}
     return known or f"nothing is published for recipe {recipe}"
 

@@ -1,22 +1,28 @@
 """Claims about every figure: its words are inside it and apart, and its looks can be told apart.
 
-Measured with the renderer that writes the files. Whether a figure is beautiful only an eye can tell.
+Measured by the layout that the files have. Whether a figure is beautiful only an eye can tell.
 """
 
 from dataclasses import replace
+from itertools import combinations
 
 import matplotlib as mpl
+import numpy as np
 import pytest
+from hypothesis import given as forall
+from hypothesis import strategies as st
+from matplotlib.axes._base import _AxesBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from analysis.figures import DPI, FIGURES, STYLE, draw
+from analysis.figures import DPI, FIGURES, STYLE, draw, why_not
 from analysis.given import given
 from analysis.load import Sweep
+from analysis.plots.look import looks, spread
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
 
 # Boxes of words that only touch: the box of a line of text is taller than its letters.
-TOUCHING_PX = 2.0
+TOUCHING_PX = 3.0
 
 
 def timed(row):
@@ -70,42 +76,112 @@ def cases(rows, rows_with_losses, frame_of, row_of):
     return {name: frame_of([timed(row) for row in some]) for name, some in made.items()}
 
 
-def drawn(name, cells):
-    """The figure and its renderer, at the size of its PNG; None where it is not drawn."""
-    sweep = sweep_of(cells)
-    known = everything(cells, sweep)
-    picture = FIGURES[name]
-    if known.lacks(picture.needs) or picture.lacks(cells, known):
+@pytest.fixture(scope="module")
+def known(cases):
+    """What each case has beside its cells, computed once."""
+    return {name: everything(cells, sweep_of(cells)) for name, cells in cases.items()}
+
+
+def drawn(name, cells, known):
+    """The figure as it is laid out, and its renderer; None where it is not drawn."""
+    if why_not(name, cells, known) is not None:
         return None
-    figure = draw(name, cells, sweep, known)
+    figure = draw(name, cells, sweep_of(cells), known)
     figure.set_dpi(DPI)
-    canvas = FigureCanvasAgg(figure)
     with mpl.rc_context(STYLE):
-        canvas.draw()
-    return figure, canvas.get_renderer()
+        figure.draw_without_rendering()
+    return figure, FigureCanvasAgg(figure).get_renderer()
 
 
 def words(figure, renderer):
     """Every text that is seen, with its box."""
-    found = [
-        text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()
+    unseen = unseen_ticks(figure)
+    found = [text for text in figure.findobj(Text) if text.get_visible()]
+    return [
+        (text, Text.get_window_extent(text, renderer))
+        for text in found
+        if text.get_text().strip() and id(text) not in unseen
     ]
-    shown = []
-    for text in found:
-        if text.axes is not None and not _ticks_in_sight(text):
-            continue
-        box = Text.get_window_extent(text, renderer)
-        shown.append((text, box))
-    return shown
 
 
-def _ticks_in_sight(text):
-    """False for the label of a tick outside the limits, which is never drawn."""
-    ax = text.axes
-    for axis, at in ((ax.xaxis, 0), (ax.yaxis, 1)):
-        low, high = sorted(axis.get_view_interval())
-        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-            if text in (tick.label1, tick.label2):
-                slack = 1e-9 * (high - low)
-                return low - slack <= tick.get_loc() <= high + slack and at in (0, 1)
-    return True
+def unseen_ticks(figure):
+    """The labels of ticks outside the limits, which are there and never drawn."""
+    unseen = set()
+    for ax in figure.findobj(_AxesBase):
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            slack = 1e-9 * (high - low)
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                if not low - slack <= tick.get_loc() <= high + slack or not axis.get_visible():
+                    unseen |= {id(tick.label1), id(tick.label2)}
+    return unseen
+
+
+def overlapping(shown):
+    """Pairs of texts whose boxes share more than what touching boxes do."""
+    pairs = []
+    for (one, a), (other, b) in combinations(shown, 2):
+        if abs(one.get_rotation() % 90) > 1 or abs(other.get_rotation() % 90) > 1:
+            continue  # the box of slanted words is mostly empty
+        width = min(a.x1, b.x1) - max(a.x0, b.x0)
+        height = min(a.y1, b.y1) - max(a.y0, b.y0)
+        if width > TOUCHING_PX and height > TOUCHING_PX:
+            pairs.append((one.get_text(), other.get_text()))
+    return pairs
+
+
+EDGES = ("few", "far", "many", "one seed")
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        *((name, "full") for name in FIGURES if name != "slot_gain"),
+        *(pytest.param(name, case, marks=pytest.mark.slow) for name in FIGURES for case in EDGES),
+    ],
+)
+def test_no_words_overlap_or_leave_the_figure(cases, known, name, case):
+    made = drawn(name, cases[case], known[case])
+    if made is None:
+        pytest.skip(why_not(name, cases[case], known[case]))
+    figure, renderer = made
+    shown = words(figure, renderer)
+    whole = figure.bbox
+    outside = [
+        text.get_text()
+        for text, box in shown
+        if box.x0 < whole.x0 or box.x1 > whole.x1 or box.y0 < whole.y0 or box.y1 > whole.y1
+    ]
+    assert outside == []
+    assert overlapping(shown) == []
+    assert len(shown) > 5
+
+
+@pytest.mark.parametrize("case", ["full", pytest.param("many", marks=pytest.mark.slow)])
+def test_no_two_activations_look_alike(cases, case):
+    found = looks(cases[case])
+    assert set(found) == set(cases[case]["key"])
+    assert len(set(found.values())) == len(found)
+
+
+def test_no_two_activations_are_told_apart_by_colour_alone_unless_by_an_ordered_scale(cases):
+    found = [look for look in looks(cases["many"]).values() if look.line != "-"]
+    assert len({(look.marker, look.line) for look in found}) == len(found)
+
+
+@forall(
+    st.lists(st.floats(-1, 2), min_size=1, max_size=30), st.floats(1e-3, 0.03, exclude_min=True)
+)
+def test_spread_labels_are_apart_in_order_and_within_bounds(wanted, gap):
+    places = spread(wanted, gap, low=0.0, high=1.0)
+    order = np.argsort(wanted, kind="stable")
+    ranked = np.asarray(places)[order]
+    # Places are rounded to 12 decimals.
+    assert (np.diff(ranked) >= gap - 2e-12).all()
+    assert ranked[0] >= -1e-12
+    assert ranked[-1] <= 1 + 1e-9
+
+
+@forall(st.lists(st.integers(0, 20), min_size=1, max_size=20, unique=True))
+def test_labels_with_room_stay_where_they_are_wanted(wanted):
+    assert spread(wanted, 1.0, low=0.0, high=20.0) == wanted

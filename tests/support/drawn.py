@@ -74,7 +74,7 @@ def layers_of(cells):
 
 
 def contrasts_of(cells, *, reference="leaky_relu2-s0.5", nats_per_bpb=2.08):
-    """Rows as of ``contrasts.contrasts``, with intervals of one width and the names of its columns."""
+    """Rows as of ``contrasts.contrasts``, with intervals of one width."""
     first = cells.iloc[0]
     names = cells[cells["key"] != reference].drop_duplicates("key")
     means = cells[is_scored(cells)].groupby("key")["post_quant_sliding_bpb"].mean()
