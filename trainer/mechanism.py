@@ -172,7 +172,7 @@ def _observe(
             show(layer, before.pop(layer), x.flatten(0, -2))
 
     model.eval()
-    for tokens_NT in sample_NT.split(max(1, BATCH_TOKENS // sample_NT.size(1))):
+    for tokens_NT in torch.split(sample_NT, max(1, BATCH_TOKENS // sample_NT.size(1))):
         model.body(tokens_NT, tap=tap)
         beat()
 

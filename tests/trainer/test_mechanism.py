@@ -1,6 +1,7 @@
 """What is measured of layers and tensors is so, and measuring changes no answer."""
 
 import lzma
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -295,6 +296,17 @@ def test_a_class_is_compressed_as_the_artifact_is_and_alone():
     found = table(collect(model, SAMPLE, packed, config))
     expected = len(lzma.compress(plain, preset=config.preset))
     assert found["class", "mlp", None, "compressed_bytes"] == expected
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_classes_compressed_at_once_are_those_compressed_in_turn(monkeypatch, name):
+    """As beside a GPU."""
+    config, model = config_of(name), busy_model()
+    in_turn = measured(model, config)
+    monkeypatch.setattr(
+        "trainer.mechanism.ThreadPoolExecutor", lambda num: ThreadPoolExecutor(6 * num)
+    )
+    assert measured(model, config) == in_turn
 
 
 # -- the file
