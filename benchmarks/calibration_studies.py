@@ -1,4 +1,4 @@
-"""In which worlds is the analysis tried? Those that it assumes, and those that break an assumption."""
+"""In which worlds is the analysis tried? In those that it assumes, and in some that it does not."""
 
 from dataclasses import dataclass
 
