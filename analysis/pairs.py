@@ -21,6 +21,7 @@ from analysis.seed_stats import (
     FACTS,
     check_one_footing,
     estimates,
+    footing,
     outcome_counts,
     per_seed,
     scored_in,
@@ -95,15 +96,17 @@ def correlations(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataF
     for setting in settings(frame):
         here = pairs[pairs["setting"] == setting]
         wide = here.pivot(index="seed", columns="key", values="difference")
+        stands_on = footing(frame[frame["setting"] == setting], quantity)
         for i, key in enumerate(wide.columns):
             for other in wide.columns[i + 1 :]:
                 both = wide[[key, other]].dropna().to_numpy(dtype=float)
                 rows.append(
                     {"setting": setting, "quantity": quantity, "reference": reference}
                     | {"key_a": key, "key_b": other, "n": len(both)}
-                    | {"correlation": _correlation(both)}
+                    | {"correlation": _correlation(both), **stands_on}
                 )
     columns = ["setting", "quantity", "reference", "key_a", "key_b", "n", "correlation"]
+    columns += ["window", "stride", "budget"]
     return pd.DataFrame(rows, columns=columns).astype({"correlation": float})
 
 

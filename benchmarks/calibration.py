@@ -37,7 +37,6 @@ from benchmarks.simulated_sweeps import NOISE_SD, NUM_FUNCTIONS, REFERENCE, Worl
 
 Claim = Literal["is", "at most", "at least", "near"]
 
-BATCH = 500  # sweeps a frame
 POINTS = 0.03  # how far simulated power may be from predicted
 
 
@@ -213,7 +212,7 @@ def calibrate(
     """Each study with its rates over ``num_sweeps`` sweeps, in whole batches."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for study in studies:
-            batches = math.ceil(num_sweeps * study.share / BATCH)
+            batches = math.ceil(num_sweeps * study.share / study.batch)
             tasks = [(study, seed, batch) for batch in range(batches)]
             parts = pool.map(_batch, tasks) if jobs > 1 else map(_batch, tasks)
             yield study, rates(study, sum(parts, Counter()))

@@ -57,7 +57,7 @@ def judged(frame: pd.DataFrame, reference: str, design: Design) -> Judged:
 
 def _intervals(scores_DN: Reals, *, num_activations: int) -> tuple[Reals, Reals, Reals]:
     """Differences, half widths, and those of the pooled interval; seed by seed, reference first."""
-    complete = guard._complete(scores_DN.shape[1] // num_activations, num_activations)
+    complete = guard.complete_blocks(scores_DN.shape[1] // num_activations, num_activations)
     key, fit = DesignKey(complete), fit_blocks(complete)
     geometry = geometry_of(key)
     centred_DN = scores_DN - scores_DN.mean(axis=1, keepdims=True)

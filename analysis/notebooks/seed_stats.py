@@ -59,7 +59,7 @@ for (name, quantity), rows in scores.groupby(["setting", "quantity"], sort=False
 # %% [markdown]
 # Differences from the reference within seeds, at the one stage that is judged. First each with the
 # interval of its own pairs, then with the noise pooled over activations and an interval that holds
-# for all comparisons at once (Šidák).
+# for all comparisons at once (Dunnett), guarded against unequal noise: docs/statistics.md.
 
 # %%
 print(f"{PRIMARY}, reference {sweep.reference}")
