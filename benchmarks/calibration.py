@@ -1,9 +1,10 @@
 """Are the claims of the analysis true where the truth is known? False positives, coverage, power.
 
 Thousands of simulated sweeps (``benchmarks.simulated_sweeps``) go through the functions that judge
-real ones. Every rate is over independent sweeps, with its binomial 95 % interval (Clopper & Pearson
-1934) and with what it should be. What is not as claimed is printed as such. The same seed gives the
-same numbers, whatever the number of processes.
+real ones: ``contrasts`` where cells are missing, and elsewhere ``benchmarks.judged_at_once``, which
+is held against it in every batch. Every rate is over independent sweeps, with its binomial 95 %
+interval (Clopper & Pearson 1934) and with what it should be. What is not as claimed is printed as
+such. The same seed gives the same numbers, whatever the number of processes.
 """
 
 import argparse
@@ -30,12 +31,12 @@ from analysis.stages import PRIMARY
 from analysis.two_stage_power import probability_kept, two_stage_power
 from analysis.two_stages import leaders
 from benchmarks.calibration_studies import ONE, STUDIES, Study
+from benchmarks.judged_at_once import judged
 from benchmarks.measured import keep
 from benchmarks.simulated_sweeps import NOISE_SD, NUM_FUNCTIONS, REFERENCE, World, simulated
 
 Claim = Literal["is", "at most", "at least", "near"]
 
-BATCH = 50  # sweeps a frame
 POINTS = 0.03  # how far simulated power may be from predicted
 
 
@@ -76,59 +77,78 @@ class Rate:
 
 
 def tally(study: Study, num_sweeps: int, rng: np.random.Generator) -> Counter[str]:
-    """How often what happened in so many sweeps of ``study``; ``n …`` counts where it could."""
+    """How often what happened in so many sweeps of ``study``; ``n`` counts them."""
     frame = simulated(study.world, num_sweeps, rng)
-    counts: Counter[str] = Counter()
-    if study.second is None:
-        counts += _judged(
-            study.world, contrasts(frame, PRIMARY, REFERENCE, design=Design(study.pairing))
-        )
-    else:
-        counts += _second_stages(study, frame, rng)
-    if study.alone:
-        counts += _alone(frame)
-    return counts
+    if study.second is not None:
+        return _second_stages(study, frame, rng)
+    counts = _counted(study.world, _judged(frame, Design(study.pairing), study.world.missing > 0))
+    return counts + (_alone(frame) if study.alone else Counter())
 
 
-def _judged(world: World, compared: pd.DataFrame) -> Counter[str]:
-    """A sweep a setting: is a null resolved, are all truths covered, is the effect resolved?"""
-    truth = np.array([world.effect(key) for key in compared["key"]])
-    resolved = compared["resolved"].fillna(False).to_numpy(dtype=bool)
-    by_pooled = compared["difference"].abs() > compared["pooled_half_width"]
-    missed = (compared["difference"] - truth).abs() > compared["half_width"]
-    is_effect = (compared["key"] == ONE).to_numpy() & (truth != 0)
-    of_sweep = pd.DataFrame(
+def _judged(frame: pd.DataFrame, design: Design, one_by_one: bool) -> pd.DataFrame:
+    """One row per setting and key: difference, half_width, pooled_half_width."""
+    if one_by_one:
+        return contrasts(frame, PRIMARY, REFERENCE, design=design)
+    found = judged(frame, REFERENCE, design)
+    num_sweeps, num_keys = found.difference_DK.shape
+    return pd.DataFrame(
         {
-            "false": resolved & (truth == 0),
-            "false by pooled": by_pooled.to_numpy(dtype=bool) & (truth == 0),
-            "missed": missed.to_numpy(dtype=bool),
-            "found": resolved & is_effect,
-            "found by pooled": by_pooled.to_numpy(dtype=bool) & is_effect,
-        }
-    ).groupby(compared["setting"].to_numpy())
-    any_of = of_sweep.any()
-    return Counter(
-        {
-            "n": len(any_of),
-            "all covered": int((~any_of["missed"]).sum()),
-            **{event: int(any_of[event].sum()) for event in any_of.columns.drop("missed")},
+            "setting": np.repeat(frame["setting"].unique(), num_keys),
+            "key": np.tile(np.array(found.keys, dtype=object), num_sweeps),
+            "difference": found.difference_DK.ravel(),
+            "half_width": found.half_width_DK.ravel(),
+            "pooled_half_width": found.pooled_DK.ravel(),
         }
     )
 
 
+def _counted(world: World, compared: pd.DataFrame) -> Counter[str]:
+    """A sweep a setting: is a null resolved, are all truths covered, is the effect resolved?"""
+    truth = np.array([world.effect(key) for key in compared["key"]])
+    size, half_width = compared["difference"].abs(), compared["half_width"]
+    resolved, by_pooled = size > half_width, size > compared["pooled_half_width"]
+    is_null, is_effect = truth == 0, (compared["key"] == ONE) & (truth != 0)
+    any_of = (
+        pd.DataFrame(
+            {
+                "false": resolved & is_null,
+                "false by pooled": by_pooled & is_null,
+                "missed": (compared["difference"] - truth).abs() > half_width,
+                "found": resolved & is_effect,
+                "found by pooled": by_pooled & is_effect,
+            }
+        )
+        .groupby(compared["setting"])
+        .any()
+    )
+    events = {event: int(any_of[event].sum()) for event in any_of.columns.drop("missed")}
+    return Counter(events | {"n": len(any_of), "all covered": int((~any_of["missed"]).sum())})
+
+
 def _second_stages(study: Study, frame: pd.DataFrame, rng: np.random.Generator) -> Counter[str]:
-    """Each sweep of ``frame`` is a screening; its leaders run again under fresh seeds."""
+    """Each sweep of ``frame`` is a screening; its leaders run again under fresh seeds.
+
+    Screenings with the same leaders share a frame.
+    """
     assert study.second is not None
+    kept = study.second.keep
+    first = _judged(frame, Design(study.pairing), one_by_one=False)
+    ranked = first.sort_values(["setting", "difference"]).groupby("setting", sort=False)["key"]
+    chosen = ranked.apply(lambda keys: tuple(sorted(keys.iloc[:kept])))
+    name = frame["setting"].iloc[0]
+    said = leaders(frame[frame["setting"] == name], REFERENCE, keep=kept)
+    if tuple(sorted(said)) != chosen[name]:
+        raise RuntimeError(f"leaders says {said}, all at once {chosen[name]}")
     counts: Counter[str] = Counter()
-    for _, screening in frame.groupby("setting", sort=False):
-        chosen = leaders(screening, REFERENCE, keep=study.second.keep)
+    for keys, num_sweeps in sorted(Counter(chosen).items()):
         world = World(
             num_seeds=study.second.seeds,
             effects=study.world.effects,
-            keys=(REFERENCE, *chosen),
+            keys=(REFERENCE, *keys),
         )
-        counts += _judged(world, contrasts(simulated(world, 1, rng), PRIMARY, REFERENCE))
-        counts["kept"] += ONE in chosen
+        again = simulated(world, num_sweeps, rng)
+        counts += _counted(world, _judged(again, Design(), one_by_one=False))
+        counts["kept"] += num_sweeps * (ONE in keys)
     return counts
 
 
@@ -189,10 +209,10 @@ def clopper_pearson(count: int, n: int, level: float = 0.95) -> tuple[float, flo
 def calibrate(
     studies: tuple[Study, ...], num_sweeps: int, *, seed: int = 0, jobs: int = 1
 ) -> Iterator[tuple[Study, list[Rate]]]:
-    """Each study with its rates over ``num_sweeps`` sweeps, in whole batches of 50."""
+    """Each study with its rates over ``num_sweeps`` sweeps, in whole batches."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for study in studies:
-            batches = math.ceil(num_sweeps * study.share / BATCH)
+            batches = math.ceil(num_sweeps * study.share / study.batch)
             tasks = [(study, seed, batch) for batch in range(batches)]
             parts = pool.map(_batch, tasks) if jobs > 1 else map(_batch, tasks)
             yield study, rates(study, sum(parts, Counter()))
