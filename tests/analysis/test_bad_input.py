@@ -199,7 +199,7 @@ SHOWN = {
 }
 
 
-QUICK = {("summary", case) for case in ("half of the cells", "one seed", "no reference")}
+QUICK = {("summary", case) for case in ("half of the cells", "no reference")}
 
 
 @pytest.mark.parametrize(
@@ -223,6 +223,7 @@ def test_notebooks_of_a_partial_sweep_run(store_of, rows, capsys, case):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_file_of_an_older_version_is_shown(store_of, rows, capsys):
     folder = store_of(rows)
     table = pq.read_table(folder / "cells.parquet")
