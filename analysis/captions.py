@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 
 from analysis.load import Sweep, count_states, is_scored
 from analysis.stages import windows_of
@@ -130,5 +130,6 @@ def _lines(text: str) -> list[str]:
 
 
 def _width_in(text: str, size: float) -> float:
-    font = FontProperties(family="DejaVu Sans")
-    return float(TextPath((0, 0), text, size=size, prop=font).get_extents().width) / 72
+    font = FontProperties(family="DejaVu Sans", size=size)
+    width_pt, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return float(width_pt) / 72

@@ -22,7 +22,7 @@ from analysis.stages import PANELS, PRIMARY
 from trainer.strict import ConfigError
 
 POWER = 0.8
-_POINTS = 401  # of the power curve: the block design rises in a small part of it
+_POINTS = 201  # of the power curve: the block design rises in a small part of it
 _MOST_SEEDS = 12  # as far as the curve over seeds goes, or twice the grid's
 
 

@@ -130,13 +130,19 @@ def overlapping(shown):
     return pairs
 
 
+FAST = ("slope_bpb", "differences", "learning_curves", "pace", "artifact_bytes")
 EDGES = ("few", "far", "many", "one seed")
 
 
 @pytest.mark.parametrize(
     ("name", "case"),
     [
-        *((name, "full") for name in FIGURES if name != "slot_gain"),
+        *((name, "full") for name in FAST),
+        *(
+            pytest.param(name, "full", marks=pytest.mark.slow)
+            for name in FIGURES
+            if name not in FAST
+        ),
         *(pytest.param(name, case, marks=pytest.mark.slow) for name in FIGURES for case in EDGES),
     ],
 )
