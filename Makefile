@@ -102,6 +102,9 @@ summary: $(READY) ## print the table of means with their intervals
 power: $(READY) ## print which difference the grid can resolve, and how many seeds others need
 	@$(PY) -m analysis power --results "$(RESULTS)" --sweep "$(NAME)"
 
+report: $(READY) ## write report.html, one page that answers, and report.md for a pull request
+	@$(PY) -m analysis report --results "$(RESULTS)" --sweep "$(NAME)"
+
 notebooks: $(READY) ## execute the notebooks on the rows that are there
 	@$(PY) -m analysis notebooks --results "$(RESULTS)" --sweep "$(NAME)"
 

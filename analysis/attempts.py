@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from analysis.tables import conformed, not_finite, parquet_table, to_frame
 from sweep.files import Files, open_files
-from trainer.contract import CURVE_COLUMNS
+from trainer.contract import CURVE_COLUMNS, LAYER_COLUMNS
 from trainer.strict import ConfigError
 
 CURVES_FOLDER = "curves"
@@ -26,11 +26,8 @@ _CURVE = pa.schema(
 )
 _LAYER = pa.schema(
     [
-        ("kind", pa.string()),
-        ("name", pa.string()),
-        ("layer", pa.int64()),
-        ("measure", pa.string()),
-        ("value", pa.float64()),
+        (name, {"layer": pa.int64(), "value": pa.float64()}.get(name, pa.string()))
+        for name in LAYER_COLUMNS
     ]
 )
 _REMEDY = "move it away, and the cell counts as one without it"

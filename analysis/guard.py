@@ -82,6 +82,32 @@ def guard_below(rows: Blocked, bound: float) -> Reals | None:
     return adjusted(special.stdtr(df_K, t_K), calibration_of(key).one_sided)
 
 
+def decisions(
+    rows: Blocked, scores_DN: Reals, *, level: float = 0.95
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """For D data sets of the design of ``rows``: what the pooled interval resolves, what both do.
+
+    Each D × K. What ``analysis.contrasts`` decides of one data set, for many at once.
+    """
+    key, fit = DesignKey(rows), fit_blocks(rows)
+    geometry = geometry_of(key)
+    if fit.noise_df == 0:
+        nothing = np.zeros((len(scores_DN), len(fit.estimate_K)), dtype=bool)
+        return nothing, nothing
+    pooled_D = ((scores_DN @ geometry.residual_NN) ** 2).sum(axis=1) / geometry.residual_df
+    unit_K = quantile(fit.correlations, fit.noise_df, level) * np.sqrt(
+        geometry.weight_KA.sum(axis=1)
+    )
+    pooled_DK = np.abs(scores_DN @ geometry.estimate_KN.T) > np.sqrt(pooled_D)[:, None] * unit_K
+    if not _is_possible(geometry):
+        alone = len(rows.keys) == 2
+        return pooled_DK, pooled_DK if alone else np.zeros_like(pooled_DK)
+    estimate_DK, variance_DK, df_DK = _studentised(geometry, scores_DN)
+    t_DK = np.abs(t_statistics(estimate_DK, np.sqrt(variance_DK)))
+    p_DK = adjusted(2 * special.stdtr(df_DK, -t_DK), calibration_of(key).two_sided)
+    return pooled_DK, pooled_DK & (p_DK <= 1 - level + 1e-12)
+
+
 def guarded_power(
     *, num_seeds: int, comparisons: int, effect: float, level: float = 0.95, draws: int = 20_000
 ) -> float:
@@ -90,28 +116,22 @@ def guarded_power(
     For complete blocks and equal variances, by simulation of fixed seed (standard error ≤ 0.0036
     at the default number of draws): the pooled and the second interval must both exclude zero.
     """
-    rows = _complete(num_seeds, comparisons + 1)
-    key = DesignKey(rows)
-    geometry, fit = geometry_of(key), fit_blocks(rows)
-    if fit.noise_df == 0:
-        return 0.0
-    bound = quantile(fit.correlations, fit.noise_df, level)
-    null = calibration_of(key).two_sided if _is_possible(geometry) else None
+    rows = complete_blocks(num_seeds, comparisons + 1)
     rng, hits = np.random.default_rng([_SEED, 1]), 0
     for size in _chunks(draws):
         scores_DN = rng.standard_normal((size, rows.score_N.size))
         scores_DN[:, rows.activation_N == 1] += effect
-        estimate_D = scores_DN @ geometry.estimate_KN[0]
-        pooled_D = ((scores_DN @ geometry.residual_NN) ** 2).sum(axis=1) / geometry.residual_df
-        resolved_D = np.abs(estimate_D) > bound * np.sqrt(pooled_D * geometry.weight_KA[0].sum())
-        if null is not None:
-            estimate_DK, variance_DK, df_DK = _studentised(geometry, scores_DN)
-            t_D = t_statistics(estimate_DK[:, 0], np.sqrt(variance_DK[:, 0]))
-            resolved_D &= (
-                adjusted(2 * special.stdtr(df_DK[:, 0], -np.abs(t_D)), null) <= 1 - level + 1e-12
-            )
-        hits += int(resolved_D.sum())
+        hits += int(decisions(rows, scores_DN, level=level)[1][:, 0].sum())
     return hits / draws
+
+
+def complete_blocks(num_seeds: int, num_activations: int) -> Blocked:
+    """The design in which every seed has every activation; its scores are zeros."""
+    seed_N, activation_N = (
+        part.ravel() for part in np.mgrid[0:num_seeds, 0:num_activations].astype(np.int64)
+    )
+    keys = tuple(f"{i:03d}" for i in range(num_activations))
+    return Blocked(keys, activation_N, seed_N, seed_N, None, np.zeros(seed_N.size))
 
 
 @lru_cache(maxsize=64)
@@ -188,14 +208,6 @@ def _studentise(key: DesignKey, rows: Blocked) -> tuple[Reals, Reals, Reals]:
 
 def _is_possible(geometry: Geometry) -> bool:
     return geometry.has_rest and geometry.added_df_A[0] > 0 and len(geometry.estimate_KN) > 0
-
-
-def _complete(num_seeds: int, num_activations: int) -> Blocked:
-    seed_N, activation_N = (
-        part.ravel() for part in np.mgrid[0:num_seeds, 0:num_activations].astype(np.int64)
-    )
-    keys = tuple(f"{i:03d}" for i in range(num_activations))
-    return Blocked(keys, activation_N, seed_N, seed_N, None, np.zeros(seed_N.size))
 
 
 def _chunks(total: int) -> list[int]:

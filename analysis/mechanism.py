@@ -27,7 +27,7 @@ from analysis.load import is_scored, records
 from analysis.problems import Problem, problems
 from analysis.seed_stats import check_one_footing
 from analysis.stages import title_of
-from analysis.text import capital, counted, number, percent
+from analysis.text import capital, counted, listed, number, p_value, percent
 
 __all__ = [
     "BETAS",
@@ -42,6 +42,13 @@ __all__ = [
 
 OUTCOMES = ("quant_delta", "quant_delta_sliding", "artifact_bytes", "model_bytes")
 SAID = ("quant_delta", "quant_delta_sliding", "artifact_bytes")  # the model's bytes say the same
+# The question as it was put, before any result: does the slope act through density? Tested among
+# themselves; a hundred other measures are looked at beside them and corrected for their number.
+ASKED = (
+    ("activation", "mlp", "density"),
+    ("tensor", "up_bank", "weight_density"),
+    ("tensor", "down_bank", "weight_density"),
+)
 BYTES = ("artifact_bytes", "model_bytes")
 UNCONNECTED = "seeds and activations overlap too little to be taken apart"
 NOT_TESTED = "a part of the outcome, and not tested"
@@ -63,7 +70,8 @@ def relations(
     Over ``n`` cells of ``seeds`` and ``activations``: ``correlation``, ``low``, ``high``,
     ``p_cells`` with ``df``. ``between`` and ``within`` each with ``…_low``, ``…_high``, ``…_p``,
     ``…_df``. ``p`` and ``p_within`` are theirs after Holm's correction over the ``measures`` of the
-    outcome; ``survives`` says whether ``p`` < 1 − level, null where there is none. ``in_outcome``:
+    outcome; ``survives`` says whether ``p`` < 1 − level, null where there is none. ``p_asked`` is
+    corrected over the measures of ``ASKED`` alone, and null for all others. ``in_outcome``:
     the measure is a part of the outcome (bytes of a class, of the artifact's), shown and not
     tested. ``reason`` says why there is no ``between``. Two names of one function count once, and
     the survivors of an activation with a diverged seed count as the cells that they are.
@@ -74,7 +82,7 @@ def relations(
         found = [problem.facts(name) | _three_ways(problem, name, level) for name in problem.names]
         rows += _corrected(found, level)
     numbers = [f"{way}{end}" for way in _THREE for end in ("", "_low", "_high", "_p")]
-    numbers += ["correlation", "low", "high", "p_cells", "p", "p_within"]
+    numbers += ["correlation", "low", "high", "p_cells", "p", "p_within", "p_asked"]
     columns = [*_FOOTING, *MEASURE, "n", "seeds", "activations", "df", *numbers]
     columns += ["between_df", "within_df", "measures", "in_outcome", "survives", "reason"]
     table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numbers, float))
@@ -129,8 +137,21 @@ def mechanism_sentences(
         )
     table = relations(frame, layers, outcomes, level=level)
     for (setting, outcome), rows in table.groupby(["setting", "outcome"], sort=False):
-        sentences.append(f"{capital(title_of(outcome))} ({setting}): {_words(rows, level)}")
+        opening = f"{capital(title_of(outcome))} ({setting})"
+        sentences += [f"{opening}: {words}" for words in (*_asked(rows), _words(rows, level))]
     return sentences
+
+
+def _asked(rows: pd.DataFrame) -> list[str]:
+    """What became of the question that was put beforehand."""
+    found = records(rows.dropna(subset=["p_asked"]))
+    told = [
+        f"with {measure_words(row['name'], row['measure'])}"
+        f" r = {number(row['between'], decimals=2)} ({p_value(row['p_asked'])})"
+        for row in found
+    ]
+    between = f"Between {counted(int(rows['activations'].max()), 'activation')}"
+    return [f"is it density, as was asked beforehand? {between}, {listed(told)}."] if told else []
 
 
 def measure_words(name: str, measure: str) -> str:
@@ -154,7 +175,7 @@ def _words(rows: pd.DataFrame, level: float) -> str:
     if not tested["survives"].any():
         return (
             f"no measure of the weights is associated with it {between}"
-            f" (smallest {_p(float(tested['p'].min()))}, {over})."
+            f" (smallest {p_value(float(tested['p'].min()))}, {over})."
         )
     others = int(tested["survives"].sum()) - 1
     more = f"; {counted(others, 'other measure')} too" if others else ""
@@ -166,17 +187,9 @@ def _words(rows: pd.DataFrame, level: float) -> str:
     )
     return (
         f"it goes most closely with {measure_words(best['name'], best['measure'])}:"
-        f" r = {number(best['between'], decimals=2)} {between} ({interval}{_p(best['p'])},"
+        f" r = {number(best['between'], decimals=2)} {between} ({interval}{p_value(best['p'])},"
         f" {over}){more}. An association, no proof of a cause."
     )
-
-
-def _p(p: float) -> str:
-    """
-    >>> _p(0.0123), _p(1e-9)
-    ('p = 0.012', 'p < 0.001')
-    """
-    return f"p = {number(p, decimals=3)}" if p >= 0.001 else "p < 0.001"
 
 
 def _three_ways(problem: Problem, name: str, level: float) -> dict[str, object]:
@@ -213,19 +226,23 @@ def _between(
 def _corrected(rows: list[dict[str, object]], level: float) -> list[dict[str, object]]:
     """``rows`` of one outcome with p values that hold for all of them at once."""
     tested = [not row["in_outcome"] for row in rows]
+    asked = [tuple(row[name] for name in MEASURE) in ASKED for row in rows]
 
-    def adjusted(name: str) -> list[float | None]:
-        pairs = zip(rows, tested, strict=True)
-        return holm([_real(row[name]) if test else None for row, test in pairs])
+    def adjusted(name: str, wanted: Sequence[bool]) -> list[float | None]:
+        pairs = zip(rows, wanted, strict=True)
+        return holm([_real(row[name]) if is_wanted else None for row, is_wanted in pairs])
 
-    between, within = adjusted("between_p"), adjusted("within_p")
+    between, within = adjusted("between_p", tested), adjusted("within_p", tested)
+    of_asked = adjusted("between_p", asked)
     measures = sum(p is not None for p in between)
     return [
         row
-        | {"p": p, "p_within": p_within, "measures": measures}
+        | {"p": p, "p_within": p_within, "p_asked": p_asked, "measures": measures}
         | {"survives": None if p is None else p < 1 - level}
         | ({} if test else {"reason": NOT_TESTED})
-        for row, test, p, p_within in zip(rows, tested, between, within, strict=True)
+        for row, test, p, p_within, p_asked in zip(
+            rows, tested, between, within, of_asked, strict=True
+        )
     ]
 
 

@@ -188,9 +188,10 @@ def _sentence(rows: pd.DataFrame) -> str:
         return " ".join([*words, "All cells ran on one node."])
     extremes = [_amount(nodes["effect"].min(), first["scale"])]
     extremes.append(_amount(nodes["effect"].max(), first["scale"]))
+    tested = "not tested" if pd.isna(first["node_p"]) else p_value(first["node_p"])
     words.append(
         f"{counted(int(first['nodes']), 'node')} differ from their mean by {' to '.join(extremes)}"
-        f" ({p_value(first['node_p'])})."
+        f" ({tested})."
     )
     if not pd.isna(first["node_share"]):
         words.append(

@@ -21,11 +21,11 @@ from analysis.seed_stats import (
     FACTS,
     check_one_footing,
     estimates,
+    footing,
     outcome_counts,
     per_seed,
     scored_in,
 )
-from trainer.strict import ConfigError
 
 FEWEST_FLIPPED = 9  # 2 / 2⁹ = 0.0039: below that no correction for a dozen comparisons leaves 5 %
 _MOST_ENUMERATED = 16
@@ -35,10 +35,10 @@ _SEED = 20_240_602
 def paired_differences(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataFrame:
     """One row per setting, activation and seed that the reference has too: its score − theirs.
 
-    ``reference`` is a key; below zero is better than the reference.
+    ``reference`` is a key; below zero is better than the reference. A reference that has not run
+    yet leaves nothing to pair with, and no row.
     """
     values = per_seed(frame, quantity)
-    _check_reference(frame, reference)
     of_reference = values[values["key"] == reference].drop(columns="key")
     pairs = values[values["key"] != reference].merge(
         of_reference, on=["setting", "seed"], suffixes=("", "_reference")
@@ -95,15 +95,17 @@ def correlations(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataF
     for setting in settings(frame):
         here = pairs[pairs["setting"] == setting]
         wide = here.pivot(index="seed", columns="key", values="difference")
+        stands_on = footing(frame[frame["setting"] == setting], quantity)
         for i, key in enumerate(wide.columns):
             for other in wide.columns[i + 1 :]:
                 both = wide[[key, other]].dropna().to_numpy(dtype=float)
                 rows.append(
                     {"setting": setting, "quantity": quantity, "reference": reference}
                     | {"key_a": key, "key_b": other, "n": len(both)}
-                    | {"correlation": _correlation(both)}
+                    | {"correlation": _correlation(both), **stands_on}
                 )
     columns = ["setting", "quantity", "reference", "key_a", "key_b", "n", "correlation"]
+    columns += ["window", "stride", "budget"]
     return pd.DataFrame(rows, columns=columns).astype({"correlation": float})
 
 
@@ -140,12 +142,3 @@ def _correlation(both: NDArray[np.float64]) -> float | None:
     if len(both) < 3 or (both == both[0]).all(axis=0).any():
         return None
     return float(np.corrcoef(both[:, 0], both[:, 1])[0, 1])
-
-
-def _check_reference(frame: pd.DataFrame, reference: str) -> None:
-    known = sorted(np.unique(frame["key"].to_numpy(dtype=str)))
-    if reference not in known:
-        raise ConfigError(
-            f"reference {reference!r} has no row in this sweep. Activations with rows:"
-            f" {', '.join(known)}."
-        )

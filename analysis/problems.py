@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.contrasts import same_functions
 from analysis.layers import MEASURE, layer_means
 from analysis.load import is_scored, settings
 from analysis.quant_delta import with_deltas
+from analysis.ranked import same_functions
 from analysis.stages import windows_of
 
 
@@ -28,8 +28,9 @@ class Problem:
     names: Mapping[str, tuple[str, str, str]]  # of the columns of measures: kind, name, measure
 
     def whole(self, name: str) -> pd.DataFrame:
-        """The rows that have both."""
-        return self.cells.dropna(subset=[name, self.outcome])
+        """The rows that have both: function, seed, neg_beta and the two."""
+        columns = ["function", "seed", "neg_beta", name, self.outcome]
+        return self.cells[columns].dropna(subset=[name, self.outcome])
 
     def facts(self, name: str) -> dict[str, object]:
         """What every result says of its footing, and which measure it is of."""

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from analysis.beside import DATA_ORDER
 from analysis.figures import slug
 from analysis.load import is_scored, succeeded
@@ -28,7 +26,13 @@ from analysis.reporting.document import (
 from analysis.reporting.html import render_html
 from analysis.reporting.inputs import Case, Inputs, cases, load_inputs
 from analysis.reporting.markdown import render_markdown
-from analysis.reporting.missing import common_reasons, coverage, is_complete, missing_section
+from analysis.reporting.missing import (
+    common_reasons,
+    coverage,
+    is_complete,
+    missing_section,
+    num_asked,
+)
 from analysis.reporting.pictures import pictures
 from analysis.reporting.quantization import quantization_blocks
 from analysis.reporting.repeat import repeat_section, revision_words
@@ -165,19 +169,15 @@ def _facts(inputs: Inputs, case: Case) -> list[Fact]:
     curve, power = case.known.slope_curve, case.known.power
     if power is not None:
         row = power.here[power.here["design"] == "block"].iloc[0]
-        footing = f"bits per byte, with power {row['power']:g}; {counted(int(row['n']), 'seed')}"
-        facts.append(Fact("Smallest difference resolved", number(row["effect"]), footing))
+        seeds, noise = counted(int(row["n"]), "seed"), number(row["noise_sd"])
+        footing = f"bits per byte, with power {row['power']:g}; {seeds}, noise sd {noise}"
+        facts.append(Fact("Resolvable difference", number(row["effect"]), footing))
     if curve is not None and curve.best_set and curve.flat is False:
         footing = f"{percent(curve.level)} set; {counted(curve.n, 'seed')}"
         facts.append(Fact("Best slope", best_set(curve), footing))
-    if found.rows and not pd.isna(found.rows[0]["noise_sd"]):
-        row = found.rows[0]
-        footing = f"bits per byte, sd; {row['noise_df']:.0f} degrees of freedom"
-        facts.append(Fact("Noise of one score", number(row["noise_sd"]), footing))
-    total = inputs.sweep.num_cells or len(inputs.cells)
-    scored = int(is_scored(inputs.cells).sum())
+    scored, asked = int(is_scored(inputs.cells).sum()), num_asked(inputs)
     several = counted(inputs.cells["setting"].nunique(), "setting")
-    return [*facts, Fact("Cells with a score", f"{scored} of {total}", f"in {several}")]
+    return [*facts, Fact("Cells with a score", f"{scored} of {asked}", f"in {several}")]
 
 
 def _footnotes(inputs: Inputs, known: tuple[Case, ...]) -> list[str]:
@@ -188,7 +188,7 @@ def _footnotes(inputs: Inputs, known: tuple[Case, ...]) -> list[str]:
         *([] if slopes is None else [slopes.sentence()]),
         *resolution_words(first.known),
         *(case.answer.verdict.sentence for case in known[1:]),
-        f"Cells: {coverage(inputs)}",
+        coverage(inputs),
         f"Revision {revision_words(inputs.cells)}. `make report SWEEP={inputs.sweep.name}` gives"
         " the whole.",
     ]

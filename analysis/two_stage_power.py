@@ -48,7 +48,7 @@ def probability_kept(effect: float, design: TwoStages, noise_sd: float) -> float
     others = design.num_activations - 2
     below = special.ndtr(nodes - effect * math.sqrt(design.screening_seeds) / noise_sd)
     kept = special.bdtr(min(design.keep - 1, others), others, below)
-    return float(kept @ weights / math.sqrt(2 * math.pi))
+    return min(1.0, float(kept @ weights / math.sqrt(2 * math.pi)))  # a sum of weights, rounded
 
 
 def designs_within(

@@ -1,9 +1,10 @@
 """Are the claims of the analysis true where the truth is known? False positives, coverage, power.
 
 Thousands of simulated sweeps (``benchmarks.simulated_sweeps``) go through the functions that judge
-real ones. Every rate is over independent sweeps, with its binomial 95 % interval (Clopper & Pearson
-1934) and with what it should be. What is not as claimed is printed as such. The same seed gives the
-same numbers, whatever the number of processes.
+real ones: ``contrasts`` where cells are missing, and elsewhere ``benchmarks.judged_at_once``, which
+is held against it in every batch. Every rate is over independent sweeps, with its binomial 95 %
+interval (Clopper & Pearson 1934) and with what it should be. What is not as claimed is printed as
+such. The same seed gives the same numbers, whatever the number of processes.
 """
 
 import argparse
@@ -15,45 +16,37 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.blocks import Design
 from analysis.contrasts import contrasts
 from analysis.designs import block, pooled, power_of
 from analysis.pairs import paired_stats
 from analysis.seed_stats import seed_stats
 from analysis.stages import PRIMARY
-from analysis.two_stage_power import TwoStages, probability_kept, two_stage_power
+from analysis.two_stage_power import probability_kept, two_stage_power
 from analysis.two_stages import leaders
+from benchmarks.calibration_studies import ONE, STUDIES, Study
+from benchmarks.judged_at_once import judged
 from benchmarks.measured import keep
 from benchmarks.simulated_sweeps import NOISE_SD, NUM_FUNCTIONS, REFERENCE, World, simulated
 
-BATCH = 50  # sweeps a frame
+Claim = Literal["is", "at most", "at least", "near"]
+
 POINTS = 0.03  # how far simulated power may be from predicted
-ONE = "leaky_relu2-s0.3"  # the activation whose own interval is looked at, and that an effect has
-NOISY = {"leaky_relu2-s0.9": 3.0, "asqu": 3.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Study:
-    """One world, and what is predicted of it. ``second``: a screening, then fresh seeds."""
-
-    name: str
-    world: World
-    second: TwoStages | None = None
-    alone: bool = False  # the intervals of one activation alone are looked at too
-    share: float = 1.0  # of the sweeps that are asked for, where a sweep takes long
-
-    @property
-    def effect(self) -> float:
-        return self.world.effect(ONE)
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How often something happened in ``n`` independent sweeps, and how often it should."""
+    """How often something happened in ``n`` independent sweeps, and how often it should.
+
+    ``claim``: that the rate is, is at most or is at least ``expected`` (within the interval), or is
+    near it (within ``POINTS``); None where nothing is claimed.
+    """
 
     study: str
     what: str
@@ -62,94 +55,100 @@ class Rate:
     low: float
     high: float
     expected: float
-    as_claimed: bool
+    claim: Claim | None
+
+    @property
+    def as_claimed(self) -> bool | None:
+        match self.claim:
+            case "is":
+                return self.low <= self.expected <= self.high
+            case "at most":
+                return self.low <= self.expected
+            case "at least":
+                return self.high >= self.expected
+            case "near":
+                return abs(self.rate - self.expected) <= POINTS
+            case _:
+                return None
 
     @property
     def rate(self) -> float:
         return self.count / self.n
 
 
-def _with_effect(effect: float, num_seeds: int) -> World:
-    return World(num_seeds=num_seeds, effects={ONE: effect})
+def tally(study: Study, num_sweeps: int, rng: np.random.Generator) -> Counter[str]:
+    """How often what happened in so many sweeps of ``study``; ``n`` counts them."""
+    frame = simulated(study.world, num_sweeps, rng)
+    if study.second is not None:
+        return _second_stages(study, frame, rng)
+    counts = _counted(study.world, _judged(frame, Design(study.pairing), study.world.missing > 0))
+    return counts + (_alone(frame) if study.alone else Counter())
 
 
-def _two(screening_seeds: int, kept: int, seeds: int) -> TwoStages:
-    return TwoStages(
-        num_activations=NUM_FUNCTIONS, screening_seeds=screening_seeds, keep=kept, seeds=seeds
+def _judged(frame: pd.DataFrame, design: Design, one_by_one: bool) -> pd.DataFrame:
+    """One row per setting and key: difference, half_width, pooled_half_width."""
+    if one_by_one:
+        return contrasts(frame, PRIMARY, REFERENCE, design=design)
+    found = judged(frame, REFERENCE, design)
+    num_sweeps, num_keys = found.difference_DK.shape
+    return pd.DataFrame(
+        {
+            "setting": np.repeat(frame["setting"].unique(), num_keys),
+            "key": np.tile(np.array(found.keys, dtype=object), num_sweeps),
+            "difference": found.difference_DK.ravel(),
+            "half_width": found.half_width_DK.ravel(),
+            "pooled_half_width": found.pooled_DK.ravel(),
+        }
     )
 
 
-STUDIES = (
-    Study("null", World(), alone=True),
-    Study("null, 2 seeds", World(num_seeds=2)),
-    Study("null, 9 seeds", World(num_seeds=9)),
-    Study("null, two activations 3 times as noisy", World(noise_factors=NOISY), alone=True),
-    Study("null, the same with 9 seeds", World(noise_factors=NOISY, num_seeds=9)),
-    Study("null, the reference 3 times as noisy", World(noise_factors={REFERENCE: 3.0})),
-    Study("null, four nodes of sd 0.0005 at random", World(node_sd=0.0005, num_nodes=4)),
-    Study("null, a tenth of the cells failed", World(missing=0.1), share=0.2),
-    Study("null, heavy tails (t, 3 df)", World(tail_df=3)),
-    Study("null, two stages", World(), second=_two(3, 3, 5)),
-    Study("effect 0.0010, 3 seeds", _with_effect(-0.0010, 3)),
-    Study("effect 0.0023, 3 seeds", _with_effect(-0.0023, 3)),
-    Study("effect 0.0010, 7 seeds", _with_effect(-0.0010, 7)),
-    Study("effect 0.0005, 9 seeds", _with_effect(-0.0005, 9)),
-    Study("effect 0.0010, two stages", _with_effect(-0.0010, 3), second=_two(3, 3, 8)),
-)
-
-
-def tally(study: Study, num_sweeps: int, rng: np.random.Generator) -> Counter[str]:
-    """How often what happened in so many sweeps of ``study``; ``n …`` counts where it could."""
-    frame = simulated(study.world, num_sweeps, rng)
-    counts: Counter[str] = Counter()
-    if study.second is None:
-        counts += _judged(study.world, contrasts(frame, PRIMARY, REFERENCE))
-    else:
-        counts += _second_stages(study, frame, rng)
-    if study.alone:
-        counts += _alone(frame)
-    return counts
-
-
-def _judged(world: World, compared: pd.DataFrame) -> Counter[str]:
+def _counted(world: World, compared: pd.DataFrame) -> Counter[str]:
     """A sweep a setting: is a null resolved, are all truths covered, is the effect resolved?"""
     truth = np.array([world.effect(key) for key in compared["key"]])
-    resolved = compared["resolved"].fillna(False).to_numpy(dtype=bool)
-    by_pooled = compared["difference"].abs() > compared["pooled_half_width"]
-    missed = (compared["difference"] - truth).abs() > compared["half_width"]
-    is_effect = (compared["key"] == ONE).to_numpy() & (truth != 0)
-    of_sweep = pd.DataFrame(
-        {
-            "false": resolved & (truth == 0),
-            "false by pooled": by_pooled.to_numpy(dtype=bool) & (truth == 0),
-            "missed": missed.to_numpy(dtype=bool),
-            "found": resolved & is_effect,
-            "found by pooled": by_pooled.to_numpy(dtype=bool) & is_effect,
-        }
-    ).groupby(compared["setting"].to_numpy())
-    any_of = of_sweep.any()
-    return Counter(
-        {
-            "n": len(any_of),
-            "all covered": int((~any_of["missed"]).sum()),
-            **{event: int(any_of[event].sum()) for event in any_of.columns.drop("missed")},
-        }
+    size, half_width = compared["difference"].abs(), compared["half_width"]
+    resolved, by_pooled = size > half_width, size > compared["pooled_half_width"]
+    is_null, is_effect = truth == 0, (compared["key"] == ONE) & (truth != 0)
+    any_of = (
+        pd.DataFrame(
+            {
+                "false": resolved & is_null,
+                "false by pooled": by_pooled & is_null,
+                "missed": (compared["difference"] - truth).abs() > half_width,
+                "found": resolved & is_effect,
+                "found by pooled": by_pooled & is_effect,
+            }
+        )
+        .groupby(compared["setting"])
+        .any()
     )
+    events = {event: int(any_of[event].sum()) for event in any_of.columns.drop("missed")}
+    return Counter(events | {"n": len(any_of), "all covered": int((~any_of["missed"]).sum())})
 
 
 def _second_stages(study: Study, frame: pd.DataFrame, rng: np.random.Generator) -> Counter[str]:
-    """Each sweep of ``frame`` is a screening; its leaders run again under fresh seeds."""
+    """Each sweep of ``frame`` is a screening; its leaders run again under fresh seeds.
+
+    Screenings with the same leaders share a frame.
+    """
     assert study.second is not None
+    kept = study.second.keep
+    first = _judged(frame, Design(study.pairing), one_by_one=False)
+    ranked = first.sort_values(["setting", "difference"]).groupby("setting", sort=False)["key"]
+    chosen = ranked.apply(lambda keys: tuple(sorted(keys.iloc[:kept])))
+    name = frame["setting"].iloc[0]
+    said = leaders(frame[frame["setting"] == name], REFERENCE, keep=kept)
+    if tuple(sorted(said)) != chosen[name]:
+        raise RuntimeError(f"leaders says {said}, all at once {chosen[name]}")
     counts: Counter[str] = Counter()
-    for _, screening in frame.groupby("setting", sort=False):
-        chosen = leaders(screening, REFERENCE, keep=study.second.keep)
+    for keys, num_sweeps in sorted(Counter(chosen).items()):
         world = World(
             num_seeds=study.second.seeds,
             effects=study.world.effects,
-            keys=(REFERENCE, *chosen),
+            keys=(REFERENCE, *keys),
         )
-        counts += _judged(world, contrasts(simulated(world, 1, rng), PRIMARY, REFERENCE))
-        counts["kept"] += ONE in chosen
+        again = simulated(world, num_sweeps, rng)
+        counts += _counted(world, _judged(again, Design(), one_by_one=False))
+        counts["kept"] += num_sweeps * (ONE in keys)
     return counts
 
 
@@ -171,31 +170,28 @@ def rates(study: Study, counts: Counter[str]) -> list[Rate]:
     """What is claimed of ``study``, beside what ``counts`` says."""
     n, found = counts["n"], []
 
-    def add(what: str, event: str, expected: float, within: float | None = None) -> None:
+    def add(what: str, event: str, claim: Claim | None, expected: float) -> None:
         low, high = clopper_pearson(counts[event], n)
-        near = low <= expected <= high
-        if within is not None:
-            near = abs(counts[event] / n - expected) <= within
-        found.append(Rate(study.name, what, counts[event], n, low, high, expected, near))
+        found.append(Rate(study.name, what, counts[event], n, low, high, expected, claim))
 
-    if study.effect == 0:
-        add("family-wise false positives", "false", 0.05)
-        add("the same, pooled interval alone", "false by pooled", 0.05)
+    effect, seeds = -study.effect, study.world.num_seeds
+    if effect == 0:
+        add("family-wise false positives", "false", "at most", 0.05)
+        exact: Claim | None = "is" if study.is_as_assumed else None
+        add("the same, pooled interval alone", "false by pooled", exact, 0.05)
+    elif study.second is None:
+        add("all differences covered at once", "all covered", "at least", 0.95)
+        of_pooled = pooled(seeds, num_activations=NUM_FUNCTIONS)
+        expected = power_of(effect, of_pooled, NOISE_SD)
+        add("power of the pooled interval alone", "found by pooled", "near", expected)
+        of_block = block(seeds, num_activations=NUM_FUNCTIONS)
+        add("power", "found", "near", power_of(effect, of_block, NOISE_SD))
     else:
-        if study.second is None:
-            design = block(study.world.num_seeds, num_activations=NUM_FUNCTIONS)
-            predicted = power_of(-study.effect, design, NOISE_SD)
-            alone = pooled(study.world.num_seeds, num_activations=NUM_FUNCTIONS)
-            by_pooled = power_of(-study.effect, alone, NOISE_SD)
-            add("power of the pooled interval alone", "found by pooled", by_pooled, POINTS)
-            add("all differences covered at once", "all covered", 0.95)
-        else:
-            predicted = two_stage_power(-study.effect, study.second, NOISE_SD)
-            add("kept", "kept", probability_kept(-study.effect, study.second, NOISE_SD), POINTS)
-        add("power", "found", predicted, POINTS)
+        add("kept", "kept", "near", probability_kept(effect, study.second, NOISE_SD))
+        add("power", "found", "near", two_stage_power(effect, study.second, NOISE_SD))
     if study.alone:
-        add("a mean covered by its interval", "mean covered", 0.95)
-        add("a difference covered by its own interval", "difference covered", 0.95)
+        add("a mean covered by its own interval", "mean covered", "is", 0.95)
+        add("a difference covered by its own interval", "difference covered", "is", 0.95)
     return found
 
 
@@ -213,10 +209,10 @@ def clopper_pearson(count: int, n: int, level: float = 0.95) -> tuple[float, flo
 def calibrate(
     studies: tuple[Study, ...], num_sweeps: int, *, seed: int = 0, jobs: int = 1
 ) -> Iterator[tuple[Study, list[Rate]]]:
-    """Each study with its rates over ``num_sweeps`` sweeps, in whole batches of 50."""
+    """Each study with its rates over ``num_sweeps`` sweeps, in whole batches."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for study in studies:
-            batches = math.ceil(num_sweeps * study.share / BATCH)
+            batches = math.ceil(num_sweeps * study.share / study.batch)
             tasks = [(study, seed, batch) for batch in range(batches)]
             parts = pool.map(_batch, tasks) if jobs > 1 else map(_batch, tasks)
             yield study, rates(study, sum(parts, Counter()))
@@ -231,11 +227,13 @@ def _batch(task: tuple[Study, int, int]) -> Counter[str]:
 
 def line(rate: Rate) -> str:
     """A row of the table."""
-    said = "yes" if rate.as_claimed else "**no**"
+    said = {True: "yes", False: "**no**", None: "–"}[rate.as_claimed]
+    claim = {"is": "", "near": "about ", None: "–"}.get(rate.claim, f"{rate.claim} ")
+    expected = claim if rate.claim is None else f"{claim}{100 * rate.expected:.1f} %"
     low, high = 100 * rate.low, 100 * rate.high
     return (
         f"| {rate.study} | {rate.what} | {rate.n:,} | {100 * rate.rate:.1f} % "
-        f"| {low:.1f} to {high:.1f} % | {100 * rate.expected:.1f} % | {said} |"
+        f"| {low:.1f} to {high:.1f} % | {expected} | {said} |"
     )
 
 
@@ -257,10 +255,9 @@ def main() -> None:
     sweeps = sum({rate.study: rate.n for rate in found}.values())
     print(f"{sweeps:,} sweeps in {took_s:.0f} s")
     if not options.only:
-        rows = [{**asdict(rate), "rate": rate.rate} for rate in found]
-        keep(
-            "calibration", {"seed": options.seed, "sweeps": sweeps, "took_s": took_s, "rates": rows}
-        )
+        rows = [asdict(rate) | {"rate": rate.rate, "as_claimed": rate.as_claimed} for rate in found]
+        told = {"seed": options.seed, "sweeps": sweeps, "took_s": took_s}
+        keep("calibration", {**told, "rates": rows})
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ class World:
     """The truth of a simulated sweep; sd and effects in BPB.
 
     ``effects``: difference from the reference by key, 0 where absent. ``noise_factors``: times the
-    noise of the others. ``node_sd``: of nodes, of which ``num_nodes`` share a sweep at random.
+    noise of the others. ``node_sd``: of nodes, of which ``num_nodes`` share a sweep at random, cell
+    by cell, or with ``whole_blocks`` seed by seed.
     ``missing``: probability that a cell has failed. ``tail_df``: noise from Student's t of so many
     degrees of freedom (scaled to its sd), None for normal noise. ``keys``: activations that it has.
     """
@@ -47,6 +48,7 @@ class World:
     noise_factors: Mapping[str, float] = field(default_factory=dict)
     node_sd: float = 0.0
     num_nodes: int = 1
+    whole_blocks: bool = False
     missing: float = 0.0
     tail_df: int | None = None
     keys: tuple[str, ...] = KEYS
@@ -63,6 +65,8 @@ def simulated(world: World, num_sweeps: int, rng: np.random.Generator) -> pd.Dat
     which = np.repeat(np.arange(num_sweeps), size)
     names = frame["setting"].to_numpy(dtype=object) + np.array([f", sweep = {i}" for i in which])
     nodes_NC = rng.integers(world.num_nodes, size=(num_sweeps, size))
+    if world.whole_blocks:
+        nodes_NC = nodes_NC[:, pd.factorize(cells["seed"])[0]]
     scores_NC = _scores(world, cells, nodes_NC, rng)
     failed = rng.random(frame.shape[0]) < world.missing
     return frame.assign(

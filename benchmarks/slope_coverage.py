@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.curve_fit import Cells, CurveFit, fit_curve
-from analysis.least_squares import Flags, Floats
+from analysis.least_squares import Floats
 from analysis.minimum import critical_values, may_be_minimum
 from benchmarks.measured import keep
 
@@ -90,8 +90,11 @@ def measure(case: Case, runs: int, *, draws: int = 2000, bootstrap: int = 400) -
     counts = np.zeros(6)
     for _ in range(runs):
         fit = fitted(generator, truth, case.num_seeds)
-        kept_G = confidence_set(fit, draws=draws)
-        low, high = bootstrap_interval(fit, generator, bootstrap)
+        fit_G, roots_GD = fit.at(PLACES)
+        critical = critical_values(roots_GD, df=fit.noise.df, level=LEVEL, draws=draws)
+        kept_G = may_be_minimum(fit_G, roots_GD, sd=fit.noise_sd, critical=critical)
+        drawn_ND = fit.noise_sd * generator.standard_normal((bootstrap, roots_GD.shape[1]))
+        low, high = middle(PLACES[(fit_G + drawn_ND @ roots_GD.T).argmin(axis=1)])
         counts += [
             kept_G[place],
             kept_G.mean(),
@@ -116,21 +119,9 @@ def fitted(generator: np.random.Generator, truth: Floats, num_seeds: int) -> Cur
     return fit
 
 
-def confidence_set(fit: CurveFit, *, draws: int) -> Flags:
-    fit_G, roots_GD = fit.at(PLACES)
-    critical = critical_values(roots_GD, df=fit.noise.df, level=LEVEL, draws=draws)
-    return may_be_minimum(fit_G, roots_GD, sd=fit.noise_sd, critical=critical)
-
-
-def bootstrap_interval(
-    fit: CurveFit, generator: np.random.Generator, draws: int
-) -> tuple[float, float]:
-    """The middle ``LEVEL`` of the minima of curves drawn around the fit."""
-    fit_G, roots_GD = fit.at(PLACES)
-    drawn_NG = fit_G + fit.noise_sd * (
-        generator.standard_normal((draws, roots_GD.shape[1])) @ roots_GD.T
-    )
-    low, high = np.quantile(PLACES[drawn_NG.argmin(axis=1)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def middle(minima_N: Floats) -> tuple[float, float]:
+    """The middle ``LEVEL`` of the minima."""
+    low, high = np.quantile(minima_N, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -151,7 +142,7 @@ def table(rows: list[Coverage]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--no-keep", action="store_true", help="print, and write no file")
     given = parser.parse_args()
     rows = [measure(case, given.runs) for case in cases()]

@@ -89,7 +89,7 @@ def support_words(found: Answer) -> str:
     worse = [found.names[row["key"]] for row in resolved if row["difference"] > 0]
     parts = [
         *([f"{listed(better)} {_are(better)} better than {reference}"] if better else []),
-        *([f"{listed(worse)} {_are(worse)} worse"] if worse else []),
+        *([f"{listed(worse)} {_are(worse)} worse{'' if better else ' than it'}"] if worse else []),
         f"{len(found.rows) - len(resolved)} of {len(found.rows)} cannot be told from it",
     ]
     level = percent(found.rows[0]["level"])

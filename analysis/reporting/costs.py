@@ -9,7 +9,7 @@ from analysis.reporting.document import Block, Bullets, Row, Table, Text
 from analysis.reporting.inputs import Case
 from analysis.seed_stats import seed_stats
 from analysis.stages import title_of
-from analysis.text import DASH, counted, number, percent, plus_minus
+from analysis.text import DASH, capital, counted, number, percent, plus_minus
 
 SECONDS_IN_HOUR = 3600
 _MEASURES = ("artifact_kB", "steps", "step_ms_p50", "train_s", "peak_memory_MB", "node_hours")
@@ -86,32 +86,26 @@ def _table(stats: pd.DataFrame, keys: tuple[str, ...]) -> Table:
 
 def _splits(splits: pd.DataFrame) -> Table:
     """A difference at equal time, as what is made per step and what by taking more of them."""
-    first = splits.iloc[0]
-    rows = [
-        Row(
-            (
-                row["label"],
-                *(
-                    plus_minus(row[part], row[f"{part}_half_width"], signed=True)
-                    for part in ("total", "per_step", "from_steps")
-                ),
-                f"{row['steps_ratio']:.3f}",
-                str(row["n"]),
-                DASH if pd.isna(row["method"]) else f"{row['method']}, {row['detail']}",
-            )
-        )
-        for row in records(splits.sort_values("total"))
-    ]
+    first, parts = splits.iloc[0], ("total", "per_step", "from_steps")
+    rows = []
+    for row in records(splits.sort_values("total")):
+        halves = [plus_minus(row[p], row[f"{p}_half_width"], signed=True) for p in parts]
+        method = DASH if pd.isna(row["method"]) else str(row["method"])
+        entries = (row["label"], method, *halves, f"{row['steps_ratio']:.3f}", str(row["n"]))
+        rows.append(Row(entries))
+    told = splits["method"].fillna("not told apart") + ": " + splits["detail"]
     tainted = int(splits["n_tainted"].max())
     left_out = f" {counted(tainted, 'tainted cell')} left out." if tainted else ""
     return Table(
         caption="Difference from the reference at equal time, in bits per byte: what is made per"
         " step, and what by taking more steps. Below zero is better.",
-        headings=("activation", "total", "per step", "from steps", "steps ratio", "n", "method"),
+        headings=("activation", "method", "total", "per step", "from steps", "steps ratio", "n"),
         rows=tuple(rows),
-        note=f"{title_of(first['quantity'])}, windows of {first['window']} tokens, stride"
+        words=2,
+        note=f"{capital(title_of(first['quantity']))}, windows of {first['window']} tokens, stride"
         f" {first['stride']}; simultaneous {percent(first['level'])} over"
-        f" {counted(first['comparisons'], 'comparison')}; n counts paired seeds.{left_out}",
+        f" {counted(first['comparisons'], 'comparison')}; n counts paired seeds."
+        f" {capital('; '.join(sorted(set(told))))}.{left_out}",
     )
 
 

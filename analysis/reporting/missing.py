@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.coverage import coverage_sentences
+from analysis.coverage import cell_status, coverage_sentences
 from analysis.load import is_scored, records
 from analysis.reporting.document import Block, Bullets, Row, Section, Table, Text
 from analysis.reporting.inputs import Inputs
@@ -31,10 +31,16 @@ def is_complete(inputs: Inputs) -> bool:
     return not coverage_sentences(inputs.cells, inputs.sweep)
 
 
+def num_asked(inputs: Inputs) -> int:
+    """How many cells the sweep asks for, as far as that is known."""
+    status = cell_status(inputs.cells, inputs.sweep)
+    return max(len(status), inputs.sweep.num_cells or 0)
+
+
 def coverage(inputs: Inputs) -> str:
     """How many cells of the sweep have no score, and what became of them."""
     if is_complete(inputs):
-        return f"Nothing: each of the {counted(len(inputs.cells), 'cell')} has every score."
+        return f"Nothing is missing: each of {counted(len(inputs.cells), 'cell')} has every score."
     return coverage_sentences(inputs.cells, inputs.sweep)[0]
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.blocks import Design
 from analysis.contrasts import contrasts
 from analysis.load import labels_of, records
 from analysis.mechanism import mechanism_sentences
 from analysis.quant_delta import delta_stats, with_deltas
 from analysis.reporting.document import Block, Points, Row, Table, Text
 from analysis.reporting.inputs import Case
-from analysis.stages import DELTAS, is_legal, title_of
+from analysis.stages import DELTAS, is_legal
 from analysis.text import DASH, capital, counted, listed, number, percent, plus_minus
 
 _HEADINGS = {
@@ -32,20 +33,30 @@ def quantization_blocks(case: Case) -> tuple[Block, ...]:
     known = stats[stats["n"] > 0]
     if known.empty:
         return (Text("No cell has scores before and after, so no delta is known."),)
-    blocks: list[Block] = [
-        Text(_range(known[known["quantity"] == name], case.sweep.reference, cells), "lead")
-        for name in _HEADINGS
-        if (known["quantity"] == name).any()
-    ]
-    present = [name for name in _HEADINGS if (known["quantity"] == name).any()]
-    if present:
-        blocks.append(_table(known, present, case.sweep.keys))
-    if (known["quantity"] == _SLOT).any():
-        blocks.append(_slot(known, cells, case.sweep.keys))
+    by_name = {name: known[known["quantity"] == name] for name in _HEADINGS}
+    present = [name for name, rows in by_name.items() if len(rows)]
+    said = [(capital(_HEADINGS[name]), _range(by_name[name], case)) for name in present]
     if case.known.layers is not None:
-        said = mechanism_sentences(case.cells, case.known.layers)
-        blocks.append(Points(tuple(("Mechanism", sentence) for sentence in said)))
-    return tuple(blocks)
+        told = mechanism_sentences(cells, case.known.layers)
+        said += [("Mechanism", sentence.replace(f" ({case.name})", "")) for sentence in told]
+    slot = (known["quantity"] == _SLOT).any()
+    return (
+        *([Text(_lead(by_name, present), "lead")] if present else []),
+        *([_table(known, present, case.sweep.keys)] if present else []),
+        Points(tuple(said)),
+        *([_slot(known, cells, case.sweep.keys)] if slot else []),
+    )
+
+
+def _lead(by_name: dict[str, pd.DataFrame], present: list[str]) -> str:
+    """How far each delta goes from activation to activation."""
+    parts = []
+    for name in present:
+        means = by_name[name]["mean"]
+        ends = " to ".join(number(end, signed=True) for end in (means.min(), means.max()))
+        parts.append(f"{_HEADINGS[name]} changes the score by {ends}")
+    n = by_name[present[0]]["n"].max()
+    return f"{capital('; '.join(parts))} bits per byte (means over up to {counted(n, 'seed')})."
 
 
 def delta_footing(stats: pd.DataFrame) -> str:
@@ -54,24 +65,23 @@ def delta_footing(stats: pd.DataFrame) -> str:
     return f"windows of {window} tokens, stride {stride}"
 
 
-def _range(stats: pd.DataFrame, reference: str, cells: pd.DataFrame) -> str:
-    """From the smallest to the largest delta, and how many are resolved from the reference's."""
+def _range(stats: pd.DataFrame, case: Case) -> str:
+    """The smallest and the largest delta, and which are resolved from the reference's."""
     quantity = str(stats["quantity"].iloc[0])
     rows = sorted(records(stats[stats["ranked"]]), key=lambda row: (row["mean"], row["key"]))
     if not rows:
-        return f"{capital(title_of(quantity))}: no activation can be ranked."
+        return "No activation can be ranked."
     ends = " to ".join(
         f"{plus_minus(row['mean'], row['half_width'], signed=True)} ({row['label']})"
         for row in (rows[:1] if len(rows) == 1 else (rows[0], rows[-1]))
     )
-    return (
-        f"{capital(title_of(quantity))} ({delta_footing(stats)}): {ends} bits per byte."
-        f" {_resolved(quantity, reference, cells)}"
-    )
+    return f"{ends} bits per byte. {_resolved(quantity, case)}"
 
 
-def _resolved(quantity: str, reference: str, cells: pd.DataFrame) -> str:
-    rows = records(contrasts(with_deltas(cells), quantity, reference))
+def _resolved(quantity: str, case: Case) -> str:
+    reference, cells = case.sweep.reference, case.compared
+    design = Design(case.sweep.pairing)
+    rows = records(contrasts(with_deltas(cells), quantity, reference, design=design))
     if not rows or any(pd.isna(row["resolved"]) for row in rows):
         return "Differences between activations: too few seeds to know their noise."
     labels = labels_of(cells)

@@ -130,7 +130,8 @@ def _about(sentence: str) -> str:
 
 def _bare(sentence: str, setting: str) -> str:
     """``sentence`` without the stage and setting that the section names already."""
-    openings = (f"{capital(title_of(PRIMARY))} ({setting}): ", f"A/A control ({setting}): ")
+    stage = capital(title_of(PRIMARY))
+    openings = (f"{stage} ({setting}): ", f"A/A control ({setting}): ", "Sign flips: ")
     for opening in openings:
         sentence = sentence.removeprefix(opening)
     return capital(sentence)

@@ -18,11 +18,10 @@ from analysis.load import (
 from sweep.files import open_files
 from sweep.schema import SCHEMA
 from tests.analysis.conftest import lost
-from trainer.contract import CURVE_COLUMNS
+from trainer.contract import CURVE_COLUMNS, LAYER_COLUMNS
 from trainer.strict import ConfigError
 
 OF_CELL = ["cell_id", "key", "label", "setting", "seed", "replicate"]
-LAYER = ["kind", "name", "layer", "measure", "value"]
 
 
 def curve(*losses):
@@ -70,12 +69,14 @@ def test_curves_are_those_of_the_believed_attempts_with_the_names_of_their_cells
 
 def test_a_measure_that_is_not_defined_stays_absent(folder):
     found = load_layers(folder, load_cells(folder))
-    assert list(found.columns) == [*OF_CELL, *LAYER]
+    assert list(found.columns) == [*OF_CELL, *LAYER_COLUMNS]
     assert found["layer"].dtype == pd.Int64Dtype()
     assert found["value"].isna().tolist() == [False, True, False, True]
 
 
-@pytest.mark.parametrize(("load", "rest"), [(load_curves, CURVE_COLUMNS), (load_layers, LAYER)])
+@pytest.mark.parametrize(
+    ("load", "rest"), [(load_curves, CURVE_COLUMNS), (load_layers, LAYER_COLUMNS)]
+)
 def test_without_files_there_are_the_columns_and_no_row(store, load, rest):
     found = load(store, load_cells(store))
     assert list(found.columns) == [*OF_CELL, *rest]

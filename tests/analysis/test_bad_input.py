@@ -199,7 +199,7 @@ SHOWN = {
 }
 
 
-QUICK = {("summary", case) for case in ("half of the cells", "one seed", "no reference")}
+QUICK = {("summary", case) for case in ("half of the cells", "no reference")}
 
 
 @pytest.mark.parametrize(
@@ -217,12 +217,13 @@ def test_what_is_there_is_shown(store_of, rows, capsys, command, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["half of the cells", "one activation"])
+@pytest.mark.parametrize("case", ["half of the cells", "no reference"])
 def test_notebooks_of_a_partial_sweep_run(store_of, rows, capsys, case):
     assert run("notebooks", store_of(SHOWN[case](rows))) == 0
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_file_of_an_older_version_is_shown(store_of, rows, capsys):
     folder = store_of(rows)
     table = pq.read_table(folder / "cells.parquet")

@@ -1,5 +1,7 @@
 """Claims about the block model and its intervals, against formulas, statsmodels and refitting."""
 
+import dataclasses
+import json
 import math
 
 import numpy as np
@@ -13,6 +15,7 @@ from scipy import stats
 from analysis.blocks import Design, blocked, fit_blocks
 from analysis.contrasts import contrasts, nats_per_bpb
 from analysis.dunnett import quantile
+from analysis.load import load_cells, load_sweep
 from analysis.ranked import ranked_rows, with_companions
 from trainer.strict import ConfigError
 
@@ -215,17 +218,46 @@ def companions(rows, frame_of):
     return frame_of([{**r, "node": "b", "replicate": 1, STAGE: r[STAGE] + 0.05} for r in again])
 
 
-def test_with_nodes_as_blocks_what_a_node_adds_cancels(rows, frame_of, companions, sweep):
-    by_node = type(sweep)(
-        name="local", reference=REFERENCE, keys=sweep.keys, num_cells=36, pairing="node"
-    )
+@pytest.fixture(scope="module")
+def by_node(sweep):
+    return dataclasses.replace(sweep, pairing="node")
+
+
+def test_with_nodes_as_blocks_what_a_node_adds_changes_nothing(rows, frame_of, companions, by_node):
+    # Also not the degrees of freedom: a companion that repeats its seed is no second draw.
     frame = with_companions(frame_of(on_nodes(rows)), companions, by_node)
-    table = compared(frame, design=Design("node"))
-    undisturbed = row_of_key(compared(frame_of(rows)), "leaky_relu2-s0.7")
-    found = row_of_key(table, "leaky_relu2-s0.7")
-    assert found["difference"] == pytest.approx(undisturbed["difference"], abs=1e-9)
+    table, undisturbed = compared(frame, design=Design("node")), compared(frame_of(rows))
     assert set(table["blocks"]) == {"seed and node"}
-    assert found["n"] == 3
+    for name in ("n", "noise_df", *NUMBERS):
+        there, here = (t[name].to_numpy(dtype=float) for t in (table, undisturbed))
+        assert there == pytest.approx(here, rel=1e-7, abs=6e-5), name
+
+
+def test_cells_without_a_companion_are_blocks_of_their_own(rows, frame_of, companions, by_node):
+    lonely = [{**r, "node": "c"} if r["slope"] in (0.8, 0.9) else r for r in on_nodes(rows)]
+    frame = with_companions(frame_of(lonely), companions, by_node)
+    table = compared(frame, design=Design("node"))
+    assert set(table["comparisons"]) == {8}
+    assert set(table["noise_df"]) == {2 * 8 + 2}  # the two differ within each of three blocks
+
+
+@pytest.mark.parametrize(
+    ("told", "pairing"),
+    [({}, "seed"), ({"pairing": "seed"}, "seed"), ({"pairing": "node"}, "node")],
+)
+def test_the_sweep_says_what_its_blocks_were(store_of, rows, told, pairing):
+    place = store_of(rows)
+    facts = json.loads((place / "sweep.json").read_text(encoding="utf-8"))
+    (place / "sweep.json").write_text(json.dumps(facts | told), encoding="utf-8")
+    assert load_sweep(place, load_cells(place)).pairing == pairing
+
+
+def test_blocks_of_an_unknown_kind_are_refused(store_of, rows):
+    place = store_of(rows)
+    facts = json.loads((place / "sweep.json").read_text(encoding="utf-8"))
+    (place / "sweep.json").write_text(json.dumps(facts | {"pairing": "rack"}), encoding="utf-8")
+    with pytest.raises(ConfigError, match='pairing is "rack"; allowed are "seed" and "node"'):
+        load_sweep(place, load_cells(place))
 
 
 def test_companions_are_no_second_draw_where_seeds_are_blocks(cells, companions, sweep):

@@ -11,6 +11,7 @@ from scipy import stats
 from analysis.association import CONSTANT, TOO_FEW
 from analysis.layers import BETAS, beta_by_layer, layer_means, layer_table
 from analysis.mechanism import (
+    ASKED,
     NOT_TESTED,
     OUTCOMES,
     mechanism_sentences,
@@ -18,6 +19,7 @@ from analysis.mechanism import (
     slope_relations,
 )
 from tests.analysis.conftest import make_frame, make_layers, make_rows
+from trainer.contract import LAYER_MEASURES
 from trainer.strict import ConfigError
 
 DENSITY = ("activation", "mlp", "density")
@@ -54,7 +56,9 @@ def test_a_planted_relation_is_found_between_activations_and_named(layers):
     assert row["survives"]
     assert (row["n"], row["seeds"], row["activations"]) == (33, 3, 11)  # ReLU² has two names
     assert (row["df"], row["between_df"], row["within_df"]) == (33 - 4, 11 - 2, 33 - 14)
-    (sentence,) = mechanism_sentences(frame, layers, ["quant_delta"])
+    asked, sentence = mechanism_sentences(frame, layers, ["quant_delta"])
+    assert "as was asked beforehand" in asked
+    assert "density of mlp" in asked
     assert "density of mlp" in sentence
     assert "between 11 activations" in sentence
     assert "no proof of a cause" in sentence
@@ -62,7 +66,7 @@ def test_a_planted_relation_is_found_between_activations_and_named(layers):
 
 def test_where_the_outcome_is_noise_nothing_is_found_and_that_is_said(layers):
     frame = driven(layers, share=0.0)
-    (sentence,) = mechanism_sentences(frame, layers, ["quant_delta"])
+    _, sentence = mechanism_sentences(frame, layers, ["quant_delta"])
     assert "no measure of the weights is associated with it between 11 activations" in sentence
     # of density and kurtosis: the kurtosis of the embedding is constant, bytes are tested elsewhere
     assert "correction over 3 measures" in sentence
@@ -119,7 +123,21 @@ def test_bytes_of_a_class_are_shown_beside_the_artifacts_and_not_tested(cells, l
     assert row["reason"] == NOT_TESTED
     assert of(table, "quant_delta", "class", "matrix", "compressed_bytes")["p"] <= 1
     sentences = mechanism_sentences(cells, layers, ["artifact_bytes"])
-    assert "compressed" not in sentences[0]
+    assert not any("compressed" in sentence for sentence in sentences)
+
+
+def test_what_was_asked_beforehand_is_corrected_among_itself_alone(cells, layers):
+    table = relations(cells, layers, ["quant_delta"])
+    asked = table[table["p_asked"].notna()]
+    assert set(asked[["kind", "name", "measure"]].itertuples(index=False, name=None)) <= set(ASKED)
+    assert list(asked["p_asked"]) == list(asked["between_p"])  # of three, this sweep has one
+    assert (asked["p_asked"] < asked["p"]).all()
+
+
+def test_what_was_asked_is_what_the_trainer_measures():
+    for kind, _, measure in ASKED:
+        assert LAYER_MEASURES[measure].kind == kind
+    assert set(BETAS) <= set(LAYER_MEASURES)
 
 
 def test_every_result_carries_its_footing(cells, layers):
@@ -149,7 +167,7 @@ def test_cells_without_measures_are_left_out_and_counted(layers):
     row = of(relations(frame, some), "quant_delta", *DENSITY)
     assert (row["n"], row["activations"]) == (31, 11)
     assert row["between"] > 0.9
-    first, _ = mechanism_sentences(frame, some, ["quant_delta"])
+    first, *_ = mechanism_sentences(frame, some, ["quant_delta"])
     assert "34 of 36 scored cells" in first
 
 

@@ -20,10 +20,11 @@ from sweep.schema import (
     TERMINAL_STATES,
     VERSION_KEY,
     dictionary_markdown,
+    measures_markdown,
 )
 from sweep.store import AlreadyClosed, Attempt, Store
 from tests.support.drivers import SPAWN, race, row_of
-from trainer.contract import Report
+from trainer.contract import LAYER_MEASURES, Report
 from trainer.strict import ConfigError
 
 CELL = "0123456789abcdef"
@@ -374,8 +375,9 @@ def test_the_start_file_says_when(store):
 def test_the_column_dictionary_is_the_schema():
     text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     assert dictionary_markdown() in text, "write it anew: python -m sweep.schema"
+    assert measures_markdown() in text, "write it anew: python -m sweep.schema"
     assert len({column.name for column in COLUMNS}) == len(COLUMNS)
-    assert all(column.meaning for column in COLUMNS)
+    assert all(each.meaning for each in (*COLUMNS, *LAYER_MEASURES.values()))
 
 
 def test_every_field_of_a_report_is_a_column():
