@@ -171,17 +171,32 @@ def t_statistics(estimate: Reals, error: Reals) -> Reals:
 
 def _studentised(geometry: Geometry, scores_DN: Reals) -> tuple[Reals, Reals, Reals]:
     """Of each data set: the differences, their variances, and the degrees of freedom of those."""
-    own_DA, rest_DA, pooled_D = variances(geometry, scores_DN)
+    total_DK, df_DK = of_differences(
+        geometry.weight_KA,
+        variances(geometry, scores_DN),
+        (geometry.added_df_A[0], geometry.residual_df),
+    )
+    return scores_DN @ geometry.estimate_KN.T, total_DK, df_DK
+
+
+def of_differences(
+    weight_KA: Reals, of_activations: tuple[Reals, Reals, Reals], df: tuple[int, int]
+) -> tuple[Reals, Reals]:
+    """Variance and degrees of freedom of each difference, from those of the activations.
+
+    ``of_activations``: own, of all others, pooled (``geometry.variances``). ``df``: of the
+    reference's own variance, and of the pooled one.
+    """
+    own_DA, rest_DA, pooled_D = of_activations
     # The mean of the others, against which an activation is held, hides a little of its variance.
     hidden_DA = np.nan_to_num(np.maximum(own_DA - rest_DA, 0)) / (own_DA.shape[1] - 1)
     variance_DA = np.where(np.isnan(own_DA), pooled_D[:, None], own_DA + hidden_DA)
     floored_DA = np.maximum(variance_DA, pooled_D[:, None])
-    reference_DK = variance_DA[:, :1] * geometry.weight_KA[:, 0]
-    others_DK = floored_DA[:, 1:] @ geometry.weight_KA[:, 1:].T
+    reference_DK = variance_DA[:, :1] * weight_KA[:, 0]
+    others_DK = floored_DA[:, 1:] @ weight_KA[:, 1:].T
     total_DK = reference_DK + others_DK
     share_DK = reference_DK / np.where(total_DK > 0, total_DK, 1.0)
-    df_DK = 1 / (share_DK**2 / geometry.added_df_A[0] + (1 - share_DK) ** 2 / geometry.residual_df)
-    return scores_DN @ geometry.estimate_KN.T, total_DK, df_DK
+    return total_DK, 1 / (share_DK**2 / df[0] + (1 - share_DK) ** 2 / df[1])
 
 
 def _studentise(key: DesignKey, rows: Blocked) -> tuple[Reals, Reals, Reals]:

@@ -56,6 +56,7 @@ class Sweep:
     reference: str
     keys: tuple[str, ...]  # of the activations, in grid order
     num_cells: int | None  # None where sweep.json is absent
+    screened_in: str | None = None  # the sweep that it is a second stage of
     pairing: Literal["seed", "node"] = "seed"  # what a block was: a seed, or a seed on a node
     # One named row per cell that is asked for; None where sweep.json does not tell.
     planned: pd.DataFrame | None = field(default=None, compare=False, repr=False)
@@ -127,6 +128,7 @@ def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
         reference=str(reference),
         keys=keys,
         num_cells=facts.get("num_cells"),
+        screened_in=facts.get("screened_in"),
         pairing=_pairing(facts.get("pairing", "seed"), path),
         planned=planned_cells(facts, path),
     )

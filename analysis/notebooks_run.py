@@ -31,7 +31,7 @@ def run_notebooks(place: str | Path) -> list[str]:
     files, names = open_files(place), []
     for source in sorted(NOTEBOOKS.glob("*.py")):
         names.append(f"notebooks/{source.stem}.ipynb")
-        files.replace(names[-1], nbformat.writes(_executed(source, place)).encode())
+        files.replace(names[-1], nbformat.writes(executed(source, place)).encode())
     return [files.where(name) for name in names]
 
 
@@ -52,7 +52,8 @@ def with_parameters(notebook: NotebookNode, place: str | Path) -> NotebookNode:
     return copy
 
 
-def _executed(source: Path, place: str | Path) -> NotebookNode:
+def executed(source: Path, place: str | Path) -> NotebookNode:
+    """The notebook ``source`` with what its cells show for the sweep in ``place``."""
     notebook = with_parameters(jupytext.read(source), place)
     # The kernel imports analysis from the checkout, so it starts there.
     where = {"metadata": {"path": str(NOTEBOOKS.parent.parent)}}

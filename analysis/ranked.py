@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.blocks import Design
 from analysis.load import Sweep, is_scored
-from analysis.seed_stats import outcome_counts, per_block
+from analysis.seed_stats import per_block
 from analysis.stages import is_legal
 from trainer.strict import ConfigError
 
@@ -29,8 +29,7 @@ def ranked_rows(
         )
     by = (design or Design()).by
     kept = same_functions(frame, reference)
-    counts = outcome_counts(frame)
-    diverged = {kept[key] for key in counts.loc[counts["n_diverged"] > 0, "key"]}
+    diverged = {kept[key] for key in frame.loc[frame["state"] == "diverged", "key"].unique()}
     values = per_block(frame, quantity, by)
     named = values.assign(own=values["key"], key=values["key"].map(kept).astype(str))
     first = named.assign(other=named["own"] != named["key"]).sort_values(["key", *by, "other"])

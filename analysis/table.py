@@ -29,6 +29,7 @@ from analysis.ranked import with_companions
 from analysis.seed_stats import seed_stats
 from analysis.stages import PANELS, is_legal
 from analysis.text import listed, percent, plus_minus
+from analysis.two_stages import second_stage_sentences
 from analysis.verdict import verdicts
 from sweep.files import open_files
 
@@ -85,13 +86,14 @@ def summarize(
     sentences = [
         f"Mean ± half width of the {percent(level)} t interval over seeds; n counts seeds."
         " Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones.",
+        *second_stage_sentences(frame, sweep),
         *(verdict.sentence for verdict in verdicts(compared, sweep, level=level)),
         *beside_sentences(compared, sweep, level=level),
         *_lowest(compared, sweep),
         *aa_sentences(frame, sweep),
         *_without_score(frame, sweep),
         *_not_legal(frame),
-        *_unlike(frame),
+        *unlike_sentences(frame),
     ]
     return Summary(sweep.name, tuple(sections), tuple(sentences))
 
@@ -102,7 +104,7 @@ def _not_legal(frame: pd.DataFrame) -> list[str]:
     return ["SLOT was fitted on the targets that it scores: not a legal score, and not ranked."]
 
 
-def _unlike(frame: pd.DataFrame) -> list[str]:
+def unlike_sentences(frame: pd.DataFrame) -> list[str]:
     """A sentence for everything that should be the same in all compared rows and is not."""
     scored = frame[is_scored(frame)]
     kinds = {

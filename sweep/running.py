@@ -176,6 +176,7 @@ def _describe(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
         "name": sweep.name,
         "recipe": sweep.recipe,
         "reference": sweep.reference,
+        "screened_in": sweep.screened_in,
         "activations": [activation.label for activation in sweep.expanded_activations()],
         "order_seed": sweep.order_seed,
         "pairing": sweep.pairing,
