@@ -69,7 +69,8 @@ sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and t
 	$(PY) -m sweep run --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" $(PLAN_ARGS) || code=$$?; \
 	if [ $$code -eq 0 ] || [ $$code -eq 3 ]; then \
 	  $(PY) -m analysis figures --results "$(RESULTS)" --sweep "$$name" && \
-	  $(PY) -m analysis summary --results "$(RESULTS)" --sweep "$$name" || \
+	  $(PY) -m analysis summary --results "$(RESULTS)" --sweep "$$name" && \
+	  echo "make report SWEEP=$$name writes all of it as one page" || \
 	  { failed=$$?; [ $$code -ne 0 ] || code=$$failed; }; \
 	fi; exit $$code
 
