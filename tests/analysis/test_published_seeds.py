@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
+from analysis.pairs import paired_differences
 from analysis.published import load_published, of_pull_request, seed_table
 from analysis.published_import import claim_of, import_logs
-from analysis.seed_stats import paired_differences
 from tests.support.logs import REFERENCE
 
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"{REFERENCE} is not there")
