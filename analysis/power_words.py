@@ -12,13 +12,21 @@ import pandas as pd
 from analysis.blocks import Design
 from analysis.designs import smallest_effect
 from analysis.known_noise import expected_noise
-from analysis.load import load_cells, load_replicates, load_sweep, parts_of, records
+from analysis.load import (
+    CELLS_FILE,
+    load_cells,
+    load_replicates,
+    load_sweep,
+    parts_of,
+    records,
+)
 from analysis.planned import grid_cells
 from analysis.power import POWERS, Grid, achieved, planned, seeds_table
 from analysis.ranked import with_companions
 from analysis.table import Section, Summary
 from analysis.text import DASH, counted, number, percent
 from sweep import spec
+from sweep.files import open_files
 from trainer.strict import ConfigError
 
 
@@ -29,7 +37,7 @@ def power_summary(place: str | Path, sweep: str) -> Summary:
     a result.
     """
     results, name = parts_of(str(place))
-    finished = _finished(place)
+    finished, doubts = _finished(place)
     try:
         asked = spec.load_sweep(sweep)
     except ConfigError:
@@ -39,7 +47,7 @@ def power_summary(place: str | Path, sweep: str) -> Summary:
     cells = grid_cells(asked)
     noise = expected_noise(cells, results, name)
     grids = planned(cells, asked.reference, noise)
-    sentences = [*_sentences(grids, "as planned"), *_sentences(finished, "so far")]
+    sentences = [*_sentences(grids, "as planned"), *_sentences(finished, "so far"), *doubts]
     return Summary(name, _sections(grids), (*sentences, DEFINITION))
 
 
@@ -49,14 +57,17 @@ DEFINITION = (
 )
 
 
-def _finished(place: str | Path) -> list[Grid]:
+def _finished(place: str | Path) -> tuple[list[Grid], list[str]]:
+    """What has run, and why that cannot be used where there is something that cannot."""
+    if not open_files(place).exists(CELLS_FILE):
+        return [], []
     try:
         frame = load_cells(place)
         sweep = load_sweep(place, frame)
         rows = with_companions(frame, load_replicates(place), sweep)
-        return achieved(rows, sweep.reference, blocks=Design(sweep.pairing))
-    except ConfigError:  # nothing has run yet, or nothing that can be compared
-        return []
+        return achieved(rows, sweep.reference, blocks=Design(sweep.pairing)), []
+    except ConfigError as error:  # a plan stands without it
+        return [], [f"What has run so far cannot be used: {error}"]
 
 
 def _sentences(grids: Sequence[Grid], when: str) -> list[str]:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.blocks import Design
 from analysis.contrasts import contrasts
-from analysis.load import Sweep, load_cells, load_replicates, load_sweep, settings
+from analysis.load import Sweep, load_cells, load_replicates, load_sweep, settings, succeeded
 from analysis.ranked import with_companions
 from analysis.stages import PRIMARY, title_of
 from analysis.text import counted, listed
@@ -71,6 +71,7 @@ def second_stage(screening: str, place: str | Path, *, keep: int, seeds: int) ->
     path = find_config(screening, spec.SWEEPS, "sweep")
     first = spec.load_sweep(screening)
     frame = load_cells(place)
+    succeeded(frame)
     screened = load_sweep(place, frame)
     reference = screened.reference
     if reference != first.reference:

@@ -27,10 +27,13 @@ def commands_on_a_sweep():
 
 
 COMMANDS = commands_on_a_sweep()
+PLANS = {"power"}  # needs the sweep's file; what has run only adds to it
 
 
 def run(command, folder):
-    return main([command, "--sweep", folder.name, "--results", str(folder.parent)])
+    more = {"leaders": ["--seeds", "2", "--out", str(folder.parent / "next.toml")]}
+    place = ["--sweep", folder.name, "--results", str(folder.parent)]
+    return main([command, *place, *more.get(command, [])])
 
 
 def first_row(**changes):
@@ -156,7 +159,7 @@ def refused(request, rows, tmp_path_factory):
     return folder, told
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - PLANS))
 def test_what_cannot_be_used_is_one_sentence_and_status_2(refused, capsys, command):
     folder, told = refused
     assert run(command, folder) == 2
@@ -166,6 +169,22 @@ def test_what_cannot_be_used_is_one_sentence_and_status_2(refused, capsys, comma
     assert said.err.count("\n") == 1
     for words in told:
         assert words in said.err
+
+
+UNSAID = {"no store", "all failed", "all diverged", "all tainted"}
+
+
+@pytest.mark.parametrize("command", sorted(PLANS))
+def test_a_plan_stands_beside_results_that_cannot_be_used_and_says_why(
+    request, refused, capsys, command
+):
+    folder, told = refused
+    assert run(command, folder) == 0
+    said = capsys.readouterr()
+    assert "as planned" in said.out
+    case = request.node.callspec.params["refused"]
+    for words in told if case not in UNSAID else []:
+        assert words in said.out
 
 
 def half(rows):
@@ -206,7 +225,7 @@ QUICK = {("summary", case) for case in ("half of the cells", "no reference")}
     ("command", "case"),
     [
         pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
-        for pair in product(sorted({*COMMANDS} - {"notebooks"}), SHOWN)
+        for pair in product(sorted({*COMMANDS} - {"notebooks"} - PLANS), SHOWN)
     ],
 )
 def test_what_is_there_is_shown(store_of, rows, capsys, command, case):
