@@ -14,8 +14,16 @@ import pandas as pd
 
 from analysis.blocks import Design, blocked, fit_blocks
 from analysis.designs import Kind
-from analysis.load import CELLS_FILE, is_scored, load_cells, load_sweep, records
-from analysis.ranked import ranked_rows
+from analysis.load import (
+    CELLS_FILE,
+    Sweep,
+    is_scored,
+    load_cells,
+    load_replicates,
+    load_sweep,
+    records,
+)
+from analysis.ranked import ranked_rows, with_companions
 from analysis.stages import PRIMARY
 from sweep.files import open_files
 from trainer.strict import ConfigError
@@ -91,13 +99,20 @@ def expected_noise(
     return found
 
 
-def noise_in(rows: pd.DataFrame, quantity: str, reference: str, source: str) -> KnownNoise | None:
+def noise_in(
+    rows: pd.DataFrame,
+    quantity: str,
+    reference: str,
+    source: str,
+    design: Design | None = None,
+) -> KnownNoise | None:
     """The noise of ``rows``, all of one setting; None before two seeds have two activations."""
-    scores = ranked_rows(rows, quantity, reference)
+    design = design or Design()
+    scores = ranked_rows(rows, quantity, reference, design)
     if scores.empty:
         return None
     first = reference if (scores["key"] == reference).any() else min(scores["key"])
-    fit = fit_blocks(blocked(scores, first, Design()))
+    fit = fit_blocks(blocked(scores, first, design))
     if not fit.noise_sd:
         return None
     of_key = scores.groupby("key")["value"]
@@ -123,8 +138,9 @@ def _measured(results: str | Path, quantity: str) -> pd.DataFrame:
         place = f"{str(results).rstrip('/')}/{name}"
         try:
             frame = load_cells(place)
-            reference = load_sweep(place, frame).reference
-            found += _of_sweep(frame, quantity, reference, name)
+            sweep = load_sweep(place, frame)
+            rows = with_companions(frame, load_replicates(place), sweep)
+            found += _of_sweep(rows, quantity, sweep, name)
         except ConfigError:  # what is wrong with another sweep is said when that one is asked for
             continue
     columns = ["sweep", *_SETTING, "noise", "noise_df"]
@@ -132,12 +148,13 @@ def _measured(results: str | Path, quantity: str) -> pd.DataFrame:
 
 
 def _of_sweep(
-    frame: pd.DataFrame, quantity: str, reference: str, name: str
+    frame: pd.DataFrame, quantity: str, sweep: Sweep, name: str
 ) -> Sequence[dict[str, object]]:
     found: list[dict[str, object]] = []
     for facts in records(frame[_SETTING].drop_duplicates()):
         rows = frame[frame["setting"] == facts["setting"]]
-        noise = noise_in(rows, quantity, reference, f"measured in {name}, {facts['setting']}")
+        source = f"measured in {name}, {facts['setting']}"
+        noise = noise_in(rows, quantity, sweep.reference, source, Design(sweep.pairing))
         if noise is not None:
             found.append({"sweep": name, **facts, "noise": noise, "noise_df": noise.noise_df})
     return found

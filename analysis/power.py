@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.blocks import Design as Blocks
 from analysis.contrasts import contrasts, same_functions
 from analysis.designs import (
     DESIGNS,
@@ -62,7 +63,12 @@ def planned(
 
 
 def achieved(
-    frame: pd.DataFrame, reference: str, *, quantity: str = PRIMARY, level: float = 0.95
+    frame: pd.DataFrame,
+    reference: str,
+    *,
+    quantity: str = PRIMARY,
+    level: float = 0.95,
+    blocks: Blocks | None = None,
 ) -> list["Grid"]:
     """The grid of each setting of ``frame`` as far as it has been answered, with its own noise.
 
@@ -70,7 +76,8 @@ def achieved(
     in which nothing can be compared yet is absent.
     """
     grids = []
-    compared = contrasts(frame, quantity, reference, level=level).dropna(subset=["noise_sd"])
+    compared = contrasts(frame, quantity, reference, level=level, design=blocks)
+    compared = compared.dropna(subset=["noise_sd"])
     for setting, rows in compared.groupby("setting", sort=False):
         here = frame[frame["setting"] == setting]
         grids.append(
@@ -78,7 +85,7 @@ def achieved(
                 **_facts(here, quantity),
                 n=int(rows["n"].min()),
                 num_activations=int(rows["comparisons"].iloc[0]) + 1,
-                noise=noise_in(here, quantity, reference, "its own"),
+                noise=noise_in(here, quantity, reference, "its own", blocks),
                 level=level,
             )
         )

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.blocks import Design
 from analysis.designs import smallest_effect
 from analysis.known_noise import expected_noise
-from analysis.load import load_cells, load_sweep, parts_of, records
+from analysis.load import load_cells, load_replicates, load_sweep, parts_of, records
 from analysis.planned import grid_cells
 from analysis.power import POWERS, Grid, achieved, planned, seeds_table
+from analysis.ranked import with_companions
 from analysis.table import Section, Summary
 from analysis.text import DASH, counted, number, percent
 from sweep import spec
@@ -50,7 +52,9 @@ DEFINITION = (
 def _finished(place: str | Path) -> list[Grid]:
     try:
         frame = load_cells(place)
-        return achieved(frame, load_sweep(place, frame).reference)
+        sweep = load_sweep(place, frame)
+        rows = with_companions(frame, load_replicates(place), sweep)
+        return achieved(rows, sweep.reference, blocks=Design(sweep.pairing))
     except ConfigError:  # nothing has run yet, or nothing that can be compared
         return []
 

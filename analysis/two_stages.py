@@ -13,8 +13,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.blocks import Design
 from analysis.contrasts import contrasts
-from analysis.load import Sweep, load_cells, load_sweep, settings
+from analysis.load import Sweep, load_cells, load_replicates, load_sweep, settings
+from analysis.ranked import with_companions
 from analysis.stages import PRIMARY, title_of
 from analysis.text import counted, listed
 from analysis.toml_text import toml_text
@@ -24,14 +26,17 @@ from trainer.strict import ConfigError, find_config, read_toml
 SUFFIX = "-stage2"
 
 
-def leaders(frame: pd.DataFrame, reference: str, *, keep: int) -> list[str]:
+def leaders(
+    frame: pd.DataFrame, reference: str, *, keep: int, design: Design | None = None
+) -> list[str]:
     """The keys of the ``keep`` activations with the lowest paired difference, best first.
 
     In every setting of ``frame``, at the primary stage; of several settings, all their leaders, so
     that there may be more than ``keep``. The reference is not among them, nor is what a seed of
     diverged; two names of one function are one. ConfigError where fewer can be ranked.
     """
-    ranked = contrasts(frame, PRIMARY, reference).sort_values(["difference", "key"])
+    ranked = contrasts(frame, PRIMARY, reference, design=design)
+    ranked = ranked.sort_values(["difference", "key"])
     chosen: list[str] = []
     for setting in settings(frame):
         here = [str(key) for key in ranked.loc[ranked["setting"] == setting, "key"]]
@@ -66,13 +71,15 @@ def second_stage(screening: str, place: str | Path, *, keep: int, seeds: int) ->
     path = find_config(screening, spec.SWEEPS, "sweep")
     first = spec.load_sweep(screening)
     frame = load_cells(place)
-    reference = load_sweep(place, frame).reference
+    screened = load_sweep(place, frame)
+    reference = screened.reference
     if reference != first.reference:
         raise ConfigError(
             f"{place}: its reference is {reference}, and {first.reference} in the sweep file of"
             f" {first.name}. `make sweep` writes down what the file says."
         )
-    chosen = leaders(frame, reference, keep=keep)
+    compared = with_companions(frame, load_replicates(place), screened)
+    chosen = leaders(compared, reference, keep=keep, design=Design(screened.pairing))
     before = [first, *spec.screenings(first, path.parent)]
     used = [*(seed for sweep in before for seed in sweep.seeds), *map(int, frame["seed"])]
     entries = {
@@ -133,7 +140,7 @@ def second_stage_sentences(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
             f"sweep {sweep.name}: there are rows of its screening, {sweep.screened_in}, among its"
             " own. Seeds that chose the leaders flatter them: leave them in their own folder."
         )
-    compared = contrasts(frame, PRIMARY, sweep.reference)
+    compared = contrasts(frame, PRIMARY, sweep.reference, design=Design(sweep.pairing))
     numbers = sorted(set(compared["comparisons"]))
     many = [counted(int(number), "comparison") for number in numbers] or ["no comparison yet"]
     return [

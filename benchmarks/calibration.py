@@ -220,9 +220,8 @@ def calibrate(
 
 def _batch(task: tuple[Study, int, int]) -> Counter[str]:
     study, seed, batch = task
-    return tally(
-        study, BATCH, np.random.default_rng([seed, zlib.crc32(study.name.encode()), batch])
-    )
+    rng = np.random.default_rng([seed, zlib.crc32(study.name.encode()), batch])
+    return tally(study, study.batch, rng)
 
 
 def line(rate: Rate) -> str:

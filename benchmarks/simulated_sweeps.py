@@ -104,10 +104,15 @@ def _noise(world: World, shape: tuple[int, ...], rng: np.random.Generator) -> ND
 
 @lru_cache
 def _cells(num_seeds: int, keys: tuple[str, ...]) -> pd.DataFrame:
+    cells = _all_cells(num_seeds)
+    return cells[cells["key"].isin(keys)].reset_index(drop=True)
+
+
+@lru_cache
+def _all_cells(num_seeds: int) -> pd.DataFrame:
     """The finished cells of the sweep, with the columns and types that ``load_cells`` gives."""
     sweep = SWEEP.model_copy(update={"seeds": list(range(1, num_seeds + 1))})
-    planned = grid_cells(sweep)
-    planned = planned[planned["key"].isin(keys)].assign(
+    planned = grid_cells(sweep).assign(
         state="succeeded",
         tainted=False,
         val_tokens=VAL_TOKENS,
@@ -116,7 +121,7 @@ def _cells(num_seeds: int, keys: tuple[str, ...]) -> pd.DataFrame:
         attempt=1,
         num_attempts=1,
     )
-    rows = planned[list(SCHEMA.names)].reset_index(drop=True).astype(object)
+    rows = planned[list(SCHEMA.names)].astype(object)
     rows = rows.where(rows.notna(), None)
     table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
     return with_names(table.to_pandas(types_mapper=PANDAS_TYPES.get))
