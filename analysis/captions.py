@@ -4,6 +4,7 @@ Recipe and budget, n, what an interval is and its level, windows and stride, and
 stand behind it; around every picture the same frame of legend and caption.
 """
 
+import re
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
@@ -24,6 +25,7 @@ CAPTION_SIZE = 8.0
 _LINE_IN = 0.165  # height of a line of the caption
 _COLUMNS = 145  # characters in a line of it, at most
 _LEGEND_SIZE = 8.5
+_TIED = "\N{NO-BREAK SPACE}"  # between a number and its unit, until the lines are broken
 _HANDLE_IN = 0.6  # handle, its distance to the text, and the gap between columns
 
 
@@ -123,8 +125,9 @@ def _that_fit(labels: Sequence[str]) -> int:
 
 def _lines(text: str) -> list[str]:
     """``text`` in lines as long as the figure is wide, by the widths of its letters."""
+    tied = re.sub(r"(?<=\d) (?=%|kB|MB|tokens|seeds|steps|nats)", _TIED, text)
     for columns in range(_COLUMNS, _COLUMNS // 2, -2):
-        lines = textwrap.wrap(text, columns)
+        lines = [line.replace(_TIED, " ") for line in textwrap.wrap(tied, columns)]
         if all(_width_in(line, CAPTION_SIZE) < 0.965 * WIDTH_IN for line in lines):
             return lines
     return textwrap.wrap(text, _COLUMNS // 2)

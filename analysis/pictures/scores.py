@@ -187,10 +187,13 @@ def _decides(row: "pd.Series[float]", level: str) -> str:
     """What the thick interval is, or why there is none."""
     if pd.isna(row["noise_sd"]):
         return "No thick interval: so few seeds tell nothing about the noise."
-    noise = f"noise pooled over the grid, sd {number(row['noise_sd'])}, {row['noise_df']:.0f} df"
     many = int(row["comparisons"])
-    held = f"hold for all {many} comparisons at once" if many > 1 else "decide one comparison"
-    return f"Thick: {level} intervals that {held} ({noise}){'; these decide' if many > 1 else ''}."
+    held = f"hold for all {many} comparisons at once" if many > 1 else "are of one comparison"
+    noise = f"pooled over the grid, sd {number(row['noise_sd'])}, {row['noise_df']:.0f} df"
+    return (
+        f"Thick: {level} intervals that {held}, guarded against unequal noise; these decide. Pale:"
+        f" the same if the noise is alike for all ({noise})."
+    )
 
 
 def _unranked(cells: pd.DataFrame, compared: set[str], sweep: Sweep) -> list[Unranked]:
@@ -204,8 +207,6 @@ def _unranked(cells: pd.DataFrame, compared: set[str], sweep: Sweep) -> list[Unr
         if row["key"] in compared or row["key"] == sweep.reference:
             continue
         if row["n_diverged"]:
-            reason = (
-                f"{int(row['n_diverged'])} of {counted(int(planned[row['key']]), 'seed')} diverged"
-            )
-            found.append(Unranked(row["label"], f"not ranked: {reason}"))
+            of = counted(int(planned[row["key"]]), "seed")
+            found.append(Unranked(row["label"], f"{int(row['n_diverged'])} of {of} diverged"))
     return found

@@ -21,7 +21,6 @@ from analysis.learning_curves import (
 from analysis.load import Sweep, is_scored, labels_of
 from analysis.plots import beta, learning, pace
 from analysis.plots.look import looks
-from analysis.text import counted
 from trainer.activations import ACTIVATIONS, complete
 
 _LINE_IN = 0.16  # height that the name of a line needs beside it
@@ -57,13 +56,17 @@ def learning_curves(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
             height_in=tall,
         )
     said = (
-        f"Means over seeds, {captions.seeds(cells)}; training loss is the mean of"
-        f" {counted(window, 'step')} that follow one another. Differences are taken within seeds"
-        f" before they are averaged, from {learning.SETTLED:.0%} of the steps on".replace("%", " %")
+        f"Means over seeds, {captions.seeds(cells)}; training loss: {_smoothed(window)}."
+        " Differences are taken within seeds before they are averaged, from"
+        f" {learning.SETTLED:.0%} of the steps on".replace("%", " %")
         + "; below zero is better. No interval is drawn: neighbouring points share their noise."
     )
     where = captions.windows(cells, ["post_quant_bpb"]) if len(gaps) > 1 else ""
     return framed(figure, [captions.footing(cells), said, where, captions.coverage(cells, sweep)])
+
+
+def _smoothed(window: int) -> str:
+    return "of single steps" if window == 1 else f"means of {window} steps that follow one another"
 
 
 def training_pace(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:

@@ -40,8 +40,9 @@ def forest(
     """One row per activation, the best on top; the reference, whose label is given, is at zero.
 
     ``contrasts``: the rows of ``contrasts.contrasts`` of one setting. Thick: the simultaneous
-    interval, which decides. Thin: the interval of ``paired`` (``paired_stats``), of its own pairs
-    alone. Filled: resolved from the reference.
+    interval, which decides. Pale: the same of pooled noise alone, without the guard. Thin: the
+    interval of ``paired`` (``paired_stats``), of an activation's own pairs alone. Filled: resolved
+    from the reference.
     """
     if contrasts.empty:
         return nothing(quiet(ax, grid=""), "nothing to compare with the reference")
@@ -81,6 +82,10 @@ def _row(
 ) -> None:
     """Dot and intervals of one activation, what lies off the scale as an arrow, its numbers."""
     difference = _float(row["difference"])
+    alike = _float(row.get("pooled_half_width"))
+    if np.isfinite(alike):
+        ends = [difference - alike, difference + alike]
+        ax.plot(ends, [y, y], color=BLUE, alpha=0.3, linewidth=8, solid_capstyle="butt", zorder=1)
     for interval, width in ((own, 0.8), (row, 2.6)):
         low, high = _float(interval.get("low")), _float(interval.get("high"))
         if np.isfinite([low, high]).all():

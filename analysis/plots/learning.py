@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from analysis.plots.look import INK, Look, label_ends, nothing, quiet
 
@@ -25,6 +25,7 @@ def loss_over_steps(means: pd.DataFrame, ax: Axes, *, look_of: Mapping[str, Look
         ax.plot(line["step"], line["value"], color=look.colour, linestyle=look.line, linewidth=1.1)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="step", ylabel="training loss\n(nats per token)")
     ax.margins(x=0.01)
     return quiet(ax)
@@ -45,6 +46,7 @@ def gap_over_steps(
     ``marked``: single points, such as validations, rather than a line of windows.
     """
     if gaps.empty:
+        ax.set(xticks=[], yticks=[])
         return nothing(quiet(ax), "no activation shares a seed and a step with the reference")
     last = float(gaps["step"].max())
     shown = gaps[gaps["step"] >= SETTLED * last]

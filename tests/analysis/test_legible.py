@@ -4,6 +4,7 @@ Measured by the layout that the files have. Whether a figure is beautiful only a
 """
 
 from dataclasses import replace
+from functools import cache
 from itertools import combinations
 
 import matplotlib as mpl
@@ -78,8 +79,8 @@ def cases(rows, rows_with_losses, frame_of, row_of):
 
 @pytest.fixture(scope="module")
 def known(cases):
-    """What each case has beside its cells, computed once."""
-    return {name: everything(cells, sweep_of(cells)) for name, cells in cases.items()}
+    """``known(name)``: what a case has beside its cells, computed once."""
+    return cache(lambda name: everything(cases[name], sweep_of(cases[name])))
 
 
 def drawn(name, cells, known):
@@ -147,9 +148,9 @@ EDGES = ("few", "far", "many", "one seed")
     ],
 )
 def test_no_words_overlap_or_leave_the_figure(cases, known, name, case):
-    made = drawn(name, cases[case], known[case])
+    made = drawn(name, cases[case], known(case))
     if made is None:
-        pytest.skip(why_not(name, cases[case], known[case]))
+        pytest.skip(why_not(name, cases[case], known(case)))
     figure, renderer = made
     shown = words(figure, renderer)
     whole = figure.bbox
