@@ -61,7 +61,9 @@ def verdict_words(found: Answer) -> str:
             return f"Only {reference} has scores, so there is nothing to compare it with yet."
         return f"No comparison: the reference, {reference}, has no score or a diverged seed."
     if found.best is None:
-        return f"No activation is better than {reference}, the reference."
+        if any(pd.isna(row["resolved"]) for row in found.rows):
+            return f"Too few seeds to tell whether any activation is better than {reference}."
+        return f"No activation is shown to be better than {reference}."
     best = found.names[best_key]
     if found.verdict.resolved is None:
         return f"Too few seeds to tell whether {best} is better than {reference}."
@@ -76,7 +78,7 @@ def support_words(found: Answer) -> str:
     if not found.rows:
         return found.verdict.sentence
     reference = found.names[found.reference]
-    opening = ""
+    opening = f"{reference}, the reference, is lowest. " if found.best is None else ""
     if found.best is not None and not found.verdict.resolved:
         gap, n = gap_words(found.best), counted(found.best["n"], "paired seed")
         opening = (

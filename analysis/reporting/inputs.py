@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.budgets import time_splits
+from analysis.coverage import coverage_sentences
 from analysis.figures import FIGURES
 from analysis.given import Given, given
 from analysis.load import Sweep, is_scored, load_cells, load_replicates, load_sweep, settings
@@ -20,13 +21,15 @@ from analysis.stages import PRIMARY
 class Inputs:
     """The cells of every setting, what the sweep asked for, and what each setting has beside.
 
-    ``compared``: the cells, and companions of the reference where nodes were blocks.
+    ``compared``: the cells, and companions of the reference where nodes were blocks. ``lacking``:
+    what ``coverage_sentences`` says, nothing where every cell has every score.
     """
 
     cells: pd.DataFrame
     compared: pd.DataFrame
     sweep: Sweep
     known: Mapping[str, Given]
+    lacking: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,8 @@ def load_inputs(place: str | Path) -> Inputs:
         for name in settings(cells)
     }
     compared = with_companions(cells, load_replicates(place), sweep)
-    return Inputs(cells=cells, compared=compared, sweep=sweep, known=known)
+    lacking = tuple(coverage_sentences(cells, sweep))
+    return Inputs(cells=cells, compared=compared, sweep=sweep, known=known, lacking=lacking)
 
 
 def cases(inputs: Inputs) -> tuple[Case, ...]:

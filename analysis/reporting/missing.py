@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.coverage import cell_status, coverage_sentences
+from analysis.coverage import cell_status
 from analysis.load import is_scored, records
 from analysis.reporting.document import Block, Bullets, Row, Section, Table, Text
 from analysis.reporting.inputs import Inputs
@@ -17,8 +17,7 @@ from analysis.text import DASH, counted, listed
 def missing_section(inputs: Inputs) -> Section:
     """Section 4 of the report."""
     cells = inputs.cells
-    said = coverage_sentences(cells, inputs.sweep)
-    blocks: list[Block] = [Text(coverage(inputs), "lead"), Bullets(tuple(said[1:]))]
+    blocks: list[Block] = [Text(coverage(inputs), "lead"), Bullets(inputs.lacking[1:])]
     told = cells[~is_scored(cells)].sort_values(["setting", "cell"])
     if len(told):
         blocks.append(_table(told, single_setting=cells["setting"].nunique() == 1))
@@ -28,7 +27,7 @@ def missing_section(inputs: Inputs) -> Section:
 
 def is_complete(inputs: Inputs) -> bool:
     """Whether every cell of the sweep has every score."""
-    return not coverage_sentences(inputs.cells, inputs.sweep)
+    return not inputs.lacking
 
 
 def num_asked(inputs: Inputs) -> int:
@@ -41,7 +40,7 @@ def coverage(inputs: Inputs) -> str:
     """How many cells of the sweep have no score, and what became of them."""
     if is_complete(inputs):
         return f"Nothing is missing: each of {counted(len(inputs.cells), 'cell')} has every score."
-    return coverage_sentences(inputs.cells, inputs.sweep)[0]
+    return inputs.lacking[0]
 
 
 def common_reasons(cells: pd.DataFrame) -> list[str]:
