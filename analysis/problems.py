@@ -65,9 +65,10 @@ def problems(
 def _units(cells: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
     """One row per function and seed: replicates averaged, two names of one function once."""
     facts = ["budget", "window", "stride", "neg_beta"]
-    rows = cells.astype(dict.fromkeys(values, float))
-    how = dict.fromkeys(facts, "first") | dict.fromkeys(values, "mean")
-    units = rows.groupby(["setting", "key", "seed"]).agg(how).reset_index()
+    groups = [cells["setting"], cells["key"], cells["seed"]]
+    means = cells[list(values)].astype(float).groupby(groups).mean()
+    # At once: a column at a time, a hundred measures make a frame that pandas warns of.
+    units = pd.concat([cells[facts].groupby(groups).first(), means], axis=1).reset_index()
     kept = same_functions(cells, "")
     units = units.assign(function=units["key"].map(kept))
     units = units.assign(is_other=units["key"] != units["function"])
