@@ -43,7 +43,7 @@ SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
 PLAN_ARGS = $(SELECT_ARGS) $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun doctor figures summary power notebooks data test test-slow check format bench bench-driver calibration soak
+.PHONY: help setup sweep plan status show logs rerun doctor figures summary report power notebooks data test test-slow check format bench bench-driver calibration soak
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
