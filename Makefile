@@ -58,7 +58,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Making the environment in $(VENV) (once; a few minutes) …" >&2
 	@[ "$$(cat $(VENV)/.torch 2>/dev/null)" = "$(TORCH)" ] || $(PYTHON) -m venv --clear $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV)
 	@$(if $(filter system,$(TORCH)),$(PY) -c 'import torch' 2>/dev/null || $(SEE_TORCH))
-	@$(if $(filter system,$(TORCH)),grep -v '^torch==' constraints.txt,cat constraints.txt) > $(VENV)/constraints.txt
+	@$(if $(filter system,$(TORCH)),grep -vE '^(torch|triton)==' constraints.txt,cat constraints.txt) > $(VENV)/constraints.txt
 	@PIP_CONSTRAINT=$(VENV)/constraints.txt $(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@$(PYTHON) -c '$(WHICH)' > $(VENV)/.python
 	@echo $(TORCH) > $(VENV)/.torch

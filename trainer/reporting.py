@@ -214,7 +214,7 @@ def _machine(spec: RunSpec, world: World, model: GPT) -> dict[str, Any]:
         "device_name": device_name(world.device),
         "dtype": spec.dtype,
         "attention_backend": attention_backend(world.device, model.compute_dtype),
-        "mlp_backend": mlp_backend(world.device),
+        "mlp_backend": mlp_backend(world.device, model.compute_dtype, model.activations[0]),
         "corpus_sha256": spec.corpus_sha256,
         "tokenizer_sha256": spec.tokenizer_sha256,
         "recipe_hash": recipe_hash(spec.recipe),
