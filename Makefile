@@ -43,7 +43,7 @@ SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
 PLAN_ARGS = $(SELECT_ARGS) $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun doctor figures summary notebooks data test test-slow check format bench bench-driver soak
+.PHONY: help setup sweep plan status show logs rerun doctor figures summary notebooks data test test-slow check format bench bench-gpu bench-driver soak
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,6 +126,10 @@ bench-driver: $(READY) ## simulate 1,000 nodes; cost of a cell to the driver; Ra
 
 soak: $(READY) ## break sweeps at SEEDS=0:200 random moments, one after the other; goes on where it was
 	@$(PY) -m benchmarks.soak --seeds "$(SEEDS)"
+
+bench-gpu: $(READY) ## on a GPU: the fused MLP and the step time, against what was published
+	@$(PY) -m benchmarks.mlp_kernel
+	@$(PY) -m benchmarks.step_time --device cuda
 
 bench: $(READY) ## compare the step time of the activations on this machine
 	@$(PY) -m benchmarks.step_time

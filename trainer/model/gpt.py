@@ -127,10 +127,14 @@ class GPT(nn.Module):
             stays = name == "embed" or name.endswith(".embed")
             parameter.data = rounded if stays else rounded.float()
 
-    def on_device(self, device: torch.device) -> "GPT":
-        """This model, moved to ``device``, with the attention and the MLP that are best there."""
+    def on_device(self, device: torch.device, *, fused: bool = True) -> "GPT":
+        """This model, moved to ``device``, with the attention and the MLP that are best there.
+
+        Without ``fused`` the MLP is torch's expression, which a benchmark compares with.
+        """
         self._attend = attention_for(device, self.compute_dtype)
-        self._mlp = mlp_for(device, self.compute_dtype, self.activations[0])
+        if fused:
+            self._mlp = mlp_for(device, self.compute_dtype, self.activations[0])
         return self.to(device)
 
     def compiled_nll(self, length: int) -> Callable[[Tensor, Tensor], Tensor]:
