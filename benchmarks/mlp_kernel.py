@@ -165,9 +165,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _print(lines: Sequence[Line]) -> None:
-    print(
-        f"{'form, activation':30} {'ms':>7} {'ratio':>6}  quartiles      arithmetic  bytes    MFU"
-    )
+    print(f"{'':30} {'ms':>7} {'ratio':>6}  quartiles      arithmetic  bytes     MFU")
     for line in lines:
         low, middle, high = line.ratio
         beside = ""

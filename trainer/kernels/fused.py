@@ -29,7 +29,7 @@ def fused_mlp(
     """
     if observe is not None or not isinstance(activation, SquaredFamily):
         return mlp(x_BTD, up_FD, activation, down_DF, observe)
-    x_ND = x_BTD.flatten(0, -2)
+    x_ND = x_BTD.flatten(0, -2).contiguous()
     up, down, beta = up_FD.to(x_ND.dtype), down_DF.to(x_ND.dtype), activation.beta.float()
     if torch.is_grad_enabled():
         y_ND: Tensor = _FusedMLP.apply(x_ND, up, beta, down)

@@ -1,5 +1,9 @@
 """Which MLP runs where, and how many graphs serve every slope and seed."""
 
+import os
+import shutil
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -7,6 +11,7 @@ import torch
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 
+from tests.support.commands import ROOT
 from tests.support.tiny import busy_model, default_params, random_tokens
 from trainer.activations import ACTIVATIONS, build_activation
 from trainer.kernels import mlp as seam
@@ -113,3 +118,39 @@ def test_another_process_finds_the_graph_of_another_slope_in_the_cache(compiled)
     assert compiled.forward[0] == compiled.forward[1]
     assert compiled.backward[0] == compiled.backward[1]
     assert ((1,), torch.float32) in compiled.forward[0][1]
+
+
+A_PROCESS = """
+import sys, torch
+from trainer.activations import build_activation
+from trainer.compilation import Compilation
+from trainer.kernels.mlp import mlp
+
+slope = float(sys.argv[1])
+compilation = Compilation(torch.device("cpu"))
+activation = build_activation("leaky_relu2", {"slope": slope}, 16)
+shapes = (2, 8), (16, 8), (8, 16)
+x, up, down = (slope * torch.ones(shape, requires_grad=True) for shape in shapes)
+compute = torch.compile(lambda x, up, down: mlp(x, up, activation, down, None))
+compute(x, up, down).sum().backward()
+print(compilation.misses())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler of C++")
+def test_the_second_process_of_a_node_compiles_nothing_whatever_its_slope(tmp_path):
+    """With torch's own compiler and its cache on disk, on the CPU."""
+    misses = []
+    for slope in ("0.1", "0.9"):
+        done = subprocess.run(
+            [sys.executable, "-c", A_PROCESS, slope],
+            cwd=ROOT,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        misses.append(int(done.stdout))
+    assert misses[0] > 0
+    assert misses[1] == 0

@@ -4,6 +4,8 @@ The reference is autograd through the formula in float64. Errors are norms of di
 of what was expected. N tokens, D width, F hidden channels; tiles are 16 × 32 × 16 there.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -67,6 +69,14 @@ def test_where_nothing_is_differentiated_the_output_is_the_same_in_every_bit(int
     case = given(37, 25, 75, betas(75)["each channel's"])
     found = interpreted(fused.fused_without_gradients, case)
     assert torch.equal(found, interpreted(fused.fused, case).y)
+
+
+def test_the_strides_of_the_input_do_not_matter(interpreted):
+    case = given(37, 25, 75, betas(75)["one"])
+    strided = replace(case, x_ND=case.x_ND.repeat_interleave(2, dim=1)[:, ::2])
+    assert not strided.x_ND.is_contiguous()
+    found, expected = (interpreted(fused.fused_without_gradients, c) for c in (strided, case))
+    assert torch.equal(found, expected)
 
 
 def test_a_fixed_beta_has_no_gradient_and_changes_no_bit_of_the_others(interpreted):
