@@ -43,7 +43,7 @@ SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
 PLAN_ARGS = $(SELECT_ARGS) $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun doctor figures summary notebooks data test test-slow check format bench bench-gpu bench-driver soak
+.PHONY: help setup sweep plan status show logs rerun doctor figures summary power notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,12 +69,15 @@ sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and t
 	$(PY) -m sweep run --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" $(PLAN_ARGS) || code=$$?; \
 	if [ $$code -eq 0 ] || [ $$code -eq 3 ]; then \
 	  $(PY) -m analysis figures --results "$(RESULTS)" --sweep "$$name" && \
-	  $(PY) -m analysis summary --results "$(RESULTS)" --sweep "$$name" || \
+	  $(PY) -m analysis summary --results "$(RESULTS)" --sweep "$$name" && \
+	  echo "make report SWEEP=$$name writes all of it as one page" || \
 	  { failed=$$?; [ $$code -ne 0 ] || code=$$failed; }; \
 	fi; exit $$code
 
-plan: $(READY) ## print what `make sweep` would run, why, and how long it takes
-	@$(PY) -m sweep plan $(SWEEP_ARGS) $(PLAN_ARGS)
+plan: $(READY) ## print what `make sweep` would run, how long it takes, and what it can resolve
+	@name=$(NAME); \
+	$(PY) -m sweep plan --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" $(PLAN_ARGS) && \
+	$(PY) -m analysis power --results "$(RESULTS)" --sweep "$$name"
 
 status: $(READY) ## print what became of every cell
 	@$(PY) -m sweep status $(SWEEP_ARGS) $(SELECT_ARGS)
@@ -96,6 +99,12 @@ figures: $(READY) ## draw the figures from the rows that are there
 
 summary: $(READY) ## print the table of means with their intervals
 	@$(PY) -m analysis summary --results "$(RESULTS)" --sweep "$(NAME)"
+
+power: $(READY) ## print which difference the grid can resolve, and how many seeds others need
+	@$(PY) -m analysis power --results "$(RESULTS)" --sweep "$(NAME)"
+
+report: $(READY) ## write report.html, one page that answers, and report.md for a pull request
+	@$(PY) -m analysis report --results "$(RESULTS)" --sweep "$(NAME)"
 
 notebooks: $(READY) ## execute the notebooks on the rows that are there
 	@$(PY) -m analysis notebooks --results "$(RESULTS)" --sweep "$(NAME)"
@@ -130,6 +139,9 @@ soak: $(READY) ## break sweeps at SEEDS=0:200 random moments, one after the othe
 bench-gpu: $(READY) ## on a GPU: the fused MLP and the step time, against what was published
 	@$(PY) -m benchmarks.mlp_kernel
 	@$(PY) -m benchmarks.step_time --device cuda
+
+calibration: $(READY) ## check the statistics on thousands of simulated sweeps (minutes)
+	@$(PY) -m benchmarks.calibration
 
 bench: $(READY) ## compare the step time of the activations on this machine
 	@$(PY) -m benchmarks.step_time

@@ -1,4 +1,7 @@
-"""What has a sweep found? ``python -m analysis {figures,summary,notebooks} --sweep NAME``."""
+"""What has a sweep found, what can it find, and what have others found?
+
+``python -m analysis COMMAND --sweep NAME``, and ``python -m analysis import LOG… --pr N …``.
+"""
 
 import argparse
 import sys
@@ -7,7 +10,11 @@ from collections.abc import Sequence
 from analysis.figures import save_figures
 from analysis.load import sweep_place
 from analysis.notebooks_run import run_notebooks
+from analysis.power_words import power_summary
+from analysis.published_command import add_import, import_command
+from analysis.report import write_report
 from analysis.table import show, write_summary
+from analysis.two_stages import write_second_stage
 from trainer.strict import ConfigError
 
 EXIT_BAD_INPUT = 2
@@ -17,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` asks for; 0, or 2 with one sentence on stderr where it cannot be done."""
     arguments = _parser().parse_args(argv)
     try:
-        place = sweep_place(arguments.results, arguments.sweep)
-        paths = _COMMANDS[arguments.command](place)
+        is_import = arguments.command == "import"
+        paths = import_command(arguments) if is_import else _on_sweep(arguments)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -27,13 +34,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _on_sweep(arguments: argparse.Namespace) -> list[str]:
+    place = sweep_place(arguments.results, arguments.sweep)
+    if arguments.command in _OF_SWEEP:
+        return _OF_SWEEP[arguments.command](place, arguments)
+    return _COMMANDS[arguments.command](place)
+
+
+def _figures(place: str) -> list[str]:
+    return save_figures(place, tell=lambda line: print(f"not drawn: {line}"))
+
+
 def _summary(place: str) -> list[str]:
     summary, path = write_summary(place)
     show(summary, sys.stdout)
     return [path]
 
 
-_COMMANDS = {"figures": save_figures, "summary": _summary, "notebooks": run_notebooks}
+def _power(place: str, arguments: argparse.Namespace) -> list[str]:
+    show(power_summary(place, arguments.sweep), sys.stdout)
+    return []
+
+
+def _leaders(place: str, arguments: argparse.Namespace) -> list[str]:
+    path = write_second_stage(
+        arguments.sweep, place, keep=arguments.keep, seeds=arguments.seeds, out=arguments.out
+    )
+    return [str(path)]
+
+
+# These need the sweep's own file, not its results alone.
+_OF_SWEEP = {"power": _power, "leaders": _leaders}
+_COMMANDS = {
+    "figures": _figures,
+    "summary": _summary,
+    "report": write_report,
+    "notebooks": run_notebooks,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,7 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, meaning in (
         ("figures", "draw every figure as PNG and SVG into the sweep's figures/"),
         ("summary", "print the table and the verdict, and write summary.md"),
+        ("report", "write report.html, one page that needs nothing else, and report.md"),
         ("notebooks", "execute the notebooks on the sweep into its notebooks/"),
+        ("power", "say which difference its grid can resolve, and what others would need"),
+        ("leaders", "write the sweep file of a second stage: the leaders under fresh seeds"),
     ):
         command = commands.add_parser(name, help=meaning, description=meaning)
         command.add_argument(
@@ -51,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--results", default="results", help="folder or URI that sweeps write to"
         )
+        if name == "leaders":
+            command.add_argument("--keep", type=int, default=3, help="how many (default: 3)")
+            command.add_argument("--seeds", type=int, required=True, help="how many fresh seeds")
+            command.add_argument("--out", help="default: NAME-stage2.toml beside the sweep's file")
+    add_import(commands)
     return parser
 
 

@@ -1,15 +1,15 @@
 """How far is each activation from the reference, and how much of that may be noise?
 
-The seed is a block: score = activation + seed + noise. The noise is what an additive model of
-activations and seeds leaves over, pooled over all ranked activations (two-way analysis of variance
-without interaction), so that even three seeds give it many degrees of freedom. The mean of n paired
-differences then has the standard error sd · √(2 / n). With k activations compared with one
-reference, each interval is a t interval of level 0.95^(1/k) (Šidák 1967), which covers all k at
-once with probability 0.95 or more; Dunnett's quantile uses that the k share their reference and is
-a little shorter. It assumes noise that is alike for all activations.
+The primary comparison: a block model of one setting (``analysis.blocks``) with the noise pooled
+over all ranked activations, so that even three seeds give it many degrees of freedom; intervals
+that hold for all comparisons with the reference at once (``analysis.dunnett``); and a second
+interval that does not take the noise as alike (``analysis.guard``). What is reported is the wider
+of the two.
 
-Two activations with the same fixed β are the same function: one activation in the ranking, in the
-pooled noise and in k. Their difference is an A/A control (``analysis.aa_control``).
+The field's rule, "better by 0.005 nats per token at p < 0.01", is read as a test: the hypothesis
+that the improvement is at most 0.005 nats is rejected at 1 %, one-sided, adjusted over the
+comparisons. The looser reading, beside it: the improvement seen is 0.005 nats or more, and p < 0.01
+against none.
 """
 
 import math
@@ -17,119 +17,191 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from analysis.interval import t_quantile
-from analysis.load import settings
-from analysis.seed_stats import check_one_footing, outcome_counts, per_seed
-from analysis.stages import is_legal
-from trainer.strict import ConfigError
+from analysis.blocks import Blocked, BlockFit, Design, Reals, blocked, fit_blocks
+from analysis.dunnett import adjusted_p, quantile
+from analysis.guard import guard, guard_below, t_statistics
+from analysis.load import is_scored, labels_of, settings
+from analysis.ranked import ranked_rows
+from analysis.ranked import ranked_scores as ranked_scores
+from analysis.ranked import same_functions as same_functions
+from analysis.seed_stats import check_one_footing, footing
+from analysis.stages import STAGES, windows_of
 
+FIELD_NATS = 0.005  # per token: what the field's rule asks of an improvement
+FIELD_P = 0.01
+
+_NUMBERS = (
+    *("difference", "low", "high", "half_width", "p_value", "noise_sd"),
+    *("pooled_half_width", "pooled_p", "nats", "nats_low", "nats_high", "field_p"),
+)
 _COLUMNS = (
-    *("setting", "key", "quantity", "reference", "difference", "n", "half_width", "level"),
-    *("comparisons", "noise_sd", "noise_df", "resolved"),
+    *("setting", "key", "label", "quantity", "reference", "n", "difference", "low", "high"),
+    *("half_width", "p_value", "level", "comparisons", "noise_sd", "noise_df", "blocks"),
+    *("resolved", "guarded", "pooled_half_width", "pooled_p", "nats", "nats_low", "nats_high"),
+    *("field_p", "field_rule", "field_rule_loose", "window", "stride", "budget"),
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """The standard deviation that the additive model leaves over, and its degrees of freedom."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounds:
+    """Of K differences: Dunnett's interval from the pooled noise, and the wider one of it and the
+    guard. NaN where it is not known.
+    """
 
-    sd: float
-    df: int
+    pooled_K: Reals
+    pooled_p_K: Reals
+    half_width_K: Reals
+    p_value_K: Reals
 
 
 def contrasts(
-    frame: pd.DataFrame, quantity: str, reference: str, *, level: float = 0.95
+    frame: pd.DataFrame,
+    quantity: str,
+    reference: str,
+    *,
+    level: float = 0.95,
+    design: Design | None = None,
 ) -> pd.DataFrame:
-    """One row per setting and ranked activation: its mean paired difference from the reference.
+    """One row per setting and ranked activation that shares a block with the reference.
 
-    ``half_width`` is simultaneous over the ``comparisons`` of the setting. It is null, and so is
-    ``resolved``, where the noise cannot be estimated. A setting whose reference is not ranked has
-    no row.
+    ``n`` counts the seeds in which both are scored. ``difference`` ± ``half_width`` (``low``,
+    ``high``) is simultaneous over the ``comparisons`` of the setting and ``p_value`` adjusted over
+    them, two-sided; below zero is better. ``pooled_half_width`` and ``pooled_p`` are Dunnett's
+    alone; ``guarded`` says that the guard made the interval wider. Null, as is ``resolved``, where
+    the noise is not known. ``nats`` are nats per token, null for what is no score; ``field_rule``
+    is "met" or "not met", for stages only. A setting whose reference is not ranked has no row.
     """
     check_one_footing(frame)
+    design = design or Design()
+    labels = labels_of(frame)
     rows: list[dict[str, object]] = []
     for setting in settings(frame):
-        matrix = ranked_scores(frame[frame["setting"] == setting], quantity, reference)
-        if reference not in matrix:
+        here = frame[frame["setting"] == setting]
+        scores = ranked_rows(here, quantity, reference, design)
+        if not (scores["key"] == reference).any():
             continue
-        gaps = matrix.drop(columns=reference).sub(matrix[reference], axis=0)
-        gaps = gaps.loc[:, gaps.notna().any()]
-        noise = pooled_noise(matrix.to_numpy(dtype=float))
-        for key in gaps:
-            n = int(gaps[key].count())
-            half_width = (
-                None
-                if noise is None
-                else t_quantile(level ** (1 / gaps.shape[1]), noise.df)
-                * noise.sd
-                * math.sqrt(2 / n)
-            )
-            difference = float(gaps[key].mean())
-            rows.append(
-                {"setting": setting, "key": key, "quantity": quantity, "reference": reference}
-                | {"difference": difference, "n": n, "half_width": half_width, "level": level}
-                | {"comparisons": gaps.shape[1], "noise_sd": noise.sd if noise else None}
-                | {"noise_df": noise.df if noise else None}
-                | {"resolved": None if half_width is None else abs(difference) > half_width}
-            )
-    return pd.DataFrame(rows, columns=_COLUMNS).astype(
-        {"difference": float, "half_width": float, "noise_sd": float, "resolved": "boolean"}
+        factor = nats_per_bpb(here) if windows_of(quantity) else None
+        shared = {"setting": setting, "quantity": quantity, "reference": reference, "level": level}
+        shared |= {"blocks": design.blocks, **footing(here, quantity)}
+        for row in _compare(blocked(scores, reference, design), level, factor):
+            if quantity not in STAGES:
+                row |= {"field_p": None, "field_rule": None, "field_rule_loose": None}
+            rows.append(shared | row | {"label": labels[str(row["key"])]})
+    return _typed(rows)
+
+
+def nats_per_bpb(frame: pd.DataFrame) -> float | None:
+    """Nats per token for each bit per byte: ln 2 · bytes / tokens of the validation text.
+
+    None where no scored row says both. The rows must share one text (``check_one_footing``).
+    """
+    told = frame.loc[is_scored(frame), ["val_bytes", "val_tokens"]].dropna()
+    if told.empty:
+        return None
+    return math.log(2) * float(told["val_bytes"].iloc[0]) / float(told["val_tokens"].iloc[0])
+
+
+def bounds(rows: Blocked, fit: BlockFit, *, level: float) -> Bounds:
+    """The two intervals of every difference of ``fit``, which is the fit of ``rows``.
+
+    Two activations have no others to pool with: Dunnett's interval is the paired t interval then,
+    and it needs no guard. Elsewhere a guard that cannot be had leaves the interval unknown.
+    """
+    unknown = np.full(len(fit.estimate_K), np.nan)
+    if fit.noise_sd is None or not len(fit.estimate_K):
+        return Bounds(unknown, unknown, unknown, unknown)
+    t_K = t_statistics(fit.estimate_K, fit.errors)
+    pooled_K = quantile(fit.correlations, fit.noise_df, level) * fit.errors
+    pooled_p_K = adjusted_p(t_K, fit.correlations, fit.noise_df)
+    if len(rows.keys) == 2:
+        return Bounds(pooled_K, pooled_p_K, pooled_K, pooled_p_K)
+    second = guard(rows, level=level)
+    if second is None:
+        return Bounds(pooled_K, pooled_p_K, unknown, unknown)
+    return Bounds(
+        pooled_K=pooled_K,
+        pooled_p_K=pooled_p_K,
+        half_width_K=np.maximum(pooled_K, second.half_width_K),
+        p_value_K=np.maximum(pooled_p_K, second.p_value_K),
     )
 
 
-def pooled_noise(scores_SA: NDArray[np.float64]) -> Noise | None:
-    """What is left of ``scores_SA`` (S seeds, A activations, NaN: missing) after seed + activation.
+def p_below(rows: Blocked, fit: BlockFit, bound: float) -> Reals:
+    """p that each difference is below ``bound``: one-sided, adjusted over all, pooled and guarded.
 
-    df = scores − rank of the model; (S − 1)(A − 1) where none is missing. None where df is 0.
+    NaN where the noise is not known.
     """
-    seed, activation = np.nonzero(~np.isnan(scores_SA))
-    if seed.size == 0:
-        return None
-    design = np.concatenate(
-        [np.eye(scores_SA.shape[0])[seed], np.eye(scores_SA.shape[1])[activation]], axis=1
+    unknown = np.full(len(fit.estimate_K), np.nan)
+    if fit.noise_sd is None or not len(fit.estimate_K):
+        return unknown
+    t_K = t_statistics(bound - fit.estimate_K, fit.errors)
+    pooled_K = adjusted_p(t_K, fit.correlations, fit.noise_df, sided="one")
+    if len(rows.keys) == 2:
+        return pooled_K
+    second_K = guard_below(rows, bound)
+    return unknown if second_K is None else np.maximum(pooled_K, second_K)
+
+
+def _compare(rows: Blocked, level: float, factor: float | None) -> list[dict[str, object]]:
+    """One dictionary per compared activation; null estimates where the design cannot tell them."""
+    fit = fit_blocks(rows)
+    found = bounds(rows, fit, level=level)
+    rule = _field_rule(rows, fit, factor)
+    told: dict[int, dict[str, object]] = {}
+    for k, activation in enumerate(fit.activation_K):
+        difference, half = float(fit.estimate_K[k]), float(found.half_width_K[k])
+        known = not math.isnan(half)
+        told[int(activation)] = {
+            "difference": difference,
+            "low": difference - half,
+            "high": difference + half,
+            "half_width": half,
+            "p_value": found.p_value_K[k],
+            "resolved": abs(difference) > half if known else None,
+            "guarded": known and half > float(found.pooled_K[k]),
+            "pooled_half_width": found.pooled_K[k],
+            "pooled_p": found.pooled_p_K[k],
+            **_in_nats(difference, half, factor),
+            **rule[k],
+        }
+    shared = {"comparisons": len(fit.estimate_K), "noise_sd": fit.noise_sd}
+    shared |= {"noise_df": fit.noise_df if fit.noise_sd is not None else None}
+    return [
+        {"key": rows.keys[activation], "n": rows.num_pairs(activation), "guarded": False}
+        | shared
+        | told.get(activation, {})
+        for activation in map(int, rows.compared())
+    ]
+
+
+def _in_nats(difference: float, half_width: float, factor: float | None) -> dict[str, float]:
+    if factor is None:
+        return {}
+    low, high = difference - half_width, difference + half_width
+    return {"nats": factor * difference, "nats_low": factor * low, "nats_high": factor * high}
+
+
+def _field_rule(rows: Blocked, fit: BlockFit, factor: float | None) -> list[dict[str, object]]:
+    """For each difference, the field's rule in both readings; nothing where it cannot be told."""
+    nothing: list[dict[str, object]] = [{} for _ in fit.estimate_K]
+    if factor is None:
+        return nothing
+    p_K = p_below(rows, fit, -FIELD_NATS / factor)
+    if np.isnan(p_K).any():
+        return nothing
+    seen_K = -factor * fit.estimate_K >= FIELD_NATS
+    loose_K = seen_K & (p_below(rows, fit, 0.0) < FIELD_P) if seen_K.any() else seen_K
+    met = ("not met", "met")
+    return [
+        {"field_p": p, "field_rule": met[bool(p < FIELD_P)], "field_rule_loose": met[bool(loose)]}
+        for p, loose in zip(p_K, loose_K, strict=True)
+    ]
+
+
+def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    return table.astype(
+        {**dict.fromkeys(_NUMBERS, float), "resolved": "boolean", "guarded": bool}
+        | {"noise_df": pd.Int64Dtype()}
     )
-    scores = scores_SA[seed, activation]
-    centred = scores - scores.mean()
-    effects, _, rank, _ = np.linalg.lstsq(design, centred, rcond=None)
-    df = int(scores.size - rank)
-    if df == 0:
-        return None
-    left_over = centred - design @ effects
-    return Noise(float(math.sqrt(left_over @ left_over / df)), df)
-
-
-def ranked_scores(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataFrame:
-    """Seeds × activations of one setting: none with a diverged seed, each function once.
-
-    ConfigError for a score that is not legal.
-    """
-    if not is_legal(frame, quantity):
-        raise ConfigError(
-            f"{quantity} was fitted on the targets that it scores: it is no legal score and is not "
-            f"ranked. Rank another stage, or run the recipe with slot.mode = causal."
-        )
-    kept = same_functions(frame, reference)
-    counts = outcome_counts(frame)
-    diverged = {kept[key] for key in counts.loc[counts["n_diverged"] > 0, "key"]}
-    matrix = per_seed(frame, quantity).pivot(index="seed", columns="key", values="value")
-    merged: dict[str, pd.Series[float]] = {}
-    for key in sorted(matrix.columns, key=lambda key: key != kept[key]):
-        name = kept[key]
-        if name not in diverged:
-            column = matrix[key]
-            merged[name] = merged[name].combine_first(column) if name in merged else column
-    return pd.DataFrame(dict(sorted(merged.items())), index=matrix.index)
-
-
-def same_functions(frame: pd.DataFrame, reference: str) -> dict[str, str]:
-    """Each key with the key that stands for its function: the reference, else one without slope."""
-    rows = frame[["key", "slope", "neg_beta"]].drop_duplicates("key")
-    rows = rows.assign(other=rows["key"] != reference, sloped=rows["slope"].notna())
-    rows = rows.sort_values(["other", "sloped", "key"])
-    first: dict[float, str] = {}
-    stands_for: dict[str, str] = {}
-    for key, beta in zip(rows["key"], rows["neg_beta"], strict=True):
-        stands_for[key] = key if pd.isna(beta) else first.setdefault(float(beta), key)
-    return stands_for

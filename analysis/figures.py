@@ -1,14 +1,15 @@
-"""Which pictures does a sweep deserve, and what must be said below each of them?
+"""Which pictures does a sweep deserve, and which of them can be drawn from what it left?
 
 One set of figures per setting: budgets change the scores more than slopes do, so two budgets on
 one axis would flatten both. The same cells give the same bytes: no date, no version, no random
-identifier.
+identifier. A figure whose input is absent is not drawn, and the reason is told.
 """
 
 import io
 import re
-import textwrap
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,96 +17,175 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import plots
-from analysis.load import (
-    Sweep,
-    count_states,
-    is_scored,
-    load_cells,
-    load_sweep,
-    settings,
-    succeeded,
-)
+from analysis.captions import DPI, WIDTH_IN
+from analysis.given import Given, given
+from analysis.load import Sweep, is_scored, load_cells, load_sweep, settings, succeeded
+from analysis.pictures import mechanism, scores, training
+from analysis.quant_delta import with_deltas
 from analysis.seed_stats import check_one_footing
-from analysis.slopes import learned_slopes
-from analysis.stages import PANELS, windows_of
-from analysis.text import DASH, capital
 from sweep.files import open_files
+from trainer.strict import ConfigError
 
-WIDTH_IN = 9.0  # 900 px at the 100 dpi of a README; saved at twice that for sharp screens
-DPI = 200
-LINE_IN = 0.165  # height of a line of the caption
-CAPTION_COLUMNS = 148
+__all__ = ["DPI", "FIGURES", "STYLE", "WIDTH_IN", "Picture", "draw", "save_figures", "why_not"]
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "axes.titlesize": 10,
+    "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
     "axes.labelsize": 9,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "legend.fontsize": 8.5,
     "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-6, 7),
     "svg.hashsalt": "activation-sweep",
 }
 
 
-def slope_bpb(cells: pd.DataFrame, sweep: Sweep) -> Figure:
-    """The four stages side by side: pre-quant, post-quant, sliding, TTT."""
-    figure = Figure(figsize=(WIDTH_IN, 7.6))
-    for ax, stage in zip(figure.subplots(2, 2, sharey="row").flat, PANELS, strict=True):
-        plots.bpb_by_slope(cells, ax, stage=stage)
-        ax.label_outer()
-    judged = (
-        "A band stands for one activation alone; a seed moves all activations together, so they are"
-        " compared within seeds (summary.md)."
-    )
-    learned = "Learned slope: sign(β)·√|β| of the mean β and of mean ± sd over layers and channels."
-    remarks = [_windows(cells, PANELS), judged, *([] if learned_slopes(cells).empty else [learned])]
-    return _captioned(figure, cells, sweep, remarks)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One figure: what it is called, how it is drawn, and what it takes to draw it.
+
+    ``needs`` and ``uses`` are fields of ``Given``: without the first it is not drawn, the second
+    add to it. ``lacks`` says why the cells themselves do not suffice; None where they do.
+    """
+
+    title: str
+    compose: Callable[[pd.DataFrame, Sweep, Given], Figure]
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    lacks: Callable[[pd.DataFrame, Given], str | None] = lambda cells, known: None
 
 
-def quant_delta(cells: pd.DataFrame, sweep: Sweep) -> Figure:
-    """What quantization costs at each slope, at equal windows."""
-    figure = Figure(figsize=(WIDTH_IN, 4.6))
-    plots.quant_delta_by_slope(cells, figure.subplots())
-    return _captioned(figure, cells, sweep, [_windows(cells, ["quant_delta"])])
+def _unscored(cells: pd.DataFrame, known: Given, *, name: str) -> str | None:
+    found = with_deltas(cells)[name]
+    return None if found[is_scored(cells)].notna().any() else "no cell has both scores"
 
 
-def artifact_bytes(cells: pd.DataFrame, sweep: Sweep) -> Figure:
-    """How large the packed model is at each slope."""
-    figure = Figure(figsize=(WIDTH_IN, 4.6))
-    plots.artifact_by_slope(cells, figure.subplots())
-    cap = f"Artifact: packed weights and code, 1 kB = 1,000 bytes; cap {plots.CAP_BYTES:,} bytes."
-    return _captioned(figure, cells, sweep, [cap])
+def _nothing_learned(cells: pd.DataFrame, known: Given) -> str | None:
+    told = known.layers is not None and training.learning_keys(cells, known.layers)
+    return None if told else "no activation here learns its β"
 
 
-FIGURES: dict[str, Callable[[pd.DataFrame, Sweep], Figure]] = {
-    "slope_bpb": slope_bpb,
-    "quant_delta": quant_delta,
-    "artifact_bytes": artifact_bytes,
+def _untimed(cells: pd.DataFrame, known: Given) -> str | None:
+    timed = cells.loc[is_scored(cells), "step_ms_p50"].notna().any()
+    return None if timed else "no cell has a step time"
+
+
+FIGURES: dict[str, Picture] = {
+    "slope_bpb": Picture(
+        title="Bits per byte over the negative slope, by stage",
+        compose=scores.slope_bpb,
+        uses=("slope_curve", "published"),
+    ),
+    "slope_curve": Picture(
+        title="The best slope, and which slopes may be it",
+        compose=scores.slope_curve,
+        needs=("slope_curve",),
+    ),
+    "differences": Picture(
+        title="Paired differences from the reference",
+        compose=scores.differences,
+        needs=("contrasts",),
+        uses=("paired",),
+    ),
+    "quant_delta": Picture(
+        title="Quantization delta over the negative slope",
+        compose=partial(scores.delta, name="quant_delta"),
+    ),
+    "ttt_gain": Picture(
+        title="Gain by test-time training over the negative slope",
+        compose=partial(scores.delta, name="ttt_gain"),
+        lacks=partial(_unscored, name="ttt_gain"),
+    ),
+    "slot_gain": Picture(
+        title="Gain by SLOT over the negative slope",
+        compose=partial(scores.delta, name="slot_gain"),
+        lacks=partial(_unscored, name="slot_gain"),
+    ),
+    "artifact_bytes": Picture(
+        title="Size of the artifact over the negative slope", compose=scores.artifact_bytes
+    ),
+    "learning_curves": Picture(
+        title="Learning curves", compose=training.learning_curves, needs=("curves",)
+    ),
+    "pace": Picture(
+        title="Steps reached and time of a step", compose=training.training_pace, lacks=_untimed
+    ),
+    "beta_by_layer": Picture(
+        title="What β became, by layer",
+        compose=training.beta_by_layer,
+        needs=("layers",),
+        lacks=_nothing_learned,
+    ),
+    "power": Picture(
+        title="Smallest effect that so many seeds resolve",
+        compose=scores.resolution,
+        needs=("power",),
+    ),
+    "mechanism": Picture(
+        title="Density, weights and codes over the negative slope",
+        compose=mechanism.mechanism,
+        needs=("layers",),
+    ),
+    "mechanism_delta": Picture(
+        title="Quantization delta against density and quantization error",
+        compose=mechanism.mechanism_delta,
+        needs=("layers",),
+    ),
+    "mechanism_layers": Picture(
+        title="Density, weights and codes by layer",
+        compose=mechanism.mechanism_layers,
+        needs=("layers",),
+    ),
 }
 
 
-def draw(name: str, cells: pd.DataFrame, sweep: Sweep) -> Figure:
-    """The figure ``name`` of cells of one setting."""
+def draw(name: str, cells: pd.DataFrame, sweep: Sweep, known: Given | None = None) -> Figure:
+    """The figure ``name`` of cells of one setting; a ConfigError where its input is absent.
+
+    Without ``known``, what the figure takes is computed from the cells; what lies in files is
+    absent (``given.given`` reads it).
+    """
+    picture = FIGURES[name]
+    if known is None:
+        known = given(cells, sweep, [*picture.needs, *picture.uses])
+    reason = why_not(name, cells, known)
+    if reason is not None:
+        raise ConfigError(f"{name} cannot be drawn: {reason}.")
     with mpl.rc_context(STYLE):
-        return FIGURES[name](cells, sweep)
+        return picture.compose(cells, sweep, known)
 
 
-def save_figures(place: str | Path) -> list[str]:
-    """Write every figure of the sweep in ``place`` as PNG and SVG; the paths written."""
+def why_not(name: str, cells: pd.DataFrame, known: Given) -> str | None:
+    """Why the figure ``name`` cannot be drawn of these cells; None where it can."""
+    return known.lacks(FIGURES[name].needs) or FIGURES[name].lacks(cells, known)
+
+
+def save_figures(
+    place: str | Path, *, tell: Callable[[str], object] = lambda line: None
+) -> list[str]:
+    """Write every figure of the sweep in ``place`` as PNG and SVG; the paths written.
+
+    ``tell`` gets a line for each figure that is not drawn.
+    """
     cells = load_cells(place)
     sweep = load_sweep(place, cells)
     succeeded(cells)
     check_one_footing(cells)
-    files, known, names = open_files(place), settings(cells), []
-    for setting in known:
+    files, everything, names = open_files(place), settings(cells), []
+    wanted = [name for picture in FIGURES.values() for name in (*picture.needs, *picture.uses)]
+    for setting in everything:
         here = cells[cells["setting"] == setting]
+        known = given(here, sweep, wanted, place=place)
         for name in FIGURES:
-            stem = name if len(known) == 1 else f"{name}--{slug(setting)}"
-            for kind, data in _encoded(draw(name, here, sweep)).items():
+            stem = name if len(everything) == 1 else f"{name}--{slug(setting)}"
+            reason = why_not(name, here, known)
+            if reason is not None:
+                tell(f"{stem}: {reason}")
+                continue
+            for kind, data in _encoded(draw(name, here, sweep, known)).items():
                 names.append(f"figures/{stem}.{kind}")
                 files.replace(names[-1], data)
     return [files.where(name) for name in names]
@@ -126,55 +206,3 @@ def _encoded(figure: Figure) -> dict[str, bytes]:
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return {"png": png.getvalue(), "svg": svg.getvalue()}
-
-
-def _captioned(figure: Figure, cells: pd.DataFrame, sweep: Sweep, remarks: list[str]) -> Figure:
-    """``figure`` with one legend above and its caption below, in room kept for both."""
-    text = " ".join([_marks(cells), *remarks, _coverage(cells, sweep)])
-    lines = textwrap.wrap(text, CAPTION_COLUMNS)
-    room = (len(lines) * LINE_IN + 0.12) / figure.get_figheight()
-    figure.set_layout_engine("constrained", rect=(0, room, 1, 1 - room), h_pad=0.06, w_pad=0.06)
-    figure.text(0.012, 0.06 / figure.get_figheight(), "\n".join(lines), va="bottom", fontsize=8)
-    handles = plots.legend_handles(cells, learned=len(figure.axes) > 1)
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
-    return figure
-
-
-def _marks(cells: pd.DataFrame) -> str:
-    first = cells.iloc[0]
-    scored = cells[is_scored(cells)]
-    counts = scored.groupby("key")["seed"].nunique()
-    equal = counts.nunique() <= 1
-    n = f"{counts.max()}" if equal else f"{counts.min()}{DASH}{counts.max()}"
-    most = counts.max()
-    band = "band and bars: 95 % t interval over seeds" if most > 1 else "one seed gives no interval"
-    setting = str(first["setting"]).removeprefix(f"{first['recipe']}, ")
-    return (
-        f"Recipe {first['recipe']}, budget {setting}. Dots: single seeds, n = {n} per activation;"
-        f" thick line: mean; thin lines join a seed; {band}."
-        f"{'' if equal else ' Means over unequal seeds are not comparable.'}"
-    )
-
-
-def _windows(cells: pd.DataFrame, quantities: list[str] | tuple[str, ...]) -> str:
-    first = cells[is_scored(cells)].head(1)
-    if first.empty:
-        return ""
-    window, stride = int(first["window"].iloc[0]), int(first["stride"].iloc[0])
-    kinds = {windows_of(quantity) for quantity in quantities}
-    said = []
-    if "contiguous" in kinds:
-        said.append(f"contiguous windows: {window} tokens, stride {window}")
-    if "sliding" in kinds:
-        said.append(f"sliding windows: {window} tokens, stride {stride}")
-    return capital("; ".join(said)) + "."
-
-
-def _coverage(cells: pd.DataFrame, sweep: Sweep) -> str:
-    """How many cells stand behind the figure, and what became of those that do not."""
-    scored = is_scored(cells)
-    drawn = int(scored.sum())
-    total = f" of the sweep's {sweep.num_cells}" if sweep.num_cells is not None else ""
-    left_out = cells[~scored]
-    without = f" Without a score: {count_states(left_out)}." if len(left_out) else ""
-    return f"Drawn: {drawn}{total} {'cell' if drawn == 1 and not total else 'cells'}.{without}"

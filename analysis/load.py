@@ -1,54 +1,51 @@
-"""Which cells has a sweep answered, and what is each of them called?
+"""Which cells has a sweep answered, what was asked for, and which rows carry a score?
 
-Reads the two derived files of a sweep, ``cells.parquet`` and ``sweep.json``, from a folder or a
-bucket. The frame has every column of ``sweep.schema``, and these, which make it readable:
-
-``key``      the activation as people type it: relu2, leaky_relu2-s0.5, asqu
-``label``    the activation as people read it: ReLU², LeakyReLU² 0.5, ASQU
-``budget``   200 steps, 600 s
-``setting``  everything but activation and seed: recipe, budget, further axes. Scores are compared
-             and averaged only within one setting
-``set.…``    one column for each recipe value that the sweep varies, from ``set_json``
+Reads the derived files of a sweep, ``cells.parquet``, ``replicates.parquet`` and ``sweep.json``,
+from a folder or a bucket. The frame has every column of ``sweep.schema`` and the readable ones of
+``analysis.names``. What no sweep can have written is refused here, once for every command
+(``analysis.tables``, ``analysis.checks``).
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from analysis.attempts import load_curves, load_layers
+from analysis.checks import check_cells
+from analysis.description import SWEEP_FILE, planned_cells, read_facts
+from analysis.names import AXIS_PREFIX, labels_of, natural_order, readable, with_names
+from analysis.tables import read_rows, to_frame
 from sweep.files import Files, open_files
-from sweep.schema import SCHEMA, SCHEMA_VERSION, VERSION_KEY
-from trainer.activations import activation_label
+from sweep.schema import SCHEMA
 from trainer.strict import ConfigError, suggestion
 
+__all__ = [
+    "AXIS_PREFIX",
+    "Sweep",
+    "count_states",
+    "including_tainted",
+    "is_scored",
+    "labels_of",
+    "load_cells",
+    "load_curves",
+    "load_layers",
+    "load_replicates",
+    "load_sweep",
+    "parts_of",
+    "readable",
+    "records",
+    "settings",
+    "succeeded",
+    "sweep_place",
+    "with_names",
+]
+
 CELLS_FILE = "cells.parquet"
-SWEEP_FILE = "sweep.json"
-AXIS_PREFIX = "set."
+REPLICATES_FILE = "replicates.parquet"
 FALLBACK_REFERENCES = ("leaky_relu2-s0.5", "relu2")
-
-TITLES = {
-    "relu2": "ReLU²",
-    "leaky_relu2": "LeakyReLU²",
-    "asqu": "ASQU",
-    "prelu2": "PReLU²",
-    "rrelu2": "RReLU²",
-    "relu": "ReLU",
-    "leaky_relu": "LeakyReLU",
-    "gelu": "GELU",
-    "silu": "SiLU",
-    "elu": "ELU",
-}
-
-# An absent integer or flag stays absent; the default conversion would make it a float NaN.
-_PANDAS_TYPES: dict[pa.DataType, Any] = {
-    pa.int64(): pd.Int64Dtype(),
-    pa.bool_(): pd.BooleanDtype(),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +56,10 @@ class Sweep:
     reference: str
     keys: tuple[str, ...]  # of the activations, in grid order
     num_cells: int | None  # None where sweep.json is absent
+    screened_in: str | None = None  # the sweep that it is a second stage of
+    pairing: Literal["seed", "node"] = "seed"  # what a block was: a seed, or a seed on a node
+    # One named row per cell that is asked for; None where sweep.json does not tell.
+    planned: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
 
 def sweep_place(results: str | Path, sweep: str) -> str:
@@ -85,24 +86,41 @@ def load_cells(place: str | Path) -> pd.DataFrame:
         data = files.read(CELLS_FILE)
     except FileNotFoundError:
         raise ConfigError(_no_store(files)) from None
-    frame = _read(data, path).to_pandas(types_mapper=_PANDAS_TYPES.get)
+    frame = read_rows(data, path)
     if frame.empty:
         raise ConfigError(f"{path} holds no cell yet; `make sweep` runs them.")
+    named = with_names(frame)
+    check_cells(named, path)
+    return named
+
+
+def load_replicates(place: str | Path) -> pd.DataFrame:
+    """Successes that repeat a cell's believed row and are not it, in the columns of ``load_cells``.
+
+    Companions, late successes, and tainted successes that ran again: ``is_scored`` tells the latter
+    apart. No rows where the sweep has none, or where an older driver wrote no such file.
+    """
+    files = open_files(place)
+    try:
+        frame = read_rows(files.read(REPLICATES_FILE), files.where(REPLICATES_FILE))
+    except FileNotFoundError:
+        frame = to_frame(SCHEMA.empty_table())
     return with_names(frame)
 
 
 def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
     """What ``sweep.json`` says; where it is absent, what the rows of ``frame`` let one infer."""
     files = open_files(place)
-    facts = _read_facts(files)
+    path = files.where(SWEEP_FILE)
+    facts = read_facts(files)
     planned = [str(key) for key in facts.get("activations", [])]
-    keys = (*planned, *(key for key in _natural_order(frame) if key not in planned))
+    keys = (*planned, *(key for key in natural_order(frame) if key not in planned))
     reference = facts.get("reference") or next(
         (key for key in FALLBACK_REFERENCES if key in keys), keys[0]
     )
     if reference not in keys:
         raise ConfigError(
-            f"{files.where(SWEEP_FILE)}: reference {reference!r} is no activation of this sweep."
+            f"{path}: reference {reference!r} is no activation of this sweep."
             f"{suggestion(str(reference), list(keys))} Known: {', '.join(keys)}."
         )
     return Sweep(
@@ -110,36 +128,40 @@ def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
         reference=str(reference),
         keys=keys,
         num_cells=facts.get("num_cells"),
+        screened_in=facts.get("screened_in"),
+        pairing=_pairing(facts.get("pairing", "seed"), path),
+        planned=planned_cells(facts, path),
     )
 
 
-def with_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """``frame`` and the readable columns that this module's docstring lists."""
-    axes = [_axes(text, cell) for text, cell in zip(frame["set_json"], frame["cell"], strict=True)]
-    names = list(zip(frame["activation"], _params(frame), strict=True))
-    budgets = [
-        f"{value:g} {'s' if kind == 'seconds' else kind}"
-        for kind, value in zip(frame["budget_kind"], frame["budget_value"], strict=True)
-    ]
-    named = frame.assign(
-        key=[activation_label(name, params) for name, params in names],
-        label=[readable(name, params) for name, params in names],
-        budget=budgets,
-        setting=[
-            ", ".join([recipe, budget, *(f"{axis} = {value}" for axis, value in values.items())])
-            for recipe, budget, values in zip(frame["recipe"], budgets, axes, strict=True)
-        ],
+def _pairing(given: object, path: str) -> Literal["seed", "node"]:
+    """``pairing`` of the sweep file; older drivers did not write it, and seeds were blocks."""
+    if given == "seed":
+        return "seed"
+    if given == "node":
+        return "node"
+    raise ConfigError(
+        f'{path}: pairing is {json.dumps(given)}; allowed are "seed" and "node".'
+        " `make sweep` rewrites the file."
     )
-    for axis in sorted({axis for values in axes for axis in values}):
-        found = [values.get(axis) for values in axes]
-        named[AXIS_PREFIX + axis] = pd.Series(found, index=named.index)
-    return named
 
 
 def is_scored(frame: pd.DataFrame) -> "pd.Series[bool]":
     """Which rows carry scores to be averaged: succeeded, and in undisturbed time."""
     tainted = frame["tainted"].astype("boolean").fillna(False)
     return (frame["state"] == "succeeded") & ~tainted.astype(bool)
+
+
+def including_tainted(frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` in which tainted successes count; ``was_tainted`` keeps which they are.
+
+    What the results are then is found by the same functions: taint is an input.
+    """
+    was = frame["tainted"].astype("boolean").fillna(False).astype(bool)
+    return frame.assign(
+        was_tainted=was,
+        tainted=frame["tainted"].astype("boolean").mask(frame["state"] == "succeeded", False),
+    )
 
 
 def succeeded(frame: pd.DataFrame) -> pd.DataFrame:
@@ -154,8 +176,10 @@ def succeeded(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_states(frame: pd.DataFrame) -> str:
-    """How many cells ended how: ``30 succeeded, 2 diverged``."""
-    return ", ".join(f"{count} {state}" for state, count in frame["state"].value_counts().items())
+    """How many cells ended how: ``30 succeeded, 2 diverged``; a tainted success is ``tainted``."""
+    tainted = (frame["state"] == "succeeded") & ~is_scored(frame)
+    ended = frame["state"].mask(tainted, "tainted").value_counts()
+    return ", ".join(f"{count} {state}" for state, count in ended.items())
 
 
 def settings(frame: pd.DataFrame) -> list[str]:
@@ -170,72 +194,6 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
-def labels_of(frame: pd.DataFrame) -> dict[str, str]:
-    """The label of each key."""
-    return dict(zip(frame["key"], frame["label"], strict=True))
-
-
-def readable(name: str, params: Mapping[str, float]) -> str:
-    """
-    >>> readable("leaky_relu2", {"slope": 0.30000000000000004}), readable("relu2", {})
-    ('LeakyReLU² 0.3', 'ReLU²')
-    >>> readable("rrelu2", {"low": 0.1, "high": 0.2})
-    'RReLU² low 0.1 high 0.2'
-    """
-    shown = [
-        f"{'' if key == 'slope' else key + ' '}{round(value, 12)}" for key, value in params.items()
-    ]
-    return " ".join([TITLES.get(name, name), *shown])
-
-
-def _params(frame: pd.DataFrame) -> list[dict[str, float]]:
-    """The parameters of each row's activation; rows of older versions tell the slope alone."""
-    texts = frame["params_json"] if "params_json" in frame else [None] * len(frame)
-    return [
-        json.loads(text)
-        if isinstance(text, str)
-        else ({} if _absent(slope) else {"slope": float(slope)})
-        for text, slope in zip(texts, frame["slope"], strict=True)
-    ]
-
-
-def _read(data: bytes, path: str) -> pa.Table:
-    """The rows of a file with the columns of the schema; what an older file lacks is null."""
-    try:
-        found = pq.read_table(pa.BufferReader(data))
-    except pa.ArrowInvalid as error:
-        raise ConfigError(
-            f"{path} is not a Parquet file ({error}); delete it and run `make sweep`."
-        ) from None
-    _check_version(found.schema.metadata or {}, path)
-    columns = []
-    for field in SCHEMA:
-        if field.name not in found.column_names:
-            columns.append(pa.nulls(found.num_rows, field.type))
-            continue
-        try:
-            columns.append(found[field.name].cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ConfigError(
-                f"{path}: column {field.name} is not {field.type} ({error}); delete the file and"
-                " run `make sweep`, which rebuilds it from the attempts."
-            ) from None
-    return pa.table(columns, schema=SCHEMA)
-
-
-def _check_version(metadata: Mapping[bytes, bytes], path: str) -> None:
-    given = metadata.get(VERSION_KEY, b"").decode(errors="replace")
-    if not given.isdigit():
-        raise ConfigError(
-            f"{path} names no schema version, so no sweep wrote it; delete it and run `make sweep`."
-        )
-    if int(given) > SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path} has schema version {given}; this code reads up to {SCHEMA_VERSION}."
-            " Update the checkout to the revision that ran the sweep, or a later one."
-        )
-
-
 def _no_store(files: Files) -> str:
     results, name = parts_of(files.place)
     others = open_files(results)
@@ -245,52 +203,3 @@ def _no_store(files: Files) -> str:
         f" here; `make sweep` makes it.{suggestion(name, known)}"
         f" Sweeps in {results}: {', '.join(known) or 'none'}."
     )
-
-
-def _read_facts(files: Files) -> dict[str, Any]:
-    path = files.where(SWEEP_FILE)
-    try:
-        facts = json.loads(files.read(SWEEP_FILE))
-    except FileNotFoundError:
-        return {}
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{path}: this is not JSON ({error}); `make sweep` rewrites it."
-        ) from None
-    if not isinstance(facts, dict):
-        raise ConfigError(f"{path}: this holds {type(facts).__name__}, not an object.")
-    return facts
-
-
-def _natural_order(frame: pd.DataFrame) -> list[str]:
-    """ReLU² first, then slopes from small to large, then the others by name."""
-    rows = frame[["key", "activation", "slope"]].drop_duplicates("key")
-    first = rows["activation"].map({"relu2": 0, "leaky_relu2": 1}).fillna(2)
-    ordered = rows.assign(first=first).sort_values(["first", "slope", "key"])
-    return [str(key) for key in ordered["key"]]
-
-
-def _axes(text: object, cell: str) -> dict[str, object]:
-    try:
-        values = json.loads(text) if isinstance(text, str) else {}
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"cell {cell}: set_json is not JSON ({error}): {text}") from None
-    return dict(sorted(_flat(values).items()))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """
-    >>> _flat({"optim": {"lr": 0.02}, "ema.decay": 0.99})
-    {'optim.lr': 0.02, 'ema.decay': 0.99}
-    """
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _absent(value: float | None) -> bool:
-    return value is None or bool(pd.isna(value))

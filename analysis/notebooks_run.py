@@ -14,7 +14,8 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from analysis.load import load_cells, parts_of, succeeded
+from analysis.load import load_cells, load_sweep, parts_of, succeeded
+from analysis.seed_stats import check_one_footing
 from sweep.files import open_files
 from trainer.strict import ConfigError
 
@@ -24,11 +25,13 @@ TIMEOUT_S = 300
 
 def run_notebooks(place: str | Path) -> list[str]:
     """Execute every notebook on the sweep in ``place``; the paths of the executed copies."""
-    succeeded(load_cells(place))  # the user's mistakes, told before a kernel starts
+    cells = load_cells(place)  # the user's mistakes, told before a kernel starts
+    load_sweep(place, cells)
+    check_one_footing(succeeded(cells))
     files, names = open_files(place), []
     for source in sorted(NOTEBOOKS.glob("*.py")):
         names.append(f"notebooks/{source.stem}.ipynb")
-        files.replace(names[-1], nbformat.writes(_executed(source, place)).encode())
+        files.replace(names[-1], nbformat.writes(executed(source, place)).encode())
     return [files.where(name) for name in names]
 
 
@@ -49,7 +52,8 @@ def with_parameters(notebook: NotebookNode, place: str | Path) -> NotebookNode:
     return copy
 
 
-def _executed(source: Path, place: str | Path) -> NotebookNode:
+def executed(source: Path, place: str | Path) -> NotebookNode:
+    """The notebook ``source`` with what its cells show for the sweep in ``place``."""
     notebook = with_parameters(jupytext.read(source), place)
     # The kernel imports analysis from the checkout, so it starts there.
     where = {"metadata": {"path": str(NOTEBOOKS.parent.parent)}}
@@ -66,5 +70,6 @@ def _executed(source: Path, place: str | Path) -> NotebookNode:
         try:
             client.execute()
         except CellExecutionError as error:
-            raise ConfigError(f"notebook {source.name} failed on {place}: {error}") from None
+            told = error.evalue if error.ename == ConfigError.__name__ else str(error)
+            raise ConfigError(f"notebook {source.name} failed on {place}: {told}") from None
     return notebook

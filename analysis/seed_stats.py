@@ -19,12 +19,12 @@ from sweep.schema import FAILED_STATES
 from trainer.strict import ConfigError
 
 _GROUP = ["setting", "key"]
-_FOOTING = ["window", "stride", "val_bytes"]
-_FACTS = [
+_FOOTING = ["window", "stride", "val_bytes", "val_tokens"]
+FACTS = [
     *_GROUP,
     *("recipe", "budget", "label", "n_diverged", "n_failed", "window", "stride"),
 ]
-_ESTIMATE = ["n", "mean", "sd", "half_width"]
+ESTIMATE = ["n", "mean", "sd", "half_width"]
 
 
 def seed_stats(
@@ -50,9 +50,9 @@ def seed_stats(
             ranked = legal and estimate.n > 0 and facts["n_diverged"] == 0
             rows.append(
                 {**facts, "quantity": quantity, **asdict(estimate), "ranked": ranked}
-                | _scored_in(quantity, window=facts["window"], stride=facts["stride"])
+                | scored_in(quantity, window=facts["window"], stride=facts["stride"])
             )
-    table = _estimates(rows, [*_FACTS, "quantity", *_ESTIMATE, "ranked"])
+    table = estimates(rows, [*FACTS, "quantity", *ESTIMATE, "ranked"])
     return table.assign(
         low=table["mean"] - table["half_width"],
         high=table["mean"] + table["half_width"],
@@ -60,57 +60,24 @@ def seed_stats(
     )
 
 
-def paired_differences(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataFrame:
-    """One row per setting, activation and seed that the reference has too: its score − theirs.
-
-    ``reference`` is a key; below zero is better than the reference.
-    """
-    values = per_seed(frame, quantity)
-    _check_reference(frame, reference)
-    of_reference = values[values["key"] == reference].drop(columns="key")
-    pairs = values[values["key"] != reference].merge(
-        of_reference, on=["setting", "seed"], suffixes=("", "_reference")
-    )
-    return pairs.assign(difference=pairs["value"] - pairs["value_reference"])[
-        [*_GROUP, "seed", "difference"]
-    ]
-
-
-def paired_stats(
-    frame: pd.DataFrame, quantity: str, reference: str, *, level: float = 0.95
-) -> pd.DataFrame:
-    """One row per setting and activation: mean difference from the reference and its t interval.
-
-    Each interval stands for itself and uses its own variance; ``analysis.verdict`` corrects for the
-    number of comparisons. ``n`` counts pairs.
-    """
-    check_one_footing(frame)
-    interval = TInterval(level)
-    pairs = paired_differences(frame, quantity, reference)
-    by_group = dict(iter(pairs.groupby(_GROUP)["difference"]))
-    counts = outcome_counts(frame)
-    bad = set(map(tuple, counts.loc[counts["n_diverged"] > 0, _GROUP].to_numpy().tolist()))
-    rows: list[dict[str, object]] = []
-    for facts in records(counts[counts["key"] != reference]):
-        group = (facts["setting"], facts["key"])
-        estimate = interval(by_group.get(group, ()))
-        either = bad & {group, (facts["setting"], reference)}
-        rows.append(
-            {**facts, "quantity": quantity, "reference": reference, **asdict(estimate)}
-            | {"ranked": estimate.n > 0 and not either, "level": level}
-        )
-    return _estimates(rows, [*_FACTS, "quantity", "reference", *_ESTIMATE, "ranked", "level"])
-
-
 def per_seed(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """One ``value`` per setting, activation and seed: the mean over what replicates succeeded."""
+    return per_block(frame, quantity, ["seed"])
+
+
+def per_block(frame: pd.DataFrame, quantity: str, by: list[str]) -> pd.DataFrame:
+    """One ``value`` per setting, activation and values of ``by`` (seed; seed and node).
+
+    It is the mean over what replicates succeeded; a score that is absent or not finite is left out.
+    """
     if quantity not in frame:
         known = ", ".join(name for name in STAGES if name in frame)
         raise ConfigError(f"quantity {quantity!r} is no column of the cells. Scores: {known}.")
-    scored = frame.loc[is_scored(frame), [*_GROUP, "seed", "replicate", quantity]]
-    known_values = scored.dropna(subset=[quantity]).rename(columns={quantity: "value"})
-    ordered = known_values.sort_values([*_GROUP, "seed", "replicate"])
-    means = ordered.groupby([*_GROUP, "seed"])["value"].mean()
+    columns = list(dict.fromkeys([*_GROUP, *by, "seed", "replicate", quantity]))
+    scored = frame.loc[is_scored(frame), columns].rename(columns={quantity: "value"})
+    finite = np.isfinite(scored["value"].to_numpy(dtype=float, na_value=np.nan))
+    ordered = scored[finite].sort_values([*_GROUP, *by, "replicate", "value"])
+    means = ordered.groupby([*_GROUP, *by], dropna=False)["value"].mean()
     return means.astype(float).reset_index()
 
 
@@ -147,13 +114,14 @@ def check_one_footing(frame: pd.DataFrame) -> None:
                 )
 
 
-def _estimates(rows: list[dict[str, object]], columns: list[str]) -> pd.DataFrame:
-    """A frame with ``columns`` even where there is no row; an absent estimate is null."""
-    table = pd.DataFrame(rows, columns=columns)
-    return table.astype({"mean": float, "sd": float, "half_width": float, "ranked": bool})
+def footing(frame: pd.DataFrame, quantity: str) -> dict[str, object]:
+    """What the scores of one setting stand on; window and stride are null for what is no score."""
+    window, stride = frame["window"].max(), frame["stride"].max()
+    scored = scored_in(quantity, window=window, stride=stride)
+    return {"budget": frame["budget"].iloc[0], **scored}
 
 
-def _scored_in(quantity: str, *, window: object, stride: object) -> dict[str, object]:
+def scored_in(quantity: str, *, window: object, stride: object) -> dict[str, object]:
     """Contiguous windows are windows whose stride is their length."""
     windows = windows_of(quantity)
     if windows is None:
@@ -161,10 +129,7 @@ def _scored_in(quantity: str, *, window: object, stride: object) -> dict[str, ob
     return {"window": window, "stride": stride if windows == "sliding" else window}
 
 
-def _check_reference(frame: pd.DataFrame, reference: str) -> None:
-    known = sorted(np.unique(frame["key"].to_numpy(dtype=str)))
-    if reference not in known:
-        raise ConfigError(
-            f"reference {reference!r} has no row in this sweep. Activations with rows:"
-            f" {', '.join(known)}."
-        )
+def estimates(rows: list[dict[str, object]], columns: list[str]) -> pd.DataFrame:
+    """A frame with ``columns`` even where there is no row; an absent estimate is null."""
+    table = pd.DataFrame(rows, columns=columns)
+    return table.astype({"mean": float, "sd": float, "half_width": float, "ranked": bool})

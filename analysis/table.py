@@ -11,21 +11,25 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.aa_control import aa_sentences
+from analysis.beside import beside_sentences
+from analysis.coverage import coverage_sentences
 from analysis.load import (
     Sweep,
-    count_states,
     is_scored,
     labels_of,
     load_cells,
+    load_replicates,
     load_sweep,
     records,
     settings,
     succeeded,
 )
 from analysis.quant_delta import with_deltas
+from analysis.ranked import with_companions
 from analysis.seed_stats import seed_stats
 from analysis.stages import PANELS, is_legal
-from analysis.text import counted, listed, percent, plus_minus
+from analysis.text import listed, percent, plus_minus
+from analysis.two_stages import second_stage_sentences
 from analysis.verdict import verdicts
 from sweep.files import open_files
 
@@ -60,9 +64,19 @@ class Summary:
     sentences: tuple[str, ...]
 
 
-def summarize(frame: pd.DataFrame, sweep: Sweep, *, level: float = 0.95) -> Summary:
-    """The whole of what ``frame`` says, in strings; a ConfigError where no cell succeeded."""
+def summarize(
+    frame: pd.DataFrame,
+    sweep: Sweep,
+    *,
+    level: float = 0.95,
+    replicates: pd.DataFrame | None = None,
+) -> Summary:
+    """The whole of what ``frame`` says, in strings; a ConfigError where no cell succeeded.
+
+    ``replicates`` (``load_replicates``) hold the companions of a sweep that blocked by node.
+    """
     succeeded(frame)
+    compared = with_companions(frame, replicates, sweep)
     measured = with_deltas(frame).assign(artifact_kB=frame["artifact_bytes"] / 1000)
     stats = seed_stats(measured, tuple(HEADINGS), level=level)
     sections = [
@@ -72,12 +86,14 @@ def summarize(frame: pd.DataFrame, sweep: Sweep, *, level: float = 0.95) -> Summ
     sentences = [
         f"Mean ± half width of the {percent(level)} t interval over seeds; n counts seeds."
         " Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones.",
-        *(verdict.sentence for verdict in verdicts(frame, sweep, level=level)),
-        *_lowest(frame, sweep),
+        *second_stage_sentences(frame, sweep),
+        *(verdict.sentence for verdict in verdicts(compared, sweep, level=level)),
+        *beside_sentences(compared, sweep, level=level),
+        *_lowest(compared, sweep),
         *aa_sentences(frame, sweep),
         *_without_score(frame, sweep),
         *_not_legal(frame),
-        *_unlike(frame),
+        *unlike_sentences(frame),
     ]
     return Summary(sweep.name, tuple(sections), tuple(sentences))
 
@@ -88,7 +104,7 @@ def _not_legal(frame: pd.DataFrame) -> list[str]:
     return ["SLOT was fitted on the targets that it scores: not a legal score, and not ranked."]
 
 
-def _unlike(frame: pd.DataFrame) -> list[str]:
+def unlike_sentences(frame: pd.DataFrame) -> list[str]:
     """A sentence for everything that should be the same in all compared rows and is not."""
     scored = frame[is_scored(frame)]
     kinds = {
@@ -167,7 +183,7 @@ def show(summary: Summary, stream: IO[str]) -> None:
 def write_summary(place: str | Path) -> tuple[Summary, str]:
     """The summary of the sweep in ``place``, and the file that it was written to."""
     frame = load_cells(place)
-    summary = summarize(frame, load_sweep(place, frame))
+    summary = summarize(frame, load_sweep(place, frame), replicates=load_replicates(place))
     files = open_files(place)
     files.replace(SUMMARY_FILE, markdown(summary).encode())
     return summary, files.where(SUMMARY_FILE)
@@ -226,18 +242,12 @@ def _lowest(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
 def _without_score(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
     """Which cells carry no score and why; nothing if every cell of the sweep has one."""
     absent = frame[~is_scored(frame)]
-    total = len(frame) if sweep.num_cells is None else sweep.num_cells
-    not_run = max(0, total - len(frame))
-    parts = [count_states(absent)] if len(absent) else []
-    parts += [f"{not_run} not run yet"] if not_run else []
-    if not parts:
-        return []
-    missing = counted(len(absent) + not_run, "cell")
-    sentences = [f"Without a score: {missing} of {total} ({listed(parts)})."]
+    sentences = coverage_sentences(frame, sweep)
     for row in records(absent.sort_values("cell")):
         reasons = [row["reason"], row["taint_reason"]]
         why = "; ".join(reason for reason in reasons if isinstance(reason, str))
-        sentences.append(f"{row['cell']}: {row['state']}{', ' if why else ''}{why}.")
+        state = "tainted" if row["state"] == "succeeded" else row["state"]
+        sentences.append(f"{row['cell']}: {state}{', ' if why else ''}{why}.")
     diverged = sorted(set(absent.loc[absent["state"] == "diverged", "label"]))
     if diverged:
         sentences.append(

@@ -44,6 +44,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
+def p_value(p: float) -> str:
+    """
+    >>> p_value(0.0312), p_value(0.9981), p_value(0.00002)
+    ('p = 0.031', 'p = 1.00', 'p < 0.0001')
+    """
+    if p < 1e-4:
+        return "p < 0.0001"
+    return f"p = {p:.2f}" if p >= 0.1 else f"p = {p:.2g}"
+
+
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """
     >>> counted(1, "seed"), counted(3, "seed"), counted(2, "loss", "losses")

@@ -1,8 +1,9 @@
 """Which activation is best, and is it resolved from the reference?
 
-"Resolved" means that the simultaneous interval of ``analysis.contrasts`` excludes zero. It is a
-statement about seeds, under one setting and on one text. An activation with a diverged seed is not
-ranked. Only one stage is judged, and it is named before any result is seen (``stages.PRIMARY``).
+"Resolved" means that the simultaneous interval of ``analysis.contrasts`` excludes zero, with its
+guard against unequal noise. It is a statement about seeds, under one setting and on one text. An
+activation with a diverged seed is not ranked. Only one stage is judged, and it is named before any
+result is seen (``stages.PRIMARY``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.blocks import Design
 from analysis.contrasts import contrasts, same_functions
 from analysis.load import Sweep, labels_of, records, settings
 from analysis.seed_stats import seed_stats
@@ -40,8 +42,9 @@ def verdicts(
 ) -> list[Verdict]:
     """One verdict for each setting in ``frame``."""
     kept = same_functions(frame, sweep.reference)
-    labels = _joint_labels(kept, labels_of(frame))
-    compared = records(contrasts(frame, quantity, sweep.reference, level=level))
+    labels = joint_labels(kept, labels_of(frame))
+    design = Design(sweep.pairing)
+    compared = records(contrasts(frame, quantity, sweep.reference, level=level, design=design))
     means = _ranked_means(seed_stats(frame, [quantity], level=level), kept)
     found = []
     for setting in settings(frame):
@@ -107,7 +110,27 @@ def _gap(row: Row, labels: Mapping[str, str]) -> str:
     return (
         f"{opening} ({pairs}; simultaneous {percent(row['level'])} interval over"
         f" {counted(row['comparisons'], 'comparison')}; noise sd {number(row['noise_sd'])},"
-        f" {row['noise_df']:.0f} df): {'resolved' if row['resolved'] else 'not resolved'}."
+        f" {row['noise_df']:.0f} df; block: {row['blocks']}{_guarded(row)}):"
+        f" {_resolution(row)}."
+    )
+
+
+def _guarded(row: Row) -> str:
+    """What the guard against unequal noise did to the interval."""
+    if not row["guarded"]:
+        return ""
+    alone = number(row["pooled_half_width"])
+    return f"; guarded against unequal noise, ±{alone} if it is alike for all"
+
+
+def _resolution(row: Row) -> str:
+    if row["resolved"]:
+        return "resolved"
+    if_alike = abs(row["difference"]) > row["pooled_half_width"]
+    return (
+        "resolved only if the noise is alike for all, so not resolved"
+        if if_alike
+        else ("not resolved")
     )
 
 
@@ -115,12 +138,22 @@ def _worse(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
     if any(pd.isna(row["resolved"]) for row in rows):
         return "There are too few seeds to know the noise, so nothing is resolved from it."
     worse = [labels[row["key"]] for row in rows if row["resolved"]]
+    if_alike = [
+        labels[row["key"]]
+        for row in rows
+        if not row["resolved"] and abs(row["difference"]) > row["pooled_half_width"]
+    ]
     level, comparisons = percent(rows[0]["level"]), counted(len(rows), "comparison")
     found = f"Resolved as worse: {listed(worse)}" if worse else "No other is resolved from it"
-    return f"{found} (simultaneous {level} intervals over {comparisons})."
+    found += f"; only if the noise is alike for all: {listed(if_alike)}" if if_alike else ""
+    return (
+        f"{found} (simultaneous {level} intervals over {comparisons}; noise sd"
+        f" {number(rows[0]['noise_sd'])}, {rows[0]['noise_df']:.0f} df; block:"
+        f" {rows[0]['blocks']})."
+    )
 
 
-def _joint_labels(kept: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
+def joint_labels(kept: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
     """ReLU² (= LeakyReLU² 0.0): one name for what is one function."""
     joint = dict(labels)
     for key, name in kept.items():

@@ -46,15 +46,41 @@ class Contents:
 
     def cells_table(self) -> pa.Table:
         """The same as a table: 100,000 rows as dictionaries take a gigabyte."""
+        groups = self._by_cell
+        chosen = self._take([believed(rows) for rows in groups])
+        column = chosen.column_names.index("num_attempts")
+        counts = pa.array([len(rows) for rows in groups], pa.int64())
+        return chosen.set_column(column, SCHEMA.field(column), counts)
+
+    def replicates_table(self) -> pa.Table:
+        """The successes that are not their cell's row and repeat it: made in its generation.
+
+        Companions, late successes, and tainted ones that ran again. An answer that a refresh has
+        replaced came from other code, and repeats nothing.
+        """
+        repeats: list[Row] = []
+        for rows in self._by_cell:
+            chosen = believed(rows)
+            repeats += [
+                row
+                for row in rows
+                if row["state"] == "succeeded"
+                and row is not chosen
+                and (row["generation"] or 0) == (chosen["generation"] or 0)
+            ]
+        return self._take(repeats)
+
+    @cached_property
+    def _by_cell(self) -> tuple[tuple[Row, ...], ...]:
+        """What decides which row is believed, and where that row is; cell by cell."""
         names = ["cell_id", "attempt", "state", "tainted", "generation"]
         groups: dict[str, list[Row]] = defaultdict(list)
         for index, row in enumerate(self.table.select(names).to_pylist()):
             groups[row["cell_id"]].append({**row, "index": index})
-        indices = [believed(rows)["index"] for rows in groups.values()]
-        chosen = self.table.take(pa.array(indices, pa.int64()))
-        column = chosen.column_names.index("num_attempts")
-        counts = pa.array([len(rows) for rows in groups.values()], pa.int64())
-        return chosen.set_column(column, SCHEMA.field(column), counts)
+        return tuple(map(tuple, groups.values()))
+
+    def _take(self, rows: Sequence[Row]) -> pa.Table:
+        return self.table.take(pa.array([row["index"] for row in rows], pa.int64()))
 
 
 def ended_of(row: Row) -> Ended:

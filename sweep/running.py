@@ -25,6 +25,7 @@ from sweep.rows import Versions, lost_row
 from sweep.spec import SweepSpec
 from sweep.store import AlreadyClosed, Store
 from sweep.where import values_of
+from trainer.contract import canonical_json
 from trainer.strict import ConfigError
 
 CONFIRM_NODE_HOURS = 1.0
@@ -175,11 +176,20 @@ def _describe(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
         "name": sweep.name,
         "recipe": sweep.recipe,
         "reference": sweep.reference,
+        "screened_in": sweep.screened_in,
         "activations": [activation.label for activation in sweep.expanded_activations()],
         "order_seed": sweep.order_seed,
+        "pairing": sweep.pairing,
         "num_cells": len(cells),
         "cells": [
-            {"cell": cell.name, "cell_id": cell.id, "values": values_of(cell)} for cell in cells
+            {
+                "cell": cell.name,
+                "cell_id": cell.id,
+                "params_json": canonical_json(cell.spec.activation.params),
+                "set_json": canonical_json(cell.overrides),
+                "values": values_of(cell),
+            }
+            for cell in cells
         ],
     }
     store.write_sweep(description)

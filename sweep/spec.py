@@ -139,7 +139,10 @@ class GridAxes(Strict):
 
 
 class SweepSpec(Strict):
-    """One sweep file. ``estimate_cell_s`` serves the plan until a cell has been measured."""
+    """One sweep file. ``estimate_cell_s`` serves the plan until a cell has been measured.
+
+    ``screened_in``: name of the sweep whose leaders this one tries again, under fresh seeds.
+    """
 
     name: str
     recipe: str
@@ -147,6 +150,7 @@ class SweepSpec(Strict):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     budgets: Annotated[list[str], Field(min_length=1)]
     reference: str
+    screened_in: str | None = None
     replicates: Positive = 1
     order_seed: int = 0
     pairing: Literal["seed", "node"] = "seed"
@@ -184,6 +188,8 @@ class SweepSpec(Strict):
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         if repeated:
             raise ValueError(f"activations: {', '.join(repeated)} stands there more than once.")
+        if self.screened_in == self.name:
+            raise ValueError(f"screened_in = {self.name!r}: a sweep is no second stage of itself.")
         if self.reference not in labels:
             raise ValueError(
                 f"reference {self.reference!r} is not among the activations: {', '.join(labels)}."
@@ -202,10 +208,43 @@ class SweepSpec(Strict):
 def load_sweep(name_or_path: str) -> SweepSpec:
     """The sweep of that name or file; a ConfigError says what is wrong with it."""
     path = find_config(name_or_path, SWEEPS, "sweep")
+    sweep = _read(path)
+    _check_fresh_seeds(sweep, screenings(sweep, path.parent))
+    return sweep
+
+
+def screenings(sweep: SweepSpec, folder: Path) -> list[SweepSpec]:
+    """The sweep that ``sweep`` is a second stage of, the one before that, and so on.
+
+    As far as their files are found, in ``folder`` or under ``configs/sweeps/``.
+    """
+    found = [sweep]
+    while (name := found[-1].screened_in) is not None and name not in [s.name for s in found]:
+        places = [place / f"{name}.toml" for place in (folder, SWEEPS)]
+        path = next((path for path in places if path.is_file()), None)
+        if path is None:
+            break
+        found.append(_read(path))
+    return found[1:]
+
+
+def _read(path: Path) -> SweepSpec:
     table = read_toml(path)
     if "name" in table:
         raise ConfigError(f"sweep {path.stem}: name: a sweep is called as its file is.")
     return build(SweepSpec, {"name": path.stem, **table}, f"sweep {path.stem}")
+
+
+def _check_fresh_seeds(sweep: SweepSpec, before: list[SweepSpec]) -> None:
+    """Seeds that chose the leaders would flatter them."""
+    for screening in before:
+        shared = sorted(set(sweep.seeds) & set(screening.seeds))
+        if shared:
+            raise ConfigError(
+                f"sweep {sweep.name}: seeds: {', '.join(map(str, shared))} chose its activations "
+                f"already, in {screening.name} (screened_in). A second stage needs fresh seeds: "
+                f"take others, or leave screened_in out and let it decide nothing."
+            )
 
 
 def _expand_activation(entry: dict[str, Any]) -> list[ActivationSpec]:

@@ -28,6 +28,7 @@ from sweep.schema import IDENTITY, STATES
 from trainer.strict import ConfigError
 
 CELLS_FILE = "cells.parquet"
+REPLICATES_FILE = "replicates.parquet"
 SWEEP_FILE = "sweep.json"
 BATCH = 512  # a table of one row takes 100 kB of memory, a row of a large one 3 kB
 _ATTEMPT = re.compile(r"(?P<cell>[0-9a-f]{16})-(?P<number>\d+)\.(?P<kind>start|parquet)")
@@ -198,12 +199,16 @@ class Store:
     def write_cells(self, wanted: Collection[str]) -> Contents:
         """Derive ``cells.parquet`` anew: the ``wanted`` cells, by id, that have been attempted.
 
-        Attempts at cells that the grid no longer has stay in the record.
+        And ``replicates.parquet``: what else succeeded at them. Attempts at cells that the grid no
+        longer has stay in the record.
         """
-        contents = self.read()
-        table = contents.cells_table()
-        asked = pc.is_in(table["cell_id"], value_set=pa.array(wanted, pa.string()))
-        self.files.replace(CELLS_FILE, table_bytes(table.filter(asked)))
+        contents, ids = self.read(), pa.array(wanted, pa.string())
+        for name, table in (
+            (REPLICATES_FILE, contents.replicates_table()),
+            (CELLS_FILE, contents.cells_table()),
+        ):
+            asked = pc.is_in(table["cell_id"], value_set=ids)
+            self.files.replace(name, table_bytes(table.filter(asked)))
         return contents
 
     def write_sweep(self, description: Mapping[str, Any]) -> None:

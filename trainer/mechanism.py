@@ -6,7 +6,8 @@ sequences, T tokens, D width, F hidden channels, L layers.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ from trainer.scoring.bpb import Stream
 
 SAMPLE_TOKENS: Final = 8192
 BATCH_TOKENS: Final = 2048  # at 1536 hidden channels 25 MB in float64
+CLASSES_AT_ONCE: Final = 6
 WEIGHTS: Final = ("matrices", "projections", "embeddings")
 ROLES: Final = {"qo_bank": ("q", "o"), "kv_bank": ("k", "v")}
 """Banks in which every layer has two matrices, first the one of all layers and then the other."""
@@ -58,19 +60,29 @@ def collect(
 
     No collective and no random number: the rank that calls it decides nothing for the others. A
     value that is not finite, or not defined, is None. ``beat`` is called after each batch of the
-    sample, and before each tensor and each compression.
+    sample, and for each matrix and each class.
+
+    The classes take as long as packing's last compression of them all. Beside a GPU there are cores
+    for all of them at once, and the mlp's, two thirds of the bytes, decides; on a CPU, where memory
+    is measured and cores are leased, it is one after the other.
     """
     tensors, recipe_hash = containers.read(packed.data, config)
+    at_once = 1 if model.embed.device.type == "cpu" else CLASSES_AT_ONCE
 
-    def compress(part: Mapping[str, Tensor]) -> int:
-        beat()
+    def compressed_bytes(part: Mapping[str, Tensor]) -> int:
         return len(containers.write(part, recipe_hash or "", config))
+
+    def sizes(parts: Sequence[Mapping[str, Tensor]]) -> Iterator[int]:
+        with ThreadPoolExecutor(at_once) as pool:  # the compressors leave Python to others
+            for size in pool.map(compressed_bytes, parts):
+                beat()
+                yield size
 
     weights = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
     return (
         *activation_rows(model, sample_NT, beat),
         *_tensor_rows(weights, tensors, packed.floored_parts, beat),
-        *_class_rows(weights, tensors, compress),
+        *_class_rows(weights, tensors, sizes),
     )
 
 
@@ -160,7 +172,7 @@ def _observe(
             show(layer, before.pop(layer), x.flatten(0, -2))
 
     model.eval()
-    for tokens_NT in sample_NT.split(max(1, BATCH_TOKENS // sample_NT.size(1))):
+    for tokens_NT in torch.split(sample_NT, max(1, BATCH_TOKENS // sample_NT.size(1))):
         model.body(tokens_NT, tap=tap)
         beat()
 
@@ -236,14 +248,15 @@ def _code_values(codes: Tensor, floored_rows: float) -> dict[str, float | None]:
 def _class_rows(
     weights: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
-    compress: Callable[[Mapping[str, Tensor]], int],
+    sizes: Callable[[Sequence[Mapping[str, Tensor]]], Iterable[int]],
 ) -> Iterator[LayerRow]:
     classes: dict[str, list[str]] = {}
-    for name in weights:
+    for name in sorted(weights, key=class_of):
         classes.setdefault(class_of(name), []).append(name)
-    for label, names in sorted(classes.items()):
-        keys = [name + suffix for name in names for suffix in ("", CODES, SCALE)]
-        size = compress({key: tensors[key] for key in keys if key in tensors})
+    parts = [
+        {key: tensors[key] for key in _keys(names) if key in tensors} for names in classes.values()
+    ]
+    for (label, names), size in zip(classes.items(), sizes(parts), strict=True):
         num = sum(weights[name].numel() for name in names)
         values = {
             "num_weights": float(num),
@@ -251,6 +264,11 @@ def _class_rows(
             "bits_per_weight": 8 * size / num,
         }
         yield from _rows("class", label, None, values)
+
+
+def _keys(names: Sequence[str]) -> Iterator[str]:
+    """What the tensors of these parameters may be called in a container."""
+    return (name + suffix for name in names for suffix in ("", CODES, SCALE))
 
 
 def _rows(kind: MeasuredKind, name: str, layer: int | None, values: Values) -> Iterator[LayerRow]:

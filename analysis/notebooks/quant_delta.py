@@ -25,9 +25,11 @@
 # %matplotlib inline
 from IPython.display import display
 
-from analysis.figures import draw
+from analysis.contrasts import contrasts
+from analysis.figures import draw, why_not
+from analysis.given import Given
 from analysis.load import load_cells, load_sweep, settings, sweep_place
-from analysis.quant_delta import delta_stats
+from analysis.quant_delta import delta_stats, with_deltas
 
 # %% tags=["parameters"]
 RESULTS = "../../results"
@@ -49,8 +51,16 @@ for (setting, quantity), rows in deltas.groupby(["setting", "quantity"], sort=Fa
     print(f"{setting}: {quantity}, window {rows['window'].max()}, stride {rows['stride'].max()}")
     display(rows.set_index("key").reindex(sweep.keys).dropna(subset=["label"])[columns])
 
+# %% [markdown]
+# How far each activation's quantization delta is from the reference's, within seeds: described, not
+# tested, since one stage alone is judged.
+
+# %%
+display(contrasts(with_deltas(cells), "quant_delta", sweep.reference))
+
 # %%
 for setting in settings(cells):
     here = cells[cells["setting"] == setting]
-    display(draw("quant_delta", here, sweep))
-    display(draw("artifact_bytes", here, sweep))
+    for name in ("quant_delta", "ttt_gain", "slot_gain", "artifact_bytes"):
+        reason = why_not(name, here, Given())
+        display(draw(name, here, sweep) if reason is None else f"{name}: {reason}")

@@ -25,11 +25,17 @@
 from IPython.display import display
 
 from analysis.aa_control import aa_sentences
+from analysis.beside import beside_sentences
+from analysis.blocks import Design
 from analysis.contrasts import contrasts
 from analysis.figures import draw
-from analysis.load import load_cells, load_sweep, settings, sweep_place
-from analysis.seed_stats import paired_stats, seed_stats
+from analysis.load import load_cells, load_replicates, load_sweep, settings, sweep_place
+from analysis.pairs import correlations, paired_stats
+from analysis.power import achieved, power_table
+from analysis.ranked import with_companions
+from analysis.seed_stats import seed_stats
 from analysis.stages import PANELS, PRIMARY
+from analysis.variances import variance_checks
 from analysis.verdict import verdicts
 
 # %% tags=["parameters"]
@@ -40,6 +46,7 @@ SWEEP = "local"
 place = sweep_place(RESULTS, SWEEP)
 cells = load_cells(place)
 sweep = load_sweep(place, cells)
+compared = with_companions(cells, load_replicates(place), sweep)  # of a sweep that blocked by node
 
 # %%
 for setting in settings(cells):
@@ -58,15 +65,28 @@ for (name, quantity), rows in scores.groupby(["setting", "quantity"], sort=False
 # %% [markdown]
 # Differences from the reference within seeds, at the one stage that is judged. First each with the
 # interval of its own pairs, then with the noise pooled over activations and an interval that holds
-# for all comparisons at once (Šidák).
+# for all comparisons at once (Dunnett), guarded against unequal noise: docs/statistics.md.
 
 # %%
 print(f"{PRIMARY}, reference {sweep.reference}")
 display(paired_stats(cells, PRIMARY, sweep.reference))
-display(contrasts(cells, PRIMARY, sweep.reference))
+display(contrasts(compared, PRIMARY, sweep.reference, design=Design(sweep.pairing)))
 
 # %%
-for verdict in verdicts(cells, sweep):
+for setting in settings(cells):
+    display(draw("differences", cells[cells["setting"] == setting], sweep))
+
+# %%
+for verdict in verdicts(compared, sweep):
     print(verdict.sentence)
-for sentence in aa_sentences(cells, sweep):
+for sentence in [*beside_sentences(compared, sweep), *aa_sentences(cells, sweep)]:
     print(sentence)
+
+# %% [markdown]
+# How the differences of two activations go together over seeds (they share the reference), whether
+# noise is alike for all, and the smallest difference that this grid resolves.
+
+# %%
+display(correlations(cells, PRIMARY, sweep.reference))
+display(variance_checks(compared, PRIMARY, sweep.reference, design=Design(sweep.pairing)))
+display(power_table(achieved(compared, sweep.reference)))

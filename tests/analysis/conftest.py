@@ -142,3 +142,46 @@ def store_of(tmp_path: Path) -> Callable[..., Path]:
         return write_store(tmp_path / "results" / "local", rows, facts=facts)
 
     return write
+
+
+def make_layers(frame: pd.DataFrame, *, num_layers: int = 2) -> pd.DataFrame:
+    """What ``load_layers`` would give for the succeeded cells of ``frame``, made by a formula.
+
+    The density of an activation falls with its slope, by seed and layer a little; the kurtosis of a
+    tensor is noise; the bytes of a class are most of the artifact's; ASQU has quantiles of β.
+    """
+    parts = []
+    for row in frame[frame["state"] == "succeeded"].to_dict("records"):
+        slope = 0.48 if pd.isna(row["neg_beta"]) else row["neg_beta"] ** 0.5
+        noise = np.random.default_rng([row["seed"], round(1000 * slope), 7])
+        found: list[tuple[str, str, int | None, str, float]] = []
+        for layer in range(num_layers):
+            density = 0.5 - 0.1 * slope + 0.01 * row["seed"] + 0.001 * noise.normal() + 0.02 * layer
+            found.append(("activation", "mlp", layer, "density", density))
+            found.append(("tensor", "up_bank", layer, "kurtosis", noise.normal()))
+            if row["activation"] == "asqu":
+                quantiles = {"beta_min": -0.02, "beta_q50": 0.2 + 0.1 * layer, "beta_max": 0.7}
+                found += [("activation", "mlp", layer, name, b) for name, b in quantiles.items()]
+        found.append(("tensor", "embed", None, "kurtosis", 3.0))
+        found.append(("class", "matrix", None, "compressed_bytes", row["model_bytes"] - 9000.0))
+        part = pd.DataFrame(found, columns=["kind", "name", "layer", "measure", "value"])
+        for at, name in enumerate(("cell_id", "key", "label", "setting", "seed", "replicate")):
+            part.insert(at, name, row[name])
+        parts.append(part)
+    types = {"layer": "Int64", "seed": "Int64", "replicate": "Int64"}
+    return pd.concat(parts, ignore_index=True).astype(types)
+
+
+@pytest.fixture(scope="session")
+def layers(cells: pd.DataFrame) -> pd.DataFrame:
+    """The measures of layers of ``cells``."""
+    return make_layers(cells)
+
+
+def write_layers(folder: Path, layers: pd.DataFrame) -> Path:
+    """The files that ``layers`` was read from, beside the rows in ``folder``."""
+    (folder / "layers").mkdir()
+    columns = ["kind", "name", "layer", "measure", "value"]
+    for cell_id, rows in layers.groupby("cell_id"):
+        rows[columns].to_parquet(folder / "layers" / f"{cell_id}-1.parquet", index=False)
+    return folder

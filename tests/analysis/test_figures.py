@@ -11,11 +11,21 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from analysis import figures, plots
-from analysis.figures import DPI, FIGURES, WIDTH_IN, draw, save_figures
+from analysis import figures
+from analysis.__main__ import main
+from analysis.figures import DPI, FIGURES, WIDTH_IN, draw, save_figures, why_not
+from analysis.given import Given
+from analysis.plots import by_slope
+from analysis.plots.size import artifact_by_slope, cap_gauge
 from analysis.slopes import learned_slopes, placed
 from analysis.stages import PANELS
 from trainer.strict import ConfigError
+
+# Drawn of the cells alone; what else there is needs files, step times or SLOT.
+OF_CELLS = (
+    *("slope_bpb", "slope_curve", "differences", "quant_delta", "ttt_gain"),
+    *("artifact_bytes", "power"),
+)
 
 
 def dots(ax):
@@ -30,7 +40,7 @@ def caption(figure):
 
 @pytest.fixture(scope="module")
 def drawn(cells, sweep):
-    return {name: draw(name, cells, sweep) for name in FIGURES}
+    return {name: draw(name, cells, sweep) for name in OF_CELLS}
 
 
 def save(place):
@@ -43,13 +53,15 @@ def saved(store):
 
 
 def test_every_figure_is_saved_as_png_and_svg(saved, store):
-    expected = {store / "figures" / f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    expected = {
+        store / "figures" / f"{name}.{kind}" for name in OF_CELLS for kind in ("png", "svg")
+    }
     assert set(saved) == expected
     assert all(path.stat().st_size > 10_000 for path in saved)
 
 
 def test_the_same_cells_give_the_same_bytes(saved, store_of, rows, monkeypatch):
-    monkeypatch.setattr(figures, "FIGURES", {"quant_delta": figures.quant_delta})
+    monkeypatch.setattr(figures, "FIGURES", {"quant_delta": FIGURES["quant_delta"]})
     again = {path.name: path.read_bytes() for path in save(store_of(rows))}
     assert len(again) == 2
     assert again.items() <= {path.name: path.read_bytes() for path in saved}.items()
@@ -62,20 +74,20 @@ def test_no_backend_with_state_is_used(saved):
 
 @pytest.mark.parametrize("stage", PANELS)
 def test_every_seed_of_every_activation_is_a_dot(cells, stage):
-    ax = plots.bpb_by_slope(cells, Figure().subplots(), stage=stage)
+    ax = by_slope.bpb_by_slope(cells, Figure().subplots(), stage=stage)
     assert sorted(dots(ax)[:, 1]) == sorted(cells[stage])
     assert ax.get_ylabel() == "bits per byte"
 
 
 def test_cells_without_a_score_have_no_dot_and_divergence_has_a_mark(cells_with_losses):
-    ax = plots.bpb_by_slope(cells_with_losses, Figure().subplots(), stage="post_quant_bpb")
+    ax = by_slope.bpb_by_slope(cells_with_losses, Figure().subplots(), stage="post_quant_bpb")
     assert len(dots(ax)) == 34
     marks = [line for line in ax.lines if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in marks] == [0.8]
 
 
 def test_the_line_of_means_is_broken_at_a_diverged_slope(cells_with_losses):
-    ax = plots.bpb_by_slope(cells_with_losses, Figure().subplots(), stage="post_quant_bpb")
+    ax = by_slope.bpb_by_slope(cells_with_losses, Figure().subplots(), stage="post_quant_bpb")
     (means,) = (line for line in ax.lines if line.get_linewidth() == 1.8)
     broken = [x for x, y in zip(means.get_xdata(), means.get_ydata(), strict=True) if np.isnan(y)]
     assert broken == [0.8]
@@ -105,7 +117,7 @@ def test_a_negative_learned_factor_is_a_negative_slope(frame_of, row_of):
 
 
 def test_the_delta_is_drawn_with_its_footing_and_unit(cells):
-    ax = plots.quant_delta_by_slope(cells, Figure().subplots())
+    ax = by_slope.quant_delta_by_slope(cells, Figure().subplots())
     assert "bits per byte" in ax.get_ylabel()
     assert "contiguous" in ax.get_title(loc="left") + ax.get_title()
     expected = cells["post_quant_bpb"] - cells["pre_quant_bpb"]
@@ -116,13 +128,13 @@ def test_the_delta_is_drawn_with_its_footing_and_unit(cells):
 def test_the_cap_is_a_line_only_where_it_is_within_sight(frame_of, row_of, size, in_sight):
     sizes = (size, size - 150_000)
     cells = frame_of([row_of("asqu", None, i, artifact_bytes=b) for i, b in enumerate(sizes)])
-    ax = plots.artifact_by_slope(cells, Figure().subplots())
+    ax = artifact_by_slope(cells, Figure().subplots())
     assert ax.get_ylabel() == "artifact (kB)"
     assert any(line.get_label() == "cap" for line in ax.lines) == in_sight
     assert f"{16_000_000 - size:,} below the cap" in ax.get_title()
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", ["slope_bpb", "quant_delta", "ttt_gain", "artifact_bytes"])
 def test_the_caption_says_n_interval_budget_recipe_and_coverage(drawn, name):
     text = caption(drawn[name])
     for part in ("n = 3", "95 % t interval over seeds", "200 steps", "Recipe local", "36 of"):
@@ -161,7 +173,7 @@ def test_a_stage_that_nobody_scored_is_an_empty_panel(frame_of, rows, sweep):
 
 
 def test_each_budget_has_its_own_figures(store_of, rows, monkeypatch):
-    monkeypatch.setattr(figures, "FIGURES", {"quant_delta": figures.quant_delta})
+    monkeypatch.setattr(figures, "FIGURES", {"quant_delta": FIGURES["quant_delta"]})
     two = [row for row in rows if row["seed"] == 1]
     longer = [{**row, "budget_value": 1000.0, "cell_id": row["cell_id"] + "-1000"} for row in two]
     names = {path.stem for path in save(store_of(two + longer))}
@@ -173,3 +185,31 @@ def test_a_sweep_without_success_is_refused_before_anything_is_drawn(store_of, r
     with pytest.raises(ConfigError, match="36 hung"):
         save_figures(folder)
     assert not (folder / "figures").exists()
+
+
+def test_what_is_not_drawn_is_told_with_the_reason(store, monkeypatch, capsys):
+    reasons = {
+        "learning_curves": "no curve file",
+        "mechanism": "no layer file",
+        "pace": "no cell has a step time",
+        "slot_gain": "no cell has both scores",
+    }
+    monkeypatch.setattr(figures, "FIGURES", {name: FIGURES[name] for name in reasons})
+    told = []
+    assert save_figures(store, tell=told.append) == []
+    assert told == [f"{name}: {reason}" for name, reason in reasons.items()]
+    assert main(["figures", "--sweep", store.name, "--results", str(store.parent)]) == 0
+    assert capsys.readouterr().out == "".join(f"not drawn: {line}\n" for line in told)
+
+
+def test_a_figure_without_its_input_is_refused_by_name(cells, sweep):
+    assert why_not("differences", cells, Given(why={"contrasts": "no pair"})) == "no pair"
+    with pytest.raises(ConfigError, match="mechanism cannot be drawn: no layer"):
+        draw("mechanism", cells, sweep, Given(why={"layers": "no layer file"}))
+
+
+def test_the_cap_is_in_the_gauge_however_far_it_is(cells):
+    ax = cap_gauge(cells, Figure().subplots())
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_label() == "cap"] == [16.0]
+    assert ax.get_xlim()[1] > 16.0
+    assert sorted(dots(ax)[:, 0]) == pytest.approx(sorted(cells["artifact_bytes"] / 1e6))

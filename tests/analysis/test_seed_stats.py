@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from scipy import stats
 
 from analysis.interval import TInterval
-from analysis.seed_stats import paired_differences, paired_stats, seed_stats
+from analysis.pairs import paired_differences, paired_stats
+from analysis.seed_stats import seed_stats
 from trainer.strict import ConfigError
 
 STAGE = "post_quant_bpb"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from sweep.grid import Cell, DataFound, expand
 from sweep.spec import SweepSpec, load_sweep
 from tests.support.tiny import DATASET, PHYSICAL, answer, read_curve, run_cell
-from trainer.contract import ARTIFACT_FILE, RunSpec, spec_hash
+from trainer.contract import ARTIFACT_FILE, LAYERS_FILE, RunSpec, spec_hash
 from trainer.data.manifest import read_manifest
 from trainer.recipe import load_recipe
 from trainer.world import open_world
@@ -29,6 +29,7 @@ class Answer:
     columns: Mapping[str, Any]
     train_loss: Sequence[float]
     artifact: bytes
+    layers: bytes
 
 
 def cells_of_file(file: Path, data: Path) -> list[Cell]:
@@ -59,9 +60,8 @@ def undisturbed(cells: Sequence[Cell], folder: Path) -> dict[Question, Answer]:
         with open_world("cpu", spec.threads):
             report = run_cell(spec, out)
         assert report.state == "succeeded"
-        result[question(spec)] = Answer(
-            answer(report), read_curve(out)["train_loss"], (out / ARTIFACT_FILE).read_bytes()
-        )
+        files = [(out / name).read_bytes() for name in (ARTIFACT_FILE, LAYERS_FILE)]
+        result[question(spec)] = Answer(answer(report), read_curve(out)["train_loss"], *files)
     return result
 
 
@@ -127,6 +127,8 @@ def _assert_answer(folder: Path, row: Mapping[str, Any], expected: Answer) -> No
     assert curve.column("train_loss").to_pylist() == list(expected.train_loss), row["stem"]
     artifact = (folder / "artifacts" / f"{row['stem']}.bin").read_bytes()
     assert artifact == expected.artifact, row["stem"]
+    layers = (folder / "layers" / f"{row['stem']}.parquet").read_bytes()
+    assert layers == expected.layers, row["stem"]
 
 
 NOT_COMPARED = PHYSICAL | {"reason"}

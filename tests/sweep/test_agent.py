@@ -55,7 +55,7 @@ def test_a_run_that_ends_well_is_brought_back_whole(trainer):
     assert (delivery.state, delivery.reason) == ("succeeded", None)
     assert (delivery.failure, delivery.signature, delivery.telemetry) == (None, None, {})
     assert json.loads(delivery.report or "") == {"a": 1}
-    assert (delivery.curve, delivery.artifact) == (b"c", b"a")
+    assert (delivery.curve, delivery.artifact, delivery.layers) == (b"c", b"a", b"l")
     assert delivery.log == "threads 1\n"
     assert left_here() == []
 

@@ -88,6 +88,8 @@ def test_a_sweep_runs_grows_and_reruns_one_cell(place):
         attempt = f"{row['cell_id']}-1"
         curve = pq.read_table(place.folder / "curves" / f"{attempt}.parquet")
         assert curve.column("step").to_pylist() == [1, 2, 3, 4]
+        layers = pq.read_table(place.folder / "layers" / f"{attempt}.parquet")
+        assert set(layers.column("kind").to_pylist()) == {"activation", "tensor", "class"}
         artifact = (place.folder / "artifacts" / f"{attempt}.bin").stat().st_size
         assert row["artifact_bytes"] == artifact + row["code_bytes"]
         assert "step:4 train_loss:" in (place.folder / str(row["log"])).read_text()

@@ -28,7 +28,7 @@ from sweep.spec import NodeShape
 from sweep.store import Store
 from tests.support.grids import cells_of, sweep_spec
 from tests.support.pool import FakePool
-from tests.support.reports import ARTIFACT, delivered, failed
+from tests.support.reports import ARTIFACT, LAYERS, delivered, failed
 from trainer.contract import RunSpec
 from trainer.strict import ConfigError
 
@@ -146,6 +146,7 @@ def test_every_cell_ends_in_one_row_with_its_measurements(store, folder):
         stem = f"{row['cell_id']}-1"
         assert (folder / "artifacts" / f"{stem}.bin").read_bytes() == ARTIFACT
         assert (folder / "curves" / f"{stem}.parquet").read_bytes() == b"curve"
+        assert (folder / "layers" / f"{stem}.parquet").read_bytes() == LAYERS
         assert (folder / row["log"]).read_text() == "a line\n"
     assert found.pool.granted == found.pool.released + len(found.pool.leases) == 2
 
@@ -276,6 +277,15 @@ def test_a_report_of_nonsense_is_a_failed_attempt_without_numbers(store, folder,
         assert not (folder / "artifacts" / f"{bad['cell_id']}-1.bin").exists()
 
 
+@pytest.mark.parametrize("what", ["curve", "layers"])
+def test_a_success_without_all_of_its_files_is_not_believed(store, folder, what):
+    """The trainer is the driver's own, which leaves them before its report."""
+    found = run(store, lambda order, stop: replace(delivered(order), **{what: None}))
+    assert set(states(found.rows)) == {"failed"}
+    assert {f"the {what}" in row["reason"] for row in found.rows} == {True}
+    assert not (folder / "layers").exists()
+
+
 def test_a_report_that_is_no_json_is_a_failed_attempt(store):
     def work(order, stop):
         return replace(delivered(order), report="state: fine")
@@ -283,16 +293,19 @@ def test_a_report_that_is_no_json_is_a_failed_attempt(store):
     assert set(states(run(store, work).rows)) == {"failed"}
 
 
-def test_a_diverged_run_is_a_result(store):
+def test_a_diverged_run_is_a_result_without_layers(store, folder):
     scores = dict.fromkeys(
         ["pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb", "model_bytes"]
     )
 
     def work(order, stop):
-        return delivered(order, state="diverged", reason="the loss is not finite", **scores)
+        answer = delivered(order, state="diverged", reason="the loss is not finite", **scores)
+        return replace(answer, layers=None)
 
     found = run(store, work)
     assert states(found.rows) == {"diverged": 6}
+    assert (folder / "curves").exists()
+    assert not (folder / "layers").exists()
     assert plan(found.cells, store.read().history()).todo == ()
 
 

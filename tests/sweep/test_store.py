@@ -20,10 +20,11 @@ from sweep.schema import (
     TERMINAL_STATES,
     VERSION_KEY,
     dictionary_markdown,
+    measures_markdown,
 )
 from sweep.store import AlreadyClosed, Attempt, Store
 from tests.support.drivers import SPAWN, race, row_of
-from trainer.contract import Report
+from trainer.contract import LAYER_MEASURES, Report
 from trainer.strict import ConfigError
 
 CELL = "0123456789abcdef"
@@ -374,8 +375,9 @@ def test_the_start_file_says_when(store):
 def test_the_column_dictionary_is_the_schema():
     text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     assert dictionary_markdown() in text, "write it anew: python -m sweep.schema"
+    assert measures_markdown() in text, "write it anew: python -m sweep.schema"
     assert len({column.name for column in COLUMNS}) == len(COLUMNS)
-    assert all(column.meaning for column in COLUMNS)
+    assert all(each.meaning for each in (*COLUMNS, *LAYER_MEASURES.values()))
 
 
 def test_every_field_of_a_report_is_a_column():
@@ -455,3 +457,24 @@ def test_the_columns_that_others_build_on_are_there():
         "config_json",
     }
     assert promised <= set(SCHEMA.names)
+
+
+def test_what_repeats_a_believed_row_is_kept_beside_it(store):
+    add(store, "failed")
+    add(store, "succeeded", tainted=True, pre_quant_bpb=3.0)
+    add(store, "succeeded", pre_quant_bpb=1.0)  # the cell's row
+    add(store, "succeeded", pre_quant_bpb=0.5, why="a companion")
+    add(store, cell=OTHER)
+    add(store, cell=OTHER)
+    store.write_cells({CELL})
+    table = pq.read_table(Path(store.place) / "replicates.parquet")
+    assert table.schema.equals(SCHEMA)
+    assert table["attempt"].to_pylist() == [2, 4]
+    assert table["tainted"].to_pylist() == [True, False]
+
+
+def test_what_a_refresh_replaced_is_no_replicate_of_what_came_after(store):
+    add(store, "succeeded", generation=0)
+    add(store, "succeeded", generation=1)
+    store.write_cells({CELL})
+    assert pq.read_table(Path(store.place) / "replicates.parquet").num_rows == 0

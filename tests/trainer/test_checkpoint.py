@@ -13,7 +13,7 @@ from tests.support.killed import Death, statuses
 from tests.support.tiny import RANK_0, answer, read_curve, read_report, run_cell, tiny_spec
 from trainer.activations import ACTIVATIONS
 from trainer.checkpoint import Keeping, State, UnusableError, decode, encode
-from trainer.contract import ARTIFACT_FILE, REPORT_FILE
+from trainer.contract import ARTIFACT_FILE, LAYERS_FILE, REPORT_FILE
 from trainer.run import run
 from trainer.step import take_step
 from trainer.strict import ConfigError
@@ -48,7 +48,8 @@ def asked(data_dir, activation="asqu", ways=(), **changes):
 def left(out):
     """All that a run leaves which does not speak of time or of its processes."""
     curve = {name: column for name, column in read_curve(out).items() if name != "train_s"}
-    return answer(read_report(out)), curve, (out / ARTIFACT_FILE).read_bytes()
+    files = [(out / name).read_bytes() for name in (ARTIFACT_FILE, LAYERS_FILE)]
+    return answer(read_report(out)), curve, files
 
 
 def every_step(folder):

@@ -12,18 +12,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.load import is_scored
+from analysis.plots.look import BLUE, GREY, INK, Look, looks, nothing, quiet, sparse
 from analysis.quant_delta import with_deltas
 from analysis.seed_stats import seed_stats
 from analysis.slopes import BESIDE, CURVE, POINT, learned_slopes, placed
-from analysis.stages import title_of
+from analysis.stages import DELTAS, STAGES, is_legal, title_of
 from analysis.text import capital
 
-# Okabe and Ito (2008): distinct under every common colour blindness, and in print.
-BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
-INK, GREY = "#333333", "#999999"
-BESIDE_COLOURS = (GREEN, ORANGE, PURPLE)
-
-CAP_BYTES = 16_000_000
+INTERVAL = "95 % t interval"
+_TICK_SIZE = 8.0
+_NAME = 14  # letters of a name below the axis; all of it is in the other figures
+_NAMED_BY_TICKS = 3  # more names beside the axis than this stand at their ticks only
 
 
 def bpb_by_slope(cells: pd.DataFrame, ax: Axes, *, stage: str) -> Axes:
@@ -35,33 +34,13 @@ def bpb_by_slope(cells: pd.DataFrame, ax: Axes, *, stage: str) -> Axes:
 
 
 def quant_delta_by_slope(cells: pd.DataFrame, ax: Axes, *, delta: str = "quant_delta") -> Axes:
-    """Post-quant − pre-quant over the slope, with a line at zero."""
-    ax.set_ylabel("post-quant − pre-quant (bits per byte)")
-    ax.set_title(capital(f"{title_of(delta)} windows"))
+    """One of ``stages.DELTAS`` over the slope, with a line at zero where it is in sight."""
+    ax.set_ylabel(f"{_short(DELTAS[delta].after)} − {_short(DELTAS[delta].before)} (bits per byte)")
+    legal = "" if is_legal(cells, delta) else ": not a legal score, never ranked"
+    ax.set_title(capital(f"{title_of(delta)} windows{legal}"))
     quantity_by_slope(with_deltas(cells), ax, quantity=delta)
     if ax.get_ylim()[0] < 0 < ax.get_ylim()[1]:
         ax.axhline(0, color=INK, linewidth=0.8)
-    return ax
-
-
-def artifact_by_slope(cells: pd.DataFrame, ax: Axes) -> Axes:
-    """Size of the artifact over the slope, with the cap where it is within sight."""
-    ax.set_ylabel("artifact (kB)")
-    quantity_by_slope(
-        cells.assign(artifact_kB=cells["artifact_bytes"] / 1000), ax, quantity="artifact_kB"
-    )
-    sizes = cells.loc[is_scored(cells), "artifact_bytes"].dropna().astype(int)
-    if sizes.empty:
-        return ax
-    largest = sizes.max()
-    room = CAP_BYTES - largest
-    ax.set_title(
-        f"Largest artifact: {largest:,} bytes,"
-        f" {abs(room):,} {'below' if room >= 0 else 'above'} the cap of {CAP_BYTES:,}"
-    )
-    # Further off than the sizes differ, the line would flatten what this figure is to show.
-    if room <= largest - sizes.min():
-        ax.axhline(CAP_BYTES / 1000, color=VERMILLION, linestyle="--", label="cap")
     return ax
 
 
@@ -70,32 +49,36 @@ def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
     cells = placed(cells)
     known = cells[is_scored(cells) & cells[quantity].notna()]
     if known.empty:
-        ax.text(0.5, 0.5, "no score", transform=ax.transAxes, ha="center", color=GREY)
+        nothing(ax, "no score")
     else:
         places = cells.drop_duplicates("key").set_index("key")[["x", "role"]]
         stats = seed_stats(cells, [quantity]).join(places, on="key")
         _seed_threads(known, ax, quantity)
         _curve(known[known["role"] == CURVE], stats[stats["role"] == CURVE], ax, quantity)
         _points(known, stats, ax, quantity)
-    _diverged(cells, ax)
-    _slope_axis(cells, ax)
+    diverged_marks(cells, ax)
+    slope_axis(cells, ax)
     return ax
 
 
 def legend_handles(cells: pd.DataFrame, *, learned: bool) -> list[Line2D | Patch]:
     """What the marks mean, for one legend per figure: only marks that these cells need."""
     cells = placed(cells)
+    known = _off_curve(cells)
     handles: list[Line2D | Patch] = []
     if CURVE in set(cells["role"]):
         handles.append(Line2D([], [], color=BLUE, marker="o", markersize=4, label="LeakyReLU²"))
-    for key, colour, marker in _off_curve(cells):
+    for key, look in known.items() if len(known) <= _NAMED_BY_TICKS else ():
         label = str(cells.loc[cells["key"] == key, "label"].iloc[0])
-        hollow = Line2D([], [], color=colour, marker=marker, markerfacecolor="none", label=label)
-        handles.append(hollow)
+        handles.append(
+            Line2D([], [], color=look.colour, marker=look.marker, mfc="none", ls="", label=label)
+        )
     if cells.loc[is_scored(cells), "seed"].nunique() > 1:
-        handles.append(Patch(color=GREY, alpha=0.4, label="95 % t interval"))
+        handles.append(Patch(color=GREY, alpha=0.4, label=INTERVAL))
     if learned and not learned_slopes(cells).empty:
-        handles.append(Line2D([], [], color=GREEN, marker="|", label="learned slope, mean ± sd"))
+        handles.append(
+            Line2D([], [], color=INK, marker="|", linewidth=1.0, label="learned slope, mean ± sd")
+        )
     if (cells["state"] == "diverged").any():
         handles.append(Line2D([], [], color=INK, marker="x", linestyle="", label="diverged seeds"))
     return handles
@@ -122,28 +105,34 @@ def _curve(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) ->
 
 def _points(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) -> None:
     """ReLU² and what stands beside the axis: hollow dots, mean and interval beside them."""
-    for key, colour, marker in _off_curve(known):
+    for key, look in _off_curve(known).items():
         dots = known[known["key"] == key]
         ax.scatter(
-            dots["x"], dots[quantity], s=34, marker=marker, facecolor="none", edgecolor=colour
+            dots["x"],
+            dots[quantity],
+            s=34,
+            marker=look.marker,
+            facecolor="none",
+            edgecolor=look.colour,
         )
         row = stats[stats["key"] == key].iloc[0]
         if row["ranked"]:
             x = row["x"] + (0.035 if row["role"] == BESIDE else -0.035)
-            ax.plot([x], [row["mean"]], marker="_", markersize=7, color=colour, linewidth=0)
+            ax.plot([x], [row["mean"]], marker="_", markersize=7, color=look.colour, linewidth=0)
             if pd.notna(row["half_width"]):
-                ax.plot([x, x], [row["low"], row["high"]], color=colour, linewidth=1.6)
+                ax.plot([x, x], [row["low"], row["high"]], color=look.colour, linewidth=1.6)
 
 
 def _learned(cells: pd.DataFrame, ax: Axes) -> Axes:
     """Below the scores, one bar per seed: the slopes that were learned, mean and mean ± sd."""
     learned = learned_slopes(cells).to_dict("records")
-    where = ax.get_xaxis_transform()
+    where, look_of = ax.get_xaxis_transform(), looks(cells)
     for i, row in enumerate(learned):
         height = 0.02 + 0.02 * i
         ends = [row["low"], row["high"]]
-        ax.plot(ends, [height, height], transform=where, color=GREEN, linewidth=1.0)
-        ax.plot([row["learned"]], [height], transform=where, color=GREEN, marker="|", markersize=6)
+        colour = look_of[row["key"]].colour
+        ax.plot(ends, [height, height], transform=where, color=colour, linewidth=1.0)
+        ax.plot([row["learned"]], [height], transform=where, color=colour, marker="|", markersize=6)
     if learned:  # room for the bars, as data, so that axes which share their limits agree
         box = ax.dataLim
         ax.update_datalim([(box.x0, box.y0 - (0.03 + 0.025 * len(learned)) * box.height)])
@@ -153,35 +142,44 @@ def _learned(cells: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def _diverged(cells: pd.DataFrame, ax: Axes) -> None:
+def diverged_marks(cells: pd.DataFrame, ax: Axes) -> None:
+    """✕ at the top, in the place of every activation of which a seed diverged."""
     for x in sorted(set(cells.loc[cells["state"] == "diverged", "x"])):
         ax.plot(
             [x], [0.95], transform=ax.get_xaxis_transform(), marker="x", markersize=6, color=INK
         )
 
 
-def _slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
+def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     """Ticks at the slopes that ran; a strip with its own ticks for what has no slope."""
     on_axis = cells[cells["role"] != BESIDE]
     beside = cells[cells["role"] == BESIDE].drop_duplicates("key").sort_values("x")
     slopes = sorted(set(on_axis["x"]))
+    names = [_cut(str(label)) for label in beside["label"]]
     ax.set_xlim(cells["x"].min() - 0.08, cells["x"].max() + 0.1)
-    ax.set_xticks(
-        [*slopes, *beside["x"]], [*(f"{x:.12g}" for x in slopes), *beside["label"].astype(str)]
-    )
+    texts = sparse(ax, slopes, [f"{x:.4g}" for x in slopes], size=_TICK_SIZE)
+    ax.set_xticks([*slopes, *beside["x"]], [*texts, *names])
+    if len(names) > 2 or max(map(len, names), default=0) > 8:
+        for tick in ax.get_xticklabels()[len(slopes) :]:
+            tick.set(rotation=35, ha="right", rotation_mode="anchor")
     ax.set_xlabel("negative slope s  (β = s²)")
     if slopes and not beside.empty:
         ax.axvline(beside["x"].min() - 0.075, color=GREY, linewidth=0.8, linestyle=":")
-    ax.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    quiet(ax)
 
 
-def _off_curve(cells: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Key, colour and marker of every activation that is not on the curve of slopes."""
-    rows = cells.drop_duplicates("key").sort_values(["x", "key"])
-    points = [(str(key), VERMILLION, "D") for key in rows.loc[rows["role"] == POINT, "key"]]
-    beside = [str(key) for key in rows.loc[rows["role"] == BESIDE, "key"]]
-    return points + [
-        (key, BESIDE_COLOURS[i % len(BESIDE_COLOURS)], "s") for i, key in enumerate(beside)
-    ]
+def _cut(name: str) -> str:
+    return name if len(name) <= _NAME else name[: _NAME - 1].rstrip() + "…"
+
+
+def _off_curve(cells: pd.DataFrame) -> dict[str, Look]:
+    """The look of every activation that is not on the curve of slopes, by key."""
+    rows = cells[cells["role"].isin([POINT, BESIDE])].drop_duplicates("key")
+    look_of = looks(cells)
+    return {str(key): look_of[str(key)] for key in rows.sort_values(["x", "key"])["key"]}
+
+
+def _short(stage: str) -> str:
+    """Post-quant, TTT: the stage without its windows, which the title says."""
+    title = STAGES[stage].title.split(",")[0]
+    return "TTT" if title == "test-time training" else title

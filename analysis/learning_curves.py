@@ -1,0 +1,72 @@
+"""How does each activation learn, and when does it part from the reference?
+
+The loss of single steps is noise many times larger than what is looked for, so it is averaged over
+windows of steps that do not overlap; then over replicates, then over seeds. Absolute curves lie on
+one another, because a seed's data move all activations alike: differences are taken within seeds,
+step by step, before they are averaged.
+
+A curve frame has the columns of ``trainer.contract.CURVE_COLUMNS`` and cell_id, key, label,
+setting, seed, replicate. Units: steps, nats per token, bits per byte.
+"""
+
+import pandas as pd
+
+NUM_POINTS = 50  # of a curve: enough for a line, few enough for a small file
+
+_CELL = ["cell_id", "key", "label", "setting", "seed", "replicate"]
+_SEED = ["setting", "key", "label", "seed", "step"]
+
+
+def window_steps(curves: pd.DataFrame, *, points: int = NUM_POINTS) -> int:
+    """The window, in steps, that gives the longest curve in ``curves`` about ``points`` points."""
+    longest = curves["step"].max()
+    return 1 if pd.isna(longest) else max(1, int(longest) // points)
+
+
+def windowed_loss(curves: pd.DataFrame, *, window: int) -> pd.DataFrame:
+    """Mean training loss over each full ``window`` of steps, per setting, activation and seed.
+
+    Columns setting, key, label, seed, step (the middle of the window), value (nats per token).
+    A window with fewer steps than ``window`` at the end of a curve is left out.
+    """
+    known = curves[curves["train_loss"].notna() & (curves["step"] > 0)]
+    bins = ((known["step"].astype(int) - 1) // window).rename("bin")
+    grouped = known.groupby([*[known[name] for name in _CELL], bins])["train_loss"]
+    means = grouped.agg(["mean", "count"]).reset_index()
+    full = means[means["count"] == window]
+    middle = full["bin"] * window + (window + 1) / 2
+    return _per_seed(full.assign(step=middle, value=full["mean"].astype(float)))
+
+
+def validated(curves: pd.DataFrame, quantity: str = "val_bpb") -> pd.DataFrame:
+    """The steps at which a cell was validated, with columns as ``windowed_loss`` has them."""
+    known = curves[curves[quantity].notna()]
+    return _per_seed(known.assign(value=known[quantity].astype(float)))
+
+
+def over_seeds(points: pd.DataFrame) -> pd.DataFrame:
+    """Mean ``value`` per setting, activation and step, as far as all seeds of the activation go.
+
+    Columns setting, key, label, step, n (seeds), value. A step that one seed lacks has no mean: it
+    would jump to where the others are.
+    """
+    seeds = points.groupby(["setting", "key"])["seed"].nunique().rename("seeds")
+    groups = points.groupby(["setting", "key", "label", "step"])["value"]
+    means = groups.agg(["mean", "count"]).reset_index()
+    means = means.rename(columns={"mean": "value", "count": "n"}).join(seeds, on=["setting", "key"])
+    return means.loc[
+        means["n"] == means["seeds"], ["setting", "key", "label", "step", "n", "value"]
+    ]
+
+
+def from_reference(points: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """``points`` less those of ``reference`` (a key) of the same seed and step; its own are out."""
+    on = ["setting", "seed", "step"]
+    theirs = points.loc[points["key"] == reference, [*on, "value"]]
+    both = points[points["key"] != reference].merge(theirs, on=on, suffixes=("", "_reference"))
+    return both.assign(value=both["value"] - both["value_reference"])[[*_SEED, "value"]]
+
+
+def _per_seed(points: pd.DataFrame) -> pd.DataFrame:
+    means = points.groupby(_SEED)["value"].mean().reset_index()
+    return means.astype({"value": float, "step": float})

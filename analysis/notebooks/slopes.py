@@ -1,0 +1,78 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Which slope is best, and how sure is that?
+#
+# A smooth curve of bits per byte over the negative slope, with the seed as a block
+# (`analysis.slope_curve`). Every slope that cannot be told from the lowest one may be the best:
+# those are the confidence set. What learns its slope is compared with every fixed one.
+
+# %%
+# %matplotlib inline
+from IPython.display import display
+
+from analysis.axes import axis_survival
+from analysis.budgets import node_effects, split_sentences, time_splits
+from analysis.figures import FIGURES, draw, why_not
+from analysis.given import given
+from analysis.load import load_cells, load_curves, load_sweep, settings, sweep_place
+from analysis.slope_curve import best_fixed, slope_curves
+from analysis.slopes import learned_slopes
+from analysis.stages import PRIMARY
+
+# %% tags=["parameters"]
+RESULTS = "../../results"
+SWEEP = "local"
+
+# %%
+place = sweep_place(RESULTS, SWEEP)
+cells = load_cells(place)
+sweep = load_sweep(place, cells)
+
+# %%
+for curve in slope_curves(cells, PRIMARY):
+    print(curve.sentence())
+for sentence in axis_survival(cells, PRIMARY, sweep.reference)["sentence"]:
+    print(sentence)
+
+# %%
+names = ("slope_bpb", "learning_curves", "pace")
+needed = {field for name in names for field in (*FIGURES[name].needs, *FIGURES[name].uses)}
+for setting in settings(cells):
+    here = cells[cells["setting"] == setting]
+    known = given(here, sweep, sorted(needed), place=place)
+    for name in names:
+        reason = why_not(name, here, known)
+        display(draw(name, here, sweep, known) if reason is None else f"{name}: {reason}")
+
+# %% [markdown]
+# What learned its slope, against each fixed one: differences in bits per byte with intervals that
+# hold for all comparisons at once. Below it, what was learned, as signed roots of β.
+
+# %%
+columns = ["setting", "label", "other_label", "n", "difference", "low", "high", "resolved"]
+display(best_fixed(cells, PRIMARY)[[*columns, "beats_all", "beaten_by_any"]])
+display(learned_slopes(cells))
+
+# %% [markdown]
+# A difference at equal time, split into what is made per step and what by taking more steps; and
+# the time of a step, with what nodes contribute to it. Only budgets of seconds have the former.
+
+# %%
+splits = time_splits(cells, load_curves(place, cells), PRIMARY, sweep.reference)
+for sentence in split_sentences(splits):
+    print(sentence)
+display(node_effects(cells, reference=sweep.reference))

@@ -1,0 +1,1 @@
+"""Which panels make a figure, and what is said below it? (cells, sweep, given) -> Figure."""

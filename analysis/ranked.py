@@ -1,0 +1,69 @@
+"""Which scores may be compared? None of a diverged activation, none illegal, each function once.
+
+Two activations with the same fixed β are the same function: one activation in the ranking, in the
+pooled noise and in the number of comparisons. Their difference is an A/A control
+(``analysis.aa_control``).
+"""
+
+import pandas as pd
+
+from analysis.blocks import Design
+from analysis.load import Sweep, is_scored
+from analysis.seed_stats import per_block
+from analysis.stages import is_legal
+from trainer.strict import ConfigError
+
+
+def ranked_rows(
+    frame: pd.DataFrame, quantity: str, reference: str, design: Design | None = None
+) -> pd.DataFrame:
+    """Of one setting: key, seed (and node, if the design has it) and value, one row per score.
+
+    An activation of which a seed diverged has no row, and neither has its other name. ConfigError
+    for a score that is not legal.
+    """
+    if not is_legal(frame, quantity):
+        raise ConfigError(
+            f"{quantity} was fitted on the targets that it scores: it is no legal score and is not "
+            f"ranked. Rank another stage, or run the recipe with slot.mode = causal."
+        )
+    by = (design or Design()).by
+    kept = same_functions(frame, reference)
+    diverged = {kept[key] for key in frame.loc[frame["state"] == "diverged", "key"].unique()}
+    values = per_block(frame, quantity, by)
+    named = values.assign(own=values["key"], key=values["key"].map(kept).astype(str))
+    first = named.assign(other=named["own"] != named["key"]).sort_values(["key", *by, "other"])
+    once = first.drop_duplicates(["key", *by])
+    return once.loc[~once["key"].isin(diverged), ["key", *by, "value"]].reset_index(drop=True)
+
+
+def with_companions(
+    frame: pd.DataFrame, replicates: pd.DataFrame | None, sweep: Sweep
+) -> pd.DataFrame:
+    """The rows to be compared: ``frame``, and the reference's companions if nodes were blocks.
+
+    ``replicates`` are what ``load_replicates`` gives. Where seeds are the blocks a repetition of a
+    reference would add nothing but a second draw, so ``frame`` is returned as it is.
+    """
+    if sweep.pairing == "seed" or replicates is None:
+        return frame
+    companions = replicates[(replicates["key"] == sweep.reference) & is_scored(replicates)]
+    return pd.concat([frame, companions], ignore_index=True) if len(companions) else frame
+
+
+def ranked_scores(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataFrame:
+    """The same as a matrix: seeds × activations, null where a score is missing."""
+    rows = ranked_rows(frame, quantity, reference)
+    return rows.pivot(index="seed", columns="key", values="value").rename_axis(columns=None)
+
+
+def same_functions(frame: pd.DataFrame, reference: str) -> dict[str, str]:
+    """Each key with the key that stands for its function: the reference, else one without slope."""
+    rows = frame[["key", "slope", "neg_beta"]].drop_duplicates("key")
+    rows = rows.assign(other=rows["key"] != reference, sloped=rows["slope"].notna())
+    rows = rows.sort_values(["other", "sloped", "key"])
+    first: dict[float, str] = {}
+    stands_for: dict[str, str] = {}
+    for key, beta in zip(rows["key"], rows["neg_beta"], strict=True):
+        stands_for[key] = key if pd.isna(beta) else first.setdefault(float(beta), key)
+    return stands_for
