@@ -100,9 +100,12 @@ def check_operators(given: Given) -> list[str]:
     return [operator._name for operator in checked]
 
 
-def model_step(activation: str, params: dict[str, float], form: str) -> tuple[Tensor, list[Tensor]]:
+def model_step(
+    activation: str, params: dict[str, float], form: str, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, list[Tensor]]:
     """nll and all gradients of a small model whose MLP is plain, fused, or fused and traced."""
-    model = busy_model(activation=activation, params=params)
+    model = busy_model(activation=activation, params=params, dtype=dtype)
+    model.set_precision()
     tokens = random_tokens(2, 17)
     step = model.nll
     if form != "plain":

@@ -1,15 +1,12 @@
 """The benchmark of the fused MLP counts what there is to count, and needs a GPU to measure it."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import mlp_kernel, step_time
 from benchmarks.hardware import Peaks, peaks_of
 from benchmarks.mlp_kernel import ACTIVATIONS, Shape, measure, spread, table
-from tests.support.commands import ROOT
 from trainer.activations import build_activation
 from trainer.kernels.mlp import mlp
 
@@ -59,11 +56,10 @@ def test_an_unknown_gpu_has_no_peak():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-@pytest.mark.parametrize("arguments", [["mlp_kernel"], ["step_time", "--device", "cuda"]], ids=str)
-def test_without_a_gpu_it_says_so_and_ends_with_status_2(arguments):
-    name, *flags = arguments
-    command = [sys.executable, "-m", f"benchmarks.{name}", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "needs a CUDA GPU" in done.stdout
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("benchmark", "flags"), [(mlp_kernel, []), (step_time, ["--device", "cuda"])]
+)
+def test_without_a_gpu_it_says_so_and_ends_with_status_2(benchmark, flags, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [benchmark.__name__, *flags])
+    assert benchmark.main() == 2
+    assert "needs a CUDA GPU" in capsys.readouterr().out
