@@ -43,7 +43,7 @@ SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
 PLAN_ARGS = $(SELECT_ARGS) $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun doctor figures summary report power notebooks data test test-slow check format bench bench-driver calibration soak
+.PHONY: help setup sweep plan status show logs rerun doctor figures summary report power notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,7 +58,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Making the environment in $(VENV) (once; a few minutes) …" >&2
 	@[ "$$(cat $(VENV)/.torch 2>/dev/null)" = "$(TORCH)" ] || $(PYTHON) -m venv --clear $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV)
 	@$(if $(filter system,$(TORCH)),$(PY) -c 'import torch' 2>/dev/null || $(SEE_TORCH))
-	@$(if $(filter system,$(TORCH)),grep -v '^torch==' constraints.txt,cat constraints.txt) > $(VENV)/constraints.txt
+	@$(if $(filter system,$(TORCH)),grep -vE '^(torch|triton)==' constraints.txt,cat constraints.txt) > $(VENV)/constraints.txt
 	@PIP_CONSTRAINT=$(VENV)/constraints.txt $(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@$(PYTHON) -c '$(WHICH)' > $(VENV)/.python
 	@echo $(TORCH) > $(VENV)/.torch
@@ -135,6 +135,10 @@ bench-driver: $(READY) ## simulate 1,000 nodes; cost of a cell to the driver; Ra
 
 soak: $(READY) ## break sweeps at SEEDS=0:200 random moments, one after the other; goes on where it was
 	@$(PY) -m benchmarks.soak --seeds "$(SEEDS)"
+
+bench-gpu: $(READY) ## on a GPU: the fused MLP and the step time, against what was published
+	@$(PY) -m benchmarks.mlp_kernel
+	@$(PY) -m benchmarks.step_time --device cuda
 
 calibration: $(READY) ## check the statistics on thousands of simulated sweeps (minutes)
 	@$(PY) -m benchmarks.calibration

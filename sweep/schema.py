@@ -188,7 +188,19 @@ MACHINE = (
     Column("device_name", _TEXT, "", "model of the processor or GPU"),
     Column("dtype", _TEXT, "", "float32 or bfloat16"),
     Column("attention_backend", _TEXT, "", "which attention ran"),
-    Column("mlp_backend", _TEXT, "", "which MLP ran"),
+    Column(
+        "mlp_backend",
+        _TEXT,
+        "",
+        "which MLP trained: triton_fused, or that of torch, compiled or not",
+    ),
+    Column(
+        "compile_misses",
+        _INT,
+        "",
+        "graphs and kernels that rank 0 compiled for want of a cached one; null where nothing is "
+        "compiled",
+    ),
     Column(
         "peak_memory_bytes", _INT, "bytes", "peak memory of rank 0, of the device if it has any"
     ),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainer.budget import Seconds
 from trainer.checkpoint import Keeping, Saver, identity_of
+from trainer.compilation import Compilation
 from trainer.contract import LAYERS_FILE, REPORT_FILE, Report, RunSpec
 from trainer.files import write_atomically
 from trainer.model import GPT
@@ -35,9 +36,11 @@ class Cell:
     durations_s: dict[str, float] = field(default_factory=dict)
     _probes: list[Probe] = field(default_factory=list)
     _peak_memory_bytes: int = 0
+    _compilation: Compilation = field(init=False)
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.out, enabled=self.world.is_main)
+        self._compilation = Compilation(self.world.device)
 
     def saver(self, keeping: Keeping | None) -> Saver | None:
         """What keeps the checkpoint, if one is kept."""
@@ -119,7 +122,8 @@ class Cell:
     def finish(self, model: GPT, trained: Trained, result: Scores | str) -> Report:
         """Make the report and leave it as the last of the files; before it, a success's layers."""
         self.probe()
-        measured = Measured(self.durations_s, self._peak(), *self._probes)
+        misses = self._compilation.misses()
+        measured = Measured(self.durations_s, self._peak(), misses, *self._probes)
         report = make_report(self.spec, self.world, model, trained, result, measured)
         if self.world.is_main:
             self.progress.report("done")

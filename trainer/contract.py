@@ -155,6 +155,7 @@ class Report(Strict):
     dtype: str
     attention_backend: str
     mlp_backend: str
+    compile_misses: Count | None
     peak_memory_bytes: Count
     setup_s: NonNegative
     warmup_s: NonNegative

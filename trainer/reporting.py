@@ -67,13 +67,14 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a run took: how long each phase, memory of rank 0, and what a probe of fixed work did.
+    """What a run took: how long each phase, memory of rank 0, and what it had to compile.
 
-    ``before`` and ``after`` the run, None where it was not probed.
+    A probe of fixed work ``before`` and ``after`` the run, None where it was not probed.
     """
 
     durations_s: Mapping[str, float]
     peak_memory_bytes: int
+    compile_misses: int | None
     before: Probe | None = None
     after: Probe | None = None
 
@@ -186,7 +187,7 @@ def _sizes(spec: RunSpec, model: GPT, packed: Packed | None) -> dict[str, Any]:
 def _beta(model: GPT, *, stands: bool) -> dict[str, float | None]:
     """Of β over every layer and channel; absent outside the squared family and where diverged."""
     betas = [getattr(module, "beta", None) for module in model.activations]
-    known = [b.detach().float().flatten() for b in betas if isinstance(b, Tensor)]
+    known = [b.detach().double().flatten() for b in betas if isinstance(b, Tensor)]
     if not known or not stands:
         return {"beta_mean": None, "beta_std": None}
     beta = torch.cat(known)
@@ -199,6 +200,7 @@ def _measured(measured: Measured) -> dict[str, Any]:
     return (
         durations
         | {"peak_memory_bytes": measured.peak_memory_bytes}
+        | {"compile_misses": measured.compile_misses}
         | {f"probe_{when}_ms": found and found.matmul_ms for when, found in probes.items()}
         | {f"allreduce_{when}_ms": found and found.allreduce_ms for when, found in probes.items()}
     )
@@ -214,7 +216,7 @@ def _machine(spec: RunSpec, world: World, model: GPT) -> dict[str, Any]:
         "device_name": device_name(world.device),
         "dtype": spec.dtype,
         "attention_backend": attention_backend(world.device, model.compute_dtype),
-        "mlp_backend": mlp_backend(world.device),
+        "mlp_backend": mlp_backend(world.device, model.compute_dtype, model.activations[0]),
         "corpus_sha256": spec.corpus_sha256,
         "tokenizer_sha256": spec.tokenizer_sha256,
         "recipe_hash": recipe_hash(spec.recipe),

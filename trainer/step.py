@@ -26,6 +26,10 @@ class Training:
     beat: Callable[[], None] = lambda: None
     """Called after every micro-step: a long step is no hang."""
 
+    def __post_init__(self) -> None:
+        if self.recipe.train.equal_cost:
+            self.model.cost_as_learned()
+
     @cached_property
     def nll(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The model's, compiled where that pays; warming up compiles it, outside the budget."""

@@ -54,6 +54,7 @@ def report_values(spec: RunSpec, **changes: object) -> dict[str, object]:
         "dtype": spec.dtype,
         "attention_backend": "torch_sdpa",
         "mlp_backend": "torch",
+        "compile_misses": None,
         "peak_memory_bytes": 1,
         "setup_s": 1.0,
         "warmup_s": 0.1,

@@ -40,6 +40,7 @@ PHYSICAL = frozenset(
         "step_ms_p50",
         "step_ms_p99",
         "peak_memory_bytes",
+        "compile_misses",
         "setup_s",
         "warmup_s",
         "score_s",

@@ -61,6 +61,7 @@ GOOD = {
     "dtype": "float32",
     "attention_backend": "torch_sdpa",
     "mlp_backend": "torch",
+    "compile_misses": None,
     "peak_memory_bytes": 10**8,
     "setup_s": 1.0,
     "warmup_s": 1.0,

@@ -58,6 +58,7 @@ CHANGES = {
     "train.warmup_steps": 0,
     "train.warmdown_steps": 5,
     "train.late_qat_below": 0.15,
+    "train.equal_cost": True,
     "optim.matrix_lr": 0.03,
     "optim.embed_lr": 0.04,
     "optim.scalar_lr": 0.05,

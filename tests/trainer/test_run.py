@@ -250,7 +250,7 @@ def test_a_limit_on_targets_below_one_window_is_refused(data_dir):
 def test_beta_is_reported_as_it_was_scored(report, out, spec, data_dir, tmp_path):
     """The artifact's β for what is learned; s² where it is fixed."""
     model, _ = read_back(spec, out)
-    betas = torch.cat([each.beta.detach() for each in model.activations])
+    betas = torch.cat([each.beta.detach().double() for each in model.activations])
     assert report.beta_mean == float(betas.mean())
     assert report.beta_std == float(betas.std(correction=0)) > 0
     fixed = run_cell(tiny_spec(data_dir, params={"slope": 0.5}, budget="1steps"), tmp_path)

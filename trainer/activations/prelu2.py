@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from trainer.activations import Params
-from trainer.activations.squared import squared
+from trainer.activations.squared import SquaredFamily
 
 
-class PReLU2(nn.Module):
+class PReLU2(SquaredFamily):
     """The family member whose β is the square of a learned slope."""
 
     def __init__(self, slope: float) -> None:
@@ -19,11 +19,8 @@ class PReLU2(nn.Module):
         self.slope = nn.Parameter(torch.tensor([slope]))
 
     @property
-    def beta(self) -> Tensor:
+    def beta(self) -> Tensor:  # type: ignore[override]
         return self.slope * self.slope
-
-    def forward(self, x_BTF: Tensor) -> Tensor:
-        return squared(x_BTF, self.beta)
 
 
 def build(hidden: int, params: Params) -> PReLU2:

@@ -22,7 +22,8 @@ class RReLU2(Squared):
     def begin_step(self, seed: int, step: int | None, layer: int) -> None:
         """See :class:`trainer.activations.BeginsSteps`."""
         where = 0.5 if step is None else uniform(seed, step, layer)
-        self.beta.fill_(((1 - where) * self.low + where * self.high) ** 2)
+        with torch.no_grad():  # under equal_cost β has a gradient, which is dropped
+            self.beta.fill_(((1 - where) * self.low + where * self.high) ** 2)
 
 
 def uniform(seed: int, step: int, layer: int) -> float:

@@ -12,13 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Squared(nn.Module):
-    """The family member whose β is fixed (a buffer) or learned (a parameter).
-
-    ``beta`` has one element, or one for each of the F channels.
-    """
+class SquaredFamily(nn.Module):
+    """A member of the family: ``beta`` has one element, or one for each of the F channels."""
 
     beta: Tensor
+
+    def forward(self, x_BTF: Tensor) -> Tensor:
+        return squared(x_BTF, self.beta)
+
+
+class Squared(SquaredFamily):
+    """The family member whose β is fixed (a buffer) or learned (a parameter)."""
 
     def __init__(self, beta: Tensor, *, learned: bool) -> None:
         super().__init__()
@@ -27,8 +31,20 @@ class Squared(nn.Module):
         else:
             self.register_buffer("beta", beta, persistent=False)
 
-    def forward(self, x_BTF: Tensor) -> Tensor:
-        return squared(x_BTF, self.beta)
+    def cost_as_learned(self, hidden: int) -> None:
+        """Compute from now on as if each of ``hidden`` channels learned its β; a fixed one stays.
+
+        It goes through the graph of a learned one, and its gradient is computed and dropped. It is
+        no parameter: neither trained nor submitted. On the device where it will be trained.
+        """
+        if not isinstance(self.beta, nn.Parameter):
+            each = self.beta.detach().expand(hidden).clone().requires_grad_()
+            each.register_post_accumulate_grad_hook(_drop_gradient)
+            self.beta = each
+
+
+def _drop_gradient(beta: Tensor) -> None:
+    beta.grad = None
 
 
 def squared(x_BTF: Tensor, beta: Tensor) -> Tensor:

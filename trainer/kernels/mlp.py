@@ -1,21 +1,47 @@
 """The MLP of one layer: up-projection, activation, down-projection.
 
-The seam behind which a fused kernel may stand; ``mlp_backend`` names what ran and is a column of
-every row. Shapes: B sequences, T tokens, D width, F hidden channels.
+Which form of it computes is decided here, once for a model; ``mlp_backend`` names it and is a
+column of every row. Shapes: B sequences, T tokens, D width, F hidden channels.
 """
 
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.activations.squared import SquaredFamily
+
 Observe = Callable[[Tensor], None]
+MLP = Callable[[Tensor, Tensor, nn.Module, Tensor, Observe | None], Tensor]
+Backend = Literal["triton_fused", "torch_compiled", "torch"]
 
 
-def mlp_backend(device: torch.device) -> str:
-    """What computes the MLP in training there."""
-    return "torch_compiled" if device.type == "cuda" else "torch"
+def mlp_backend(device: torch.device, dtype: torch.dtype, activation: nn.Module) -> Backend:
+    """What computes the MLP of that activation in training there.
+
+    The kernel serves the squared family in bfloat16 on CUDA, where Triton is installed; every
+    other activation keeps the expression of torch, which is compiled on CUDA. What is observed (the
+    hidden channels, for GPTQ and the mechanism study) is computed by the expression everywhere.
+    """
+    if device.type != "cuda":
+        return "torch"
+    in_family = isinstance(activation, SquaredFamily)
+    if in_family and dtype is torch.bfloat16 and _triton_is_here():
+        return "triton_fused"
+    return "torch_compiled"
+
+
+def mlp_for(device: torch.device, dtype: torch.dtype, activation: nn.Module) -> MLP:
+    """The function that computes the MLP there, as :func:`mlp_backend` calls it."""
+    if mlp_backend(device, dtype, activation) != "triton_fused":
+        return mlp
+    from trainer.kernels.fused import fused_mlp  # needs Triton, and is of no use without a GPU
+
+    return fused_mlp
 
 
 def mlp(
@@ -26,3 +52,8 @@ def mlp(
     if observe is not None:
         observe(hidden_BTF)
     return F.linear(hidden_BTF, down_DF)
+
+
+@cache
+def _triton_is_here() -> bool:
+    return find_spec("triton") is not None

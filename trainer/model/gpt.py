@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.activations import BeginsSteps, Params, build_activation
-from trainer.kernels.mlp import mlp
+from trainer.activations.squared import Squared
+from trainer.kernels.mlp import MLP, mlp, mlp_for
 from trainer.model.attention import (
     Attention,
     attend,
@@ -81,6 +82,7 @@ class GPT(nn.Module):
         self.register_buffer("sin_TR", sin, persistent=False)
         self._stretched: tuple[Tensor, Tensor] | None = None  # of the length last seen
         self._attend: Attention = attend
+        self._mlp: MLP = mlp
 
     def body(self, tokens_BT: Tensor, tail: int | None = None, tap: Tap | None = None) -> Tensor:
         """Normalised hidden states (B, T, D), or of the last ``tail`` positions (B, tail, D)."""
@@ -125,9 +127,14 @@ class GPT(nn.Module):
             stays = name == "embed" or name.endswith(".embed")
             parameter.data = rounded if stays else rounded.float()
 
-    def on_device(self, device: torch.device) -> "GPT":
-        """This model, moved to ``device``, with the attention that is best there."""
+    def on_device(self, device: torch.device, *, fused: bool = True) -> "GPT":
+        """This model, moved to ``device``, with the attention and the MLP that are best there.
+
+        Without ``fused`` the MLP is torch's expression, which a benchmark compares with.
+        """
         self._attend = attention_for(device, self.compute_dtype)
+        if fused:
+            self._mlp = mlp_for(device, self.compute_dtype, self.activations[0])
         return self.to(device)
 
     def compiled_nll(self, length: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -140,6 +147,12 @@ class GPT(nn.Module):
             return self.nll
         compiled: Callable[[Tensor, Tensor], Tensor] = torch.compile(self.nll, dynamic=False)
         return compiled
+
+    def cost_as_learned(self) -> None:
+        """Let every fixed β take the time of a learned one; what is computed stays the same."""
+        for activation in self.activations:
+            if isinstance(activation, Squared):
+                activation.cost_as_learned(self.config.mlp_hidden)
 
     def begin_step(self, seed: int, step: int | None) -> None:
         """Tell activations that draw something in training which step it is; None: they do not."""
@@ -187,7 +200,7 @@ class GPT(nn.Module):
         normed = self._layer_norm(layer, x)
         if tap is not None:
             tap("mlp_in", layer, normed)
-        out = mlp(
+        out = self._mlp(
             normed,
             self.up_bank[layer],
             self.activations[layer],

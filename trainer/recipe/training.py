@@ -11,6 +11,7 @@ from trainer.strict import Strict
 class Train(Strict):
     """``late_qat_below``: under this rate multiplier the projections of the embeddings train as if
     they were quantized. The published script asks for 0.15 and its compiler drops it.
+    ``equal_cost``: a fixed β goes through the graph of a learned one, and its gradient is dropped.
     """
 
     seq_len: Positive
@@ -19,6 +20,7 @@ class Train(Strict):
     warmup_steps: Count
     warmdown_steps: Count
     late_qat_below: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    equal_cost: bool = False
 
     @model_validator(mode="after")
     def _divides(self) -> "Train":

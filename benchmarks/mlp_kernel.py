@@ -1,0 +1,218 @@
+"""What does the fused MLP gain, and does any activation pay for another?
+
+One layer's MLP, forward and backward, at the shapes of a recipe: eager, compiled and fused, for
+slopes and for ASQU, in turn within every round. Beside each time stand the time that its arithmetic
+takes at the GPU's peak, the time that its bytes take, and the model FLOPs utilisation. It needs a
+CUDA GPU; without one it says so and ends with status 2.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.hardware import Peaks, peaks_of, versions
+from benchmarks.measured import keep
+from trainer.activations import build_activation
+from trainer.kernels.mlp import mlp, mlp_for
+from trainer.recipe import load_recipe
+
+FORMS = ("eager", "compiled", "fused")
+ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
+    "relu2": ("relu2", {}),
+    **{f"leaky_relu2-s{s:g}": ("leaky_relu2", {"slope": s}) for s in (0.1, 0.5, 0.9)},
+    "asqu": ("asqu", {}),
+}
+PUBLISHED = "compiled leaky_relu2-s0.5"
+"""What #549 computes as published, compiled and not fused: what every ratio is relative to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    tokens: int
+    width: int
+    hidden: int
+
+    @property
+    def flops(self) -> int:
+        """Of the six products of a forward and backward pass, 2 for each multiplication and sum."""
+        return 6 * 2 * self.tokens * self.width * self.hidden
+
+    def min_bytes(self, *, fused: bool) -> int:
+        """What has to cross device memory in bfloat16 if every kernel reads and writes once.
+
+        Of the hidden channels: without fusion z is written, read and h written by the activation,
+        and h read by the product with D; backward ∂h is written, read with z and ∂z written by the
+        derivative, ∂z read twice and h once by the products. Fused, what has z or ∂h in registers
+        does the work of the activation: z and h are written and h read; backward z is read, ∂z and
+        h written, and read three times by the products.
+        """
+        outside = 6 * self.tokens * self.width  # x, y; ∂y, ∂x, and x and ∂y for the matrices
+        matrices = 6 * self.width * self.hidden  # each read twice, its gradient written
+        within = (3 + 6) if fused else (4 + 7)
+        return 2 * (outside + matrices + within * self.tokens * self.hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of the table; times in ms, ratios over the published form in the same round."""
+
+    name: str
+    ms: float
+    ratio: tuple[float, float, float]
+    bound_ms: tuple[float, float] | None
+    utilisation: float | None
+
+
+def measure(
+    shape: Shape, device: torch.device, forms: Sequence[str], *, rounds: int, repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of one pass, by form and activation; element i of each list is of round i."""
+    dtype = torch.bfloat16
+    draw = torch.Generator(device).manual_seed(0)
+
+    def normal(rows: int, columns: int, scale: float) -> Tensor:
+        return scale * torch.randn(rows, columns, generator=draw, device=device)
+
+    x, to_y = (normal(shape.tokens, shape.width, 1.0).to(dtype)[None] for _ in range(2))
+    up = normal(shape.hidden, shape.width, shape.width**-0.5).requires_grad_()
+    down = normal(shape.width, shape.hidden, shape.hidden**-0.5).requires_grad_()
+    passes = {
+        f"{form} {label}": _one_pass(form, activation, (x, up, down, to_y))
+        for form in forms
+        for label, activation in _modules(shape, device).items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in passes}
+    for i in range(rounds + 2):  # the first two compile and warm up
+        for name, run in passes.items():
+            _synchronize(device)
+            start_s = time.perf_counter()
+            for _ in range(repeats):
+                run()
+            _synchronize(device)
+            if i >= 2:
+                times[name].append((time.perf_counter() - start_s) / repeats)
+    return times
+
+
+def table(
+    times: Mapping[str, Sequence[float]], shape: Shape, peaks: Peaks | None, reference: str
+) -> list[Line]:
+    """Medians, and quartiles of the ratios within each round."""
+    lines = []
+    for name, values in times.items():
+        relative = [a / b for a, b in zip(values, times[reference], strict=True)]
+        low, middle, high = statistics.quantiles(relative, n=4)
+        median_s = statistics.median(values)
+        bound_ms = utilisation = None
+        if peaks is not None:
+            moved = shape.min_bytes(fused=name.startswith("fused"))
+            bound_ms = 1e3 * shape.flops / peaks.flops_per_s, 1e3 * moved / peaks.bytes_per_s
+            utilisation = shape.flops / median_s / peaks.flops_per_s
+        lines.append(Line(name, 1e3 * median_s, (low, middle, high), bound_ms, utilisation))
+    return lines
+
+
+def spread(times: Mapping[str, Sequence[float]], form: str) -> tuple[float, float]:
+    """Slowest over fastest fixed β, and ASQU over their median, by medians within rounds."""
+    rounds = len(times[f"{form} asqu"])
+    fixed = [label for label in ACTIVATIONS if label != "asqu"]
+    relative: dict[str, list[float]] = {label: [] for label in ACTIVATIONS}
+    for i in range(rounds):
+        middle = statistics.median(times[f"{form} {label}"][i] for label in fixed)
+        for label in ACTIVATIONS:
+            relative[label].append(times[f"{form} {label}"][i] / middle)
+    medians = {label: statistics.median(values) for label, values in relative.items()}
+    return max(medians[f] for f in fixed) / min(medians[f] for f in fixed), medians["asqu"]
+
+
+def _modules(shape: Shape, device: torch.device) -> dict[str, nn.Module]:
+    return {
+        label: build_activation(name, params, shape.hidden).to(device)
+        for label, (name, params) in ACTIVATIONS.items()
+    }
+
+
+def _one_pass(
+    form: str, activation: nn.Module, tensors: tuple[Tensor, Tensor, Tensor, Tensor]
+) -> Callable[[], None]:
+    x, up, down, to_y = tensors
+    compute = mlp_for(x.device, x.dtype, activation) if form == "fused" else mlp
+    x = x.clone().requires_grad_()
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype=x.dtype):
+            return compute(x, up, activation, down, None)
+
+    step = forward if form == "eager" else torch.compile(forward, dynamic=False)
+    wanted = [x, up, down, *activation.parameters()]
+
+    def run() -> None:
+        torch.autograd.grad(step(x), wanted, to_y)
+
+    return run
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _print(lines: Sequence[Line]) -> None:
+    print(f"{'':30} {'ms':>7} {'ratio':>6}  quartiles      arithmetic  bytes     MFU")
+    for line in lines:
+        low, middle, high = line.ratio
+        beside = ""
+        if line.bound_ms is not None and line.utilisation is not None:
+            arithmetic, moved = line.bound_ms
+            beside = f"  {arithmetic:7.3f} ms {moved:6.3f} ms  {line.utilisation:.2f}"
+        print(f"{line.name:30} {line.ms:7.3f} {middle:6.3f}  {low:.3f}–{high:.3f}{beside}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="pr549")
+    parser.add_argument("--sequences", type=int, default=48, help="of a micro-step")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=10, help="passes in one measurement")
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("mlp_kernel needs a CUDA GPU and there is none here: nothing was measured.")
+        return 2
+    recipe = load_recipe(arguments.recipe)
+    shape = Shape(
+        tokens=arguments.sequences * recipe.train.seq_len,
+        width=recipe.model.width,
+        hidden=recipe.model.mlp_hidden,
+    )
+    device = torch.device("cuda", torch.cuda.current_device())
+    times = measure(shape, device, FORMS, rounds=arguments.rounds, repeats=arguments.repeats)
+    lines = table(times, shape, peaks_of(torch.cuda.get_device_name()), PUBLISHED)
+    _print(lines)
+    found: dict[str, Any] = {}
+    for form in FORMS:
+        slopes, asqu = spread(times, form)
+        found[form] = {"slowest_over_fastest_fixed": slopes, "asqu_over_fixed": asqu}
+        print(f"{form}: slowest over fastest slope {slopes:.3f}, ASQU {asqu:.3f}")
+    keep(
+        f"mlp_kernel-{arguments.recipe}",
+        {
+            **versions(),
+            "shape": {"tokens": shape.tokens, "width": shape.width, "hidden": shape.hidden},
+            "reference": PUBLISHED,
+            "lines": [{field: getattr(line, field) for field in Line.__slots__} for line in lines],
+            "spread": found,
+            "seconds": times,
+        },
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""What tests ask of the fused MLP, as functions that the interpreter's process is told to call.
+
+N tokens, D width, F hidden channels.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tests.support.tiny import busy_model, random_tokens
+from trainer.activations.squared import Squared
+
+
+@dataclass(frozen=True)
+class Given:
+    """The inputs of one MLP, and the gradient of its output."""
+
+    x_ND: Tensor
+    up_FD: Tensor
+    beta: Tensor
+    down_DF: Tensor
+    to_y_ND: Tensor
+
+    def to(self, dtype: torch.dtype) -> "Given":
+        """All but β, which is float32 in every run."""
+        rounded = {name: getattr(self, name).to(dtype) for name in ("x_ND", "up_FD", "down_DF")}
+        return replace(self, **rounded, to_y_ND=self.to_y_ND.to(dtype))
+
+
+@dataclass(frozen=True)
+class Found:
+    """The output and every gradient; that of β is None where it is fixed."""
+
+    y: Tensor
+    to_x: Tensor | None
+    to_up: Tensor | None
+    to_beta: Tensor | None
+    to_down: Tensor | None
+
+
+def given(tokens: int, width: int, hidden: int, beta: Tensor, seed: int = 0) -> Given:
+    """Normal inputs, scaled so that z, y and the gradients are of order one."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def normal(rows: int, columns: int, scale: float = 1.0) -> Tensor:
+        return scale * torch.randn(rows, columns, generator=draw)
+
+    x, up = normal(tokens, width), normal(hidden, width, width**-0.5)
+    return Given(x, up, beta, normal(width, hidden, hidden**-0.5), normal(tokens, width))
+
+
+def reference(given: Given) -> Found:
+    """Autograd through the formula, in float64."""
+    x, up, beta, down, to_y = (
+        t.double().requires_grad_()
+        for t in (given.x_ND, given.up_FD, given.beta, given.down_DF, given.to_y_ND)
+    )
+    z = x @ up.T
+    y = torch.where(z > 0, z * z, beta * z * z) @ down.T
+    y.backward(to_y.detach())
+    return Found(y.detach(), x.grad, up.grad, beta.grad, down.grad)
+
+
+def fused(given: Given, learned: bool = True) -> Found:
+    """Forward and backward of the fused MLP."""
+    from trainer.kernels.fused import fused_mlp
+
+    x, up, down = (t.clone().requires_grad_() for t in (given.x_ND, given.up_FD, given.down_DF))
+    activation = Squared(given.beta.clone(), learned=learned)
+    y = fused_mlp(x, up, activation, down, None)
+    y.backward(given.to_y_ND)
+    return Found(y.detach(), x.grad, up.grad, activation.beta.grad, down.grad)
+
+
+def fused_without_gradients(given: Given) -> Tensor:
+    """y, as scoring computes it."""
+    from trainer.kernels.fused import fused_mlp
+
+    activation = Squared(given.beta, learned=False)
+    with torch.inference_mode():
+        return fused_mlp(given.x_ND, given.up_FD, activation, given.down_DF, None).clone()
+
+
+def check_operators(given: Given) -> list[str]:
+    """torch's own check of every operator's schema, and of its shapes without data; their names."""
+    from trainer.kernels import fused
+
+    z_NF, _ = fused.up(given.x_ND, given.up_FD, given.beta)
+    forward = given.x_ND, given.up_FD, given.beta
+    backward = given.to_y_ND, given.down_DF, z_NF, given.beta
+    checked = {
+        fused.up: forward,
+        fused.activated: forward,
+        fused.gate: backward,
+        fused.gate_learned: backward,
+    }
+    for operator, arguments in checked.items():
+        torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+    return [operator._name for operator in checked]
+
+
+def model_step(
+    activation: str, params: dict[str, float], form: str, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, list[Tensor]]:
+    """nll and all gradients of a small model whose MLP is plain, fused, or fused and traced."""
+    model = busy_model(activation=activation, params=params, dtype=dtype)
+    model.set_precision()
+    tokens = random_tokens(2, 17)
+    step = model.nll
+    if form != "plain":
+        from trainer.kernels.fused import fused_mlp
+
+        model._mlp = fused_mlp
+    if form == "traced":
+        torch._dynamo.reset()
+        step = torch.compile(model.nll, dynamic=False, fullgraph=True, backend="aot_eager")
+    nll = step(tokens[:, :-1], tokens[:, 1:])
+    nll.mean().backward()
+    return nll.detach(), [p.grad for p in model.parameters() if p.grad is not None]
