@@ -23,7 +23,6 @@ from trainer.contract import (
     spec_hash,
 )
 from trainer.files import write_atomically
-from trainer.kernels.mlp import mlp_backend
 from trainer.mechanism import LayerRow
 from trainer.model import GPT
 from trainer.model.attention import attention_backend
@@ -216,7 +215,7 @@ def _machine(spec: RunSpec, world: World, model: GPT) -> dict[str, Any]:
         "device_name": device_name(world.device),
         "dtype": spec.dtype,
         "attention_backend": attention_backend(world.device, model.compute_dtype),
-        "mlp_backend": mlp_backend(world.device, model.compute_dtype, model.activations[0]),
+        "mlp_backend": model.mlp_backend,
         "corpus_sha256": spec.corpus_sha256,
         "tokenizer_sha256": spec.tokenizer_sha256,
         "recipe_hash": recipe_hash(spec.recipe),

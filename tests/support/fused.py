@@ -3,6 +3,8 @@
 N tokens, D width, F hidden channels.
 """
 
+import contextlib
+import io
 from dataclasses import dataclass, replace
 
 import torch
@@ -118,3 +120,33 @@ def model_step(
     nll = step(tokens[:, :-1], tokens[:, 1:])
     nll.mean().backward()
     return nll.detach(), [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def proof(shape: tuple[int, int, int], fault: str | None) -> tuple[bool, str]:
+    """What the proof says of the kernel, or of one with a fault, and what it prints."""
+    from trainer.kernels import proof, tiles
+
+    up, gate = tiles.up, tiles.gate
+
+    def faulty_gate(to_y: Tensor, down: Tensor, z: Tensor, beta: Tensor, *, learned: bool):
+        to_z, h, sums = gate(to_y, down, z, beta, learned=learned)
+        match fault:
+            case "no slope below zero":
+                to_z = to_z.where(z > 0, 0.0)
+            case "β is half":
+                sums = sums / 2 if learned else sums
+            case "a lost tile":
+                h[:16, :32] = 0
+            case "not finite":
+                to_z[0, 0] = torch.nan
+            case "no compiler":
+                raise RuntimeError("no compiler")
+        return to_z, h, sums
+
+    said = io.StringIO()
+    tiles.gate = gate if fault is None else faulty_gate
+    try:
+        with contextlib.redirect_stderr(said):
+            return proof.is_right(torch.device("cpu"), *shape), said.getvalue()
+    finally:
+        tiles.up, tiles.gate = up, gate

@@ -20,24 +20,27 @@ MLP = Callable[[Tensor, Tensor, nn.Module, Tensor, Observe | None], Tensor]
 Backend = Literal["triton_fused", "torch_compiled", "torch"]
 
 
-def mlp_backend(device: torch.device, dtype: torch.dtype, activation: nn.Module) -> Backend:
-    """What computes the MLP of that activation in training there.
+def mlp_backend(
+    device: torch.device, dtype: torch.dtype, activation: nn.Module, shape: tuple[int, int]
+) -> Backend:
+    """What computes the MLP of that activation in training there; ``shape`` is (D, F).
 
-    The kernel serves the squared family in bfloat16 on CUDA, where Triton is installed; every
-    other activation keeps the expression of torch, which is compiled on CUDA. What is observed (the
-    hidden channels, for GPTQ and the mechanism study) is computed by the expression everywhere.
+    The kernel serves the squared family in bfloat16 on CUDA, where Triton is installed and the
+    kernel has been found right; every other activation keeps the expression of torch, which is
+    compiled on CUDA. What is observed (the hidden channels, for GPTQ and the mechanism study) is
+    computed by the expression everywhere.
     """
     if device.type != "cuda":
         return "torch"
     in_family = isinstance(activation, SquaredFamily)
-    if in_family and dtype is torch.bfloat16 and _triton_is_here():
+    if in_family and dtype is torch.bfloat16 and _triton_is_here() and _is_right(device, *shape):
         return "triton_fused"
     return "torch_compiled"
 
 
-def mlp_for(device: torch.device, dtype: torch.dtype, activation: nn.Module) -> MLP:
-    """The function that computes the MLP there, as :func:`mlp_backend` calls it."""
-    if mlp_backend(device, dtype, activation) != "triton_fused":
+def mlp_of(backend: Backend) -> MLP:
+    """The function that computes the MLP so."""
+    if backend != "triton_fused":
         return mlp
     from trainer.kernels.fused import fused_mlp  # needs Triton, and is of no use without a GPU
 
@@ -57,3 +60,10 @@ def mlp(
 @cache
 def _triton_is_here() -> bool:
     return find_spec("triton") is not None
+
+
+@cache
+def _is_right(device: torch.device, width: int, hidden: int) -> bool:
+    from trainer.kernels.proof import is_right
+
+    return is_right(device, width, hidden)

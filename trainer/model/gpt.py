@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainer.activations import BeginsSteps, Params, build_activation
 from trainer.activations.squared import Squared
-from trainer.kernels.mlp import MLP, mlp, mlp_for
+from trainer.kernels.mlp import MLP, Backend, mlp, mlp_backend, mlp_of
 from trainer.model.attention import (
     Attention,
     attend,
@@ -82,6 +82,7 @@ class GPT(nn.Module):
         self.register_buffer("sin_TR", sin, persistent=False)
         self._stretched: tuple[Tensor, Tensor] | None = None  # of the length last seen
         self._attend: Attention = attend
+        self.mlp_backend: Backend = "torch"
         self._mlp: MLP = mlp
 
     def body(self, tokens_BT: Tensor, tail: int | None = None, tap: Tap | None = None) -> Tensor:
@@ -133,8 +134,10 @@ class GPT(nn.Module):
         Without ``fused`` the MLP is torch's expression, which a benchmark compares with.
         """
         self._attend = attention_for(device, self.compute_dtype)
-        if fused:
-            self._mlp = mlp_for(device, self.compute_dtype, self.activations[0])
+        shape = self.config.width, self.config.mlp_hidden
+        found = mlp_backend(device, self.compute_dtype, self.activations[0], shape)
+        self.mlp_backend = found if fused or found != "triton_fused" else "torch_compiled"
+        self._mlp = mlp_of(self.mlp_backend)
         return self.to(device)
 
     def compiled_nll(self, length: int) -> Callable[[Tensor, Tensor], Tensor]:

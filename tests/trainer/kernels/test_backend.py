@@ -15,17 +15,19 @@ from tests.support.commands import ROOT
 from tests.support.tiny import busy_model, default_params, random_tokens
 from trainer.activations import ACTIVATIONS, build_activation
 from trainer.kernels import mlp as seam
-from trainer.kernels.mlp import mlp, mlp_backend, mlp_for
+from trainer.kernels.mlp import mlp, mlp_backend, mlp_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FAMILY = ("relu2", "leaky_relu2", "asqu", "prelu2", "rrelu2")
 T = 16
+SHAPE = (8, 16)
 SMALL = {"model.bigram": None, "model.value_embedding": None, "model.xsa_last_layers": 0}
 
 
 @pytest.fixture
 def triton_is_here(monkeypatch):
     monkeypatch.setattr(seam, "_triton_is_here", lambda: True)
+    monkeypatch.setattr(seam, "_is_right", lambda device, width, hidden: True)
 
 
 def default(name):
@@ -40,17 +42,22 @@ def default(name):
 def test_the_kernel_serves_the_squared_family_in_bfloat16_on_cuda_and_nobody_else(name):
     activation = default(name)
     expected = "triton_fused" if name in FAMILY else "torch_compiled"
-    assert mlp_backend(CUDA, torch.bfloat16, activation) == expected
-    assert mlp_backend(CUDA, torch.float32, activation) == "torch_compiled"
-    assert mlp_backend(CPU, torch.bfloat16, activation) == "torch"
-    assert mlp_for(CPU, torch.bfloat16, activation) is mlp
-    assert mlp_for(CUDA, torch.float32, activation) is mlp
+    assert mlp_backend(CUDA, torch.bfloat16, activation, SHAPE) == expected
+    assert mlp_backend(CUDA, torch.float32, activation, SHAPE) == "torch_compiled"
+    assert mlp_backend(CPU, torch.bfloat16, activation, SHAPE) == "torch"
+    assert mlp_of("torch") is mlp_of("torch_compiled") is mlp
 
 
-def test_without_triton_torch_computes_it(monkeypatch):
-    monkeypatch.setattr(seam, "_triton_is_here", lambda: False)
-    assert mlp_backend(CUDA, torch.bfloat16, default("relu2")) == "torch_compiled"
-    assert mlp_for(CUDA, torch.bfloat16, default("relu2")) is mlp
+@pytest.mark.usefixtures("triton_is_here")
+@pytest.mark.parametrize("lacking", ["_triton_is_here", "_is_right"])
+def test_without_triton_or_where_the_kernel_is_wrong_torch_computes_it(monkeypatch, lacking):
+    monkeypatch.setattr(seam, lacking, lambda *_: False)
+    assert mlp_backend(CUDA, torch.bfloat16, default("relu2"), SHAPE) == "torch_compiled"
+
+
+def test_a_model_says_what_computes_its_mlp():
+    model = busy_model(SMALL)
+    assert model.on_device(CPU).mlp_backend == "torch"
 
 
 # -- graphs

@@ -1,0 +1,24 @@
+"""A kernel that is wrong, or does not run, is found before a model trains with it."""
+
+import pytest
+
+from tests.support import fused
+
+# D, F and N that no tile of the interpreter divides
+SHAPE = (25, 75, 37)
+
+
+def test_the_kernel_is_found_right(interpreted):
+    right, said = interpreted(fused.proof, SHAPE, None)
+    assert right, said
+    assert said == ""
+
+
+@pytest.mark.parametrize(
+    "fault", ["no slope below zero", "β is half", "a lost tile", "not finite", "no compiler"]
+)
+def test_a_faulty_kernel_is_found_and_told(interpreted, fault):
+    right, said = interpreted(fused.proof, SHAPE, fault)
+    assert not right
+    assert "the fused MLP is not used" in said
+    assert ("does not run here" in said) == (fault == "no compiler")

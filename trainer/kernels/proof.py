@@ -1,0 +1,72 @@
+"""Does the fused MLP compute, on this device, what the expression of torch computes?
+
+A kernel that is wrong on one GPU or under one version of Triton would train on wrong gradients and
+say nothing. So a model that would use it has it computed once, with every gradient, beside the
+expression in float32; where they differ, or it does not run, the expression is used.
+"""
+
+import sys
+
+import torch
+from torch import Tensor
+
+from trainer.activations.squared import Squared
+from trainer.kernels.mlp import mlp
+
+NUM_TOKENS = 16_383  # enough to tune the kernel on, and no multiple of a tile
+# Each value is rounded to bfloat16 up to four times on the way, by 2⁻⁹ of itself at most; norms of
+# differences stay below half of that where nothing is wrong. A lost tile or a wrong β is far above.
+TOLERANCE = 2.0**-7
+
+
+def is_right(device: torch.device, width: int, hidden: int, num_tokens: int = NUM_TOKENS) -> bool:
+    """Whether outputs and gradients agree, for a fixed β and for one that each channel learns."""
+    try:
+        errors = [
+            error
+            for learned in (False, True)
+            for error in _errors(device, width, hidden, num_tokens, learned=learned)
+        ]
+    except Exception as error:  # a compiler or a driver may raise anything; the expression runs
+        _say(f"it does not run here ({type(error).__name__}: {error})")
+        return False
+    wrong = [error for error in errors if not error < TOLERANCE]  # NaN among them
+    if wrong:
+        _say(f"it is off by {wrong[0]:.2g} of a result, at most {TOLERANCE:.2g} is rounding")
+    return not wrong
+
+
+def _errors(
+    device: torch.device, width: int, hidden: int, num_tokens: int, *, learned: bool
+) -> list[float]:
+    """Of every result: norm of the difference over norm of what float32 gives."""
+    from trainer.kernels.fused import fused_mlp
+
+    draw = torch.Generator(device).manual_seed(0)
+
+    def normal(rows: int, columns: int, scale: float) -> Tensor:
+        drawn = scale * torch.randn(rows, columns, generator=draw, device=device)
+        return drawn.bfloat16()
+
+    x, to_y = normal(num_tokens, width, 1.0), normal(num_tokens, width, 1.0)
+    up, down = normal(hidden, width, width**-0.5), normal(width, hidden, hidden**-0.5)
+    beta = torch.linspace(-0.5, 1.0, hidden, device=device) if learned else torch.tensor([0.25])
+    results = []
+    for compute, dtype in ((fused_mlp, torch.bfloat16), (mlp, torch.float32)):
+        activation = Squared(beta.clone(), learned=learned).to(device)
+        inputs = [t.to(dtype, copy=True).requires_grad_() for t in (x, up, down)]
+        with torch.enable_grad():
+            y = compute(inputs[0], inputs[1], activation, inputs[2], None)
+            y.backward(to_y.to(dtype))
+        gradients = [t.grad for t in (*inputs, *activation.parameters())]
+        results.append([y.detach(), *(g for g in gradients if g is not None)])
+    pairs = zip(*results, strict=True)
+    return [float((a.float() - b).norm() / b.norm()) for a, b in pairs]
+
+
+def _say(what: str) -> None:
+    print(
+        f"warning: the fused MLP is not used: {what}. torch's expression is.",
+        file=sys.stderr,
+        flush=True,
+    )
