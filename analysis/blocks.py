@@ -39,11 +39,14 @@ _ROUNDING = 1e-8  # of a projection that is exactly 0 or 1
 class Design:
     """What is a block, and whether the node is a factor beside it (not the primary analysis).
 
-    The node is a factor only where seeds are the blocks.
+    The node is a factor only where seeds are the blocks. ``anchor``: the activation (a key) that
+    ran on every node, relative to which scores of different nodes are compared; None: the
+    reference of the comparison is it.
     """
 
     pairing: Pairing = "seed"
     node_factor: bool = False
+    anchor: str | None = None
 
     @property
     def blocks(self) -> str:
@@ -125,7 +128,8 @@ def blocked(scores: pd.DataFrame, reference: str, design: Design) -> Blocked:
     keys = (reference, *sorted(set(scores["key"]) - {reference}))
     block_by = ["seed"]
     if design.pairing == "node":
-        scores, block_by = _within_nodes(scores, reference), ["seed", "alone_on"]
+        anchor = design.anchor if design.anchor in keys else reference
+        scores, block_by = within_nodes(scores, str(anchor)), ["seed", "alone_on"]
     ordered = scores.assign(
         activation=scores["key"].map({key: i for i, key in enumerate(keys)})
     ).sort_values([*block_by, *(["node"] if design.has_factor else []), "activation"])
@@ -140,7 +144,7 @@ def blocked(scores: pd.DataFrame, reference: str, design: Design) -> Blocked:
     )
 
 
-def _within_nodes(scores: pd.DataFrame, reference: str) -> pd.DataFrame:
+def within_nodes(scores: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Scores less the reference's of the same seed and node; ``alone_on``: a node without one."""
     place = ["seed", "node"]
     beside = scores.loc[scores["key"] == reference, [*place, "value"]]
