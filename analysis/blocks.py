@@ -33,6 +33,7 @@ Reals = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 _ROUNDING = 1e-8  # of a projection that is exactly 0 or 1
+_EXACT = 1e-12  # of the scores: what is smaller is their rounding, no difference and no noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +169,14 @@ def fit_blocks(rows: Blocked) -> BlockFit:
     centred = rows.score_N - rows.score_N.mean()  # digits are kept for the differences
     result = OLS(centred, matrix_NP, hasconst=True).fit(method="pinv")
     df = round(float(result.df_resid))
+    least = _EXACT * float(np.abs(rows.score_N).max())
+    noise_sd = math.sqrt(float(result.ssr) / df) if df > 0 else None
+    estimate_K = contrast_KP @ result.params
     return BlockFit(
         activation_K=rows.compared()[estimable_K],
-        estimate_K=contrast_KP @ result.params,
+        estimate_K=np.where(np.abs(estimate_K) > least, estimate_K, 0.0),
         covariance_KK=contrast_KP @ result.normalized_cov_params @ contrast_KP.T,
-        noise_sd=math.sqrt(float(result.ssr) / df) if df > 0 else None,
+        noise_sd=0.0 if noise_sd is not None and noise_sd <= least else noise_sd,
         noise_df=df,
     )
 

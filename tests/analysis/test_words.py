@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 
 from analysis.aa_control import aa_sentences
 from analysis.beside import beside_sentences
+from analysis.contrasts import contrasts
+from analysis.figures import draw
 from analysis.node_speed import node_effects, node_sentences
 from analysis.plots.fit import best_words
+from analysis.power import achieved
 from analysis.slope_curve import slope_curves
 from analysis.stages import PRIMARY, is_legal
 from analysis.text import number, percent, plus_minus
+from analysis.verdict import verdicts
 from tests.analysis.conftest import REFERENCE, lost, make_frame, make_row
 
 
@@ -104,3 +108,29 @@ def test_no_best_slope_is_named_where_none_is_resolved(frame_of):
     assert not curve.fits
     assert "does not fit" in best_words(curve)
     assert pd.notna(curve.best)
+
+
+def test_scores_that_are_all_alike_resolve_nothing_and_have_no_power(rows, frame_of, sweep):
+    """Sums of equal numbers differ by rounding, which is neither a difference nor noise."""
+    alike = frame_of([row | {PRIMARY: 2.3} for row in rows])
+    table = contrasts(alike, PRIMARY, REFERENCE)
+    assert (table["difference"] == 0).all()
+    assert not table["resolved"].any()
+    assert all(grid.noise is None for grid in achieved(alike, REFERENCE))
+    assert "the reference" in verdicts(alike, sweep)[0].sentence
+
+
+@pytest.mark.parametrize(("budget", "warned"), [(10_000.0, False), (200.0, True)])
+def test_published_points_of_another_budget_are_compared_by_shape_alone(budget, warned, sweep):
+    slopes = [round(0.1 * i, 1) for i in range(5)]
+    cells = make_frame(
+        [
+            make_row("leaky_relu2", slope, seed, recipe="pr1035", budget_value=budget)
+            for slope in slopes
+            for seed in (1, 2)
+        ]
+    )
+    figure = draw("slope_bpb", cells, sweep)
+    (caption,) = [text.get_text() for text in figure.texts if text.get_gid() == "caption"]
+    assert "published runs of this recipe" in " ".join(caption.split())
+    assert ("not their height" in " ".join(caption.split())) == warned
