@@ -14,6 +14,8 @@ from analysis.stages import STAGES
 from analysis.text import counted
 from sweep.schema import TERMINAL_STATES
 
+_SAME = ["device_name", "dtype", "world_size", "trainer_hash", "torch"]
+
 
 def aa_controls(frame: pd.DataFrame, reference: str) -> pd.DataFrame:
     """One row per setting and pair of names for one function: do they agree, and must they?
@@ -58,10 +60,17 @@ def aa_sentences(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
                 else "this is replicate noise"
             )
             sentences.append(
-                f"{pair} agree bit for bit in {same} of {counted(n, 'pair')} and differ by up to"
-                f" {row['largest_gap']:.2g} bits per byte: {reading}."
+                f"{pair} agree bit for bit in {same} of {counted(n, 'pair')} and"
+                f" {_apart(row['largest_gap'])}: {reading}."
             )
     return sentences
+
+
+def _apart(gap: float | None) -> str:
+    """How far two cells are apart; where no score tells, one has what the other has not."""
+    if gap is None or pd.isna(gap) or gap == 0:
+        return "else one of the two has no score where the other has one"
+    return f"differ by up to {gap:.2g} bits per byte"
 
 
 def _agreement(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, object]:
@@ -71,7 +80,7 @@ def _agreement(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, object]:
         one["state"] == other["state"]
     )
     gaps = (left - right).abs().to_numpy()
-    machines = pd.concat([one, other])[["device_name", "dtype", "world_size"]].drop_duplicates()
+    machines = pd.concat([one, other])[_SAME].drop_duplicates()
     return {
         "n_identical": int(same.sum()),
         "largest_gap": None if np.isnan(gaps).all() else float(np.nanmax(gaps)),

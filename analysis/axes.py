@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.blocks import Design
 from analysis.contrasts import contrasts, ranked_scores
 from analysis.footing import Footing, footing_of
 from analysis.least_squares import FTest, f_test, indicators, solve
@@ -40,7 +41,12 @@ AXIS_COLUMNS = (
 
 
 def axis_survival(
-    frame: pd.DataFrame, quantity: str, reference: str, *, level: float = 0.95
+    frame: pd.DataFrame,
+    quantity: str,
+    reference: str,
+    *,
+    level: float = 0.95,
+    design: Design | None = None,
 ) -> pd.DataFrame:
     """One row per axis and group of settings that differ in nothing but that axis.
 
@@ -51,16 +57,19 @@ def axis_survival(
     and no interaction is resolved, false where the best changes and one is; else null, not told.
     """
     check_one_footing(frame)
-    compared = contrasts(frame, quantity, reference, level=level)
+    compared = contrasts(frame, quantity, reference, level=level, design=design)
     best_slopes = {
         curve.setting: f"{number(curve.best, decimals=2)} ({best_set(curve)})"
-        for curve in slope_curves(frame, quantity, level=level)
+        for curve in slope_curves(frame, quantity, level=level, design=design)
         if curve.best is not None
     }
     labels = labels_of(frame)
     rows = []
     for group in _groups(frame):
-        sides = [_Side.of(group, value, quantity, reference) for value in group.values]
+        sides = [
+            _Side.of(here, ranked_scores(here, quantity, reference, design), quantity)
+            for here in group.frames.values()
+        ]
         row = _row(group, sides, compared, labels, level=level)
         row |= {"quantity": quantity, "reference": reference}
         rows.append(row | {"sentence": _sentence(row, best_slopes)})
@@ -116,12 +125,9 @@ class _Side:
     footing: Footing
 
     @classmethod
-    def of(cls, group: _Group, value: str, quantity: str, reference: str) -> "_Side":
-        here = group.frames[value]
-        scores = (
-            ranked_scores(here, quantity, reference).dropna(how="all").dropna(axis=1, how="all")
-        )
-        return cls(str(here["setting"].iloc[0]), scores, footing_of(here, quantity))
+    def of(cls, here: pd.DataFrame, scores: pd.DataFrame, quantity: str) -> "_Side":
+        known = scores.dropna(how="all").dropna(axis=1, how="all")
+        return cls(str(here["setting"].iloc[0]), known, footing_of(here, quantity))
 
     @property
     def num_seeds(self) -> int:

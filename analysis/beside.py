@@ -13,7 +13,7 @@ from analysis.blocks import Design
 from analysis.contrasts import FIELD_NATS, FIELD_P, contrasts
 from analysis.load import Sweep, including_tainted, is_scored, labels_of, records, settings
 from analysis.pairs import FEWEST_FLIPPED, paired_stats, smallest_p
-from analysis.ranked import same_functions
+from analysis.ranked import design_of, same_functions
 from analysis.stages import PRIMARY
 from analysis.text import counted, listed, number, p_value, percent
 from analysis.variances import variance_checks
@@ -28,7 +28,7 @@ def beside_sentences(
     frame: pd.DataFrame, sweep: Sweep, quantity: str = PRIMARY, *, level: float = 0.95
 ) -> list[str]:
     """One sentence each, per setting where there is something to say; nothing to compare, none."""
-    design = Design(sweep.pairing)
+    design = design_of(sweep)
     labels = joint_labels(same_functions(frame, sweep.reference), labels_of(frame))
     compared = records(contrasts(frame, quantity, sweep.reference, level=level, design=design))
     checks = records(variance_checks(frame, quantity, sweep.reference, design=design))
@@ -40,7 +40,7 @@ def beside_sentences(
             continue
         found = [_field_rule(rows, labels)]
         found += [_variances(row, labels) for row in checks if row["setting"] == setting]
-        found += [_sign_flips(frame[frame["setting"] == setting], rows, labels)]
+        found += [_sign_flips(frame[frame["setting"] == setting], rows, labels, design)]
         of = f" ({setting})" if len(known) > 1 else ""
         sentences += [sentence.format(of=of) for sentence in found if sentence]
     sentences += _tainted(frame, sweep, quantity, level)
@@ -56,8 +56,8 @@ def _field_rule(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
     loose = [labels[row["key"]] for row in told if row["field_rule_loose"] == "met"]
     words = f"met by {listed(met)}" if met else "met by none"
     words += (
-        f"; nearest is {labels[nearest['key']]}, better by"
-        f" {number(-nearest['nats'])} nats per token ({p_value(nearest['field_p'])})"
+        f"; nearest is {labels[nearest['key']]}, {_better_by(nearest['nats'])} nats per token"
+        f" ({p_value(nearest['field_p'])})"
     )
     if loose != met:
         words += f"; read as seen {FIELD_NATS} and p < {FIELD_P} against none, by {listed(loose)}"
@@ -65,6 +65,10 @@ def _field_rule(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
         f"The field's rule{{of}}, better than the reference by more than {FIELD_NATS} nats per"
         f" token at p < {FIELD_P}, one-sided over {counted(len(told), 'comparison')}: {words}."
     )
+
+
+def _better_by(nats: float) -> str:
+    return f"{'better' if nats < 0 else 'worse'} by {number(abs(nats))}"
 
 
 def _variances(row: Row, labels: Mapping[str, str]) -> str:
@@ -79,26 +83,39 @@ def _variances(row: Row, labels: Mapping[str, str]) -> str:
     )
 
 
-def _sign_flips(frame: pd.DataFrame, compared: Sequence[Row], labels: Mapping[str, str]) -> str:
+def _sign_flips(
+    frame: pd.DataFrame, compared: Sequence[Row], labels: Mapping[str, str], design: Design
+) -> str:
     quantity, reference, level = (compared[0][name] for name in ("quantity", "reference", "level"))
-    stats = records(paired_stats(frame, quantity, reference))
+    stats = records(paired_stats(frame, quantity, reference, design=design))
     ranked = {row["key"] for row in compared}
     rows = [row for row in stats if row["key"] in ranked and row["n"]]
     most = max((int(row["n"]) for row in rows), default=0)
     if most < 2:
         return ""
     if most < FEWEST_FLIPPED:
+        reach = _reach(most, len(compared), level)
         return (
-            f"Sign flips{{of}}: {most} pairs give no p below {smallest_p(most):.2g}, which after"
-            f" correction for {counted(len(compared), 'comparison')} cannot reach"
-            f" {percent(1 - level)}; the test is made from {FEWEST_FLIPPED} pairs on."
+            f"Sign flips{{of}}: {most} pairs give no p below {smallest_p(most):.2g}, which {reach};"
+            f" the test is made from {FEWEST_FLIPPED} pairs on."
         )
     tested = [row for row in rows if not pd.isna(row["sign_flip_p"])]
     small = sorted(tested, key=lambda row: (row["sign_flip_p"], row["key"]))[:3]
     entries = [f"{labels[row['key']]} {p_value(row['sign_flip_p'])}" for row in small]
     return (
         f"Sign flips of up to {counted(most, 'pair')}{{of}}, uncorrected, smallest p:"
-        f" {listed(entries)}."
+        f" {listed(entries)}; the smallest that there can be is {smallest_p(most):.2g}, which"
+        f" {_reach(most, len(compared), level)}."
+    )
+
+
+def _reach(pairs: int, comparisons: int, level: float) -> str:
+    """Whether the smallest p that so many pairs can give survives Bonferroni's correction."""
+    least = smallest_p(pairs)
+    can = least is not None and comparisons * least < 1 - level
+    return (
+        f"after correction for {counted(comparisons, 'comparison')}"
+        f" {'can' if can else 'cannot'} reach {percent(1 - level)}"
     )
 
 

@@ -33,17 +33,21 @@ Reals = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 _ROUNDING = 1e-8  # of a projection that is exactly 0 or 1
+_EXACT = 1e-12  # of the scores: what is smaller is their rounding, no difference and no noise
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
     """What is a block, and whether the node is a factor beside it (not the primary analysis).
 
-    The node is a factor only where seeds are the blocks.
+    The node is a factor only where seeds are the blocks. ``anchor``: the activation (a key) that
+    ran on every node, relative to which scores of different nodes are compared; None: the
+    reference of the comparison is it.
     """
 
     pairing: Pairing = "seed"
     node_factor: bool = False
+    anchor: str | None = None
 
     @property
     def blocks(self) -> str:
@@ -125,7 +129,8 @@ def blocked(scores: pd.DataFrame, reference: str, design: Design) -> Blocked:
     keys = (reference, *sorted(set(scores["key"]) - {reference}))
     block_by = ["seed"]
     if design.pairing == "node":
-        scores, block_by = _within_nodes(scores, reference), ["seed", "alone_on"]
+        anchor = design.anchor if design.anchor in keys else reference
+        scores, block_by = within_nodes(scores, str(anchor)), ["seed", "alone_on"]
     ordered = scores.assign(
         activation=scores["key"].map({key: i for i, key in enumerate(keys)})
     ).sort_values([*block_by, *(["node"] if design.has_factor else []), "activation"])
@@ -140,7 +145,7 @@ def blocked(scores: pd.DataFrame, reference: str, design: Design) -> Blocked:
     )
 
 
-def _within_nodes(scores: pd.DataFrame, reference: str) -> pd.DataFrame:
+def within_nodes(scores: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Scores less the reference's of the same seed and node; ``alone_on``: a node without one."""
     place = ["seed", "node"]
     beside = scores.loc[scores["key"] == reference, [*place, "value"]]
@@ -164,11 +169,14 @@ def fit_blocks(rows: Blocked) -> BlockFit:
     centred = rows.score_N - rows.score_N.mean()  # digits are kept for the differences
     result = OLS(centred, matrix_NP, hasconst=True).fit(method="pinv")
     df = round(float(result.df_resid))
+    least = _EXACT * float(np.abs(rows.score_N).max())
+    noise_sd = math.sqrt(float(result.ssr) / df) if df > 0 else None
+    estimate_K = contrast_KP @ result.params
     return BlockFit(
         activation_K=rows.compared()[estimable_K],
-        estimate_K=contrast_KP @ result.params,
+        estimate_K=np.where(np.abs(estimate_K) > least, estimate_K, 0.0),
         covariance_KK=contrast_KP @ result.normalized_cov_params @ contrast_KP.T,
-        noise_sd=math.sqrt(float(result.ssr) / df) if df > 0 else None,
+        noise_sd=0.0 if noise_sd is not None and noise_sd <= least else noise_sd,
         noise_df=df,
     )
 

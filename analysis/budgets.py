@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.contrasts import contrasts, ranked_scores
+from analysis.blocks import Design
+from analysis.contrasts import contrasts
 from analysis.footing import footing_of
 from analysis.load import labels_of, records, settings
 from analysis.node_speed import node_effects, node_sentences
+from analysis.ranked import ranked_rows, without_companions
 from analysis.seed_stats import check_one_footing
 from analysis.stages import title_of
 from analysis.step_effect import (
@@ -60,6 +62,7 @@ def time_splits(
     reference: str,
     *,
     level: float = 0.95,
+    design: Design | None = None,
 ) -> pd.DataFrame:
     """One row per setting with a budget of seconds and activation compared with ``reference``.
 
@@ -69,7 +72,7 @@ def time_splits(
     ``load_curves`` gives, None or empty where there is none.
     """
     check_one_footing(frame)
-    compared = contrasts(frame, quantity, reference, level=level)
+    compared = contrasts(frame, quantity, reference, level=level, design=design)
     labels, rows = labels_of(frame), []
     for setting in settings(frame[frame["budget_kind"] == "seconds"]):
         here = frame[frame["setting"] == setting]
@@ -77,7 +80,7 @@ def time_splits(
         arms = _fixed_step_arms(frame, here, compared)
         simultaneous = level ** (1 / max(1, len(gaps)))
         sources = _sources(frame, here, curves, quantity, level=simultaneous) if gaps else []
-        taken = ranked_scores(here, "steps", reference)
+        taken = _steps(here, reference, design or Design())
         for gap in gaps:
             steps = _steps_of(taken, gap["key"], reference)
             split = _split(gap, steps, arms, sources)
@@ -119,6 +122,7 @@ def _sources(
     level: float,
 ) -> list[dict[str, StepEffect]]:
     """What each source knows of the effect of steps, by key; the best source first."""
+    frame, here = without_companions(frame), without_companions(here)
     cells = scores_and_steps(here, quantity)
     return [
         across_budgets(frame, here, cells, quantity, level=level),
@@ -192,6 +196,12 @@ def _informs(effect: StepEffect, log_ratio: float, total_half: float | None) -> 
     if effect.half_width is None or total_half is None:
         return effect.method != IN_SETTING
     return effect.method != IN_SETTING or abs(log_ratio) * effect.half_width < total_half
+
+
+def _steps(here: pd.DataFrame, reference: str, design: Design) -> pd.DataFrame:
+    """The steps of ranked activations: what is compared in a row, activations × columns."""
+    rows = ranked_rows(here, "steps", reference, design)
+    return rows.pivot(index=design.by, columns="key", values="value")
 
 
 def _steps_of(taken: pd.DataFrame, key: str, reference: str) -> dict[str, float]:

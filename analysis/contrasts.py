@@ -22,7 +22,7 @@ from analysis.blocks import Blocked, BlockFit, Design, Reals, blocked, fit_block
 from analysis.dunnett import adjusted_p, quantile
 from analysis.guard import guard, guard_below, t_statistics
 from analysis.load import is_scored, labels_of, settings
-from analysis.ranked import ranked_rows
+from analysis.ranked import anchored, ranked_rows
 from analysis.ranked import ranked_scores as ranked_scores
 from analysis.ranked import same_functions as same_functions
 from analysis.seed_stats import check_one_footing, footing
@@ -79,12 +79,13 @@ def contrasts(
     for setting in settings(frame):
         here = frame[frame["setting"] == setting]
         scores = ranked_rows(here, quantity, reference, design)
+        within = anchored(design, here, reference)
         if not (scores["key"] == reference).any():
             continue
         factor = nats_per_bpb(here) if windows_of(quantity) else None
         shared = {"setting": setting, "quantity": quantity, "reference": reference, "level": level}
         shared |= {"blocks": design.blocks, **footing(here, quantity)}
-        for row in _compare(blocked(scores, reference, design), level, factor):
+        for row in _compare(blocked(scores, reference, within), level, factor):
             if quantity not in STAGES:
                 row |= {"field_p": None, "field_rule": None, "field_rule_loose": None}
             rows.append(shared | row | {"label": labels[str(row["key"])]})

@@ -142,15 +142,22 @@ FIGURES: dict[str, Picture] = {
 }
 
 
-def draw(name: str, cells: pd.DataFrame, sweep: Sweep, known: Given | None = None) -> Figure:
+def draw(
+    name: str,
+    cells: pd.DataFrame,
+    sweep: Sweep,
+    known: Given | None = None,
+    *,
+    place: str | Path | None = None,
+) -> Figure:
     """The figure ``name`` of cells of one setting; a ConfigError where its input is absent.
 
-    Without ``known``, what the figure takes is computed from the cells; what lies in files is
-    absent (``given.given`` reads it).
+    Without ``known``, what the figure takes is computed from the cells and what lies in ``place``
+    (``given.given``).
     """
     picture = FIGURES[name]
     if known is None:
-        known = given(cells, sweep, [*picture.needs, *picture.uses])
+        known = given(cells, sweep, [*picture.needs, *picture.uses], place=place)
     reason = why_not(name, cells, known)
     if reason is not None:
         raise ConfigError(f"{name} cannot be drawn: {reason}.")

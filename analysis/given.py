@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.contrasts import contrasts
-from analysis.load import Sweep, load_curves, load_layers
+from analysis.load import Sweep, load_curves, load_layers, load_replicates
 from analysis.pairs import paired_stats
 from analysis.power import Grid, achieved, power_curve, power_table
 from analysis.published import published_points
+from analysis.ranked import design_of, with_companions
 from analysis.slope_curve import SlopeCurve, slope_curves
 from analysis.stages import PANELS, PRIMARY
 from trainer.strict import ConfigError
@@ -70,12 +71,15 @@ def given(
 ) -> Given:
     """``names`` of the fields of ``Given`` for the cells of one setting.
 
-    What lies in files is read from ``place``; without a place it is absent.
+    What lies in files is read from ``place``; without a place it is absent. Among that are the
+    companions of a sweep that blocked by node: what is compared is compared with them.
     """
-    found = Given()
+    found, compared = Given(), cells
+    if place is not None and sweep.pairing == "node":
+        compared = with_companions(cells, load_replicates(place), sweep)
     for name in dict.fromkeys(names):
         try:
-            value = _SOURCES[name](cells, sweep, place)
+            value = _SOURCES[name](compared if name in _COMPARED else cells, sweep, place)
         except ConfigError as error:
             value = str(error)
         known: dict[str, Any] = (
@@ -100,17 +104,17 @@ def _layers(cells: pd.DataFrame, sweep: Sweep, place: str | Path | None) -> pd.D
 
 
 def _contrasts(cells: pd.DataFrame, sweep: Sweep, place: object) -> pd.DataFrame | str:
-    rows = contrasts(cells, PRIMARY, sweep.reference)
+    rows = contrasts(cells, PRIMARY, sweep.reference, design=design_of(sweep))
     return "nothing is compared with the reference yet" if rows.empty else rows
 
 
 def _paired(cells: pd.DataFrame, sweep: Sweep, place: object) -> pd.DataFrame | str:
-    rows = paired_stats(cells, PRIMARY, sweep.reference)
+    rows = paired_stats(cells, PRIMARY, sweep.reference, design=design_of(sweep))
     return "no pair with the reference" if rows.empty else rows
 
 
 def _slope_curve(cells: pd.DataFrame, sweep: Sweep, place: object) -> SlopeCurve | str:
-    found = slope_curves(cells, PRIMARY)
+    found = slope_curves(cells, PRIMARY, design=design_of(sweep))
     if not found:
         return "fewer than three slopes"
     curve: SlopeCurve = found[0]
@@ -118,7 +122,7 @@ def _slope_curve(cells: pd.DataFrame, sweep: Sweep, place: object) -> SlopeCurve
 
 
 def _power(cells: pd.DataFrame, sweep: Sweep, place: object) -> Power | str:
-    grids: list[Grid] = achieved(cells, sweep.reference)
+    grids: list[Grid] = achieved(cells, sweep.reference, blocks=design_of(sweep))
     if not grids or grids[0].noise is None or not grids[0].designs():
         return "too few seeds to know the noise"
     grid = grids[0]
@@ -143,6 +147,7 @@ def _published(
     return known or f"nothing is published for recipe {recipe}"
 
 
+_COMPARED = ("contrasts", "paired", "slope_curve", "power")
 _SOURCES: dict[str, Callable[[pd.DataFrame, Sweep, str | Path | None], Any]] = {
     "curves": _curves,
     "layers": _layers,

@@ -23,7 +23,7 @@ from analysis.load import (
     load_sweep,
     records,
 )
-from analysis.ranked import ranked_rows, with_companions
+from analysis.ranked import design_of, ranked_rows, with_companions
 from analysis.stages import PRIMARY
 from sweep.files import open_files
 from trainer.strict import ConfigError
@@ -154,7 +154,7 @@ def _of_sweep(
     for facts in records(frame[_SETTING].drop_duplicates()):
         rows = frame[frame["setting"] == facts["setting"]]
         source = f"measured in {name}, {facts['setting']}"
-        noise = noise_in(rows, quantity, sweep.reference, source, Design(sweep.pairing))
+        noise = noise_in(rows, quantity, sweep.reference, source, design_of(sweep))
         if noise is not None:
             found.append({"sweep": name, **facts, "noise": noise, "noise_df": noise.noise_df})
     return found

@@ -185,7 +185,13 @@ def _sentence(rows: pd.DataFrame) -> str:
     if len(untold):
         words.append(f"Not told apart from their nodes: {listed(list(untold))}.")
     if first["nodes"] == 1:
-        return " ".join([*words, "All cells ran on one node."])
+        return " ".join([*words, "All cells ran on one node.", *_left_out(first)])
+    if nodes["effect"].isna().any():
+        words.append(
+            f"What the {counted(int(first['nodes']), 'node')} differ by is not told apart from the"
+            " activations that ran on them."
+        )
+        return " ".join([*words, *_left_out(first)])
     extremes = [_amount(nodes["effect"].min(), first["scale"])]
     extremes.append(_amount(nodes["effect"].max(), first["scale"]))
     tested = "not tested" if pd.isna(first["node_p"]) else p_value(first["node_p"])
@@ -197,10 +203,12 @@ def _sentence(rows: pd.DataFrame) -> str:
         words.append(
             f"Nodes explain {percent(first['node_share'])} of what activations leave over."
         )
-    if first["n_tainted"]:
-        tainted = counted(int(first["n_tainted"]), "tainted cell is", "tainted cells are")
-        words.append(f"{tainted} excluded.")
-    return " ".join(words)
+    return " ".join([*words, *_left_out(first)])
+
+
+def _left_out(first: Mapping[str, Any]) -> list[str]:
+    tainted = counted(int(first["n_tainted"]), "tainted cell is", "tainted cells are")
+    return [f"{tainted} excluded."] if first["n_tainted"] else []
 
 
 def _amount(effect: float, scale: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.blocks import Design
 from analysis.interval import TInterval
 from analysis.load import records, settings
 from analysis.seed_stats import (
@@ -23,7 +24,7 @@ from analysis.seed_stats import (
     estimates,
     footing,
     outcome_counts,
-    per_seed,
+    per_block,
     scored_in,
 )
 
@@ -32,24 +33,31 @@ _MOST_ENUMERATED = 16
 _SEED = 20_240_602
 
 
-def paired_differences(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataFrame:
+def paired_differences(
+    frame: pd.DataFrame, quantity: str, reference: str, *, design: Design | None = None
+) -> pd.DataFrame:
     """One row per setting, activation and seed that the reference has too: its score − theirs.
 
     ``reference`` is a key; below zero is better than the reference. A reference that has not run
-    yet leaves nothing to pair with, and no row.
+    yet leaves nothing to pair with, and no row. Where nodes are blocks, both are of one node.
     """
-    values = per_seed(frame, quantity)
+    by = (design or Design()).by
+    values = per_block(frame, quantity, by)
     of_reference = values[values["key"] == reference].drop(columns="key")
     pairs = values[values["key"] != reference].merge(
-        of_reference, on=["setting", "seed"], suffixes=("", "_reference")
+        of_reference, on=["setting", *by], suffixes=("", "_reference")
     )
-    return pairs.assign(difference=pairs["value"] - pairs["value_reference"])[
-        ["setting", "key", "seed", "difference"]
-    ]
+    pairs = pairs.assign(difference=pairs["value"] - pairs["value_reference"])
+    return pairs.groupby(["setting", "key", "seed"])["difference"].mean().reset_index()
 
 
 def paired_stats(
-    frame: pd.DataFrame, quantity: str, reference: str, *, level: float = 0.95
+    frame: pd.DataFrame,
+    quantity: str,
+    reference: str,
+    *,
+    level: float = 0.95,
+    design: Design | None = None,
 ) -> pd.DataFrame:
     """One row per setting and activation: mean difference from the reference and its t interval.
 
@@ -59,7 +67,7 @@ def paired_stats(
     """
     check_one_footing(frame)
     interval = TInterval(level)
-    pairs = paired_differences(frame, quantity, reference)
+    pairs = paired_differences(frame, quantity, reference, design=design)
     by_group = dict(iter(pairs.groupby(["setting", "key"])["difference"]))
     counts = outcome_counts(frame)
     diverged = counts.loc[counts["n_diverged"] > 0, ["setting", "key"]]
@@ -83,14 +91,16 @@ def paired_stats(
     )
 
 
-def correlations(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataFrame:
+def correlations(
+    frame: pd.DataFrame, quantity: str, reference: str, *, design: Design | None = None
+) -> pd.DataFrame:
     """One row per setting and pair of activations: how their paired differences go together.
 
     ``n`` counts the seeds that both share with the reference; ``correlation`` (Pearson) is null for
     fewer than three, and where either does not vary.
     """
     check_one_footing(frame)
-    pairs = paired_differences(frame, quantity, reference)
+    pairs = paired_differences(frame, quantity, reference, design=design)
     rows: list[dict[str, object]] = []
     for setting in settings(frame):
         here = pairs[pairs["setting"] == setting]

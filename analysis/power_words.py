@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.blocks import Design
 from analysis.designs import smallest_effect
 from analysis.known_noise import expected_noise
 from analysis.load import (
@@ -22,7 +21,7 @@ from analysis.load import (
 )
 from analysis.planned import grid_cells
 from analysis.power import POWERS, Grid, achieved, planned, seeds_table
-from analysis.ranked import with_companions
+from analysis.ranked import design_of, with_companions
 from analysis.table import Section, Summary
 from analysis.text import DASH, counted, number, percent
 from sweep import spec
@@ -65,7 +64,7 @@ def _finished(place: str | Path) -> tuple[list[Grid], list[str]]:
         frame = load_cells(place)
         sweep = load_sweep(place, frame)
         rows = with_companions(frame, load_replicates(place), sweep)
-        return achieved(rows, sweep.reference, blocks=Design(sweep.pairing)), []
+        return achieved(rows, sweep.reference, blocks=design_of(sweep)), []
     except ConfigError as error:  # a plan stands without it
         return [], [f"What has run so far cannot be used: {error}"]
 

@@ -5,9 +5,11 @@ pooled noise and in the number of comparisons. Their difference is an A/A contro
 (``analysis.aa_control``).
 """
 
+from dataclasses import replace
+
 import pandas as pd
 
-from analysis.blocks import Design
+from analysis.blocks import Design, within_nodes
 from analysis.load import Sweep, is_scored
 from analysis.seed_stats import per_block
 from analysis.stages import is_legal
@@ -37,24 +39,59 @@ def ranked_rows(
     return once.loc[~once["key"].isin(diverged), ["key", *by, "value"]].reset_index(drop=True)
 
 
+def design_of(sweep: Sweep) -> Design:
+    """The design that ``sweep`` was blocked by; its reference is what ran on every node."""
+    return Design(sweep.pairing, anchor=sweep.reference if sweep.pairing == "node" else None)
+
+
+def anchored(design: Design, frame: pd.DataFrame, reference: str) -> Design:
+    """``design`` with its anchor under the name that stands for its function here."""
+    kept = same_functions(frame, reference)
+    return replace(design, anchor=kept.get(design.anchor or "", design.anchor))
+
+
 def with_companions(
     frame: pd.DataFrame, replicates: pd.DataFrame | None, sweep: Sweep
 ) -> pd.DataFrame:
     """The rows to be compared: ``frame``, and the reference's companions if nodes were blocks.
 
     ``replicates`` are what ``load_replicates`` gives. Where seeds are the blocks a repetition of a
-    reference would add nothing but a second draw, so ``frame`` is returned as it is.
+    reference would add nothing but a second draw, so ``frame`` is returned as it is. They are of
+    the settings of ``frame``, and told apart from its cells by ``without_companions``.
     """
     if sweep.pairing == "seed" or replicates is None:
         return frame
-    companions = replicates[(replicates["key"] == sweep.reference) & is_scored(replicates)]
-    return pd.concat([frame, companions], ignore_index=True) if len(companions) else frame
+    wanted = (replicates["key"] == sweep.reference) & replicates["setting"].isin(frame["setting"])
+    companions = replicates[wanted & is_scored(replicates)]
+    if companions.empty:
+        return frame
+    both = [frame.assign(is_companion=False), companions.assign(is_companion=True)]
+    return pd.concat(both, ignore_index=True)
 
 
-def ranked_scores(frame: pd.DataFrame, quantity: str, reference: str) -> pd.DataFrame:
-    """The same as a matrix: seeds × activations, null where a score is missing."""
-    rows = ranked_rows(frame, quantity, reference)
-    return rows.pivot(index="seed", columns="key", values="value").rename_axis(columns=None)
+def without_companions(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells alone: what is averaged and counted by itself, since companions only compare."""
+    return frame[~frame["is_companion"].astype(bool)] if "is_companion" in frame else frame
+
+
+def ranked_scores(
+    frame: pd.DataFrame, quantity: str, reference: str, design: Design | None = None
+) -> pd.DataFrame:
+    """``ranked_rows`` as a matrix, blocks (seed first) × activations; null where one is missing.
+
+    Where nodes are blocks, what a node adds to a seed is taken off as ``analysis.blocks`` does,
+    and the mean of the anchor under the seed is put back.
+    """
+    design = anchored(design or Design(), frame, reference)
+    rows, index = ranked_rows(frame, quantity, reference, design), ["seed"]
+    if design.pairing == "node":
+        anchor = design.anchor or reference
+        of_anchor = rows[rows["key"] == anchor].groupby("seed")["value"].mean()
+        rows, index = within_nodes(rows, anchor), ["seed", "alone_on"]
+        back = rows["seed"].map(of_anchor).where(rows["alone_on"].isna(), 0.0)
+        alone_on = rows["alone_on"].astype(object).where(rows["alone_on"].notna(), "")
+        rows = rows.assign(value=rows["value"] + back, alone_on=alone_on)
+    return rows.pivot(index=index, columns="key", values="value").rename_axis(columns=None)
 
 
 def same_functions(frame: pd.DataFrame, reference: str) -> dict[str, str]:

@@ -152,7 +152,7 @@ def _folded(more: tuple[Picture, ...]) -> tuple[Block, ...]:
 
 def _notices(inputs: Inputs) -> list[str]:
     """What a reader must know before believing anything."""
-    notices = second_stage_sentences(inputs.cells, inputs.sweep)
+    notices = second_stage_sentences(inputs.compared, inputs.sweep)
     if not is_complete(inputs):
         notices.append(f"{coverage(inputs)} Section 4 says more.")
     if inputs.cells["dirty"].fillna(False).any():
@@ -172,7 +172,7 @@ def _facts(inputs: Inputs, case: Case) -> list[Fact]:
         seeds, noise = counted(int(row["n"]), "seed"), number(row["noise_sd"])
         footing = f"bits per byte, with power {row['power']:g}; {seeds}, noise sd {noise}"
         facts.append(Fact("Resolvable difference", number(row["effect"]), footing))
-    if curve is not None and curve.best_set and curve.flat is False:
+    if curve is not None and curve.fits and curve.flat is False:
         footing = f"{percent(curve.level)} set; {counted(curve.n, 'seed')}"
         facts.append(Fact("Best slope", best_set(curve), footing))
     scored, asked = int(is_scored(inputs.cells).sum()), num_asked(inputs)

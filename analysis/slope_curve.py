@@ -15,12 +15,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from analysis.contrasts import contrasts, ranked_scores, same_functions
+from analysis.blocks import Design
+from analysis.contrasts import contrasts, ranked_scores
 from analysis.curve_fit import Cells, CurveFit, fit_curve, intervals
 from analysis.footing import footing_of
 from analysis.load import labels_of, settings
 from analysis.minimum import critical_values, largest_difference, may_be_minimum
 from analysis.seed_stats import check_one_footing
+from analysis.slopes import fixed_slopes
 from analysis.stages import title_of
 from analysis.text import capital, counted, listed, number, p_value, percent, plus_minus
 from trainer.activations import ACTIVATIONS
@@ -65,6 +67,11 @@ class SlopeCurve:
     fit_p: float | None = None
     reason: str | None = None
 
+    @property
+    def fits(self) -> bool:
+        """Whether there is an answer, and the tested slopes do not contradict the curve."""
+        return self.best is not None and (self.fit_p is None or self.fit_p >= 1 - self.level)
+
     def sentence(self) -> str:
         """The answer in words, with its n and level."""
         return " ".join(
@@ -73,7 +80,12 @@ class SlopeCurve:
 
 
 def slope_curves(
-    frame: pd.DataFrame, quantity: str, *, level: float = 0.95, draws: int = 2000
+    frame: pd.DataFrame,
+    quantity: str,
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    design: Design | None = None,
 ) -> tuple[SlopeCurve, ...]:
     """One curve for each setting whose cells have three slopes or more, answered or not."""
     check_one_footing(frame)
@@ -82,24 +94,20 @@ def slope_curves(
         here = frame[frame["setting"] == setting]
         slopes = fixed_slopes(here)
         if len(set(slopes.values())) >= FEWEST_SLOPES:
-            curves.append(_curve(here, quantity, slopes, level=level, draws=draws))
+            matrix = ranked_scores(here, quantity, "", design).dropna(how="all")
+            curves.append(_curve(here, quantity, slopes, matrix, level=level, draws=draws))
     return tuple(curves)
 
 
-def fixed_slopes(frame: pd.DataFrame) -> dict[str, float]:
-    """The slope √β of each function whose β is fixed, by the key that stands for the function."""
-    kept = same_functions(frame, "")
-    rows = frame[["key", "neg_beta"]].dropna().drop_duplicates("key")
-    return {
-        kept[key]: float(beta) ** 0.5
-        for key, beta in zip(rows["key"], rows["neg_beta"].astype(float), strict=True)
-    }
-
-
 def _curve(
-    frame: pd.DataFrame, quantity: str, slopes: dict[str, float], *, level: float, draws: int
+    frame: pd.DataFrame,
+    quantity: str,
+    slopes: dict[str, float],
+    matrix: pd.DataFrame,
+    *,
+    level: float,
+    draws: int,
 ) -> SlopeCurve:
-    matrix = ranked_scores(frame, quantity, "").dropna(how="all")
     on_curve = [key for key in matrix if key in slopes and matrix[key].notna().any()]
     tested = matrix[on_curve].dropna(how="all")
     labels = labels_of(frame)
@@ -112,7 +120,7 @@ def _curve(
         draws=draws,
         slopes=tuple(sorted(slopes[key] for key in on_curve)),
         left_out=tuple(labels[key] for key in sorted(slopes.keys() - matrix.columns)),
-        missing=int(tested.isna().to_numpy().sum()),
+        missing=int(tested.groupby(level="seed").first().isna().to_numpy().sum()),
         line=pd.DataFrame(columns=_NO_LINE, dtype=float),
     )
     if len(on_curve) < FEWEST_SLOPES:
@@ -153,7 +161,7 @@ def _answered(empty: SlopeCurve, fit: CurveFit) -> SlopeCurve:
 
 def _sentences(curve: SlopeCurve) -> list[str]:
     words = [_finding(curve)]
-    if curve.reason is None and curve.fit_p is not None and curve.fit_p < 1 - curve.level:
+    if curve.best is not None and curve.fit_p is not None and not curve.fits:
         words.append(
             f"A curve of degree {curve.degree} does not fit the tested slopes"
             f" ({p_value(curve.fit_p)}): read the slopes themselves."
@@ -206,7 +214,9 @@ BEST_FIXED_COLUMNS = (
 )
 
 
-def best_fixed(frame: pd.DataFrame, quantity: str, *, level: float = 0.95) -> pd.DataFrame:
+def best_fixed(
+    frame: pd.DataFrame, quantity: str, *, level: float = 0.95, design: Design | None = None
+) -> pd.DataFrame:
     """One row per setting, learned activation and fixed slope: learned − fixed, simultaneous.
 
     Each learned activation is the reference of Dunnett comparisons with every fixed slope, so
@@ -218,14 +228,17 @@ def best_fixed(frame: pd.DataFrame, quantity: str, *, level: float = 0.95) -> pd
     tables = []
     for key in sorted(set(frame.loc[frame["activation"].isin(learned), "key"])):
         here = frame[fixed | (frame["key"] == key)]
-        tables.append(_against_fixed(here, contrasts(here, quantity, key, level=level), quantity))
+        compared = contrasts(here, quantity, key, level=level, design=design)
+        tables.append(_against_fixed(here, compared, quantity))
     found = pd.concat(tables) if tables else pd.DataFrame()
     return found.reindex(columns=list(BEST_FIXED_COLUMNS)).reset_index(drop=True)
 
 
-def best_fixed_sentences(frame: pd.DataFrame, quantity: str, *, level: float = 0.95) -> list[str]:
+def best_fixed_sentences(
+    frame: pd.DataFrame, quantity: str, *, level: float = 0.95, design: Design | None = None
+) -> list[str]:
     """One sentence per setting and learned activation; nothing where none can be compared."""
-    table = best_fixed(frame, quantity, level=level)
+    table = best_fixed(frame, quantity, level=level, design=design)
     return [
         f"{capital(title_of(quantity))} ({setting}): {_against(rows)}"
         for (setting, _), rows in table.groupby(["setting", "key"], sort=False)

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.load import is_scored
+from analysis.ranked import same_functions
 from trainer.activations import ACTIVATIONS
 
 CURVE, POINT, BESIDE = "curve", "point", "beside"
@@ -30,6 +31,16 @@ def placed(frame: pd.DataFrame) -> pd.DataFrame:
     past = pd.concat([x, learned_slopes(frame)["high"], pd.Series([0.0])]).max()
     beside = frame["key"].map({key: past + 0.15 * (i + 1) for i, key in enumerate(others)})
     return frame.assign(role=role, x=x.where(role != BESIDE, beside.astype(float)))
+
+
+def fixed_slopes(frame: pd.DataFrame) -> dict[str, float]:
+    """The slope √β of each function whose β is fixed, by the key that stands for the function."""
+    kept = same_functions(frame, "")
+    rows = frame[["key", "neg_beta"]].dropna().drop_duplicates("key")
+    return {
+        kept[key]: float(beta) ** 0.5
+        for key, beta in zip(rows["key"], rows["neg_beta"].astype(float), strict=True)
+    }
 
 
 def learned_slopes(frame: pd.DataFrame) -> pd.DataFrame:

@@ -112,11 +112,16 @@ post_quant_sliding_bpb, ttt_bpb, slot_bpb (sliding).
 
 
 def is_legal(frame: pd.DataFrame, quantity: str) -> bool:
-    """False for a score that was fitted on the targets that it scores: shown, never ranked."""
-    stage = STAGES.get(DELTAS[quantity].after if quantity in DELTAS else quantity)
+    """False for a score that was fitted on the targets that it scores: shown, never ranked.
+
+    A score of which nobody said that it is legal is none.
+    """
+    name = DELTAS[quantity].after if quantity in DELTAS else quantity
+    stage = STAGES.get(name)
     if stage is None or stage.legality is None:
         return True
-    return bool(frame[stage.legality].dropna().all())
+    said = frame.loc[frame[name].notna(), stage.legality]
+    return bool(said.astype("boolean").fillna(False).all())
 
 
 def windows_of(quantity: str) -> Windows | None:

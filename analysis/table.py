@@ -44,6 +44,10 @@ HEADINGS = {
     "artifact_kB": "artifact kB",
 }
 DIVERGED_MARK = "†"
+_BY_NODE = (
+    "Nodes were blocks: the means of this table hold what nodes add to them, the differences below"
+    " do not."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,8 @@ def summarize(
     sentences = [
         f"Mean ± half width of the {percent(level)} t interval over seeds; n counts seeds."
         " Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones.",
-        *second_stage_sentences(frame, sweep),
+        *([_BY_NODE] if sweep.pairing == "node" else []),
+        *second_stage_sentences(compared, sweep),
         *(verdict.sentence for verdict in verdicts(compared, sweep, level=level)),
         *beside_sentences(compared, sweep, level=level),
         *_lowest(compared, sweep),

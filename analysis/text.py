@@ -5,16 +5,21 @@ import math
 import pandas as pd
 
 DASH = "–"
+_LEAST = 1e-9  # of a score in bits per byte, doubles that are subtracted keep no further digit
 
 
 def number(value: float | None, *, signed: bool = False, decimals: int = 4) -> str:
     """
-    >>> number(2.12341), number(-0.0034, signed=True), number(None)
-    ('2.1234', '−0.0034', '–')
+    What is zero in so many decimals has no sign: no side of zero is claimed.
+
+    >>> number(2.12341), number(-0.0034, signed=True), number(None), number(-0.00001, signed=True)
+    ('2.1234', '−0.0034', '–', '0.0000')
     """
     if value is None or pd.isna(value):
         return DASH
-    return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
+    is_zero = float(f"{value:.{decimals}f}") == 0
+    text = f"{abs(value) if is_zero else value:{'+' if signed and not is_zero else ''}.{decimals}f}"
+    return text.replace("-", "−")
 
 
 def plus_minus(
@@ -22,26 +27,28 @@ def plus_minus(
 ) -> str:
     """Mean and half width of its interval; the mean alone where there is no interval.
 
-    A half width that ``decimals`` would print as zero gets the decimals to show its first digit.
-    The two are one word less a space, so that a narrow column breaks before the ±.
+    A half width that ``decimals`` would print as zero gets the decimals to show its first digit,
+    up to nine; below that it is rounding and prints as zero. The two are one word less a space, so
+    that a narrow column breaks before the ±.
 
     >>> plus_minus(2.12341, 0.0021), plus_minus(2.12341, 0.0000042), plus_minus(2.12341, None)
     ('2.1234 ±0.0021', '2.123410 ±0.000004', '2.1234')
     """
     if half_width is None or pd.isna(half_width):
         return number(mean, signed=signed, decimals=decimals)
-    if half_width > 0:
-        decimals = max(decimals, min(9, -math.floor(math.log10(half_width))))
+    if half_width >= _LEAST:
+        decimals = max(decimals, -math.floor(math.log10(half_width)))
     width = number(half_width, decimals=decimals)
     return f"{number(mean, signed=signed, decimals=decimals)} ±{width}"
 
 
 def percent(share: float) -> str:
     """
-    >>> percent(0.95), percent(0.02594)
-    ('95 %', '2.6 %')
+    >>> percent(0.95), percent(0.02594), percent(0.999), percent(1.0), percent(1.5)
+    ('95 %', '2.6 %', '99.9 %', '100 %', '150 %')
     """
-    return f"{100 * share:.2g} %"
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 999.5 else f"{value:.{2 if value < 99 else 3}g} %"
 
 
 def p_value(p: float) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.blocks import Design
 from analysis.contrasts import contrasts
 from analysis.load import Sweep, load_cells, load_replicates, load_sweep, settings, succeeded
-from analysis.ranked import with_companions
+from analysis.ranked import design_of, with_companions
 from analysis.stages import PRIMARY, title_of
 from analysis.text import counted, listed
 from analysis.toml_text import toml_text
@@ -80,7 +80,7 @@ def second_stage(screening: str, place: str | Path, *, keep: int, seeds: int) ->
             f" {first.name}. `make sweep` writes down what the file says."
         )
     compared = with_companions(frame, load_replicates(place), screened)
-    chosen = leaders(compared, reference, keep=keep, design=Design(screened.pairing))
+    chosen = leaders(compared, reference, keep=keep, design=design_of(screened))
     before = [first, *spec.screenings(first, path.parent)]
     used = [*(seed for sweep in before for seed in sweep.seeds), *map(int, frame["seed"])]
     entries = {
@@ -141,7 +141,7 @@ def second_stage_sentences(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
             f"sweep {sweep.name}: there are rows of its screening, {sweep.screened_in}, among its"
             " own. Seeds that chose the leaders flatter them: leave them in their own folder."
         )
-    compared = contrasts(frame, PRIMARY, sweep.reference, design=Design(sweep.pairing))
+    compared = contrasts(frame, PRIMARY, sweep.reference, design=design_of(sweep))
     numbers = sorted(set(compared["comparisons"]))
     many = [counted(int(number), "comparison") for number in numbers] or ["no comparison yet"]
     return [

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.blocks import Design
 from analysis.contrasts import contrasts, same_functions
 from analysis.load import Sweep, labels_of, records, settings
+from analysis.ranked import design_of, without_companions
 from analysis.seed_stats import seed_stats
 from analysis.stages import PRIMARY, title_of
 from analysis.text import capital, counted, listed, number, percent, plus_minus
@@ -43,9 +43,9 @@ def verdicts(
     """One verdict for each setting in ``frame``."""
     kept = same_functions(frame, sweep.reference)
     labels = joint_labels(kept, labels_of(frame))
-    design = Design(sweep.pairing)
+    design = design_of(sweep)
     compared = records(contrasts(frame, quantity, sweep.reference, level=level, design=design))
-    means = _ranked_means(seed_stats(frame, [quantity], level=level), kept)
+    means = _ranked_means(seed_stats(without_companions(frame), [quantity], level=level), kept)
     found = []
     for setting in settings(frame):
         best, resolved, words = _judge(

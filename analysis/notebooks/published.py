@@ -61,7 +61,7 @@ for setting in settings(cells):
     points = [published_points(recipe, stage, published) for stage in PANELS]
     for sentence in dict.fromkeys(points_caption(found, recipe) for found in points):
         print(f"{setting}: {sentence}")
-    display(draw("slope_bpb", here, sweep))
+    display(draw("slope_bpb", here, sweep, place=place))
 
 # %% [markdown]
 # Where others varied the slope most: the runs of one stack at one stage, most of them one seed. One

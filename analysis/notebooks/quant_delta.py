@@ -28,8 +28,9 @@ from IPython.display import display
 from analysis.contrasts import contrasts
 from analysis.figures import draw, why_not
 from analysis.given import Given
-from analysis.load import load_cells, load_sweep, settings, sweep_place
+from analysis.load import load_cells, load_replicates, load_sweep, settings, sweep_place
 from analysis.quant_delta import delta_stats, with_deltas
+from analysis.ranked import design_of, with_companions
 
 # %% tags=["parameters"]
 RESULTS = "../../results"
@@ -56,7 +57,8 @@ for (setting, quantity), rows in deltas.groupby(["setting", "quantity"], sort=Fa
 # tested, since one stage alone is judged.
 
 # %%
-display(contrasts(with_deltas(cells), "quant_delta", sweep.reference))
+compared = with_companions(cells, load_replicates(place), sweep)  # of a sweep that blocked by node
+display(contrasts(with_deltas(compared), "quant_delta", sweep.reference, design=design_of(sweep)))
 
 # %%
 for setting in settings(cells):

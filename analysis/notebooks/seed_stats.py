@@ -26,13 +26,12 @@ from IPython.display import display
 
 from analysis.aa_control import aa_sentences
 from analysis.beside import beside_sentences
-from analysis.blocks import Design
 from analysis.contrasts import contrasts
 from analysis.figures import draw
 from analysis.load import load_cells, load_replicates, load_sweep, settings, sweep_place
 from analysis.pairs import correlations, paired_stats
 from analysis.power import achieved, power_table
-from analysis.ranked import with_companions
+from analysis.ranked import design_of, with_companions
 from analysis.seed_stats import seed_stats
 from analysis.stages import PANELS, PRIMARY
 from analysis.variances import variance_checks
@@ -47,10 +46,11 @@ place = sweep_place(RESULTS, SWEEP)
 cells = load_cells(place)
 sweep = load_sweep(place, cells)
 compared = with_companions(cells, load_replicates(place), sweep)  # of a sweep that blocked by node
+design = design_of(sweep)
 
 # %%
 for setting in settings(cells):
-    display(draw("slope_bpb", cells[cells["setting"] == setting], sweep))
+    display(draw("slope_bpb", cells[cells["setting"] == setting], sweep, place=place))
 
 # %% [markdown]
 # Bits per byte of each stage: mean, standard deviation, 95 % t interval over seeds.
@@ -69,12 +69,12 @@ for (name, quantity), rows in scores.groupby(["setting", "quantity"], sort=False
 
 # %%
 print(f"{PRIMARY}, reference {sweep.reference}")
-display(paired_stats(cells, PRIMARY, sweep.reference))
-display(contrasts(compared, PRIMARY, sweep.reference, design=Design(sweep.pairing)))
+display(paired_stats(compared, PRIMARY, sweep.reference, design=design))
+display(contrasts(compared, PRIMARY, sweep.reference, design=design))
 
 # %%
 for setting in settings(cells):
-    display(draw("differences", cells[cells["setting"] == setting], sweep))
+    display(draw("differences", cells[cells["setting"] == setting], sweep, place=place))
 
 # %%
 for verdict in verdicts(compared, sweep):
@@ -87,6 +87,6 @@ for sentence in [*beside_sentences(compared, sweep), *aa_sentences(cells, sweep)
 # noise is alike for all, and the smallest difference that this grid resolves.
 
 # %%
-display(correlations(cells, PRIMARY, sweep.reference))
-display(variance_checks(compared, PRIMARY, sweep.reference, design=Design(sweep.pairing)))
-display(power_table(achieved(compared, sweep.reference)))
+display(correlations(compared, PRIMARY, sweep.reference, design=design))
+display(variance_checks(compared, PRIMARY, sweep.reference, design=design))
+display(power_table(achieved(compared, sweep.reference, blocks=design)))

@@ -28,7 +28,15 @@ from analysis.axes import axis_survival
 from analysis.budgets import node_effects, split_sentences, time_splits
 from analysis.figures import FIGURES, draw, why_not
 from analysis.given import given
-from analysis.load import load_cells, load_curves, load_sweep, settings, sweep_place
+from analysis.load import (
+    load_cells,
+    load_curves,
+    load_replicates,
+    load_sweep,
+    settings,
+    sweep_place,
+)
+from analysis.ranked import design_of, with_companions
 from analysis.slope_curve import best_fixed, slope_curves
 from analysis.slopes import learned_slopes
 from analysis.stages import PRIMARY
@@ -41,11 +49,13 @@ SWEEP = "local"
 place = sweep_place(RESULTS, SWEEP)
 cells = load_cells(place)
 sweep = load_sweep(place, cells)
+compared = with_companions(cells, load_replicates(place), sweep)  # of a sweep that blocked by node
+design = design_of(sweep)
 
 # %%
-for curve in slope_curves(cells, PRIMARY):
+for curve in slope_curves(compared, PRIMARY, design=design):
     print(curve.sentence())
-for sentence in axis_survival(cells, PRIMARY, sweep.reference)["sentence"]:
+for sentence in axis_survival(compared, PRIMARY, sweep.reference, design=design)["sentence"]:
     print(sentence)
 
 # %%
@@ -64,7 +74,7 @@ for setting in settings(cells):
 
 # %%
 columns = ["setting", "label", "other_label", "n", "difference", "low", "high", "resolved"]
-display(best_fixed(cells, PRIMARY)[[*columns, "beats_all", "beaten_by_any"]])
+display(best_fixed(compared, PRIMARY, design=design)[[*columns, "beats_all", "beaten_by_any"]])
 display(learned_slopes(cells))
 
 # %% [markdown]
@@ -72,7 +82,7 @@ display(learned_slopes(cells))
 # the time of a step, with what nodes contribute to it. Only budgets of seconds have the former.
 
 # %%
-splits = time_splits(cells, load_curves(place, cells), PRIMARY, sweep.reference)
+splits = time_splits(compared, load_curves(place, cells), PRIMARY, sweep.reference, design=design)
 for sentence in split_sentences(splits):
     print(sentence)
 display(node_effects(cells, reference=sweep.reference))

@@ -16,7 +16,7 @@ from analysis.plots.forest import FIELD_NATS, Unranked, forest
 from analysis.seed_stats import outcome_counts
 from analysis.slopes import learned_slopes
 from analysis.stages import PANELS, PRIMARY, is_legal, title_of
-from analysis.text import capital, counted, number, percent
+from analysis.text import capital, counted, listed, number, percent
 
 
 def slope_bpb(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
@@ -41,8 +41,9 @@ def slope_bpb(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
         handles += fit.fit_handles(given.slope_curve)
         remarks.append(fit.fit_words(given.slope_curve))
     if published:
-        handles += fit.published_handles(pd.concat(published.values()))
-        remarks.append("Grey and hollow: published runs of this recipe, in no mean and no fit.")
+        points = pd.concat(published.values())
+        handles += fit.published_handles(points)
+        remarks.append(_published_words(points, str(cells["budget"].iloc[0])))
     return framed(
         figure,
         [
@@ -181,6 +182,15 @@ def resolution(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
         [captions.footing(cells), said, captions.windows(cells, [PRIMARY])],
         power.handles(found.curve),
     )
+
+
+def _published_words(points: pd.DataFrame, budget: str) -> str:
+    """What the published points are, and whether their height says anything beside ours."""
+    others = sorted(set(points["budget"]) - {budget})
+    words = "Grey and hollow: published runs of this recipe, in no mean and no fit."
+    if not others:
+        return words
+    return f"{words} Budget {listed(others)}: compare their shape, not their height."
 
 
 def _decides(row: "pd.Series[float]", level: str) -> str:

@@ -105,12 +105,15 @@ def fit_handles(curve: SlopeCurve) -> list[Line2D]:
 
 
 def best_words(curve: SlopeCurve) -> str:
-    """``best slope 0.48 (95 % set 0.41–0.55)``."""
+    """``best slope 0.48 (95 % set 0.41–0.55)``; of a flat curve, or one that does not fit, less."""
     if curve.best is None:
         return "no best slope"
+    if not curve.fits:
+        return f"fit lowest at {curve.best:.2f}, but it does not fit the slopes"
+    if curve.flat is not False:
+        return f"fit lowest at {curve.best:.2f}; no effect of the slope is resolved"
     sets = ", ".join(f"{low:.2f}{DASH}{high:.2f}" for low, high in curve.best_set or ())
-    level = f"{100 * curve.level:.3g} % set "
-    return f"best slope {curve.best:.2f}" + (f" ({level}{sets})" if sets else "")
+    return f"best slope {curve.best:.2f} ({percent(curve.level)} set {sets})"
 
 
 def fit_words(curve: SlopeCurve) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.blocks import Design
 from analysis.contrasts import contrasts, same_functions
 from analysis.load import Sweep, labels_of, records
+from analysis.ranked import design_of
 from analysis.reporting.document import Tone
 from analysis.stages import PRIMARY
 from analysis.text import DASH, capital, counted, listed, p_value, percent, plus_minus
@@ -39,8 +39,7 @@ class Answer:
 
 def answer(cells: pd.DataFrame, sweep: Sweep, quantity: str = PRIMARY) -> Answer:
     """The answer of ``cells``, which are those of one setting."""
-    design = Design(sweep.pairing)
-    rows = records(contrasts(cells, quantity, sweep.reference, design=design))
+    rows = records(contrasts(cells, quantity, sweep.reference, design=design_of(sweep)))
     return Answer(
         quantity=quantity,
         verdict=verdicts(cells, sweep, quantity)[0],
@@ -118,7 +117,7 @@ def resolved_word(row: Rows) -> str:
 def p_words(p: float | None) -> str:
     """
     >>> p_words(0.03141), p_words(0.00001), p_words(None)
-    ('0.031', '< 0.001', '–')
+    ('0.031', '< 0.0001', '–')
     """
     if p is None or pd.isna(p):
         return DASH

@@ -91,7 +91,13 @@ def _splits(splits: pd.DataFrame) -> Table:
     for row in records(splits.sort_values("total")):
         halves = [plus_minus(row[p], row[f"{p}_half_width"], signed=True) for p in parts]
         method = DASH if pd.isna(row["method"]) else str(row["method"])
-        entries = (row["label"], method, *halves, f"{row['steps_ratio']:.3f}", str(row["n"]))
+        entries = (
+            row["label"],
+            method,
+            *halves,
+            number(row["steps_ratio"], decimals=3),
+            str(row["n"]),
+        )
         rows.append(Row(entries))
     told = splits["method"].fillna("not told apart") + ": " + splits["detail"]
     tainted = int(splits["n_tainted"].max())

@@ -11,7 +11,7 @@ from analysis.coverage import coverage_sentences
 from analysis.figures import FIGURES
 from analysis.given import Given, given
 from analysis.load import Sweep, is_scored, load_cells, load_replicates, load_sweep, settings
-from analysis.ranked import with_companions
+from analysis.ranked import design_of, with_companions
 from analysis.reporting.answers import Answer, answer
 from analysis.seed_stats import check_one_footing
 from analysis.stages import PRIMARY
@@ -69,7 +69,9 @@ def cases(inputs: Inputs) -> tuple[Case, ...]:
     cells, sweep = inputs.cells, inputs.sweep
     curves = [known.curves for known in inputs.known.values() if known.curves is not None]
     together = pd.concat(curves) if curves else None
-    splits = time_splits(inputs.compared, together, PRIMARY, sweep.reference)
+    splits = time_splits(
+        inputs.compared, together, PRIMARY, sweep.reference, design=design_of(sweep)
+    )
     first = primary_setting(cells)
     found = []
     for name in (first, *(name for name in settings(cells) if name != first)):

@@ -18,7 +18,7 @@ def render_markdown(report: Report) -> str:
         f"{mark}: {_escaped(note)}" for mark, note in zip(marks, report.footnotes, strict=True)
     ]
     if report.table is not None:
-        room = MOST_LINES - len(lines) - len(footnotes) - 6
+        room = max(1, MOST_LINES - len(lines) - len(footnotes) - 6)
         lines += [*_table(report.table, room), ""]
     return "\n".join([*lines, *footnotes]) + "\n"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.blocks import Design
 from analysis.contrasts import contrasts
 from analysis.load import labels_of, records
 from analysis.mechanism import mechanism_sentences
 from analysis.quant_delta import delta_stats, with_deltas
+from analysis.ranked import design_of
 from analysis.reporting.document import Block, Points, Row, Table, Text
 from analysis.reporting.inputs import Case
 from analysis.stages import DELTAS, is_legal
@@ -80,7 +80,7 @@ def _range(stats: pd.DataFrame, case: Case) -> str:
 
 def _resolved(quantity: str, case: Case) -> str:
     reference, cells = case.sweep.reference, case.compared
-    design = Design(case.sweep.pairing)
+    design = design_of(case.sweep)
     rows = records(contrasts(with_deltas(cells), quantity, reference, design=design))
     if not rows or any(pd.isna(row["resolved"]) for row in rows):
         return "Differences between activations: too few seeds to know their noise."

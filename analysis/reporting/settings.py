@@ -3,6 +3,8 @@
 import pandas as pd
 
 from analysis.axes import axis_survival
+from analysis.load import Sweep
+from analysis.ranked import design_of
 from analysis.reporting.answers import gap_words, resolved_word
 from analysis.reporting.document import Block, Points, Row, Table, Text, or_reason
 from analysis.reporting.inputs import Case
@@ -15,7 +17,7 @@ def across_settings(compared: pd.DataFrame, known: tuple[Case, ...]) -> tuple[Bl
     if len(known) == 1:
         return ()
     opening = Text("One line for each setting; the first is the one that the report opens with.")
-    return (opening, _table(known), *or_reason(lambda: _axes(compared, known[0].sweep.reference)))
+    return (opening, _table(known), *or_reason(lambda: _axes(compared, known[0].sweep)))
 
 
 def _table(known: tuple[Case, ...]) -> Table:
@@ -36,6 +38,6 @@ def _row(case: Case) -> Row:
     return Row((case.name, name, gap_words(best), str(best["n"]), resolved_word(best)))
 
 
-def _axes(compared: pd.DataFrame, reference: str) -> tuple[Block, ...]:
-    table = axis_survival(compared, PRIMARY, reference)
+def _axes(compared: pd.DataFrame, sweep: Sweep) -> tuple[Block, ...]:
+    table = axis_survival(compared, PRIMARY, sweep.reference, design=design_of(sweep))
     return (Points(tuple(zip(table["axis"], table["sentence"], strict=True))),)

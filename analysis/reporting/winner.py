@@ -9,6 +9,7 @@ from analysis.beside import DATA_ORDER, beside_sentences
 from analysis.contrasts import FIELD_NATS, FIELD_P
 from analysis.given import Given
 from analysis.load import records
+from analysis.ranked import design_of
 from analysis.reporting.answers import (
     Answer,
     gap_words,
@@ -100,9 +101,10 @@ def _standing(row: Any) -> str:
 def _points(case: Case) -> Points:
     """What stands beside the answer: slope, learned β, what the grid resolves, its A/A control."""
     curve = [] if case.known.slope_curve is None else [case.known.slope_curve.sentence()]
+    learned = best_fixed_sentences(case.compared, PRIMARY, design=design_of(case.sweep))
     said = [
         *(("Best slope", sentence) for sentence in curve),
-        *(("Learned β", sentence) for sentence in best_fixed_sentences(case.cells, PRIMARY)),
+        *(("Learned β", sentence) for sentence in learned),
         *(("What it resolves", sentence) for sentence in resolution_words(case.known)),
         *(("A/A control", sentence) for sentence in aa_sentences(case.cells, case.sweep)),
     ]

@@ -11,7 +11,8 @@ from scipy import stats
 from analysis.curve_fit import Cells, fit_curve, intervals
 from analysis.least_squares import f_test, solve
 from analysis.minimum import critical_values, may_be_minimum
-from analysis.slope_curve import best_fixed, best_fixed_sentences, fixed_slopes, slope_curves
+from analysis.slope_curve import best_fixed, best_fixed_sentences, slope_curves
+from analysis.slopes import fixed_slopes
 from benchmarks.slope_coverage import Case, Truth, measure
 
 STAGE = "post_quant_sliding_bpb"
