@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from sweep import tether
-from trainer.forkserver import GO, Request, ask
+from trainer.forking import GO, Request, ask
 from trainer.title import ROOM
 
 START_S = 120.0  # of a file system that is slow to be read for the first time

@@ -1,7 +1,7 @@
 """How are processes on a node started that must not outlive the agent, and ended with all they own?
 
 They are direct children that the kernel kills when this process dies (sweep/tether.py, and
-trainer/forkserver.py for those that were adopted), each in a session of its own, so that no signal
+trainer/forking.py for those that were adopted), each in a session of its own, so that no signal
 of a terminal reaches them and a kill takes their children along.
 """
 

@@ -18,7 +18,7 @@ from sweep.lease import Order
 from sweep.processes import Processes
 from sweep.scratch import log_of, place, tail
 from trainer.contract import SPEC_FILE
-from trainer.forkserver import Request
+from trainer.forking import Request
 
 PROJECT = Path(__file__).resolve().parents[1]
 TRAINER = (sys.executable, "-m", "trainer", "--spec", SPEC_FILE, "--out", ".")

@@ -34,7 +34,7 @@ pathlib.Path("{LAYERS_FILE}").write_bytes(b"l")
 # A fork server whose copies do what `python -c CODE` does, which ends as an interpreter does.
 FORK_SERVER = """
 import atexit, faulthandler, json, os, pathlib, signal, socket, sys, time, traceback
-from trainer.forkserver import serve
+from trainer.forking import serve
 from trainer.source import trainer_source
 
 def run(command):

@@ -39,7 +39,7 @@ def trainer(monkeypatch, tmp_path, request):
 
 
 @pytest.fixture(params=[False, True], ids=["started", "forked"])
-def agent_process(monkeypatch, request):
+def agent_process(tmp_path, monkeypatch, request):
     """Starts a process with an agent in it, which gives up on its driver after ``silence_s``."""
     scratch_under(monkeypatch, tmp_path)
 
