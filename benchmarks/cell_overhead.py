@@ -15,6 +15,7 @@ cell on each lease is not warm and is told apart.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -37,8 +38,8 @@ from trainer.contract import PROGRESS_FILE, REPORT_FILE, SPEC_FILE, RunSpec
 from trainer.source import trainer_source
 
 sys.path.insert(0, str(ROOT))  # the tiny recipe's text belongs to the tests
-from tests.support.commands import environment, write_sweep  # noqa: E402
-from tests.support.tiny import build_tiny_dataset, tiny_spec  # noqa: E402
+from tests.support.commands import environment, write_sweep
+from tests.support.tiny import build_tiny_dataset, tiny_spec
 
 LOOK_S = 0.002
 GOAL_S = 0.5
@@ -96,7 +97,7 @@ def _written_at(path: Path) -> float | None:
 def gaps(seen: Sequence[Times]) -> list[dict[str, float]]:
     """The parts between each cell and the next, in seconds; ``seen`` is in the order of making."""
     found = []
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in itertools.pairwise(seen):
         points = (
             before.reported,
             after.started,
@@ -106,7 +107,7 @@ def gaps(seen: Sequence[Times]) -> list[dict[str, float]]:
         )
         known = [point for point in points if point is not None]
         if len(known) == len(points):
-            lengths = (late - early for early, late in zip(known, known[1:], strict=False))
+            lengths = (late - early for early, late in itertools.pairwise(known))
             found.append(dict(zip(PARTS, lengths, strict=True)))
     return found
 
