@@ -113,7 +113,12 @@ def test_the_death_of_the_server_is_nothing_to_a_cell_nor_to_the_next(agent, mon
     does(monkeypatch, TRAINS + "time.sleep(0.6)\n" + WELL)
     run_well(agent)
     first = server_of(agent)
-    killer = threading.Thread(target=lambda: (wait_for(agent.progress), first.kill()))
+
+    def kill():
+        wait_for(lambda: len(agent._ranks.pids) == 2 and agent.progress())
+        first.kill()
+
+    killer = threading.Thread(target=kill)
     killer.start()
     assert run_well(agent, ranks=2) == "--- rank 0 ---\n\n--- rank 1 ---\n"
     killer.join()
@@ -199,7 +204,7 @@ def test_a_cell_is_the_same_in_a_fresh_interpreter_and_wherever_it_stands_on_a_l
     tiny_data, monkeypatch, tmp_path, num_ranks, threads
 ):
     scratch_under(monkeypatch, tmp_path)
-    spec = tiny_spec(tiny_data, activation="asqu", params={}, threads=threads)
+    spec = tiny_spec(tiny_data, activation="asqu", params={}, threads=threads, budget="2steps")
 
     def asked(**changes):
         text = spec.model_copy(update=changes).model_dump_json()
@@ -231,22 +236,24 @@ def test_a_forked_rank_is_killed_where_it_hangs_and_shows_its_stack(
     tiny_data, monkeypatch, tmp_path
 ):
     scratch_under(monkeypatch, tmp_path)
-    spec = tiny_spec(tiny_data, budget="1000000steps")
+    spec = tiny_spec(tiny_data, budget="100000steps")
     agent = Agent()
+
+    shown = []
 
     def stop_the_rank():
         wait_for(lambda: (agent.progress() or {}).get("phase") == "train", 60)
-        [rank] = [p for p in psutil.Process().children() if "--spec" in p.cmdline()]
-        assert rank.cmdline()[1:3] == ["-m", "trainer"]
-        os.kill(rank.pid, signal.SIGSTOP)
+        [rank] = agent._ranks.pids
+        shown.append(psutil.Process(rank).cmdline()[1:4])
+        os.kill(rank, signal.SIGSTOP)
 
     stopper = threading.Thread(target=stop_the_rank)
     stopper.start()
     try:
-        asked = order(spec_json=spec.model_dump_json(), no_progress_s=2.0)
-        delivery = agent.run(asked)
+        delivery = agent.run(order(spec_json=spec.model_dump_json(), no_progress_s=2.0))
     finally:
         stopper.join()
         agent.close()
     assert (delivery.state, delivery.failure) == ("hung", "hang")
-    assert "take_step" in delivery.log
+    assert shown == [["-m", "trainer", "--spec"]]
+    assert "trainer/train.py" in delivery.log
