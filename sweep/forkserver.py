@@ -148,25 +148,32 @@ class Keeper:
 
     def begin(self, served: Served) -> None:
         """See that a server for it is on its way, without waiting."""
+        with contextlib.suppress(NotForked):  # it is tried again when it is needed
+            self._see_to(served)
+
+    def ready(self, served: Served, stop: threading.Event, say: Say) -> ForkServer | None:
+        """A server that can fork; None where there is none to be had."""
+        try:
+            self._see_to(served)
+            if self._server is not None:
+                self._server.wait(stop)
+        except NotForked as error:
+            if stop.is_set():
+                return None
+            self.failed(error, say)
+        return self._server
+
+    def _see_to(self, served: Served) -> None:
         if sys.platform != "linux" or self._failures >= MAX_FAILURES:
             return
         server = self._server
         if server is not None and server.served == served and not server.has_ended:
             return
         self.close()
-        self._server = ForkServer(served)
-
-    def ready(self, served: Served, stop: threading.Event, say: Say) -> ForkServer | None:
-        """A server that can fork; None where there is none to be had."""
-        self.begin(served)
-        if self._server is not None:
-            try:
-                self._server.wait(stop)
-            except NotForked as error:
-                if stop.is_set():
-                    return None
-                self.failed(error, say)
-        return self._server
+        try:
+            self._server = ForkServer(served)
+        except (OSError, RuntimeError) as error:  # no room for a thread is the latter
+            raise NotForked(f"it cannot be started: {error}") from None
 
     def failed(self, error: NotForked, say: Say) -> None:
         """It is of no use: away with it, and say so."""

@@ -37,8 +37,9 @@ class Starter:
 
     def begin(self, trainer_hash: str, threads: int) -> None:
         """Have ready by and by what makes ranks begin at once; waits for nothing."""
-        if (served := _served(trainer_hash, threads)) is not None:
-            self._keeper.begin(served)
+        with contextlib.suppress(OSError):  # of the scratch folders' place: an attempt will tell
+            if (served := _served(trainer_hash, threads)) is not None:
+                self._keeper.begin(served)
 
     def start(
         self,
@@ -62,12 +63,13 @@ class Starter:
                 if server is not None:
                     try:
                         server.fork(_request(command, folder, environment), log, ranks.adopt)
-                        self._keeper.succeeded()
-                        continue
                     except NotForked as error:
                         self._keeper.failed(error, say)
                         server = None
-                _start(ranks, command, folder, environment, log)
+                if server is None:
+                    _start(ranks, command, folder, environment, log)
+        if server is not None:
+            self._keeper.succeeded()
 
     def close(self) -> None:
         """End what was begun; ranks go on."""
