@@ -5,7 +5,9 @@ which code it has, and then does what trainer/forking.py says until the socket i
 """
 
 import contextlib
+import importlib
 import os
+import pkgutil
 import socket
 import sys
 import traceback
@@ -15,32 +17,21 @@ from typing import NoReturn
 
 from trainer.forking import serve
 
+# Some come late: the compiler's front end with the first optimizer (2 s).
+MODULES = ("torch", "torch._dynamo", "trainer.__main__", "trainer.checkpoint", "trainer.run")
+COMPILER = ("torch._inductor.compile_fx",)
+
 
 def load() -> str:
-    """Import what ranks import at one time or another; the hash of the code that was imported.
-
-    Some of it comes late: the compiler's front end with the first optimizer (2 s), pandas with the
-    first table (1 s).
-    """
-    import pkgutil
-
-    import pyarrow as pa
-    import torch
-    import torch._dynamo
-
-    import trainer.__main__
-    import trainer.activations
-    import trainer.checkpoint
-    import trainer.run
-    from trainer.source import trainer_source
-
-    for module in pkgutil.iter_modules(trainer.activations.__path__, "trainer.activations."):
-        __import__(module.name)
-    pa.array([0.0])
-    if any(Path("/dev").glob("nvidia[0-9]*")):
-        import torch._inductor.compile_fx
-    assert not torch.cuda.is_initialized()
-    return trainer_source().sha256
+    """Import what ranks import at one time or another; the hash of the code that was imported."""
+    for name in (*MODULES, *(COMPILER if any(Path("/dev").glob("nvidia[0-9]*")) else ())):
+        importlib.import_module(name)
+    activations = importlib.import_module("trainer.activations")
+    for module in pkgutil.iter_modules(activations.__path__, "trainer.activations."):
+        importlib.import_module(module.name)
+    importlib.import_module("pyarrow").array([0.0])  # which has Arrow look for pandas: 1 s
+    sha256: str = importlib.import_module("trainer.source").trainer_source().sha256
+    return sha256
 
 
 def flaw() -> str | None:
@@ -53,6 +44,10 @@ def flaw() -> str | None:
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return "it has woken CUDA"
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         return f"it runs {threads} threads"
