@@ -81,6 +81,7 @@ def noop_agent(folder: Path) -> type:
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             vars(ranks)["TRAINER"] = (sys.executable, NOOP_RANK, str(folder))
+            vars(ranks)["FORK_SERVER"] = None
 
         def prepare(self, requirements: Requirements) -> Readiness:
             return super().prepare(replace(requirements, supplies=()))

@@ -21,7 +21,7 @@ from sweep.lease import Delivery, Order, Readiness, Requirements
 from sweep.memory import MemoryWatch
 from sweep.preflight import refusal, run_checks, warnings
 from sweep.processes import Processes
-from sweep.ranks import ask_for_stacks, rank_ends, start_ranks
+from sweep.ranks import Starter, ask_for_stacks, rank_ends
 from sweep.sampling import SamplerFactory, sampled
 from sweep.scratch import note, read_logs, scratch
 from sweep.silence import DeadMan, HangWatch
@@ -57,6 +57,7 @@ class Agent:
         self._stop = threading.Event()
         self._folder: Path | None = None
         self._ranks = Processes()
+        self._starter = Starter()
         self._data: dict[str, str] = {}
         self._sampler_factory = sampler_factory
         self._silence_s = driver_silence_s
@@ -82,6 +83,8 @@ class Agent:
         readiness = _preflight(requirements)
         if readiness.refusal is not None:
             return readiness
+        if requirements.threads is not None:
+            self._starter.begin(requirements.trainer_hash, requirements.threads)
         try:
             for supply in requirements.supplies:
                 self._data[supply.data_dir] = stage(supply)
@@ -105,13 +108,18 @@ class Agent:
         finally:
             self._folder = None
 
+    def close(self) -> None:
+        """End what is kept from one attempt to the next; as the end of this process does."""
+        self._starter.close()
+
     def _attempt(self, order: Order, folder: Path) -> Delivery:
         say = _speaker(folder)
         self._ranks, memory = Processes(), MemoryWatch()
         with held_checkpoint(order.checkpoint, order.cell_id, say, self._stop) as checkpoint:
             (folder / SPEC_FILE).write_text(self._with_data_here(order), encoding="utf-8")
             try:
-                start_ranks(self._ranks, order, folder, checkpoint.arguments if checkpoint else ())
+                arguments = checkpoint.arguments if checkpoint else ()
+                self._starter.start(self._ranks, order, folder, arguments, stop=self._stop, say=say)
                 with sampled(
                     self._sampler_factory,
                     lambda: set(self._ranks.pids),

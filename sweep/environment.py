@@ -65,14 +65,21 @@ def local_cpus() -> int:
 
 
 def rank_environment(
-    project: Path, threads: int, variables: Mapping[str, str] = os.environ
+    project: Path,
+    threads: int,
+    variables: Mapping[str, str] = os.environ,
+    compiled: Path | None = None,
 ) -> dict[str, str]:
     """What a rank process inherits: this process's environment, and where the project's code is.
 
-    Whatever the user says to NCCL, gloo and torch goes through untouched.
+    ``compiled`` is where the node keeps compiled kernels from one cell to the next. Whatever the
+    user says to NCCL, gloo and torch goes through untouched.
     """
     path = [str(project), *filter(None, [variables.get("PYTHONPATH")])]
     defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    if compiled is not None:
+        defaults["TORCHINDUCTOR_CACHE_DIR"] = str(compiled / "inductor")
+        defaults["TRITON_CACHE_DIR"] = str(compiled / "triton")
     # torch 2.13 reads both names, and complains of the older one in every rank's log.
     if "TORCH_NCCL_TRACE_BUFFER_SIZE" not in variables:
         defaults["TORCH_FR_BUFFER_SIZE"] = FLIGHT_RECORDER_ENTRIES

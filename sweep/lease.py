@@ -91,6 +91,7 @@ class Requirements:
     """What a node is checked against before its first cell; see ``sweep/preflight``.
 
     ``driver_software`` and ``asked_at`` (of time.time) are what the driver says of itself.
+    ``threads`` are those of every rank, None where cells differ in them.
     """
 
     shape: NodeShape
@@ -101,6 +102,7 @@ class Requirements:
     timed: bool
     driver_software: Software | None = None
     asked_at: float | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

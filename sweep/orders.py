@@ -33,6 +33,7 @@ def code_here() -> Code:
 
 def requirements_for(sweep: SweepSpec, cells: Sequence[Cell], code: Code) -> Requirements:
     """What a node must be for ``cells``."""
+    threads = {cell.spec.threads for cell in cells}
     return Requirements(
         shape=sweep.node,
         supplies=_supplies(cells, sweep.data),
@@ -41,6 +42,7 @@ def requirements_for(sweep: SweepSpec, cells: Sequence[Cell], code: Code) -> Req
         checkpoint_folder=sweep.checkpoints.folder,
         timed=any(parse_budget(budget).kind == "seconds" for budget in sweep.budgets),
         driver_software=code.software,
+        threads=threads.pop() if len(threads) == 1 else None,
     )
 
 

@@ -1,8 +1,8 @@
 """How are processes on a node started that must not outlive the agent, and ended with all they own?
 
-They are direct children that the kernel kills when this process dies (sweep/tether.py), each in a
-session of its own, so that no signal of a terminal reaches them and a kill takes their children
-along.
+They are direct children that the kernel kills when this process dies (sweep/tether.py, and
+trainer/forking.py for those that were adopted), each in a session of its own, so that no signal
+of a terminal reaches them and a kill takes their children along.
 """
 
 import contextlib
@@ -14,18 +14,59 @@ import time
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from sweep import tether
 
 KILL_S = 10.0
+WAIT_POLL_S = 0.002
+
+
+class Child(Protocol):
+    """A child of this process, as ``subprocess`` shows one."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+class Adopted:
+    """A child of this process that another one has started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # somebody took its status: no success was seen
+                self.returncode = -signal.SIGKILL
+            else:
+                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline_s = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if deadline_s is not None and time.monotonic() >= deadline_s:
+                raise subprocess.TimeoutExpired([str(self.pid)], timeout or 0.0)
+            time.sleep(WAIT_POLL_S)
+        return code
 
 
 class Processes:
     """Processes that live and die as one. ``kill`` may be called by any thread."""
 
     def __init__(self) -> None:
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._started: list[Child] = []
 
     def start(
         self,
@@ -47,6 +88,10 @@ class Processes:
         )
         self._started.append(process)
         return process
+
+    def adopt(self, pid: int) -> None:
+        """Take charge of a child that leads a session of its own and is tethered."""
+        self._started.append(Adopted(pid))
 
     @property
     def pids(self) -> list[int]:
@@ -90,7 +135,7 @@ class Processes:
         return [i for i, process in enumerate(self._started) if not _ended(process, deadline_s)]
 
 
-def _code(process: "subprocess.Popen[bytes]") -> int | None:
+def _code(process: Child) -> int | None:
     """How it ended, without waiting for it: so its number, which is its group's, stays taken until
     the group is killed."""
     if process.returncode is None and hasattr(os, "waitid"):
@@ -112,7 +157,7 @@ def _descriptor(pid: int) -> int | None:
         return None
 
 
-def _ended(process: "subprocess.Popen[bytes]", deadline_s: float) -> bool:
+def _ended(process: Child, deadline_s: float) -> bool:
     try:
         process.wait(max(0.0, deadline_s - time.monotonic()))
     except subprocess.TimeoutExpired:  # in the kernel, with a broken disk or driver

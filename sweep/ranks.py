@@ -1,44 +1,113 @@
 """How do the ranks of one attempt come to run, and what do they say when they are at their end?"""
 
 import contextlib
+import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from signal import SIGCONT, SIGUSR1
+from typing import IO
 
 from sweep.environment import rank_environment
 from sweep.failure import RankEnd
+from sweep.forkserver import Keeper, NotForked, Served
 from sweep.lease import Order
 from sweep.processes import Processes
-from sweep.scratch import log_of, tail
+from sweep.scratch import log_of, place, tail
 from trainer.contract import SPEC_FILE
+from trainer.forking import Request
 
 PROJECT = Path(__file__).resolve().parents[1]
 TRAINER = (sys.executable, "-m", "trainer", "--spec", SPEC_FILE, "--out", ".")
+FORK_SERVER: tuple[str, ...] | None = (sys.executable, "-m", "trainer.forkserver")
 RENDEZVOUS_FILE = "rendezvous"
+COMPILED = "compiled"
 STACKS_MARK = "\n--- stacks when it hung ---\n"
 STACKS_S, STACKS_POLL_S = 2.0, 0.05
 
 
-def start_ranks(
-    ranks: Processes, order: Order, folder: Path, arguments: Sequence[str] = ()
+class Starter:
+    """How the ranks of one attempt after the other are started: by forking, where that can be."""
+
+    def __init__(self) -> None:
+        self._keeper = Keeper()
+
+    def begin(self, trainer_hash: str, threads: int) -> None:
+        """Have ready by and by what makes ranks begin at once; waits for nothing."""
+        with contextlib.suppress(OSError):  # of the scratch folders' place: an attempt will tell
+            if (served := _served(trainer_hash, threads)) is not None:
+                self._keeper.begin(served)
+
+    def start(
+        self,
+        ranks: Processes,
+        order: Order,
+        folder: Path,
+        arguments: Sequence[str] = (),
+        *,
+        stop: threading.Event,
+        say: Callable[[str], None],
+    ) -> None:
+        """The trainer, once a rank, in ``folder``; what it prints goes to a log per rank.
+
+        Where ``stop`` is set nothing is waited for.
+        """
+        served = _served(order.trainer_hash, order.threads)
+        server = None if served is None else self._keeper.ready(served, stop, say)
+        command = [*TRAINER, *arguments]
+        for rank, environment in enumerate(_environments(order, folder)):
+            with log_of(folder, rank).open("ab") as log:  # the agent may write in between
+                if server is not None:
+                    try:
+                        server.fork(_request(command, folder, environment), log, ranks.adopt)
+                    except NotForked as error:
+                        self._keeper.failed(error, say)
+                        server = None
+                if server is None:
+                    _start(ranks, command, folder, environment, log)
+        if server is not None:
+            self._keeper.succeeded()
+
+    def close(self) -> None:
+        """End what was begun; ranks go on."""
+        self._keeper.close()
+
+
+def _start(
+    ranks: Processes,
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    log: IO[bytes],
 ) -> None:
-    """The trainer, once a rank, in ``folder``; what it prints goes to a log per rank."""
-    shared = rank_environment(PROJECT, order.threads) | {
+    ranks.start(command, cwd=folder, environment=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _environments(order: Order, folder: Path) -> list[dict[str, str]]:
+    """That of every rank."""
+    shared = _shared_environment(order.threads) | {
         "RENDEZVOUS_FILE": str(folder / RENDEZVOUS_FILE),
         "WORLD_SIZE": str(order.ranks),
     }
-    for rank in range(order.ranks):
-        with log_of(folder, rank).open("ab") as log:  # the agent may write in between
-            ranks.start(
-                [*TRAINER, *arguments],
-                cwd=folder,
-                environment=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(order.ranks)]
+
+
+def _shared_environment(threads: int) -> dict[str, str]:
+    return rank_environment(PROJECT, threads, compiled=place() / COMPILED)
+
+
+def _served(trainer_hash: str, threads: int) -> Served | None:
+    """What a server has to be; what programs read when they are imported is the ranks' own."""
+    if FORK_SERVER is None:
+        return None
+    return Served(program=FORK_SERVER, code=trainer_hash, environment=_shared_environment(threads))
+
+
+def _request(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Request:
+    return Request(command=command, cwd=str(folder), environment=environment, parent=os.getpid())
 
 
 def ask_for_stacks(ranks: Processes, folder: Path) -> None:

@@ -33,6 +33,18 @@ from trainer.recipe import Recipe, load_recipe, parse_override
 from trainer.strict import ConfigError, build
 
 
+def live() -> NoReturn:
+    """Be the process of a rank, as the command line says, from here to its end."""
+    _show_stacks_when_asked()
+    try:
+        _exit(main())
+    except SystemExit as error:  # of argparse, which has said why
+        _exit(error.code if isinstance(error.code, int) else 0)
+    except Exception:
+        traceback.print_exc()
+        _exit(1)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -205,9 +217,4 @@ def _exit(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _show_stacks_when_asked()
-    try:
-        _exit(main())
-    except Exception:
-        traceback.print_exc()
-        _exit(1)
+    live()

@@ -22,6 +22,7 @@ from tests.support.cluster import (
     describe,
     is_agent,
     is_rank,
+    is_server,
     poll,
 )
 from tests.support.commands import ROOT, alive
@@ -87,10 +88,11 @@ class Working:
     node: str
     agent: psutil.Process
     ranks: tuple[psutil.Process, ...]
+    servers: tuple[psutil.Process, ...] = ()
 
     @property
     def processes(self) -> list[psutil.Process]:
-        return [self.agent, *self.ranks]
+        return [self.agent, *self.ranks, *self.servers]
 
 
 @dataclass
@@ -180,9 +182,10 @@ class Chaos:
         for name, processes in self.cluster.processes().items():
             for agent in filter(is_agent, processes):
                 with contextlib.suppress(psutil.Error):
-                    ranks = tuple(p for p in processes if is_rank(p) and p.ppid() == agent.pid)
+                    below = [p for p in processes if p.ppid() == agent.pid]
+                    ranks = tuple(filter(is_rank, below))
                     if ranks and agent.status() != psutil.STATUS_STOPPED:
-                        found.append(Working(name, agent, ranks))
+                        found.append(Working(name, agent, ranks, tuple(filter(is_server, below))))
         return found
 
     def at_work(self) -> bool:
@@ -209,9 +212,9 @@ class Chaos:
         )
 
     def ours(self) -> list[psutil.Process]:
-        """Agents and ranks on all nodes."""
+        """Agents, their fork servers, and ranks on all nodes."""
         everywhere = itertools.chain(*self.cluster.processes().values())
-        return [process for process in everywhere if is_agent(process) or is_rank(process)]
+        return [p for p in everywhere if is_agent(p) or is_server(p) or is_rank(p)]
 
     def wait(self, condition: Callable[[], object], deadline_s: float, what: str) -> float:
         taken_s = poll(condition, deadline_s)

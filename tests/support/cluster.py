@@ -225,6 +225,11 @@ def is_rank(process: psutil.Process) -> bool:
     return "--spec" in line and "trainer" in line
 
 
+def is_server(process: psutil.Process) -> bool:
+    """What ranks are forked from."""
+    return "trainer.forkserver" in program_of(process)
+
+
 def is_driver(process: psutil.Process) -> bool:
     return program_of(process)[1:4] == ["-m", "sweep", "run"]
 
@@ -236,8 +241,8 @@ def is_agent(process: psutil.Process) -> bool:
 
 
 def ours(machine: Machine) -> list[psutil.Process]:
-    """Agents and ranks."""
-    return [p for p in machine.processes() if is_agent(p) or is_rank(p)]
+    """Agents, their fork servers, and ranks."""
+    return [p for p in machine.processes() if is_agent(p) or is_server(p) or is_rank(p)]
 
 
 def describe(process: psutil.Process) -> str:

@@ -31,13 +31,41 @@ pathlib.Path("{LAYERS_FILE}").write_bytes(b"l")
 """
 
 
+# A fork server whose copies do what `python -c CODE` does, which ends as an interpreter does.
+FORK_SERVER = """
+import atexit, faulthandler, json, os, pathlib, signal, socket, sys, time, traceback
+from trainer.forking import serve
+from trainer.source import trainer_source
+
+def run(command):
+    status = 0
+    try:
+        exec(command[2], {"__name__": "__main__"})
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status)
+
+with socket.socket(fileno=int(sys.argv[1])) as control:
+    control.sendall(trainer_source().sha256.encode() + b"\\n")
+    serve(control, run)
+"""
+
+
 def program(code: str) -> tuple[str, ...]:
     """The command that runs ``code`` behind the preamble, in place of the trainer's."""
     return (sys.executable, "-c", PREAMBLE + textwrap.dedent(code))
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+def stand_in(monkeypatch: pytest.MonkeyPatch, code: str, *, forked: bool = False) -> None:
+    """Ranks run ``code``, each a program that is started, or forked by a server."""
+    server = (sys.executable, "-c", FORK_SERVER) if forked else None
     monkeypatch.setattr(ranks, "TRAINER", program(code))
+    monkeypatch.setattr(ranks, "FORK_SERVER", server)
 
 
 def scratch_under(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -31,11 +31,45 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAINING = f"""pathlib.Path("{PROGRESS_FILE}").write_text('{{"phase": "train", "step": 7}}')\n"""
 
 
-@pytest.fixture
-def trainer(monkeypatch, tmp_path):
+@pytest.fixture(params=["started", "forked"])
+def trainer(monkeypatch, tmp_path, request):
     """Sets the program that stands in for the trainer; scratch folders go under ``tmp_path``."""
     scratch_under(monkeypatch, tmp_path)
-    return lambda code: stand_in(monkeypatch, code)
+    return lambda code: stand_in(monkeypatch, code, forked=request.param == "forked")
+
+
+@pytest.fixture(params=[False, True], ids=["started", "forked"])
+def agent_process(tmp_path, monkeypatch, request):
+    """Starts a process with an agent in it, which gives up on its driver after ``silence_s``."""
+    scratch_under(monkeypatch, tmp_path)
+
+    def start(body, ranks_do="", silence_s=1.0):
+        code = f"""
+import pytest, tempfile, threading, time
+tempfile.tempdir = {str(tmp_path)!r}
+from sweep.agent import Agent
+from tests.support.standin import order, stand_in
+stand_in(pytest.MonkeyPatch(), {ranks_do!r}, forked={request.param})
+agent = Agent(driver_silence_s={silence_s})
+{body}
+"""
+        return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+
+    return start
+
+
+@pytest.fixture
+def make_agent():
+    """Makes agents that end with the test."""
+    agents = []
+
+    def make(*arguments, **options):
+        agents.append(Agent(*arguments, **options))
+        return agents[-1]
+
+    yield make
+    for agent in agents:
+        agent.close()
 
 
 def left_here():
@@ -49,9 +83,9 @@ def wait_for(condition, timeout_s=20.0):
         time.sleep(0.01)
 
 
-def test_a_run_that_ends_well_is_brought_back_whole(trainer):
+def test_a_run_that_ends_well_is_brought_back_whole(trainer, make_agent):
     trainer(WELL + "print('threads', os.environ['OMP_NUM_THREADS'])")
-    delivery = Agent().run(order())
+    delivery = make_agent().run(order())
     assert (delivery.state, delivery.reason) == ("succeeded", None)
     assert (delivery.failure, delivery.signature, delivery.telemetry) == (None, None, {})
     assert json.loads(delivery.report or "") == {"a": 1}
@@ -73,9 +107,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("program", BAD)
-def test_a_run_that_ends_badly_is_named_by_its_cause(trainer, program):
+def test_a_run_that_ends_badly_is_named_by_its_cause(trainer, program, make_agent):
     trainer(program)
-    delivery = Agent().run(order())
+    delivery = make_agent().run(order())
     state, failure, reason = BAD[program]
     assert (delivery.state, delivery.failure) == (state, failure)
     assert reason in (delivery.reason or "")
@@ -83,12 +117,14 @@ def test_a_run_that_ends_badly_is_named_by_its_cause(trainer, program):
     assert left_here() == []
 
 
-def test_a_kill_by_the_kernel_for_memory_is_told_from_any_other(trainer, monkeypatch, tmp_path):
+def test_a_kill_by_the_kernel_for_memory_is_told_from_any_other(
+    trainer, monkeypatch, tmp_path, make_agent
+):
     counters = tmp_path / "vmstat"
     counters.write_text("pgfault 7\noom_kill 3\n")
     monkeypatch.setattr(memory, "OOM_COUNTERS", (tmp_path / "absent", counters))
     trainer("os.kill(os.getpid(), signal.SIGKILL)")
-    assert Agent().run(order()).state == "failed"
+    assert make_agent().run(order()).state == "failed"
     trainer(
         f"""
         pathlib.Path({str(counters)!r}).write_text("oom_kill 4")
@@ -96,7 +132,7 @@ def test_a_kill_by_the_kernel_for_memory_is_told_from_any_other(trainer, monkeyp
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
-    delivery = Agent().run(order())
+    delivery = make_agent().run(order())
     assert (delivery.state, delivery.failure) == ("oom", "memory")
     assert "out of memory" in (delivery.reason or "")
     assert "the ranks together had" in (delivery.reason or "")
@@ -113,7 +149,9 @@ def test_a_limit_of_the_control_group_is_told(monkeypatch, tmp_path):
 # -- hanging
 
 
-def test_a_run_without_progress_is_killed_at_its_deadline_and_says_where_it_was(trainer):
+def test_a_run_without_progress_is_killed_at_its_deadline_and_says_where_it_was(
+    trainer, make_agent
+):
     trainer(
         TRAINING
         + """
@@ -123,7 +161,7 @@ a_collective_that_never_ends()
 """
     )
     begun_s = time.monotonic()
-    delivery = Agent().run(order(ranks=2, no_progress_s=1.0))
+    delivery = make_agent().run(order(ranks=2, no_progress_s=1.0))
     assert (delivery.state, delivery.failure) == ("hung", "hang")
     assert "phase train" in (delivery.reason or "")
     assert delivery.signature == "no progress in phase train"
@@ -133,7 +171,7 @@ a_collective_that_never_ends()
     assert left_here() == []
 
 
-def test_a_run_that_keeps_reporting_is_not_killed(trainer):
+def test_a_run_that_keeps_reporting_is_not_killed(trainer, make_agent):
     trainer(
         f"""
 for step in range(9):
@@ -142,40 +180,41 @@ for step in range(9):
 """
         + WELL
     )
-    assert Agent().run(order(no_progress_s=2.0)).state == "succeeded"
+    assert make_agent().run(order(no_progress_s=2.0)).state == "succeeded"
 
 
 @pytest.mark.parametrize("word", ["", TRAINING.replace("train", "warmup")])
-def test_what_cannot_speak_for_long_is_given_more_time(trainer, word):
+def test_what_cannot_speak_for_long_is_given_more_time(trainer, word, make_agent):
     trainer(word + "time.sleep(0.8)\n" + WELL)
-    assert Agent().run(order(no_progress_s=0.2)).state == "succeeded"
+    assert make_agent().run(order(no_progress_s=0.2)).state == "succeeded"
 
 
-def test_what_never_speaks_is_given_no_more_than_that(trainer):
+def test_what_never_speaks_is_given_no_more_than_that(trainer, make_agent):
     trainer("time.sleep(60)")
-    delivery = Agent().run(order(no_progress_s=0.2, slow_phase_s=0.5))
+    delivery = make_agent().run(order(no_progress_s=0.2, slow_phase_s=0.5))
     assert (delivery.state, delivery.signature) == ("hung", "no progress in phase start")
 
 
-def test_a_rank_that_was_stopped_hangs_the_run_and_is_killed_with_it(trainer):
+def test_a_rank_that_was_stopped_hangs_the_run_and_is_killed_with_it(trainer, make_agent):
     trainer(TRAINING + "os.kill(os.getpid(), signal.SIGSTOP) if rank else time.sleep(60)")
-    before = set(psutil.Process().children(recursive=True))
-    delivery = Agent().run(order(ranks=2, no_progress_s=0.8))
+    before, agent = set(psutil.Process().children(recursive=True)), make_agent()
+    delivery = agent.run(order(ranks=2, no_progress_s=0.8))
     assert delivery.state == "hung"
+    agent.close()
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
-def test_when_one_rank_dies_the_others_are_killed_at_once(trainer):
+def test_when_one_rank_dies_the_others_are_killed_at_once(trainer, make_agent):
     trainer("sys.exit(3) if rank == 1 else time.sleep(60)")
     begun_s = time.monotonic()
-    delivery = Agent().run(order(ranks=3))
+    delivery = make_agent().run(order(ranks=3))
     assert (delivery.state, delivery.failure) == ("failed", "cell")
     assert "rank 1 ended with status 3" in (delivery.reason or "")
     assert time.monotonic() - begun_s < 20
     assert "--- rank 2 ---" in delivery.log
 
 
-def test_the_rank_that_failed_is_told_from_those_that_lost_it(trainer):
+def test_the_rank_that_failed_is_told_from_those_that_lost_it(trainer, make_agent):
     trainer(
         """
         if rank == 1:
@@ -187,7 +226,7 @@ def test_the_rank_that_failed_is_told_from_those_that_lost_it(trainer):
         raise ConnectionResetError(104, "Connection reset by peer")
         """
     )
-    delivery = Agent().run(order(ranks=3))
+    delivery = make_agent().run(order(ranks=3))
     assert delivery.failure == "cell"
     assert delivery.reason == "rank 1 failed: ValueError: its own"
 
@@ -195,20 +234,21 @@ def test_the_rank_that_failed_is_told_from_those_that_lost_it(trainer):
 # -- stopping, and what is seen meanwhile
 
 
-def test_a_stopped_run_is_interrupted_and_leaves_no_process(trainer):
+def test_a_stopped_run_is_interrupted_and_leaves_no_process(trainer, make_agent):
     trainer(TRAINING + "time.sleep(60)")
-    agent = Agent()
+    agent = make_agent()
     threading.Thread(target=lambda: (wait_for(agent.progress), agent.stop())).start()
     before = set(psutil.Process().children(recursive=True))
     delivery = agent.run(order(ranks=2))
     assert (delivery.state, delivery.failure) == ("interrupted", "user")
+    agent.close()
     assert set(psutil.Process().children(recursive=True)) <= before
     assert left_here() == []
 
 
-def test_progress_is_what_the_trainer_last_wrote(trainer):
+def test_progress_is_what_the_trainer_last_wrote(trainer, make_agent):
     trainer(TRAINING + "time.sleep(60)")
-    agent, seen = Agent(), []
+    agent, seen = make_agent(), []
 
     def look():
         wait_for(agent.progress)
@@ -223,9 +263,9 @@ def test_progress_is_what_the_trainer_last_wrote(trainer):
     assert agent.progress() is None
 
 
-def test_a_long_log_is_cut_at_its_start_and_says_so(trainer):
+def test_a_long_log_is_cut_at_its_start_and_says_so(trainer, make_agent):
     trainer("print('x' * 10**6); print('the end'); sys.exit(1)")
-    delivery = Agent().run(order())
+    delivery = make_agent().run(order())
     assert delivery.log.startswith("[the first ")
     assert delivery.log.endswith("the end\n")
     assert len(delivery.log) < 300_000
@@ -252,20 +292,20 @@ def is_dead(pid):
     return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_the_node_is_looked_at_while_the_ranks_run(trainer):
+def test_the_node_is_looked_at_while_the_ranks_run(trainer, make_agent):
     trainer(TRAINING + "time.sleep(0.5)\n" + WELL)
-    delivery = Agent(sampler_factory=Glance).run(order(ranks=2))
+    delivery = make_agent(sampler_factory=Glance).run(order(ranks=2))
     assert delivery.telemetry == {"telemetry_samples": [(2, "train")]}
 
 
 @pytest.mark.parametrize("broken", ["start", "stop", "summary"])
-def test_a_sampler_that_fails_costs_no_result(trainer, monkeypatch, broken):
+def test_a_sampler_that_fails_costs_no_result(trainer, monkeypatch, broken, make_agent):
     def fail(self):
         raise RuntimeError("NVML is gone")
 
     monkeypatch.setattr(Glance, broken, fail)
     trainer(TRAINING + "time.sleep(0.5)\n" + WELL)
-    delivery = Agent(sampler_factory=Glance).run(order())
+    delivery = make_agent(sampler_factory=Glance).run(order())
     assert (delivery.state, delivery.telemetry) == ("succeeded", {})
     assert "the node's telemetry: RuntimeError: NVML is gone" in delivery.log
 
@@ -273,31 +313,31 @@ def test_a_sampler_that_fails_costs_no_result(trainer, monkeypatch, broken):
 # -- what the node cannot do
 
 
-def test_a_disk_without_room_is_the_nodes_failure(trainer, monkeypatch):
+def test_a_disk_without_room_is_the_nodes_failure(trainer, monkeypatch, make_agent):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     trainer(WELL)
     monkeypatch.setattr(Path, "write_text", full)
-    delivery = Agent().run(order())
+    delivery = make_agent().run(order())
     assert (delivery.state, delivery.failure) == ("failed", "infrastructure")
     assert "No space left on device" in delivery.reason
     assert left_here() == []
 
 
-def test_a_rank_that_cannot_be_killed_is_the_nodes_failure(trainer, monkeypatch):
+def test_a_rank_that_cannot_be_killed_is_the_nodes_failure(trainer, monkeypatch, make_agent):
     trainer("sys.exit(3)")
     monkeypatch.setattr(
         "sweep.processes._ended", lambda process, deadline_s: process.wait() is None
     )
-    delivery = Agent().run(order())
+    delivery = make_agent().run(order())
     assert delivery.failure == "infrastructure"
     assert "rank 0 could not be killed" in delivery.reason
 
 
-def test_a_node_with_other_code_refuses_cell_and_lease(trainer):
+def test_a_node_with_other_code_refuses_cell_and_lease(trainer, make_agent):
     trainer(WELL)
-    delivery = Agent().run(order(trainer_hash="f" * 64))
+    delivery = make_agent().run(order(trainer_hash="f" * 64))
     assert (delivery.state, delivery.failure) == ("failed", "infrastructure")
     assert "the driver's is ffffffffffff" in delivery.reason
     refusal = Agent().prepare(requirements(trainer_hash="f" * 64)).refusal
@@ -305,21 +345,6 @@ def test_a_node_with_other_code_refuses_cell_and_lease(trainer):
 
 
 # -- a driver that has gone
-
-
-def agent_process(tmp_path, body, ranks_do, silence_s=1.0):
-    """A process with an agent in it, which gives up on its driver after ``silence_s``."""
-    code = f"""
-import tempfile, threading, time
-tempfile.tempdir = {str(tmp_path)!r}
-from sweep import ranks
-from sweep.agent import Agent
-from tests.support.standin import order, program
-ranks.TRAINER = program({ranks_do!r})
-agent = Agent(driver_silence_s={silence_s})
-{body}
-"""
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
 
 
 def rank_pids(folder, num_ranks):
@@ -331,9 +356,9 @@ def rank_pids(folder, num_ranks):
 SAYS_ITS_NUMBER = TRAINING + "print(os.getpid(), flush=True); time.sleep(60)"
 
 
-def test_an_agent_that_hears_nothing_leaves_no_process_and_its_log(trainer, tmp_path):
+def test_an_agent_that_hears_nothing_leaves_no_process_and_its_log(agent_process):
     folder = place() / STEM
-    with agent_process(tmp_path, "agent.run(order(ranks=2))", SAYS_ITS_NUMBER) as agent:
+    with agent_process("agent.run(order(ranks=2))", SAYS_ITS_NUMBER) as agent:
         ranks = rank_pids(folder, 2)
         assert agent.wait(20) == EXIT_UNHEARD
     gone, _ = psutil.wait_procs(ranks, timeout=5)
@@ -344,13 +369,13 @@ def test_an_agent_that_hears_nothing_leaves_no_process_and_its_log(trainer, tmp_
     assert left_here() == []
 
 
-def test_an_idle_agent_that_hears_nothing_ends_too(trainer, tmp_path):
-    with agent_process(tmp_path, "time.sleep(60)", "") as agent:
+def test_an_idle_agent_that_hears_nothing_ends_too(agent_process):
+    with agent_process("time.sleep(60)") as agent:
         assert agent.wait(20) == EXIT_UNHEARD
 
 
 @pytest.mark.slow
-def test_an_agent_that_is_asked_lives_on(trainer, tmp_path):
+def test_an_agent_that_is_asked_lives_on(agent_process):
     body = """
 threading.Thread(target=agent.run, args=[order()], daemon=True).start()
 for _ in range(60):
@@ -358,19 +383,19 @@ for _ in range(60):
     agent.progress()
 agent.stop()
 """
-    with agent_process(tmp_path, body, SAYS_ITS_NUMBER, silence_s=2.0) as agent:
+    with agent_process(body, SAYS_ITS_NUMBER, silence_s=2.0) as agent:
         assert agent.wait(30) == 0
 
 
 @pytest.mark.slow
-def test_an_agent_that_stood_still_for_too_long_ends_when_it_goes_on(trainer, tmp_path):
+def test_an_agent_that_stood_still_for_too_long_ends_when_it_goes_on(agent_process):
     body = """
 threading.Thread(target=agent.run, args=[order()], daemon=True).start()
 while True:
     time.sleep(0.05)
     agent.progress()
 """
-    with agent_process(tmp_path, body, SAYS_ITS_NUMBER, silence_s=2.0) as agent:
+    with agent_process(body, SAYS_ITS_NUMBER, silence_s=2.0) as agent:
         [rank] = rank_pids(place() / STEM, 1)
         agent.send_signal(signal.SIGSTOP)
         time.sleep(2.1)  # by then the driver has given up
@@ -380,8 +405,8 @@ while True:
     assert psutil.wait_procs([rank], timeout=5)[0] == [rank]
 
 
-def test_the_log_of_a_killed_agent_can_be_had(trainer, tmp_path):
-    with agent_process(tmp_path, "agent.run(order())", SAYS_ITS_NUMBER) as agent:
+def test_the_log_of_a_killed_agent_can_be_had(agent_process):
+    with agent_process("agent.run(order())", SAYS_ITS_NUMBER) as agent:
         [rank] = rank_pids(place() / STEM, 1)
         os.kill(agent.pid, signal.SIGKILL)
     assert psutil.wait_procs([rank], timeout=5)[0] == [rank]

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sweep import ranks as ranks_module
 from sweep import tether
 from sweep.environment import FLIGHT_RECORDER_ENTRIES, rank_environment
 from sweep.processes import Processes
-from sweep.ranks import STACKS_MARK, ask_for_stacks, rank_ends, start_ranks
+from sweep.ranks import STACKS_MARK, Starter, ask_for_stacks, rank_ends
 from sweep.scratch import log_of
 from tests.support.standin import order, stand_in
 
@@ -27,21 +28,25 @@ def wait_for(condition, timeout_s=20.0):
         time.sleep(0.01)
 
 
-@pytest.fixture
-def start(monkeypatch, tmp_path):
+@pytest.fixture(params=["started", "forked"])
+def start(monkeypatch, tmp_path, request):
     """Starts ranks that run a program in place of the trainer, and kills them in the end."""
-    started = []
+    started, starter, said = [], Starter(), []
 
     def begin(code, num_ranks=1):
-        stand_in(monkeypatch, code)
+        stand_in(monkeypatch, code, forked=request.param == "forked")
         ranks = Processes()
         started.append(ranks)
-        start_ranks(ranks, order(ranks=num_ranks), tmp_path)
+        starter.start(
+            ranks, order(ranks=num_ranks), tmp_path, stop=threading.Event(), say=said.append
+        )
         return ranks
 
     yield begin
     for ranks in started:
         ranks.kill()
+    starter.close()
+    assert said == []
 
 
 def log(folder, rank=0):
@@ -182,15 +187,19 @@ def test_a_tether_whose_parent_has_gone_starts_nothing(tmp_path):
     assert not marker.exists()
 
 
-def test_ranks_die_with_their_agent_even_if_it_can_do_nothing(tmp_path):
+@pytest.mark.parametrize("forked", [False, True])
+def test_ranks_die_with_their_agent_even_if_it_can_do_nothing(tmp_path, forked):
     code = f"""
-import pathlib, sys, time
+import pathlib, pytest, sys, threading, time
 from sweep import ranks
 from sweep.processes import Processes
-from tests.support.standin import order, program
-ranks.TRAINER = program("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
+from tests.support.standin import order, stand_in
+rank = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+stand_in(pytest.MonkeyPatch(), rank, forked={forked})
 processes = Processes()
-ranks.start_ranks(processes, order(ranks=2), pathlib.Path({str(tmp_path)!r}))
+ranks.Starter().start(
+    processes, order(ranks=2), pathlib.Path({str(tmp_path)!r}), stop=threading.Event(), say=print
+)
 print(*processes.pids, flush=True)
 time.sleep(60)
 """
@@ -199,9 +208,11 @@ time.sleep(60)
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as agent:
         ranks = [psutil.Process(int(pid)) for pid in agent.stdout.readline().split()]
         assert len(ranks) == 2
+        below = psutil.Process(agent.pid).children(recursive=True)  # the server is among them
+        assert len(below) == 2 + forked
         agent.kill()
-    gone, alive = psutil.wait_procs(ranks, timeout=5)
+    gone, alive = psutil.wait_procs(below, timeout=5)
     with contextlib.suppress(psutil.Error):
-        for rank in alive:
-            rank.kill()
-    assert set(gone) == set(ranks)
+        for process in alive:
+            process.kill()
+    assert set(gone) == set(below)

@@ -1,0 +1,259 @@
+"""A cell is the same whether its ranks were forked or started, and no server costs a cell.
+
+Where programs stand in for the trainer, test_ranks.py and test_agent.py hold forked ranks to
+everything that started ones are held to. Here is what only a server can do wrong.
+"""
+
+import ctypes
+import io
+import os
+import signal
+import sys
+import threading
+import time
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from sweep import forkserver, ranks
+from sweep.agent import Agent
+from sweep.forkserver import PR_GET_CHILD_SUBREAPER
+from tests.support.standin import WELL, order, scratch_under, stand_in
+from tests.support.tiny import answer as answer_of
+from tests.support.tiny import build_tiny_dataset, tiny_spec
+from trainer.contract import PROGRESS_FILE, parse_report
+
+SAYS = WELL + "print({what}, flush=True)"
+TRAINS = f"""pathlib.Path("{PROGRESS_FILE}").write_text('{{"phase": "train", "step": 7}}')\n"""
+
+
+@pytest.fixture
+def agent(monkeypatch, tmp_path):
+    """An agent whose ranks are forked; scratch folders go under ``tmp_path``."""
+    scratch_under(monkeypatch, tmp_path)
+    stand_in(monkeypatch, WELL, forked=True)
+    made = Agent()
+    yield made
+    made.close()
+
+
+def does(monkeypatch, code):
+    stand_in(monkeypatch, code, forked=True)
+
+
+def server_of(agent):
+    process = agent._starter._keeper._server._process
+    return psutil.Process(process.pid)
+
+
+def run_well(agent, **changes):
+    delivery = agent.run(order(**changes))
+    assert delivery.state == "succeeded", delivery.reason
+    return delivery.log
+
+
+# -- what a copy is
+
+
+def test_every_rank_is_a_process_of_its_own_copied_from_one_server(agent, monkeypatch):
+    does(
+        monkeypatch,
+        SAYS.format(what="os.getpid(), os.getppid(), os.getsid(0), hasattr(json, 'seen')")
+        + "\njson.seen = True",
+    )
+    said = [run_well(agent).split() for _ in range(3)]
+    server = server_of(agent)
+    assert len({pid for pid, *_ in said}) == 3
+    for pid, parent, session, knows_the_last in said:
+        assert (int(parent), session, knows_the_last) == (os.getpid(), pid, "False")
+        assert int(pid) != server.pid
+
+
+def test_a_rank_holds_nothing_of_the_servers_and_is_shown_as_what_it_does(agent, monkeypatch):
+    does(
+        monkeypatch,
+        SAYS.format(
+            what="sorted(int(n) for n in os.listdir('/proc/self/fd'))[:-1],"
+            "pathlib.Path('/proc/self/cmdline').read_bytes().startswith("
+            "sys.executable.encode() + b'\\0-c\\0'), os.readlink('/proc/self/fd/0')"
+        ),
+    )
+    assert run_well(agent) == "[0, 1, 2] True /dev/null\n"
+
+
+def test_threads_and_environment_are_those_that_are_asked_for(agent, monkeypatch):
+    does(monkeypatch, SAYS.format(what="os.environ['OMP_NUM_THREADS'], os.environ.get('SAID')"))
+    first = run_well(agent), server_of(agent)
+    again = run_well(agent), server_of(agent)
+    assert first == again
+    assert first[0] == "1 None\n"
+    assert run_well(agent, threads=2) == "2 None\n"
+    other = server_of(agent)
+    assert other != first[1]  # what is read when a program is loaded is the rank's own
+    assert not first[1].is_running()
+    monkeypatch.setenv("SAID", "something")
+    assert run_well(agent, threads=2) == "2 something\n"
+    assert server_of(agent) != other
+
+
+def test_the_agent_reaps_orphans_only_while_it_forks(agent, monkeypatch):
+    does(monkeypatch, "import subprocess; subprocess.Popen(['sleep', '1'])\n" + WELL)
+    run_well(agent)
+    is_reaper = ctypes.c_int(-1)
+    ctypes.CDLL(None).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(is_reaper), 0, 0, 0)
+    assert is_reaper.value == 0
+    assert psutil.Process().children() == [server_of(agent)]
+
+
+# -- what becomes of servers
+
+
+def test_the_death_of_the_server_is_nothing_to_a_cell_nor_to_the_next(agent, monkeypatch):
+    does(monkeypatch, TRAINS + "time.sleep(0.6)\n" + WELL)
+    run_well(agent)
+    first = server_of(agent)
+
+    def kill():
+        wait_for(lambda: len(agent._ranks.pids) == 2 and agent.progress())
+        first.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert run_well(agent, ranks=2) == "--- rank 0 ---\n\n--- rank 1 ---\n"
+    killer.join()
+    assert run_well(agent) == ""
+    assert server_of(agent) != first
+
+
+def wait_for(condition, timeout_s=20.0):
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come about in time"
+        time.sleep(0.01)
+
+
+def test_a_server_that_does_not_answer_is_done_without(agent, monkeypatch):
+    monkeypatch.setattr(forkserver, "FORK_S", 0.3)
+    run_well(agent)
+    stopped = server_of(agent)
+    stopped.suspend()
+    log = run_well(agent, ranks=2)
+    assert log.count("the fork server did not serve") == 1
+    assert "timed out" in log
+    assert not stopped.is_running()
+    assert run_well(agent) == ""  # by another one
+
+
+BROKEN = {
+    "raise ImportError('no module named torch')": "ImportError: no module named torch",
+    "import os; os.kill(os.getpid(), 9)": "it said nothing",
+    "import os; os.write(int(__import__('sys').argv[1]), b'f' * 64 + b'\\n')": "code ffffffffffff",
+}
+
+
+@pytest.mark.parametrize("program", BROKEN)
+def test_without_a_server_ranks_are_started_and_it_is_said_no_more_than_twice(
+    agent, monkeypatch, program
+):
+    monkeypatch.setattr(ranks, "FORK_SERVER", (sys.executable, "-c", program))
+    logs = [run_well(agent) for _ in range(3)]
+    assert [log.count("the fork server did not serve") for log in logs] == [1, 1, 0]
+    assert BROKEN[program] in logs[0]
+    assert "no other is started" in logs[1]
+
+
+def test_a_stop_is_not_kept_waiting_by_a_server_that_is_not_ready(agent, monkeypatch):
+    monkeypatch.setattr(ranks, "FORK_SERVER", (sys.executable, "-c", "import time; time.sleep(60)"))
+    threading.Timer(0.3, agent.stop).start()
+    begun_s = time.monotonic()
+    delivery = agent.run(order())
+    assert delivery.state in ("interrupted", "succeeded")  # the rank may have been faster
+    assert time.monotonic() - begun_s < 10
+
+
+def test_a_folder_that_cannot_be_entered_is_told_by_the_rank(agent, monkeypatch, tmp_path):
+    run_well(agent)
+    server, said = agent._starter._keeper._server, []
+    request = ranks._request(["x"], tmp_path / "gone", {})
+    gone = pytest.raises(forkserver.NotForked, match="gone: No such file")
+    with (tmp_path / "log").open("ab") as log, gone:
+        server.fork(request, log, said.append)
+    assert said == []
+
+
+# -- the real one
+
+
+@pytest.fixture(scope="module")
+def tiny_data(tmp_path_factory):
+    return build_tiny_dataset(tmp_path_factory.mktemp("data"))
+
+
+def everything_but_time(delivery):
+    """All bytes of the answer that are not a duration."""
+    curve = pq.read_table(io.BytesIO(delivery.curve)).to_pydict()
+    curve.pop("train_s")
+    assert delivery.artifact is not None
+    return answer_of(parse_report(delivery.report)), curve, delivery.artifact, delivery.layers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_ranks", "threads"), [(1, 1), (1, 2), (2, 1)])
+def test_a_cell_is_the_same_in_a_fresh_interpreter_and_wherever_it_stands_on_a_lease(
+    tiny_data, monkeypatch, tmp_path, num_ranks, threads
+):
+    scratch_under(monkeypatch, tmp_path)
+    spec = tiny_spec(tiny_data, activation="asqu", params={}, threads=threads, budget="2steps")
+
+    def asked(**changes):
+        text = spec.model_copy(update=changes).model_dump_json()
+        return order(spec_json=text, ranks=num_ranks, threads=threads)
+
+    forking = Agent()
+    try:
+        first = forking.run(asked())
+        refused = forking.run(asked(corpus_sha256="c" * 64))
+        other = forking.run(asked(seed=8))
+        third = forking.run(asked())
+        server = server_of(forking)
+        assert server.num_threads() == 1
+    finally:
+        forking.close()
+    monkeypatch.setattr(ranks, "FORK_SERVER", None)
+    fresh = Agent().run(asked())
+    assert (fresh.state, refused.state, other.state) == ("succeeded", "failed", "succeeded")
+    assert "refused its input" in refused.reason
+    assert everything_but_time(first) == everything_but_time(fresh)
+    assert everything_but_time(third) == everything_but_time(fresh)
+    assert everything_but_time(other) != everything_but_time(fresh)
+    setup_s = [parse_report(d.report).setup_s for d in (third, fresh)]
+    assert 0 < setup_s[0] < 0.5 * setup_s[1]  # of this process, and not of the server
+
+
+@pytest.mark.slow
+def test_a_forked_rank_is_killed_where_it_hangs_and_shows_its_stack(
+    tiny_data, monkeypatch, tmp_path
+):
+    scratch_under(monkeypatch, tmp_path)
+    spec = tiny_spec(tiny_data, budget="100000steps")
+    agent = Agent()
+
+    shown = []
+
+    def stop_the_rank():
+        wait_for(lambda: (agent.progress() or {}).get("phase") == "train", 60)
+        [rank] = agent._ranks.pids
+        shown.append(psutil.Process(rank).cmdline()[1:4])
+        os.kill(rank, signal.SIGSTOP)
+
+    stopper = threading.Thread(target=stop_the_rank)
+    stopper.start()
+    try:
+        delivery = agent.run(order(spec_json=spec.model_dump_json(), no_progress_s=2.0))
+    finally:
+        stopper.join()
+        agent.close()
+    assert (delivery.state, delivery.failure) == ("hung", "hang")
+    assert shown == [["-m", "trainer", "--spec"]]
+    assert "trainer/train.py" in delivery.log
