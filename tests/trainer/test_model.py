@@ -161,13 +161,6 @@ def test_sequences_of_a_batch_do_not_see_each_other():
     assert torch.equal(before[[0, 2]], after[[0, 2]])
 
 
-@pytest.mark.parametrize("tail", [1, 5, 16, T])
-def test_the_tail_is_the_last_positions_of_the_whole_in_every_bit(tail):
-    model, tokens = busy_model(), random_tokens(3, T)
-    with torch.no_grad():
-        assert torch.equal(model.body(tokens, tail), model.body(tokens)[:, -tail:])
-
-
 @pytest.mark.parametrize("tail", [1, 5, T, None])
 def test_the_nll_is_the_cross_entropy_of_the_last_logits(tail):
     """Tolerance: the logarithm of a sum of 512 exponentials, and a difference, of order 10."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.activations import BeginsSteps, Params, build_activation
+from trainer.kernels.cross_entropy import capped_nll
 from trainer.kernels.mlp import mlp
 from trainer.model.attention import (
     Attention,
@@ -32,7 +33,11 @@ Tap = Callable[[str, int, Tensor], None]
 """Shown (what, layer, tensor): what goes into a matrix.
 
 ``what`` is attention_in, attention_out, mlp_in or mlp_hidden, or bigram_in or value_in (layer 0).
+Positions that are not computed are not shown: with a tail, of the last layer all but attention_in.
 """
+
+NLL = Callable[..., Tensor]
+"""``GPT.nll`` of one model."""
 
 
 class GPT(nn.Module):
@@ -83,7 +88,11 @@ class GPT(nn.Module):
         self._attend: Attention = attend
 
     def body(self, tokens_BT: Tensor, tail: int | None = None, tap: Tap | None = None) -> Tensor:
-        """Normalised hidden states (B, T, D), or of the last ``tail`` positions (B, tail, D)."""
+        """Normalised hidden states (B, T, D), or of the last ``tail`` positions (B, tail, D).
+
+        Of the last layer the other positions are asked for nothing but their keys and values, so
+        nothing but these is computed of them; every layer before it needs all of all positions.
+        """
         with self._precision(tokens_BT):
             x = self._embed(tokens_BT, tap)
             values = self._values(tokens_BT, tap)
@@ -94,10 +103,11 @@ class GPT(nn.Module):
                 if layer >= num_encoders and skips:
                     gate = self.skip_weights[layer - num_encoders].to(x.dtype)
                     x = torch.addcmul(x, gate, skips.pop())
-                x = self._block(layer, x, x0, values.get(layer), tap)
+                is_last = layer == self.config.num_layers - 1
+                x = self._block(layer, x, x0, values.get(layer), tail if is_last else None, tap)
                 if layer < num_encoders:
                     skips.append(x)
-            return rms_norm(x if tail is None else x[:, -tail:])
+            return rms_norm(x)
 
     def head(self, hidden_BTD: Tensor) -> Tensor:
         """Logits (B, T, V) in float32, within ± the soft-cap; embeddings are tied."""
@@ -109,10 +119,20 @@ class GPT(nn.Module):
 
     def nll(self, tokens_BT: Tensor, targets_BT: Tensor, tail: int | None = None) -> Tensor:
         """Nats that each of the last ``tail`` targets costs, float32 (B, tail)."""
-        logits = self.head(self.body(tokens_BT, tail))
-        wanted = targets_BT if tail is None else targets_BT[:, -tail:]
-        flat = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-        return flat.view(wanted.shape)
+        return self.nll_of(self.body(tokens_BT, tail), _last(targets_BT, tail))
+
+    def nll_of(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
+        """Nats that each target costs, given the hidden states before the head; float32 (B, T).
+
+        Where no gradient is asked for, logits are never in memory for more than some positions.
+        """
+        hidden_ND, targets_N = hidden_BTD.flatten(0, 1), targets_BT.flatten()
+        if torch.is_grad_enabled():
+            nll_N = F.cross_entropy(self.head(hidden_ND), targets_N, reduction="none")
+        else:
+            with self._precision(hidden_ND):
+                nll_N = capped_nll(hidden_ND, self.embed, targets_N, self.config.logit_softcap)
+        return nll_N.view(targets_BT.shape)
 
     def set_precision(self) -> None:
         """Store the weights as the compute dtype wants them; in float32 that is as they are.
@@ -130,15 +150,17 @@ class GPT(nn.Module):
         self._attend = attention_for(device, self.compute_dtype)
         return self.to(device)
 
-    def compiled_nll(self, length: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """``nll`` for training on sequences of ``length``, compiled where the model is on CUDA.
+    def compiled_nll(self, length: int) -> NLL:
+        """``nll`` for sequences of ``length``, compiled where the model is on CUDA.
 
-        torch's own TORCH_COMPILE_DISABLE=1 leaves it uncompiled.
+        It is one graph for every shape, tail, and whether there is a gradient; weights are its
+        inputs. Ask the model that is to be used: of a copy, it is the original's. torch's own
+        TORCH_COMPILE_DISABLE=1 leaves it uncompiled.
         """
         self._rope(length)  # made here, it is an input of the graph
         if self.embed.device.type != "cuda":
             return self.nll
-        compiled: Callable[[Tensor, Tensor], Tensor] = torch.compile(self.nll, dynamic=False)
+        compiled: NLL = torch.compile(self.nll, dynamic=False)
         return compiled
 
     def begin_step(self, seed: int, step: int | None) -> None:
@@ -178,12 +200,20 @@ class GPT(nn.Module):
         return values
 
     def _block(
-        self, layer: int, x: Tensor, x0: Tensor, extra_value: Tensor | None, tap: Tap | None
+        self,
+        layer: int,
+        x: Tensor,
+        x0: Tensor,
+        extra_value: Tensor | None,
+        tail: int | None,
+        tap: Tap | None,
     ) -> Tensor:
         mix = self.resid_mix_L2D[layer].to(x.dtype)
         x = torch.addcmul(mix[0] * x, mix[1], x0)
-        attended = self._attention(layer, self._layer_norm(layer, x), extra_value, tap)
-        x = torch.addcmul(x, self.attn_scale_LD[layer].to(x.dtype), attended.to(x.dtype))
+        attended = self._attention(layer, self._layer_norm(layer, x), extra_value, tail, tap)
+        x = torch.addcmul(
+            _last(x, tail), self.attn_scale_LD[layer].to(x.dtype), attended.to(x.dtype)
+        )
         normed = self._layer_norm(layer, x)
         if tap is not None:
             tap("mlp_in", layer, normed)
@@ -202,25 +232,33 @@ class GPT(nn.Module):
         return rms_norm(x) * (layer + 1) ** -0.5
 
     def _attention(
-        self, layer: int, x: Tensor, extra_value: Tensor | None, tap: Tap | None
+        self,
+        layer: int,
+        x: Tensor,
+        extra_value: Tensor | None,
+        tail: int | None,
+        tap: Tap | None,
     ) -> Tensor:
         config, (batch, length, _) = self.config, x.shape
         num_layers, heads, groups = config.num_layers, config.num_heads, config.num_kv_heads
         if tap is not None:
             tap("attention_in", layer, x)
-        q = F.linear(x, self.qo_bank[layer]).view(batch, length, heads, -1)
+        asking = _last(x, tail)
+        num_queries = asking.size(1)
+        q = F.linear(asking, self.qo_bank[layer]).view(batch, num_queries, heads, -1)
         k = F.linear(x, self.kv_bank[layer]).view(batch, length, groups, -1)
         v = F.linear(x, self.kv_bank[num_layers + layer])
         if extra_value is not None:
             v = v + extra_value
         v = v.view(batch, length, groups, -1)
         cos, sin = self._rope(length)
-        q = rotate(rms_norm(q), cos, sin) * self.q_gain_LH[layer][:, None].to(q.dtype)
+        q = rotate(rms_norm(q), cos[-num_queries:], sin[-num_queries:])
+        q = q * self.q_gain_LH[layer][:, None].to(q.dtype)
         k = rotate(rms_norm(k), cos, sin)
         y = self._attend(q, k, v)
         if layer >= num_layers - config.xsa_last_layers:
-            y = exclude_self(y, v)
-        y = y.reshape(batch, length, -1)
+            y = exclude_self(y, _last(v, tail))
+        y = y.reshape(batch, num_queries, -1)
         if tap is not None:
             tap("attention_out", layer, y)
         return F.linear(y, self.qo_bank[num_layers + layer])
@@ -237,6 +275,10 @@ class GPT(nn.Module):
                 cos, sin = rope_table(length, dims, base)
                 self._stretched = cos.to(self.cos_TR.device), sin.to(self.cos_TR.device)
         return self._stretched
+
+
+def _last(x_BTD: Tensor, tail: int | None) -> Tensor:
+    return x_BTD if tail is None else x_BTD[:, -tail:]
 
 
 def _observer(tap: Tap | None, what: str, layer: int) -> Callable[[Tensor], None] | None:
