@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trainer.memory import keep_freed_memory
 from trainer.strict import ConfigError
 
 # Ranks part company where each packs the same artifact by itself, which pruning makes long; a rank
@@ -159,6 +160,7 @@ def open_world(device: str, threads: int) -> Iterator[World]:
     """
     rank, size, local = (int(os.environ.get(k, d)) for k, d in _VARIABLES.items())
     torch.set_num_threads(threads)
+    keep_freed_memory()
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "device cuda: torch sees no CUDA device here. Use --device cpu, or a torch built for "
