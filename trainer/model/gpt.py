@@ -8,6 +8,7 @@ restated in docs/recipes.md.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +21,12 @@ from trainer.model.attention import (
     attend,
     attention_for,
     exclude_self,
-    rms_norm,
     rope_table,
-    rotate,
     stretched_base,
 )
 from trainer.model.embeddings import HashedBigram, SharedValueEmbedding, smear
+from trainer.model.loss import LARGEST_CAP, mean_capped_nll
+from trainer.model.normed import normed_and_rotated, rms_norm
 from trainer.recipe import Model
 
 Tap = Callable[[str, int, Tensor], None]
@@ -90,12 +91,12 @@ class GPT(nn.Module):
             x0 = x
             skips: list[Tensor] = []
             num_encoders = self.config.num_layers // 2
-            for layer in range(self.config.num_layers):
-                if layer >= num_encoders and skips:
-                    gate = self.skip_weights[layer - num_encoders].to(x.dtype)
+            for layer in self._layers():
+                if layer.number >= num_encoders and skips:
+                    gate = self.skip_weights[layer.number - num_encoders].to(x.dtype)
                     x = torch.addcmul(x, gate, skips.pop())
-                x = self._block(layer, x, x0, values.get(layer), tap)
-                if layer < num_encoders:
+                x = self._block(layer, x, x0, values.get(layer.number), tap)
+                if layer.number < num_encoders:
                     skips.append(x)
             return rms_norm(x if tail is None else x[:, -tail:])
 
@@ -113,6 +114,19 @@ class GPT(nn.Module):
         wanted = targets_BT if tail is None else targets_BT[:, -tail:]
         flat = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
         return flat.view(wanted.shape)
+
+    def mean_nll(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """The mean of :meth:`nll`, to train on: on a CPU value and gradient at once."""
+        cap = self.config.logit_softcap
+        if not self.is_exact_on_cpu or cap > LARGEST_CAP:
+            return self.nll(tokens_BT, targets_BT).mean()
+        hidden_ND = self.body(tokens_BT).flatten(0, 1)
+        return mean_capped_nll(hidden_ND, self.embed, targets_BT.flatten(), cap)
+
+    @property
+    def is_exact_on_cpu(self) -> bool:
+        """Whether it computes in float32 on a CPU, where few large operations pay."""
+        return self.embed.device.type == "cpu" and self.compute_dtype is torch.float32
 
     def set_precision(self) -> None:
         """Store the weights as the compute dtype wants them; in float32 that is as they are.
@@ -177,53 +191,69 @@ class GPT(nn.Module):
         values: dict[int, Tensor] = self.value_embedding(tokens_BT, _observer(tap, "value_in", 0))
         return values
 
+    def _layers(self) -> Iterator["_Layer"]:
+        """Each layer's part of the banks: divided once, and so is their gradient put together."""
+        num = self.config.num_layers
+        query_LDD, out_LDD = self.qo_bank.split(num)
+        qkv_LXD = torch.cat([query_LDD, *self.kv_bank.split(num)], dim=1)
+        of_keys_LG = self.q_gain_LH.new_ones(num, self.config.num_kv_heads)
+        parts = (
+            qkv_LXD,
+            torch.cat([self.q_gain_LH, of_keys_LG], dim=1),
+            out_LDD,
+            self.up_bank,
+            self.down_bank,
+            self.attn_scale_LD,
+            self.mlp_scale_LD,
+            self.resid_mix_L2D,
+        )
+        unbound = zip(*(part.unbind() for part in parts), strict=True)
+        return (_Layer._make((number, *weights)) for number, weights in enumerate(unbound))
+
     def _block(
-        self, layer: int, x: Tensor, x0: Tensor, extra_value: Tensor | None, tap: Tap | None
+        self, layer: "_Layer", x: Tensor, x0: Tensor, extra_value: Tensor | None, tap: Tap | None
     ) -> Tensor:
-        mix = self.resid_mix_L2D[layer].to(x.dtype)
+        mix = layer.resid_mix_2D.to(x.dtype)
         x = torch.addcmul(mix[0] * x, mix[1], x0)
         attended = self._attention(layer, self._layer_norm(layer, x), extra_value, tap)
-        x = torch.addcmul(x, self.attn_scale_LD[layer].to(x.dtype), attended.to(x.dtype))
+        x = torch.addcmul(x, layer.attn_scale_D.to(x.dtype), attended.to(x.dtype))
         normed = self._layer_norm(layer, x)
         if tap is not None:
-            tap("mlp_in", layer, normed)
+            tap("mlp_in", layer.number, normed)
         out = mlp(
             normed,
-            self.up_bank[layer],
-            self.activations[layer],
-            self.down_bank[layer],
-            _observer(tap, "mlp_hidden", layer),
+            layer.up_FD,
+            self.activations[layer.number],
+            layer.down_DF,
+            _observer(tap, "mlp_hidden", layer.number),
         )
-        return torch.addcmul(x, self.mlp_scale_LD[layer].to(x.dtype), out.to(x.dtype))
+        return torch.addcmul(x, layer.mlp_scale_D.to(x.dtype), out.to(x.dtype))
 
-    def _layer_norm(self, layer: int, x: Tensor) -> Tensor:
+    def _layer_norm(self, layer: "_Layer", x: Tensor) -> Tensor:
         if self.config.layer_scale == "none":
             return rms_norm(x)
-        return rms_norm(x) * (layer + 1) ** -0.5
+        return rms_norm(x, (layer.number + 1) ** -0.5)
 
     def _attention(
-        self, layer: int, x: Tensor, extra_value: Tensor | None, tap: Tap | None
+        self, layer: "_Layer", x: Tensor, extra_value: Tensor | None, tap: Tap | None
     ) -> Tensor:
-        config, (batch, length, _) = self.config, x.shape
-        num_layers, heads, groups = config.num_layers, config.num_heads, config.num_kv_heads
+        config, (batch, length, width) = self.config, x.shape
+        heads, groups = config.num_heads, config.num_kv_heads
         if tap is not None:
-            tap("attention_in", layer, x)
-        q = F.linear(x, self.qo_bank[layer]).view(batch, length, heads, -1)
-        k = F.linear(x, self.kv_bank[layer]).view(batch, length, groups, -1)
-        v = F.linear(x, self.kv_bank[num_layers + layer])
+            tap("attention_in", layer.number, x)
+        qk, v = F.linear(x, layer.qkv_XD).split([width + config.kv_dim, config.kv_dim], dim=-1)
         if extra_value is not None:
             v = v + extra_value
-        v = v.view(batch, length, groups, -1)
-        cos, sin = self._rope(length)
-        q = rotate(rms_norm(q), cos, sin) * self.q_gain_LH[layer][:, None].to(q.dtype)
-        k = rotate(rms_norm(k), cos, sin)
-        y = self._attend(q, k, v)
-        if layer >= num_layers - config.xsa_last_layers:
+        v = v.unflatten(-1, (groups, -1))
+        qk = qk.unflatten(-1, (heads + groups, -1))
+        qk = normed_and_rotated(qk, layer.qk_gain_H, *self._rope(length))
+        y = self._attend(*qk.split([heads, groups], dim=2), v)
+        if layer.number >= config.num_layers - config.xsa_last_layers:
             y = exclude_self(y, v)
         y = y.reshape(batch, length, -1)
         if tap is not None:
-            tap("attention_out", layer, y)
-        return F.linear(y, self.qo_bank[num_layers + layer])
+            tap("attention_out", layer.number, y)
+        return F.linear(y, layer.out_DD)
 
     def _rope(self, length: int) -> tuple[Tensor, Tensor]:
         """Cosine and sine for sequences of ``length``, whose base may depend on it."""
@@ -237,6 +267,20 @@ class GPT(nn.Module):
                 cos, sin = rope_table(length, dims, base)
                 self._stretched = cos.to(self.cos_TR.device), sin.to(self.cos_TR.device)
         return self._stretched
+
+
+class _Layer(NamedTuple):
+    """The weights of layer ``number``; X = D + 2·G·K rows give queries, keys and values at once."""
+
+    number: int
+    qkv_XD: Tensor
+    qk_gain_H: Tensor
+    out_DD: Tensor
+    up_FD: Tensor
+    down_DF: Tensor
+    attn_scale_D: Tensor
+    mlp_scale_D: Tensor
+    resid_mix_2D: Tensor
 
 
 def _observer(tap: Tap | None, what: str, layer: int) -> Callable[[Tensor], None] | None:
