@@ -27,11 +27,10 @@ from trainer.model.attention import (
     attention_backend,
     attention_for,
     exclude_self,
-    rms_norm,
     rope_table,
-    rotate,
 )
 from trainer.model.embeddings import HashedBigram, bigram_hash, smear
+from trainer.model.normed import rms_norm, rotate
 
 EPS = 2.0**-24
 T = 32

@@ -15,14 +15,6 @@ from torch import Tensor
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def rms_norm(x: Tensor) -> Tensor:
-    """x over its root mean square along the last dimension, without a learned weight.
-
-    In the type of ``x``: some versions of torch return float32 under CUDA's autocast.
-    """
-    return F.rms_norm(x, (x.size(-1),), eps=torch.finfo(torch.float32).eps).to(x.dtype)
-
-
 def rope_table(
     num_positions: int, rope_dims: int, base: float, rounded_to: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
@@ -45,14 +37,6 @@ def stretched_base(base: float, rope_dims: int, length: int, ntk_len: int) -> fl
     22082
     """
     return base * (length / ntk_len) ** (rope_dims / (rope_dims - 2))
-
-
-def rotate(x_BTHK: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
-    """Rotate the first 2R dimensions by −θ, halves paired; the others pass unchanged."""
-    half = cos_TR.size(-1)
-    cos, sin = cos_TR[:, None].to(x_BTHK.dtype), sin_TR[:, None].to(x_BTHK.dtype)
-    first, second, rest = x_BTHK.split([half, half, x_BTHK.size(-1) - 2 * half], dim=-1)
-    return torch.cat([first * cos + second * sin, second * cos - first * sin, rest], dim=-1)
 
 
 def attention_backend(device: torch.device, dtype: torch.dtype) -> str:

@@ -21,12 +21,13 @@ from trainer.model.attention import (
     attend,
     attention_for,
     exclude_self,
-    rms_norm,
     rope_table,
-    rotate,
     stretched_base,
 )
 from trainer.model.embeddings import HashedBigram, SharedValueEmbedding, smear
+from trainer.model.layers import Layer, last, layers_of
+from trainer.model.loss import LARGEST_CAP, mean_capped_nll
+from trainer.model.normed import normed_and_rotated, rms_norm
 from trainer.recipe import Model
 
 Tap = Callable[[str, int, Tensor], None]
@@ -99,13 +100,12 @@ class GPT(nn.Module):
             x0 = x
             skips: list[Tensor] = []
             num_encoders = self.config.num_layers // 2
-            for layer in range(self.config.num_layers):
-                if layer >= num_encoders and skips:
-                    gate = self.skip_weights[layer - num_encoders].to(x.dtype)
+            for layer in layers_of(self, tail):
+                if layer.number >= num_encoders and skips:
+                    gate = self.skip_weights[layer.number - num_encoders].to(x.dtype)
                     x = torch.addcmul(x, gate, skips.pop())
-                is_last = layer == self.config.num_layers - 1
-                x = self._block(layer, x, x0, values.get(layer), tail if is_last else None, tap)
-                if layer < num_encoders:
+                x = self._block(layer, x, x0, values.get(layer.number), tap)
+                if layer.number < num_encoders:
                     skips.append(x)
             return rms_norm(x)
 
@@ -119,7 +119,7 @@ class GPT(nn.Module):
 
     def nll(self, tokens_BT: Tensor, targets_BT: Tensor, tail: int | None = None) -> Tensor:
         """Nats that each of the last ``tail`` targets costs, float32 (B, tail)."""
-        return self.nll_of(self.body(tokens_BT, tail), _last(targets_BT, tail))
+        return self.nll_of(self.body(tokens_BT, tail), last(targets_BT, tail))
 
     def nll_of(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
         """Nats that each target costs, given the hidden states before the head; float32 (B, T).
@@ -133,6 +133,19 @@ class GPT(nn.Module):
             with self._precision(hidden_ND):
                 nll_N = capped_nll(hidden_ND, self.embed, targets_N, self.config.logit_softcap)
         return nll_N.view(targets_BT.shape)
+
+    def mean_nll(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """The mean of :meth:`nll`, to train on: on a CPU value and gradient at once."""
+        cap = self.config.logit_softcap
+        if not self.is_exact_on_cpu or cap > LARGEST_CAP:
+            return self.nll(tokens_BT, targets_BT).mean()
+        hidden_ND = self.body(tokens_BT).flatten(0, 1)
+        return mean_capped_nll(hidden_ND, self.embed, targets_BT.flatten(), cap)
+
+    @property
+    def is_exact_on_cpu(self) -> bool:
+        """Whether it computes in float32 on a CPU, where few large operations pay."""
+        return self.embed.device.type == "cpu" and self.compute_dtype is torch.float32
 
     def set_precision(self) -> None:
         """Store the weights as the compute dtype wants them; in float32 that is as they are.
@@ -200,68 +213,63 @@ class GPT(nn.Module):
         return values
 
     def _block(
-        self,
-        layer: int,
-        x: Tensor,
-        x0: Tensor,
-        extra_value: Tensor | None,
-        tail: int | None,
-        tap: Tap | None,
+        self, layer: Layer, x: Tensor, x0: Tensor, extra_value: Tensor | None, tap: Tap | None
     ) -> Tensor:
-        mix = self.resid_mix_L2D[layer].to(x.dtype)
+        mix = layer.resid_mix_2D.to(x.dtype)
         x = torch.addcmul(mix[0] * x, mix[1], x0)
-        attended = self._attention(layer, self._layer_norm(layer, x), extra_value, tail, tap)
-        x = torch.addcmul(
-            _last(x, tail), self.attn_scale_LD[layer].to(x.dtype), attended.to(x.dtype)
-        )
+        attended = self._attention(layer, self._layer_norm(layer, x), extra_value, tap)
+        x = layer.asked(x)
+        x = torch.addcmul(x, layer.attn_scale_D.to(x.dtype), attended.to(x.dtype))
         normed = self._layer_norm(layer, x)
         if tap is not None:
-            tap("mlp_in", layer, normed)
+            tap("mlp_in", layer.number, normed)
         out = mlp(
             normed,
-            self.up_bank[layer],
-            self.activations[layer],
-            self.down_bank[layer],
-            _observer(tap, "mlp_hidden", layer),
+            layer.up_FD,
+            self.activations[layer.number],
+            layer.down_DF,
+            _observer(tap, "mlp_hidden", layer.number),
         )
-        return torch.addcmul(x, self.mlp_scale_LD[layer].to(x.dtype), out.to(x.dtype))
+        return torch.addcmul(x, layer.mlp_scale_D.to(x.dtype), out.to(x.dtype))
 
-    def _layer_norm(self, layer: int, x: Tensor) -> Tensor:
+    def _layer_norm(self, layer: Layer, x: Tensor) -> Tensor:
         if self.config.layer_scale == "none":
             return rms_norm(x)
-        return rms_norm(x) * (layer + 1) ** -0.5
+        return rms_norm(x, (layer.number + 1) ** -0.5)
 
     def _attention(
-        self,
-        layer: int,
-        x: Tensor,
-        extra_value: Tensor | None,
-        tail: int | None,
-        tap: Tap | None,
+        self, layer: Layer, x: Tensor, extra_value: Tensor | None, tap: Tap | None
     ) -> Tensor:
-        config, (batch, length, _) = self.config, x.shape
-        num_layers, heads, groups = config.num_layers, config.num_heads, config.num_kv_heads
+        config = self.config
         if tap is not None:
-            tap("attention_in", layer, x)
-        asking = _last(x, tail)
-        num_queries = asking.size(1)
-        q = F.linear(asking, self.qo_bank[layer]).view(batch, num_queries, heads, -1)
-        k = F.linear(x, self.kv_bank[layer]).view(batch, length, groups, -1)
-        v = F.linear(x, self.kv_bank[num_layers + layer])
+            tap("attention_in", layer.number, x)
+        q, k, v = self._project(layer, x)
         if extra_value is not None:
             v = v + extra_value
-        v = v.view(batch, length, groups, -1)
-        cos, sin = self._rope(length)
-        q = rotate(rms_norm(q), cos[-num_queries:], sin[-num_queries:])
-        q = q * self.q_gain_LH[layer][:, None].to(q.dtype)
-        k = rotate(rms_norm(k), cos, sin)
+        v = v.unflatten(-1, (config.num_kv_heads, -1))
         y = self._attend(q, k, v)
-        if layer >= num_layers - config.xsa_last_layers:
-            y = exclude_self(y, _last(v, tail))
-        y = y.reshape(batch, num_queries, -1)
+        if layer.number >= config.num_layers - config.xsa_last_layers:
+            y = exclude_self(y, layer.asked(v))
+        y = y.flatten(2)
         if tap is not None:
-            tap("attention_out", layer, y)
-        return F.linear(y, self.qo_bank[num_layers + layer])
+            tap("attention_out", layer.number, y)
+        return F.linear(y, layer.out_DD)
+
+    def _project(self, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the positions that are asked for, keys and values of all."""
+        config, (cos, sin) = self.config, self._rope(x.size(1))
+        width, kv, heads, groups = x.size(2), config.kv_dim, config.num_heads, config.num_kv_heads
+        if layer.tail is None:
+            qk, v = F.linear(x, layer.qkv_XD).split([width + kv, kv], dim=-1)
+            qk = qk.unflatten(-1, (heads + groups, -1))
+            q, k = normed_and_rotated(qk, layer.qk_gain_H, cos, sin).split([heads, groups], dim=2)
+            return q, k, v
+        query_DD, kv_XD = layer.qkv_XD.split([width, 2 * kv])
+        q = F.linear(layer.asked(x), query_DD).unflatten(-1, (heads, -1))
+        k, v = F.linear(x, kv_XD).split(kv, dim=-1)
+        of_queries_H, of_keys_G = layer.qk_gain_H.split([heads, groups])
+        q = normed_and_rotated(q, of_queries_H, cos[-layer.tail :], sin[-layer.tail :])
+        return q, normed_and_rotated(k.unflatten(-1, (groups, -1)), of_keys_G, cos, sin), v
 
     def _rope(self, length: int) -> tuple[Tensor, Tensor]:
         """Cosine and sine for sequences of ``length``, whose base may depend on it."""
@@ -275,10 +283,6 @@ class GPT(nn.Module):
                 cos, sin = rope_table(length, dims, base)
                 self._stretched = cos.to(self.cos_TR.device), sin.to(self.cos_TR.device)
         return self._stretched
-
-
-def _last(x_BTD: Tensor, tail: int | None) -> Tensor:
-    return x_BTD if tail is None else x_BTD[:, -tail:]
 
 
 def _observer(tap: Tap | None, what: str, layer: int) -> Callable[[Tensor], None] | None:
