@@ -3,17 +3,22 @@
 Sliding windows and test-time training of one recipe, plain and ours in turn, round after round, on
 the same weights and text. Machines are noisy, so only ratios within a round are compared (median
 and quartiles). Fails where the two scores are apart by more than the tolerance. Plain is
-``benchmarks.plain_scoring``: on a CPU with the model of ``benchmarks.plain``, on a GPU with our own
-model's unfused forward, compiled for sliding windows and not for test-time training, as published.
+``benchmarks.plain_scoring``. On a CPU it takes the model of ``benchmarks.plain`` and has a process
+of its own, with the C library's memory as it comes; ours keeps what it frees (``trainer.memory``).
+On a GPU it takes our own model's unfused forward, compiled for sliding windows and not for
+test-time training, as published.
 """
 
 import argparse
 import copy
+import functools
 import math
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -22,9 +27,10 @@ from torch import Tensor, nn
 from benchmarks.measured import keep
 from benchmarks.plain import PlainGPT
 from benchmarks.plain_scoring import Lessons, Plan, Text, plain_sliding, plain_ttt
+from benchmarks.scoring_flops import Arithmetic, flops
 from trainer.contract import ActivationSpec, RunSpec
 from trainer.model import GPT
-from trainer.recipe import Model, Recipe, load_recipe
+from trainer.recipe import Recipe, load_recipe
 from trainer.reporting import device_name
 from trainer.run import build_model
 from trainer.scoring.bpb import Stream, score
@@ -36,14 +42,6 @@ TOLERANCE = {"cpu": 1e-6, "cuda": 2e-5}  # bits per byte; float32 there, bfloat1
 UNKNOWN_DATA = "0" * 64
 Way = Callable[[], tuple[float, float]]
 """Scores once; returns (seconds, bits per byte)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arithmetic:
-    """Floating-point operations of matrix products and attention, a multiply-add counted as two."""
-
-    plain: float
-    ours: float
 
 
 def main() -> None:
@@ -60,9 +58,10 @@ def main() -> None:
             f"recipe {arguments.recipe}: plain test-time training is SGD in full precision"
         )
     num_targets = arguments.targets or recipe.scoring.max_targets or 2**17
+    plain = None if arguments.device == "cuda" else _process(recipe, arguments.recipe, num_targets)
     with open_world(arguments.device, threads=1) as world:
         bench = Bench(recipe, arguments.recipe, num_targets, world)
-        found = bench.measure(arguments.rounds, arguments.warmup)
+        found = bench.measure(plain or bench.plain(), arguments.rounds, arguments.warmup)
     report(found, arguments.recipe)
     keep(f"scoring-{arguments.recipe}-{arguments.device}", found)
 
@@ -83,18 +82,19 @@ class Bench:
         target_bytes = torch.randint(1, 6, (num_targets,), generator=draw)
         self._stream = Stream(tokens.to(world.device), target_bytes.to(world.device))
 
-    def measure(self, rounds: int, warmup: int) -> dict[str, Any]:
-        ways: dict[str, tuple[Way, Way]] = {
-            "sliding": (self._plain_sliding(), self._timed(self._sliding)),
-            "ttt": (self._plain_ttt(), self._timed(self._ttt)),
-        }
+    def plain(self) -> dict[str, Way]:
+        return {"sliding": self._plain_sliding(), "ttt": self._plain_ttt()}
+
+    def measure(self, plain: Mapping[str, Way], rounds: int, warmup: int) -> dict[str, Any]:
+        ours = {"sliding": self._timed(self._sliding), "ttt": self._timed(self._ttt)}
+        ways = {name: (plain[name], ours[name]) for name in ours}
         seconds: dict[str, dict[str, list[float]]] = {
             name: {"plain": [], "ours": []} for name in ways
         }
         peak, apart = [], dict.fromkeys(ways, 0.0)
         for i in range(warmup + rounds):
-            for name, (plain, ours) in ways.items():
-                (plain_s, expected), (ours_s, bpb) = plain(), ours()
+            for name, (plain_way, our_way) in ways.items():
+                (plain_s, expected), (ours_s, bpb) = plain_way(), our_way()
                 apart[name] = max(apart[name], abs(bpb - expected))
                 if i >= warmup:
                     seconds[name]["plain"].append(plain_s)
@@ -204,6 +204,28 @@ class Bench:
         }
 
 
+def _process(recipe: Recipe, name: str, num_targets: int) -> dict[str, Way]:
+    """The plain ways, each answered by a process that is forked now."""
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    arguments = (there, recipe, name, num_targets)
+    fork.Process(target=_serve, args=arguments, daemon=True).start()
+
+    def asked(way: str) -> tuple[float, float]:
+        here.send(way)
+        seconds, bpb = here.recv()
+        return seconds, bpb
+
+    return {way: functools.partial(asked, way) for way in ("sliding", "ttt")}
+
+
+def _serve(asked: Connection, recipe: Recipe, name: str, num_targets: int) -> None:
+    torch.set_num_threads(1)
+    ways = Bench(recipe, name, num_targets, World(0, 1, torch.device("cpu"))).plain()
+    while True:
+        asked.send(ways[asked.recv()]())
+
+
 class WholeLogits(nn.Module):
     """Logits (B, T, V) of all positions."""
 
@@ -213,29 +235,6 @@ class WholeLogits(nn.Module):
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         return self.model.head(self.model.body(tokens_BT))
-
-
-def flops(model: Model, length: int, tail: int) -> float:
-    """Of the logits of the last ``tail`` of ``length`` positions, in one sequence.
-
-    Attention is counted where it looks: each query at its own position and all before it.
-    """
-    width, kv, hidden = model.width, model.kv_dim, model.mlp_hidden
-    keys_and_values = 2 * length * width * 2 * kv
-
-    def rest_of_layer(positions: int) -> float:
-        seen = sum(range(length - positions + 1, length + 1))
-        products = 2 * positions * (2 * width * width + 2 * width * hidden)
-        return products + 2 * seen * 2 * width
-
-    embeddings = 0
-    if model.bigram is not None and model.bigram.dim != width:
-        embeddings += 2 * length * model.bigram.dim * width
-    if model.value_embedding is not None and model.value_embedding.dim != kv:
-        embeddings += 2 * length * model.value_embedding.dim * kv
-    layers = (model.num_layers - 1) * rest_of_layer(length) + rest_of_layer(tail)
-    head = 2 * tail * width * model.vocab_size
-    return embeddings + model.num_layers * keys_and_values + layers + head
 
 
 def report(found: Mapping[str, Any], recipe: str) -> None:
