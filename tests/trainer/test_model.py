@@ -27,11 +27,10 @@ from trainer.model.attention import (
     attention_backend,
     attention_for,
     exclude_self,
-    rms_norm,
     rope_table,
-    rotate,
 )
 from trainer.model.embeddings import HashedBigram, bigram_hash, smear
+from trainer.model.normed import rms_norm, rotate
 
 EPS = 2.0**-24
 T = 32
@@ -159,13 +158,6 @@ def test_sequences_of_a_batch_do_not_see_each_other():
     changed[1] = (changed[1] + 1) % VOCAB_SIZE
     before, after = logits(model, tokens), logits(model, changed)
     assert torch.equal(before[[0, 2]], after[[0, 2]])
-
-
-@pytest.mark.parametrize("tail", [1, 5, 16, T])
-def test_the_tail_is_the_last_positions_of_the_whole_in_every_bit(tail):
-    model, tokens = busy_model(), random_tokens(3, T)
-    with torch.no_grad():
-        assert torch.equal(model.body(tokens, tail), model.body(tokens)[:, -tail:])
 
 
 @pytest.mark.parametrize("tail", [1, 5, T, None])

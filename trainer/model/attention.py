@@ -1,7 +1,7 @@
 """Causal grouped-query attention with normalised queries and keys, partial RoPE and XSA.
 
-Shapes: B sequences, T tokens, H query heads, G key-value heads, K dimensions of a head, R rotated
-dimensions. Pure functions; the model owns the weights.
+Shapes: B sequences, T tokens, S of the last of them that ask, H query heads, G key-value heads, K
+dimensions of a head, R rotated dimensions. Pure functions; the model owns the weights.
 """
 
 import importlib
@@ -13,14 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def rms_norm(x: Tensor) -> Tensor:
-    """x over its root mean square along the last dimension, without a learned weight.
-
-    In the type of ``x``: some versions of torch return float32 under CUDA's autocast.
-    """
-    return F.rms_norm(x, (x.size(-1),), eps=torch.finfo(torch.float32).eps).to(x.dtype)
 
 
 def rope_table(
@@ -47,14 +39,6 @@ def stretched_base(base: float, rope_dims: int, length: int, ntk_len: int) -> fl
     return base * (length / ntk_len) ** (rope_dims / (rope_dims - 2))
 
 
-def rotate(x_BTHK: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
-    """Rotate the first 2R dimensions by −θ, halves paired; the others pass unchanged."""
-    half = cos_TR.size(-1)
-    cos, sin = cos_TR[:, None].to(x_BTHK.dtype), sin_TR[:, None].to(x_BTHK.dtype)
-    first, second, rest = x_BTHK.split([half, half, x_BTHK.size(-1) - 2 * half], dim=-1)
-    return torch.cat([first * cos + second * sin, second * cos - first * sin, rest], dim=-1)
-
-
 def attention_backend(device: torch.device, dtype: torch.dtype) -> str:
     """What computes attention there: FlashAttention-3 where it is installed and can run."""
     can = device.type == "cuda" and dtype is torch.bfloat16 and _is_hopper(device)
@@ -68,16 +52,26 @@ def attention_for(device: torch.device, dtype: torch.dtype) -> Attention:
     return flash if flash is not None and chosen == "flash_attn_3" else attend
 
 
-def attend(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
-    """Softmax attention of every query to its own and earlier positions; scale 1/√K."""
-    y_BHTK = F.scaled_dot_product_attention(
-        q_BTHK.transpose(1, 2),
+def attend(q_BSHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
+    """Softmax attention of the last S positions to their own and earlier ones; scale 1/√K."""
+    num_queries, num_keys = q_BSHK.size(1), k_BTGK.size(1)
+    is_whole = num_queries == num_keys
+    y_BHSK = F.scaled_dot_product_attention(
+        q_BSHK.transpose(1, 2),
         k_BTGK.transpose(1, 2),
         v_BTGK.transpose(1, 2),
-        is_causal=True,
-        enable_gqa=q_BTHK.size(2) != k_BTGK.size(2),
+        # torch's own causal mask lets query i see key i, which is not its position if S < T.
+        attn_mask=None if is_whole else _seen(num_queries, num_keys, q_BSHK.device),
+        is_causal=is_whole,
+        enable_gqa=q_BSHK.size(2) != k_BTGK.size(2),
     )
-    return y_BHTK.transpose(1, 2)
+    return y_BHSK.transpose(1, 2)
+
+
+def _seen(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+    """Which keys each of the last positions sees, bool (S, T)."""
+    every_ST = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
+    return every_ST.tril(num_keys - num_queries)
 
 
 @cache
@@ -88,7 +82,10 @@ def _is_hopper(device: torch.device) -> bool:
 
 @cache
 def _flash_attention_3() -> Attention | None:
-    """The function of the optional package, which takes (B, T, H, K) as it is here."""
+    """The function of the optional package, which takes (B, T, H, K) as it is here.
+
+    Its causal mask is aligned to the last query and the last key, as ours is.
+    """
     try:
         flash = importlib.import_module("flash_attn_interface").flash_attn_func
     except (ImportError, AttributeError):

@@ -15,25 +15,31 @@ from torch import Tensor, nn
 
 from trainer.activations import BeginsSteps, Params, build_activation
 from trainer.activations.squared import Squared
+from trainer.kernels.cross_entropy import capped_nll
 from trainer.kernels.mlp import MLP, Backend, mlp, mlp_backend, mlp_of
 from trainer.model.attention import (
     Attention,
     attend,
     attention_for,
     exclude_self,
-    rms_norm,
     rope_table,
-    rotate,
     stretched_base,
 )
 from trainer.model.embeddings import HashedBigram, SharedValueEmbedding, smear
+from trainer.model.layers import Layer, last, layers_of
+from trainer.model.loss import LARGEST_CAP, mean_capped_nll
+from trainer.model.normed import normed_and_rotated, rms_norm
 from trainer.recipe import Model
 
 Tap = Callable[[str, int, Tensor], None]
 """Shown (what, layer, tensor): what goes into a matrix.
 
 ``what`` is attention_in, attention_out, mlp_in or mlp_hidden, or bigram_in or value_in (layer 0).
+Positions that are not computed are not shown: with a tail, of the last layer all but attention_in.
 """
+
+NLL = Callable[..., Tensor]
+"""``GPT.nll`` of one model."""
 
 
 class GPT(nn.Module):
@@ -86,21 +92,25 @@ class GPT(nn.Module):
         self._mlp: MLP = mlp
 
     def body(self, tokens_BT: Tensor, tail: int | None = None, tap: Tap | None = None) -> Tensor:
-        """Normalised hidden states (B, T, D), or of the last ``tail`` positions (B, tail, D)."""
+        """Normalised hidden states (B, T, D), or of the last ``tail`` positions (B, tail, D).
+
+        Of the last layer the other positions are asked for nothing but their keys and values, so
+        nothing but these is computed of them; every layer before it needs all of all positions.
+        """
         with self._precision(tokens_BT):
             x = self._embed(tokens_BT, tap)
             values = self._values(tokens_BT, tap)
             x0 = x
             skips: list[Tensor] = []
             num_encoders = self.config.num_layers // 2
-            for layer in range(self.config.num_layers):
-                if layer >= num_encoders and skips:
-                    gate = self.skip_weights[layer - num_encoders].to(x.dtype)
+            for layer in layers_of(self, tail):
+                if layer.number >= num_encoders and skips:
+                    gate = self.skip_weights[layer.number - num_encoders].to(x.dtype)
                     x = torch.addcmul(x, gate, skips.pop())
-                x = self._block(layer, x, x0, values.get(layer), tap)
-                if layer < num_encoders:
+                x = self._block(layer, x, x0, values.get(layer.number), tap)
+                if layer.number < num_encoders:
                     skips.append(x)
-            return rms_norm(x if tail is None else x[:, -tail:])
+            return rms_norm(x)
 
     def head(self, hidden_BTD: Tensor) -> Tensor:
         """Logits (B, T, V) in float32, within ± the soft-cap; embeddings are tied."""
@@ -112,10 +122,33 @@ class GPT(nn.Module):
 
     def nll(self, tokens_BT: Tensor, targets_BT: Tensor, tail: int | None = None) -> Tensor:
         """Nats that each of the last ``tail`` targets costs, float32 (B, tail)."""
-        logits = self.head(self.body(tokens_BT, tail))
-        wanted = targets_BT if tail is None else targets_BT[:, -tail:]
-        flat = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-        return flat.view(wanted.shape)
+        return self.nll_of(self.body(tokens_BT, tail), last(targets_BT, tail))
+
+    def nll_of(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
+        """Nats that each target costs, given the hidden states before the head; float32 (B, T).
+
+        Where no gradient is asked for, logits are never in memory for more than some positions.
+        """
+        hidden_ND, targets_N = hidden_BTD.flatten(0, 1), targets_BT.flatten()
+        if torch.is_grad_enabled():
+            nll_N = F.cross_entropy(self.head(hidden_ND), targets_N, reduction="none")
+        else:
+            with self._precision(hidden_ND):
+                nll_N = capped_nll(hidden_ND, self.embed, targets_N, self.config.logit_softcap)
+        return nll_N.view(targets_BT.shape)
+
+    def mean_nll(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """The mean of :meth:`nll`, to train on: on a CPU value and gradient at once."""
+        cap = self.config.logit_softcap
+        if not self.is_exact_on_cpu or cap > LARGEST_CAP:
+            return self.nll(tokens_BT, targets_BT).mean()
+        hidden_ND = self.body(tokens_BT).flatten(0, 1)
+        return mean_capped_nll(hidden_ND, self.embed, targets_BT.flatten(), cap)
+
+    @property
+    def is_exact_on_cpu(self) -> bool:
+        """Whether it computes in float32 on a CPU, where few large operations pay."""
+        return self.embed.device.type == "cpu" and self.compute_dtype is torch.float32
 
     def set_precision(self) -> None:
         """Store the weights as the compute dtype wants them; in float32 that is as they are.
@@ -140,15 +173,17 @@ class GPT(nn.Module):
         self._mlp = mlp_of(self.mlp_backend)
         return self.to(device)
 
-    def compiled_nll(self, length: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """``nll`` for training on sequences of ``length``, compiled where the model is on CUDA.
+    def compiled_nll(self, length: int) -> NLL:
+        """``nll`` for sequences of ``length``, compiled where the model is on CUDA.
 
-        torch's own TORCH_COMPILE_DISABLE=1 leaves it uncompiled.
+        It is one graph for every shape, tail, and whether there is a gradient; weights are its
+        inputs. Ask the model that is to be used: of a copy, it is the original's. torch's own
+        TORCH_COMPILE_DISABLE=1 leaves it uncompiled.
         """
         self._rope(length)  # made here, it is an input of the graph
         if self.embed.device.type != "cuda":
             return self.nll
-        compiled: Callable[[Tensor, Tensor], Tensor] = torch.compile(self.nll, dynamic=False)
+        compiled: NLL = torch.compile(self.nll, dynamic=False)
         return compiled
 
     def cost_as_learned(self) -> None:
@@ -194,52 +229,63 @@ class GPT(nn.Module):
         return values
 
     def _block(
-        self, layer: int, x: Tensor, x0: Tensor, extra_value: Tensor | None, tap: Tap | None
+        self, layer: Layer, x: Tensor, x0: Tensor, extra_value: Tensor | None, tap: Tap | None
     ) -> Tensor:
-        mix = self.resid_mix_L2D[layer].to(x.dtype)
+        mix = layer.resid_mix_2D.to(x.dtype)
         x = torch.addcmul(mix[0] * x, mix[1], x0)
         attended = self._attention(layer, self._layer_norm(layer, x), extra_value, tap)
-        x = torch.addcmul(x, self.attn_scale_LD[layer].to(x.dtype), attended.to(x.dtype))
+        x = layer.asked(x)
+        x = torch.addcmul(x, layer.attn_scale_D.to(x.dtype), attended.to(x.dtype))
         normed = self._layer_norm(layer, x)
         if tap is not None:
-            tap("mlp_in", layer, normed)
+            tap("mlp_in", layer.number, normed)
         out = self._mlp(
             normed,
-            self.up_bank[layer],
-            self.activations[layer],
-            self.down_bank[layer],
-            _observer(tap, "mlp_hidden", layer),
+            layer.up_FD,
+            self.activations[layer.number],
+            layer.down_DF,
+            _observer(tap, "mlp_hidden", layer.number),
         )
-        return torch.addcmul(x, self.mlp_scale_LD[layer].to(x.dtype), out.to(x.dtype))
+        return torch.addcmul(x, layer.mlp_scale_D.to(x.dtype), out.to(x.dtype))
 
-    def _layer_norm(self, layer: int, x: Tensor) -> Tensor:
+    def _layer_norm(self, layer: Layer, x: Tensor) -> Tensor:
         if self.config.layer_scale == "none":
             return rms_norm(x)
-        return rms_norm(x) * (layer + 1) ** -0.5
+        return rms_norm(x, (layer.number + 1) ** -0.5)
 
     def _attention(
-        self, layer: int, x: Tensor, extra_value: Tensor | None, tap: Tap | None
+        self, layer: Layer, x: Tensor, extra_value: Tensor | None, tap: Tap | None
     ) -> Tensor:
-        config, (batch, length, _) = self.config, x.shape
-        num_layers, heads, groups = config.num_layers, config.num_heads, config.num_kv_heads
+        config = self.config
         if tap is not None:
-            tap("attention_in", layer, x)
-        q = F.linear(x, self.qo_bank[layer]).view(batch, length, heads, -1)
-        k = F.linear(x, self.kv_bank[layer]).view(batch, length, groups, -1)
-        v = F.linear(x, self.kv_bank[num_layers + layer])
+            tap("attention_in", layer.number, x)
+        q, k, v = self._project(layer, x)
         if extra_value is not None:
             v = v + extra_value
-        v = v.view(batch, length, groups, -1)
-        cos, sin = self._rope(length)
-        q = rotate(rms_norm(q), cos, sin) * self.q_gain_LH[layer][:, None].to(q.dtype)
-        k = rotate(rms_norm(k), cos, sin)
+        v = v.unflatten(-1, (config.num_kv_heads, -1))
         y = self._attend(q, k, v)
-        if layer >= num_layers - config.xsa_last_layers:
-            y = exclude_self(y, v)
-        y = y.reshape(batch, length, -1)
+        if layer.number >= config.num_layers - config.xsa_last_layers:
+            y = exclude_self(y, layer.asked(v))
+        y = y.flatten(2)
         if tap is not None:
-            tap("attention_out", layer, y)
-        return F.linear(y, self.qo_bank[num_layers + layer])
+            tap("attention_out", layer.number, y)
+        return F.linear(y, layer.out_DD)
+
+    def _project(self, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the positions that are asked for, keys and values of all."""
+        config, (cos, sin) = self.config, self._rope(x.size(1))
+        width, kv, heads, groups = x.size(2), config.kv_dim, config.num_heads, config.num_kv_heads
+        if layer.tail is None:
+            qk, v = F.linear(x, layer.qkv_XD).split([width + kv, kv], dim=-1)
+            qk = qk.unflatten(-1, (heads + groups, -1))
+            q, k = normed_and_rotated(qk, layer.qk_gain_H, cos, sin).split([heads, groups], dim=2)
+            return q, k, v
+        query_DD, kv_XD = layer.qkv_XD.split([width, 2 * kv])
+        q = F.linear(layer.asked(x), query_DD).unflatten(-1, (heads, -1))
+        k, v = F.linear(x, kv_XD).split(kv, dim=-1)
+        of_queries_H, of_keys_G = layer.qk_gain_H.split([heads, groups])
+        q = normed_and_rotated(q, of_queries_H, cos[-layer.tail :], sin[-layer.tail :])
+        return q, normed_and_rotated(k.unflatten(-1, (groups, -1)), of_keys_G, cos, sin), v
 
     def _rope(self, length: int) -> tuple[Tensor, Tensor]:
         """Cosine and sine for sequences of ``length``, whose base may depend on it."""

@@ -5,13 +5,14 @@ tokenizer changes the meaning of. Shapes: B windows, T inputs of a window, S sco
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from trainer.model import GPT
+from trainer.model.gpt import NLL
 from trainer.scoring.windows import Window, batches
 from trainer.world import World
 
@@ -33,22 +34,23 @@ class Stream:
     def num_targets(self) -> int:
         return self.target_bytes.numel()
 
-    def read(self, batch: Sequence[Window], num_inputs: int) -> tuple[Tensor, Tensor]:
+    def bounds(self, plan: Sequence[Window]) -> Tensor:
+        """(start, first scored target, end) of each of N windows, int64 (N, 3), on its way."""
+        bounds_N3 = torch.tensor([(w.start, w.first_scored, w.end) for w in plan])
+        if self.tokens.device.type == "cuda":  # goes while the device computes
+            bounds_N3 = bounds_N3.pin_memory()
+        return bounds_N3.to(self.tokens.device, non_blocking=True)
+
+    def read(self, bounds_B3: Tensor, num_inputs: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets (B, num_inputs) of the windows; token 0 behind a window's end."""
-        starts_B1 = self._column(w.start for w in batch)
-        ends_B1 = self._column(w.end for w in batch)
-        index_BT = starts_B1 + torch.arange(num_inputs, device=self.tokens.device)
-        is_text_BT = index_BT < ends_B1
+        index_BT = bounds_B3[:, :1] + torch.arange(num_inputs, device=self.tokens.device)
+        is_text_BT = index_BT < bounds_B3[:, 2:]
         index_BT = index_BT.where(is_text_BT, 0)
         return self.tokens[index_BT] * is_text_BT, self.tokens[index_BT + 1] * is_text_BT
 
-    def scored(self, batch: Sequence[Window]) -> Tensor:
-        """The targets (B, S) that the windows of a batch of one shape score."""
-        firsts_B1 = self._column(w.first_scored for w in batch)
-        return firsts_B1 + torch.arange(batch[0].num_scored, device=self.tokens.device)
-
-    def _column(self, values: Iterable[int]) -> Tensor:
-        return torch.tensor(list(values), device=self.tokens.device)[:, None]
+    def scored(self, bounds_B3: Tensor, num_scored: int) -> Tensor:
+        """The targets (B, num_scored) that windows of one shape score."""
+        return bounds_B3[:, 1:2] + torch.arange(num_scored, device=self.tokens.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +87,57 @@ def score(
 ) -> Score:
     """The score of ``plan`` over all ranks, each of which scores a contiguous share of it."""
     mine = world.share(len(plan))
-    sums = local_sums(model, stream, plan[mine.start : mine.stop], batch_seqs, sink)
-    return to_score(world.sum_(sums))
+    scorer = Scorer(model, stream, batch_seqs, sink)
+    return to_score(world.sum_(scorer.sums(plan[mine.start : mine.stop])))
 
 
-@torch.inference_mode()
-def local_sums(
-    model: GPT, stream: Stream, plan: Sequence[Window], batch_seqs: int, sink: Sink | None
-) -> Tensor:
-    """(Σ nll, number of targets, Σ bytes) of ``plan`` on this rank, float64."""
-    model.eval()
-    sums = no_sums(stream)
-    for batch in batches(plan, batch_seqs):
-        targets_BS = stream.scored(batch)
-        nll_BS = _nll(model, stream, batch)
-        sums += sums_of(stream, targets_BS, nll_BS)
-        if sink is not None:
-            sink(targets_BS, nll_BS)
-    return sums
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """How this rank scores windows, plan after plan, whatever becomes of the weights meanwhile."""
+
+    model: GPT
+    stream: Stream
+    batch_seqs: int
+    sink: Sink | None
+    _compiled: dict[int, NLL] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def sums(self, plan: Sequence[Window]) -> Tensor:
+        """(Σ nll, number of targets, Σ bytes) of ``plan``, float64."""
+        self.model.eval()
+        sums = no_sums(self.stream)
+        every = batches(plan, self.batch_seqs)
+        sizes = [len(batch) for batch in every]
+        bounds = torch.split(self.stream.bounds(plan), sizes)
+        for batch, bounds_B3 in zip(every, bounds, strict=True):
+            targets_BS = self.stream.scored(bounds_B3, batch[0].num_scored)
+            nll_BS = self._nll(batch, bounds_B3)
+            sums += sums_of(self.stream, targets_BS, nll_BS)
+            if self.sink is not None:
+                self.sink(targets_BS, nll_BS)
+        return sums
+
+    def _nll(self, batch: Sequence[Window], bounds_B3: Tensor) -> Tensor:
+        """Nats (B, S) of what a batch of one shape scores."""
+        first = batch[0]
+        length = first.length + first.padding
+        if first.padding:  # what is scored ends before it, at another place in every window
+            nll_BT = self.model.nll(*self.stream.read(bounds_B3, length))
+            scored = [slice(w.first_scored - w.start, w.length) for w in batch]
+            return torch.stack([nll_T[s] for s, nll_T in zip(scored, nll_BT, strict=True)])
+        nll, tail = self._nll_of(length), first.num_scored
+        if nll == self.model.nll:
+            return nll(*self.stream.read(bounds_B3, length), tail)
+        if tail == length and len(batch) < self.batch_seqs:  # a first window: no graph for it alone
+            return self.model.nll(*self.stream.read(bounds_B3, length), tail)
+        # One graph, of full batches: the last one is filled up with windows that it has.
+        again_B = torch.arange(self.batch_seqs, device=bounds_B3.device) % len(batch)
+        return nll(*self.stream.read(bounds_B3[again_B], length), tail)[: len(batch)]
+
+    def _nll_of(self, length: int) -> NLL:
+        if length not in self._compiled:
+            self._compiled[length] = self.model.compiled_nll(length)
+        return self._compiled[length]
 
 
 def no_sums(stream: Stream) -> Tensor:
@@ -121,16 +156,3 @@ def sums_of(stream: Stream, targets_BS: Tensor, nll_BS: Tensor) -> Tensor:
 def to_score(sums: Tensor) -> Score:
     nll, tokens, num_bytes = sums.tolist()
     return Score(nll=nll, num_tokens=int(tokens), num_bytes=int(num_bytes))
-
-
-def _nll(model: GPT, stream: Stream, batch: Sequence[Window]) -> Tensor:
-    """Nats (B, S) of what a batch of one shape scores."""
-    first = batch[0]
-    tokens_BT, targets_BT = stream.read(batch, first.length + first.padding)
-    if not first.padding:
-        return model.nll(tokens_BT, targets_BT, tail=first.num_scored)
-    # What is scored ends before the padding, at another place in every window.
-    nll_BT = model.nll(tokens_BT, targets_BT)
-    return torch.stack(
-        [nll_T[w.first_scored - w.start : w.length] for w, nll_T in zip(batch, nll_BT, strict=True)]
-    )

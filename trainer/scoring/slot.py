@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.model import GPT
@@ -96,9 +95,9 @@ class _Batch:
 
 @torch.no_grad()
 def _read(model: GPT, stream: Stream, members: Sequence[Window], num_inputs: int) -> _Batch:
-    tokens_BT, targets_BT = stream.read(members, num_inputs)
-    bounds = [(w.start, w.first_scored, w.end) for w in members]
-    start_B1, first_B1, end_B1 = torch.tensor(bounds, device=tokens_BT.device).T[:, :, None]
+    bounds_B3 = stream.bounds(members)
+    tokens_BT, targets_BT = stream.read(bounds_B3, num_inputs)
+    start_B1, first_B1, end_B1 = bounds_B3.T[:, :, None]
     index_BT = start_B1 + torch.arange(num_inputs, device=tokens_BT.device)
     return _Batch(
         hidden_BTD=model.body(tokens_BT).float(),
@@ -146,6 +145,4 @@ def _score(model: GPT, batch: _Batch, delta: Tensor) -> Tensor:
 
 
 def _nll(model: GPT, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
-    logits_BTV = model.head(hidden_BTD.to(model.compute_dtype)).float()
-    flat = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none")
-    return flat.view(targets_BT.shape)
+    return model.nll_of(hidden_BTD.to(model.compute_dtype), targets_BT)

@@ -6,15 +6,16 @@ trained on, so that no score depends on a token that comes later. Sources: param
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from trainer.model import GPT
 from trainer.optim.muon import NewtonSchulz
 from trainer.recipe import TTT, Scoring
-from trainer.scoring.bpb import Score, Sink, Stream, local_sums, no_sums, to_score
+from trainer.scoring.bpb import Score, Scorer, Sink, Stream, no_sums, to_score
 from trainer.scoring.moving import Moving, moving, optimizer_for
 from trainer.scoring.windows import by_chunk, windows
 from trainer.world import World
@@ -42,12 +43,13 @@ def adapt_and_score(
     moved = moving(model, ttt)
     rule = newton_schulz or NewtonSchulz()
     optimizer = optimizer_for(moved, ttt, newton_schulz=rule, update_dtype=model.compute_dtype)
-    lessons = _Lessons(model, stream, scoring.seq_len, ttt, world, moved, optimizer, beat)
+    mean_nll = _mean_nll(model, scoring.seq_len)
+    lessons = _Lessons(model, mean_nll, stream, scoring.seq_len, ttt, world, moved, optimizer, beat)
+    scorer = Scorer(model, stream, scoring.batch_seqs, sink)
     sums = no_sums(stream)
     for index, members in enumerate(chunks):
         mine = world.share(len(members))
-        local = members[mine.start : mine.stop]
-        sums += local_sums(model, stream, local, scoring.batch_seqs, sink)
+        sums += scorer.sums(members[mine.start : mine.stop])
         if index + 1 < len(chunks):
             first = index * ttt.chunk_tokens
             progress = index / (len(chunks) - 1)
@@ -55,11 +57,20 @@ def adapt_and_score(
     return to_score(world.sum_(sums))
 
 
+def _mean_nll(model: GPT, length: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """What is fastest where the model is."""
+    if model.is_exact_on_cpu:
+        return model.mean_nll
+    nll = model.compiled_nll(length)
+    return lambda tokens_BT, targets_BT: nll(tokens_BT, targets_BT).mean()
+
+
 @dataclass(frozen=True, slots=True)
 class _Lessons:
     """How a model learns a chunk of the stream."""
 
     model: GPT
+    mean_nll: Callable[[Tensor, Tensor], Tensor]
     stream: Stream
     seq_len: int
     ttt: TTT
@@ -73,21 +84,25 @@ class _Lessons:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.ttt.lr * 0.5 * (1 + math.cos(math.pi * progress))
-        for starts in self._sequence_batches(chunk):
-            self._take_step(starts)
-
-    def _sequence_batches(self, chunk: range) -> Iterator[list[int]]:
-        starts = list(range(chunk.start, chunk.stop, self.seq_len))
+        rows_NT, parameters = self._rows(chunk), [m.parameter for m in self.moved]
         for _ in range(self.ttt.epochs):
-            for i in range(0, len(starts), self.ttt.batch_seqs):
-                yield starts[i : i + self.ttt.batch_seqs]
+            for batch_BT in torch.split(rows_NT, self.ttt.batch_seqs):
+                self._take_step(batch_BT, parameters)
 
-    def _take_step(self, starts: list[int]) -> None:
-        parameters = [m.parameter for m in self.moved]
-        mine = self.world.share(len(starts))
-        local = starts[mine.start : mine.stop]
-        if local:
-            loss = self._nll(local) / (len(starts) * self.seq_len)
+    def _rows(self, chunk: range) -> Tensor:
+        """Sequences of inputs, each with the target of its last: (N, seq_len + 1)."""
+        tokens = self.stream.tokens
+        starts_N = torch.arange(chunk.start, chunk.stop, self.seq_len, device=tokens.device)
+        offsets_T = torch.arange(self.seq_len + 1, device=tokens.device)
+        return tokens[starts_N[:, None] + offsets_T]
+
+    def _take_step(self, batch_BT: Tensor, parameters: list[nn.Parameter]) -> None:
+        mine = self.world.share(len(batch_BT))
+        if mine:
+            local_BT = batch_BT[mine.start : mine.stop]
+            with self.model.late_qat(self.ttt.late_qat):
+                mean = self.mean_nll(local_BT[:, :-1].contiguous(), local_BT[:, 1:].contiguous())
+            loss = mean * (len(mine) / len(batch_BT))
             torch.autograd.backward(loss, inputs=parameters)
         self.world.sum_gradients(parameters)
         for m in self.moved:
@@ -97,11 +112,3 @@ class _Lessons:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.beat()
-
-    def _nll(self, starts: list[int]) -> torch.Tensor:
-        """Σ nll of the sequences that begin there."""
-        tokens, device = self.stream.tokens, self.stream.tokens.device
-        offsets = torch.arange(self.seq_len, device=device)
-        index_BT = torch.tensor(starts, device=device)[:, None] + offsets
-        with self.model.late_qat(self.ttt.late_qat):
-            return self.model.nll(tokens[index_BT], tokens[index_BT + 1]).sum()

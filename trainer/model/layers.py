@@ -1,0 +1,64 @@
+"""Which weights are a layer's, and of which positions is it asked?
+
+L layers, D width, H query heads, G key-value heads, K dimensions of a head, F hidden channels.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from trainer.model.gpt import GPT
+
+
+class Layer(NamedTuple):
+    """The weights of layer ``number``; X = D + 2·G·K rows give queries, keys and values at once.
+
+    ``tail``: of so many last positions it is asked for more than keys and values; None: of all.
+    """
+
+    number: int
+    tail: int | None
+    qkv_XD: Tensor
+    qk_gain_H: Tensor
+    out_DD: Tensor
+    up_FD: Tensor
+    down_DF: Tensor
+    attn_scale_D: Tensor
+    mlp_scale_D: Tensor
+    resid_mix_2D: Tensor
+
+    def asked(self, x_BTD: Tensor) -> Tensor:
+        return last(x_BTD, self.tail)
+
+
+def layers_of(model: "GPT", tail: int | None) -> Iterator[Layer]:
+    """Each layer's part of the banks: divided once, and so is their gradient put together.
+
+    Of the last layer the last ``tail`` positions are asked for, of every layer before it all.
+    """
+    num = model.config.num_layers
+    query_LDD, out_LDD = model.qo_bank.split(num)
+    qkv_LXD = torch.cat([query_LDD, *model.kv_bank.split(num)], dim=1)
+    of_keys_LG = model.q_gain_LH.new_ones(num, model.config.num_kv_heads)
+    parts = (
+        qkv_LXD,
+        torch.cat([model.q_gain_LH, of_keys_LG], dim=1),
+        out_LDD,
+        model.up_bank,
+        model.down_bank,
+        model.attn_scale_LD,
+        model.mlp_scale_LD,
+        model.resid_mix_L2D,
+    )
+    unbound = zip(*(part.unbind() for part in parts), strict=True)
+    tails = [None] * (num - 1) + [tail]
+    for number, (asked, weights) in enumerate(zip(tails, unbound, strict=True)):
+        yield Layer._make((number, asked, *weights))
+
+
+def last(x_BTD: Tensor, tail: int | None) -> Tensor:
+    """The last ``tail`` positions, or all."""
+    return x_BTD if tail is None else x_BTD[:, -tail:]
