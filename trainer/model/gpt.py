@@ -247,7 +247,8 @@ class GPT(nn.Module):
         v = v.unflatten(-1, (groups, -1))
         qk = qk.unflatten(-1, (heads + groups, -1))
         qk = normed_and_rotated(qk, layer.qk_gain_H, *self._rope(length))
-        y = self._attend(*qk.split([heads, groups], dim=2), v)
+        q, k = qk.split([heads, groups], dim=2)
+        y = self._attend(q, k, v)
         if layer.number >= config.num_layers - config.xsa_last_layers:
             y = exclude_self(y, v)
         y = y.reshape(batch, length, -1)
