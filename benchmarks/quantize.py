@@ -2,7 +2,8 @@
 
 Weights are synthetic: normal, of the size that training leaves. Each way to quantize is measured in
 turn with one that loops in Python where ours is batched: over rows for the clip of int6_row, over
-percentiles for GPTQ, whose columns are one after the other in both. Of packing it is told how much is compression.
+percentiles for GPTQ, whose columns are one after the other in both. Of packing it is told how much
+is compression.
 """
 
 import argparse
