@@ -20,6 +20,7 @@ WHERE ?=
 LIMIT ?=
 REFRESH ?=
 JOIN ?=
+CHECK ?=
 
 PY := $(VENV)/bin/python
 # Where PYTHON is a virtual environment itself, the new one is shown its packages by a path file.
@@ -41,6 +42,7 @@ SWEEP_ARGS = --results "$(RESULTS)" --data "$(DATA)" $(if $(SWEEP),--sweep "$(SW
 export WHERE
 SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
 PLAN_ARGS = $(SELECT_ARGS) $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
+CHECK_ARGS = $(if $(CHECK),--check)
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
 .PHONY: help setup sweep plan status show logs rerun doctor figures summary report power notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak
@@ -139,9 +141,16 @@ soak: $(READY) ## break sweeps at SEEDS=0:200 random moments, one after the othe
 bench-gpu: $(READY) ## on a GPU: the fused MLP and the step time, against what was published
 	@$(PY) -m benchmarks.mlp_kernel
 	@$(PY) -m benchmarks.step_time --device cuda
+	@$(PY) -m benchmarks.scoring --recipe pr549-clean --device cuda --targets 1048576
 
 calibration: $(READY) ## check the statistics on thousands of simulated sweeps (minutes)
 	@$(PY) -m benchmarks.calibration
 
-bench: $(READY) ## compare the step time of the activations on this machine
+bench: $(READY) ## on a CPU: step, reading, scoring, quantizing, memory, start, as ratios (CHECK=1 compares with those kept)
 	@$(PY) -m benchmarks.step_time
+	@$(PY) -m benchmarks.step_on_cpu $(CHECK_ARGS)
+	@$(PY) -m benchmarks.loader $(CHECK_ARGS)
+	@$(PY) -m benchmarks.quantize $(CHECK_ARGS)
+	@$(PY) -m benchmarks.memory $(CHECK_ARGS)
+	@$(PY) -m benchmarks.scoring
+	@$(PY) -m benchmarks.cell_overhead

@@ -17,6 +17,7 @@ from trainer.checkpoint import Keeping
 from trainer.contract import ARTIFACT_FILE, CURVE_FILE, Report, RunSpec, recipe_hash
 from trainer.data.loader import Loader, open_loader
 from trainer.data.manifest import Dataset, open_dataset
+from trainer.data.prefetch import prefetched
 from trainer.data.shards import load_stream
 from trainer.files import write_atomically
 from trainer.mechanism import LayerRow, collect, validation_sample
@@ -118,19 +119,21 @@ def _score_all(
     if not pre.is_finite:
         return cell.finish(model, trained, "the pre-quantization score is not finite")
     with cell.timed("pack"):
-        packed = pack(
-            dict(model.named_parameters()),
-            recipe.quantization,
-            which,
-            code_bytes=recipe.artifact.code_bytes,
-            hessians=_calibrate(cell, model, dataset),
-            beat=cell.progress.beat,
-        )
-        data = world.bytes_of_rank_0(packed.data)
-        if world.is_main:
-            write_atomically(cell.out / ARTIFACT_FILE, data)
         weights = dict(model.named_parameters())
-        read_back = unpack(data, recipe.quantization, which, like=weights)
+        hessians_found = _calibrate(cell, model, dataset)
+        packed = world.of_rank_0(
+            lambda: pack(
+                weights,
+                recipe.quantization,
+                which,
+                code_bytes=recipe.artifact.code_bytes,
+                hessians=hessians_found,
+                beat=cell.progress.beat,
+            )
+        )
+        if world.is_main:
+            write_atomically(cell.out / ARTIFACT_FILE, packed.data)
+        read_back = unpack(packed.data, recipe.quantization, which, like=weights)
     layers = _measure(cell, model, stream, packed)
     model.load_state_dict(read_back)
     with cell.timed("score"):
@@ -230,7 +233,8 @@ def _checked_dataset(spec: RunSpec) -> Dataset:
 
 def _loader(spec: RunSpec, dataset: Dataset, world: World) -> Loader:
     recipe = spec.recipe
-    return open_loader(dataset, recipe.data, recipe.train, rank=world.rank, world_size=world.size)
+    loader = open_loader(dataset, recipe.data, recipe.train, rank=world.rank, world_size=world.size)
+    return prefetched(loader, world.device)
 
 
 def _seconds_alive() -> float:

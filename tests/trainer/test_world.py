@@ -13,6 +13,7 @@ import torch
 
 from tests.support.killed import PROCESSES, ended, group
 from tests.support.tiny import answer, read_report, tiny_spec
+from trainer import world as world_module
 from trainer.contract import PROGRESS_FILE, REPORT_FILE, SPEC_FILE
 from trainer.world import open_world
 
@@ -64,6 +65,34 @@ def test_parts_are_gathered_again_and_the_largest_is_that_of_any_rank(tmp_path):
     for rank in range(3):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found == [[2.0, 0.0], 2, [0.0, 1.0, 2.0, 3.0]]
+
+
+def _take_from_rank_0(rank, folder):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "RENDEZVOUS_FILE": str(folder / "meeting")}
+    calls = []
+
+    def make():
+        calls.append(rank)
+        time.sleep(0.5)
+        return {"bytes": b"x" * 10, "made_by": rank}
+
+    def fail():
+        raise ValueError("no artifact")
+
+    world_module.STILL_AT_IT_S = 0.02  # some twenty times "not yet"
+    with open_world("cpu", 1) as world:
+        made = world.of_rank_0(make)
+        (folder / f"{rank}.json").write_text(json.dumps([made["made_by"], len(calls)]))
+        world.of_rank_0(fail)
+
+
+def test_what_rank_0_alone_makes_every_rank_has_and_its_error_ends_them_all(tmp_path):
+    ranks = [
+        PROCESSES.Process(target=_take_from_rank_0, args=(rank, tmp_path)) for rank in range(2)
+    ]
+    assert ended(ranks) == [1] * 2
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert found == [[0, 1], [0, 0]]
 
 
 # -- the trainer as a process
