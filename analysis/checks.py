@@ -1,8 +1,8 @@
 """May the rows of one file be averaged and compared at all?
 
-Each cell is there once, and what a setting's name does not tell (the resolved recipe, the text, the
-tokenizer) is the same in all of its scores. What is not so is refused, with the names: a mean over
-it would be a number without a meaning.
+Each cell was measured here and is there once, and what a setting's name does not tell (the resolved
+recipe, the text, the tokenizer) is the same in all of its scores. What is not so is refused, with
+the names: a mean over it would be a number without a meaning.
 """
 
 import pandas as pd
@@ -21,8 +21,19 @@ _ALIKE = {
 
 def check_cells(frame: pd.DataFrame, where: str) -> None:
     """Nothing, if every cell of the named ``frame`` is there once and settings are of one kind."""
+    _check_measured(frame, where)
     _check_once(frame, where)
     _check_alike(frame, where)
+
+
+def _check_measured(frame: pd.DataFrame, where: str) -> None:
+    published = frame[(frame["source"] == "published").fillna(False).astype(bool)]
+    if len(published):
+        raise ConfigError(
+            f"{where}: rows that were published and not measured here ({_some(published['cell'])})."
+            " They are shown beside a sweep and never ranked with it; keep them in a file of their"
+            " own."
+        )
 
 
 def _check_once(frame: pd.DataFrame, where: str) -> None:

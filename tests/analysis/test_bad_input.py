@@ -122,6 +122,10 @@ REFUSED = {
         first_row(recipe_hash="aaaa"),
         ["2 values of the recipe", "recipe_hash = ", "aaaa (as in relu2_seed1_200steps)"],
     ),
+    "a published row": (
+        first_row(source="published"),
+        ["relu2_seed1_200steps", "published and not measured here"],
+    ),
     "two texts": (first_row(corpus_sha256="cccc"), ["2 texts", "cccc"]),
     "two tokenizers": (first_row(tokenizer_sha256="dddd"), ["2 tokenizers", "dddd"]),
     "two validation texts": (first_row(val_bytes=59_000), ["59000", "60000"]),

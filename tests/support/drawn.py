@@ -109,4 +109,5 @@ def published_of(value):
     return pd.DataFrame(
         {"key": ["relu2", "leaky_relu2-s0.5", "asqu"], "x": [0.0, 0.5, np.nan]}
         | {"value": [value, value - 0.01, value], "pr": [549, 1035, 1035], "n": [1, 1, 1]}
+        | {"budget": ["200 steps"] * 3}
     )
