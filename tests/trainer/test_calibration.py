@@ -42,7 +42,7 @@ def token_batches(num=3):
 
 @pytest.fixture
 def inputs_seen(monkeypatch):
-    """What a matrix is multiplied with: alone, or as rows of a product that does several at once."""
+    """What a matrix is multiplied with: alone, or as rows of one that holds several."""
     seen, linear = [], F.linear
 
     def spy(x, weight, bias=None):
@@ -136,7 +136,7 @@ def test_the_ranks_together_see_every_batch_once(size):
 def test_a_rank_computes_nothing_for_the_batches_of_others(inputs_seen):
     model = busy_model()
     hessians(model, token_batches(4), 4, UNDAMPED, ranks(4)[2])
-    (seen,) = inputs_seen[model.up_bank[0].data_ptr()]
+    seen = inputs_seen(model.up_bank[0])
     assert seen.shape == (4 * 16, model.embed.size(1))
 
 
