@@ -67,7 +67,9 @@ def _units(cells: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
     facts = ["budget", "window", "stride", "neg_beta"]
     rows = cells.astype(dict.fromkeys(values, float))
     how = dict.fromkeys(facts, "first") | dict.fromkeys(values, "mean")
-    units = rows.groupby(["setting", "key", "seed"]).agg(how).reset_index()
+    units = rows.groupby(["setting", "key", "seed"]).agg(how)
+    # Made of one block: with a hundred measures pandas warns of every column that is added.
+    units = units.copy().reset_index()
     kept = same_functions(cells, "")
     units = units.assign(function=units["key"].map(kept))
     units = units.assign(is_other=units["key"] != units["function"])

@@ -11,9 +11,16 @@ def number(value: float | None, *, signed: bool = False, decimals: int = 4) -> s
     """
     >>> number(2.12341), number(-0.0034, signed=True), number(None)
     ('2.1234', '−0.0034', '–')
+
+    Where no digit but zeros is left, the sign is not known and is left out.
+
+    >>> number(-0.00003, signed=True)
+    '0.0000'
     """
     if value is None or pd.isna(value):
         return DASH
+    if round(value, decimals) == 0:
+        return f"{0.0:.{decimals}f}"
     return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
 
 

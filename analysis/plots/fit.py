@@ -105,12 +105,13 @@ def fit_handles(curve: SlopeCurve) -> list[Line2D]:
 
 
 def best_words(curve: SlopeCurve) -> str:
-    """``best slope 0.48 (95 % set 0.41–0.55)``."""
+    """``best slope 0.48 (95 % set 0.41–0.55)``; where no effect is resolved, the lowest."""
     if curve.best is None:
         return "no best slope"
     sets = ", ".join(f"{low:.2f}{DASH}{high:.2f}" for low, high in curve.best_set or ())
     level = f"{100 * curve.level:.3g} % set "
-    return f"best slope {curve.best:.2f}" + (f" ({level}{sets})" if sets else "")
+    name = "best slope" if curve.flat is False else "not resolved: lowest at"
+    return f"{name} {curve.best:.2f}" + (f" ({level}{sets})" if sets else "")
 
 
 def fit_words(curve: SlopeCurve) -> str:

@@ -265,7 +265,7 @@ def test_the_best_slope_is_drawn_with_its_set(ax):
     line = pd.DataFrame({"slope": [0.0, 0.5, 1.0], "fit": [2.0, 1.9, 2.0]})
     line = line.assign(low=line["fit"] - 0.01, high=line["fit"] + 0.01)
     curve = SimpleNamespace(
-        line=line, best=0.48, best_set=((0.41, 0.55),), level=0.95, n=3, reason=None
+        line=line, best=0.48, best_set=((0.41, 0.55),), level=0.95, n=3, reason=None, flat=False
     )
     fit.fitted_curve(curve, ax)
     assert [tuple(bar.get_xdata()) for bar in ax.lines if bar.get_linewidth() == 5] == [
@@ -273,6 +273,8 @@ def test_the_best_slope_is_drawn_with_its_set(ax):
     ]
     assert [mark.get_xdata()[0] for mark in markers(ax, "^")] == [0.48]
     assert fit.best_words(curve) == "best slope 0.48 (95 % set 0.41–0.55)"
+    curve.flat = True
+    assert fit.best_words(curve).startswith("not resolved: lowest at 0.48")
 
 
 def test_the_initial_beta_is_the_parameter_that_was_given(frame_of, row_of, sweep):
