@@ -55,8 +55,9 @@ def measure_by_layer(
 
 def _from_zero(ax: Axes, unit: str) -> Axes:
     """A share has no scale below zero, which an interval or a line of zeros would ask for."""
-    if unit.startswith("share") and ax.get_ylim()[0] < 0:
-        ax.set_ylim(bottom=0)
+    low, high = ax.get_ylim()
+    if unit.startswith("share") and low < 0 < high:
+        ax.set_ylim(bottom=-0.04 * high)  # room for half a mark, and for no number
     return ax
 
 
