@@ -153,7 +153,7 @@ def _of_sweep(
     found: list[dict[str, object]] = []
     for facts in records(frame[_SETTING].drop_duplicates()):
         rows = frame[frame["setting"] == facts["setting"]]
-        source = f"measured in {name}, {facts['setting']}"
+        source = f"measured in sweep {name}"
         noise = noise_in(rows, quantity, sweep.reference, source, design_of(sweep))
         if noise is not None:
             found.append({"sweep": name, **facts, "noise": noise, "noise_df": noise.noise_df})

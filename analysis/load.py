@@ -67,8 +67,12 @@ def sweep_place(results: str | Path, sweep: str) -> str:
 
     >>> sweep_place("s3://bucket/results", "configs/sweeps/slopes.toml")
     's3://bucket/results/slopes'
+
+    ConfigError where no name is left.
     """
     name = Path(sweep).stem if sweep.endswith(".toml") else Path(sweep).name
+    if not name:
+        raise ConfigError(f"--sweep {sweep!r}: give the name of a sweep, or the path of its file.")
     return f"{str(results).rstrip('/')}/{name}"
 
 

@@ -46,8 +46,24 @@ def power_summary(place: str | Path, sweep: str) -> Summary:
     cells = grid_cells(asked)
     noise = expected_noise(cells, results, name)
     grids = planned(cells, asked.reference, noise)
-    sentences = [*_sentences(grids, "as planned"), *_sentences(finished, "so far"), *doubts]
+    done = [grid for grid in grids if any(_is_done(grid, other) for other in finished)]
+    sentences = [
+        *_sentences([grid for grid in grids if grid not in done], "as planned"),
+        *_sentences(done, "as planned and as finished"),
+        *_sentences(
+            [grid for grid in finished if not any(_is_done(o, grid) for o in done)], "so far"
+        ),
+        *doubts,
+    ]
     return Summary(name, _sections(grids), (*sentences, DEFINITION))
+
+
+def _is_done(asked: Grid, found: Grid) -> bool:
+    """Whether what has run is all that was asked, so that one sentence says both."""
+    sds = [None if grid.noise is None else grid.noise.noise_sd for grid in (asked, found)]
+    return sds[0] == sds[1] and all(
+        getattr(asked, name) == getattr(found, name) for name in ("setting", "n", "num_activations")
+    )
 
 
 DEFINITION = (

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from analysis.published_frame import published_frame, published_row
 from analysis.published_logs import LogFacts, read_log
-from analysis.text import counted
+from analysis.text import counted, listed
 from sweep.files import open_files
 from sweep.schema import SCHEMA
 from trainer.activations import check_activation
@@ -256,10 +256,14 @@ def _check_activation(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
     learned = {"asqu": model.num_layers * model.mlp_hidden, "prelu2": model.num_layers}
     expected = fixed + learned.get(claim.activation, 0)
     if facts.configured.num_params != expected:
+        counts = {claim.activation: expected, "asqu": fixed + learned["asqu"]}
+        if claim.activation == "asqu":
+            counts["no learned β"] = fixed
         raise ConfigError(
             f"{facts.where}, line {facts.lines['params']}: {facts.configured.num_params:,}"
-            f" parameters, but {claim.recipe} has {expected:,} with {claim.activation} and"
-            f" {fixed + learned['asqu']:,} with asqu. Is it another activation, or another recipe?"
+            f" parameters, but {claim.recipe} has"
+            f" {listed([f'{count:,} with {name}' for name, count in counts.items()])}."
+            " Is it another activation, or another recipe?"
         )
 
 

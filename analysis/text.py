@@ -17,9 +17,9 @@ def number(value: float | None, *, signed: bool = False, decimals: int = 4) -> s
     """
     if value is None or pd.isna(value):
         return DASH
-    is_zero = float(f"{value:.{decimals}f}") == 0
-    text = f"{abs(value) if is_zero else value:{'+' if signed and not is_zero else ''}.{decimals}f}"
-    return text.replace("-", "−")
+    if round(value, decimals) == 0:
+        return f"{0.0:.{decimals}f}"
+    return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
 
 
 def plus_minus(

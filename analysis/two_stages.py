@@ -21,9 +21,11 @@ from analysis.stages import PRIMARY, title_of
 from analysis.text import counted, listed
 from analysis.toml_text import toml_text
 from sweep import spec
+from sweep.files import open_files
 from trainer.strict import ConfigError, find_config, read_toml
 
 SUFFIX = "-stage2"
+MOST_SEEDS = 10_000
 
 
 def leaders(
@@ -55,7 +57,8 @@ def fresh_seeds(used: Sequence[int], num: int) -> list[int]:
     >>> fresh_seeds([42, 2, 1337], 3)
     [1, 3, 4]
     """
-    return list(islice((seed for seed in count(1) if seed not in set(used)), num))
+    taken = set(used)
+    return list(islice((seed for seed in count(1) if seed not in taken), num))
 
 
 def second_stage(screening: str, place: str | Path, *, keep: int, seeds: int) -> str:
@@ -66,8 +69,11 @@ def second_stage(screening: str, place: str | Path, *, keep: int, seeds: int) ->
     """
     if keep < 1 or seeds < 2:
         raise ConfigError(
-            f"keep {keep}, seeds {seeds}: at least one leader, and two seeds to know the noise."
+            f"--keep {keep} --seeds {seeds}: at least one leader is kept, and it takes two seeds to"
+            " know the noise. Give --keep 1 or more and --seeds 2 or more."
         )
+    if seeds > MOST_SEEDS:
+        raise ConfigError(f"--seeds {seeds}: at most {MOST_SEEDS:,} can be planned.")
     path = find_config(screening, spec.SWEEPS, "sweep")
     first = spec.load_sweep(screening)
     frame = load_cells(place)
@@ -118,13 +124,14 @@ def write_second_stage(
     target = Path(out) if out is not None else path.with_name(f"{path.stem}{SUFFIX}.toml")
     if target.suffix != ".toml":
         raise ConfigError(f"--out {out}: the name of a sweep file ends in .toml.")
+    taken = ConfigError(
+        f"{target} is there already. A second stage is chosen once; --out names another file."
+    )
     if target.exists():
-        raise ConfigError(
-            f"{target} is there already. A second stage is chosen once; --out names another file."
-        )
+        raise taken
     text = second_stage(screening, place, keep=keep, seeds=seeds)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    if not open_files(target.parent).create(target.name, text.encode()):
+        raise taken
     return target
 
 

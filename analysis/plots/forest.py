@@ -62,7 +62,8 @@ def forest(
     names[float(above)] = f"{reference} (reference)"
     names |= {float(bottom + i): lost.label for i, lost in enumerate(unranked)}
     ax.set_yticks(sorted(names), [names[y] for y in sorted(names)])
-    ax.set(xlim=limits, ylim=(bottom + len(unranked) - 0.4, -0.6))
+    foot = 0.4 if per_bpb is None else -0.3  # the name of the field's line stands below the rows
+    ax.set(xlim=limits, ylim=(bottom + len(unranked) - foot, -0.6))
     ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
     ax.tick_params(axis="y", length=0)
     quiet(ax, grid="x").spines["left"].set_visible(False)
@@ -134,7 +135,7 @@ def _nats(ax: Axes, per_bpb: float) -> None:
     line = FIELD_NATS / per_bpb
     ax.axvline(line, color=VERMILLION, linestyle="--", linewidth=1.2, zorder=1)
     ax.annotate(
-        f"{number(FIELD_NATS, decimals=3)}\nnats",
+        f"{number(FIELD_NATS, decimals=3)} nats",
         xy=(line, 0),
         xycoords=ax.get_xaxis_transform(),
         xytext=(-4, 3),

@@ -24,7 +24,7 @@ def measure_by_slope(
     ax.set_title(title)
     ax.set_ylabel(unit)
     known = cells.assign(measure=cells["cell_id"].map(values).astype(float))
-    return quantity_by_slope(known, ax, quantity="measure")
+    return _from_zero(quantity_by_slope(known, ax, quantity="measure"), unit)
 
 
 def measure_by_layer(
@@ -50,7 +50,15 @@ def measure_by_layer(
             )
     layer = sorted({int(i) for i in known["layer"]})
     ax.set_xticks(layer if len(layer) <= 12 else layer[:: -(-len(layer) // 12)])
-    return quiet(ax)
+    return _from_zero(quiet(ax), unit)
+
+
+def _from_zero(ax: Axes, unit: str) -> Axes:
+    """A share has no scale below zero, which an interval or a line of zeros would ask for."""
+    low, high = ax.get_ylim()
+    if unit.startswith("share") and low < 0 < high:
+        ax.set_ylim(bottom=-0.04 * high)  # room for half a mark, and for no number
+    return ax
 
 
 def against_delta(

@@ -91,10 +91,16 @@ def support_words(found: Answer) -> str:
     parts = [
         *([f"{listed(better)} {_are(better)} better than {reference}"] if better else []),
         *([f"{listed(worse)} {_are(worse)} worse{'' if better else ' than it'}"] if worse else []),
-        f"{len(found.rows) - len(resolved)} of {len(found.rows)} cannot be told from it",
+        _unresolved(len(found.rows) - len(resolved), len(found.rows), reference),
     ]
     level = percent(found.rows[0]["level"])
     return f"{opening}{capital('; '.join(parts))} (simultaneous {level} intervals)."
+
+
+def _unresolved(count: int, of: int, reference: str) -> str:
+    if count == of:
+        return f"none of {counted(of, 'activation')} can be told from {reference}"
+    return f"{count} of {of} cannot be told from it"
 
 
 def gap_words(row: Rows) -> str:

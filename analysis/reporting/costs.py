@@ -65,7 +65,7 @@ def _table(stats: pd.DataFrame, keys: tuple[str, ...]) -> Table:
         entries = [
             _entry(mine, "artifact_kB", 1),
             _entry(mine, "steps", 0),
-            _entry(mine, "step_ms_p50", 2),
+            _entry(mine, "step_ms_p50", 1),
             _entry(mine, "train_s", 1),
             _entry(mine, "peak_memory_MB", 0),
             _mean(mine, "node_hours", 3),

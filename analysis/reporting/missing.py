@@ -86,7 +86,8 @@ def _table(told: pd.DataFrame, *, single_setting: bool) -> Table:
 
 def _remarks(cells: pd.DataFrame) -> list[str]:
     said = common_reasons(cells)
-    said.append("A diverged run is a result and a failed one is none; neither is a number.")
+    if not is_scored(cells).all():
+        said.append("A diverged run is a result and a failed one is none; neither is a number.")
     diverged = sorted(set(cells.loc[cells["state"] == "diverged", "label"]))
     if diverged:
         said.append(

@@ -15,7 +15,7 @@ from analysis.quant_delta import delta_stats, with_deltas
 from analysis.ranked import design_of
 from analysis.reporting.document import Block, Points, Row, Table, Text
 from analysis.reporting.inputs import Case
-from analysis.stages import DELTAS, is_legal
+from analysis.stages import DELTAS, is_legal, title_of
 from analysis.text import DASH, capital, counted, listed, number, percent, plus_minus
 
 _HEADINGS = {
@@ -90,7 +90,7 @@ def _resolved(quantity: str, case: Case) -> str:
         for row in sorted(rows, key=lambda row: row["difference"])
         if row["resolved"]
     ]
-    who = f"differ from {labels[reference]} in it"
+    who = f"{'differs' if len(told) < 2 else 'differ'} from {labels[reference]} in it"
     return (
         f"{listed(told) if told else 'None'} {who} (simultaneous {percent(rows[0]['level'])}"
         f" intervals over {counted(len(rows), 'comparison')}; described, not tested)."
@@ -104,12 +104,20 @@ def _table(stats: pd.DataFrame, present: list[str], keys: tuple[str, ...]) -> Ta
         headings=("activation", "n", *(_HEADINGS[name] for name in present)),
         rows=_rows(stats, present, keys),
         note=". ".join(
-            f"{capital(_HEADINGS[name])}: {DELTAS[name].after} − {DELTAS[name].before},"
+            f"{capital(_HEADINGS[name])}: {_stages_of(name)},"
             f" {delta_footing(stats[stats['quantity'] == name])}"
             for name in present
         )
         + ".",
     )
+
+
+def _stages_of(name: str) -> str:
+    """Which score less which, without their windows: the footing beside it says those."""
+    after, before = (
+        title_of(stage).partition(",")[0] for stage in (DELTAS[name].after, DELTAS[name].before)
+    )
+    return f"{after} − {before}"
 
 
 def _slot(stats: pd.DataFrame, cells: pd.DataFrame, keys: tuple[str, ...]) -> Table:
@@ -121,7 +129,7 @@ def _slot(stats: pd.DataFrame, cells: pd.DataFrame, keys: tuple[str, ...]) -> Ta
         f" mean ± half width of the {percent(stats['level'].iloc[0])} t interval over n seeds.",
         headings=("activation", "n", "SLOT" if legal else "SLOT (not legal)"),
         rows=_rows(stats, [_SLOT], keys),
-        note=f"{DELTAS[_SLOT].after} − {DELTAS[_SLOT].before}, {delta_footing(here)}.",
+        note=f"SLOT: {_stages_of(_SLOT)}, {delta_footing(here)}.",
     )
 
 

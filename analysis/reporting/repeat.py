@@ -80,7 +80,7 @@ def _commands(cells: pd.DataFrame, sweep: Sweep) -> str:
 
 def _values(cells: pd.DataFrame, column: str) -> str:
     """Every value, with its count where there are several."""
-    counts = cells[column].dropna().astype(str).value_counts().sort_index()
+    counts = cells[column].dropna().value_counts().sort_index()
     if counts.empty:
         return DASH
     if len(counts) == 1:

@@ -178,6 +178,7 @@ def test_what_cannot_be_used_is_one_sentence_and_status_2(refused, capsys, comma
 UNSAID = {"no store", "all failed", "all diverged", "all tainted"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", sorted(PLANS))
 def test_a_plan_stands_beside_results_that_cannot_be_used_and_says_why(
     request, refused, capsys, command

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import analysis
+from analysis import figures
 from analysis.__main__ import main
 from sweep.files import open_files
 
@@ -27,6 +28,13 @@ def test_summary_prints_the_table_and_writes_markdown(store, capsys):
     assert "| ASQU | 3 |" in (store / "summary.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("command", ["figures", "summary", "notebooks", "report"])
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_sweep_without_a_name_is_asked_for_one(store, capsys, command, name):
+    assert main([command, "--sweep", name, "--results", str(store.parent)]) == 2
+    assert "give the name of a sweep" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["figures", "summary", "notebooks"])
 def test_a_mistake_is_one_sentence_on_stderr_and_status_2(tmp_path, capsys, command):
     assert run(command, tmp_path / "nowhere") == 2
@@ -40,11 +48,14 @@ def test_a_mistake_is_one_sentence_on_stderr_and_status_2(tmp_path, capsys, comm
     ("command", "written"),
     [
         ("summary", "summary.md"),
-        ("figures", "figures/slope_bpb.svg"),
+        ("figures", "figures/quant_delta.svg"),
         pytest.param("notebooks", "notebooks/seed_stats.ipynb", marks=pytest.mark.slow),
     ],
 )
-def test_a_sweep_in_a_bucket_is_read_and_written_there(s3, store, capsys, command, written):
+def test_a_sweep_in_a_bucket_is_read_and_written_there(
+    s3, store, capsys, monkeypatch, command, written
+):
+    monkeypatch.setattr(figures, "FIGURES", {"quant_delta": figures.FIGURES["quant_delta"]})
     results = f"s3://{s3.bucket()}/results"
     files = open_files(f"{results}/local")
     for name in ("cells.parquet", "sweep.json"):

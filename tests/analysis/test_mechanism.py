@@ -115,6 +115,13 @@ def test_a_measure_that_is_the_same_everywhere_has_no_relation_and_says_why(cell
     assert pd.isna(row["survives"])
 
 
+def test_a_hundred_measures_are_related_without_a_warning(cells, layers):
+    """Warnings are errors here; pandas warns of frames that are made column by column."""
+    kurtosis = layers[(layers["name"] == "embed") & (layers["measure"] == "kurtosis")]
+    many = pd.concat([kurtosis.assign(name=f"embed {i}") for i in range(120)])
+    assert len(relations(cells, many, ["quant_delta"])) == 120
+
+
 def test_bytes_of_a_class_are_shown_beside_the_artifacts_and_not_tested(cells, layers):
     table = relations(cells, layers)
     row = of(table, "artifact_bytes", "class", "matrix", "compressed_bytes")

@@ -84,8 +84,24 @@ def test_the_file_is_written_once_and_can_be_run(screening, tmp_path, capsys):
 
 @pytest.mark.parametrize(("keep", "seeds"), [(0, 5), (3, 1)])
 def test_a_second_stage_needs_leaders_and_two_seeds(screening, keep, seeds):
-    with pytest.raises(ConfigError, match="at least one leader, and two seeds"):
+    with pytest.raises(
+        ConfigError, match=f"--keep {keep} --seeds {seeds}: at least one leader is kept"
+    ):
         second_stage("local", screening, keep=keep, seeds=seeds)
+
+
+def test_more_seeds_than_anyone_runs_are_refused_before_they_are_counted(screening):
+    with pytest.raises(ConfigError, match="at most 10,000"):
+        second_stage("local", screening, keep=3, seeds=10**12)
+
+
+def test_what_cannot_be_written_whole_leaves_no_file(screening, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "again.toml"
+    command = ["leaders", "--sweep", "local", "--results", str(screening.parent)]
+    assert main([*command, "--seeds", "5", "--out", str(out)]) == 2
+    assert capsys.readouterr().err.startswith(f"{out}: this cannot be kept there")
+    assert not out.exists()
 
 
 def test_seeds_that_chose_the_leaders_are_refused_through_all_stages(tmp_path):
