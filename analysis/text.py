@@ -9,8 +9,7 @@ _LEAST = 1e-9  # of a score in bits per byte, doubles that are subtracted keep n
 
 
 def number(value: float | None, *, signed: bool = False, decimals: int = 4) -> str:
-    """
-    What is zero in so many decimals has no sign: no side of zero is claimed.
+    """What is zero in so many decimals has no sign: no side of zero is claimed.
 
     >>> number(2.12341), number(-0.0034, signed=True), number(None), number(-0.00001, signed=True)
     ('2.1234', '−0.0034', '–', '0.0000')

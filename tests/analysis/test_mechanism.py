@@ -192,13 +192,6 @@ def test_unequal_footing_is_refused(cells, layers):
         relations(cells.assign(stride=[64, *[32] * 35]), layers)
 
 
-def test_as_many_measures_as_the_trainer_makes_of_a_large_model_are_related_quietly(cells, layers):
-    tensor = layers[layers["measure"] == "kurtosis"]
-    many = pd.concat([tensor.assign(name=f"bank {i}") for i in range(120)])
-    found = relations(cells, many, ["artifact_bytes"])  # a warning of pandas would be an error
-    assert len(found) == 120
-
-
 def test_cells_that_are_not_scored_are_not_related(cells, layers):
     tainted = cells.assign(tainted=[True, *[False] * 35])
     assert of(relations(tainted, layers), "quant_delta", *DENSITY)["n"] == 33  # by its other name

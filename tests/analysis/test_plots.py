@@ -281,7 +281,7 @@ def test_the_best_slope_is_drawn_with_its_set(ax):
     assert [mark.get_xdata()[0] for mark in markers(ax, "^")] == [0.48]
     assert fit.best_words(curve) == "best slope 0.48 (95 % set 0.41–0.55)"
     curve.flat = True
-    assert fit.best_words(curve).startswith("not resolved: lowest at 0.48")
+    assert fit.best_words(curve) == "fit lowest at 0.48; no effect of the slope is resolved"
 
 
 def test_the_initial_beta_is_the_parameter_that_was_given(frame_of, row_of, sweep):
