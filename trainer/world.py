@@ -4,7 +4,6 @@ The only place of the trainer that reads the environment. There is one clock: ra
 the device has finished its work and broadcast, so that schedule and stop agree on every rank.
 """
 
-import ctypes
 import os
 import resource
 import sys
@@ -203,8 +202,6 @@ def open_world(device: str, threads: int) -> Iterator[World]:
     where = torch.device(device, local) if device == "cuda" else torch.device("cpu")
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    else:
-        _keep_freed_memory()
     if size == 1:
         yield World(rank=0, size=1, device=where)
         return
@@ -217,25 +214,6 @@ def open_world(device: str, threads: int) -> Iterator[World]:
     yield World(rank=rank, size=size, device=where)
     dist.destroy_process_group()  # not after an error: it may wait for a rank that is gone
 
-
-def _keep_freed_memory() -> None:
-    """Have the allocator keep what a step has freed for the next step, where it is glibc's.
-
-    Else it returns the megabytes of a backward pass to the system after every step, and gets them
-    back page by page: 2,000 page faults and 5 ms of a step of 36 ms, at the local recipe with one
-    pass of 512 tokens. What is computed is not touched, and neither is the peak.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # more is refused
-_KEPT_BYTES = 256 * 2**20
 
 # Their names from torch 2.13 on, where the old ones warn.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

@@ -37,7 +37,8 @@ class _MeanCappedNll(torch.autograd.Function):
         for start in range(0, len(targets_N), _ROWS):
             hidden_RD = hidden_ND[start : start + _ROWS]
             wanted_R1 = targets_N[start : start + _ROWS, None]
-            s_RV = (hidden_RD * (2 / cap) @ embed_VD.T).sigmoid_()
+            # Divided: a rounded 2 / cap would stretch all logits alike, a bias.
+            s_RV = (hidden_RD / (cap / 2) @ embed_VD.T).sigmoid_()
             wanted_logit = 2 * cap * s_RV.gather(1, wanted_R1)
             p_RV = (s_RV * (2 * cap)).exp_()
             sum_R1 = p_RV.sum(dim=1, keepdim=True)
