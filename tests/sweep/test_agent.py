@@ -221,7 +221,8 @@ def test_the_rank_that_failed_is_told_from_those_that_lost_it(trainer, make_agen
             import atexit
             atexit.register(time.sleep, 60)  # a group of ranks is slow to be taken down
             raise ValueError("its own")
-        while "its own" not in pathlib.Path("rank1.log").read_text():
+        log = pathlib.Path("rank1.log")
+        while not log.exists() or "its own" not in log.read_text():
             time.sleep(0.01)
         raise ConnectionResetError(104, "Connection reset by peer")
         """
