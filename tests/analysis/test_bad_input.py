@@ -230,7 +230,7 @@ QUICK = {("summary", case) for case in ("half of the cells", "no reference")}
     ("command", "case"),
     [
         pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
-        for pair in product(sorted({*COMMANDS} - {"notebooks"} - PLANS), SHOWN)
+        for pair in product(sorted({*COMMANDS} - {"notebooks", "leaders"} - PLANS), SHOWN)
     ],
 )
 def test_what_is_there_is_shown(store_of, rows, capsys, command, case):
@@ -238,6 +238,16 @@ def test_what_is_there_is_shown(store_of, rows, capsys, command, case):
     said = capsys.readouterr()
     assert "wrote " in said.out
     assert said.err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SHOWN)
+def test_a_second_stage_is_written_or_one_sentence_says_why_not(store_of, rows, capsys, case):
+    folder = store_of(SHOWN[case](rows))
+    status = run("leaders", folder)
+    said = capsys.readouterr()
+    assert (status == 0) == (folder.parent / "next.toml").exists() == ("wrote " in said.out)
+    assert status == 0 or (status == 2 and said.out == "" and said.err.count("\n") == 1)
 
 
 @pytest.mark.slow

@@ -31,14 +31,16 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAINING = f"""pathlib.Path("{PROGRESS_FILE}").write_text('{{"phase": "train", "step": 7}}')\n"""
 
 
-@pytest.fixture(params=["started", "forked"])
+@pytest.fixture(params=[pytest.param("started", marks=pytest.mark.slow), "forked"])
 def trainer(monkeypatch, tmp_path, request):
     """Sets the program that stands in for the trainer; scratch folders go under ``tmp_path``."""
     scratch_under(monkeypatch, tmp_path)
     return lambda code: stand_in(monkeypatch, code, forked=request.param == "forked")
 
 
-@pytest.fixture(params=[False, True], ids=["started", "forked"])
+@pytest.fixture(
+    params=[pytest.param(False, marks=pytest.mark.slow), True], ids=["started", "forked"]
+)
 def agent_process(tmp_path, monkeypatch, request):
     """Starts a process with an agent in it, which gives up on its driver after ``silence_s``."""
     scratch_under(monkeypatch, tmp_path)
