@@ -67,11 +67,14 @@ class _Session:
         closed = close_orphans(store, invocation.sweep.name, self._cells, self._revision)
         if closed:
             invocation.say(f"Closed as lost: {closed} attempts of a driver that is gone.")
+        # In this order: what another driver begins meanwhile has a number that is taken, and what it
+        # ends meanwhile is either still running in our eyes or settled, never new.
+        numbers = store.numbers()
+        elsewhere = {attempt.cell_id for attempt, _ in store.running()}
         contents = store.read()
         for sentence in contents.torn:
             invocation.say(f"warning: {sentence}")
         history = contents.history()
-        elsewhere = {attempt.cell_id for attempt, _ in store.running()}
         todo = without(planner(self._cells, history), elsewhere | self._attempted)
         self.asked |= {task.cell.id for task in todo.todo}
         cost = invocation.estimate(todo, history)
@@ -84,7 +87,7 @@ class _Session:
         pool = invocation.pool  # connected now: Ray sets a handler for SIGTERM of its own
         with _signals(interruption), _display(invocation.console) as display:
             record = self._record(display.say, interruption)
-            record.know(contents.rows, store.numbers())
+            record.know(contents.rows, numbers)
             driver = Driver(
                 sweep=invocation.sweep,
                 pool=pool,
