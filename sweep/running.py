@@ -67,8 +67,8 @@ class _Session:
         closed = close_orphans(store, invocation.sweep.name, self._cells, self._revision)
         if closed:
             invocation.say(f"Closed as lost: {closed} attempts of a driver that is gone.")
-        # In this order: what another driver begins meanwhile has a number that is taken, and what it
-        # ends meanwhile is either still running in our eyes or settled, never new.
+        # In this order: what another driver begins meanwhile has a number that is taken, and what
+        # it ends meanwhile is either still running in our eyes or settled, never new.
         numbers = store.numbers()
         elsewhere = {attempt.cell_id for attempt, _ in store.running()}
         contents = store.read()

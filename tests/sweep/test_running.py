@@ -2,13 +2,18 @@
 
 import os
 import signal
+import tempfile
+from types import SimpleNamespace
 
 import pytest
 
+from sweep import running
 from sweep.__main__ import main
 from sweep.interruption import Interruption
 from sweep.invocation import Invocation
+from sweep.plan import Plan
 from sweep.running import _signals
+from sweep.store import Store
 
 
 def ask(number):
@@ -35,3 +40,41 @@ def test_ctrl_c_while_the_cluster_is_left_is_one_word(monkeypatch, capsys):
     monkeypatch.setattr(Invocation, "close", interrupted)
     assert main(["which", "--sweep", "local"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_rows_are_read_last_so_that_nothing_another_driver_ends_meanwhile_looks_new(monkeypatch):
+    """A cell that begins after the numbers were listed collides with its number; one that ends
+    after the running ones were listed is among the rows."""
+    asked = []
+
+    class Watched(Store):
+        def numbers(self):
+            asked.append("numbers")
+            return super().numbers()
+
+        def running(self):
+            asked.append("running")
+            return super().running()
+
+        def read(self):
+            asked.append("rows")
+            return super().read()
+
+    class Nothing(SimpleNamespace):
+        sweep = SimpleNamespace(name="tiny", retries=None)
+
+        def estimate(self, todo, history):
+            return None
+
+        def plan_sentence(self, todo, cost):
+            return "nothing"
+
+        def say(self, text):
+            assert text == "nothing"
+
+    monkeypatch.setattr(running, "close_orphans", lambda *_: 0)
+    with tempfile.TemporaryDirectory() as folder:
+        invocation = Nothing(store=Watched(folder))
+        session = running._Session(invocation, [], None, "a driver")
+        assert not session.run(lambda cells, history: Plan((), ()), Interruption())
+    assert asked[-3:] == ["numbers", "running", "rows"]
