@@ -107,6 +107,7 @@ def test_what_a_node_adds_moves_no_slope(on_two_nodes):
     assert other[0].noise_sd == pytest.approx(one[0].noise_sd, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_what_a_node_adds_changes_no_figure(on_two_nodes):
     names = ("contrasts", "paired", "power")
     drawn = []

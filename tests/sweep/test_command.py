@@ -262,7 +262,7 @@ def test_ctrl_c_twice_or_sigterm_ends_running_cells_and_records_them(place, requ
 
 @pytest.mark.slow
 def test_two_drivers_at_once_make_no_attempt_twice(place):
-    write_sweep(place.file, budget="12steps")
+    write_sweep(place.file, budget="800steps")  # the second one takes seconds to come
     with running_sweep(*place.arguments) as process:
         wait_until(lambda: ranks(process.pid))
         second = sweep("run", *place.arguments)
