@@ -70,10 +70,11 @@ for (name, quantity), rows in scores.groupby(["setting", "quantity"], sort=False
 # %%
 print(f"{PRIMARY}, reference {sweep.reference}")
 display(paired_stats(compared, PRIMARY, sweep.reference, design=design))
-display(contrasts(compared, PRIMARY, sweep.reference, design=design))
+found = contrasts(compared, PRIMARY, sweep.reference, design=design)
+display(found)
 
 # %%
-for setting in settings(cells):
+for setting in found["setting"].unique():
     display(draw("differences", cells[cells["setting"] == setting], sweep, place=place))
 
 # %%
