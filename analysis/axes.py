@@ -255,7 +255,7 @@ def _sentence(row: Mapping[str, Any], best_slopes: Mapping[str, str]) -> str:
         words.append(f"Resolved as better under one value and worse under another: {contradicted}.")
     if row["survives"] is not None:
         changes = "is the same under every value" if row["survives"] else "changes with the value"
-        words.append(f"Of what was tested, the best {changes}.")
+        words.append(f"Of what was tested, the lowest {changes}.")
     return " ".join(words)
 
 

@@ -20,12 +20,13 @@ import pandas as pd
 
 from analysis.blocks import Blocked, BlockFit, Design, Reals, blocked, fit_blocks
 from analysis.dunnett import adjusted_p, quantile
+from analysis.footing import footing_of
 from analysis.guard import guard, guard_below, t_statistics
 from analysis.load import is_scored, labels_of, settings
 from analysis.ranked import anchored, ranked_rows
 from analysis.ranked import ranked_scores as ranked_scores
 from analysis.ranked import same_functions as same_functions
-from analysis.seed_stats import check_one_footing, footing
+from analysis.seed_stats import check_one_footing
 from analysis.stages import STAGES, windows_of
 
 FIELD_NATS = 0.005  # per token: what the field's rule asks of an improvement
@@ -84,7 +85,7 @@ def contrasts(
             continue
         factor = nats_per_bpb(here) if windows_of(quantity) else None
         shared = {"setting": setting, "quantity": quantity, "reference": reference, "level": level}
-        shared |= {"blocks": design.blocks, **footing(here, quantity)}
+        shared |= {"blocks": design.blocks, **footing_of(here, quantity)}
         for row in _compare(blocked(scores, reference, within), level, factor):
             if quantity not in STAGES:
                 row |= {"field_p": None, "field_rule": None, "field_rule_loose": None}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.blocks import Design, blocked, fit_blocks
+from analysis.contrasts import FIELD_NATS
 from analysis.designs import Kind
 from analysis.load import (
     CELLS_FILE,
@@ -27,8 +28,6 @@ from analysis.ranked import design_of, ranked_rows, with_companions
 from analysis.stages import PRIMARY
 from sweep.files import open_files
 from trainer.strict import ConfigError
-
-FIELD_NATS = 0.005  # a record has to be better by so many nats per token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

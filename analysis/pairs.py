@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.blocks import Design
+from analysis.footing import footing_of
 from analysis.interval import TInterval
 from analysis.load import records, settings
 from analysis.seed_stats import (
@@ -22,7 +23,6 @@ from analysis.seed_stats import (
     FACTS,
     check_one_footing,
     estimates,
-    footing,
     outcome_counts,
     per_block,
     scored_in,
@@ -105,7 +105,7 @@ def correlations(
     for setting in settings(frame):
         here = pairs[pairs["setting"] == setting]
         wide = here.pivot(index="seed", columns="key", values="difference")
-        stands_on = footing(frame[frame["setting"] == setting], quantity)
+        stands_on = footing_of(frame[frame["setting"] == setting], quantity)
         for i, key in enumerate(wide.columns):
             for other in wide.columns[i + 1 :]:
                 both = wide[[key, other]].dropna().to_numpy(dtype=float)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.blocks import Design as Blocks
-from analysis.contrasts import contrasts, same_functions
+from analysis.contrasts import FIELD_NATS, contrasts, same_functions
 from analysis.designs import (
     DESIGNS,
     Design,
@@ -22,7 +22,7 @@ from analysis.designs import (
     seeds_needed,
     smallest_effect,
 )
-from analysis.known_noise import FIELD_NATS, KnownNoise, noise_in
+from analysis.known_noise import KnownNoise, noise_in
 from analysis.load import settings
 from analysis.stages import PRIMARY, windows_of
 

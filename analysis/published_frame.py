@@ -28,6 +28,7 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.load import readable
+from analysis.tables import to_frame
 from sweep.schema import SCHEMA
 from trainer.activations import activation_label, neg_beta
 
@@ -45,12 +46,6 @@ EXTRAS = (
     *("pr", "quoted_by", "stack", "words", "hardware", "delta_bpb", "delta_against"),
     *("evidence_class", "citation", "notes"),
 )
-
-# As in analysis.load: an absent integer or flag stays absent.
-_PANDAS_TYPES: dict[pa.DataType, Any] = {
-    pa.int64(): pd.Int64Dtype(),
-    pa.bool_(): pd.BooleanDtype(),
-}
 
 
 def published_row(**known: Any) -> dict[str, Any]:
@@ -93,7 +88,7 @@ def published_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     table = pa.Table.from_pylist(
         [{name: row[name] for name in SCHEMA.names} for row in rows], schema=SCHEMA
     )
-    frame = table.to_pandas(types_mapper=_PANDAS_TYPES.get)
+    frame = to_frame(table)
     for name in ("key", "label", "budget", "setting", *EXTRAS):
         kind = "Int64" if name in ("pr", "quoted_by") else None
         kind = "float64" if name == "delta_bpb" else kind or "str"

@@ -114,13 +114,6 @@ def check_one_footing(frame: pd.DataFrame) -> None:
                 )
 
 
-def footing(frame: pd.DataFrame, quantity: str) -> dict[str, object]:
-    """What the scores of one setting stand on; window and stride are null for what is no score."""
-    window, stride = frame["window"].max(), frame["stride"].max()
-    scored = scored_in(quantity, window=window, stride=stride)
-    return {"budget": frame["budget"].iloc[0], **scored}
-
-
 def scored_in(quantity: str, *, window: object, stride: object) -> dict[str, object]:
     """Contiguous windows are windows whose stride is their length."""
     windows = windows_of(quantity)

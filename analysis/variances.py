@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.blocks import Blocked, Design, blocked
+from analysis.footing import footing_of
 from analysis.geometry import DesignKey, geometry_of, noisier, variances
 from analysis.guard import adjusted, calibration_of
 from analysis.load import labels_of, settings
 from analysis.ranked import ranked_rows
-from analysis.seed_stats import check_one_footing, footing
+from analysis.seed_stats import check_one_footing
 
 UNEQUAL_BELOW = 0.10  # p of the check
 
@@ -52,7 +53,7 @@ def variance_checks(
         rows.append(
             {"setting": setting, "quantity": quantity, "n": scores["seed"].nunique(), **found}
             | {"largest_label": labels.get(str(found.get("largest_key")))}
-            | {"level": 1 - UNEQUAL_BELOW, **footing(here, quantity)}
+            | {"level": 1 - UNEQUAL_BELOW, **footing_of(here, quantity)}
         )
     table = pd.DataFrame(rows, columns=_COLUMNS)
     numbers = ("statistic", "p_value", "largest_sd", "smallest_sd")

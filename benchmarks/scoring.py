@@ -28,7 +28,8 @@ from benchmarks.measured import keep
 from benchmarks.plain import PlainGPT
 from benchmarks.plain_scoring import Lessons, Plan, Text, plain_sliding, plain_ttt
 from benchmarks.scoring_flops import Arithmetic, flops
-from trainer.contract import ActivationSpec, RunSpec
+from benchmarks.step_time import spec_of
+from trainer.contract import ActivationSpec
 from trainer.model import GPT
 from trainer.recipe import Recipe, load_recipe
 from trainer.reporting import device_name
@@ -39,7 +40,6 @@ from trainer.scoring.windows import windows
 from trainer.world import World, open_world
 
 TOLERANCE = {"cpu": 1e-6, "cuda": 2e-5}  # bits per byte; float32 there, bfloat16 here
-UNKNOWN_DATA = "0" * 64
 Way = Callable[[], tuple[float, float]]
 """Scores once; returns (seconds, bits per byte)."""
 
@@ -72,7 +72,9 @@ class Bench:
     def __init__(self, recipe: Recipe, name: str, num_targets: int, world: World) -> None:
         self._recipe, self._world = recipe, world
         draw = torch.Generator().manual_seed(0)
-        self._model = build_model(_spec(recipe, name, world.device.type))
+        activation = ActivationSpec(name="leaky_relu2", params={"slope": 0.5})
+        spec = spec_of(name, recipe, activation, world.device.type)
+        self._model = build_model(spec)
         with torch.no_grad():  # fresh output projections are zero: nothing would flow through them
             for p in self._model.parameters():
                 p.add_(0.05 * torch.randn(p.shape, generator=draw).to(p.dtype))
@@ -270,21 +272,6 @@ def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, tuple[float
 
     each = {name: quartiles(s["ours"], s["plain"]) for name, s in seconds.items()}
     return {**each, "together": quartiles(summed("ours"), summed("plain"))}
-
-
-def _spec(recipe: Recipe, name: str, device: str) -> RunSpec:
-    return RunSpec(
-        recipe_name=name,
-        recipe=recipe,
-        activation=ActivationSpec(name="leaky_relu2", params={"slope": 0.5}),
-        seed=0,
-        budget="1steps",
-        device="cuda" if device == "cuda" else "cpu",
-        dtype="bfloat16" if device == "cuda" else "float32",
-        data_dir=".",
-        corpus_sha256=UNKNOWN_DATA,
-        tokenizer_sha256=UNKNOWN_DATA,
-    )
 
 
 if __name__ == "__main__":

@@ -67,24 +67,29 @@ class Contender:
         return time.perf_counter() - start_s
 
 
+def spec_of(name: str, recipe: Recipe, activation: ActivationSpec, device: str) -> RunSpec:
+    """A question that needs no data: what is measured reads none."""
+    return RunSpec(
+        recipe_name=name,
+        recipe=recipe,
+        activation=activation,
+        seed=0,
+        budget="1steps",
+        device="cuda" if device == "cuda" else "cpu",
+        dtype="bfloat16" if device == "cuda" else "float32",
+        data_dir=".",
+        corpus_sha256=UNKNOWN_DATA,
+        tokenizer_sha256=UNKNOWN_DATA,
+    )
+
+
 def measure(recipe_name: str, device: str, rounds: int, warmup: int) -> dict[str, list[float]]:
     """Seconds of every step, by activation; element i of each list is of round i."""
     recipe = load_recipe(recipe_name)
     with open_world(device, threads=1) as world:
         contenders = {
             _name(form, label): Contender(
-                RunSpec(
-                    recipe_name=recipe_name,
-                    recipe=recipe,
-                    activation=activation,
-                    seed=0,
-                    budget="1steps",
-                    device="cuda" if device == "cuda" else "cpu",
-                    dtype="bfloat16" if device == "cuda" else "float32",
-                    data_dir=".",
-                    corpus_sha256=UNKNOWN_DATA,
-                    tokenizer_sha256=UNKNOWN_DATA,
-                ),
+                spec_of(recipe_name, recipe, activation, device),
                 world,
                 form,
             )

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 
 from analysis import captions
 from analysis.captions import WIDTH_IN, framed
+from analysis.contrasts import FIELD_NATS
 from analysis.given import POWER, Given
 from analysis.load import Sweep, labels_of, records
 from analysis.plots import by_slope, fit, power, size
-from analysis.plots.forest import FIELD_NATS, Unranked, forest
+from analysis.plots.forest import Unranked, forest
 from analysis.seed_stats import outcome_counts
 from analysis.slopes import learned_slopes
 from analysis.stages import PANELS, PRIMARY, is_legal, title_of
@@ -146,7 +147,7 @@ def differences(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
         f" leaves the scale: the {level} t interval of an activation's own pairs alone. Filled:"
         f" resolved from the reference. n: paired seeds.{' ✕: not ranked.' if unranked else ''}"
     )
-    rule = f"Dashed: {number(FIELD_NATS, decimals=3)} nats per token, the field's margin."
+    rule = f"Dashed: {number(-FIELD_NATS, decimals=3)} nats per token, the field's margin."
     return framed(
         figure,
         [

@@ -10,11 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
+from analysis.contrasts import FIELD_NATS
 from analysis.load import records
 from analysis.plots.look import BLUE, INK, VERMILLION, nothing, quiet
 from analysis.text import number, plus_minus
-
-FIELD_NATS = -0.005  # the field's rule: better by 0.005 nats per token
 
 # Off the scale: so many times further than the middle row, and than the next one.
 _FAR, _LEAP = 8.0, 3.0
@@ -50,7 +49,7 @@ def forest(
     above = int((rows["difference"] < 0).sum())
     heights = [float(i if i < above else i + 1) for i in range(len(rows))]
     per_bpb = _nats_per_bpb(rows)
-    limits = _limits(rows, None if per_bpb is None else FIELD_NATS / per_bpb)
+    limits = _limits(rows, None if per_bpb is None else -FIELD_NATS / per_bpb)
     own = {} if paired is None else {row["key"]: row for row in records(paired)}
     for y, row in zip(heights, records(rows), strict=True):
         _row(ax, row, y, limits, own.get(row["key"], {}))
@@ -132,10 +131,10 @@ def _nats(ax: Axes, per_bpb: float) -> None:
     scale.set_xlabel("nats per token")
     scale.spines["top"].set_visible(False)
     scale.tick_params(length=2)
-    line = FIELD_NATS / per_bpb
+    line = -FIELD_NATS / per_bpb
     ax.axvline(line, color=VERMILLION, linestyle="--", linewidth=1.2, zorder=1)
     ax.annotate(
-        f"{number(FIELD_NATS, decimals=3)} nats",
+        f"{number(-FIELD_NATS, decimals=3)} nats",
         xy=(line, 0),
         xycoords=ax.get_xaxis_transform(),
         xytext=(-4, 3),

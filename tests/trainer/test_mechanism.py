@@ -2,7 +2,6 @@
 
 import lzma
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import scipy.stats
 import torch
 
 from tests.support.killed import statuses
+from tests.support.metered import MeteredWorld
 from tests.support.tiny import (
     activation_cases,
     answer,
@@ -36,7 +36,6 @@ from trainer.mechanism import (
 )
 from trainer.quantizers import QUANTIZERS
 from trainer.run import run
-from trainer.world import World
 
 HASH = "0123456789abcdef"
 SAMPLE = random_tokens(8, 32)
@@ -349,19 +348,6 @@ def test_two_ranks_leave_the_file_of_one(data_dir, tmp_path):
         assert statuses(spec, out, None, num_ranks=num_ranks) == [0] * num_ranks
     one, two = ((tmp_path / name / LAYERS_FILE).read_bytes() for name in ("1", "2"))
     assert one == two
-
-
-@dataclass(frozen=True)
-class MeteredWorld(World):
-    """A device whose peak memory is what a test says until it is forgotten."""
-
-    peak: list[int] = field(default_factory=lambda: [1000])
-
-    def peak_memory_bytes(self):
-        return self.peak[-1]
-
-    def forget_peak_memory(self):
-        self.peak.append(10)
 
 
 def test_its_memory_does_not_count_on_a_device_that_can_forget(monkeypatch, data_dir, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.support.killed import statuses
+from tests.support.metered import MeteredWorld
 from tests.support.tiny import (
     RANK_0,
     answer,
@@ -83,19 +84,6 @@ def test_the_slowest_rank_decides(others_ms):
     found = probe(world)
     assert len(world.sums) == NUM_WARM + NUM_TIMED
     assert (found == Probe(1e6, 1e6)) == (others_ms == 1e6)
-
-
-@dataclass(frozen=True)
-class MeteredWorld(World):
-    """A device whose peak memory is what a test says until it is forgotten."""
-
-    peak: list[int] = field(default_factory=lambda: [1000])
-
-    def peak_memory_bytes(self):
-        return self.peak[-1]
-
-    def forget_peak_memory(self):
-        self.peak.append(10)
 
 
 def test_its_memory_does_not_count(monkeypatch, data_dir, tmp_path):
