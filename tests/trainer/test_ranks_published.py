@@ -74,6 +74,7 @@ ABSENT = {
 }
 
 
+@pytest.mark.slow
 def test_four_ranks_answer_as_one_does(data_dir, tmp_path, alone):
     check(4, "pr1176", data_dir, tmp_path, alone)
 

@@ -101,6 +101,7 @@ quiet = pytest.mark.filterwarnings("ignore:.*should not be instantiated:Deprecat
 
 
 @quiet
+@pytest.mark.slow
 def test_two_graphs_serve_every_slope_and_seed(compiled):
     """One where β is fixed, one where each channel learns it; at equal cost the second alone."""
     for seed, (activation, params) in enumerate(FIXED):
