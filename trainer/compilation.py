@@ -1,17 +1,47 @@
-"""What did this process have to compile that the node's caches did not have?
+"""What is compiled so that a node's caches keep it, and what did they not have?
 
 The first cell of a graph on a node compiles it, and every cell after it, whatever its slope and
-seed, should find it: a count above zero there says that it did not. Counted are graphs that torch's
-inductor compiled (or could not look up), and Triton kernels that were compiled in this process.
+seed, should find it: a count above zero there says that it did not. Counted are graphs that torch
+traced through autograd or compiled without being able to look them up, graphs that it looked up in
+vain, and Triton kernels that were compiled in this process.
 """
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+import torch.compiler.config
+from torch import Tensor
+
+from trainer.source import trainer_source
+
+Forward = Callable[..., Tensor]
+"""A function of tokens (B, T) and more."""
 
 _kernels_compiled = 0
+
+
+def compiled(
+    forward: Forward, precision: Callable[[Tensor], AbstractContextManager[object]], **options: Any
+) -> Forward:
+    """``forward`` compiled for each shape that it meets; ``options`` are those of torch.compile.
+
+    ``precision`` is entered outside: torch keeps no graph on disk that switches autocast. What it
+    keeps is for this source of the trainer alone, for the backward of an operator of our own is in
+    the graph that is kept and not in the key that it is found by.
+    """
+    torch.compiler.config.cache_key_tag = trainer_source().sha256
+    function = torch.compile(forward, dynamic=False, **options)
+
+    def within(tokens_BT: Tensor, *arguments: Any) -> Tensor:
+        with precision(tokens_BT):
+            result: Tensor = function(tokens_BT, *arguments)
+        return result
+
+    return within
 
 
 class Compilation:
@@ -27,13 +57,19 @@ class Compilation:
         return _missed() - self._missed if _traced() > self._traced else None
 
 
+_MISSES = (
+    ("inductor", "fxgraph_cache_miss"),
+    ("inductor", "fxgraph_cache_bypass"),
+    ("aot_autograd", "autograd_cache_bypass"),
+)
+
+
 def _traced() -> int:
     return _counted("stats", "unique_graphs")
 
 
 def _missed() -> int:
-    graphs = ("fxgraph_cache_miss", "fxgraph_cache_bypass")
-    return _kernels_compiled + sum(_counted("inductor", name) for name in graphs)
+    return _kernels_compiled + sum(_counted(group, name) for group, name in _MISSES)
 
 
 def _counted(group: str, name: str) -> int:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tests.support.graphs import Kept
 from tests.support.tiny import busy_model, random_tokens
 from trainer.activations.squared import Squared
+from trainer.compilation import compiled
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,11 @@ def check_operators(given: Given) -> list[str]:
     """torch's own check of every operator's schema, and of its shapes without data; their names."""
     from trainer.kernels import fused
 
-    z_NF, _ = fused.up(given.x_ND, given.up_FD, given.beta)
     forward = given.x_ND, given.up_FD, given.beta
+    _, z_NF = fused.differentiable(*forward, given.down_DF)
     backward = given.to_y_ND, given.down_DF, z_NF, given.beta
     checked = {
-        fused.up: forward,
+        fused.differentiable: (*forward, given.down_DF),
         fused.activated: forward,
         fused.gate: backward,
         fused.gate_learned: backward,
@@ -116,7 +118,7 @@ def model_step(
         model._mlp = fused_mlp
     if form == "traced":
         torch._dynamo.reset()
-        step = torch.compile(model.nll, dynamic=False, fullgraph=True, backend="aot_eager")
+        step = compiled(model.nll, model.precision, fullgraph=True, backend=Kept())
     nll = step(tokens[:, :-1], tokens[:, 1:])
     nll.mean().backward()
     return nll.detach(), [p.grad for p in model.parameters() if p.grad is not None]

@@ -125,6 +125,27 @@ def test_who_has_a_beta_goes_through_the_one_function_of_the_family(case):
     assert (type(y.grad_fn).__name__ == "_SquaredBackward") == (case[0] in BETA)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", BETA)
+def test_what_a_compiler_is_given_is_the_same_function(name, dtype):
+    """Tolerance: the output is the same in every bit; two products in another order are one float32
+    rounding apart, which may turn one rounding to bfloat16; gradients of β are sums of 64 rows."""
+    module, x = build((name, default_params(name)), seed=1), inputs().to(dtype)
+    torch._dynamo.reset()
+    traced = torch.compile(module, backend="eager", fullgraph=True)
+    results = []
+    for compute in (module, traced):
+        y, gradient = forward_and_gradient(compute, x, 0.7)
+        results.append((y, gradient, [p.grad for p in module.parameters()]))
+        module.zero_grad()
+    (y, gradient, to_beta), (traced_y, traced_gradient, traced_to_beta) = results
+    assert torch.equal(bits(y), bits(traced_y))
+    one_rounding = 2 * torch.finfo(dtype).eps * gradient.double().abs()
+    assert_within(traced_gradient, gradient.double(), one_rounding)
+    for found, expected in zip(traced_to_beta, to_beta, strict=True):
+        torch.testing.assert_close(found, expected, rtol=64 * EPS, atol=0.0)
+
+
 @every_name
 def test_in_the_model_every_activation_is_its_reference(name):
     """Tolerance: that of the logits in test_model.py, for two layers and a soft-cap of 30."""

@@ -11,6 +11,7 @@ import types
 import pytest
 import torch
 
+from tests.support.graphs import Kept
 from tests.support.reference import reference_logits
 from tests.support.tiny import (
     VOCAB_SIZE,
@@ -21,6 +22,7 @@ from tests.support.tiny import (
     tiny_recipe,
 )
 from trainer.activations import ACTIVATIONS
+from trainer.compilation import compiled
 from trainer.model import GPT, attention
 from trainer.model.attention import (
     attend,
@@ -574,14 +576,19 @@ def test_in_bfloat16_the_stream_stays_so_whatever_rms_norm_returns(monkeypatch):
     "name", ["asqu", *(pytest.param(n, marks=pytest.mark.slow) for n in ACTIVATIONS if n != "asqu")]
 )
 def test_a_step_is_one_graph_for_every_activation(name):
-    """Traced as compilation on a GPU traces it; the kernels are torch's own here."""
+    """Traced as compilation on a GPU traces it, in training and in scoring, and such that torch
+    keeps it on disk for the next cell; the kernels are torch's own here."""
     overrides = {"model.rope_ntk_len": 16, "model.value_embedding.dim": 8}
     model = busy_model(overrides, activation=name, params=default_params(name))
     tokens = random_tokens(2, T + 1)
     expected = model.nll(tokens[:, :-1], tokens[:, 1:])
     torch._dynamo.reset()
-    traced = torch.compile(model.nll, dynamic=False, fullgraph=True, backend="aot_eager")
+    kept = Kept()
+    traced = compiled(model.nll, model.precision, fullgraph=True, backend=kept)
     found = traced(tokens[:, :-1], tokens[:, 1:])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     found.mean().backward()
     assert model.up_bank.grad is not None
+    with torch.inference_mode():
+        torch.testing.assert_close(traced(tokens[:, :-1], tokens[:, 1:]), expected)
+    assert kept.num_graphs == 2

@@ -9,11 +9,12 @@ from types import MethodType
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from benchmarks.plain_scoring import Lessons, Plan, Text, plain_sliding, plain_ttt
+from tests.support.graphs import Kept
 from tests.support.reduced import REDUCED
 from tests.support.tiny import RANK_0, random_stream
+from trainer.compilation import compiled
 from trainer.model import GPT
 from trainer.model.init import initialize
 from trainer.recipe import load_recipe
@@ -113,20 +114,19 @@ class Compiled:
 
     def __init__(self):
         torch._dynamo.reset()
-        self.counter = CompileCounterWithBackend("aot_eager")
+        self.kept = Kept()
 
     def in_(self, model):
         def compiled_nll(model, length):
             model._rope(length)
-            options = {"dynamic": False, "fullgraph": True, "backend": self.counter}
-            return torch.compile(model.nll, **options)
+            return compiled(model.nll, model.precision, fullgraph=True, backend=self.kept)
 
         model.compiled_nll = MethodType(compiled_nll, model)
         return model
 
     @property
     def num_graphs(self):
-        return self.counter.frame_count
+        return self.kept.num_graphs
 
 
 torchs_own_warning = pytest.mark.filterwarnings(

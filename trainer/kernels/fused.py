@@ -32,41 +32,23 @@ def fused_mlp(
     x_ND = x_BTD.flatten(0, -2).contiguous()
     up, down, beta = up_FD.to(x_ND.dtype), down_DF.to(x_ND.dtype), activation.beta.float()
     if torch.is_grad_enabled():
-        y_ND: Tensor = _FusedMLP.apply(x_ND, up, beta, down)
+        y_ND, _ = differentiable(x_ND, up, beta, down)
     else:
         y_ND = activated(x_ND, up, beta) @ down.T
     return y_ND.view(x_BTD.shape)
 
 
-class _FusedMLP(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, up_FD: Tensor, beta: Tensor, down_DF: Tensor) -> Tensor:
-        z_NF, h_NF = up(x_ND, up_FD, beta)
-        ctx.save_for_backward(x_ND, up_FD, beta, down_DF, z_NF)
-        return h_NF @ down_DF.T
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        x_ND, up_FD, beta, down_DF, z_NF = ctx.saved_tensors
-        to_y_ND = gradients[0].contiguous()
-        to_beta = None
-        if ctx.needs_input_grad[2]:
-            to_z_NF, h_NF, sums_RF = gate_learned(to_y_ND, down_DF, z_NF, beta)
-            to_beta = sums_RF.sum(dim=0).sum_to_size(beta.shape)
-        else:
-            to_z_NF, h_NF = gate(to_y_ND, down_DF, z_NF, beta)
-        return to_z_NF @ up_FD, to_z_NF.T @ x_ND, to_beta, to_y_ND.T @ h_NF
-
-
 # Opaque to torch.compile, so that a step stays one graph.
 
 
-@torch.library.custom_op("activation_sweep::up", mutates_args=())
-def up(x_ND: Tensor, up_FD: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """z and f(z), both (N, F)."""
+@torch.library.custom_op("activation_sweep::fused_mlp", mutates_args=())
+def differentiable(
+    x_ND: Tensor, up_FD: Tensor, beta: Tensor, down_DF: Tensor
+) -> tuple[Tensor, Tensor]:
+    """y (N, D), and z (N, F) for the backward."""
     z_NF, h_NF = tiles.up(x_ND, up_FD, beta, keep=True)
     assert z_NF is not None
-    return z_NF, h_NF
+    return h_NF @ down_DF.T, z_NF
 
 
 @torch.library.custom_op("activation_sweep::activated", mutates_args=())
@@ -91,9 +73,29 @@ def gate_learned(
     return to_z_NF, h_NF, sums_RF
 
 
-@up.register_fake
-def _(x_ND: Tensor, up_FD: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    return x_ND.new_empty(len(x_ND), len(up_FD)), x_ND.new_empty(len(x_ND), len(up_FD))
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*inputs, output[1])
+
+
+def _backward(ctx: Any, to_y: Tensor, _: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    x_ND, up_FD, beta, down_DF, z_NF = ctx.saved_tensors
+    to_y_ND, to_beta = to_y.contiguous(), None
+    if ctx.needs_input_grad[2]:
+        to_z_NF, h_NF, sums_RF = gate_learned(to_y_ND, down_DF, z_NF, beta)
+        to_beta = sums_RF.sum(dim=0).sum_to_size(beta.shape)
+    else:
+        to_z_NF, h_NF = gate(to_y_ND, down_DF, z_NF, beta)
+    return to_z_NF @ up_FD, to_z_NF.T @ x_ND, to_beta, to_y_ND.T @ h_NF
+
+
+# An operator's, and no autograd.Function: torch keeps no graph on disk that has one of those.
+differentiable.register_autograd(_backward, setup_context=_keep)
+
+
+@differentiable.register_fake
+def _(x_ND: Tensor, up_FD: Tensor, beta: Tensor, down_DF: Tensor) -> tuple[Tensor, Tensor]:
+    return x_ND.new_empty(len(x_ND), len(down_DF)), x_ND.new_empty(len(x_ND), len(up_FD))
 
 
 @activated.register_fake

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trainer.activations import BeginsSteps, Params, build_activation
 from trainer.activations.squared import Squared
+from trainer.compilation import compiled
 from trainer.kernels.cross_entropy import capped_nll
 from trainer.kernels.mlp import MLP, Backend, mlp, mlp_backend, mlp_of
 from trainer.model.attention import (
@@ -97,7 +98,7 @@ class GPT(nn.Module):
         Of the last layer the other positions are asked for nothing but their keys and values, so
         nothing but these is computed of them; every layer before it needs all of all positions.
         """
-        with self._precision(tokens_BT):
+        with self.precision(tokens_BT):
             x = self._embed(tokens_BT, tap)
             values = self._values(tokens_BT, tap)
             x0 = x
@@ -117,7 +118,7 @@ class GPT(nn.Module):
         cap = self.config.logit_softcap
         if self.compute_dtype is torch.float32:  # cap divided out of the hidden states: fewer
             return cap * torch.tanh(F.linear(hidden_BTD / cap, self.embed))
-        with self._precision(hidden_BTD):
+        with self.precision(hidden_BTD):
             return cap * torch.tanh(F.linear(hidden_BTD, self.embed).float() / cap)
 
     def nll(self, tokens_BT: Tensor, targets_BT: Tensor, tail: int | None = None) -> Tensor:
@@ -133,7 +134,7 @@ class GPT(nn.Module):
         if torch.is_grad_enabled():
             nll_N = F.cross_entropy(self.head(hidden_ND), targets_N, reduction="none")
         else:
-            with self._precision(hidden_ND):
+            with self.precision(hidden_ND):
                 nll_N = capped_nll(hidden_ND, self.embed, targets_N, self.config.logit_softcap)
         return nll_N.view(targets_BT.shape)
 
@@ -181,10 +182,7 @@ class GPT(nn.Module):
         TORCH_COMPILE_DISABLE=1 leaves it uncompiled.
         """
         self._rope(length)  # made here, it is an input of the graph
-        if self.embed.device.type != "cuda":
-            return self.nll
-        compiled: NLL = torch.compile(self.nll, dynamic=False)
-        return compiled
+        return compiled(self.nll, self.precision) if self.embed.device.type == "cuda" else self.nll
 
     def cost_as_learned(self) -> None:
         """Let every fixed β take the time of a learned one; what is computed stays the same."""
@@ -210,10 +208,12 @@ class GPT(nn.Module):
             for module in modules:
                 module.six_bits = False
 
-    def _precision(self, like: Tensor) -> AbstractContextManager[object]:
-        if self.compute_dtype is torch.float32:
+    def precision(self, like: Tensor) -> AbstractContextManager[object]:
+        """In which products have the compute dtype, where ``like`` is; nothing where it holds."""
+        device = like.device.type
+        if self.compute_dtype is torch.float32 or torch.is_autocast_enabled(device):
             return nullcontext()
-        return torch.autocast(like.device.type, dtype=self.compute_dtype)
+        return torch.autocast(device, dtype=self.compute_dtype)
 
     def _embed(self, tokens_BT: Tensor, tap: Tap | None) -> Tensor:
         x = F.embedding(tokens_BT, self.embed)

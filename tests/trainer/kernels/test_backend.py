@@ -13,6 +13,7 @@ from torch._dynamo.backends.common import aot_autograd
 
 from tests.support.commands import ROOT
 from tests.support.tiny import busy_model, default_params, random_tokens
+from trainer import compilation
 from trainer.activations import ACTIVATIONS, build_activation
 from trainer.kernels import mlp as seam
 from trainer.kernels.mlp import mlp, mlp_backend, mlp_of
@@ -78,7 +79,9 @@ class Compiled:
         if equal_cost:
             model.cost_as_learned()
         tokens = random_tokens(2, T + 1, seed=seed)
-        nll = torch.compile(model.nll, dynamic=False, fullgraph=True, backend=self._backend)
+        nll = compilation.compiled(
+            model.nll, model.precision, fullgraph=True, backend=self._backend
+        )
         nll(tokens[:, :-1], tokens[:, 1:]).mean().backward()
 
 
@@ -123,9 +126,9 @@ def test_two_graphs_serve_every_slope_and_seed(compiled):
 
 
 A_PROCESS = """
-import sys, torch
+import contextlib, sys, torch
 from trainer.activations import build_activation
-from trainer.compilation import Compilation
+from trainer.compilation import Compilation, compiled
 from trainer.kernels.mlp import mlp
 
 slope = float(sys.argv[1])
@@ -133,7 +136,8 @@ compilation = Compilation(torch.device("cpu"))
 activation = build_activation("leaky_relu2", {"slope": slope}, 16)
 shapes = (2, 8), (16, 8), (8, 16)
 x, up, down = (slope * torch.ones(shape, requires_grad=True) for shape in shapes)
-compute = torch.compile(lambda x, up, down: mlp(x, up, activation, down, None))
+nothing = contextlib.nullcontext()
+compute = compiled(lambda x, up, down: mlp(x, up, activation, down, None), lambda _: nothing)
 compute(x, up, down).sum().backward()
 print(compilation.misses())
 """
@@ -142,7 +146,8 @@ print(compilation.misses())
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler of C++")
 def test_the_second_process_of_a_node_compiles_nothing_whatever_its_slope(tmp_path):
-    """With torch's own compiler and its cache on disk, on the CPU."""
+    """With torch's own compiler and its caches on disk, on the CPU: neither traced through autograd
+    again nor compiled."""
     misses = []
     for slope in ("0.1", "0.9"):
         done = subprocess.run(

@@ -124,7 +124,7 @@ def test_a_beta_of_zero_gives_zero_where_the_square_overflows(interpreted):
 
 def test_every_operator_passes_torchs_own_check(interpreted):
     checked = interpreted(fused.check_operators, given(37, 25, 75, betas(75)["one"]))
-    assert checked == ["up", "activated", "gate", "gate_learned"]
+    assert checked == ["fused_mlp", "activated", "gate", "gate_learned"]
 
 
 @pytest.mark.parametrize(
