@@ -138,19 +138,24 @@ bench-driver: $(READY) ## simulate 1,000 nodes; cost of a cell to the driver; Ra
 soak: $(READY) ## break sweeps at SEEDS=0:200 random moments, one after the other; goes on where it was
 	@$(PY) -m benchmarks.soak --seeds "$(SEEDS)"
 
-bench-gpu: $(READY) ## on a GPU: the fused MLP and the step time, against what was published
+bench-gpu: $(READY) ## on a GPU: MLP, step, scoring, reading, memory, compilation, start (CHECK=1 compares)
 	@$(PY) -m benchmarks.mlp_kernel
-	@$(PY) -m benchmarks.step_time --device cuda
-	@$(PY) -m benchmarks.scoring --recipe pr549-clean --device cuda --targets 1048576
+	@$(PY) -m benchmarks.step_time --device cuda $(CHECK_ARGS)
+	@$(PY) -m benchmarks.scoring --recipe pr549-clean --device cuda --targets 1048576 $(CHECK_ARGS)
+	@$(PY) -m benchmarks.loader --device cuda $(CHECK_ARGS)
+	@$(PY) -m benchmarks.memory --device cuda --recipes pr549 $(CHECK_ARGS)
+	@$(PY) -m benchmarks.warm_compile --device cuda $(CHECK_ARGS)
+	@$(PY) -m benchmarks.cell_overhead --device cuda $(CHECK_ARGS)
 
 calibration: $(READY) ## check the statistics on thousands of simulated sweeps (minutes)
 	@$(PY) -m benchmarks.calibration
 
-bench: $(READY) ## on a CPU: step, reading, scoring, quantizing, memory, start, as ratios (CHECK=1 compares with those kept)
-	@$(PY) -m benchmarks.step_time
+bench: $(READY) ## on a CPU: step, reading, quantizing, memory, scoring, compilation, start, as ratios (CHECK=1 compares)
+	@$(PY) -m benchmarks.step_time $(CHECK_ARGS)
 	@$(PY) -m benchmarks.step_on_cpu $(CHECK_ARGS)
 	@$(PY) -m benchmarks.loader $(CHECK_ARGS)
 	@$(PY) -m benchmarks.quantize $(CHECK_ARGS)
 	@$(PY) -m benchmarks.memory $(CHECK_ARGS)
-	@$(PY) -m benchmarks.scoring
-	@$(PY) -m benchmarks.cell_overhead
+	@$(PY) -m benchmarks.scoring $(CHECK_ARGS)
+	@$(PY) -m benchmarks.warm_compile $(CHECK_ARGS)
+	@$(PY) -m benchmarks.cell_overhead $(CHECK_ARGS)

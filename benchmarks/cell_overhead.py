@@ -9,9 +9,10 @@ parts, read from the files of the attempts while they are made:
 - setup: it reads the shards and builds the model;
 - warm-up: the untimed steps before the first that counts.
 
-The real agent makes real cells of the tiny recipe, in turn with ranks that are forked by its server
-and ranks that are started as programs; then a real driver makes some over Ray, forked. The first
-cell on each lease is not warm and is told apart.
+The real agent makes real cells of some steps, in turn with ranks that are forked by its server and
+ranks that are started as programs; then, of recipes that need no GPU, a real driver makes some over
+Ray, forked. The first cell on each lease is not warm and is told apart. Any recipe trains on the
+text that the local one trains on.
 """
 
 import argparse
@@ -29,20 +30,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import ROOT, keep
+import torch
+
+from benchmarks.checked import conclude
+from benchmarks.contenders import CONTENDERS, REFERENCE, spec_of
+from benchmarks.hardware import versions
+from benchmarks.measured import ROOT
+from benchmarks.turns import quartiles
 from sweep import ranks
 from sweep.agent import Agent
 from sweep.lease import Order
 from sweep.scratch import STEM, log_of, place
 from trainer.contract import PROGRESS_FILE, REPORT_FILE, SPEC_FILE, RunSpec
+from trainer.data.manifest import read_manifest
+from trainer.recipe import load_recipe
 from trainer.source import trainer_source
 
-sys.path.insert(0, str(ROOT))  # the tiny recipe's text belongs to the tests
+sys.path.insert(0, str(ROOT))  # a sweep of a few cells is what the tests run
 from tests.support.commands import environment, write_sweep
-from tests.support.tiny import build_tiny_dataset, tiny_spec
 
 LOOK_S = 0.002
-GOAL_S = 0.5
+GOAL_S = {"cpu": 0.5, "cuda": 8.0}
+A_FEW_STEPS = "20steps"
+MAX_TARGETS = 12288
+TEXT = "local"
+"""The recipe whose dataset any machine can build."""
 PARTS = ("hand-over", "start", "setup", "warm-up")
 
 
@@ -122,12 +134,29 @@ def watched(make: Callable[[], None]) -> list[Times]:
     return sorted(onlooker.seen.values(), key=lambda times: times.begun or 0.0)
 
 
+def question(recipe_name: str, device: str, folder: Path) -> RunSpec:
+    """A cell of a few steps; its data is made in ``folder``."""
+    dataset = load_recipe(TEXT).data.dataset
+    command = [sys.executable, "-m", "trainer.data", "prepare", "--recipe", TEXT]
+    subprocess.run([*command, "--root", str(folder)], cwd=ROOT, check=True, capture_output=True)
+    manifest = read_manifest(folder / dataset)
+    recipe = load_recipe(recipe_name, {"data.dataset": dataset, "scoring.max_targets": MAX_TARGETS})
+    spec = spec_of(recipe_name, recipe, CONTENDERS[REFERENCE], device)
+    about = {
+        "budget": A_FEW_STEPS,
+        "data_dir": str(folder / dataset),
+        "corpus_sha256": manifest.corpus_sha256,
+        "tokenizer_sha256": manifest.tokenizer_sha256,
+    }
+    return spec.model_copy(update=about)
+
+
 def order(spec: RunSpec, number: int) -> Order:
     return Order(
         stem=f"{number:016x}-1",
         cell_id=f"{number:016x}",
         spec_json=spec.model_dump_json(),
-        ranks=1,
+        ranks=torch.cuda.device_count() if spec.device == "cuda" else 1,
         threads=1,
         no_progress_s=60.0,
         slow_phase_s=300.0,
@@ -152,11 +181,12 @@ def on_agents(spec: RunSpec, num_cells: int, server: tuple[str, ...] | None) -> 
         agent.close()
 
 
-def with_driver(folder: Path, num_cells: int) -> list[Times]:
+def with_driver(spec: RunSpec, folder: Path, num_cells: int) -> list[Times]:
     """Cells one after the other on one lease of a driver over Ray."""
     file = folder / "overhead.toml"
-    write_sweep(file, seeds=range(num_cells), slopes=(0.5,), budget="4steps")
+    write_sweep(file, seeds=range(num_cells), slopes=(0.5,), budget=spec.budget)
     text = file.read_text(encoding="utf-8").replace("max_leases = 2", "max_leases = 1")
+    text = text.replace('recipe = "tiny"', f'recipe = "{spec.recipe_name}"')
     text = text.replace('[[activations]]\nname = "relu2"\n', "").replace(
         'reference = "relu2"', 'reference = "leaky_relu2-s0.5"'
     )
@@ -190,14 +220,21 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=6, help="on each lease (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="of both ways (default: %(default)s)")
     parser.add_argument("--no-driver", action="store_true", help="agents alone")
+    parser.add_argument("--recipe", help="default: local, and pr549 on CUDA")
+    parser.add_argument("--device", choices=tuple(GOAL_S), default="cpu")
+    parser.add_argument("--check", action="store_true", help="compare with what was kept")
     options = parser.parse_args()
+    device: str = options.device
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit("cell_overhead --device cuda needs a CUDA GPU: nothing was measured.")
+    name = options.recipe or ("pr549" if device == "cuda" else "local")
     forking = ranks.FORK_SERVER
     found: dict[str, list[dict[str, float]]] = {"forked": [], "started": []}
     first_s: list[float] = []
     with tempfile.TemporaryDirectory(prefix="overhead-", dir="/tmp") as temporary:
         tempfile.tempdir = temporary
         folder = Path(temporary)
-        spec = tiny_spec(build_tiny_dataset(folder))
+        spec = question(name, device, folder)
         for _ in range(options.rounds):
             begun_s = time.time()
             seen = on_agents(spec, options.cells, forking)
@@ -205,17 +242,17 @@ def main() -> None:
             found["forked"] += gaps(seen)
             found["started"] += gaps(on_agents(spec, options.cells, None))
         vars(ranks)["FORK_SERVER"] = forking
-        if not options.no_driver:
-            found["forked, driver over Ray"] = gaps(with_driver(folder, options.cells))
+        if device == "cpu" and not options.no_driver:
+            found["forked, driver over Ray"] = gaps(with_driver(spec, folder, options.cells))
     table = {name: summary(parts) for name, parts in found.items()}
     show(table)
-    ratio = table["forked"]["total s"] / table["started"]["total s"]
+    started_s = table["started"]["total s"]
+    ratio = quartiles([sum(parts.values()) / started_s for parts in found["forked"]])
     print(f"first cell on a lease, server included: {statistics.median(first_s):.2f} s")
-    print(f"forked / started: {ratio:.3f}; goal of the total: {GOAL_S} s")
-    keep(
-        "cell_overhead",
-        {"goal_s": GOAL_S, "first_s": first_s, "ratio": ratio, "ways": table},
-    )
+    print(f"recipe {name}: forked / started {ratio}; goal of the total: {GOAL_S[device]} s")
+    about = {**versions(), "recipe": name, "goal_s": GOAL_S[device], "first_s": first_s}
+    result = {**about, "ratios": {"forked / started": ratio}, "ways": table}
+    conclude(f"cell_overhead-{name}-{device}", result, check=options.check)
 
 
 def show(table: dict[str, dict[str, Any]]) -> None:

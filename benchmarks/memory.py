@@ -14,7 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.checked import conclude
-from benchmarks.step_on_cpu import CONTENDERS, Ours, build, random_batch
+from benchmarks.contenders import CONTENDERS, REFERENCE, Ours, build, random_batch
 from benchmarks.turns import Quartiles
 from trainer.recipe import load_recipe
 from trainer.world import World, open_world
@@ -45,9 +45,8 @@ def measure(name: str, device: str) -> dict[str, int]:
     """Bytes of parameters, of a step, and of scoring one batch."""
     recipe, scoring = load_recipe(name), load_recipe(name).scoring
     with open_world(device, threads=1) as world:
-        ours = Ours(build(recipe, CONTENDERS[2]), recipe, world)
-        # One micro-batch fills a GPU, and gradients of the others are added up in place.
-        batch = random_batch(recipe)[: 1 if device == "cuda" else None]
+        ours = Ours(build(recipe, CONTENDERS[REFERENCE], device), recipe, world)
+        batch = random_batch(recipe, device)
         draw = torch.Generator().manual_seed(1)
         shape = scoring.batch_seqs, scoring.seq_len
         tokens = torch.randint(recipe.model.vocab_size, shape, generator=draw).to(world.device)

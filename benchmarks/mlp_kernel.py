@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.hardware import Peaks, peaks_of, versions
 from benchmarks.measured import keep
+from benchmarks.turns import spread
 from trainer.activations import build_activation
 from trainer.kernels.mlp import mlp, mlp_of
 from trainer.recipe import load_recipe
@@ -119,19 +120,6 @@ def table(
     return lines
 
 
-def spread(times: Mapping[str, Sequence[float]], form: str) -> tuple[float, float]:
-    """Slowest over fastest fixed β, and ASQU over their median, by medians within rounds."""
-    rounds = len(times[f"{form} asqu"])
-    fixed = [label for label in ACTIVATIONS if label != "asqu"]
-    relative: dict[str, list[float]] = {label: [] for label in ACTIVATIONS}
-    for i in range(rounds):
-        middle = statistics.median(times[f"{form} {label}"][i] for label in fixed)
-        for label in ACTIVATIONS:
-            relative[label].append(times[f"{form} {label}"][i] / middle)
-    medians = {label: statistics.median(values) for label, values in relative.items()}
-    return max(medians[f] for f in fixed) / min(medians[f] for f in fixed), medians["asqu"]
-
-
 def _modules(shape: Shape, device: torch.device) -> dict[str, nn.Module]:
     return {
         label: build_activation(name, params, shape.hidden).to(device)
@@ -197,7 +185,8 @@ def main() -> int:
     _print(lines)
     found: dict[str, Any] = {}
     for form in FORMS:
-        slopes, asqu = spread(times, form)
+        of_form = {label: times[f"{form} {label}"] for label in ACTIVATIONS}
+        slopes, asqu = spread(of_form, "asqu")
         found[form] = {"slowest_over_fastest_fixed": slopes, "asqu_over_fixed": asqu}
         print(f"{form}: slowest over fastest slope {slopes:.3f}, ASQU {asqu:.3f}")
     keep(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.checked import conclude
-from benchmarks.step_on_cpu import CONTENDERS, build
+from benchmarks.contenders import CONTENDERS, REFERENCE, build
 from benchmarks.turns import in_turn, quartiles, ratios
 from trainer.artifact import pack
 from trainer.quantizers import gptq
@@ -30,7 +30,7 @@ CALIBRATION_ROWS = 4096
 def weights_of(recipe: Recipe) -> dict[str, Tensor]:
     """Drawn in the shapes of the recipe's model."""
     draw = torch.Generator().manual_seed(0)
-    model = build(recipe, CONTENDERS[2])
+    model = build(recipe, CONTENDERS[REFERENCE])
     return {
         name: STANDARD_DEVIATION * torch.randn(p.shape, generator=draw)
         for name, p in model.named_parameters()

@@ -24,16 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measured import keep
+from benchmarks.checked import conclude
+from benchmarks.contenders import CONTENDERS, REFERENCE, build
 from benchmarks.plain import PlainGPT
 from benchmarks.plain_scoring import Lessons, Plan, Text, plain_sliding, plain_ttt
 from benchmarks.scoring_flops import Arithmetic, flops
-from benchmarks.step_time import spec_of
-from trainer.contract import ActivationSpec
+from benchmarks.turns import Quartiles, quartiles
 from trainer.model import GPT
 from trainer.recipe import Recipe, load_recipe
 from trainer.reporting import device_name
-from trainer.run import build_model
 from trainer.scoring.bpb import Stream, score
 from trainer.scoring.ttt import adapt_and_score
 from trainer.scoring.windows import windows
@@ -51,6 +50,7 @@ def main() -> None:
     parser.add_argument("--targets", type=int, help="how many; all that the recipe scores if not")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--check", action="store_true", help="compare with what was kept")
     arguments = parser.parse_args()
     recipe = load_recipe(arguments.recipe)
     if recipe.ttt is None or recipe.ttt.optimizer != "sgd" or recipe.ttt.late_qat:
@@ -63,7 +63,8 @@ def main() -> None:
         bench = Bench(recipe, arguments.recipe, num_targets, world)
         found = bench.measure(plain or bench.plain(), arguments.rounds, arguments.warmup)
     report(found, arguments.recipe)
-    keep(f"scoring-{arguments.recipe}-{arguments.device}", found)
+    name = f"scoring-{arguments.recipe}-{arguments.device}"
+    conclude(name, found, check=arguments.check)
 
 
 class Bench:
@@ -72,9 +73,7 @@ class Bench:
     def __init__(self, recipe: Recipe, name: str, num_targets: int, world: World) -> None:
         self._recipe, self._world = recipe, world
         draw = torch.Generator().manual_seed(0)
-        activation = ActivationSpec(name="leaky_relu2", params={"slope": 0.5})
-        spec = spec_of(name, recipe, activation, world.device.type)
-        self._model = build_model(spec)
+        self._model = build(recipe, CONTENDERS[REFERENCE], world.device.type, name)
         with torch.no_grad():  # fresh output projections are zero: nothing would flow through them
             for p in self._model.parameters():
                 p.add_(0.05 * torch.randn(p.shape, generator=draw).to(p.dtype))
@@ -256,22 +255,19 @@ def report(found: Mapping[str, Any], recipe: str) -> None:
         print(line)
 
 
-def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, tuple[float, float, float]]:
-    """(first quartile, median, third quartile) of ours over plain, for each and for their sum."""
+def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, Quartiles]:
+    """Of ours over plain, for each and for their sum."""
 
-    def quartiles(ours: list[float], plain: list[float]) -> tuple[float, float, float]:
-        low, middle, high = statistics.quantiles(
-            [a / b for a, b in zip(ours, plain, strict=True)], n=4
-        )
-        return low, middle, high
+    def over(ours: list[float], plain: list[float]) -> Quartiles:
+        return quartiles([a / b for a, b in zip(ours, plain, strict=True)])
 
     def summed(which: str) -> list[float]:
         return [
             sum(of_round) for of_round in zip(*(s[which] for s in seconds.values()), strict=True)
         ]
 
-    each = {name: quartiles(s["ours"], s["plain"]) for name, s in seconds.items()}
-    return {**each, "together": quartiles(summed("ours"), summed("plain"))}
+    each = {name: over(s["ours"], s["plain"]) for name, s in seconds.items()}
+    return {**each, "together": over(summed("ours"), summed("plain"))}
 
 
 if __name__ == "__main__":

@@ -11,71 +11,16 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.checked import conclude
+from benchmarks.contenders import CONTENDERS, REFERENCE, Ours, build, random_batch
 from benchmarks.plain import PlainStep
 from benchmarks.turns import Quartiles, in_turn, quartiles, ratios
-from trainer.activations import activation_label
-from trainer.averaging import Average
-from trainer.contract import ActivationSpec
 from trainer.describe import describe
-from trainer.model import GPT
-from trainer.model.init import initialize
 from trainer.recipe import Recipe, load_recipe
-from trainer.step import MicroBatches, Training, take_step
-from trainer.world import World, open_world
+from trainer.world import open_world
 
-CONTENDERS = (
-    ActivationSpec(name="relu2"),
-    ActivationSpec(name="leaky_relu2", params={"slope": 0.3}),
-    ActivationSpec(name="leaky_relu2", params={"slope": 0.5}),
-    ActivationSpec(name="leaky_relu2", params={"slope": 0.9}),
-    ActivationSpec(name="asqu"),
-)
 GOAL = 0.8
 SIDE = 512
 """Of the matrices that the bound is told by: 2·512³ operations, 3 MB."""
-
-
-class Ours:
-    """The trainer's step, as a cell takes it."""
-
-    def __init__(self, model: GPT, recipe: Recipe, world: World) -> None:
-        self.model = model.on_device(world.device)
-        self._training = Training(self.model, recipe, 0, world)
-        self._optimizers = self._training.optimizers()
-        self._average = Average(recipe.averaging, dict(model.named_parameters()))
-
-    def take(self, batch: MicroBatches, step: int, lr_mult: float) -> float:
-        """One update (from 0); the mean loss before it."""
-        loss = take_step(self._training, self._optimizers, batch, step, lr_mult)
-        self._average.update()
-        return float(loss)
-
-    def average(self) -> dict[str, torch.Tensor]:
-        """The averaged weights by name."""
-        return self._average.current()
-
-
-def build(recipe: Recipe, activation: ActivationSpec) -> GPT:
-    """The model with the weights of seed 0."""
-    model = GPT(
-        recipe.model,
-        activation=activation.name,
-        activation_params=activation.params,
-        num_positions=recipe.train.seq_len,
-    )
-    initialize(model, seed=0)
-    return model
-
-
-def random_batch(recipe: Recipe) -> MicroBatches:
-    """One step's micro-batches of tokens drawn evenly."""
-    train, draw = recipe.train, torch.Generator().manual_seed(0)
-    shape = (2, train.batch_tokens // train.micro_steps // train.seq_len, train.seq_len)
-    drawn = [
-        torch.randint(recipe.model.vocab_size, shape, generator=draw)
-        for _ in range(train.micro_steps)
-    ]
-    return [(tokens[0], tokens[1]) for tokens in drawn]
 
 
 def measure(recipe: Recipe, *, rounds: int, warmup: int) -> dict[str, list[float]]:
@@ -83,8 +28,7 @@ def measure(recipe: Recipe, *, rounds: int, warmup: int) -> dict[str, list[float
     batch = random_batch(recipe)
     work: dict[str, Callable[[], object]] = {}
     with open_world("cpu", threads=1) as world:
-        for activation in CONTENDERS:
-            label = activation_label(activation.name, activation.params)
+        for label, activation in CONTENDERS.items():
             model = build(recipe, activation)
             plain, ours = PlainStep(model, recipe), Ours(model, recipe, world)
             # Step 1 at rate 0: every operation is done and the weights stay as they are.
@@ -106,9 +50,9 @@ def over_plain(times: dict[str, list[float]]) -> dict[str, Quartiles]:
 
 def products_per_step(recipe: Recipe) -> float:
     """Floating-point operations of the products of matrices, Newton–Schulz included."""
-    per_token = describe(recipe, CONTENDERS[2], "float32")["flops_per_token"]["training"]
+    per_token = describe(recipe, CONTENDERS[REFERENCE], "float32")["flops_per_token"]["training"]
     total = float(per_token) * recipe.train.batch_tokens
-    model = build(recipe, CONTENDERS[2])
+    model = build(recipe, CONTENDERS[REFERENCE])
     for name, p in model.named_parameters():
         if name.endswith("_bank"):
             short, long = sorted(p.shape[1:])

@@ -56,6 +56,22 @@ def ratios(times: Times, reference: str) -> dict[str, Quartiles]:
     }
 
 
+def spread(times: Times, learned: str) -> tuple[float, float]:
+    """Slowest over fastest of all but ``learned``, and ``learned`` over their median.
+
+    By medians of the times within each round over its median, so that drift between rounds does
+    not count.
+    """
+    fixed = [name for name in times if name != learned]
+    relative: Times = {name: [] for name in times}
+    for i in range(len(times[learned])):
+        middle = statistics.median(times[name][i] for name in fixed)
+        for name in times:
+            relative[name].append(times[name][i] / middle)
+    medians = {name: statistics.median(values) for name, values in relative.items()}
+    return max(medians[f] for f in fixed) / min(medians[f] for f in fixed), medians[learned]
+
+
 def slower(found: Mapping[str, Quartiles], kept: Mapping[str, list[float]]) -> list[str]:
     """Which ratios have grown past noise: three quarters of the rounds above three quarters of what
     was kept; and which of those that were kept are missing. Nothing is said of absolute times.

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from benchmarks.contenders import Ours, build, random_batch
 from benchmarks.plain import PlainStep
-from benchmarks.step_on_cpu import Ours, build, over_plain, random_batch
+from benchmarks.step_on_cpu import over_plain
 from benchmarks.turns import Quartiles, in_turn, slower
 from tests.support.tiny import RANK_0, tiny_recipe
 from trainer.contract import ActivationSpec
