@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.support import fused
-from tests.support.fused import Found, given, reference
+from tests.support.fused import Found, Given, given, reference
 
 # N, D, F: a part of a tile in each dimension; whole tiles; less than one; one token.
 ODD, EVEN = (37, 25, 75), (32, 32, 64)
@@ -55,7 +55,20 @@ def test_in_bfloat16_each_value_is_rounded_where_it_is_stored_and_nowhere_else(
     most 2⁻⁹: of y those of h and y; of ∂x and ∂U those of z, ∂z and themselves; of ∂D twice that
     of z, which is squared, those of h and itself; of each term of ∂β twice that of z."""
     case = given(*shape, betas(shape[2])[kind]).to(torch.bfloat16)
-    result, expected = interpreted(fused.fused, case), reference(case)
+    assert_rounded_where_stored(case, interpreted(fused.fused, case))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("shape", [ODD, (4099, 512, 1536)], ids=str)
+@pytest.mark.parametrize("kind", betas(1))
+def test_on_a_gpu_too(shape, kind):
+    case = given(*shape, betas(shape[2])[kind]).to(torch.bfloat16)
+    found = fused.fused(Given(**{name: t.cuda() for name, t in vars(case).items()}))
+    assert_rounded_where_stored(case, Found(**{name: t.cpu() for name, t in vars(found).items()}))
+
+
+def assert_rounded_where_stored(case: Given, result: Found) -> None:
+    expected = reference(case)
     found = errors(result, expected)
     roundings = {"y": 2, "to_x": 3, "to_up": 3, "to_down": 4}
     assert all(found[name] < n * BFLOAT16 for name, n in roundings.items()), found
