@@ -11,18 +11,23 @@ import signal
 import sys
 import threading
 import time
+from unittest.mock import Mock
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from sweep import forkserver, ranks
 from sweep.agent import Agent
 from sweep.forkserver import PR_GET_CHILD_SUBREAPER
-from tests.support.standin import WELL, order, scratch_under, stand_in
+from tests.support.standin import FORK_SERVER, WELL, order, scratch_under, stand_in
 from tests.support.tiny import answer as answer_of
 from tests.support.tiny import build_tiny_dataset, tiny_spec
 from trainer.contract import PROGRESS_FILE, parse_report
+from trainer.forkserver import _draw_anew, load
+from trainer.source import Source
 
 SAYS = WELL + "print({what}, flush=True)"
 TRAINS = f"""pathlib.Path("{PROGRESS_FILE}").write_text('{{"phase": "train", "step": 7}}')\n"""
@@ -79,6 +84,8 @@ def test_a_rank_holds_nothing_of_the_servers_and_is_shown_as_what_it_does(agent,
             "sys.executable.encode() + b'\\0-c\\0'), os.readlink('/proc/self/fd/0')"
         ),
     )
+    path = os.fsdecode(b"\xff")  # which is no text in any encoding
+    monkeypatch.setattr(ranks, "TRAINER", (*ranks.TRAINER, path))
     assert run_well(agent) == "[0, 1, 2] True /dev/null\n"
 
 
@@ -105,6 +112,17 @@ def test_the_agent_reaps_orphans_only_while_it_forks(agent, monkeypatch):
     ctypes.CDLL(None).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(is_reaper), 0, 0, 0)
     assert is_reaper.value == 0
     assert set(psutil.Process().children()) - before == {server_of(agent)}
+
+
+def test_what_libraries_draw_when_they_are_imported_is_not_the_same_in_every_rank():
+    before, of_numpy = torch.get_rng_state(), np.random.get_state()
+    try:
+        _draw_anew()
+        assert not torch.equal(torch.get_rng_state(), before)
+        assert (np.random.get_state()[1] != of_numpy[1]).any()
+    finally:
+        torch.set_rng_state(before)
+        np.random.set_state(of_numpy)
 
 
 # -- what becomes of servers
@@ -162,6 +180,95 @@ def test_without_a_server_ranks_are_started_and_it_is_said_no_more_than_twice(
     assert [log.count("the fork server did not serve") for log in logs] == [1, 1, 0]
     assert BROKEN[program] in logs[0]
     assert "no other is started" in logs[1]
+
+
+def test_a_request_that_a_server_does_not_read_to_its_end_is_given_up(agent, monkeypatch):
+    monkeypatch.setattr(forkserver, "FORK_S", 0.3)
+    for number in range(6):  # more than a socket takes unread
+        monkeypatch.setenv(f"LONG_{number}", "x" * 100_000)
+    run_well(agent)
+    stopped = server_of(agent)
+    stopped.suspend()
+    rescue = threading.Timer(5, stopped.kill)
+    rescue.start()
+    assert "timed out" in run_well(agent)
+    assert not rescue.finished.is_set()
+    rescue.cancel()
+
+
+DIES_OR_HANGS = {
+    "dies before it forks": "forking._fork_twice = lambda *_: os.kill(os.getpid(), 9)",
+    "dies while it forks": """
+server = os.getpid()
+def fork(once=os.fork):
+    if os.getpid() != server:
+        os.kill(server, 9)
+    return once()
+os.fork = fork
+""",
+    "stops while it forks": """
+server = os.getpid()
+def fork(once=os.fork):
+    if os.getpid() != server:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return once()
+os.fork = fork
+""",
+    "has a copy that hangs": "forking._live = lambda *_: time.sleep(60)",
+}
+
+
+def spoil(monkeypatch, code):
+    """Have servers do ``code`` before they serve."""
+    spoilt = FORK_SERVER.replace("\nwith ", f"\nfrom trainer import forking\n{code}\nwith ")
+    monkeypatch.setattr(ranks, "FORK_SERVER", (sys.executable, "-c", spoilt))
+
+
+@pytest.mark.parametrize("how", DIES_OR_HANGS)
+def test_a_server_that_fails_while_it_forks_leaves_no_process(agent, monkeypatch, how):
+    monkeypatch.setattr(forkserver, "FORK_S", 0.3)
+    before = everyone()
+    spoil(monkeypatch, DIES_OR_HANGS[how])
+    assert run_well(agent).count("the fork server did not serve") == 1
+    wait_for(lambda: everyone() <= before, 5)
+
+
+def everyone():
+    """Processes of this test session, adopted or not, and what is left of dead ones."""
+    return {
+        process
+        for process in psutil.process_iter()
+        if process.ppid() == os.getpid() or "trainer.forking" in " ".join(command_of(process))
+    }
+
+
+def command_of(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def test_a_rank_that_cannot_begin_says_why(agent, monkeypatch):
+    spoil(monkeypatch, "forking.set_title = None")
+    delivery = agent.run(order())
+    assert "TypeError: 'NoneType' object is not callable" in (delivery.reason or "")
+
+
+def test_a_server_imports_nothing_from_where_the_agent_happens_to_be(agent, monkeypatch, tmp_path):
+    (tmp_path / "traceback.py").write_text("raise ImportError('of somebody else')")
+    monkeypatch.chdir(tmp_path)
+    assert run_well(agent) == ""
+    assert server_of(agent).is_running()
+
+
+def test_code_that_changes_while_it_is_imported_is_not_served(monkeypatch):
+    monkeypatch.setattr("trainer.forkserver.MODULES", ())
+    monkeypatch.setattr("trainer.forkserver.COMPILER", ())
+    sources = Mock(side_effect=[Source("a" * 64, 1), Source("b" * 64, 1)])
+    monkeypatch.setattr("trainer.source.trainer_source", sources)
+    with pytest.raises(ImportError, match="has changed"):
+        load()
 
 
 def test_a_stop_is_not_kept_waiting_by_a_server_that_is_not_ready(agent, monkeypatch):
