@@ -306,10 +306,17 @@ def everything_but_time(delivery):
     return answer_of(parse_report(delivery.report)), curve, delivery.artifact, delivery.layers
 
 
+def held(agent):
+    """What a server and its agent hold, which must not grow from cell to cell."""
+    server, here = server_of(agent), psutil.Process()
+    assert here.children(recursive=True) == [server]
+    return server.pid, server.num_threads(), server.num_fds(), here.num_fds()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_ranks", "threads"), [(1, 1), (1, 2), (2, 1)])
-def test_a_cell_is_the_same_in_a_fresh_interpreter_and_wherever_it_stands_on_a_lease(
-    tiny_data, monkeypatch, tmp_path, num_ranks, threads
+@pytest.mark.parametrize(("num_ranks", "threads", "num_cells"), [(1, 1, 40), (1, 2, 4), (2, 1, 4)])
+def test_a_cell_is_the_same_in_a_fresh_interpreter_and_first_and_last_of_many_on_a_lease(
+    tiny_data, monkeypatch, tmp_path, num_ranks, threads, num_cells
 ):
     scratch_under(monkeypatch, tmp_path)
     spec = tiny_spec(tiny_data, activation="asqu", params={}, threads=threads, budget="2steps")
@@ -318,24 +325,29 @@ def test_a_cell_is_the_same_in_a_fresh_interpreter_and_wherever_it_stands_on_a_l
         text = spec.model_copy(update=changes).model_dump_json()
         return order(spec_json=text, ranks=num_ranks, threads=threads)
 
-    forking = Agent()
+    agent = Agent()
     try:
-        first = forking.run(asked())
-        refused = forking.run(asked(corpus_sha256="c" * 64))
-        other = forking.run(asked(seed=8))
-        third = forking.run(asked())
-        server = server_of(forking)
-        assert server.num_threads() == 1
+        first = agent.run(asked())
+        at_first, resident_bytes = held(agent), server_of(agent).memory_info().rss
+        between = [
+            agent.run(asked(seed=number) if number % 2 else asked(corpus_sha256="c" * 64))
+            for number in range(num_cells - 2)
+        ]
+        last = agent.run(asked())
+        assert held(agent) == at_first
+        assert at_first[1] == 1
+        assert server_of(agent).memory_info().rss < 1.05 * resident_bytes
     finally:
-        forking.close()
+        agent.close()
     monkeypatch.setattr(ranks, "FORK_SERVER", None)
     fresh = Agent().run(asked())
-    assert (fresh.state, refused.state, other.state) == ("succeeded", "failed", "succeeded")
-    assert "refused its input" in refused.reason
+    assert [delivery.state for delivery in between[-2:]] == ["failed", "succeeded"]
+    assert "refused its input" in between[0].reason
+    assert fresh.state == "succeeded"
     assert everything_but_time(first) == everything_but_time(fresh)
-    assert everything_but_time(third) == everything_but_time(fresh)
-    assert everything_but_time(other) != everything_but_time(fresh)
-    setup_s = [parse_report(d.report).setup_s for d in (third, fresh)]
+    assert everything_but_time(last) == everything_but_time(fresh)
+    assert everything_but_time(between[-1]) != everything_but_time(fresh)
+    setup_s = [parse_report(delivery.report).setup_s for delivery in (last, fresh)]
     assert 0 < setup_s[0] < 0.5 * setup_s[1]  # of this process, and not of the server
 
 
