@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -17,15 +18,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from sweep import tether
 from trainer.forking import GO, Request, ask
 from trainer.title import ROOM
 
+PROJECT = Path(__file__).resolve().parents[1]
 START_S = 120.0  # of a file system that is slow to be read for the first time
 FORK_S = 10.0
 CLOSE_S = 5.0
+LAST_WORDS_S = 1.0
 POLL_S = 0.05
 MAX_FAILURES = 2  # one after the other, after which an agent does without
 MAX_WORD_BYTES = 4096
@@ -55,6 +59,7 @@ class ForkServer:
     def __init__(self, served: Served) -> None:
         self.served = served
         self._control, self._theirs = socket.socketpair()
+        self._control.settimeout(FORK_S)  # a request may be longer than what is sent unread
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the server)
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = False
@@ -123,6 +128,7 @@ class ForkServer:
                     stdout=self._said,
                     stderr=self._said,
                     pass_fds=[theirs.fileno()],
+                    cwd=PROJECT,  # whose modules come first, and no other folder's
                     start_new_session=True,
                 )
         except OSError as error:
@@ -130,12 +136,14 @@ class ForkServer:
             return
         finally:
             self._started.set()
-        self._process.wait()
+        _end_group(self._process)
 
     def _last_words(self) -> str:
-        self._minder.join(1.0)
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        self._minder.join(LAST_WORDS_S)
+        lines = []
+        with contextlib.suppress(OSError, ValueError):  # no room on the disk; closed meanwhile
+            self._said.seek(0)
+            lines = self._said.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
 
@@ -190,6 +198,17 @@ class Keeper:
         server, self._server = self._server, None
         if server is not None:
             server.close()
+
+
+def _end_group(leader: "subprocess.Popen[bytes]") -> None:
+    """Wait for the end of ``leader``; kill what it was about to make, which may be ours by then."""
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)  # the number stays taken
+        os.killpg(leader.pid, signal.SIGKILL)
+    leader.wait()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-leader.pid, 0)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 
 LOOK_EVERY_S = 1.0
+SHARES = "smaps_rollup"  # of a process, in /proc
+GROWN = 1.05
 OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 CGROUPS = Path("/sys/fs/cgroup")
 GIB = 2**30
@@ -36,13 +38,20 @@ class MemoryUse:
 
 
 class MemoryWatch:
-    """Looks once a second at the node and at the ranks of one attempt."""
+    """Looks once a second at the node and at the ranks of one attempt.
+
+    A page that several processes share (libraries; what ranks were forked with) counts in each of
+    them as its part, so that the ranks together have what they take. The kernel walks all pages to
+    tell that (10 ms for each GiB), so it is asked again only once the ranks have grown.
+    """
 
     def __init__(self) -> None:
         self._oom_kills = oom_kills()
         self._least_available = psutil.virtual_memory().available
         self._peak_ranks: int | None = None
         self._looked_s: float | None = None
+        self._resident_then = 0  # when it was last asked what is shared
+        self._shared = 0
 
     def look(self, pids: Sequence[int]) -> None:
         now = time.monotonic()
@@ -50,12 +59,13 @@ class MemoryWatch:
             return
         self._looked_s = now
         self._least_available = min(self._least_available, psutil.virtual_memory().available)
-        resident = 0
-        for pid in pids:
-            with contextlib.suppress(psutil.Error):
-                resident += psutil.Process(pid).memory_info().rss
-        if resident:
-            self._peak_ranks = max(self._peak_ranks or 0, resident)
+        resident = {pid: size for pid in pids if (size := _resident_bytes(pid))}
+        total = sum(resident.values())
+        if total > GROWN * self._resident_then:
+            self._resident_then = total
+            self._shared = sum(size - _own_bytes(pid, size) for pid, size in resident.items())
+        if total:
+            self._peak_ranks = max(self._peak_ranks or 0, total - self._shared)
 
     @property
     def kernel_has_killed(self) -> bool:
@@ -85,6 +95,23 @@ def oom_kills() -> int:
                 if name == "oom_kill":
                     return int(count)
     return 0
+
+
+def _resident_bytes(pid: int) -> int:
+    with contextlib.suppress(psutil.Error):
+        size: int = psutil.Process(pid).memory_info().rss
+        return size
+    return 0
+
+
+def _own_bytes(pid: int, resident_bytes: int) -> int:
+    """The proportional set size of a process; the resident one where the kernel tells no other."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/{SHARES}").read_text(encoding="ascii").splitlines():
+            name, _, size = line.partition(":")
+            if name == "Pss":
+                return min(resident_bytes, int(size.removesuffix("kB")) * 1024)
+    return resident_bytes
 
 
 def _limits() -> Iterator[int]:

@@ -13,14 +13,13 @@ from typing import IO
 
 from sweep.environment import rank_environment
 from sweep.failure import RankEnd
-from sweep.forkserver import Keeper, NotForked, Served
+from sweep.forkserver import PROJECT, Keeper, NotForked, Served
 from sweep.lease import Order
 from sweep.processes import Processes
 from sweep.scratch import log_of, place, tail
 from trainer.contract import SPEC_FILE
 from trainer.forking import Request
 
-PROJECT = Path(__file__).resolve().parents[1]
 TRAINER = (sys.executable, "-m", "trainer", "--spec", SPEC_FILE, "--out", ".")
 FORK_SERVER: tuple[str, ...] | None = (sys.executable, "-m", "trainer.forkserver")
 RENDEZVOUS_FILE = "rendezvous"

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from sweep.environment import rank_environment
+from sweep.forkserver import PROJECT
 from sweep.lease import Supply
 from sweep.processes import Processes
-from sweep.ranks import PROJECT
 
 STAGE_S = 7200.0
 

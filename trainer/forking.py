@@ -20,6 +20,7 @@ import os
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
@@ -108,6 +109,8 @@ def _fork_twice(asked: _Asked, live: Callable[[_Asked], NoReturn]) -> None:
         while os.getppid() == middle:
             time.sleep(ADOPTION_POLL_S)
         live(asked)
+    except Exception:
+        traceback.print_exc()
     finally:  # no copy of the server goes on as one
         os._exit(1)
 
@@ -115,7 +118,6 @@ def _fork_twice(asked: _Asked, live: Callable[[_Asked], NoReturn]) -> None:
 def _live(asked: _Asked, control: socket.socket, libc: Any, run: Run) -> NoReturn:
     """Become the rank that is asked for."""
     request = asked.request
-    os.setsid()  # before the agent knows the number: a kill of the group finds the group
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != request.parent:
         os._exit(1)  # the agent has died, or is not the reaper
     try:
@@ -123,6 +125,7 @@ def _live(asked: _Asked, control: socket.socket, libc: Any, run: Run) -> NoRetur
     except OSError as error:
         asked.channel.sendall(f"{request.cwd}: {error.strerror}\n".encode())
         os._exit(1)
+    os.setsid()  # last, for until then it ends with the server's group
     asked.channel.sendall(b"%d\n" % os.getpid())
     if asked.channel.recv(1) != GO:
         os._exit(1)

@@ -24,14 +24,18 @@ COMPILER = ("torch._inductor.compile_fx",)
 
 def load() -> str:
     """Import what ranks import at one time or another; the hash of the code that was imported."""
+    source = importlib.import_module("trainer.source").trainer_source
+    before: str = source().sha256
     for name in (*MODULES, *(COMPILER if any(Path("/dev").glob("nvidia[0-9]*")) else ())):
         importlib.import_module(name)
     activations = importlib.import_module("trainer.activations")
     for module in pkgutil.iter_modules(activations.__path__, "trainer.activations."):
         importlib.import_module(module.name)
     importlib.import_module("pyarrow").array([0.0])  # which has Arrow look for pandas: 1 s
-    sha256: str = importlib.import_module("trainer.source").trainer_source().sha256
-    return sha256
+    source.cache_clear()
+    if source().sha256 != before:
+        raise ImportError("the trainer's code has changed while it was imported")
+    return before
 
 
 def flaw() -> str | None:
@@ -62,8 +66,18 @@ def _rank(command: Sequence[str]) -> NoReturn:
     """What ``python -m trainer …`` does."""
     from trainer.__main__ import live
 
+    _draw_anew()
     sys.argv = [str(sys.modules["trainer.__main__"].__file__), *command[3:]]
     live()
+
+
+def _draw_anew() -> None:
+    """The seeds that libraries draw when they are imported; Python's own is drawn at every fork."""
+    import numpy as np
+    import torch
+
+    torch.default_generator.seed()
+    np.random.seed()
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ writes its own there; they have the room that the original left them.
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,6 @@ def set_title(arguments: Sequence[str]) -> None:
     """Have this process shown as ``arguments``, as far as there is room for them."""
     stat = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     start, end = int(stat[_ARG_START]), int(stat[_ARG_END])
-    text = b"".join(argument.encode() + b"\0" for argument in arguments)[: end - start]
+    text = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)[: end - start]
     ctypes.memset(start, 0, end - start)
     ctypes.memmove(start, text, len(text))

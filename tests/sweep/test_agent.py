@@ -140,14 +140,6 @@ def test_a_kill_by_the_kernel_for_memory_is_told_from_any_other(
     assert "the ranks together had" in (delivery.reason or "")
 
 
-def test_a_limit_of_the_control_group_is_told(monkeypatch, tmp_path):
-    (tmp_path / "memory.max").write_text(f"{2**30}\n")
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
-    assert "the limit of the control group is 1.0 GiB" in str(memory.MemoryWatch().use())
-    (tmp_path / "memory.max").write_text("max\n")
-    assert "control group" not in str(memory.MemoryWatch().use())
-
-
 # -- hanging
 
 

@@ -11,18 +11,23 @@ import signal
 import sys
 import threading
 import time
+from unittest.mock import Mock
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from sweep import forkserver, ranks
 from sweep.agent import Agent
 from sweep.forkserver import PR_GET_CHILD_SUBREAPER
-from tests.support.standin import WELL, order, scratch_under, stand_in
+from tests.support.standin import FORK_SERVER, WELL, order, scratch_under, stand_in
 from tests.support.tiny import answer as answer_of
 from tests.support.tiny import build_tiny_dataset, tiny_spec
 from trainer.contract import PROGRESS_FILE, parse_report
+from trainer.forkserver import _draw_anew, load
+from trainer.source import Source
 
 SAYS = WELL + "print({what}, flush=True)"
 TRAINS = f"""pathlib.Path("{PROGRESS_FILE}").write_text('{{"phase": "train", "step": 7}}')\n"""
@@ -79,6 +84,8 @@ def test_a_rank_holds_nothing_of_the_servers_and_is_shown_as_what_it_does(agent,
             "sys.executable.encode() + b'\\0-c\\0'), os.readlink('/proc/self/fd/0')"
         ),
     )
+    path = os.fsdecode(b"\xff")  # which is no text in any encoding
+    monkeypatch.setattr(ranks, "TRAINER", (*ranks.TRAINER, path))
     assert run_well(agent) == "[0, 1, 2] True /dev/null\n"
 
 
@@ -105,6 +112,17 @@ def test_the_agent_reaps_orphans_only_while_it_forks(agent, monkeypatch):
     ctypes.CDLL(None).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(is_reaper), 0, 0, 0)
     assert is_reaper.value == 0
     assert set(psutil.Process().children()) - before == {server_of(agent)}
+
+
+def test_what_libraries_draw_when_they_are_imported_is_not_the_same_in_every_rank():
+    before, of_numpy = torch.get_rng_state(), np.random.get_state()
+    try:
+        _draw_anew()
+        assert not torch.equal(torch.get_rng_state(), before)
+        assert (np.random.get_state()[1] != of_numpy[1]).any()
+    finally:
+        torch.set_rng_state(before)
+        np.random.set_state(of_numpy)
 
 
 # -- what becomes of servers
@@ -164,6 +182,87 @@ def test_without_a_server_ranks_are_started_and_it_is_said_no_more_than_twice(
     assert "no other is started" in logs[1]
 
 
+def test_a_request_that_a_server_does_not_read_to_its_end_is_given_up(agent, monkeypatch):
+    monkeypatch.setattr(forkserver, "FORK_S", 0.3)
+    for number in range(6):  # more than a socket takes unread
+        monkeypatch.setenv(f"LONG_{number}", "x" * 100_000)
+    run_well(agent)
+    stopped = server_of(agent)
+    stopped.suspend()
+    rescue = threading.Timer(5, stopped.kill)
+    rescue.start()
+    assert "timed out" in run_well(agent)
+    assert not rescue.finished.is_set()
+    rescue.cancel()
+
+
+DIES_OR_HANGS = {
+    "dies before it forks": "forking._fork_twice = lambda *_: os.kill(os.getpid(), 9)",
+    "dies while it forks": """
+server = os.getpid()
+def fork(once=os.fork):
+    if os.getpid() != server:
+        os.kill(server, 9)
+    return once()
+os.fork = fork
+""",
+    "stops while it forks": """
+server = os.getpid()
+def fork(once=os.fork):
+    if os.getpid() != server:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return once()
+os.fork = fork
+""",
+    "has a copy that hangs": "forking._live = lambda *_: time.sleep(60)",
+}
+
+
+def spoil(monkeypatch, code):
+    """Have servers do ``code`` before they serve."""
+    spoilt = FORK_SERVER.replace("\nwith ", f"\nfrom trainer import forking\n{code}\nwith ")
+    monkeypatch.setattr(ranks, "FORK_SERVER", (sys.executable, "-c", spoilt))
+
+
+@pytest.mark.parametrize("how", DIES_OR_HANGS)
+def test_a_server_that_fails_while_it_forks_leaves_no_process(agent, monkeypatch, tmp_path, how):
+    monkeypatch.setattr(forkserver, "FORK_S", 0.3)
+    before = set(psutil.Process().children())
+    spoil(monkeypatch, f"{DIES_OR_HANGS[how]}\n# {tmp_path}")
+    assert run_well(agent).count("the fork server did not serve") == 1
+    wait_for(lambda: set(psutil.Process().children()) <= before, 5)  # dead ones are among them
+    wait_for(lambda: not any(says(process, str(tmp_path)) for process in psutil.process_iter()), 5)
+
+
+def says(process, text):
+    try:
+        return any(text in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def test_a_rank_that_cannot_begin_says_why(agent, monkeypatch):
+    spoil(monkeypatch, "forking.set_title = None")
+    delivery = agent.run(order())
+    assert "TypeError: 'NoneType' object is not callable" in (delivery.reason or "")
+
+
+def test_a_server_imports_nothing_from_where_the_agent_happens_to_be(agent, monkeypatch, tmp_path):
+    (tmp_path / "traceback.py").write_text("raise ImportError('of somebody else')")
+    monkeypatch.chdir(tmp_path)
+    assert run_well(agent) == ""
+    assert server_of(agent).is_running()
+
+
+def test_code_that_changes_while_it_is_imported_is_not_served(monkeypatch):
+    monkeypatch.setattr("trainer.forkserver.MODULES", ())
+    monkeypatch.setattr("trainer.forkserver.COMPILER", ())
+    sources = Mock(side_effect=[Source("a" * 64, 1), Source("b" * 64, 1)])
+    monkeypatch.setattr("trainer.source.trainer_source", sources)
+    with pytest.raises(ImportError, match="has changed"):
+        load()
+
+
 def test_a_stop_is_not_kept_waiting_by_a_server_that_is_not_ready(agent, monkeypatch):
     monkeypatch.setattr(ranks, "FORK_SERVER", (sys.executable, "-c", "import time; time.sleep(60)"))
     threading.Timer(0.3, agent.stop).start()
@@ -199,10 +298,16 @@ def everything_but_time(delivery):
     return answer_of(parse_report(delivery.report)), curve, delivery.artifact, delivery.layers
 
 
+def held(agent):
+    """What a server and its agent hold, which must not grow from cell to cell."""
+    server, here = server_of(agent), psutil.Process()
+    return server.num_threads(), server.num_fds(), here.num_fds(), len(here.children())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_ranks", "threads"), [(1, 1), (1, 2), (2, 1)])
-def test_a_cell_is_the_same_in_a_fresh_interpreter_and_wherever_it_stands_on_a_lease(
-    tiny_data, monkeypatch, tmp_path, num_ranks, threads
+@pytest.mark.parametrize(("num_ranks", "threads", "num_cells"), [(1, 1, 40), (1, 2, 4), (2, 1, 4)])
+def test_a_cell_is_the_same_in_a_fresh_interpreter_and_first_and_last_of_many_on_a_lease(
+    tiny_data, monkeypatch, tmp_path, num_ranks, threads, num_cells
 ):
     scratch_under(monkeypatch, tmp_path)
     spec = tiny_spec(tiny_data, activation="asqu", params={}, threads=threads, budget="2steps")
@@ -211,24 +316,31 @@ def test_a_cell_is_the_same_in_a_fresh_interpreter_and_wherever_it_stands_on_a_l
         text = spec.model_copy(update=changes).model_dump_json()
         return order(spec_json=text, ranks=num_ranks, threads=threads)
 
-    forking = Agent()
+    agent = Agent()
     try:
-        first = forking.run(asked())
-        refused = forking.run(asked(corpus_sha256="c" * 64))
-        other = forking.run(asked(seed=8))
-        third = forking.run(asked())
-        server = server_of(forking)
+        first = agent.run(asked())
+        server, at_first = server_of(agent), held(agent)
+        resident_bytes = server.memory_info().rss
+        between = [
+            agent.run(asked(seed=number) if number % 2 else asked(corpus_sha256="c" * 64))
+            for number in range(num_cells - 2)
+        ]
+        last = agent.run(asked())
+        assert server_of(agent) == server
         assert server.num_threads() == 1
+        assert all(now <= then for now, then in zip(held(agent), at_first, strict=True))
+        assert server.memory_info().rss < 1.05 * resident_bytes
     finally:
-        forking.close()
+        agent.close()
     monkeypatch.setattr(ranks, "FORK_SERVER", None)
     fresh = Agent().run(asked())
-    assert (fresh.state, refused.state, other.state) == ("succeeded", "failed", "succeeded")
-    assert "refused its input" in refused.reason
+    assert [delivery.state for delivery in between[-2:]] == ["failed", "succeeded"]
+    assert "refused its input" in between[0].reason
+    assert fresh.state == "succeeded"
     assert everything_but_time(first) == everything_but_time(fresh)
-    assert everything_but_time(third) == everything_but_time(fresh)
-    assert everything_but_time(other) != everything_but_time(fresh)
-    setup_s = [parse_report(d.report).setup_s for d in (third, fresh)]
+    assert everything_but_time(last) == everything_but_time(fresh)
+    assert everything_but_time(between[-1]) != everything_but_time(fresh)
+    setup_s = [parse_report(delivery.report).setup_s for delivery in (last, fresh)]
     assert 0 < setup_s[0] < 0.5 * setup_s[1]  # of this process, and not of the server
 
 
