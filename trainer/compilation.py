@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.compiler.config
@@ -20,6 +20,9 @@ from trainer.source import trainer_source
 
 Forward = Callable[..., Tensor]
 """A function of tokens (B, T) and more."""
+
+NUM_GRAPHS: Final = 64
+"""At most, of one function: beyond torch's own 8 a cell would fail, or be scored uncompiled."""
 
 _kernels_compiled = 0
 
@@ -31,10 +34,14 @@ def compiled(
 
     ``precision`` is entered outside: torch keeps no graph on disk that switches autocast. What it
     keeps is for this source of the trainer alone, for the backward of an operator of our own is in
-    the graph that is kept and not in the key that it is found by.
+    the graph that is kept and not in the key that it is found by. What breaks the graph is an
+    error: of two halves torch 2.13 may keep views of the first that another process reads as
+    shapes of 2⁶⁰.
     """
     torch.compiler.config.cache_key_tag = trainer_source().sha256
-    function = torch.compile(forward, dynamic=False, **options)
+    torch._dynamo.config.cache_size_limit = NUM_GRAPHS
+    _keep_functions_of_autograd()
+    function = torch.compile(forward, dynamic=False, fullgraph=True, **options)
 
     def within(tokens_BT: Tensor, *arguments: Any) -> Tensor:
         with precision(tokens_BT):
@@ -42,6 +49,14 @@ def compiled(
         return result
 
     return within
+
+
+def _keep_functions_of_autograd() -> None:
+    """FlashAttention-3 is an autograd.Function, whose two halves are traced into the graph."""
+    from torch._functorch import config
+
+    if hasattr(config, "autograd_cache_allow_custom_autograd_functions"):  # not in torch 2.6
+        config.autograd_cache_allow_custom_autograd_functions = True
 
 
 class Compilation:

@@ -118,7 +118,7 @@ def model_step(
         model._mlp = fused_mlp
     if form == "traced":
         torch._dynamo.reset()
-        step = compiled(model.nll, model.precision, fullgraph=True, backend=Kept())
+        step = compiled(model.nll, model.precision, backend=Kept())
     nll = step(tokens[:, :-1], tokens[:, 1:])
     nll.mean().backward()
     return nll.detach(), [p.grad for p in model.parameters() if p.grad is not None]
