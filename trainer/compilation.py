@@ -39,9 +39,11 @@ def compiled(
     shapes of 2⁶⁰.
     """
     torch.compiler.config.cache_key_tag = trainer_source().sha256
-    torch._dynamo.config.cache_size_limit = NUM_GRAPHS
+    dynamo = torch._dynamo.config
+    dynamo.cache_size_limit = NUM_GRAPHS
     _keep_functions_of_autograd()
-    function = torch.compile(forward, dynamic=False, fullgraph=True, **options)
+    whole = not dynamo.disable  # TORCH_COMPILE_DISABLE=1 gives no graph at all
+    function = torch.compile(forward, dynamic=False, fullgraph=whole, **options)
 
     def within(tokens_BT: Tensor, *arguments: Any) -> Tensor:
         with precision(tokens_BT):

@@ -83,6 +83,13 @@ def test_a_function_in_two_graphs_is_refused_and_one_of_twelve_shapes_is_compile
     assert kept.num_graphs == 12
 
 
+def test_torchs_own_switch_leaves_a_function_uncompiled(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "disable", True)  # TORCH_COMPILE_DISABLE=1
+    kept = Kept()
+    assert in_one_graph(lambda x: 2 * x, kept)(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert kept.num_graphs == 0
+
+
 def test_counting_imports_no_compiler():
     code = (
         "import sys, torch; from trainer.compilation import Compilation;"
