@@ -8,7 +8,7 @@ vain, and Triton kernels that were compiled in this process.
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -59,6 +59,19 @@ def _keep_functions_of_autograd() -> None:
 
     if hasattr(config, "autograd_cache_allow_custom_autograd_functions"):  # not in torch 2.6
         config.autograd_cache_allow_custom_autograd_functions = True
+
+
+def while_compiling(during: Callable[[], AbstractContextManager[object]]) -> None:
+    """Be within ``during()`` whenever torch compiles: minutes, where a node has kept nothing."""
+    from torch._dynamo.callback import on_compile_end, on_compile_start
+
+    entered = ExitStack()
+
+    def enter(*_: object) -> None:
+        entered.enter_context(during())
+
+    on_compile_start(enter)
+    on_compile_end(lambda *_: entered.close())
 
 
 class Compilation:

@@ -1,16 +1,20 @@
 """A count of what the caches of a node did not have; None where nothing was compiled."""
 
+import json
 import subprocess
 import sys
 from contextlib import nullcontext
 
 import pytest
 import torch
+from torch._dynamo.callback import callback_handler
 from torch._dynamo.exc import Unsupported
 
 from tests.support.commands import ROOT
 from tests.support.graphs import Kept
-from trainer.compilation import Compilation, compiled
+from trainer.compilation import Compilation, compiled, while_compiling
+from trainer.contract import PROGRESS_FILE
+from trainer.progress import Progress
 
 CPU = torch.device("cpu")
 
@@ -81,6 +85,26 @@ def test_a_function_in_two_graphs_is_refused_and_one_of_twelve_shapes_is_compile
     for size in range(2, 14):
         doubled(torch.ones(size))
     assert kept.num_graphs == 12
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_compiling_is_a_phase_and_a_call_of_what_is_compiled_is_not(counters, tmp_path):
+    progress, said = Progress(tmp_path, enabled=True), []
+    progress.report("score")
+
+    def double(graph, inputs):
+        said.append(json.loads((tmp_path / PROGRESS_FILE).read_text())["phase"])
+        return graph.forward
+
+    while_compiling(lambda: progress.during("compile"))
+    try:
+        doubled = in_one_graph(lambda x: 2 * x, double)
+        for _ in range(2):
+            doubled(torch.ones(2))
+            said.append(json.loads((tmp_path / PROGRESS_FILE).read_text())["phase"])
+    finally:
+        callback_handler.clear()
+    assert said == ["compile", "score", "score"]
 
 
 def test_torchs_own_switch_leaves_a_function_uncompiled(monkeypatch):
