@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.budget import Seconds
 from trainer.checkpoint import Keeping, Saver, identity_of
-from trainer.compilation import Compilation
+from trainer.compilation import Compilation, while_compiling
 from trainer.contract import LAYERS_FILE, REPORT_FILE, Report, RunSpec
 from trainer.files import write_atomically
 from trainer.model import GPT
@@ -41,6 +41,8 @@ class Cell:
     def __post_init__(self) -> None:
         self.progress = Progress(self.out, enabled=self.world.is_main)
         self._compilation = Compilation(self.world.device)
+        if self.world.device.type == "cuda":  # scoring and adapting have graphs of their own
+            while_compiling(lambda: self.progress.during("compile"))
 
     def saver(self, keeping: Keeping | None) -> Saver | None:
         """What keeps the checkpoint, if one is kept."""

@@ -8,9 +8,9 @@ vain, and Triton kernels that were compiled in this process.
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.compiler.config
@@ -20,6 +20,9 @@ from trainer.source import trainer_source
 
 Forward = Callable[..., Tensor]
 """A function of tokens (B, T) and more."""
+
+NUM_GRAPHS: Final = 64
+"""At most, of one function: beyond torch's own 8 a cell would fail, or be scored uncompiled."""
 
 _kernels_compiled = 0
 
@@ -31,10 +34,16 @@ def compiled(
 
     ``precision`` is entered outside: torch keeps no graph on disk that switches autocast. What it
     keeps is for this source of the trainer alone, for the backward of an operator of our own is in
-    the graph that is kept and not in the key that it is found by.
+    the graph that is kept and not in the key that it is found by. What breaks the graph is an
+    error: of two halves torch 2.13 may keep views of the first that another process reads as
+    shapes of 2⁶⁰.
     """
     torch.compiler.config.cache_key_tag = trainer_source().sha256
-    function = torch.compile(forward, dynamic=False, **options)
+    dynamo = torch._dynamo.config
+    dynamo.cache_size_limit = NUM_GRAPHS
+    _keep_functions_of_autograd()
+    whole = not dynamo.disable  # TORCH_COMPILE_DISABLE=1 gives no graph at all
+    function = torch.compile(forward, dynamic=False, fullgraph=whole, **options)
 
     def within(tokens_BT: Tensor, *arguments: Any) -> Tensor:
         with precision(tokens_BT):
@@ -42,6 +51,27 @@ def compiled(
         return result
 
     return within
+
+
+def _keep_functions_of_autograd() -> None:
+    """FlashAttention-3 is an autograd.Function, whose two halves are traced into the graph."""
+    from torch._functorch import config
+
+    if hasattr(config, "autograd_cache_allow_custom_autograd_functions"):  # not in torch 2.6
+        config.autograd_cache_allow_custom_autograd_functions = True
+
+
+def while_compiling(during: Callable[[], AbstractContextManager[object]]) -> None:
+    """Be within ``during()`` whenever torch compiles: minutes, where a node has kept nothing."""
+    from torch._dynamo.callback import on_compile_end, on_compile_start
+
+    entered = ExitStack()
+
+    def enter(*_: object) -> None:
+        entered.enter_context(during())
+
+    on_compile_start(enter)
+    on_compile_end(lambda *_: entered.close())
 
 
 class Compilation:

@@ -15,7 +15,9 @@ from trainer.contract import PROGRESS_FILE
 from trainer.files import write_atomically
 
 INTERVAL_S = 0.5
-SLOW_PHASES: Final = frozenset({"setup", "warmup", "checkpoint", "probe", "pack", "mechanism"})
+SLOW_PHASES: Final = frozenset(
+    {"setup", "warmup", "compile", "checkpoint", "probe", "pack", "mechanism"}
+)
 """Reading data, compiling, writing hundreds of megabytes, the first all-reduce, compressing."""
 
 

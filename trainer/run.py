@@ -46,7 +46,7 @@ def run(spec: RunSpec, out: Path, world: World, keeping: Keeping | None = None) 
         torch.set_float32_matmul_precision("high" if spec.dtype == "bfloat16" else "highest")
     dataset = _checked_dataset(spec)
     stream = validation_stream(spec, dataset, world)
-    model = build_model(spec).on_device(world.device)
+    model = placed(build_model(spec), world)
     training = Training(model, spec.recipe, spec.seed, world, cell.progress.beat)
     with cell.timed("warmup"):
         warm_up(training, _loader(spec, dataset, world))
@@ -82,6 +82,17 @@ def build_model(spec: RunSpec) -> GPT:
     initialize(model, spec.seed)
     model.set_precision()
     return model
+
+
+def placed(model: GPT, world: World) -> GPT:
+    """``model`` on the device of each rank, where all ranks compute the MLP alike.
+
+    Rank 0 tunes the fused one, and the others use what it has found; where it is wrong or does not
+    run on one rank, no rank uses it.
+    """
+    world.rank_0_first(lambda: model.on_device(world.device))
+    lacks = torch.tensor(float(model.mlp_backend != "triton_fused"), device=world.device)
+    return model if world.largest(lacks) == 0 else model.on_device(world.device, fused=False)
 
 
 def validation_stream(spec: RunSpec, dataset: Dataset, world: World) -> Stream:

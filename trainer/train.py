@@ -74,8 +74,11 @@ def warm_up(training: Training, loader: Loader) -> None:
     model = training.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizers = training.optimizers()
-    for step in range(training.recipe.train.warmup_steps):
+    config = training.recipe.train
+    for step in range(config.warmup_steps):
         take_step(training, optimizers, loader.next_batch(), step, 1.0)
+    if config.warmup_steps and config.late_qat_below is not None:  # a graph of its own
+        take_step(training, optimizers, loader.next_batch(), config.warmup_steps, 0.0)
     training.world.synchronize()
     model.begin_step(training.seed, None)
     model.load_state_dict(before)

@@ -113,6 +113,15 @@ class World:
         parts = self._padded(whole_NRC).chunk(self.size)
         return parts[self.rank].clone()
 
+    def rank_0_first(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives on each rank; the others begin when rank 0 has ended.
+
+        So they find in the node's caches what rank 0 has compiled.
+        """
+        made = make() if self.is_main else None
+        self.sum_(torch.zeros((), device=self.device)).item()
+        return cast("T", made) if self.is_main else make()
+
     def bytes_of_rank_0(self, data: bytes) -> bytes:
         """Rank 0's ``data``, on every rank."""
         if self.size == 1:

@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ import torch
 from tests.support.tiny import (
     RANK_0,
     answer,
+    random_tokens,
     read_curve,
     read_report,
     run_cell,
+    tiny_model,
     tiny_recipe,
     tiny_spec,
 )
@@ -24,14 +27,15 @@ from trainer.budget import Seconds
 from trainer.contract import ARTIFACT_FILE, recipe_hash
 from trainer.data.loader import open_loader
 from trainer.data.manifest import open_dataset
+from trainer.model.embeddings import HashedBigram
 from trainer.optim import Optimizers
 from trainer.run import build_model, run, validation_stream
 from trainer.scoring.bpb import Score, score
 from trainer.scoring.ttt import adapt_and_score
 from trainer.scoring.windows import windows
-from trainer.step import take_step
+from trainer.step import Training, take_step
 from trainer.strict import ConfigError
-from trainer.train import StepLog, Trained, train
+from trainer.train import StepLog, Trained, train, warm_up
 from trainer.world import World
 
 SCORES = (
@@ -288,6 +292,19 @@ def test_warm_up_leaves_no_trace(report, out, data_dir, tmp_path):
         found = run_cell(tiny_spec(data_dir, activation="asqu", overrides=overrides), folder)
         assert scores(found) == scores(report)
         assert read_curve(folder)["train_loss"] == read_curve(out)["train_loss"]
+
+
+@pytest.mark.parametrize(("below", "met"), [(None, {False}), (0.15, {False, True})])
+def test_warm_up_meets_late_qat_if_training_will(monkeypatch, below, met):
+    """It is a graph of its own, which else would be compiled on the clock."""
+    seen, look_up = set(), HashedBigram.look_up
+    monkeypatch.setattr(
+        HashedBigram, "look_up", lambda self, *x: seen.add(self.six_bits) or look_up(self, *x)
+    )
+    recipe, tokens = tiny_recipe({"train.late_qat_below": below}), random_tokens(2, 33)
+    loader = SimpleNamespace(next_batch=lambda: [(tokens[:, :-1], tokens[:, 1:])])
+    warm_up(Training(tiny_model(), recipe, 7, RANK_0), loader)
+    assert seen == met
 
 
 # -- averaging

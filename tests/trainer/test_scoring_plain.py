@@ -119,7 +119,7 @@ class Compiled:
     def in_(self, model):
         def compiled_nll(model, length):
             model._rope(length)
-            return compiled(model.nll, model.precision, fullgraph=True, backend=self.kept)
+            return compiled(model.nll, model.precision, backend=self.kept)
 
         model.compiled_nll = MethodType(compiled_nll, model)
         return model

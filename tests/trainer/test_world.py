@@ -15,7 +15,7 @@ from tests.support.killed import PROCESSES, ended, group
 from tests.support.tiny import answer, read_report, tiny_spec
 from trainer import world as world_module
 from trainer.contract import PROGRESS_FILE, REPORT_FILE, SPEC_FILE
-from trainer.world import open_world
+from trainer.world import World, open_world
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60
@@ -29,6 +29,20 @@ def until(condition):
             return found
         time.sleep(0.02)
     raise AssertionError("waited in vain")
+
+
+@pytest.mark.parametrize(("rank", "order"), [(0, ["made", "met"]), (1, ["met", "made"])])
+def test_the_others_begin_when_rank_0_has_ended(rank, order):
+    events = []
+
+    class Meeting(World):
+        def sum_(self, tensor):
+            events.append("met")
+            return tensor
+
+    world = Meeting(rank=rank, size=2, device=torch.device("cpu"))
+    assert world.rank_0_first(lambda: events.append("made") or rank) == rank
+    assert events == order
 
 
 # -- meeting in a file

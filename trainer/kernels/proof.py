@@ -1,8 +1,9 @@
 """Does the fused MLP compute, on this device, what the expression of torch computes?
 
 A kernel that is wrong on one GPU or under one version of Triton would train on wrong gradients and
-say nothing. So a model that would use it has it computed once, with every gradient, beside the
-expression in float32; where they differ, or it does not run, the expression is used.
+say nothing. So a model that would use it has it computed once, with every gradient and as scoring
+computes it, beside the expression in float32; where they differ, or it does not run, the expression
+is used.
 """
 
 import sys
@@ -58,8 +59,10 @@ def _errors(
         with torch.enable_grad():
             y = compute(inputs[0], inputs[1], activation, inputs[2], None)
             y.backward(to_y.to(dtype))
+        with torch.no_grad():  # scoring, by a kernel of its own
+            scored = compute(inputs[0], inputs[1], activation, inputs[2], None)
         gradients = [t.grad for t in (*inputs, *activation.parameters())]
-        results.append([y.detach(), *(g for g in gradients if g is not None)])
+        results.append([y.detach(), scored, *(g for g in gradients if g is not None)])
     pairs = zip(*results, strict=True)
     return [float((a.float() - b).norm() / b.norm()) for a, b in pairs]
 

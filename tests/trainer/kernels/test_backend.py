@@ -17,6 +17,8 @@ from trainer import compilation
 from trainer.activations import ACTIVATIONS, build_activation
 from trainer.kernels import mlp as seam
 from trainer.kernels.mlp import mlp, mlp_backend, mlp_of
+from trainer.run import placed
+from trainer.world import World
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FAMILY = ("relu2", "leaky_relu2", "asqu", "prelu2", "rrelu2")
@@ -61,6 +63,21 @@ def test_a_model_says_what_computes_its_mlp():
     assert model.on_device(CPU).mlp_backend == "torch"
 
 
+class Another(World):
+    """A rank of several, one of which is not this one and has no kernel that is right."""
+
+    def largest(self, tensor):
+        return torch.ones_like(tensor)
+
+
+def test_where_one_rank_lacks_the_kernel_no_rank_uses_it(monkeypatch):
+    monkeypatch.setattr("trainer.model.gpt.mlp_backend", lambda *_: "triton_fused")
+    monkeypatch.setattr("trainer.model.gpt.mlp_of", lambda _: mlp)
+    model = busy_model(SMALL)
+    assert placed(model, World(rank=0, size=1, device=CPU)).mlp_backend == "triton_fused"
+    assert placed(model, Another(rank=0, size=1, device=CPU)).mlp_backend == "torch_compiled"
+
+
 # -- graphs
 
 
@@ -79,9 +96,7 @@ class Compiled:
         if equal_cost:
             model.cost_as_learned()
         tokens = random_tokens(2, T + 1, seed=seed)
-        nll = compilation.compiled(
-            model.nll, model.precision, fullgraph=True, backend=self._backend
-        )
+        nll = compilation.compiled(model.nll, model.precision, backend=self._backend)
         nll(tokens[:, :-1], tokens[:, 1:]).mean().backward()
 
 

@@ -15,7 +15,15 @@ def test_the_kernel_is_found_right(interpreted):
 
 
 @pytest.mark.parametrize(
-    "fault", ["no slope below zero", "β is half", "a lost tile", "not finite", "no compiler"]
+    "fault",
+    [
+        "no slope below zero",
+        "β is half",
+        "a lost tile",
+        "not finite",
+        "wrong in scoring",
+        "no compiler",
+    ],
 )
 def test_a_faulty_kernel_is_found_and_told(interpreted, fault):
     right, said = interpreted(fused.proof, SHAPE, fault)
