@@ -107,10 +107,10 @@ def test_compiling_is_a_phase_and_a_call_of_what_is_compiled_is_not(counters, tm
     assert said == ["compile", "score", "score"]
 
 
-def test_torchs_own_switch_leaves_a_function_uncompiled(monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "disable", True)  # TORCH_COMPILE_DISABLE=1
+def test_torchs_own_switch_leaves_a_function_uncompiled():
     kept = Kept()
-    assert in_one_graph(lambda x: 2 * x, kept)(torch.ones(2)).tolist() == [2.0, 2.0]
+    with torch._dynamo.config.patch(disable=True):  # TORCH_COMPILE_DISABLE=1
+        assert in_one_graph(lambda x: 2 * x, kept)(torch.ones(2)).tolist() == [2.0, 2.0]
     assert kept.num_graphs == 0
 
 

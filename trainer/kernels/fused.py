@@ -75,6 +75,7 @@ def gate_learned(
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # of z: as large as z
     ctx.save_for_backward(*inputs, output[1])
 
 
