@@ -198,8 +198,8 @@ MACHINE = (
         "compile_misses",
         _INT,
         "",
-        "graphs and kernels that rank 0 compiled or traced for want of a kept one; null where nothing "
-        "is compiled",
+        "graphs and kernels that rank 0 compiled or traced for want of a kept one; null where "
+        "nothing is compiled",
     ),
     Column(
         "peak_memory_bytes", _INT, "bytes", "peak memory of rank 0, of the device if it has any"
