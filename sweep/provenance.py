@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 LOCKFILE = "constraints.txt"
+NO_CODE = "benchmarks/results"
+"""What a benchmark has just kept makes the next one's revision no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +21,9 @@ class Revision:
 
 
 def revision(root: Path) -> Revision:
-    """The revision of the checkout at ``root``."""
+    """The revision of the checkout at ``root``, dirty where it differs in more than ``NO_CODE``."""
     commit = _git(root, "rev-parse", "HEAD")
-    status = _git(root, "status", "--porcelain")
+    status = _git(root, "status", "--porcelain", "--", ".", f":(exclude){NO_CODE}")
     return Revision(commit or None, None if status is None else bool(status))
 
 

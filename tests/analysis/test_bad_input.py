@@ -224,14 +224,18 @@ SHOWN = {
 
 
 QUICK = {("summary", case) for case in ("half of the cells", "no reference")}
+# A report draws every figure; by themselves they are drawn of the smallest sweeps alone.
+DRAWN_ALONE = ("one cell", "one seed")
+SHOWN_BY = [
+    (command, case)
+    for command, case in product(sorted({*COMMANDS} - {"notebooks", "leaders"} - PLANS), SHOWN)
+    if command != "figures" or case in DRAWN_ALONE
+]
 
 
 @pytest.mark.parametrize(
     ("command", "case"),
-    [
-        pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
-        for pair in product(sorted({*COMMANDS} - {"notebooks", "leaders"} - PLANS), SHOWN)
-    ],
+    [pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow) for pair in SHOWN_BY],
 )
 def test_what_is_there_is_shown(store_of, rows, capsys, command, case):
     assert run(command, store_of(SHOWN[case](rows))) == 0

@@ -20,7 +20,7 @@ from tests.support.rounds import Outcome, survive
 from tests.support.tiny import build_tiny_dataset
 
 FAST = range(15)
-SLOW = (range(15, 35), range(35, 55))
+SLOW = (range(15, 30), range(30, 45))
 
 
 @pytest.fixture(scope="module")
