@@ -27,17 +27,10 @@ from trainer.model.attention import (
     stretched_base,
 )
 from trainer.model.embeddings import HashedBigram, SharedValueEmbedding, smear
-from trainer.model.layers import Layer, last, layers_of
+from trainer.model.layers import Layer, Tap, last, layers_of, observer
 from trainer.model.loss import LARGEST_CAP, mean_capped_nll
 from trainer.model.normed import normed_and_rotated, rms_norm
 from trainer.recipe import Model
-
-Tap = Callable[[str, int, Tensor], None]
-"""Shown (what, layer, tensor): what goes into a matrix.
-
-``what`` is attention_in, attention_out, mlp_in or mlp_hidden, or bigram_in or value_in (layer 0).
-Positions that are not computed are not shown: with a tail, of the last layer all but attention_in.
-"""
 
 NLL = Callable[..., Tensor]
 """``GPT.nll`` of one model."""
@@ -218,14 +211,14 @@ class GPT(nn.Module):
     def _embed(self, tokens_BT: Tensor, tap: Tap | None) -> Tensor:
         x = F.embedding(tokens_BT, self.embed)
         if self.bigram is not None:
-            x = x + self.bigram(tokens_BT, _observer(tap, "bigram_in", 0))
+            x = x + self.bigram(tokens_BT, observer(tap, "bigram_in", 0))
         x = rms_norm(x.to(self.compute_dtype))
         return x if self.smear_gate is None else smear(x, self.smear_gate)
 
     def _values(self, tokens_BT: Tensor, tap: Tap | None) -> dict[int, Tensor]:
         if self.value_embedding is None:
             return {}
-        values: dict[int, Tensor] = self.value_embedding(tokens_BT, _observer(tap, "value_in", 0))
+        values: dict[int, Tensor] = self.value_embedding(tokens_BT, observer(tap, "value_in", 0))
         return values
 
     def _block(
@@ -244,7 +237,7 @@ class GPT(nn.Module):
             layer.up_FD,
             self.activations[layer.number],
             layer.down_DF,
-            _observer(tap, "mlp_hidden", layer.number),
+            observer(tap, "mlp_hidden", layer.number),
         )
         return torch.addcmul(x, layer.mlp_scale_D.to(x.dtype), out.to(x.dtype))
 
@@ -299,7 +292,3 @@ class GPT(nn.Module):
                 cos, sin = rope_table(length, dims, base)
                 self._stretched = cos.to(self.cos_TR.device), sin.to(self.cos_TR.device)
         return self._stretched
-
-
-def _observer(tap: Tap | None, what: str, layer: int) -> Callable[[Tensor], None] | None:
-    return None if tap is None else lambda x: tap(what, layer, x)

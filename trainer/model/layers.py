@@ -1,9 +1,9 @@
-"""Which weights are a layer's, and of which positions is it asked?
+"""Which weights are a layer's, of which positions is it asked, and who is shown what it computes?
 
 L layers, D width, H query heads, G key-value heads, K dimensions of a head, F hidden channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -11,6 +11,13 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from trainer.model.gpt import GPT
+
+Tap = Callable[[str, int, Tensor], None]
+"""Shown (what, layer, tensor): what goes into a matrix.
+
+``what`` is attention_in, attention_out, mlp_in or mlp_hidden, or bigram_in or value_in (layer 0).
+Positions that are not computed are not shown: with a tail, of the last layer all but attention_in.
+"""
 
 
 class Layer(NamedTuple):
@@ -32,6 +39,11 @@ class Layer(NamedTuple):
 
     def asked(self, x_BTD: Tensor) -> Tensor:
         return last(x_BTD, self.tail)
+
+
+def observer(tap: Tap | None, what: str, layer: int) -> Callable[[Tensor], None] | None:
+    """``tap`` for one kind of input of one layer."""
+    return None if tap is None else lambda x: tap(what, layer, x)
 
 
 def layers_of(model: "GPT", tail: int | None) -> Iterator[Layer]:
