@@ -143,7 +143,7 @@ bench-gpu: $(READY) ## on a GPU: MLP, step, scoring, reading, memory, compilatio
 	@$(PY) -m benchmarks.step_time --device cuda $(CHECK_ARGS)
 	@$(PY) -m benchmarks.scoring --recipe pr549-clean --device cuda --targets 1048576 $(CHECK_ARGS)
 	@$(PY) -m benchmarks.loader --device cuda $(CHECK_ARGS)
-	@$(PY) -m benchmarks.memory --device cuda --recipes pr549 $(CHECK_ARGS)
+	@KINETO_LOG_LEVEL=6 $(PY) -m benchmarks.memory --device cuda --recipes pr549 $(CHECK_ARGS)
 	@$(PY) -m benchmarks.warm_compile --device cuda $(CHECK_ARGS)
 	@$(PY) -m benchmarks.cell_overhead --device cuda $(CHECK_ARGS)
 
@@ -155,7 +155,7 @@ bench: $(READY) ## on a CPU: step, reading, quantizing, memory, scoring, compila
 	@$(PY) -m benchmarks.step_on_cpu $(CHECK_ARGS)
 	@$(PY) -m benchmarks.loader $(CHECK_ARGS)
 	@$(PY) -m benchmarks.quantize $(CHECK_ARGS)
-	@$(PY) -m benchmarks.memory $(CHECK_ARGS)
+	@KINETO_LOG_LEVEL=6 $(PY) -m benchmarks.memory $(CHECK_ARGS)
 	@$(PY) -m benchmarks.scoring $(CHECK_ARGS)
 	@$(PY) -m benchmarks.warm_compile $(CHECK_ARGS)
 	@$(PY) -m benchmarks.cell_overhead $(CHECK_ARGS)
