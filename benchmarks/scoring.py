@@ -4,7 +4,8 @@ Sliding windows and test-time training of one recipe, plain and ours in turn, ro
 the same weights and text. Machines are noisy, so only ratios within a round are compared (median
 and quartiles). Fails where the two scores are apart by more than the tolerance. Plain is
 ``benchmarks.plain_scoring``. On a CPU it takes the model of ``benchmarks.plain`` and has a process
-of its own, with the C library's memory as it comes; ours keeps what it frees (``trainer.memory``).
+of its own, with the C library's memory as it comes (``--plain-keeps-memory``: as ours keeps it, see
+``trainer.memory``).
 On a GPU it takes our own model's unfused forward, compiled for sliding windows and not for
 test-time training, as published.
 """
@@ -30,6 +31,7 @@ from benchmarks.plain import PlainGPT
 from benchmarks.plain_scoring import Lessons, Plan, Text, plain_sliding, plain_ttt
 from benchmarks.scoring_flops import Arithmetic, flops
 from benchmarks.turns import Quartiles, quartiles
+from trainer.memory import keep_freed_memory
 from trainer.model import GPT
 from trainer.recipe import Recipe, load_recipe
 from trainer.reporting import device_name
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--targets", type=int, help="how many; all that the recipe scores if not")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--plain-keeps-memory", action="store_true", help="what it frees, as ours")
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--check", action="store_true", help="compare with what was kept")
     arguments = parser.parse_args()
@@ -58,12 +61,15 @@ def main() -> None:
             f"recipe {arguments.recipe}: plain test-time training is SGD in full precision"
         )
     num_targets = arguments.targets or recipe.scoring.max_targets or 2**17
-    plain = None if arguments.device == "cuda" else _process(recipe, arguments.recipe, num_targets)
+    keeps: bool = arguments.plain_keeps_memory
+    plain = None
+    if arguments.device == "cpu":
+        plain = _process(functools.partial(_serve, recipe, arguments.recipe, num_targets, keeps))
     with open_world(arguments.device, threads=1) as world:
         bench = Bench(recipe, arguments.recipe, num_targets, world)
         found = bench.measure(plain or bench.plain(), arguments.rounds, arguments.warmup)
     report(found, arguments.recipe)
-    name = f"scoring-{arguments.recipe}-{arguments.device}"
+    name = f"scoring-{arguments.recipe}-{arguments.device}{'-kept' if keeps else ''}"
     conclude(name, found, check=arguments.check)
 
 
@@ -205,12 +211,11 @@ class Bench:
         }
 
 
-def _process(recipe: Recipe, name: str, num_targets: int) -> dict[str, Way]:
+def _process(serve: Callable[[Connection], None]) -> dict[str, Way]:
     """The plain ways, each answered by a process that is forked now."""
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()
-    arguments = (there, recipe, name, num_targets)
-    fork.Process(target=_serve, args=arguments, daemon=True).start()
+    fork.Process(target=serve, args=(there,), daemon=True).start()
 
     def asked(way: str) -> tuple[float, float]:
         here.send(way)
@@ -220,8 +225,10 @@ def _process(recipe: Recipe, name: str, num_targets: int) -> dict[str, Way]:
     return {way: functools.partial(asked, way) for way in ("sliding", "ttt")}
 
 
-def _serve(asked: Connection, recipe: Recipe, name: str, num_targets: int) -> None:
+def _serve(recipe: Recipe, name: str, num_targets: int, keeps: bool, asked: Connection) -> None:
     torch.set_num_threads(1)
+    if keeps:
+        keep_freed_memory()
     ways = Bench(recipe, name, num_targets, World(0, 1, torch.device("cpu"))).plain()
     while True:
         asked.send(ways[asked.recv()]())

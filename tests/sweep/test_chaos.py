@@ -75,14 +75,16 @@ def test_longer_sweeps_do_so_too(cluster, data, tmp_path, seeds):
 
 
 @pytest.fixture
-def small(cluster, data, tmp_path):
-    """A sweep of a few cells that has just been started."""
-    chaos = Chaos(cluster, tmp_path, data, seed=1, replicates=5)
+def small(cluster, data, tmp_path, request):
+    """A sweep of some cells that has just been started."""
+    replicates = getattr(request, "param", 5)
+    chaos = Chaos(cluster, tmp_path, data, seed=1, replicates=replicates)
     yield chaos
     chaos.stop()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("small", [15], indirect=True)  # the second one takes seconds to come
 def test_two_drivers_of_one_sweep_share_it_and_make_no_attempt_twice(small):
     small.wait(small.at_work, SETTLE_S, "the first driver is at work")
     second = small.boot_driver("--join")

@@ -21,12 +21,16 @@ TOLERANCE = 2.0**-7
 
 
 def is_right(device: torch.device, width: int, hidden: int, num_tokens: int = NUM_TOKENS) -> bool:
-    """Whether outputs and gradients agree, for a fixed β and for one that each channel learns."""
+    """Whether outputs and gradients agree, for a β that is fixed, learned by the layer, and learned
+    by each channel."""
     try:
+        one, each = torch.tensor([0.25]), torch.linspace(-0.5, 1.0, hidden)
         errors = [
             error
-            for learned in (False, True)
-            for error in _errors(device, width, hidden, num_tokens, learned=learned)
+            for beta, learned in ((one, False), (one, True), (each, True))
+            for error in _errors(
+                device, (num_tokens, width, hidden), Squared(beta, learned=learned)
+            )
         ]
     except Exception as error:  # a compiler or a driver may raise anything; the expression runs
         _say(f"it does not run here ({type(error).__name__}: {error})")
@@ -37,12 +41,16 @@ def is_right(device: torch.device, width: int, hidden: int, num_tokens: int = NU
     return not wrong
 
 
-def _errors(
-    device: torch.device, width: int, hidden: int, num_tokens: int, *, learned: bool
-) -> list[float]:
-    """Of every result: norm of the difference over norm of what float32 gives."""
+def _errors(device: torch.device, shape: tuple[int, int, int], activation: Squared) -> list[float]:
+    """Of every result: norm of the difference over norm of what float32 gives.
+
+    Not of the gradient of a β that is one number: its terms may cancel, and it is the sum of what
+    each channel's would be.
+    """
     from trainer.kernels.fused import fused_mlp
 
+    num_tokens, width, hidden = shape
+    activation.to(device)
     draw = torch.Generator(device).manual_seed(0)
 
     def normal(rows: int, columns: int, scale: float) -> Tensor:
@@ -51,17 +59,18 @@ def _errors(
 
     x, to_y = normal(num_tokens, width, 1.0), normal(num_tokens, width, 1.0)
     up, down = normal(hidden, width, width**-0.5), normal(width, hidden, hidden**-0.5)
-    beta = torch.linspace(-0.5, 1.0, hidden, device=device) if learned else torch.tensor([0.25])
     results = []
     for compute, dtype in ((fused_mlp, torch.bfloat16), (mlp, torch.float32)):
-        activation = Squared(beta.clone(), learned=learned).to(device)
+        activation.zero_grad()
         inputs = [t.to(dtype, copy=True).requires_grad_() for t in (x, up, down)]
         with torch.enable_grad():
             y = compute(inputs[0], inputs[1], activation, inputs[2], None)
             y.backward(to_y.to(dtype))
         with torch.no_grad():  # scoring, by a kernel of its own
             scored = compute(inputs[0], inputs[1], activation, inputs[2], None)
-        gradients = [t.grad for t in (*inputs, *activation.parameters())]
+        gradients = [t.grad for t in inputs]
+        if activation.beta.numel() > 1:
+            gradients.append(activation.beta.grad)
         results.append([y.detach(), scored, *(g for g in gradients if g is not None)])
     pairs = zip(*results, strict=True)
     return [float((a.float() - b).norm() / b.norm()) for a, b in pairs]
