@@ -90,7 +90,7 @@ def _backward(ctx: Any, to_y: Tensor, _: Any) -> tuple[Tensor, Tensor, Tensor | 
     return to_z_NF @ up_FD, to_z_NF.T @ x_ND, to_beta, to_y_ND.T @ h_NF
 
 
-# An operator's, and no autograd.Function: torch keeps no graph on disk that has one of those.
+# An operator's, and no autograd.Function: torch keeps no graph on disk with one, unless told to.
 differentiable.register_autograd(_backward, setup_context=_keep)
 
 
