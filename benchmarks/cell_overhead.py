@@ -34,7 +34,7 @@ import torch
 
 from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, spec_of
-from benchmarks.hardware import versions
+from benchmarks.hardware import need_gpu, versions
 from benchmarks.measured import ROOT
 from benchmarks.turns import quartiles
 from sweep import ranks
@@ -225,8 +225,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare with what was kept")
     options = parser.parse_args()
     device: str = options.device
-    if device == "cuda" and not torch.cuda.is_available():
-        sys.exit("cell_overhead --device cuda needs a CUDA GPU: nothing was measured.")
+    need_gpu("cell_overhead --device cuda", device)
     name = options.recipe or ("pr549" if device == "cuda" else "local")
     forking = ranks.FORK_SERVER
     found: dict[str, list[dict[str, float]]] = {"forked": [], "started": []}

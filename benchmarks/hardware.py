@@ -1,5 +1,6 @@
 """What could the hardware do at best? Peaks of known GPUs, and which GPU this is."""
 
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -29,6 +30,13 @@ KNOWN = {
 def peaks_of(device_name: str) -> Peaks | None:
     """None where the GPU is not in the table: then no utilisation is stated."""
     return next((peaks for part, peaks in KNOWN.items() if part in device_name), None)
+
+
+def need_gpu(benchmark: str, device: str = "cuda") -> None:
+    """End with status 2 and a sentence where ``device`` is CUDA and there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        print(f"{benchmark} needs a CUDA GPU and torch sees none here: nothing was measured.")
+        sys.exit(2)
 
 
 def versions() -> dict[str, Any]:

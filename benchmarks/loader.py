@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, Ours, build, random_batch
-from benchmarks.hardware import versions
+from benchmarks.hardware import need_gpu, versions
 from benchmarks.turns import Quartiles, in_turn, quartiles, ratios
 from trainer.data.coprime import CoprimeLoader
 from trainer.data.loader import Loader, SequentialLoader
@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--check", action="store_true", help="compare with what was kept")
     given = parser.parse_args()
+    need_gpu("loader --device cuda", given.device)
     with tempfile.TemporaryDirectory() as folder:
         paths = shards(Path(folder), 1024)
         if given.device == "cuda":

@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, Ours, build, random_batch
+from benchmarks.hardware import need_gpu
 from benchmarks.turns import Quartiles
 from trainer.recipe import load_recipe
 from trainer.world import World, open_world
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--check", action="store_true", help="compare with what was kept")
     given = parser.parse_args()
+    need_gpu("memory --device cuda", given.device)
     found = {name: measure(name, given.device) for name in given.recipes}
     ratios = {}
     for name, taken in found.items():

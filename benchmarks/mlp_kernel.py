@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.hardware import Peaks, peaks_of, versions
+from benchmarks.hardware import Peaks, need_gpu, peaks_of, versions
 from benchmarks.measured import keep
 from benchmarks.turns import spread
 from trainer.activations import build_activation
@@ -170,9 +170,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=10, help="passes in one measurement")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        print("mlp_kernel needs a CUDA GPU and there is none here: nothing was measured.")
-        return 2
+    need_gpu("mlp_kernel")
     recipe = load_recipe(arguments.recipe)
     shape = Shape(
         tokens=arguments.sequences * recipe.train.seq_len,

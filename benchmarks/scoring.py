@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, build
+from benchmarks.hardware import need_gpu
 from benchmarks.plain import PlainGPT
 from benchmarks.plain_scoring import Lessons, Plan, Text, plain_sliding, plain_ttt
 from benchmarks.scoring_flops import Arithmetic, flops
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--check", action="store_true", help="compare with what was kept")
     arguments = parser.parse_args()
+    need_gpu("scoring --device cuda", arguments.device)
     recipe = load_recipe(arguments.recipe)
     if recipe.ttt is None or recipe.ttt.optimizer != "sgd" or recipe.ttt.late_qat:
         parser.error(

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, Form, Ours, build, random_batch
-from benchmarks.hardware import peaks_of, versions
+from benchmarks.hardware import need_gpu, peaks_of, versions
 from benchmarks.turns import Quartiles, Times, in_turn, ratios, spread
 from trainer.describe import describe
 from trainer.recipe import Recipe, load_recipe
@@ -67,9 +67,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare with what was kept")
     given = parser.parse_args()
     device: str = given.device
-    if device == "cuda" and not torch.cuda.is_available():
-        print("step_time --device cuda needs a CUDA GPU: there is none here, nothing was measured.")
-        return 2
+    need_gpu("step_time --device cuda", device)
     name = given.recipe or ("pr549" if device == "cuda" else "local")
     recipe = load_recipe(name)
     times = measure(recipe, device, rounds=given.rounds, warmup=given.warmup)

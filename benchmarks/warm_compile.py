@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.checked import conclude
 from benchmarks.contenders import Ours, build, random_batch
-from benchmarks.hardware import versions
+from benchmarks.hardware import need_gpu, versions
 from benchmarks.measured import ROOT
 from benchmarks.turns import Quartiles, quartiles
 from trainer.compilation import Compilation, compiled
@@ -81,9 +81,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare with what was kept")
     parser.add_argument("--answer", type=float, metavar="SLOPE", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.device == "cuda" and not torch.cuda.is_available():
-        print("warm_compile --device cuda needs a CUDA GPU: nothing was measured.")
-        return 2
+    need_gpu("warm_compile --device cuda", given.device)
     if given.answer is not None:
         print(json.dumps(first_gradient(given.recipe, given.device, given.answer)))
         return 0

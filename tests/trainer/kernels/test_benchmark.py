@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import mlp_kernel, step_time
+from benchmarks import (
+    cell_overhead,
+    loader,
+    memory,
+    mlp_kernel,
+    scoring,
+    step_time,
+    warm_compile,
+)
 from benchmarks.hardware import Peaks, peaks_of
 from benchmarks.mlp_kernel import ACTIVATIONS, Shape, measure, table
 from benchmarks.turns import spread
@@ -58,9 +66,16 @@ def test_an_unknown_gpu_has_no_peak():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize(
-    ("benchmark", "flags"), [(mlp_kernel, []), (step_time, ["--device", "cuda"])]
+    ("benchmark", "flags"),
+    [
+        (mlp_kernel, []),
+        *((each, ["--device", "cuda"]) for each in (step_time, loader, memory, scoring)),
+        *((each, ["--device", "cuda"]) for each in (warm_compile, cell_overhead)),
+    ],
 )
 def test_without_a_gpu_it_says_so_and_ends_with_status_2(benchmark, flags, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [benchmark.__name__, *flags])
-    assert benchmark.main() == 2
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main()
+    assert ended.value.code == 2
     assert "needs a CUDA GPU" in capsys.readouterr().out
