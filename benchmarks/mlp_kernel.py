@@ -17,20 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.contenders import CONTENDERS, REFERENCE
 from benchmarks.hardware import Peaks, need_gpu, peaks_of, versions
 from benchmarks.measured import keep
-from benchmarks.turns import spread
+from benchmarks.turns import Quartiles, Times, in_turn, quartiles, spread
 from trainer.activations import build_activation
 from trainer.kernels.mlp import mlp, mlp_of
 from trainer.recipe import load_recipe
 
 FORMS = ("eager", "compiled", "fused")
-ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
-    "relu2": ("relu2", {}),
-    **{f"leaky_relu2-s{s:g}": ("leaky_relu2", {"slope": s}) for s in (0.1, 0.5, 0.9)},
-    "asqu": ("asqu", {}),
-}
-PUBLISHED = "compiled leaky_relu2-s0.5"
+PUBLISHED = f"compiled {REFERENCE}"
 """What #549 computes as published, compiled and not fused: what every ratio is relative to."""
 
 
@@ -66,14 +62,14 @@ class Line:
 
     name: str
     ms: float
-    ratio: tuple[float, float, float]
+    ratio: Quartiles
     bound_ms: tuple[float, float] | None
     utilisation: float | None
 
 
 def measure(
     shape: Shape, device: torch.device, forms: Sequence[str], *, rounds: int, repeats: int
-) -> dict[str, list[float]]:
+) -> Times:
     """Seconds of one pass, by form and activation; element i of each list is of round i."""
     dtype = torch.bfloat16
     draw = torch.Generator(device).manual_seed(0)
@@ -85,21 +81,12 @@ def measure(
     up = normal(shape.hidden, shape.width, shape.width**-0.5).requires_grad_()
     down = normal(shape.width, shape.hidden, shape.hidden**-0.5).requires_grad_()
     passes = {
-        f"{form} {label}": _one_pass(form, activation, (x, up, down, to_y))
+        f"{form} {label}": _passes(form, activation, (x, up, down, to_y), repeats)
         for form in forms
         for label, activation in _modules(shape, device).items()
     }
-    times: dict[str, list[float]] = {name: [] for name in passes}
-    for i in range(rounds + 2):  # the first two compile and warm up
-        for name, run in passes.items():
-            _synchronize(device)
-            start_s = time.perf_counter()
-            for _ in range(repeats):
-                run()
-            _synchronize(device)
-            if i >= 2:
-                times[name].append((time.perf_counter() - start_s) / repeats)
-    return times
+    times = in_turn(passes, rounds=rounds, warmup=2, clock=time.perf_counter)
+    return {name: [taken_s / repeats for taken_s in of_round] for name, of_round in times.items()}
 
 
 def table(
@@ -109,26 +96,25 @@ def table(
     lines = []
     for name, values in times.items():
         relative = [a / b for a, b in zip(values, times[reference], strict=True)]
-        low, middle, high = statistics.quantiles(relative, n=4)
         median_s = statistics.median(values)
         bound_ms = utilisation = None
         if peaks is not None:
             moved = shape.min_bytes(fused=name.startswith("fused"))
             bound_ms = 1e3 * shape.flops / peaks.flops_per_s, 1e3 * moved / peaks.bytes_per_s
             utilisation = shape.flops / median_s / peaks.flops_per_s
-        lines.append(Line(name, 1e3 * median_s, (low, middle, high), bound_ms, utilisation))
+        lines.append(Line(name, 1e3 * median_s, quartiles(relative), bound_ms, utilisation))
     return lines
 
 
 def _modules(shape: Shape, device: torch.device) -> dict[str, nn.Module]:
     return {
-        label: build_activation(name, params, shape.hidden).to(device)
-        for label, (name, params) in ACTIVATIONS.items()
+        label: build_activation(spec.name, spec.params, shape.hidden).to(device)
+        for label, spec in CONTENDERS.items()
     }
 
 
-def _one_pass(
-    form: str, activation: nn.Module, tensors: tuple[Tensor, Tensor, Tensor, Tensor]
+def _passes(
+    form: str, activation: nn.Module, tensors: tuple[Tensor, Tensor, Tensor, Tensor], repeats: int
 ) -> Callable[[], None]:
     x, up, down, to_y = tensors
     compute = mlp_of("triton_fused") if form == "fused" else mlp
@@ -142,7 +128,9 @@ def _one_pass(
     wanted = [x, up, down, *activation.parameters()]
 
     def run() -> None:
-        torch.autograd.grad(step(x), wanted, to_y)
+        for _ in range(repeats):
+            torch.autograd.grad(step(x), wanted, to_y)
+        _synchronize(x.device)
 
     return run
 
@@ -183,7 +171,7 @@ def main() -> int:
     _print(lines)
     found: dict[str, Any] = {}
     for form in FORMS:
-        of_form = {label: times[f"{form} {label}"] for label in ACTIVATIONS}
+        of_form = {label: times[f"{form} {label}"] for label in CONTENDERS}
         slopes, asqu = spread(of_form, "asqu")
         found[form] = {"slowest_over_fastest_fixed": slopes, "asqu_over_fixed": asqu}
         print(f"{form}: slowest over fastest slope {slopes:.3f}, ASQU {asqu:.3f}")

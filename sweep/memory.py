@@ -9,7 +9,6 @@ from pathlib import Path
 import psutil
 
 LOOK_EVERY_S = 1.0
-SHARES = "smaps_rollup"  # of a process, in /proc
 GROWN = 1.05
 OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 CGROUPS = Path("/sys/fs/cgroup")
@@ -106,11 +105,8 @@ def _resident_bytes(pid: int) -> int:
 
 def _own_bytes(pid: int, resident_bytes: int) -> int:
     """The proportional set size of a process; the resident one where the kernel tells no other."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/{SHARES}").read_text(encoding="ascii").splitlines():
-            name, _, size = line.partition(":")
-            if name == "Pss":
-                return min(resident_bytes, int(size.removesuffix("kB")) * 1024)
+    with contextlib.suppress(psutil.Error, AttributeError):
+        return min(resident_bytes, int(psutil.Process(pid).memory_full_info().pss))
     return resident_bytes
 
 

@@ -13,8 +13,9 @@ from benchmarks import (
     step_time,
     warm_compile,
 )
+from benchmarks.contenders import CONTENDERS
 from benchmarks.hardware import Peaks, peaks_of
-from benchmarks.mlp_kernel import ACTIVATIONS, Shape, measure, table
+from benchmarks.mlp_kernel import Shape, measure, table
 from benchmarks.turns import spread
 from trainer.activations import build_activation
 from trainer.kernels.mlp import mlp
@@ -41,7 +42,7 @@ def test_fusion_saves_two_passes_over_the_hidden_channels():
 def test_every_activation_is_measured_and_compared_within_its_round():
     """In the one form that needs no compiler, on the CPU; the times mean nothing."""
     times = measure(SMALL, torch.device("cpu"), ("eager",), rounds=3, repeats=1)
-    assert times.keys() == {f"eager {label}" for label in ACTIVATIONS}
+    assert times.keys() == {f"eager {label}" for label in CONTENDERS}
     reference = "eager leaky_relu2-s0.5"
     lines = table(times, SMALL, Peaks(1e12, 1e12), reference)
     (own,) = (line for line in lines if line.name == reference)
@@ -51,7 +52,7 @@ def test_every_activation_is_measured_and_compared_within_its_round():
 
 def test_the_spread_is_of_rounds_and_not_of_the_drift_between_them():
     drift = [1.0, 2.0, 4.0]
-    times = {label: list(drift) for label in ACTIVATIONS}
+    times = {label: list(drift) for label in CONTENDERS}
     assert spread(times, "asqu") == (1.0, 1.0)
     times["relu2"] = [1.1 * t for t in drift]
     times["asqu"] = [1.5 * t for t in drift]
