@@ -22,6 +22,7 @@ from benchmarks.hardware import Peaks, need_gpu, peaks_of, versions
 from benchmarks.measured import keep
 from benchmarks.turns import Quartiles, Times, in_turn, quartiles, spread
 from trainer.activations import build_activation
+from trainer.compilation import compiled
 from trainer.kernels.mlp import mlp, mlp_of
 from trainer.recipe import load_recipe
 
@@ -120,11 +121,17 @@ def _passes(
     compute = mlp_of("triton_fused") if form == "fused" else mlp
     x = x.clone().requires_grad_()
 
-    def forward(x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=x.dtype):
-            return compute(x, up, activation, down, None)
+    def precision(x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, dtype=x.dtype)
 
-    step = forward if form == "eager" else torch.compile(forward, dynamic=False)
+    def forward(x: Tensor) -> Tensor:
+        return compute(x, up, activation, down, None)
+
+    def eager(x: Tensor) -> Tensor:
+        with precision(x):
+            return forward(x)
+
+    step = eager if form == "eager" else compiled(forward, precision)
     wanted = [x, up, down, *activation.parameters()]
 
     def run() -> None:
