@@ -7,15 +7,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analysis.figures import save_figures
-from analysis.load import sweep_place
-from analysis.notebooks_run import run_notebooks
-from analysis.power_words import power_summary
-from analysis.published_command import add_import, import_command
-from analysis.report import write_report
-from analysis.table import show, write_summary
-from analysis.two_stages import write_second_stage
-from trainer.strict import ConfigError
+from analysis.figures.catalog import save_figures
+from analysis.planning.power_text import power_summary
+from analysis.planning.second_stage import write_second_stage
+from analysis.published.command import add_import, import_command
+from analysis.report.report import write_report
+from analysis.report.summary import write_summary
+from analysis.rows.read import sweep_place
+from analysis.run_notebooks import run_notebooks
+from analysis.text_table import show
+from trainer.config.config_errors import ConfigError
 
 EXIT_BAD_INPUT = 2
 

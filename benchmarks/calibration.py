@@ -22,14 +22,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.blocks import Design
-from analysis.contrasts import contrasts
-from analysis.designs import block, pooled, power_of
-from analysis.pairs import paired_stats
-from analysis.seed_stats import seed_stats
-from analysis.stages import PRIMARY
-from analysis.two_stage_power import probability_kept, two_stage_power
-from analysis.two_stages import leaders
+from analysis.models.block_model import Design
+from analysis.planning.designs import block, pooled, power_of
+from analysis.planning.second_stage import leaders
+from analysis.planning.second_stage_power import probability_kept, two_stage_power
+from analysis.rows.stages import PRIMARY
+from analysis.stats.compare import contrasts
+from analysis.stats.pairs import paired_stats
+from analysis.stats.per_seed import seed_stats
 from benchmarks.calibration_studies import ONE, STUDIES, Study
 from benchmarks.judged_at_once import judged
 from benchmarks.measured import keep

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from analysis.blocks import Pairing
-from analysis.two_stage_power import TwoStages
+from analysis.models.block_model import Pairing
+from analysis.planning.second_stage_power import TwoStages
 from benchmarks.simulated_sweeps import NUM_FUNCTIONS, REFERENCE, World
 
 ONE = "leaky_relu2-s0.3"  # the activation whose own interval is looked at, and that an effect has

@@ -37,13 +37,13 @@ from benchmarks.contenders import CONTENDERS, REFERENCE, spec_of
 from benchmarks.hardware import need_gpu, versions
 from benchmarks.measured import ROOT
 from benchmarks.turns import quartiles
-from sweep import ranks
-from sweep.agent import Agent
-from sweep.lease import Order
-from sweep.scratch import STEM, log_of, place
+from sweep.messages import Order
+from sweep.node import ranks
+from sweep.node.agent import Agent
+from sweep.node.scratch import STEM, log_of, place
+from trainer.config import load_recipe
 from trainer.contract import PROGRESS_FILE, REPORT_FILE, SPEC_FILE, RunSpec
 from trainer.data.manifest import read_manifest
-from trainer.recipe import load_recipe
 from trainer.source import trainer_source
 
 sys.path.insert(0, str(ROOT))  # a sweep of a few cells is what the tests run

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.interval import TInterval
+from analysis.models.interval import TInterval
 from trainer.contract import REPORT_FILE, canonical_json
 from trainer.source import trainer_source
 

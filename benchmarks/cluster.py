@@ -1,8 +1,8 @@
 """A cluster that exists in simulated time: nodes that go and come back, and leases on them.
 
-It is a :class:`sweep.lease.Pool`, so that the holding and the scheduler that run are the ones that
-are simulated. All chance comes from one seed, and what becomes of a node does not depend on what
-is scheduled there.
+It is a :class:`sweep.cluster.interface.Pool`, so that the holding and the scheduler that run are
+the ones that are simulated. All chance comes from one seed, and what becomes of a node does not
+depend on what is scheduled there.
 """
 
 import heapq
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sweep.lease import Delivery, Node, Order, Readiness, Requirements
+from sweep.cluster.interface import Node
+from sweep.messages import Delivery, Order, Readiness, Requirements
 from sweep.preflight import Result
-from sweep.spec import NodeShape
+from sweep.spec.sweep_file import NodeShape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

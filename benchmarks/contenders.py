@@ -7,14 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainer.averaging import Average
-from trainer.compilation import compiled
+from trainer.cell import build_model
+from trainer.config import Recipe
 from trainer.contract import ActivationSpec, RunSpec
+from trainer.distributed.world import World
 from trainer.model import GPT
-from trainer.recipe import Recipe
-from trainer.run import build_model
-from trainer.step import MicroBatches, Training, take_step
-from trainer.world import World
+from trainer.model.compilation import compiled
+from trainer.training.averaging import Average
+from trainer.training.step import MicroBatches, Training, take_step
 
 CONTENDERS = {
     "relu2": ActivationSpec(name="relu2"),

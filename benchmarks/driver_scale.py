@@ -22,18 +22,18 @@ from typing import Any
 import psutil
 
 from benchmarks.measured import ROOT, keep
-from sweep.driver import Driver
-from sweep.grid import Cell
-from sweep.interruption import Interruption
-from sweep.lease import Delivery, Order, Readiness, Requirements
-from sweep.orders import Code
-from sweep.plan import plan
-from sweep.progress import Ending, SweepView
+from sweep.driver.attempt_row import Versions
+from sweep.driver.attempts import Record
+from sweep.driver.display import Ending, SweepView
+from sweep.driver.driver import Driver
+from sweep.driver.interrupts import Interruption
+from sweep.driver.orders import Code
+from sweep.messages import Delivery, Order, Readiness, Requirements
 from sweep.provenance import Revision
-from sweep.record import Record
-from sweep.rows import Versions
-from sweep.spec import SweepSpec
-from sweep.store import Store
+from sweep.schedule.plan import plan
+from sweep.spec.grid import Cell
+from sweep.spec.sweep_file import SweepSpec
+from sweep.store.store import Store
 from tests.support.grids import cells_of, sweep_spec
 from tests.support.pool import FakeLease, FakePool
 from tests.support.reports import delivered

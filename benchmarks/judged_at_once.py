@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from analysis import guard
-from analysis.blocks import Design, Reals, fit_blocks
-from analysis.contrasts import contrasts
-from analysis.dunnett import quantile
-from analysis.geometry import DesignKey, geometry_of, variances
-from analysis.ranked import same_functions
-from analysis.stages import PRIMARY
+from analysis.models import unequal_variance
+from analysis.models.block_model import Design, Reals, fit_blocks
+from analysis.models.design_geometry import DesignKey, geometry_of, variances
+from analysis.models.dunnett import quantile
+from analysis.rows.stages import PRIMARY
+from analysis.stats.compare import contrasts
+from analysis.stats.ranking import same_functions
 
 LEVEL = 0.95
 
@@ -57,15 +57,17 @@ def judged(frame: pd.DataFrame, reference: str, design: Design) -> Judged:
 
 def _intervals(scores_DN: Reals, *, num_activations: int) -> tuple[Reals, Reals, Reals]:
     """Differences, half widths, and those of the pooled interval; seed by seed, reference first."""
-    complete = guard.complete_blocks(scores_DN.shape[1] // num_activations, num_activations)
+    complete = unequal_variance.complete_blocks(
+        scores_DN.shape[1] // num_activations, num_activations
+    )
     key, fit = DesignKey(complete), fit_blocks(complete)
     geometry = geometry_of(key)
     centred_DN = scores_DN - scores_DN.mean(axis=1, keepdims=True)
-    difference_DK, variance_DK, df_DK = guard._studentised(geometry, centred_DN)
+    difference_DK, variance_DK, df_DK = unequal_variance._studentised(geometry, centred_DN)
     pooled_D = variances(geometry, centred_DN)[2]
     error_DK = np.sqrt(np.outer(pooled_D, geometry.weight_KA.sum(axis=1)))
     pooled_DK = quantile(fit.correlations, fit.noise_df, LEVEL) * error_DK
-    null = guard.calibration_of(key).two_sided
+    null = unequal_variance.calibration_of(key).two_sided
     least_p = null[max(0, math.floor(round((1 - LEVEL) * (null.size + 1), 6)) - 1)]
     second_DK = -special.stdtrit(df_DK, least_p / 2) * np.sqrt(variance_DK)
     return difference_DK, np.maximum(pooled_DK, second_DK), pooled_DK

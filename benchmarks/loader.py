@@ -20,13 +20,13 @@ from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, Ours, build, random_batch
 from benchmarks.hardware import need_gpu, versions
 from benchmarks.turns import Quartiles, in_turn, quartiles, ratios
+from trainer.config import Recipe, load_recipe
 from trainer.data.coprime import CoprimeLoader
 from trainer.data.loader import Loader, SequentialLoader
 from trainer.data.prefetch import prefetched
+from trainer.data.rank_share import Share
 from trainer.data.shards import write_shard
-from trainer.data.share import Share
-from trainer.recipe import Recipe, load_recipe
-from trainer.world import open_world
+from trainer.distributed.world import open_world
 
 NUM_SHARDS, SHARD_TOKENS = 4, 4_000_000
 GOAL = 0.01

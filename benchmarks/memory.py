@@ -17,8 +17,8 @@ from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, Ours, build, random_batch
 from benchmarks.hardware import need_gpu
 from benchmarks.turns import Quartiles
-from trainer.recipe import load_recipe
-from trainer.world import World, open_world
+from trainer.config import load_recipe
+from trainer.distributed.world import World, open_world
 
 
 def peak_bytes(work: Callable[[], object], world: World) -> int:

@@ -22,9 +22,10 @@ from benchmarks.hardware import Peaks, need_gpu, peaks_of, versions
 from benchmarks.measured import keep
 from benchmarks.turns import Quartiles, Times, in_turn, quartiles, spread
 from trainer.activations import build_activation
-from trainer.compilation import compiled
-from trainer.kernels.mlp import mlp, mlp_of
-from trainer.recipe import load_recipe
+from trainer.config import load_recipe
+from trainer.model.compilation import compiled
+from trainer.model.mlp import mlp
+from trainer.model.mlp_backend import mlp_of
 
 FORMS = ("eager", "compiled", "fused")
 PUBLISHED = f"compiled {REFERENCE}"

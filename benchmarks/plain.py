@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.config import Model, Optim, Recipe
 from trainer.model import GPT
 from trainer.model.attention import rope_table
 from trainer.model.embeddings import bigram_hash
-from trainer.recipe import Model, Optim, Recipe
-from trainer.schedule import muon_momentum
-from trainer.step import MicroBatches
+from trainer.optim.schedule import muon_momentum
+from trainer.training.step import MicroBatches
 
 EPS = torch.finfo(torch.float32).eps
 

@@ -2,7 +2,7 @@
 
 Sliding windows and score-first test-time training in the shape of the published script: every
 window goes through the whole model, logits of all positions are made, 32 windows at a time, and the
-scored ones are picked and added up window by window. Nothing here is of ``trainer.scoring``; of
+scored ones are picked and added up window by window. Nothing here is of ``trainer.evaluate``; of
 the published procedure it knows the sound tail and SGD. Shapes: B windows, T tokens, V vocabulary.
 """
 

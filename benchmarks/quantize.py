@@ -17,11 +17,11 @@ from torch import Tensor
 from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, build
 from benchmarks.turns import in_turn, quartiles, ratios
-from trainer.artifact import pack
-from trainer.quantizers import gptq
-from trainer.quantizers.int6_row import LEVELS, int6_row
-from trainer.quantizers.rows import Quantized, best_by_squared_error, encode
-from trainer.recipe import Quantization, Recipe, load_recipe
+from trainer.compress import gptq
+from trainer.compress.artifact import pack
+from trainer.compress.int6_row import LEVELS, int6_row
+from trainer.compress.row_codes import Quantized, best_by_squared_error, encode
+from trainer.config import Quantization, Recipe, load_recipe
 
 STANDARD_DEVIATION = 0.05
 CALIBRATION_ROWS = 4096

@@ -5,7 +5,7 @@ the same weights and text. Machines are noisy, so only ratios within a round are
 and quartiles). Fails where the two scores are apart by more than the tolerance. Plain is
 ``benchmarks.plain_scoring``. On a CPU it takes the model of ``benchmarks.plain`` and has a process
 of its own, with the C library's memory as it comes (``--plain-keeps-memory``: as ours keeps it, see
-``trainer.memory``).
+``trainer.distributed.malloc``).
 On a GPU it takes our own model's unfused forward, compiled for sliding windows and not for
 test-time training, as published.
 """
@@ -32,14 +32,14 @@ from benchmarks.plain import PlainGPT
 from benchmarks.plain_scoring import Lessons, Plan, Text, plain_sliding, plain_ttt
 from benchmarks.scoring_flops import Arithmetic, flops
 from benchmarks.turns import Quartiles, quartiles
-from trainer.memory import keep_freed_memory
+from trainer.config import Recipe, load_recipe
+from trainer.distributed.malloc import keep_freed_memory
+from trainer.distributed.world import World, open_world
+from trainer.evaluate.bpb import Stream, score
+from trainer.evaluate.ttt import adapt_and_score
+from trainer.evaluate.windows import windows
 from trainer.model import GPT
-from trainer.recipe import Recipe, load_recipe
-from trainer.reporting import device_name
-from trainer.scoring.bpb import Stream, score
-from trainer.scoring.ttt import adapt_and_score
-from trainer.scoring.windows import windows
-from trainer.world import World, open_world
+from trainer.report_files import device_name
 
 TOLERANCE = {"cpu": 1e-6, "cuda": 2e-5}  # bits per byte; float32 there, bfloat16 here
 Way = Callable[[], tuple[float, float]]

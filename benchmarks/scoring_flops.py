@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trainer.recipe import Model
+from trainer.config import Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How near does the scheduler come to the best possible makespan, on 1,000 nodes that fail?
 
 The bound is that of ``benchmarks.simulation.lower_bound_s``; what goes wrong is in
-``benchmarks.cluster.World``. Asserted at a smaller size in tests/sweep/test_simulation.py.
+``benchmarks.cluster.World``. Asserted at a smaller size in tests/sweep/schedule/test_simulation.py.
 """
 
 import argparse
@@ -13,10 +13,10 @@ from typing import Any
 from benchmarks.cluster import World
 from benchmarks.measured import keep
 from benchmarks.simulation import Outcome, Simulation
-from sweep.grid import Cell, DataFound, expand
-from sweep.spec import SweepSpec
-from trainer.recipe import load_recipe
-from trainer.strict import build
+from sweep.spec.grid import Cell, DataFound, expand
+from sweep.spec.sweep_file import SweepSpec
+from trainer.config import load_recipe
+from trainer.config.config_errors import build
 
 SETUP_S = 120.0  # compiling, scoring and adapting: part of every cell
 BUDGETS = ("300s", "600s", "1200s")  # from short to long: the scheduler begins with the long ones

@@ -14,12 +14,12 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis.contrasts import same_functions
-from analysis.load import with_names
-from analysis.planned import grid_cells
-from analysis.stages import PRIMARY
-from sweep.schema import SCHEMA
-from sweep.spec import load_sweep
+from analysis.planning.planned_cells import grid_cells
+from analysis.rows.read import with_names
+from analysis.rows.stages import PRIMARY
+from analysis.stats.compare import same_functions
+from sweep.spec.sweep_file import load_sweep
+from sweep.store.schema import SCHEMA
 
 SWEEP = load_sweep("local")
 REFERENCE = SWEEP.reference

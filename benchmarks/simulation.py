@@ -1,7 +1,8 @@
 """How long does a grid take on a cluster that fails? The real scheduler, in simulated time.
 
-What is real: ``sweep.scheduler``, ``sweep.holding`` and ``sweep.retry``, driven in the order in
-which ``sweep.driver`` drives them. What is not: time, nodes and what becomes of an attempt.
+What is real: ``sweep.schedule.scheduler``, ``sweep.driver.leases`` and ``sweep.schedule.retry``,
+driven in the order in which ``sweep.driver.driver`` drives them. What is not: time, nodes and what
+becomes of an attempt.
 """
 
 import time
@@ -12,13 +13,13 @@ from queue import SimpleQueue
 from typing import Any
 
 from benchmarks.cluster import Clock, Cluster, SimulatedLease, SimulatedNode, World
-from sweep.grid import Cell
-from sweep.history import Ended
-from sweep.holding import Event, Holding
-from sweep.lease import Requirements
-from sweep.plan import Task
-from sweep.scheduler import Rules, Scheduler
-from sweep.spec import SweepSpec
+from sweep.driver.leases import Event, Holding
+from sweep.messages import Requirements
+from sweep.schedule.plan import Task
+from sweep.schedule.scheduler import Rules, Scheduler
+from sweep.spec.grid import Cell
+from sweep.spec.sweep_file import SweepSpec
+from sweep.store.history import Ended
 
 
 @dataclass(slots=True, eq=False)

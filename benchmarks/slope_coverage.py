@@ -1,9 +1,9 @@
 """How often does the confidence set of the best slope hold the best slope?
 
-Simulated grids of ten slopes and ASQU, with a known curve and normal noise, go through the curve
-of ``analysis.curve_fit`` and the set of ``analysis.minimum``. Beside it stands the parametric
-bootstrap of the minimum: draw curves around the fit, and take the middle of their minima. The
-table is that of docs/statistics.md; a smaller run is asserted in tests/analysis.
+Simulated grids of ten slopes and ASQU, with a known curve and normal noise, go through the curve of
+``analysis.models.curve_fit`` and the set of ``analysis.models.curve_minimum``. Beside it stands the
+parametric bootstrap of the minimum: draw curves around the fit, and take the middle of their
+minima. The table is that of docs/statistics.md; a smaller run is asserted in tests/analysis.
 """
 
 import argparse
@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.curve_fit import Cells, CurveFit, fit_curve
-from analysis.least_squares import Floats
-from analysis.minimum import critical_values, may_be_minimum
+from analysis.models.curve_fit import Cells, CurveFit, fit_curve
+from analysis.models.curve_minimum import critical_values, may_be_minimum
+from analysis.models.least_squares import Floats
 from benchmarks.measured import keep
 
 SLOPES = np.round(np.arange(10) * 0.1, 1)

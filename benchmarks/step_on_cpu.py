@@ -14,9 +14,9 @@ from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, Ours, build, random_batch
 from benchmarks.plain import PlainStep
 from benchmarks.turns import Quartiles, in_turn, quartiles, ratios
+from trainer.config import Recipe, load_recipe
 from trainer.describe import describe
-from trainer.recipe import Recipe, load_recipe
-from trainer.world import open_world
+from trainer.distributed.world import open_world
 
 GOAL = 0.8
 SIDE = 512

@@ -21,10 +21,10 @@ from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, Form, Ours, build, random_batch
 from benchmarks.hardware import need_gpu, peaks_of, versions
 from benchmarks.turns import Quartiles, Times, in_turn, ratios, spread
+from trainer.config import Recipe, load_recipe
 from trainer.describe import describe
-from trainer.recipe import Recipe, load_recipe
+from trainer.distributed.world import open_world
 from trainer.source import trainer_source
-from trainer.world import open_world
 
 FORMS: dict[str, tuple[Form, ...]] = {
     "cpu": ("eager",),

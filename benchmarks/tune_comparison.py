@@ -20,26 +20,26 @@ from typing import Any
 
 from benchmarks.measured import keep
 from benchmarks.noop_rank import __file__ as NOOP_RANK
-from sweep import ranks
-from sweep.driver import Driver
+from sweep.cluster import ray as on_ray
+from sweep.driver.attempt_row import Versions
+from sweep.driver.attempts import Record
+from sweep.driver.display import Ending, SweepView
+from sweep.driver.driver import Driver
+from sweep.driver.interrupts import Interruption
+from sweep.driver.orders import Code, code_here
 from sweep.environment import local_cpus
-from sweep.grid import Cell
-from sweep.interruption import Interruption
-from sweep.lease import Readiness, Requirements
-from sweep.orders import Code, code_here
-from sweep.plan import plan
-from sweep.pools import ray as on_ray
-from sweep.progress import Ending, SweepView
+from sweep.messages import Readiness, Requirements
+from sweep.node import ranks
 from sweep.provenance import Revision
-from sweep.record import Record
-from sweep.rows import Versions
-from sweep.spec import SweepSpec
-from sweep.store import Store
+from sweep.schedule.plan import plan
+from sweep.spec.grid import Cell
+from sweep.spec.sweep_file import SweepSpec
+from sweep.store.store import Store
 from tests.support.grids import cells_of, sweep_spec
 from tests.support.reports import ARTIFACT, LAYERS, report_values
 from trainer.contract import ARTIFACT_FILE, CURVE_FILE, LAYERS_FILE, REPORT_FILE
 
-import ray  # isort: skip  (sweep.pools.ray has set what it reads when it is imported)
+import ray  # isort: skip  (sweep.cluster.ray has set what it reads when it is imported)
 from ray import tune as ray_tune  # isort: skip
 
 CLAIMED = 10.0

@@ -3,8 +3,8 @@
     python -m benchmarks.unequal_noise
 
 12 activations; 20,000 simulated sweeps for each number of seeds and each pattern of noise. The
-pooled interval is Dunnett's; the guarded one is what ``analysis.contrasts`` reports. Power is that
-of a difference which Dunnett's interval finds in about 84 % of sweeps of equal noise.
+pooled interval is Dunnett's; the guarded one is what ``analysis.stats.compare`` reports. Power is
+that of a difference which Dunnett's interval finds in about 84 % of sweeps of equal noise.
 """
 
 import json
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.blocks import fit_blocks
-from analysis.dunnett import quantile
-from analysis.guard import complete_blocks, decisions
+from analysis.models.block_model import fit_blocks
+from analysis.models.dunnett import quantile
+from analysis.models.unequal_variance import complete_blocks, decisions
 
 ACTIVATIONS, SWEEPS, CHUNK = 12, 20_000, 4_000
 OUT = Path(__file__).parent / "results" / "unequal_noise.json"

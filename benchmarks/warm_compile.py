@@ -24,10 +24,10 @@ from benchmarks.contenders import Ours, build, random_batch
 from benchmarks.hardware import need_gpu, versions
 from benchmarks.measured import ROOT
 from benchmarks.turns import Quartiles, quartiles
-from trainer.compilation import Compilation, compiled
+from trainer.config import load_recipe
 from trainer.contract import ActivationSpec
-from trainer.recipe import load_recipe
-from trainer.world import open_world
+from trainer.distributed.world import open_world
+from trainer.model.compilation import Compilation, compiled
 
 WAYS = {"kept": "1", "traced anew": "0"}
 LENGTH = 128

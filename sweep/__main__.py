@@ -12,13 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweep import commands
+from sweep.cli import verbs
+from sweep.cli.invocation import Invocation
+from sweep.cli.selection import EXAMPLE, Selection
+from sweep.cli.session import EXIT_BAD, EXIT_INTERRUPTED
+from sweep.cluster.interface import Pool
 from sweep.environment import read_environment
-from sweep.invocation import Invocation
-from sweep.lease import Pool
-from sweep.running import EXIT_BAD, EXIT_INTERRUPTED
-from sweep.where import EXAMPLE, Selection
-from trainer.strict import ConfigError
+from trainer.config.config_errors import ConfigError
 
 VERBS = ("plan", "run", "status", "show", "rerun", "logs", "doctor", "which")
 LOOKING = ("status", "show", "logs")
@@ -72,25 +72,25 @@ def _dispatch(invocation: Invocation, arguments: argparse.Namespace) -> int:
     cell, as_json = arguments.cell, arguments.json
     match arguments.verb:
         case "run":
-            return commands.run_command(invocation)
+            return verbs.run_command(invocation)
         case "rerun":
-            return commands.rerun_command(invocation, cell, failed=arguments.failed)
+            return verbs.rerun_command(invocation, cell, failed=arguments.failed)
         case "plan":
-            return commands.plan_command(invocation, as_json=as_json)
+            return verbs.plan_command(invocation, as_json=as_json)
         case "status":
-            return commands.status_command(invocation, as_json=as_json)
+            return verbs.status_command(invocation, as_json=as_json)
         case "show":
-            return commands.show_command(invocation, cell, as_json=as_json)
+            return verbs.show_command(invocation, cell, as_json=as_json)
         case "doctor":
-            return commands.doctor_command(invocation, as_json=as_json)
+            return verbs.doctor_command(invocation, as_json=as_json)
         case "logs":
-            return commands.logs_command(invocation, cell)
+            return verbs.logs_command(invocation, cell)
         case _:
-            return commands.which_command(invocation)
+            return verbs.which_command(invocation)
 
 
 def _connect(address: str | None) -> Pool:
-    from sweep.pools.ray import RayPool
+    from sweep.cluster.ray import RayPool
 
     return RayPool(address)
 
@@ -99,10 +99,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     """The arguments; one that its verb would pass over in silence is a mistake."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    for name, verbs in MEANT_FOR.items():
-        if getattr(arguments, name) not in (None, False) and arguments.verb not in verbs:
+    for name, meant in MEANT_FOR.items():
+        if getattr(arguments, name) not in (None, False) and arguments.verb not in meant:
             parser.error(
-                f"--{name} means nothing to {arguments.verb}; it is for {', '.join(verbs)}"
+                f"--{name} means nothing to {arguments.verb}; it is for {', '.join(meant)}"
             )
     if arguments.limit is not None and arguments.limit < 1:
         parser.error(f"--limit {arguments.limit}: at least 1; without it, all that is planned")

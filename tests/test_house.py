@@ -13,7 +13,7 @@ from tests.support.commands import ROOT
 
 def test_planning_imports_neither_torch_nor_ray():
     code = (
-        "import sys, sweep.__main__, sweep.commands, analysis.figures;"
+        "import sys, sweep.__main__, sweep.cli.verbs, analysis.figures.catalog;"
         "print(sorted({'torch', 'ray'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -23,8 +23,11 @@ def test_planning_imports_neither_torch_nor_ray():
 
 
 ENVIRON = re.compile(r"os\.environ|os\.getenv")
-READS_ENVIRONMENT = {"trainer/world.py", "sweep/environment.py"}
-GIVES_ENVIRONMENT = {"trainer/forking.py", "trainer/forkserver.py"}  # to ranks and to libraries
+READS_ENVIRONMENT = {"trainer/distributed/world.py", "sweep/environment.py"}
+GIVES_ENVIRONMENT = {
+    "trainer/fork_server/fork.py",
+    "trainer/fork_server/server.py",
+}  # to ranks and to libraries
 
 
 @pytest.mark.parametrize("package", ["trainer", "sweep", "analysis"])

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from trainer.activations import ACTIVATIONS
+from trainer.config import Recipe, load_recipe, parse_override
+from trainer.config.config_errors import ConfigError, build
 from trainer.contract import (
     ANSWERS,
     EXIT_BAD_INPUT,
@@ -29,8 +31,6 @@ from trainer.contract import (
 )
 from trainer.data.manifest import read_manifest
 from trainer.files import write_atomically
-from trainer.recipe import Recipe, load_recipe, parse_override
-from trainer.strict import ConfigError, build
 
 
 def live() -> NoReturn:
@@ -67,9 +67,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(spec: RunSpec, arguments: argparse.Namespace) -> int:
-    from trainer.checkpoint import Keeping
-    from trainer.run import run
-    from trainer.world import open_world
+    from trainer.cell import run
+    from trainer.distributed.world import open_world
+    from trainer.training.checkpoint import Keeping
 
     out = Path(arguments.out)
     _make_folder(out, f"--out {out}")

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from trainer.strict import ConfigError
+from trainer.config.config_errors import ConfigError
 
 Kind = Literal["steps", "seconds"]
 

@@ -1,138 +1,252 @@
-"""What does a run carry from its first step to its report? Where it writes, how long parts took."""
+"""One cell in order: build, warm up, train, average, score, pack, measure, score, adapt, report."""
 
-import math
+import copy
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+import torch
 from torch import Tensor
 
-from trainer.budget import Seconds
-from trainer.checkpoint import Keeping, Saver, identity_of
-from trainer.compilation import Compilation, while_compiling
-from trainer.contract import LAYERS_FILE, REPORT_FILE, Report, RunSpec
+from trainer.compress.artifact import Packed, pack, unpack
+from trainer.compress.calibration import generate, hessians
+from trainer.config.config_errors import ConfigError
+from trainer.contract import ARTIFACT_FILE, CURVE_FILE, Report, RunSpec, recipe_hash
+from trainer.data.loader import Loader, open_loader
+from trainer.data.manifest import Dataset, open_dataset
+from trainer.data.prefetch import prefetched
+from trainer.data.shards import load_stream
+from trainer.distributed.world import World
+from trainer.evaluate.bpb import Score, Stream
+from trainer.evaluate.slot import slot_score
+from trainer.evaluate.ttt import adapt_and_score
 from trainer.files import write_atomically
+from trainer.mechanism.measure import LayerRow, collect, validation_sample
 from trainer.model import GPT
-from trainer.probe import Probe, probe
-from trainer.progress import Progress
-from trainer.reporting import Measured, Scores, device_name, make_report, write_layers
-from trainer.scoring.bpb import Score, Stream, score
-from trainer.scoring.windows import windows
-from trainer.strict import ConfigError
-from trainer.train import StepLog, Trained
-from trainer.world import World
+from trainer.model.init import initialize
+from trainer.optim import kind_of, newton_schulz_of
+from trainer.report_files import Scores, write_curve
+from trainer.run_context import Cell
+from trainer.training.averaging import Average
+from trainer.training.checkpoint import Keeping
+from trainer.training.step import Training
+from trainer.training.train import Trained, Watch, train, warm_up
 
 
-@dataclass
-class Cell:
-    """One run of ``spec``, on one of the ranks of ``world``."""
+def run(spec: RunSpec, out: Path, world: World, keeping: Keeping | None = None) -> Report:
+    """Answer ``spec``; rank 0 leaves curve, artifact, layers and report in ``out``.
 
-    spec: RunSpec
-    out: Path
-    world: World
-    progress: Progress = field(init=False)
-    durations_s: dict[str, float] = field(default_factory=dict)
-    _probes: list[Probe] = field(default_factory=list)
-    _peak_memory_bytes: int = 0
-    _compilation: Compilation = field(init=False)
+    With ``keeping`` it goes on from the checkpoint that it finds there, and leaves others.
+    """
+    cell = Cell(spec, out, world)
+    saver = cell.saver(keeping)
+    cell.progress.report("setup")
+    if spec.device == "cuda":  # TensorFloat-32 has a place in bfloat16 runs alone
+        torch.set_float32_matmul_precision("high" if spec.dtype == "bfloat16" else "highest")
+    dataset = _checked_dataset(spec)
+    stream = validation_stream(spec, dataset, world)
+    model = placed(build_model(spec), world)
+    training = Training(model, spec.recipe, spec.seed, world, cell.progress.beat)
+    with cell.timed("warmup"):
+        warm_up(training, _loader(spec, dataset, world))
+    average = Average(spec.recipe.averaging, dict(model.named_parameters()))
+    cell.durations_s["setup"] = max(0.0, _seconds_alive() - cell.durations_s["warmup"])
+    watch = Watch(
+        spec.log_every,
+        cell.on_start,
+        cell.on_step,
+        lambda step: cell.validate(model, stream, step),
+    )
+    cell.probe()
+    loader = _loader(spec, dataset, world)
+    trained = train(training, loader, spec.training_budget, average, watch, saver)
+    if world.is_main:
+        write_curve(trained, spec, out / CURVE_FILE)
+    if trained.first_bad_step is not None:
+        where = f"the training loss of step {trained.first_bad_step} is not finite"
+        return cell.finish(model, trained, where)
+    model.load_state_dict(average.current())
+    return _score_all(cell, model, trained, dataset, stream)
 
-    def __post_init__(self) -> None:
-        self.progress = Progress(self.out, enabled=self.world.is_main)
-        self._compilation = Compilation(self.world.device)
-        if self.world.device.type == "cuda":  # scoring and adapting have graphs of their own
-            while_compiling(lambda: self.progress.during("compile"))
 
-    def saver(self, keeping: Keeping | None) -> Saver | None:
-        """What keeps the checkpoint, if one is kept."""
-        if keeping is None:
-            return None
-        if isinstance(self.spec.parsed_budget, Seconds):
-            raise ConfigError(
-                f"--checkpoint with budget {self.spec.budget}: a run of fixed time is not resumed, "
-                f"it starts again from zero. Leave --checkpoint out, or give a budget of steps."
-            )
-        identity = identity_of(self.spec, self.world, device_name(self.world.device))
-        return Saver(keeping, self.world, identity, self.progress)
+def build_model(spec: RunSpec) -> GPT:
+    """The model of ``spec`` on the CPU, with the weights of its seed."""
+    model = GPT(
+        spec.recipe.model,
+        activation=spec.activation.name,
+        activation_params=spec.activation.params,
+        num_positions=max(spec.recipe.train.seq_len, spec.recipe.scoring.seq_len),
+        dtype=torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32,
+    )
+    initialize(model, spec.seed)
+    model.set_precision()
+    return model
 
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Count what happens inside towards ``phase``."""
-        self.progress.report(phase)
-        start_s = time.perf_counter()
-        yield
-        self.world.synchronize()
-        taken_s = time.perf_counter() - start_s
-        self.durations_s[phase] = self.durations_s.get(phase, 0.0) + taken_s
 
-    def probe(self) -> None:
-        """Probe the machine, if this is a run of fixed time."""
-        if isinstance(self.spec.parsed_budget, Seconds):
-            with self.progress.during("probe"), self.beside_the_peak():
-                self._probes.append(probe(self.world))
+def placed(model: GPT, world: World) -> GPT:
+    """``model`` on the device of each rank, where all ranks compute the MLP alike.
 
-    @contextmanager
-    def beside_the_peak(self) -> Iterator[None]:
-        """What is allocated inside does not count, where that can be told: on a GPU."""
-        self._peak_memory_bytes = self._peak()
-        yield
-        self.world.forget_peak_memory()
+    Rank 0 tunes the fused one, and the others use what it has found; where it is wrong or does not
+    run on one rank, no rank uses it.
+    """
+    world.rank_0_first(lambda: model.on_device(world.device))
+    lacks = torch.tensor(float(model.mlp_backend != "triton_fused"), device=world.device)
+    return model if world.largest(lacks) == 0 else model.on_device(world.device, fused=False)
 
-    def beat(self, targets_BS: Tensor, nll_BS: Tensor) -> None:
-        """Say that a batch has been scored: a long score is no hang."""
-        self.progress.beat()
 
-    def score(self, model: GPT, stream: Stream, stride: int) -> Score:
-        """Of the validation targets in windows every ``stride``."""
-        scoring = self.spec.recipe.scoring
-        return score(
-            model,
-            stream,
-            windows(stream.num_targets, scoring.seq_len, stride, scoring.tail),
-            batch_seqs=scoring.batch_seqs,
-            world=self.world,
-            sink=self.beat,
+def validation_stream(spec: RunSpec, dataset: Dataset, world: World) -> Stream:
+    """The validation targets that the recipe scores, from the start of the split.
+
+    A whole number of sequences, those of training or those of scoring, whichever are longer.
+    """
+    tokens = load_stream(dataset.val_paths)
+    scoring = spec.recipe.scoring
+    available = len(tokens) - 1
+    wanted = available if scoring.max_targets is None else min(scoring.max_targets, available)
+    length = max(scoring.seq_len, spec.recipe.train.seq_len)
+    num_targets = wanted // length * length
+    if num_targets == 0:
+        raise ConfigError(
+            f"the validation split gives {wanted} targets, fewer than one sequence of {length}: "
+            f"use more text, a larger scoring.max_targets, or a shorter train.seq_len and "
+            f"scoring.seq_len."
         )
+    tokens = tokens[: num_targets + 1]
+    target_bytes = dataset.byte_table.count(tokens[:-1], tokens[1:])
+    return Stream(
+        tokens=torch.as_tensor(tokens.astype("int64"), device=world.device),
+        target_bytes=torch.as_tensor(target_bytes, device=world.device),
+    )
 
-    def validate(self, model: GPT, stream: Stream, step: int) -> Score:
-        """The contiguous score of the weights after ``step`` updates, printed."""
-        with self.progress.during("validate"):
-            result = self.score(model, stream, self.spec.recipe.scoring.seq_len)
-        if self.world.is_main:
-            print(f"step:{step} val_loss:{result.loss:.4f} val_bpb:{result.bpb:.4f}", flush=True)
-        return result
 
-    def on_start(self, resumed_from_step: int | None) -> None:
-        self.progress.report("train", step=resumed_from_step, resumed_from_step=resumed_from_step)
-        if self.world.is_main and resumed_from_step is not None:
-            print(f"step:{resumed_from_step} resumed from a checkpoint", flush=True)
-
-    def on_step(self, log: StepLog, loss: float | None) -> None:
-        known = {"step": log.step, "remaining_steps": log.remaining_steps, "step_ms": log.step_ms}
-        if loss is not None:
-            known["train_loss"] = loss if math.isfinite(loss) else None
-        self.progress.report("train", **known)
-        if self.world.is_main and loss is not None:
-            mean_ms = 1000 * log.elapsed_s / log.step
-            print(
-                f"step:{log.step} train_loss:{loss:.4f} "
-                f"train_time:{1000 * log.elapsed_s:.0f}ms step_avg:{mean_ms:.2f}ms",
-                flush=True,
+def _score_all(
+    cell: Cell, model: GPT, trained: Trained, dataset: Dataset, stream: Stream
+) -> Report:
+    recipe, world = cell.spec.recipe, cell.world
+    which = recipe_hash(recipe)
+    with cell.timed("score"):
+        pre = cell.score(model, stream, recipe.scoring.seq_len)
+    if not pre.is_finite:
+        return cell.finish(model, trained, "the pre-quantization score is not finite")
+    with cell.timed("pack"):
+        weights = dict(model.named_parameters())
+        hessians_found = _calibrate(cell, model, dataset)
+        packed = world.of_rank_0(
+            lambda: pack(
+                weights,
+                recipe.quantization,
+                which,
+                code_bytes=recipe.artifact.code_bytes,
+                hessians=hessians_found,
+                beat=cell.progress.beat,
             )
+        )
+        if world.is_main:
+            write_atomically(cell.out / ARTIFACT_FILE, packed.data)
+        read_back = unpack(packed.data, recipe.quantization, which, like=weights)
+    layers = _measure(cell, model, stream, packed)
+    model.load_state_dict(read_back)
+    with cell.timed("score"):
+        post = cell.score(model, stream, recipe.scoring.seq_len)
+        slid = post
+        if recipe.scoring.stride != recipe.scoring.seq_len:
+            slid = cell.score(model, stream, recipe.scoring.stride)
+    adapted, shifted = _adapt(cell, model, stream)
+    return cell.finish(model, trained, Scores(pre, post, slid, adapted, shifted, packed, layers))
 
-    def finish(self, model: GPT, trained: Trained, result: Scores | str) -> Report:
-        """Make the report and leave it as the last of the files; before it, a success's layers."""
-        self.probe()
-        misses = self._compilation.misses()
-        measured = Measured(self.durations_s, self._peak(), misses, *self._probes)
-        report = make_report(self.spec, self.world, model, trained, result, measured)
-        if self.world.is_main:
-            self.progress.report("done")
-            if isinstance(result, Scores) and report.state == "succeeded":
-                write_layers(result.layers, self.out / LAYERS_FILE)
-            write_atomically(self.out / REPORT_FILE, report.model_dump_json(indent=1).encode())
-        return report
 
-    def _peak(self) -> int:
-        return max(self._peak_memory_bytes, self.world.peak_memory_bytes())
+def _measure(cell: Cell, model: GPT, stream: Stream, packed: Packed) -> tuple[LayerRow, ...]:
+    """What the mechanism study needs of the averaged weights, on rank 0; the others go on."""
+    scoring, quantization = cell.spec.recipe.scoring, cell.spec.recipe.quantization
+    with cell.timed("mechanism"), cell.beside_the_peak():
+        if not cell.world.is_main:
+            return ()
+        sample_NT = validation_sample(stream, scoring.seq_len)
+        return collect(model, sample_NT, packed, quantization, cell.progress.beat)
+
+
+def _calibrate(cell: Cell, model: GPT, dataset: Dataset) -> Mapping[str, Tensor] | None:
+    """The Hessians that GPTQ weighs its errors with; None where nothing asks for them.
+
+    As published, training data serves the banks alone, and generated text the projections too, a
+    sequence at a time and without its last token.
+    """
+    spec, world = cell.spec, cell.world
+    gptq, beat = spec.recipe.quantization.gptq, cell.progress.beat
+    if spec.recipe.quantization.matrices != "gptq":
+        return None
+    if gptq.calibration == "train":
+        batches = _loader(spec, dataset, world).calibration(gptq.batches)
+        found = hessians(model, batches, gptq.batches, gptq, world, beat)
+        return {name: hessian for name, hessian in found.items() if kind_of(name) == "matrices"}
+    written = generate(
+        model,
+        gptq,
+        vocab_size=spec.recipe.model.vocab_size,
+        length=spec.recipe.train.seq_len,
+        seed=spec.seed,
+        world=world,
+        beat=beat,
+    )
+    sequences = [tokens_1T[:, :-1] for tokens_BT in written for tokens_1T in tokens_BT.split(1)]
+    return hessians(model, sequences, len(sequences), gptq, world, beat)
+
+
+def _adapt(cell: Cell, model: GPT, stream: Stream) -> tuple[Score | None, Score | None]:
+    """The scores of test-time training and of SLOT, each None where the recipe does without.
+
+    The published SLOT runs on the model that test-time training has left, the causal one on
+    ``model``, which stays as it is.
+    """
+    recipe, world = cell.spec.recipe, cell.world
+    adapted = shifted = None
+    if recipe.ttt is not None:
+        copied = copy.deepcopy(model)
+        with cell.timed("ttt"):
+            adapted = adapt_and_score(
+                copied,
+                stream,
+                scoring=recipe.scoring,
+                ttt=recipe.ttt,
+                world=world,
+                newton_schulz=newton_schulz_of(recipe.optim),
+                sink=cell.beat,
+                beat=cell.progress.beat,
+            )
+        if recipe.slot is not None and recipe.slot.mode == "published":
+            model = copied
+    if recipe.slot is not None:
+        with cell.timed("slot"):
+            shifted = slot_score(
+                model,
+                stream,
+                scoring=recipe.scoring,
+                slot=recipe.slot,
+                virtual_world=recipe.data.virtual_world,
+                world=world,
+                sink=cell.beat,
+            )
+    return adapted, shifted
+
+
+def _checked_dataset(spec: RunSpec) -> Dataset:
+    dataset = open_dataset(Path(spec.data_dir), spec.recipe.model.vocab_size)
+    found = dataset.manifest.corpus_sha256, dataset.manifest.tokenizer_sha256
+    if found != (spec.corpus_sha256, spec.tokenizer_sha256):
+        raise ConfigError(
+            f"{spec.data_dir}: the specification asks for corpus {spec.corpus_sha256[:12]} and "
+            f"tokenizer {spec.tokenizer_sha256[:12]}, here are {found[0][:12]} and "
+            f"{found[1][:12]}. Point data_dir at the data that was meant, or plan again."
+        )
+    return dataset
+
+
+def _loader(spec: RunSpec, dataset: Dataset, world: World) -> Loader:
+    recipe = spec.recipe
+    loader = open_loader(dataset, recipe.data, recipe.train, rank=world.rank, world_size=world.size)
+    return prefetched(loader, world.device)
+
+
+def _seconds_alive() -> float:
+    return time.time() - float(psutil.Process().create_time())

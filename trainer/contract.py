@@ -14,10 +14,10 @@ from pydantic import Field, field_validator, model_validator
 
 from trainer.activations import activation_label, check_activation
 from trainer.budget import Seconds, Steps, parse_budget
-from trainer.measures import LAYER_MEASURES as LAYER_MEASURES
-from trainer.measures import Measure as Measure
-from trainer.recipe import Recipe
-from trainer.strict import ConfigError, Strict, build
+from trainer.config import Recipe
+from trainer.config.config_errors import ConfigError, Strict, build
+from trainer.layer_measures import LAYER_MEASURES as LAYER_MEASURES
+from trainer.layer_measures import Measure as Measure
 
 CONTRACT_VERSION: Final = 1
 

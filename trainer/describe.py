@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.artifact import payload_bytes
+from trainer.compress.artifact import payload_bytes
+from trainer.config import Recipe
 from trainer.contract import ActivationSpec, recipe_hash
 from trainer.model import GPT
-from trainer.recipe import Recipe
 
 
 def describe(recipe: Recipe, activation: ActivationSpec, dtype: str) -> dict[str, Any]:

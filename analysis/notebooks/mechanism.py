@@ -20,21 +20,21 @@
 # weights are, how heavy their tails, what quantization does to each tensor, how many bits a code
 # carries. Each measure is held against the quantization delta and the bytes of the artifact.
 # Everything here is **association**: what moves with the slope goes together between activations,
-# whether or not one drives the other (`analysis.mechanism`).
+# whether or not one drives the other (`analysis.mechanism.measures`).
 
 # %%
 # %matplotlib inline
 from IPython.display import display
 
-from analysis.figures import draw
-from analysis.load import load_cells, load_layers, load_sweep, settings, sweep_place
-from analysis.mechanism import (
+from analysis.figures.catalog import draw
+from analysis.mechanism.measures import (
     beta_by_layer,
     layer_table,
     mechanism_sentences,
     relations,
     slope_relations,
 )
+from analysis.rows.read import load_cells, load_layers, load_sweep, settings, sweep_place
 
 # %% tags=["parameters"]
 RESULTS = "../../results"

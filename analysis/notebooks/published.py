@@ -26,11 +26,11 @@ import pandas as pd
 from IPython.display import display
 from matplotlib import pyplot as plt
 
-from analysis.figures import draw
-from analysis.load import load_cells, load_sweep, settings, sweep_place
-from analysis.plots.fit import published_handles, published_over
-from analysis.published import load_published, points_caption, published_points, seed_table
-from analysis.stages import PANELS, title_of
+from analysis.figures.catalog import draw
+from analysis.figures.panels.fit import published_handles, published_over
+from analysis.published.points import load_published, points_caption, published_points, seed_table
+from analysis.rows.read import load_cells, load_sweep, settings, sweep_place
+from analysis.rows.stages import PANELS, title_of
 
 # %% tags=["parameters"]
 RESULTS = "../../results"

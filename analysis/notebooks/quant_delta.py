@@ -19,18 +19,18 @@
 # Every cell is scored before and after its weights went through the quantizer, in the same windows.
 # The **quantization delta** is post-quant − pre-quant, in bits per byte: above zero is a loss. The
 # **gain by test-time training** is TTT − post-quant in the same sliding windows: below zero is a
-# gain. Scores in different windows are never subtracted: `analysis.stages` refuses.
+# gain. Scores in different windows are never subtracted: `analysis.rows.stages` refuses.
 
 # %%
 # %matplotlib inline
 from IPython.display import display
 
-from analysis.contrasts import contrasts
-from analysis.figures import draw, why_not
-from analysis.given import Given
-from analysis.load import load_cells, load_replicates, load_sweep, settings, sweep_place
-from analysis.quant_delta import delta_stats, with_deltas
-from analysis.ranked import design_of, with_companions
+from analysis.figures.catalog import draw, why_not
+from analysis.figures.inputs import Given
+from analysis.rows.read import load_cells, load_replicates, load_sweep, settings, sweep_place
+from analysis.stats.compare import contrasts
+from analysis.stats.quantization import delta_stats, with_deltas
+from analysis.stats.ranking import design_of, with_companions
 
 # %% tags=["parameters"]
 RESULTS = "../../results"

@@ -24,18 +24,18 @@
 # %matplotlib inline
 from IPython.display import display
 
-from analysis.aa_control import aa_sentences
-from analysis.beside import beside_sentences
-from analysis.contrasts import contrasts
-from analysis.figures import draw
-from analysis.load import load_cells, load_replicates, load_sweep, settings, sweep_place
-from analysis.pairs import correlations, paired_stats
-from analysis.power import achieved, power_table
-from analysis.ranked import design_of, with_companions
-from analysis.seed_stats import seed_stats
-from analysis.stages import PANELS, PRIMARY
-from analysis.variances import variance_checks
-from analysis.verdict import verdicts
+from analysis.figures.catalog import draw
+from analysis.planning.power import achieved, power_table
+from analysis.rows.read import load_cells, load_replicates, load_sweep, settings, sweep_place
+from analysis.rows.stages import PANELS, PRIMARY
+from analysis.stats.aa_control import aa_sentences
+from analysis.stats.compare import contrasts
+from analysis.stats.decision import verdicts
+from analysis.stats.pairs import correlations, paired_stats
+from analysis.stats.per_seed import seed_stats
+from analysis.stats.ranking import design_of, with_companions
+from analysis.stats.sensitivity import beside_sentences
+from analysis.stats.variances import variance_checks
 
 # %% tags=["parameters"]
 RESULTS = "../../results"

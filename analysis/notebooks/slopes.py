@@ -17,18 +17,18 @@
 # # Which slope is best, and how sure is that?
 #
 # A smooth curve of bits per byte over the negative slope, with the seed as a block
-# (`analysis.slope_curve`). Every slope that cannot be told from the lowest one may be the best:
-# those are the confidence set. What learns its slope is compared with every fixed one.
+# (`analysis.stats.slope_curve`). Every slope that cannot be told from the lowest one may be the
+# best: those are the confidence set. What learns its slope is compared with every fixed one.
 
 # %%
 # %matplotlib inline
 from IPython.display import display
 
-from analysis.axes import axis_survival
-from analysis.budgets import node_effects, split_sentences, time_splits
-from analysis.figures import FIGURES, draw, why_not
-from analysis.given import given
-from analysis.load import (
+from analysis.costs.axes import axis_survival
+from analysis.costs.budgets import node_effects, split_sentences, time_splits
+from analysis.figures.catalog import FIGURES, draw, why_not
+from analysis.figures.inputs import given
+from analysis.rows.read import (
     load_cells,
     load_curves,
     load_replicates,
@@ -36,10 +36,10 @@ from analysis.load import (
     settings,
     sweep_place,
 )
-from analysis.ranked import design_of, with_companions
-from analysis.slope_curve import best_fixed, slope_curves
-from analysis.slopes import learned_slopes
-from analysis.stages import PRIMARY
+from analysis.rows.stages import PRIMARY
+from analysis.stats.ranking import design_of, with_companions
+from analysis.stats.slope_curve import best_fixed, slope_curves
+from analysis.stats.slopes import learned_slopes
 
 # %% tags=["parameters"]
 RESULTS = "../../results"

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from sweep.lease import Requirements
+from sweep.messages import Requirements, Result
+from sweep.preflight.checks import CHECKS
 from sweep.preflight.deadline import within
-from sweep.preflight.finding import Check, Finding, Result
-from sweep.preflight.surroundings import Surroundings, look_around
-from sweep.preflight.table import CHECKS
+from sweep.preflight.facts import Surroundings, look_around
+from sweep.preflight.finding import Check, Finding
 from sweep.provenance import Software
 
 __all__ = ["CHECKS", "Result", "Surroundings", "refusal", "run_checks", "warnings"]

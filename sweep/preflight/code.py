@@ -2,9 +2,9 @@
 
 from dataclasses import asdict
 
-from sweep.lease import Requirements
+from sweep.messages import Requirements
+from sweep.preflight.facts import Surroundings
 from sweep.preflight.finding import Finding
-from sweep.preflight.surroundings import Surroundings
 
 SKEW_S = 5.0  # a request that is not queued is on its way for well under a second
 NOT_SAID = Finding("n/a", "the driver has not said what it has")

@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
-from sweep.lease import Requirements
-from sweep.preflight.surroundings import Surroundings
-
-Status = Literal["pass", "warn", "refuse", "unknown", "n/a"]
+from sweep.messages import Requirements, Status
+from sweep.preflight.facts import Surroundings
 
 DEADLINE_S = 10.0
 
@@ -43,13 +40,3 @@ class Check:
     remedy: str
     look: Callable[[Surroundings, Requirements], Finding]
     deadline_s: float = DEADLINE_S
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a check found on one node; plain, so that an agent can send it."""
-
-    name: str
-    status: Status
-    detail: str
-    remedy: str

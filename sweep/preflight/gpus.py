@@ -4,10 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from sweep.lease import Requirements
-from sweep.nvml import Gpu, Unreadable, slowdown_names
-from sweep.preflight.finding import Finding, Status, worst
-from sweep.preflight.surroundings import Gpus, Surroundings, is_busy
+from sweep.messages import Requirements, Status
+from sweep.preflight.facts import Gpus, Surroundings, is_busy
+from sweep.preflight.finding import Finding, worst
+from sweep.timing.nvml import Gpu, Unreadable, slowdown_names
 
 GIB = 2**30
 NO_GPUS_ASKED = Finding("n/a", "the sweep asks for no GPU")

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from sweep.lease import Requirements, Supply
-from sweep.nvml import Unreadable
-from sweep.preflight.finding import Finding, Status, worst
-from sweep.preflight.surroundings import NOT_HERE, Surroundings
+from sweep.messages import Requirements, Status, Supply
+from sweep.preflight.facts import NOT_HERE, Surroundings
+from sweep.preflight.finding import Finding, worst
+from sweep.timing.nvml import Unreadable
 
 GIB = 2**30
 SHM_BYTES = GIB  # what NVIDIA's guides give a container; docker's own 64 MiB is too little for NCCL

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.load import Sweep, with_names
-from sweep.schema import SCHEMA
+from analysis.rows.read import Sweep, with_names
+from sweep.store.schema import SCHEMA
 
 SLOPES = tuple(round(0.1 * i, 1) for i in range(10))
 ACTIVATIONS: tuple[tuple[str, float | None], ...] = (

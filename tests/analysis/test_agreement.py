@@ -9,18 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.axes import axis_survival
-from analysis.beside import beside_sentences
-from analysis.budgets import time_splits
-from analysis.contrasts import contrasts
-from analysis.given import given
-from analysis.load import load_cells, load_replicates, load_sweep, settings
-from analysis.ranked import design_of, with_companions
-from analysis.reporting.inputs import cases, load_inputs
-from analysis.slope_curve import best_fixed, slope_curves
-from analysis.stages import PRIMARY
-from analysis.table import write_summary
-from sweep.schema import SCHEMA
+from analysis.costs.axes import axis_survival
+from analysis.costs.budgets import time_splits
+from analysis.figures.inputs import given
+from analysis.report.inputs import cases, load_inputs
+from analysis.report.summary import write_summary
+from analysis.rows.read import load_cells, load_replicates, load_sweep, settings
+from analysis.rows.stages import PRIMARY
+from analysis.stats.compare import contrasts
+from analysis.stats.ranking import design_of, with_companions
+from analysis.stats.sensitivity import beside_sentences
+from analysis.stats.slope_curve import best_fixed, slope_curves
+from sweep.store.schema import SCHEMA
 from tests.analysis.conftest import ACTIVATIONS, KEYS, REFERENCE, lost, make_row, write_store
 
 SECONDS = {"budget_kind": "seconds", "budget_value": 60.0}

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.__main__ import _parser, main
-from analysis.coverage import coverage_sentences
-from analysis.load import load_cells, load_sweep
-from sweep.schema import SCHEMA, VERSION_KEY
+from analysis.rows.completeness import coverage_sentences
+from analysis.rows.read import load_cells, load_sweep
+from sweep.store.schema import SCHEMA, VERSION_KEY
 from tests.analysis.conftest import lost
 
 

@@ -5,9 +5,9 @@ import nbformat
 import pytest
 
 from analysis.__main__ import main
-from analysis.notebooks_run import NOTEBOOKS, executed, with_parameters
+from analysis.run_notebooks import NOTEBOOKS, executed, with_parameters
 from tests.analysis.conftest import write_layers, write_store
-from trainer.strict import ConfigError
+from trainer.config.config_errors import ConfigError
 
 NAMES = ("mechanism", "published", "quant_delta", "seed_stats", "slopes")
 

@@ -8,8 +8,8 @@ from benchmarks.plain import PlainStep
 from benchmarks.step_on_cpu import over_plain
 from benchmarks.turns import Quartiles, in_turn, slower
 from tests.support.tiny import RANK_0, tiny_recipe
+from trainer.config import load_recipe
 from trainer.contract import ActivationSpec
-from trainer.recipe import load_recipe
 
 STEPS = 5
 # Two orders of float32 sums of some 64 terms: 64 · 2⁻²⁴ = 4e-6 of a loss of 7 nats at each step is

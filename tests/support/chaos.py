@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from sweep.grid import Cell
+from sweep.spec.grid import Cell
 from tests.support.cluster import (
     Cluster,
     Machine,
@@ -35,8 +35,8 @@ from tests.support.settled import (
     started_cells,
     undisturbed,
 )
+from trainer.config.config_errors import ConfigError
 from trainer.contract import SPEC_FILE, read_spec, spec_hash
-from trainer.strict import ConfigError
 
 SETTLE_S = 240.0
 GONE_S = 5.0  # what is killed is gone by then, and everything below it

@@ -227,7 +227,7 @@ def is_rank(process: psutil.Process) -> bool:
 
 def is_server(process: psutil.Process) -> bool:
     """What ranks are forked from."""
-    return "trainer.forkserver" in program_of(process)
+    return "trainer.fork_server.server" in program_of(process)
 
 
 def is_driver(process: psutil.Process) -> bool:

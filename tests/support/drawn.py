@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from analysis.load import is_scored
+from analysis.rows.read import is_scored
 
 LAYERS = 4
 _NAMES = ["cell_id", "key", "label", "setting", "seed", "replicate"]

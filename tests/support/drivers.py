@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from sweep.presence import Rhythm
-from sweep.store import AlreadyClosed, Attempt, Store
+from sweep.store.drivers import Rhythm
+from sweep.store.store import AlreadyClosed, Attempt, Store
 
 PATIENCE_S = 60.0
 SPAWN = multiprocessing.get_context("spawn")

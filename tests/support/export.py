@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from tests.support.tiny import VOCAB_SIZE, word_corpus
-from trainer.data.fetch import fetch
-from trainer.data.hub import Hub
+from trainer.data.building.prepare import Prepared, build_dataset
+from trainer.data.download.fetch import fetch
+from trainer.data.download.hub import Hub
+from trainer.data.download.wanted import Wanted
 from trainer.data.manifest import open_dataset
-from trainer.data.prepare import Prepared, build_dataset
 from trainer.data.shards import load_stream, write_shard
-from trainer.data.wanted import Wanted
 
 NAME = "fineweb10B_sp512"
 FOLDER = f"datasets/datasets/{NAME}"

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.support.graphs import Kept
 from tests.support.tiny import busy_model, random_tokens
 from trainer.activations.squared import Squared
-from trainer.compilation import compiled
+from trainer.model.compilation import compiled
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def reference(given: Given) -> Found:
 
 def fused(given: Given, learned: bool = True) -> Found:
     """Forward and backward of the fused MLP."""
-    from trainer.kernels.fused import fused_mlp
+    from trainer.model.mlp_fused import fused_mlp
 
     x, up, down = (t.clone().requires_grad_() for t in (given.x_ND, given.up_FD, given.down_DF))
     activation = Squared(given.beta.clone(), learned=learned)
@@ -79,7 +79,7 @@ def fused(given: Given, learned: bool = True) -> Found:
 
 def fused_without_gradients(given: Given) -> Tensor:
     """y, as scoring computes it."""
-    from trainer.kernels.fused import fused_mlp
+    from trainer.model.mlp_fused import fused_mlp
 
     activation = Squared(given.beta, learned=False)
     with torch.inference_mode():
@@ -88,16 +88,16 @@ def fused_without_gradients(given: Given) -> Tensor:
 
 def check_operators(given: Given) -> list[str]:
     """torch's own check of every operator's schema, and of its shapes without data; their names."""
-    from trainer.kernels import fused
+    from trainer.model import mlp_fused
 
     forward = given.x_ND, given.up_FD, given.beta
-    _, z_NF = fused.differentiable(*forward, given.down_DF)
+    _, z_NF = mlp_fused.differentiable(*forward, given.down_DF)
     backward = given.to_y_ND, given.down_DF, z_NF, given.beta
     checked = {
-        fused.differentiable: (*forward, given.down_DF),
-        fused.activated: forward,
-        fused.gate: backward,
-        fused.gate_learned: backward,
+        mlp_fused.differentiable: (*forward, given.down_DF),
+        mlp_fused.activated: forward,
+        mlp_fused.gate: backward,
+        mlp_fused.gate_learned: backward,
     }
     for operator, arguments in checked.items():
         torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
@@ -113,7 +113,7 @@ def model_step(
     tokens = random_tokens(2, 17)
     step = model.nll
     if form != "plain":
-        from trainer.kernels.fused import fused_mlp
+        from trainer.model.mlp_fused import fused_mlp
 
         model._mlp = fused_mlp
     if form == "traced":
@@ -126,9 +126,9 @@ def model_step(
 
 def proof(shape: tuple[int, int, int], fault: str | None) -> tuple[bool, str]:
     """What the proof says of the kernel, or of one with a fault, and what it prints."""
-    from trainer.kernels import proof, tiles
+    from trainer.model import mlp_proof, mlp_triton
 
-    up, gate = tiles.up, tiles.gate
+    up, gate = mlp_triton.up, mlp_triton.gate
 
     def faulty_gate(to_y: Tensor, down: Tensor, z: Tensor, beta: Tensor, *, learned: bool):
         to_z, h, sums = gate(to_y, down, z, beta, learned=learned)
@@ -150,10 +150,10 @@ def proof(shape: tuple[int, int, int], fault: str | None) -> tuple[bool, str]:
         return z, h if keep or fault != "wrong in scoring" else h / 2
 
     said = io.StringIO()
-    tiles.up = faulty_up
-    tiles.gate = gate if fault is None else faulty_gate
+    mlp_triton.up = faulty_up
+    mlp_triton.gate = gate if fault is None else faulty_gate
     try:
         with contextlib.redirect_stderr(said):
-            return proof.is_right(torch.device("cpu"), *shape), said.getvalue()
+            return mlp_proof.is_right(torch.device("cpu"), *shape), said.getvalue()
     finally:
-        tiles.up, tiles.gate = up, gate
+        mlp_triton.up, mlp_triton.gate = up, gate

@@ -9,7 +9,7 @@ from typing import Any
 
 import pynvml
 
-from sweep.nvml import Nvml, open_nvml
+from sweep.timing.nvml import Nvml, open_nvml
 
 GIB = 2**30
 NOT_SUPPORTED = pynvml.NVMLError_NotSupported()

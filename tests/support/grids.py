@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from sweep.grid import Cell, DataFound, expand
-from sweep.spec import SweepSpec
-from trainer.recipe import load_recipe
-from trainer.strict import build
+from sweep.spec.grid import Cell, DataFound, expand
+from sweep.spec.sweep_file import SweepSpec
+from trainer.config import load_recipe
+from trainer.config.config_errors import build
 
 DATA = DataFound(folder="/nowhere", corpus_sha256="a" * 64, tokenizer_sha256="b" * 64)
 

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from huggingface_hub import close_session
 
-from trainer.data.hub import REPO
+from trainer.data.download.hub import REPO
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PAGE_ENTRIES = 3

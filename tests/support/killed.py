@@ -17,10 +17,10 @@ from typing import Any
 import pyarrow.pandas_compat  # noqa: F401  (what a cell imports when it comes to need it)
 import torch._dynamo  # noqa: F401
 
-from trainer.checkpoint import Keeping
+from trainer.cell import run
 from trainer.contract import RunSpec
-from trainer.run import run
-from trainer.world import open_world
+from trainer.distributed.world import open_world
+from trainer.training.checkpoint import Keeping
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from trainer.world import World
+from trainer.distributed.world import World
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from sweep.lease import Requirements, Supply
-from sweep.nvml import Unreadable
-from sweep.preflight.reach import Reach
-from sweep.preflight.surroundings import Surroundings, gpus_of
+from sweep.messages import Requirements, Supply
+from sweep.preflight.all_reduce import Reach
+from sweep.preflight.facts import Surroundings, gpus_of
 from sweep.provenance import Software
-from sweep.spec import NodeShape
+from sweep.spec.sweep_file import NodeShape
+from sweep.timing.nvml import Unreadable
 from tests.support.gpus import GIB, h100s, scripted_nvml
 
 SOFTWARE = Software(python="3.11.7", torch="2.13.0+cu128", ray="2.60.0")

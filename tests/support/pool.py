@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from sweep.lease import Delivery, Lease, Node, Order, Readiness, Requirements
+from sweep.cluster.interface import Lease, Node
+from sweep.messages import Delivery, Order, Readiness, Requirements
 from sweep.preflight import Result
-from sweep.spec import NodeShape
+from sweep.spec.sweep_file import NodeShape
 
 Work = Callable[[Order, threading.Event], Delivery]
 Prepare = Callable[[Requirements], Readiness]

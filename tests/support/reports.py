@@ -2,7 +2,7 @@
 
 import json
 
-from sweep.lease import Delivery, Order
+from sweep.messages import Delivery, Order
 from trainer.contract import RunSpec, recipe_hash, spec_hash
 
 ARTIFACT = b"artifact"

@@ -1,9 +1,9 @@
 """What happens to a scheduler in tests: nodes, cells, and ends of attempts."""
 
-from sweep.history import Ended
-from sweep.plan import plan
-from sweep.scheduler import Rules, Scheduler
-from sweep.spec import Retries
+from sweep.schedule.plan import plan
+from sweep.schedule.scheduler import Rules, Scheduler
+from sweep.spec.sweep_file import Retries
+from sweep.store.history import Ended
 from tests.support.grids import cells_of, sweep_spec
 
 CELLS = cells_of(sweep_spec())  # two blocks of three activations

@@ -11,13 +11,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from sweep.grid import Cell, DataFound, expand
-from sweep.spec import SweepSpec, load_sweep
+from sweep.spec.grid import Cell, DataFound, expand
+from sweep.spec.sweep_file import SweepSpec, load_sweep
 from tests.support.tiny import DATASET, PHYSICAL, answer, read_curve, run_cell
+from trainer.config import load_recipe
 from trainer.contract import ARTIFACT_FILE, LAYERS_FILE, RunSpec, spec_hash
 from trainer.data.manifest import read_manifest
-from trainer.recipe import load_recipe
-from trainer.world import open_world
+from trainer.distributed.world import open_world
 
 Question = str
 

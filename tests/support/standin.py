@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sweep import ranks
-from sweep.lease import Order
+from sweep.messages import Order
+from sweep.node import ranks
 from trainer.contract import ARTIFACT_FILE, CURVE_FILE, LAYERS_FILE, REPORT_FILE, SPEC_FILE
 from trainer.source import trainer_source
 
@@ -34,7 +34,7 @@ pathlib.Path("{LAYERS_FILE}").write_bytes(b"l")
 # A fork server whose copies do what `python -c CODE` does, which ends as an interpreter does.
 FORK_SERVER = """
 import atexit, faulthandler, json, os, pathlib, signal, socket, sys, time, traceback
-from trainer.forking import serve
+from trainer.fork_server.fork import serve
 from trainer.source import trainer_source
 
 def run(command):

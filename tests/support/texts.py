@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.data.encode import Encoder, OpenEncoder
+from trainer.data.building.encode import Encoder, OpenEncoder
 
 
 def some_texts(count: int, seed: int = 5) -> list[str]:

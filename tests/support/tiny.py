@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 import torch
 
 from trainer.activations import ACTIVATIONS, Range, check_activation
+from trainer.cell import run
+from trainer.config import Recipe, load_recipe
+from trainer.config.config_errors import ConfigError
 from trainer.contract import (
     CURVE_FILE,
     REPORT_FILE,
@@ -18,16 +21,14 @@ from trainer.contract import (
     RunSpec,
     parse_report,
 )
-from trainer.data.corpus import Corpus, Document, split_documents
+from trainer.data.building.corpus import Corpus, split_documents
+from trainer.data.building.prepare import build_dataset
 from trainer.data.manifest import read_manifest
-from trainer.data.prepare import build_dataset
+from trainer.data.tokenizer import Document
+from trainer.distributed.world import World
+from trainer.evaluate.bpb import Stream
 from trainer.model import GPT
 from trainer.model.init import initialize
-from trainer.recipe import Recipe, load_recipe
-from trainer.run import run
-from trainer.scoring.bpb import Stream
-from trainer.strict import ConfigError
-from trainer.world import World
 
 DATASET, VOCAB_SIZE = "stdlib-512", 512
 RANK_0 = World(rank=0, size=1, device=torch.device("cpu"))

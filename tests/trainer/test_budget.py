@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.budget import Seconds, Steps, parse_budget
-from trainer.schedule import lr_multiplier, muon_momentum
-from trainer.strict import ConfigError
+from trainer.config.config_errors import ConfigError
+from trainer.optim.schedule import lr_multiplier, muon_momentum
 
 EPS = 2.0**-53  # half a unit in the last place of a float64 of order one
 

@@ -278,7 +278,7 @@ def test_any_other_error_is_a_crash_with_its_traceback(monkeypatch, data_dir, tm
     def broken(*arguments):
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr("trainer.run.warm_up", broken)
+    monkeypatch.setattr("trainer.cell.warm_up", broken)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         main(flags(data_dir, tmp_path))
     assert not (tmp_path / REPORT_FILE).exists()

@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 
 from tests.support.tiny import tiny_spec
+from trainer.config.config_errors import ConfigError
 from trainer.contract import (
     Report,
     RunSpec,
@@ -17,7 +18,6 @@ from trainer.contract import (
     short_hash,
     spec_schema,
 )
-from trainer.strict import ConfigError
 
 SHA = "0" * 64
 GOOD = {

@@ -11,9 +11,9 @@ import pytest
 from tests.support.tiny import default_params, tiny_model, tiny_recipe
 from trainer.__main__ import main
 from trainer.activations import ACTIVATIONS
+from trainer.config import load_recipe
 from trainer.contract import ActivationSpec, recipe_hash
 from trainer.describe import describe
-from trainer.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 RELU2 = ActivationSpec(name="relu2")

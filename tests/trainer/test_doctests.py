@@ -28,7 +28,7 @@ def test_the_pure_modules_show_examples():
         "trainer.activations",
         "trainer.budget",
         "trainer.contract",
-        "trainer.recipe.loading",
-        "trainer.schedule",
-        "trainer.scoring.windows",
+        "trainer.config.loading",
+        "trainer.optim.schedule",
+        "trainer.evaluate.windows",
     } <= set(MODULES)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.support.tiny import answer, busy_model, random_tokens, run_cell, tiny_recipe, tiny_spec
-from trainer.artifact import unpack
+from trainer.compress.artifact import unpack
 from trainer.contract import ARTIFACT_FILE, recipe_hash
 from trainer.optim import parameters_by_kind
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-TORCH_FREE = "trainer.activations, trainer.budget, trainer.contract, trainer.recipe"
+TORCH_FREE = "trainer.activations, trainer.budget, trainer.contract, trainer.config"
 
 
 def test_importing_the_torch_free_side_imports_no_torch():

@@ -7,11 +7,11 @@ from collections import Counter
 import pytest
 
 from tests.support.tiny import RANK_0, run_cell, tiny_spec
-from trainer.checkpoint import Keeping
+from trainer.cell import run
 from trainer.contract import PROGRESS_FILE
 from trainer.files import write_atomically
 from trainer.progress import SLOW_PHASES, Progress
-from trainer.run import run
+from trainer.training.checkpoint import Keeping
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from tests.support.published import Published, run_published
 from tests.support.reduced import REDUCED
 from tests.support.restated import overrides_of
 from tests.support.tiny import read_curve, run_cell, tiny_spec, word_corpus
+from trainer.config import load_recipe
+from trainer.data.building.prepare import build_dataset
 from trainer.data.manifest import open_dataset
-from trainer.data.prepare import build_dataset
 from trainer.data.shards import open_shard, write_shard
-from trainer.recipe import load_recipe
 
 # The sums of the two sides run in another order: 2⁻²⁴ of gradients, which Newton–Schulz magnifies
 # by at most 485 in each of ten steps and divided by the first loss: 485 · 10 · 2⁻²⁴ / 6 = 5e-5.
@@ -86,7 +86,7 @@ def dataset(tmp_path_factory):
 
 
 def split_into_shards(folder, count):
-    from trainer.data.adopt import adopt
+    from trainer.data.building.adopt import adopt
 
     whole = open_dataset(folder, VOCAB_SIZE)
     (source,) = whole.train_paths

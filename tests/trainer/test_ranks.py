@@ -83,9 +83,9 @@ def test_two_ranks_pack_an_artifact_of_the_same_size(one, two):
 
 def test_a_number_of_ranks_that_does_not_divide_the_micro_steps_is_refused(data_dir, tmp_path):
     """In every rank, and in words. torchrun itself exits with 1."""
+    from trainer.config.config_errors import ConfigError
     from trainer.data.loader import open_loader
     from trainer.data.manifest import open_dataset
-    from trainer.strict import ConfigError
 
     spec = tiny_spec(data_dir)
     dataset = open_dataset(data_dir, spec.recipe.model.vocab_size)

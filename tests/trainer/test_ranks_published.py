@@ -8,8 +8,8 @@ import pytest
 from tests.support.ranks import ranks
 from tests.support.reduced import REDUCED
 from tests.support.tiny import read_curve, read_report, run_cell, tiny_spec
+from trainer.config import load_recipe
 from trainer.contract import SPEC_FILE
-from trainer.recipe import load_recipe
 
 NUM_STEPS = 4
 # See test_ranks.py: gradients are summed in another order, 2⁻²⁴ each, magnified by at most 485, in

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from trainer.strict import ConfigError, suggestion
+from trainer.config.config_errors import ConfigError, suggestion
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,9 +12,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from trainer.config.config_errors import ConfigError
 from trainer.contract import EXIT_BAD_INPUT
 from trainer.data.commands import Command, adopt, build, decode, inspect, prepare, stage
-from trainer.strict import ConfigError
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

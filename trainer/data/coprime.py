@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, from_numpy
 
+from trainer.config.config_errors import ConfigError
+from trainer.config.data import Coprime, Data
+from trainer.data.rank_share import Share
 from trainer.data.shards import WatchedShard
-from trainer.data.share import Share
-from trainer.recipe.data import Coprime, Data
-from trainer.strict import ConfigError
 
 _HASH_FACTOR = 1_099_511_628_211
 

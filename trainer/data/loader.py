@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, from_numpy
 
+from trainer.config.config_errors import ConfigError
+from trainer.config.data import Data
+from trainer.config.training import Train
 from trainer.data.coprime import CoprimeLoader, seed_names
 from trainer.data.manifest import Dataset
+from trainer.data.rank_share import Share
 from trainer.data.shards import WatchedShard
-from trainer.data.share import Share
-from trainer.recipe.data import Data
-from trainer.recipe.training import Train
-from trainer.strict import ConfigError
 
 
 class Loader(Protocol):

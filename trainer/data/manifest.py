@@ -14,12 +14,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from sentencepiece import SentencePieceProcessor
 
+from trainer.config.config_errors import ConfigError, Strict, build
 from trainer.contract import Sha256
-from trainer.data.bytes import RULE_VERSION, ByteTable
 from trainer.data.shards import RESTORE, open_shard
+from trainer.data.token_bytes import RULE_VERSION, ByteTable
 from trainer.data.tokenizer import load_tokenizer
 from trainer.files import file_sha256, write_atomically
-from trainer.strict import ConfigError, Strict, build
 
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.model"

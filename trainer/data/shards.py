@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trainer.config.config_errors import ConfigError
 from trainer.files import write_atomically
-from trainer.strict import ConfigError
 
 MAGIC = 20240520
 VERSION = 1

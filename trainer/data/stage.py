@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from trainer.config.config_errors import ConfigError
 from trainer.data.manifest import (
     MANIFEST_FILE,
     TOKENIZER_FILE,
@@ -21,7 +22,6 @@ from trainer.data.manifest import (
     read_manifest,
 )
 from trainer.files import fsync_folder, write_atomically
-from trainer.strict import ConfigError
 
 BLOCK_BYTES = 1 << 22
 WAIT_S = 3600.0  # for another cell that copies: 16 GB at 5 MB/s

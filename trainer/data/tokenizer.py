@@ -5,16 +5,22 @@ spelled in bytes. Ids are those of the parameter-golf tokenizers: 0 padding, 1 b
 document, 2 end, 3 unknown, 4 to 259 the bytes.
 """
 
+import hashlib
 import io
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from trainer.data.corpus import Document
+from trainer.config.config_errors import ConfigError
 from trainer.data.shards import RESTORE
-from trainer.strict import ConfigError
+
+# SentencePiece writes a space as U+2581, so in its output the two cannot be told apart: the bytes
+# of a document that holds the character itself (3 in UTF-8) could not be counted exactly.
+SPACE_MARK = "\u2581"
 
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = range(4)
 NUM_RESERVED = 4 + 256
@@ -25,6 +31,29 @@ SAMPLE_BYTES = (
 MAX_LINE_BYTES = 4192  # SentencePiece passes longer ones over
 _ERRORS_ONLY = 2
 _SET = "Set the vocabulary (model.vocab_size of the recipe, --vocab-size of a build)"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text with a name for people; its identity is the SHA-256 of its UTF-8 bytes."""
+
+    name: str
+    text: str
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.text.encode())
+
+    def is_validation(self, fraction: float) -> bool:
+        """Whether the document's own hash, read as a number in [0, 1), falls below ``fraction``.
+
+        No other document has a say, so a growing corpus moves none across.
+        """
+        return int(self.sha256[:16], 16) < fraction * 2**64
 
 
 def train_tokenizer(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.recipe import Bigram, ValueEmbedding
+from trainer.config import Bigram, ValueEmbedding
 
 Observe = Callable[[Tensor], None]
 

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from trainer.activations import BeginsSteps, Params, build_activation
 from trainer.activations.squared import Squared
-from trainer.compilation import compiled
-from trainer.kernels.cross_entropy import capped_nll
-from trainer.kernels.mlp import MLP, Backend, mlp, mlp_backend, mlp_of
+from trainer.config import Model
 from trainer.model.attention import (
     Attention,
     attend,
@@ -26,11 +24,14 @@ from trainer.model.attention import (
     rope_table,
     stretched_base,
 )
+from trainer.model.compilation import compiled
+from trainer.model.cross_entropy import capped_nll
 from trainer.model.embeddings import HashedBigram, SharedValueEmbedding, smear
 from trainer.model.layers import Layer, Tap, last, layers_of, observer
 from trainer.model.loss import LARGEST_CAP, mean_capped_nll
-from trainer.model.normed import normed_and_rotated, rms_norm
-from trainer.recipe import Model
+from trainer.model.mlp import MLP, mlp
+from trainer.model.mlp_backend import Backend, mlp_backend, mlp_of
+from trainer.model.norm import normed_and_rotated, rms_norm
 
 NLL = Callable[..., Tensor]
 """``GPT.nll`` of one model."""

@@ -4,13 +4,12 @@ L layers, D width, H query heads, G key-value heads, K dimensions of a head, F h
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from trainer.model.gpt import GPT
+from trainer.config.model import Model
 
 Tap = Callable[[str, int, Tensor], None]
 """Shown (what, layer, tensor): what goes into a matrix.
@@ -41,12 +40,26 @@ class Layer(NamedTuple):
         return last(x_BTD, self.tail)
 
 
+class Banks(Protocol):
+    """The model whose banks are divided; L comes first in every one."""
+
+    config: Model
+    qo_bank: nn.Parameter
+    kv_bank: nn.Parameter
+    up_bank: nn.Parameter
+    down_bank: nn.Parameter
+    q_gain_LH: nn.Parameter
+    attn_scale_LD: nn.Parameter
+    mlp_scale_LD: nn.Parameter
+    resid_mix_L2D: nn.Parameter
+
+
 def observer(tap: Tap | None, what: str, layer: int) -> Callable[[Tensor], None] | None:
     """``tap`` for one kind of input of one layer."""
     return None if tap is None else lambda x: tap(what, layer, x)
 
 
-def layers_of(model: "GPT", tail: int | None) -> Iterator[Layer]:
+def layers_of(model: Banks, tail: int | None) -> Iterator[Layer]:
     """Each layer's part of the banks: divided once, and so is their gradient put together.
 
     Of the last layer the last ``tail`` positions are asked for, of every layer before it all.

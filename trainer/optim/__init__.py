@@ -6,11 +6,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from trainer.config import Optim
+from trainer.distributed.world import World
 from trainer.model import GPT
 from trainer.optim.muon import Muon, NewtonSchulz
-from trainer.recipe import Optim
-from trainer.schedule import muon_momentum
-from trainer.world import World
+from trainer.optim.schedule import muon_momentum
 
 Kind = Literal["matrices", "embeddings", "projections", "gains", "activation"]
 

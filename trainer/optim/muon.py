@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.world import Arriving, World
+from trainer.distributed.world import Arriving, World
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 

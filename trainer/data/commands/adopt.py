@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from trainer.data.adopt import adopt
+from trainer.data.building.adopt import adopt
 from trainer.data.commands import Subparsers
 from trainer.data.commands.summary import summary
 

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from trainer.data.build import VAL_FRACTION, TextBuild, build_from_text
+from trainer.data.building.build import VAL_FRACTION, TextBuild, build_from_text
+from trainer.data.building.prepare import SHARD_TOKENS
 from trainer.data.commands import Subparsers
 from trainer.data.commands.summary import summary
-from trainer.data.prepare import SHARD_TOKENS
 
 TELL_EVERY_S = 1.0
 

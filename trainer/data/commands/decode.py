@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from trainer.data.building.inspect import span_text
 from trainer.data.commands import Subparsers
-from trainer.data.inspect import span_text
 
 
 def add_command(subparsers: Subparsers) -> None:

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from trainer.data.building.inspect import description, findings, inspect_dataset
 from trainer.data.commands import Subparsers
-from trainer.data.inspect import description, findings, inspect_dataset
 from trainer.data.manifest import read_manifest
 
 

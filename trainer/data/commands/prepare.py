@@ -4,15 +4,15 @@ import argparse
 import time
 from pathlib import Path
 
+from trainer.config import load_recipe, parse_override
+from trainer.config.config_errors import ConfigError
+from trainer.data.building.corpus import stdlib_corpus
+from trainer.data.building.prepare import Prepared, check_buildable, find_adopted, prepare
 from trainer.data.commands import Subparsers
 from trainer.data.commands.summary import summary
-from trainer.data.corpus import stdlib_corpus
-from trainer.data.export import is_export
-from trainer.data.fetch import TRAIN_SHARDS, fetch
-from trainer.data.prepare import Prepared, check_buildable, find_adopted, prepare
-from trainer.data.wanted import Wanted
-from trainer.recipe import load_recipe, parse_override
-from trainer.strict import ConfigError
+from trainer.data.download.export import is_export
+from trainer.data.download.fetch import TRAIN_SHARDS, fetch
+from trainer.data.download.wanted import Wanted
 
 
 def add_command(subparsers: Subparsers) -> None:

@@ -6,15 +6,15 @@ Run on a node before any cell of it; what is printed is the folder to read.
 import argparse
 from pathlib import Path
 
+from trainer.config.config_errors import ConfigError
+from trainer.data.building.corpus import stdlib_corpus
+from trainer.data.building.prepare import is_buildable, prepare
 from trainer.data.commands import Subparsers
-from trainer.data.corpus import stdlib_corpus
-from trainer.data.export import is_export
-from trainer.data.fetch import fetch
+from trainer.data.download.export import is_export
+from trainer.data.download.fetch import fetch
+from trainer.data.download.wanted import Wanted
 from trainer.data.manifest import Manifest, open_dataset, read_manifest
-from trainer.data.prepare import is_buildable, prepare
 from trainer.data.stage import stage
-from trainer.data.wanted import Wanted
-from trainer.strict import ConfigError
 
 
 def add_command(subparsers: Subparsers) -> None:

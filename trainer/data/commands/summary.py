@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from trainer.data.building.prepare import Prepared
 from trainer.data.manifest import Shard
-from trainer.data.prepare import Prepared
 
 
 def summary(prepared: Prepared, elapsed_s: float) -> str:

@@ -1,0 +1,1 @@
+"""What an activation costs: steps, time, nodes, and whether other settings change the answer."""

@@ -1,0 +1,256 @@
+"""How much of a difference at equal time is made per step, and how much by taking more steps?
+
+total     = score(activation) − score(reference), under one budget of seconds
+per_step  = the same with both at the reference's number of steps
+from_steps = total − per_step, so the two parts always add up
+
+The per-step part is measured where the sweep has a budget of steps near the reference's count
+(``fixed steps``): it is the difference there, interpolated in log steps between two such budgets.
+Else the part of the steps is estimated as ∂score / ∂log steps · log(steps ratio); the sources, and
+how far each can be trusted, are in ``analysis.costs.step_effect``. Half widths of independent
+estimates are added in quadrature; all are simultaneous over the comparisons of the setting. Tainted
+cells are no part of it and are counted. What nodes do to time and scores:
+``analysis.costs.node_speed``.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.costs.node_speed import node_effects, node_sentences
+from analysis.costs.step_effect import (
+    IN_SETTING,
+    StepEffect,
+    across_budgets,
+    along_curve,
+    in_setting,
+    scores_and_steps,
+)
+from analysis.models.block_model import Design
+from analysis.number_format import capital, counted, percent, plus_minus
+from analysis.rows.footing import footing_of
+from analysis.rows.read import labels_of, records, settings
+from analysis.rows.stages import title_of
+from analysis.stats.compare import contrasts
+from analysis.stats.per_seed import check_one_footing
+from analysis.stats.ranking import ranked_rows, without_companions
+
+__all__ = ["node_effects", "node_sentences", "split_sentences", "time_splits"]
+
+FIXED_STEPS = "fixed steps"
+NEAR = 2.0  # a budget of steps says something of a run up to so many times longer or shorter
+
+SPLIT_COLUMNS = (
+    *("setting", "key", "label", "quantity", "reference", "n", "total", "per_step", "from_steps"),
+    *("total_half_width", "per_step_half_width", "from_steps_half_width", "method", "detail"),
+    *("steps", "reference_steps", "steps_ratio", "n_tainted", "level", "comparisons"),
+    *("budget", "window", "stride"),
+)
+_PARTS = ("total", "per_step", "from_steps")
+_NUMBERS = (
+    *(*_PARTS, "steps", "reference_steps", "steps_ratio"),
+    *(f"{part}_half_width" for part in _PARTS),
+)
+
+
+def time_splits(
+    frame: pd.DataFrame,
+    curves: pd.DataFrame | None,
+    quantity: str,
+    reference: str,
+    *,
+    level: float = 0.95,
+    design: Design | None = None,
+) -> pd.DataFrame:
+    """One row per setting with a budget of seconds and activation compared with ``reference``.
+
+    ``method`` is ``fixed steps`` or a source of ``analysis.costs.step_effect``; null, as the parts
+    are, where nothing tells the two apart, and ``detail`` says so. ``steps_ratio`` is the
+    activation's steps over the reference's, geometric mean over paired seeds. ``curves`` is what
+    ``load_curves`` gives, None or empty where there is none.
+    """
+    check_one_footing(frame)
+    compared = contrasts(frame, quantity, reference, level=level, design=design)
+    labels, rows = labels_of(frame), []
+    for setting in settings(frame[frame["budget_kind"] == "seconds"]):
+        here = frame[frame["setting"] == setting]
+        gaps = records(compared[compared["setting"] == setting])
+        arms = _fixed_step_arms(frame, here, compared)
+        simultaneous = level ** (1 / max(1, len(gaps)))
+        sources = _sources(frame, here, curves, quantity, level=simultaneous) if gaps else []
+        taken = _steps(here, reference, design or Design())
+        for gap in gaps:
+            steps = _steps_of(taken, gap["key"], reference)
+            split = _split(gap, steps, arms, sources)
+            rows.append(
+                {**gap, "label": labels[gap["key"]], "total": gap["difference"]}
+                | {"total_half_width": gap["half_width"], **split, **steps}
+                | {"n_tainted": _tainted(here, (gap["key"], reference))}
+                | footing_of(here, quantity)
+            )
+    table = pd.DataFrame(rows, columns=list(SPLIT_COLUMNS))
+    return table.astype(dict.fromkeys(_NUMBERS, float))
+
+
+def split_sentences(splits: pd.DataFrame) -> list[str]:
+    """One sentence per row of ``time_splits``."""
+    return [_sentence(row) for row in records(splits)]
+
+
+Arms = dict[str, list[tuple[float, Mapping[str, Any]]]]
+
+
+def _fixed_step_arms(frame: pd.DataFrame, here: pd.DataFrame, compared: pd.DataFrame) -> Arms:
+    """By key: the budgets of steps of the same recipe and axes, with the difference there."""
+    like = frame[frame["set_json"] == here["set_json"].iloc[0]]
+    like = like[(like["recipe"] == here["recipe"].iloc[0]) & (like["budget_kind"] == "steps")]
+    sizes = dict(zip(like["setting"], like["budget_value"].astype(float), strict=True))
+    arms: Arms = {}
+    for row in records(compared[compared["setting"].isin(sizes)]):
+        arms.setdefault(row["key"], []).append((sizes[row["setting"]], row))
+    return {key: sorted(rows, key=lambda arm: arm[0]) for key, rows in arms.items()}
+
+
+def _sources(
+    frame: pd.DataFrame,
+    here: pd.DataFrame,
+    curves: pd.DataFrame | None,
+    quantity: str,
+    *,
+    level: float,
+) -> list[dict[str, StepEffect]]:
+    """What each source knows of the effect of steps, by key; the best source first."""
+    frame, here = without_companions(frame), without_companions(here)
+    cells = scores_and_steps(here, quantity)
+    return [
+        across_budgets(frame, here, cells, quantity, level=level),
+        in_setting(cells, level=level),
+        along_curve(here, curves, quantity, level=level),
+    ]
+
+
+def _split(
+    gap: Mapping[str, Any],
+    steps: Mapping[str, float],
+    arms: Arms,
+    sources: list[dict[str, StepEffect]],
+) -> dict[str, object]:
+    """The two parts, their half widths, and where they come from."""
+    total, total_half = float(gap["difference"]), _known(gap["half_width"])
+    if math.isnan(steps["steps_ratio"]):
+        return _parts(None, "the steps are not known")
+    measured = _at_equal_steps(arms.get(gap["key"], []), steps["reference_steps"])
+    if measured is not None:
+        per_step, half, detail = measured
+        return _parts(FIXED_STEPS, detail) | {
+            "per_step": per_step,
+            "per_step_half_width": half,
+            "from_steps": total - per_step,
+            "from_steps_half_width": _quadrature(total_half, half),
+        }
+    log_ratio = math.log(steps["steps_ratio"])
+    for source in sources:
+        effect = source.get(gap["key"])
+        if effect is None or not _informs(effect, log_ratio, total_half):
+            continue
+        half = None if effect.half_width is None else abs(log_ratio) * effect.half_width
+        from_steps = log_ratio * effect.per_log_step
+        return _parts(effect.method, effect.detail) | {
+            "per_step": total - from_steps,
+            "per_step_half_width": _quadrature(total_half, half),
+            "from_steps": from_steps,
+            "from_steps_half_width": half,
+        }
+    return _parts(None, "no budget of steps, no second budget of seconds, no learning curve")
+
+
+def _parts(method: str | None, detail: str) -> dict[str, object]:
+    return {"method": method, "detail": detail}
+
+
+def _at_equal_steps(
+    arms: list[tuple[float, Mapping[str, Any]]], steps: float
+) -> tuple[float, float | None, str] | None:
+    """The difference at ``steps``, linear in log steps between the two budgets beside it.
+
+    Beyond the last budget it is that of the last one; None where none is within ``NEAR``.
+    """
+    if not arms or min(abs(math.log(size / steps)) for size, _ in arms) > math.log(NEAR):
+        return None
+    sizes = [size for size, _ in arms]
+    weights = [float(np.interp(math.log(steps), np.log(sizes), unit)) for unit in np.eye(len(arms))]
+    used = [(w, size, row) for w, (size, row) in zip(weights, arms, strict=True) if w > 0]
+    halves = [_known(row["half_width"]) for _, _, row in used]
+    half = None
+    if all(value is not None for value in halves):
+        half = math.hypot(*(w * (h or 0.0) for (w, _, _), h in zip(used, halves, strict=True)))
+    budgets = " and ".join(f"{size:g}" for _, size, _ in used)
+    detail = f"at {budgets} steps, {used[0][2]['n']} paired seeds"
+    return sum(w * float(row["difference"]) for w, _, row in used), half, detail
+
+
+def _informs(effect: StepEffect, log_ratio: float, total_half: float | None) -> bool:
+    """Only γ within one setting may be too vague to use: its precision decides, never its value."""
+    if effect.half_width is None or total_half is None:
+        return effect.method != IN_SETTING
+    return effect.method != IN_SETTING or abs(log_ratio) * effect.half_width < total_half
+
+
+def _steps(here: pd.DataFrame, reference: str, design: Design) -> pd.DataFrame:
+    """The steps of ranked activations: what is compared in a row, activations × columns."""
+    rows = ranked_rows(here, "steps", reference, design)
+    return rows.pivot(index=design.by, columns="key", values="value")
+
+
+def _steps_of(taken: pd.DataFrame, key: str, reference: str) -> dict[str, float]:
+    """Geometric means over paired seeds of the steps that both took, and their ratio."""
+    paired = taken.reindex(columns=[key, reference]).dropna().to_numpy(dtype=float)
+    if not len(paired):
+        return dict.fromkeys(("steps", "reference_steps", "steps_ratio"), math.nan)
+    own, of_reference = (float(value) for value in np.exp(np.log(paired).mean(axis=0)))
+    return {"steps": own, "reference_steps": of_reference, "steps_ratio": own / of_reference}
+
+
+def _tainted(here: pd.DataFrame, keys: tuple[str, ...]) -> int:
+    """Cells whose only successes are tainted, of these activations."""
+    tainted = here["tainted"].astype("boolean").fillna(False).astype(bool)
+    return int((here["key"].isin(keys) & tainted & (here["state"] == "succeeded")).sum())
+
+
+def _known(value: object) -> float | None:
+    return None if pd.isna(value) else float(value)  # type: ignore[arg-type]
+
+
+def _quadrature(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else math.hypot(one, other)
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    opening = f"{capital(title_of(row['quantity']))} ({row['setting']}): {row['label']}"
+    total = plus_minus(row["total"], row["total_half_width"], signed=True)
+    words, taken = f"{opening} differs from the reference by {total} at equal time", _taken(row)
+    if pd.isna(row["method"]):
+        return f"{words}, with {taken}; what part those make is not known: {row['detail']}."
+    per_step = plus_minus(row["per_step"], row["per_step_half_width"], signed=True)
+    from_steps = plus_minus(row["from_steps"], row["from_steps_half_width"], signed=True)
+    pairs = counted(row["n"], "paired seed")
+    words = (
+        f"{words}: {per_step} per step and {from_steps} from {taken}"
+        f" ({row['method']}, {row['detail']}; {pairs})."
+    )
+    if row["n_tainted"]:
+        words += f" {counted(row['n_tainted'], 'tainted cell is', 'tainted cells are')} excluded."
+    return words
+
+
+def _taken(row: Mapping[str, Any]) -> str:
+    """0.4 % fewer steps, in words."""
+    ratio = row["steps_ratio"] - 1
+    if pd.isna(ratio):
+        return "an unknown number of steps"
+    if abs(ratio) < 5e-6:  # one step in 200,000
+        return "as many steps"
+    return f"{percent(abs(ratio))} {'more' if ratio > 0 else 'fewer'} steps"

@@ -1,0 +1,1 @@
+"""Figures of a sweep: which there are (catalog), how they are composed, and their panels."""

@@ -1,0 +1,223 @@
+"""What did each activation score, what changed that, and how sure is it?
+
+Figures of one setting, from its cells and from what was computed of them.
+"""
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+
+from analysis.figures import captions
+from analysis.figures.captions import WIDTH_IN, framed
+from analysis.figures.inputs import POWER, Given
+from analysis.figures.panels import by_slope, fit, power, size
+from analysis.figures.panels.forest import Unranked, forest
+from analysis.number_format import capital, counted, listed, number, percent
+from analysis.rows.read import Sweep, labels_of, records
+from analysis.rows.stages import PANELS, PRIMARY, is_legal, title_of
+from analysis.stats.compare import FIELD_NATS
+from analysis.stats.per_seed import outcome_counts
+from analysis.stats.slopes import learned_slopes
+
+
+def slope_bpb(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+    """The four stages side by side: pre-quant, post-quant, sliding, TTT."""
+    figure = Figure(figsize=(WIDTH_IN, 7.4))
+    handles: list[Artist] = list(by_slope.legend_handles(cells, learned=True))
+    published = given.published or {}
+    for ax, stage in zip(figure.subplots(2, 2, sharey="row").flat, PANELS, strict=True):
+        by_slope.bpb_by_slope(cells, ax, stage=stage)
+        if stage in published:
+            fit.published_over(published[stage], ax)
+        if given.slope_curve is not None and stage == given.slope_curve.quantity:
+            fit.fitted_curve(given.slope_curve, ax)
+        ax.label_outer()
+    judged = (
+        "A band stands for one activation alone; a seed moves all activations together, so they are"
+        " compared within seeds (summary.md)."
+    )
+    learned = "Learned slope: sign(β)·√|β| of the mean β and of mean ± sd over layers and channels."
+    remarks = [judged, "" if learned_slopes(cells).empty else learned]
+    if given.slope_curve is not None:
+        handles += fit.fit_handles(given.slope_curve)
+        remarks.append(fit.fit_words(given.slope_curve))
+    if published:
+        points = pd.concat(published.values())
+        handles += fit.published_handles(points)
+        remarks.append(_published_words(points, str(cells["budget"].iloc[0])))
+    return framed(
+        figure,
+        [
+            captions.marks(cells),
+            captions.windows(cells, PANELS),
+            *remarks,
+            captions.coverage(cells, sweep),
+        ],
+        handles,
+    )
+
+
+def slope_curve(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+    """The primary stage without what seeds differ by: the fit, and which slopes may be the best."""
+    curve = given.slope_curve
+    assert curve is not None  # what FIGURES promises
+    figure = Figure(figsize=(WIDTH_IN, 4.8))
+    ax = figure.subplots()
+    fit.centred_by_slope(cells, ax, quantity=curve.quantity)
+    fit.fitted_curve(curve, ax)
+    known = by_slope.legend_handles(cells, learned=False)
+    handles = [handle for handle in known if handle.get_label() != by_slope.INTERVAL]
+    said = (
+        f"Dots: single seeds, {captions.seeds(cells)}, less the effect of the seed in the additive"
+        " model of activations and seeds."
+    )
+    return framed(
+        figure,
+        [
+            captions.footing(cells),
+            said,
+            fit.fit_words(curve),
+            captions.windows(cells, [curve.quantity]),
+            captions.coverage(cells, sweep),
+        ],
+        [*handles, *fit.fit_handles(curve)],
+    )
+
+
+def delta(cells: pd.DataFrame, sweep: Sweep, given: Given, *, name: str) -> Figure:
+    """One entry of ``stages.DELTAS`` over the slope."""
+    figure = Figure(figsize=(WIDTH_IN, 4.6))
+    by_slope.quant_delta_by_slope(cells, figure.subplots(), delta=name)
+    sign = (
+        "Above zero: quantization costs." if name.startswith("quant") else "Below zero is a gain."
+    )
+    illegal = (
+        ""
+        if is_legal(cells, name)
+        else "SLOT is fitted here on the targets that it scores: no legal score, shown, not ranked."
+    )
+    return framed(
+        figure,
+        [
+            captions.marks(cells),
+            captions.windows(cells, [name]),
+            sign,
+            illegal,
+            captions.coverage(cells, sweep),
+        ],
+        by_slope.legend_handles(cells, learned=False),
+    )
+
+
+def artifact_bytes(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+    """How large the packed model is at each slope, and how far below the cap."""
+    figure = Figure(figsize=(WIDTH_IN, 5.2))
+    gauge, sizes = figure.subplots(2, 1, height_ratios=[1, 9])
+    size.cap_gauge(cells, gauge)
+    size.artifact_by_slope(cells, sizes)
+    cap = (
+        f"Artifact: packed weights and code, 1 kB = 1,000 bytes; dashed: the cap,"
+        f" {size.CAP_BYTES:,} bytes. Above: every artifact on the way from nothing to the cap."
+    )
+    return framed(
+        figure,
+        [captions.marks(cells), cap, captions.coverage(cells, sweep)],
+        by_slope.legend_handles(cells, learned=False),
+    )
+
+
+def differences(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+    """Forest plot: paired differences from the reference at the primary stage."""
+    rows = given.contrasts
+    assert rows is not None  # what FIGURES promises
+    labels = labels_of(cells)
+    unranked = _unranked(cells, set(rows["key"]), sweep)
+    figure = Figure(figsize=(WIDTH_IN, 1.5 + 0.27 * (len(rows) + 1 + len(unranked)) + 0.9))
+    forest(
+        rows,
+        figure.subplots(),
+        reference=labels.get(sweep.reference, sweep.reference),
+        paired=given.paired,
+        unranked=unranked,
+    )
+    first = rows.iloc[0]
+    level = percent(first["level"])
+    meaning = (
+        f"{capital(title_of(PRIMARY))} windows. {_decides(first, level)} Thin, cut where it"
+        f" leaves the scale: the {level} t interval of an activation's own pairs alone. Filled:"
+        f" resolved from the reference. n: paired seeds.{' ✕: not ranked.' if unranked else ''}"
+    )
+    rule = f"Dashed: {number(-FIELD_NATS, decimals=3)} nats per token, the field's margin."
+    return framed(
+        figure,
+        [
+            captions.footing(cells),
+            meaning,
+            rule,
+            captions.windows(cells, [PRIMARY]),
+            captions.coverage(cells, sweep),
+        ],
+    )
+
+
+def resolution(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+    """The smallest effect that more or fewer seeds would resolve, and the power of this grid."""
+    found = given.power
+    assert found is not None  # what FIGURES promises
+    figure = Figure(figsize=(WIDTH_IN, 4.0))
+    left, right = figure.subplots(1, 2)
+    power.effect_over_seeds(
+        found.over_seeds, left, power=POWER, finished=found.here, field_effect=found.field_effect
+    )
+    power.power_over_effect(found.curve, right, power=POWER, field_effect=found.field_effect)
+    first = found.here.iloc[0]
+    said = (
+        f"{capital(title_of(PRIMARY))} windows. Resolved: the simultaneous interval"
+        f" ({percent(first['level'])}, {counted(int(first['comparisons']), 'comparison')}) excludes"
+        f" zero. Left: the effect that {percent(POWER)} of all sweeps would resolve; right: this"
+        f" grid, n = {first['n']} seeds. Noise: its own, sd {number(first['noise_sd'])} bits per"
+        " byte within seeds."
+    )
+    return framed(
+        figure,
+        [captions.footing(cells), said, captions.windows(cells, [PRIMARY])],
+        power.handles(found.curve),
+    )
+
+
+def _published_words(points: pd.DataFrame, budget: str) -> str:
+    """What the published points are, and whether their height says anything beside ours."""
+    others = sorted(set(points["budget"]) - {budget})
+    words = "Grey and hollow: published runs of this recipe, in no mean and no fit."
+    if not others:
+        return words
+    return f"{words} Budget {listed(others)}: compare their shape, not their height."
+
+
+def _decides(row: "pd.Series[float]", level: str) -> str:
+    """What the thick interval is, or why there is none."""
+    if pd.isna(row["noise_sd"]):
+        return "No thick interval: so few seeds tell nothing about the noise."
+    many = int(row["comparisons"])
+    held = f"hold for all {many} comparisons at once" if many > 1 else "are of one comparison"
+    noise = f"pooled over the grid, sd {number(row['noise_sd'])}, {row['noise_df']:.0f} df"
+    return (
+        f"Thick: {level} intervals that {held}, guarded against unequal noise; these decide. Pale:"
+        f" the same if the noise is alike for all ({noise})."
+    )
+
+
+def _unranked(cells: pd.DataFrame, compared: set[str], sweep: Sweep) -> list[Unranked]:
+    """Activations with a diverged seed, in the order of the grid."""
+    found = []
+    counts = outcome_counts(cells)
+    planned = cells.groupby("key")["seed"].nunique()
+    for row in records(
+        counts.set_index("key").reindex(sweep.keys).dropna(subset=["label"]).reset_index()
+    ):
+        if row["key"] in compared or row["key"] == sweep.reference:
+            continue
+        if row["n_diverged"]:
+            of = counted(int(planned[row["key"]]), "seed")
+            found.append(Unranked(row["label"], f"{int(row['n_diverged'])} of {of} diverged"))
+    return found

@@ -1,0 +1,129 @@
+"""How did each activation train, what did it learn, and what does that do to quantization?
+
+Figures of one setting, from its cells, its learning curves and what was measured layer by layer.
+"""
+
+import json
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures import captions
+from analysis.figures.captions import WIDTH_IN, framed
+from analysis.figures.inputs import Given
+from analysis.figures.panels import beta, learning, pace
+from analysis.figures.style import looks
+from analysis.rows.learning_curves import (
+    from_reference,
+    over_seeds,
+    validated,
+    window_steps,
+    windowed_loss,
+)
+from analysis.rows.read import Sweep, is_scored, labels_of
+from trainer.activations import ACTIVATIONS, complete
+
+_LINE_IN = 0.16  # height that the name of a line needs beside it
+_AROUND_IN = 0.52  # ticks, axis label and gap of a panel
+
+
+def learning_curves(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+    """Training loss, its difference from the reference, and that of the validation score."""
+    assert given.curves is not None  # what FIGURES promises
+    ended = set(cells.loc[is_scored(cells), "cell_id"])
+    curves = given.curves[given.curves["cell_id"].isin(ended)]
+    window = window_steps(curves)
+    loss, scores = windowed_loss(curves, window=window), validated(curves)
+    gaps = [(over_seeds(from_reference(loss, sweep.reference)), "training loss, nats per token")]
+    if scores["step"].nunique() > 1:
+        gap = over_seeds(from_reference(scores, sweep.reference))
+        gaps.append((gap, "validation, bits per byte"))
+    rows = loss["key"].nunique()
+    tall = max(2.4, _LINE_IN * rows)
+    heights = [2.0, *(tall for _ in gaps)]
+    figure = Figure(figsize=(WIDTH_IN, sum(heights) + _AROUND_IN * len(heights) + 0.9))
+    axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    look_of, reference = looks(cells), labels_of(cells).get(sweep.reference, sweep.reference)
+    learning.loss_over_steps(over_seeds(loss), axes[0], look_of=look_of)
+    for i, (ax, (gap, unit)) in enumerate(zip(axes[1:], gaps, strict=True)):
+        learning.gap_over_steps(
+            gap,
+            ax,
+            look_of=look_of,
+            reference=reference,
+            unit=unit,
+            marked=i > 0,
+            height_in=tall,
+        )
+    said = (
+        f"Means over seeds, {captions.seeds(cells)}; training loss: {_smoothed(window)}."
+        " Differences are taken within seeds before they are averaged, from"
+        f" {learning.SETTLED:.0%} of the steps on".replace("%", " %")
+        + "; below zero is better. No interval is drawn: neighbouring points share their noise."
+    )
+    where = captions.windows(cells, ["post_quant_bpb"]) if len(gaps) > 1 else ""
+    return framed(figure, [captions.footing(cells), said, where, captions.coverage(cells, sweep)])
+
+
+def _smoothed(window: int) -> str:
+    return "of single steps" if window == 1 else f"means of {window} steps that follow one another"
+
+
+def training_pace(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+    """Steps reached within a budget of seconds, and the time of a step."""
+    timed = (cells["budget_kind"] == "seconds").any()
+    panels = [("steps", "steps reached")] if timed else []
+    panels.append(("step_ms_p50", "median time of a step (ms)"))
+    rows = cells["key"].nunique()
+    figure = Figure(figsize=(WIDTH_IN, 1.9 + 0.26 * rows))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (quantity, unit) in zip(axes, panels, strict=True):
+        pace.by_activation(
+            cells, ax, quantity=quantity, unit=unit, keys=sweep.keys, reference=sweep.reference
+        )
+    one_node = cells.loc[is_scored(cells), "node"].dropna().nunique() <= 1
+    said = (
+        f"Dots: single cells, {captions.seeds(cells)}, each seed at its own height; bar: mean."
+        " No interval: the spread is of nodes as much as of seeds."
+        + ("" if one_node else " Colour and shape: the node.")
+    )
+    return framed(
+        figure,
+        [captions.footing(cells), said, captions.coverage(cells, sweep)],
+        pace.node_handles(cells),
+    )
+
+
+def beta_by_layer(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+    """What every activation that learns its β learned, layer by layer."""
+    assert given.layers is not None  # what FIGURES promises
+    keys = learning_keys(cells, given.layers)
+    figure = Figure(figsize=(WIDTH_IN, 0.6 + 3.2 * len(keys)))
+    for ax, key in zip(figure.subplots(len(keys), 1, squeeze=False)[:, 0], keys, strict=True):
+        row = cells[cells["key"] == key].iloc[0]
+        beta.beta_by_layer(given.layers, ax, key=key, initial=_initial(row))
+    said = (
+        f"Bands: quantiles of β over the channels of a layer, mean over seeds"
+        f" ({captions.seeds(cells)}); dark lines: the median of"
+        " each seed. A slope s is β = s²; below zero no slope has it."
+    )
+    return framed(figure, [captions.footing(cells), said])
+
+
+def learning_keys(cells: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
+    """The activations of ``cells`` that learned a β which ``layers`` describes."""
+    told = set(layers.loc[layers["measure"].isin(beta.QUANTILES), "key"])
+    rows = cells.drop_duplicates("key")
+    return [
+        str(key)
+        for key, name in zip(rows["key"], rows["activation"], strict=True)
+        if key in told and name in ACTIVATIONS and ACTIVATIONS[name].learns_beta
+    ]
+
+
+def _initial(row: "pd.Series[object]") -> float | None:
+    """β before training; it is a parameter of the activation."""
+    text = row["params_json"]
+    params = json.loads(text) if isinstance(text, str) else {}
+    value = complete(str(row["activation"]), params).get("init")
+    return None if value is None else float(value)

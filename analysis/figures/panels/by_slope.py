@@ -1,0 +1,185 @@
+"""What does one quantity look like over the negative slope? (cells of one setting, Axes) -> Axes.
+
+Every scored cell is a dot. The line is the mean over seeds, the band its 95 % t interval. ReLU² has
+its own marker at slope 0; an activation without a slope stands in a strip beside the axis, and the
+slopes that it learned lie along the bottom. ✕ at the top marks an activation with diverged seeds,
+whose survivors are shown and not joined.
+"""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis.figures.style import BLUE, GREY, INK, Look, looks, nothing, quiet, sparse
+from analysis.number_format import capital
+from analysis.rows.read import is_scored
+from analysis.rows.stages import DELTAS, STAGES, is_legal, title_of
+from analysis.stats.per_seed import seed_stats
+from analysis.stats.quantization import with_deltas
+from analysis.stats.slopes import BESIDE, CURVE, POINT, learned_slopes, placed
+
+INTERVAL = "95 % t interval"
+_TICK_SIZE = 8.0
+_NAME = 14  # letters of a name below the axis; all of it is in the other figures
+_NAMED_BY_TICKS = 3  # more names beside the axis than this stand at their ticks only
+
+
+def bpb_by_slope(cells: pd.DataFrame, ax: Axes, *, stage: str) -> Axes:
+    """One stage's bits per byte over the slope."""
+    ax.set_ylabel("bits per byte")
+    ax.set_title(capital(f"{title_of(stage)} windows"))
+    quantity_by_slope(cells, ax, quantity=stage)
+    return _learned(cells, ax)
+
+
+def quant_delta_by_slope(cells: pd.DataFrame, ax: Axes, *, delta: str = "quant_delta") -> Axes:
+    """One of ``stages.DELTAS`` over the slope, with a line at zero where it is in sight."""
+    ax.set_ylabel(f"{_short(DELTAS[delta].after)} − {_short(DELTAS[delta].before)} (bits per byte)")
+    legal = "" if is_legal(cells, delta) else ": not a legal score, never ranked"
+    ax.set_title(capital(f"{title_of(delta)} windows{legal}"))
+    quantity_by_slope(with_deltas(cells), ax, quantity=delta)
+    if ax.get_ylim()[0] < 0 < ax.get_ylim()[1]:
+        ax.axhline(0, color=INK, linewidth=0.8)
+    return ax
+
+
+def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
+    """Dots, means and intervals of ``quantity``, each activation in its place on the slope axis."""
+    cells = placed(cells)
+    known = cells[is_scored(cells) & cells[quantity].notna()]
+    if known.empty:
+        nothing(ax, "no score")
+    else:
+        places = cells.drop_duplicates("key").set_index("key")[["x", "role"]]
+        stats = seed_stats(cells, [quantity]).join(places, on="key")
+        _seed_threads(known, ax, quantity)
+        _curve(known[known["role"] == CURVE], stats[stats["role"] == CURVE], ax, quantity)
+        _points(known, stats, ax, quantity)
+    diverged_marks(cells, ax)
+    slope_axis(cells, ax)
+    return ax
+
+
+def legend_handles(cells: pd.DataFrame, *, learned: bool) -> list[Line2D | Patch]:
+    """What the marks mean, for one legend per figure: only marks that these cells need."""
+    cells = placed(cells)
+    known = _off_curve(cells)
+    handles: list[Line2D | Patch] = []
+    if CURVE in set(cells["role"]):
+        handles.append(Line2D([], [], color=BLUE, marker="o", markersize=4, label="LeakyReLU²"))
+    for key, look in known.items() if len(known) <= _NAMED_BY_TICKS else ():
+        label = str(cells.loc[cells["key"] == key, "label"].iloc[0])
+        handles.append(
+            Line2D([], [], color=look.colour, marker=look.marker, mfc="none", ls="", label=label)
+        )
+    if cells.loc[is_scored(cells), "seed"].nunique() > 1:
+        handles.append(Patch(color=GREY, alpha=0.4, label=INTERVAL))
+    if learned and not learned_slopes(cells).empty:
+        handles.append(
+            Line2D([], [], color=INK, marker="|", linewidth=1.0, label="learned slope, mean ± sd")
+        )
+    if (cells["state"] == "diverged").any():
+        handles.append(Line2D([], [], color=INK, marker="x", linestyle="", label="diverged seeds"))
+    return handles
+
+
+def _seed_threads(known: pd.DataFrame, ax: Axes, quantity: str) -> None:
+    """A faint line per seed, broken where a cell is missing; parallel lines pair well."""
+    on_curve = known[known["role"] == CURVE]
+    threads = on_curve.pivot(index="x", columns=["seed", "replicate"], values=quantity)
+    for thread in threads:
+        ax.plot(threads.index, threads[thread], color=BLUE, alpha=0.25, linewidth=0.7, zorder=1)
+
+
+def _curve(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) -> None:
+    ax.scatter(known["x"], known[quantity], s=14, color=BLUE, alpha=0.6, linewidth=0, zorder=3)
+    stats = stats.sort_values("x")
+    ranked = stats.where(stats["ranked"])
+    ax.plot(stats["x"], ranked["mean"], color=BLUE, linewidth=1.8, marker="_", zorder=2)
+    ax.vlines(stats["x"], ranked["low"], ranked["high"], color=BLUE, alpha=0.2, linewidth=0.8)
+    ax.fill_between(
+        stats["x"], ranked["low"], ranked["high"], color=BLUE, alpha=0.15, linewidth=0, zorder=0
+    )
+
+
+def _points(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) -> None:
+    """ReLU² and what stands beside the axis: hollow dots, mean and interval beside them."""
+    for key, look in _off_curve(known).items():
+        dots = known[known["key"] == key]
+        ax.scatter(
+            dots["x"],
+            dots[quantity],
+            s=34,
+            marker=look.marker,
+            facecolor="none",
+            edgecolor=look.colour,
+        )
+        row = stats[stats["key"] == key].iloc[0]
+        if row["ranked"]:
+            x = row["x"] + (0.035 if row["role"] == BESIDE else -0.035)
+            ax.plot([x], [row["mean"]], marker="_", markersize=7, color=look.colour, linewidth=0)
+            if pd.notna(row["half_width"]):
+                ax.plot([x, x], [row["low"], row["high"]], color=look.colour, linewidth=1.6)
+
+
+def _learned(cells: pd.DataFrame, ax: Axes) -> Axes:
+    """Below the scores, one bar per seed: the slopes that were learned, mean and mean ± sd."""
+    learned = learned_slopes(cells).to_dict("records")
+    where, look_of = ax.get_xaxis_transform(), looks(cells)
+    for i, row in enumerate(learned):
+        height = 0.02 + 0.02 * i
+        ends = [row["low"], row["high"]]
+        colour = look_of[row["key"]].colour
+        ax.plot(ends, [height, height], transform=where, color=colour, linewidth=1.0)
+        ax.plot([row["learned"]], [height], transform=where, color=colour, marker="|", markersize=6)
+    if learned:  # room for the bars, as data, so that axes which share their limits agree
+        box = ax.dataLim
+        ax.update_datalim([(box.x0, box.y0 - (0.03 + 0.025 * len(learned)) * box.height)])
+        ax.autoscale_view(scalex=False)
+        left, right = ax.get_xlim()
+        ax.set_xlim(min(left, *(row["low"] - 0.05 for row in learned)), right)
+    return ax
+
+
+def diverged_marks(cells: pd.DataFrame, ax: Axes) -> None:
+    """✕ at the top, in the place of every activation of which a seed diverged."""
+    for x in sorted(set(cells.loc[cells["state"] == "diverged", "x"])):
+        ax.plot(
+            [x], [0.95], transform=ax.get_xaxis_transform(), marker="x", markersize=6, color=INK
+        )
+
+
+def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
+    """Ticks at the slopes that ran; a strip with its own ticks for what has no slope."""
+    on_axis = cells[cells["role"] != BESIDE]
+    beside = cells[cells["role"] == BESIDE].drop_duplicates("key").sort_values("x")
+    slopes = sorted(set(on_axis["x"]))
+    names = [_cut(str(label)) for label in beside["label"]]
+    ax.set_xlim(cells["x"].min() - 0.08, cells["x"].max() + 0.1)
+    texts = sparse(ax, slopes, [f"{x:.4g}" for x in slopes], size=_TICK_SIZE)
+    ax.set_xticks([*slopes, *beside["x"]], [*texts, *names])
+    if len(names) > 2 or max(map(len, names), default=0) > 8:
+        for tick in ax.get_xticklabels()[len(slopes) :]:
+            tick.set(rotation=35, ha="right", rotation_mode="anchor")
+    ax.set_xlabel("negative slope s  (β = s²)")
+    if slopes and not beside.empty:
+        ax.axvline(beside["x"].min() - 0.075, color=GREY, linewidth=0.8, linestyle=":")
+    quiet(ax)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _NAME else name[: _NAME - 1].rstrip() + "…"
+
+
+def _off_curve(cells: pd.DataFrame) -> dict[str, Look]:
+    """The look of every activation that is not on the curve of slopes, by key."""
+    rows = cells[cells["role"].isin([POINT, BESIDE])].drop_duplicates("key")
+    look_of = looks(cells)
+    return {str(key): look_of[str(key)] for key in rows.sort_values(["x", "key"])["key"]}
+
+
+def _short(stage: str) -> str:
+    """Post-quant, TTT: the stage without its windows, which the title says."""
+    title = STAGES[stage].title.split(",")[0]
+    return "TTT" if title == "test-time training" else title

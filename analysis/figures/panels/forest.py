@@ -1,0 +1,182 @@
+"""How far is each activation from the reference, and is that noise? (contrasts, Axes) -> Axes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+
+from analysis.figures.style import BLUE, INK, VERMILLION, nothing, quiet
+from analysis.number_format import number, plus_minus
+from analysis.rows.read import records
+from analysis.stats.compare import FIELD_NATS
+
+# Off the scale: so many times further than the middle row, and than the next one.
+_FAR, _LEAP = 8.0, 3.0
+_NUMBERS_PT, _COUNT_PT = 10, 122  # where the two columns at the right begin and end
+
+
+@dataclass(frozen=True, slots=True)
+class Unranked:
+    """An activation that has no place in the ranking, and why."""
+
+    label: str
+    reason: str
+
+
+def forest(
+    contrasts: pd.DataFrame,
+    ax: Axes,
+    *,
+    reference: str,
+    paired: pd.DataFrame | None = None,
+    unranked: Sequence[Unranked] = (),
+) -> Axes:
+    """One row per activation, the best on top; the reference, whose label is given, is at zero.
+
+    ``contrasts``: the rows of ``contrasts.contrasts`` of one setting. Thick: the simultaneous
+    interval, which decides. Pale: the same of pooled noise alone, without the guard. Thin: the
+    interval of ``paired`` (``paired_stats``), of an activation's own pairs alone. Filled: resolved
+    from the reference.
+    """
+    if contrasts.empty:
+        return nothing(quiet(ax, grid=""), "nothing to compare with the reference")
+    rows = contrasts.sort_values(["difference", "key"]).reset_index(drop=True)
+    above = int((rows["difference"] < 0).sum())
+    heights = [float(i if i < above else i + 1) for i in range(len(rows))]
+    per_bpb = _nats_per_bpb(rows)
+    limits = _limits(rows, None if per_bpb is None else -FIELD_NATS / per_bpb)
+    own = {} if paired is None else {row["key"]: row for row in records(paired)}
+    for y, row in zip(heights, records(rows), strict=True):
+        _row(ax, row, y, limits, own.get(row["key"], {}))
+    ax.plot([0], [above], marker="D", markersize=6, color=INK, zorder=4)
+    bottom = len(rows) + 1
+    for i, lost in enumerate(unranked):
+        _at_right(ax, bottom + i, f"✕ {lost.reason}", "")
+    names = dict(zip(heights, rows["label"].astype(str), strict=True))
+    names[float(above)] = f"{reference} (reference)"
+    names |= {float(bottom + i): lost.label for i, lost in enumerate(unranked)}
+    ax.set_yticks(sorted(names), [names[y] for y in sorted(names)])
+    foot = 0.4 if per_bpb is None else -0.3  # the name of the field's line stands below the rows
+    ax.set(xlim=limits, ylim=(bottom + len(unranked) - foot, -0.6))
+    ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
+    ax.tick_params(axis="y", length=0)
+    quiet(ax, grid="x").spines["left"].set_visible(False)
+    _at_right(ax, -0.9, "bits per byte", "n")
+    if per_bpb is not None:
+        _nats(ax, per_bpb)
+    ax.set_xlabel("difference from the reference (bits per byte); left of zero is better")
+    return ax
+
+
+def _row(
+    ax: Axes,
+    row: Mapping[str, object],
+    y: float,
+    limits: tuple[float, float],
+    own: Mapping[str, object],
+) -> None:
+    """Dot and intervals of one activation, what lies off the scale as an arrow, its numbers."""
+    difference = _float(row["difference"])
+    alike = _float(row.get("pooled_half_width"))
+    if np.isfinite(alike):
+        ends = [difference - alike, difference + alike]
+        ax.plot(ends, [y, y], color=BLUE, alpha=0.3, linewidth=8, solid_capstyle="butt", zorder=1)
+    for interval, width in ((own, 0.8), (row, 2.6)):
+        low, high = _float(interval.get("low")), _float(interval.get("high"))
+        if np.isfinite([low, high]).all():
+            ax.plot([low, high], [y, y], color=BLUE, linewidth=width, zorder=2)
+    resolved = row["resolved"] is not pd.NA and bool(row["resolved"])
+    filled = BLUE if resolved else "white"
+    left, right = limits
+    if left <= difference <= right:
+        ax.plot([difference], [y], marker="o", markersize=6.5, **_dot(filled))
+    else:
+        edge = left + (0.985 if difference > right else 0.015) * (right - left)
+        ax.plot(
+            [edge], [y], marker=">" if difference > right else "<", markersize=8, **_dot(filled)
+        )
+    half = _float(row.get("half_width"))
+    text = plus_minus(difference, half if np.isfinite(half) else None, signed=True)
+    _at_right(ax, y, text, str(row["n"]))
+
+
+def _dot(filled: str) -> dict[str, Any]:
+    return {"color": BLUE, "markerfacecolor": filled, "markeredgewidth": 1.4, "zorder": 3}
+
+
+def _at_right(ax: Axes, y: float, text: str, count: str) -> None:
+    """Two columns of words beside the row at height ``y``."""
+    for words, offset, side in ((text, _NUMBERS_PT, "left"), (count, _COUNT_PT, "right")):
+        ax.annotate(
+            words,
+            xy=(1.0, y),
+            xycoords=ax.get_yaxis_transform(),
+            xytext=(offset, 0),
+            textcoords="offset points",
+            va="center",
+            ha=side,
+            fontsize=8.5,
+            annotation_clip=False,
+        )
+
+
+def _nats(ax: Axes, per_bpb: float) -> None:
+    """A second scale in nats per token, and the line of the field's rule."""
+    scale = ax.secondary_xaxis("top", functions=(_times(per_bpb), _times(1 / per_bpb)))
+    scale.set_xlabel("nats per token")
+    scale.spines["top"].set_visible(False)
+    scale.tick_params(length=2)
+    line = -FIELD_NATS / per_bpb
+    ax.axvline(line, color=VERMILLION, linestyle="--", linewidth=1.2, zorder=1)
+    ax.annotate(
+        f"{number(-FIELD_NATS, decimals=3)} nats",
+        xy=(line, 0),
+        xycoords=ax.get_xaxis_transform(),
+        xytext=(-4, 3),
+        textcoords="offset points",
+        ha="right",
+        color=VERMILLION,
+        fontsize=8,
+    )
+
+
+def _nats_per_bpb(rows: pd.DataFrame) -> float | None:
+    """One text and one tokenizer: the ratio is that of bytes to tokens, alike in every row."""
+    if "nats" not in rows:
+        return None
+    known = rows[rows["nats"].notna() & (rows["difference"] != 0)]
+    return None if known.empty else float((known["nats"] / known["difference"]).median())
+
+
+def _times(factor: float) -> Callable[[ArrayLike], NDArray[np.float64]]:
+    return lambda values: np.asarray(values, dtype=np.float64) * factor
+
+
+def _limits(rows: pd.DataFrame, line: float | None) -> tuple[float, float]:
+    """Zero, the line and all intervals, less the rows that are ``_FAR`` times off the others."""
+    ends = rows[["difference", "low", "high"]].to_numpy(dtype=float)
+    reach = np.nanmax(np.abs(ends), axis=1)
+    usual = ends[reach <= _usual(np.sort(reach))]
+    low, high = min(float(np.nanmin(usual)), 0.0), max(float(np.nanmax(usual)), 0.0)
+    room = 0.08 * (high - low) or 1e-3
+    # The line's name stands at its left.
+    left = low if line is None else min(low, line - 1.2 * room)
+    return left - room, high + room
+
+
+def _usual(reach: NDArray[np.float64]) -> float:
+    """The furthest that a row reaches before the first leap to what is off the scale; sorted."""
+    middle = float(np.median(reach))
+    for nearer, further in pairwise(reach):
+        if further > _FAR * middle and further > _LEAP * nearer:
+            return float(nearer)
+    return float(reach[-1])
+
+
+def _float(value: object) -> float:
+    return float("nan") if value is None or pd.isna(value) else float(value)  # type: ignore[arg-type]

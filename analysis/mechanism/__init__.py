@@ -1,0 +1,1 @@
+"""Measures of layers and weights against what quantization did to the score."""

@@ -1,0 +1,214 @@
+"""Would a difference still stand if the reference, or the activation, were noisier than the rest?
+
+The pooled interval takes the noise as alike for all activations. Where it is not, it errs by much:
+with a reference three times as noisy, 12 activations and 3 seeds, 26 % of null sweeps call some
+difference real instead of 5 %. A test of equal variances first does not help: three seeds give it
+too little power (20 % remain with Bartlett's at the 10 % level). So an activation counts as
+resolved only if a second interval excludes zero too, whatever the test says. Its variance is
+
+    w_0 v_0 + Σ_a w_a max(v_a, s²)
+
+s² is the pooled variance, w are the weights that the design gives (1/n for the reference and 1/n
+for the activation where it is complete), v_a is activation a's own variance against all others
+(``analysis.models.design_geometry``). Every comparison has the reference in it, so its variance is
+its own, with the few degrees of freedom that it has; an activation's may exceed the pooled one and
+not fall below it. Degrees of freedom are Satterthwaite's (1946). The quantile over all comparisons
+is the one that this statistic has in this design under equal variances, from ``NUM_DRAWS``
+simulated data sets of fixed seed (standard error 0.0016 at a level of 0.05).
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from analysis.models.block_model import Blocked, Reals, fit_blocks
+from analysis.models.design_geometry import DesignKey, Geometry, geometry_of, noisier, variances
+from analysis.models.dunnett import quantile
+
+NUM_DRAWS = 19_999  # so that draws + 1 is a multiple of what the usual levels divide
+_CHUNK = 4_000
+_SEED = 20_240_601
+_FAR = 1e300  # a t statistic without noise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Guarded:
+    """The second interval of K comparisons: half widths, and p values adjusted over all of them."""
+
+    half_width_K: Reals
+    p_value_K: Reals
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """Under equal variances: per simulated data set, the least p over comparisons; ascending."""
+
+    two_sided: Reals
+    one_sided: Reals
+    noisiest: Reals  # the least p, over activations, of being noisier than the others
+
+
+def guard(rows: Blocked, *, level: float) -> Guarded | None:
+    """The second interval for the differences of ``rows`` that can be estimated, two-sided.
+
+    None where the reference has no variance of its own (a single pair), and for two activations:
+    there the pooled interval is the paired one already.
+    """
+    key = DesignKey(rows)
+    if not _is_possible(geometry_of(key)):
+        return None
+    estimate_K, variance_K, df_K = _studentise(key, rows)
+    null = calibration_of(key).two_sided
+    at = max(0, math.floor(round((1 - level) * (NUM_DRAWS + 1), 6)) - 1)
+    return Guarded(
+        half_width_K=-special.stdtrit(df_K, null[at] / 2) * np.sqrt(variance_K),
+        p_value_K=adjusted(
+            2 * special.stdtr(df_K, -np.abs(t_statistics(estimate_K, np.sqrt(variance_K)))), null
+        ),
+    )
+
+
+def guard_below(rows: Blocked, bound: float) -> Reals | None:
+    """p that each difference is below ``bound``, one-sided, adjusted over the K; None as above."""
+    key = DesignKey(rows)
+    if not _is_possible(geometry_of(key)):
+        return None
+    estimate_K, variance_K, df_K = _studentise(key, rows)
+    t_K = t_statistics(estimate_K - bound, np.sqrt(variance_K))
+    return adjusted(special.stdtr(df_K, t_K), calibration_of(key).one_sided)
+
+
+def decisions(
+    rows: Blocked, scores_DN: Reals, *, level: float = 0.95
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """For D data sets of the design of ``rows``: what the pooled interval resolves, what both do.
+
+    Each D × K. What ``analysis.stats.compare`` decides of one data set, for many at once.
+    """
+    key, fit = DesignKey(rows), fit_blocks(rows)
+    geometry = geometry_of(key)
+    if fit.noise_df == 0:
+        nothing = np.zeros((len(scores_DN), len(fit.estimate_K)), dtype=bool)
+        return nothing, nothing
+    pooled_D = ((scores_DN @ geometry.residual_NN) ** 2).sum(axis=1) / geometry.residual_df
+    unit_K = quantile(fit.correlations, fit.noise_df, level) * np.sqrt(
+        geometry.weight_KA.sum(axis=1)
+    )
+    pooled_DK = np.abs(scores_DN @ geometry.estimate_KN.T) > np.sqrt(pooled_D)[:, None] * unit_K
+    if not _is_possible(geometry):
+        alone = len(rows.keys) == 2
+        return pooled_DK, pooled_DK if alone else np.zeros_like(pooled_DK)
+    estimate_DK, variance_DK, df_DK = _studentised(geometry, scores_DN)
+    t_DK = np.abs(t_statistics(estimate_DK, np.sqrt(variance_DK)))
+    p_DK = adjusted(2 * special.stdtr(df_DK, -t_DK), calibration_of(key).two_sided)
+    return pooled_DK, pooled_DK & (p_DK <= 1 - level + 1e-12)
+
+
+def guarded_power(
+    *, num_seeds: int, comparisons: int, effect: float, level: float = 0.95, draws: int = 20_000
+) -> float:
+    """The chance that a difference of ``effect`` noise standard deviations is resolved.
+
+    For complete blocks and equal variances, by simulation of fixed seed (standard error ≤ 0.0036
+    at the default number of draws): the pooled and the second interval must both exclude zero.
+    """
+    rows = complete_blocks(num_seeds, comparisons + 1)
+    rng, hits = np.random.default_rng([_SEED, 1]), 0
+    for size in _chunks(draws):
+        scores_DN = rng.standard_normal((size, rows.score_N.size))
+        scores_DN[:, rows.activation_N == 1] += effect
+        hits += int(decisions(rows, scores_DN, level=level)[1][:, 0].sum())
+    return hits / draws
+
+
+def complete_blocks(num_seeds: int, num_activations: int) -> Blocked:
+    """The design in which every seed has every activation; its scores are zeros."""
+    seed_N, activation_N = (
+        part.ravel() for part in np.mgrid[0:num_seeds, 0:num_activations].astype(np.int64)
+    )
+    keys = tuple(f"{i:03d}" for i in range(num_activations))
+    return Blocked(keys, activation_N, seed_N, seed_N, None, np.zeros(seed_N.size))
+
+
+@lru_cache(maxsize=64)
+def calibration_of(key: DesignKey) -> Calibration:
+    """The null distributions of a design."""
+    geometry = geometry_of(key)
+    rng = np.random.default_rng(_SEED)
+    two, one, noisiest = [], [], []
+    for size in _chunks(NUM_DRAWS):
+        scores_DN = rng.standard_normal((size, key.activation_N.size))
+        if _is_possible(geometry):
+            estimate_DK, variance_DK, df_DK = _studentised(geometry, scores_DN)
+            p_DK = special.stdtr(df_DK, t_statistics(estimate_DK, np.sqrt(variance_DK)))
+            one.append(p_DK.min(axis=1))
+            two.append(2 * np.minimum(p_DK, 1 - p_DK).min(axis=1))
+        if geometry.has_rest:
+            own_DA, rest_DA, _ = variances(geometry, scores_DN)
+            noisiest.append(np.nanmin(noisier(geometry, own_DA, rest_DA), axis=1))
+    return Calibration(*(np.sort(np.concatenate(p or [np.ones(1)])) for p in (two, one, noisiest)))
+
+
+def adjusted(p: Reals, null: Reals) -> Reals:
+    """How often the least p of a null data set is as small, counting the data set at hand."""
+    below: NDArray[np.int64] = np.searchsorted(null, p, side="right")
+    return np.asarray((1 + below) / (null.size + 1))
+
+
+def t_statistics(estimate: Reals, error: Reals) -> Reals:
+    """estimate / error; without any noise, a difference is as far out as can be.
+
+    >>> t_statistics(np.array([1.0, 2.0, 0.0]), np.array([0.5, 0.0, 0.0]))
+    array([2.e+000, 1.e+300, 0.e+000])
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(estimate / error, nan=0.0, posinf=_FAR, neginf=-_FAR)
+
+
+def _studentised(geometry: Geometry, scores_DN: Reals) -> tuple[Reals, Reals, Reals]:
+    """Of each data set: the differences, their variances, and the degrees of freedom of those."""
+    total_DK, df_DK = of_differences(
+        geometry.weight_KA,
+        variances(geometry, scores_DN),
+        (geometry.added_df_A[0], geometry.residual_df),
+    )
+    return scores_DN @ geometry.estimate_KN.T, total_DK, df_DK
+
+
+def of_differences(
+    weight_KA: Reals, of_activations: tuple[Reals, Reals, Reals], df: tuple[int, int]
+) -> tuple[Reals, Reals]:
+    """Variance and degrees of freedom of each difference, from those of the activations.
+
+    ``of_activations``: own, of all others, pooled (``geometry.variances``). ``df``: of the
+    reference's own variance, and of the pooled one.
+    """
+    own_DA, rest_DA, pooled_D = of_activations
+    # The mean of the others, against which an activation is held, hides a little of its variance.
+    hidden_DA = np.nan_to_num(np.maximum(own_DA - rest_DA, 0)) / (own_DA.shape[1] - 1)
+    variance_DA = np.where(np.isnan(own_DA), pooled_D[:, None], own_DA + hidden_DA)
+    floored_DA = np.maximum(variance_DA, pooled_D[:, None])
+    reference_DK = variance_DA[:, :1] * weight_KA[:, 0]
+    others_DK = floored_DA[:, 1:] @ weight_KA[:, 1:].T
+    total_DK = reference_DK + others_DK
+    share_DK = reference_DK / np.where(total_DK > 0, total_DK, 1.0)
+    return total_DK, 1 / (share_DK**2 / df[0] + (1 - share_DK) ** 2 / df[1])
+
+
+def _studentise(key: DesignKey, rows: Blocked) -> tuple[Reals, Reals, Reals]:
+    """Of the scores at hand: the K differences, their variances, and the degrees of freedom."""
+    centred_DN = (rows.score_N - rows.score_N.mean())[None, :]
+    estimate_DK, variance_DK, df_DK = _studentised(geometry_of(key), centred_DN)
+    return estimate_DK[0], variance_DK[0], df_DK[0]
+
+
+def _is_possible(geometry: Geometry) -> bool:
+    return geometry.has_rest and geometry.added_df_A[0] > 0 and len(geometry.estimate_KN) > 0
+
+
+def _chunks(total: int) -> list[int]:
+    return [min(_CHUNK, total - start) for start in range(0, total, _CHUNK)]

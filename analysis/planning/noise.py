@@ -1,0 +1,159 @@
+"""How large is the noise of a grid that has not run yet?
+
+In this order: what the sweep itself has shown so far, what another sweep of the same recipe and
+budget has shown in the same results, what was published for the recipe. A recipe of which nothing
+is known has no noise, rather than a guess.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.models.block_model import Design, blocked, fit_blocks
+from analysis.planning.designs import Kind
+from analysis.rows.read import (
+    CELLS_FILE,
+    Sweep,
+    is_scored,
+    load_cells,
+    load_replicates,
+    load_sweep,
+    records,
+)
+from analysis.rows.stages import PRIMARY
+from analysis.stats.compare import FIELD_NATS
+from analysis.stats.ranking import design_of, ranked_rows, with_companions
+from sweep.store.files import open_files
+from trainer.config.config_errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownNoise:
+    """The noise that a design is judged by, in BPB, and where its size is known from.
+
+    ``noise_sd``: of one score after seed and activation are taken out, so that a paired difference
+    has √2 times as much. ``noise_df``: degrees of freedom of that estimate, None where it was not
+    estimated here. ``seed_sd``: of one activation's scores between seeds. ``tokens_per_byte``: of
+    the scored text, None if unknown.
+    """
+
+    noise_sd: float
+    seed_sd: float
+    source: str
+    noise_df: int | None = None
+    tokens_per_byte: float | None = None
+
+    def sd_for(self, kind: Kind) -> float:
+        return self.seed_sd if kind == "unpaired" else self.noise_sd
+
+    @property
+    def field_bpb(self) -> float | None:
+        """0.005 nats per token in BPB.
+
+        >>> noise = KnownNoise(noise_sd=1, seed_sd=1, source="", tokens_per_byte=0.41)
+        >>> round(noise.field_bpb, 5)
+        0.00296
+        """
+        if self.tokens_per_byte is None:
+            return None
+        return FIELD_NATS * self.tokens_per_byte / math.log(2)
+
+
+# Paired: PR #1035, post-quant at 10,000 steps, three activations under seeds 1337, 42 and 2025. The
+# sd of their differences is 0.0007, 0.0007 and 0.0004; the largest is planned with. A difference
+# has √2 times the noise of a score. No other stack has published two activations under one seed.
+# Between seeds: 0.0004 to 0.0011 where three seeds of one activation were published (PR #1035,
+# #549, #1135, #1176); 0.0007 is what the field plans with. 0.005 nats per token are 0.00296 BPB in
+# sp1024.
+_PUBLISHED = KnownNoise(
+    noise_sd=0.0007 / math.sqrt(2),
+    seed_sd=0.0007,
+    source="published: paired sd 0.0007 in PR #1035 at 10,000 steps",
+    tokens_per_byte=0.00296 / FIELD_NATS * math.log(2),
+)
+PUBLISHED = dict.fromkeys(("pr1035", "pr549", "pr549-clean", "pr1176"), _PUBLISHED)
+
+_SETTING = ["recipe", "budget_kind", "budget_value", "setting", "budget"]
+
+
+def expected_noise(
+    cells: pd.DataFrame, results: str | Path, sweep: str, *, quantity: str = PRIMARY
+) -> dict[str, KnownNoise | None]:
+    """The noise to plan each setting of ``cells`` with: the sweep's own, another's, or published.
+
+    Of several sweeps with the same recipe and budget, the one that knows it with the most degrees
+    of freedom. A sweep in ``results`` that cannot be read or compared is passed over.
+    """
+    known = _measured(results, quantity)
+    found: dict[str, KnownNoise | None] = {}
+    for row in records(cells[_SETTING].drop_duplicates()):
+        alike = known[(known[_SETTING[:3]] == pd.Series(row)[_SETTING[:3]]).all(axis=1)]
+        own = alike[(alike["sweep"] == sweep) & (alike["setting"] == row["setting"])]
+        best = (own if len(own) else alike).sort_values(["noise_df", "sweep", "setting"])
+        published = PUBLISHED.get(str(row["recipe"]))
+        found[row["setting"]] = best["noise"].iloc[-1] if len(best) else published
+    return found
+
+
+def noise_in(
+    rows: pd.DataFrame,
+    quantity: str,
+    reference: str,
+    source: str,
+    design: Design | None = None,
+) -> KnownNoise | None:
+    """The noise of ``rows``, all of one setting; None before two seeds have two activations."""
+    design = design or Design()
+    scores = ranked_rows(rows, quantity, reference, design)
+    if scores.empty:
+        return None
+    first = reference if (scores["key"] == reference).any() else min(scores["key"])
+    fit = fit_blocks(blocked(scores, first, design))
+    if not fit.noise_sd:
+        return None
+    of_key = scores.groupby("key")["value"]
+    left = scores["value"] - of_key.transform("mean")
+    scored = rows[is_scored(rows)]
+    ratio = (scored["val_tokens"] / scored["val_bytes"]).dropna()
+    return KnownNoise(
+        noise_sd=fit.noise_sd,
+        seed_sd=math.sqrt(float((left**2).sum()) / (len(scores) - of_key.ngroups)),
+        source=source,
+        noise_df=fit.noise_df,
+        tokens_per_byte=float(ratio.mean()) if len(ratio) else None,
+    )
+
+
+def _measured(results: str | Path, quantity: str) -> pd.DataFrame:
+    """One row per sweep and setting in ``results`` that shows its noise."""
+    root = open_files(results)
+    found: list[dict[str, object]] = []
+    for name in root.folders():
+        if not root.exists(f"{name}/{CELLS_FILE}"):
+            continue
+        place = f"{str(results).rstrip('/')}/{name}"
+        try:
+            frame = load_cells(place)
+            sweep = load_sweep(place, frame)
+            rows = with_companions(frame, load_replicates(place), sweep)
+            found += _of_sweep(rows, quantity, sweep, name)
+        except ConfigError:  # what is wrong with another sweep is said when that one is asked for
+            continue
+    columns = ["sweep", *_SETTING, "noise", "noise_df"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _of_sweep(
+    frame: pd.DataFrame, quantity: str, sweep: Sweep, name: str
+) -> Sequence[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for facts in records(frame[_SETTING].drop_duplicates()):
+        rows = frame[frame["setting"] == facts["setting"]]
+        source = f"measured in sweep {name}"
+        noise = noise_in(rows, quantity, sweep.reference, source, design_of(sweep))
+        if noise is not None:
+            found.append({"sweep": name, **facts, "noise": noise, "noise_df": noise.noise_df})
+    return found

@@ -1,0 +1,159 @@
+"""What a grid can resolve, in sentences and a small table: what ``make plan`` prints below a plan.
+
+Settings that differ in nothing that matters here are told together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.number_format import DASH, counted, number, percent
+from analysis.planning.designs import smallest_effect
+from analysis.planning.noise import expected_noise
+from analysis.planning.planned_cells import grid_cells
+from analysis.planning.power import POWERS, Grid, achieved, planned, seeds_table
+from analysis.rows.read import (
+    CELLS_FILE,
+    load_cells,
+    load_replicates,
+    load_sweep,
+    parts_of,
+    records,
+)
+from analysis.stats.ranking import design_of, with_companions
+from analysis.text_table import Section, Summary
+from sweep.spec import sweep_file
+from sweep.store.files import open_files
+from trainer.config.config_errors import ConfigError
+
+
+def power_summary(place: str | Path, sweep: str) -> Summary:
+    """What the grid of ``sweep`` (name or path of its file) can resolve, and what it has resolved.
+
+    ``place``: where its results are or will be. ConfigError where there is neither a sweep file nor
+    a result.
+    """
+    results, name = parts_of(str(place))
+    finished, doubts = _finished(place)
+    try:
+        asked = sweep_file.load_sweep(sweep)
+    except ConfigError:
+        if not finished:
+            raise
+        return Summary(name, _sections(finished), tuple(_sentences(finished, "so far")))
+    cells = grid_cells(asked)
+    noise = expected_noise(cells, results, name)
+    grids = planned(cells, asked.reference, noise)
+    done = [grid for grid in grids if any(_is_done(grid, other) for other in finished)]
+    sentences = [
+        *_sentences([grid for grid in grids if grid not in done], "as planned"),
+        *_sentences(done, "as planned and as finished"),
+        *_sentences(
+            [grid for grid in finished if not any(_is_done(o, grid) for o in done)], "so far"
+        ),
+        *doubts,
+    ]
+    return Summary(name, _sections(grids), (*sentences, DEFINITION))
+
+
+def _is_done(asked: Grid, found: Grid) -> bool:
+    """Whether what has run is all that was asked, so that one sentence says both."""
+    sds = [None if grid.noise is None else grid.noise.noise_sd for grid in (asked, found)]
+    return sds[0] == sds[1] and all(
+        getattr(asked, name) == getattr(found, name) for name in ("setting", "n", "num_activations")
+    )
+
+
+DEFINITION = (
+    "Power: the probability that one true difference from the reference is resolved, in the"
+    f" simultaneous {percent(0.95)} intervals over all comparisons."
+)
+
+
+def _finished(place: str | Path) -> tuple[list[Grid], list[str]]:
+    """What has run, and why that cannot be used where there is something that cannot."""
+    if not open_files(place).exists(CELLS_FILE):
+        return [], []
+    try:
+        frame = load_cells(place)
+        sweep = load_sweep(place, frame)
+        rows = with_companions(frame, load_replicates(place), sweep)
+        return achieved(rows, sweep.reference, blocks=design_of(sweep)), []
+    except ConfigError as error:  # a plan stands without it
+        return [], [f"What has run so far cannot be used: {error}"]
+
+
+def _sentences(grids: Sequence[Grid], when: str) -> list[str]:
+    sentences = []
+    for alike in _alike(grids):
+        grid, settings = alike[0], _titled(alike)
+        size = f"{counted(grid.n, 'seed')} × {counted(grid.num_activations, 'activation')}"
+        opening = f"{settings}, {when}: {size}"
+        if not grid.designs():
+            sentences.append(f"{opening} resolve nothing: it takes two seeds and two activations.")
+            continue
+        of_block, of_pooled, of_unpaired = grid.designs()
+        if grid.noise is None:
+            sentences.append(
+                f"{opening}. The size of the noise is unknown: nothing is published for this"
+                " recipe, and no sweep of it with this budget has two seeds in these results. The"
+                f" smallest difference resolved with power {POWERS[0]:g} is"
+                f" {smallest_effect(of_block, 1.0, power=POWERS[0]):.1f} times the noise sd."
+            )
+            continue
+        least = [
+            number(smallest_effect(of_block, grid.noise.noise_sd, power=power)) for power in POWERS
+        ]
+        alike_noise = smallest_effect(of_pooled, grid.noise.noise_sd, power=POWERS[0])
+        alone = smallest_effect(of_unpaired, grid.noise.seed_sd, power=POWERS[0])
+        sentences.append(
+            f"{opening} resolve a difference from the reference of {least[0]} BPB with power"
+            f" {POWERS[0]:g} and {least[1]} with {POWERS[1]:g} (noise sd"
+            f" {number(grid.noise.noise_sd)}, {grid.noise.source}; {of_block.noise_df} df,"
+            f" {counted(of_block.comparisons, 'comparison')}). With power {POWERS[0]:g} it would be"
+            f" {number(alike_noise)} if the noise were known to be alike for all, and"
+            f" {number(alone)} if seeds were not paired (seed sd {number(grid.noise.seed_sd)})."
+        )
+    return sentences
+
+
+def _sections(grids: Sequence[Grid]) -> tuple[Section, ...]:
+    """Seeds by difference, one table for settings that are alike."""
+    sections = []
+    for alike in _alike(grids):
+        table = seeds_table(alike[:1])
+        if table.empty:
+            continue
+        found = {(row["effect"], row["design"], row["power"]): row for row in records(table)}
+        effects = table[["effect", "nats"]].drop_duplicates()
+        kinds = [(kind, power) for kind in ("block", "unpaired") for power in POWERS]
+        lines = [
+            (
+                f"{number(effect)} BPB" if pd.isna(nats) else f"{nats:g} nats/token",
+                *(_seeds(found[effect, kind, power]["n"]) for kind, power in kinds),
+            )
+            for effect, nats in effects.itertuples(index=False)
+        ]
+        headings = tuple(f"{kind}, power {power:g}" for kind, power in kinds)
+        title = f"{_titled(alike)}: seeds that a difference needs"
+        sections.append(Section(title, ("difference", *headings), tuple(lines)))
+    return tuple(sections)
+
+
+def _seeds(n: object) -> str:
+    return DASH if pd.isna(n) else str(n)
+
+
+def _alike(grids: Sequence[Grid]) -> list[list[Grid]]:
+    """Grids in groups that differ in their setting only."""
+    groups: dict[Grid, list[Grid]] = {}
+    for grid in grids:
+        groups.setdefault(replace(grid, setting="", budget=""), []).append(grid)
+    return list(groups.values())
+
+
+def _titled(alike: Sequence[Grid]) -> str:
+    first = alike[0].setting
+    return first if len(alike) == 1 else f"{first} and {counted(len(alike) - 1, 'setting')} like it"

@@ -1,5 +1,0 @@
-"""What does each thing look like? (frame, Axes) -> Axes, of what the statistics returned."""
-
-from analysis.plots.size import CAP_BYTES
-
-__all__ = ["CAP_BYTES"]

@@ -1,0 +1,1 @@
+"""Published results: reading their logs, checking them, and the table that ships."""

@@ -1,0 +1,270 @@
+"""May these logs be read as runs of that recipe with that activation, and what rows are they?
+
+A log says neither which activation ran nor which recipe it is: the user claims it, and whatever the
+log does say of its configuration is held against the claim.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.number_format import counted, listed
+from analysis.published.frame import published_frame, published_row
+from analysis.published.logs import LogFacts, read_log
+from sweep.store.files import open_files
+from sweep.store.schema import SCHEMA
+from trainer.activations import check_activation
+from trainer.config import Recipe, load_recipe, parse_override
+from trainer.config.config_errors import ConfigError, suggestion
+
+# The recipes that reproduce a published run, and the parameters of that run's model with a fixed β.
+PUBLISHED_RECIPES = {"pr1035": 17_059_912, "pr549": 26_928_220, "pr1176": 27_038_812}
+
+# What a log says of its configuration, the line that says it, and the key of a recipe for it.
+_SAID = (
+    ("seq_len", "config", "train.seq_len"),
+    ("batch_tokens", "config", "train.batch_tokens"),
+    ("warmup_steps", "config", "train.warmup_steps"),
+    ("embed_lr", "rates", "optim.embed_lr"),
+    ("matrix_lr", "rates", "optim.matrix_lr"),
+    ("scalar_lr", "rates", "optim.scalar_lr"),
+    ("num_heads", "heads", "model.num_heads"),
+    ("num_kv_heads", "heads", "model.num_kv_heads"),
+    ("xsa_last_layers", "xsa", "model.xsa_last_layers"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What the user says of logs, since they do not say it themselves.
+
+    ``overrides`` are recipe values that the run changed, by ``section.key``; None leaves one out.
+    """
+
+    pr: int
+    recipe: str
+    activation: str
+    params: Mapping[str, float]
+    overrides: Mapping[str, Any]
+
+
+def claim_of(
+    *,
+    pr: int,
+    recipe: str,
+    activation: str,
+    params: Mapping[str, float],
+    settings: Sequence[str] = (),
+) -> Claim:
+    """A claim whose recipe, activation and ``section.key=value`` settings exist."""
+    if recipe not in PUBLISHED_RECIPES:
+        known = list(PUBLISHED_RECIPES)
+        raise ConfigError(
+            f"--recipe {recipe!r} reproduces no published run.{suggestion(recipe, known)}"
+            f" Published are {', '.join(known)}; what a run changed of one is said by --set."
+        )
+    if pr < 1:
+        raise ConfigError(f"--pr {pr}: the number of a pull request is needed, such as 1035.")
+    check_activation(activation, params)
+    return Claim(
+        pr=pr,
+        recipe=recipe,
+        activation=activation,
+        params=params,
+        overrides=dict(map(parse_override, settings)),
+    )
+
+
+def import_logs(paths: Iterable[Path], claim: Claim) -> pd.DataFrame:
+    """One row per log, with the columns of ``analysis.published.frame``.
+
+    A ConfigError names file and line where a log is damaged, unfinished, not of the claimed recipe
+    or activation, or of a seed that another of them has.
+    """
+    recipe = load_recipe(claim.recipe, claim.overrides)
+    rows: dict[str, dict[str, Any]] = {}
+    files: dict[str, str] = {}
+    for path in paths:
+        facts = read_log(path)
+        _check(facts, claim, recipe)
+        row = _row(facts, claim, path.name)
+        if row["cell_id"] in rows:
+            raise ConfigError(
+                f"{facts.where}, line {facts.lines['seed']}: seed {row['seed']} of PR #{claim.pr}"
+                f" with {row['label']} is in {files[row['cell_id']]} already; give each run once."
+            )
+        rows[row["cell_id"]], files[row["cell_id"]] = row, facts.where
+    if not rows:
+        raise ConfigError("no log was given; name one or more files.")
+    return published_frame(list(rows.values()))
+
+
+def write_rows(frame: pd.DataFrame, out: Path) -> Path:
+    """Write the schema's columns of ``frame`` to the Parquet file ``out``."""
+    if out.suffix != ".parquet":
+        raise ConfigError(f"--out {out}: a name that ends in .parquet is needed.")
+    table = pa.Table.from_pandas(frame[SCHEMA.names], schema=SCHEMA, preserve_index=False)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(SCHEMA.metadata), sink)
+    open_files(out.parent).replace(out.name, sink.getvalue().to_pybytes())
+    return out
+
+
+def load_imported(path: Path) -> pd.DataFrame:
+    """What ``write_rows`` wrote, as ``import_logs`` gave it but for the notes."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{path}: this cannot be read as Parquet ({error}).") from None
+    rows = []
+    for number, row in enumerate(table.to_pylist(), start=1):
+        found = re.fullmatch(r"log: (PR #(\d+), .+)", row.get("evidence") or "")
+        if found is None:
+            raise ConfigError(
+                f"{path}, row {number}: no row of an imported log; `python -m analysis import`"
+                " writes them."
+            )
+        overrides = json.loads(row["set_json"])
+        named = {
+            "pr": int(found[2]),
+            "stack": _stack(row["recipe"], overrides),
+            "words": row["activation"],
+            "hardware": _hardware(row["world_size"], row["device_name"]),
+            "citation": found[1],
+            "evidence_class": "log",
+        }
+        params = json.loads(row["params_json"])
+        rows.append(published_row(**{**row, **named}, params=params, same=None))
+    return published_frame(rows)
+
+
+def _stack(recipe: str, overrides: Mapping[str, Any]) -> str:
+    return "".join([recipe, *(f", {key} = {value}" for key, value in sorted(overrides.items()))])
+
+
+def _hardware(world_size: int, gpu: str | None) -> str | None:
+    return None if gpu is None else f"{world_size}x{gpu}"
+
+
+def _row(facts: LogFacts, claim: Claim, name: str) -> dict[str, Any]:
+    configured, preamble = facts.configured, facts.preamble
+    capped = facts.stopped_by_cap
+    models = set(preamble.gpus)
+    gpu = preamble.gpus[0] if len(models) == 1 else None
+    window = configured.seq_len
+    return published_row(
+        pr=claim.pr,
+        recipe=claim.recipe,
+        stack=_stack(claim.recipe, claim.overrides),
+        set_json=json.dumps(dict(sorted(claim.overrides.items())), separators=(",", ":")),
+        activation=claim.activation,
+        params=dict(claim.params),
+        words=claim.activation,
+        seed=configured.seed,
+        budget_kind="seconds" if capped else "steps",
+        budget_value=configured.cap_s if capped else float(configured.iterations),
+        hardware=_hardware(configured.world_size, gpu),
+        device="cuda" if facts.peak_memory_bytes is not None else None,
+        device_name=gpu,
+        python=preamble.python,
+        torch=preamble.torch,
+        world_size=configured.world_size,
+        num_params=configured.num_params,
+        val_tokens=configured.val_tokens,
+        tokens=facts.steps * configured.batch_tokens,
+        window=window,
+        **{key: getattr(facts, key) for key in _SCHEMA_FACTS},
+        stride=window if facts.stride is None else facts.stride,
+        evidence_class="log",
+        citation=f"PR #{claim.pr}, {name}",
+        notes=_passed_over(facts),
+        same=None,
+    )
+
+
+def _passed_over(facts: LogFacts) -> str | None:
+    """A line that nobody knows is no reason to refuse a log, and none to be silent."""
+    if not facts.passed_over:
+        return None
+    lines = counted(len(facts.passed_over), "line")
+    return f"{lines} passed over, not of the grammar; the first is line {facts.passed_over[0]}"
+
+
+_SCHEMA_FACTS = (
+    *("steps", "train_s", "pre_quant_loss", "pre_quant_bpb", "post_quant_loss", "post_quant_bpb"),
+    *("post_quant_sliding_bpb", "ttt_bpb", "slot_bpb", "model_bytes", "code_bytes"),
+    *("artifact_bytes", "peak_memory_bytes", "score_s", "ttt_s", "slot_s"),
+)
+
+
+def _check(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
+    """Nothing, if all that the log says of its configuration is as claimed."""
+    for line, key, said, claimed in _said_and_claimed(facts, recipe):
+        if said != claimed:
+            raise ConfigError(
+                f"{facts.where}, line {facts.lines[line]}: the log says {key} = {said}, recipe"
+                f" {claim.recipe} has {claimed}. Is it a log of another recipe"
+                f" ({', '.join(PUBLISHED_RECIPES)})? What a run changed of one is said by"
+                " --set SECTION.KEY=VALUE."
+            )
+    cap_s = facts.configured.cap_s
+    if cap_s is not None and not facts.stopped_by_cap:
+        raise ConfigError(
+            f"{facts.where}, line {facts.lines['config']}: all {facts.configured.iterations}"
+            f" iterations were taken before the cap of {cap_s:g} s, whose clock the learning rate"
+            " follows: that is a budget of neither steps nor seconds, and compares to nothing here."
+        )
+    _check_activation(facts, claim, recipe)
+
+
+def _said_and_claimed(facts: LogFacts, recipe: Recipe) -> Iterator[tuple[str, str, object, object]]:
+    """Kind of line, key of the recipe, what the log says, what the recipe has."""
+    for name, line, key in _SAID:
+        said, (section, leaf) = getattr(facts.configured, name), key.split(".")
+        if said is not None:
+            yield line, key, said, getattr(getattr(recipe, section), leaf)
+    codes, compressor = facts.artifact_format.split("+")
+    matrices = recipe.quantization.matrices
+    said_codes = "gptq" if facts.configured.gptq else f"{codes}_row"
+    yield "model", "quantization.matrices", said_codes, matrices
+    yield "model", "quantization.compressor", compressor, recipe.quantization.compressor
+    if facts.stride is not None:
+        yield "sliding", "scoring.stride", facts.stride, recipe.scoring.stride
+    for stage in ("ttt", "slot"):
+        scored = getattr(facts, f"{stage}_bpb") is not None
+        line = f"{stage}_exact" if scored else "total"
+        asked = getattr(recipe, stage) is not None
+        yield line, stage, _WORDS[scored], _WORDS[asked]
+
+
+_WORDS = {True: "scored", False: "nothing"}
+
+
+def _check_activation(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
+    """The count of parameters tells what is learned, where the model has its published size."""
+    resized = {key for key in claim.overrides if key.startswith("model.")} - _OF_NO_SIZE
+    if resized:
+        return
+    fixed, model = PUBLISHED_RECIPES[claim.recipe], recipe.model
+    learned = {"asqu": model.num_layers * model.mlp_hidden, "prelu2": model.num_layers}
+    expected = fixed + learned.get(claim.activation, 0)
+    if facts.configured.num_params != expected:
+        counts = {claim.activation: expected, "asqu": fixed + learned["asqu"]}
+        if claim.activation == "asqu":
+            counts["no learned β"] = fixed
+        raise ConfigError(
+            f"{facts.where}, line {facts.lines['params']}: {facts.configured.num_params:,}"
+            f" parameters, but {claim.recipe} has"
+            f" {listed([f'{count:,} with {name}' for name, count in counts.items()])}."
+            " Is it another activation, or another recipe?"
+        )
+
+
+_OF_NO_SIZE = {"model.qk_gain", "model.xsa_last_layers"}

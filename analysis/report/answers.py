@@ -1,0 +1,134 @@
+"""Which activation is best in one setting, and how sure is that? The answer, and its words.
+
+The verdict is that of the one judged stage (``stages.PRIMARY``). The same question under other
+stages or with tainted attempts is asked by the same functions, and decides nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.number_format import DASH, capital, counted, listed, p_value, percent, plus_minus
+from analysis.report.document import Tone
+from analysis.rows.read import Sweep, labels_of, records
+from analysis.rows.stages import PRIMARY
+from analysis.stats.compare import contrasts, same_functions
+from analysis.stats.decision import Verdict, joint_labels, verdicts
+from analysis.stats.ranking import design_of
+
+Rows = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What ``verdicts`` and ``contrasts`` say of one setting; ``rows`` is sorted, best first."""
+
+    quantity: str
+    verdict: Verdict
+    rows: tuple[Rows, ...]
+    names: Mapping[str, str]
+    reference: str
+
+    @property
+    def best(self) -> Rows | None:
+        """The row of the activation that is lowest; None where that is the reference, or no one."""
+        return next((row for row in self.rows if row["key"] == self.verdict.best), None)
+
+
+def answer(cells: pd.DataFrame, sweep: Sweep, quantity: str = PRIMARY) -> Answer:
+    """The answer of ``cells``, which are those of one setting."""
+    rows = records(contrasts(cells, quantity, sweep.reference, design=design_of(sweep)))
+    return Answer(
+        quantity=quantity,
+        verdict=verdicts(cells, sweep, quantity)[0],
+        rows=tuple(sorted(rows, key=lambda row: (row["difference"], row["key"]))),
+        names=joint_labels(same_functions(cells, sweep.reference), labels_of(cells)),
+        reference=sweep.reference,
+    )
+
+
+def verdict_words(found: Answer) -> str:
+    """The answer in one sentence, as large as the page allows."""
+    reference = found.names.get(found.reference, found.reference)
+    best_key = found.verdict.best
+    if best_key is None:
+        return "No activation can be ranked yet."
+    if not found.rows:
+        if best_key == found.reference:
+            return f"Only {reference} has scores, so there is nothing to compare it with yet."
+        return f"No comparison: the reference, {reference}, has no score or a diverged seed."
+    if found.best is None:
+        if any(pd.isna(row["resolved"]) for row in found.rows):
+            return f"Too few seeds to tell whether any activation is better than {reference}."
+        return f"No activation is shown to be better than {reference}."
+    best = found.names[best_key]
+    if found.verdict.resolved is None:
+        return f"Too few seeds to tell whether {best} is better than {reference}."
+    if found.verdict.resolved:
+        gap = plus_minus(-found.best["difference"], found.best["half_width"])
+        return f"{best} is better than {reference}, by {gap.replace(' ±', ' ± ')} bits per byte."
+    return f"No activation is shown to be better than {reference}."
+
+
+def support_words(found: Answer) -> str:
+    """What the large sentence leaves out: who is lowest, who differs from the reference."""
+    if not found.rows:
+        return found.verdict.sentence
+    reference = found.names[found.reference]
+    opening = f"{reference}, the reference, is lowest. " if found.best is None else ""
+    if found.best is not None and not found.verdict.resolved:
+        gap, n = gap_words(found.best), counted(found.best["n"], "paired seed")
+        opening = (
+            f"{found.names[found.best['key']]} is lowest, at {gap} bits per byte from it ({n}). "
+        )
+    if any(pd.isna(row["resolved"]) for row in found.rows):
+        return f"{opening}The noise is not known from so few seeds, so nothing is resolved."
+    resolved = [row for row in found.rows if row["resolved"]]
+    better = [found.names[row["key"]] for row in resolved if row["difference"] < 0]
+    worse = [found.names[row["key"]] for row in resolved if row["difference"] > 0]
+    parts = [
+        *([f"{listed(better)} {_are(better)} better than {reference}"] if better else []),
+        *([f"{listed(worse)} {_are(worse)} worse{'' if better else ' than it'}"] if worse else []),
+        _unresolved(len(found.rows) - len(resolved), len(found.rows), reference),
+    ]
+    level = percent(found.rows[0]["level"])
+    return f"{opening}{capital('; '.join(parts))} (simultaneous {level} intervals)."
+
+
+def _unresolved(count: int, of: int, reference: str) -> str:
+    if count == of:
+        return f"none of {counted(of, 'activation')} can be told from {reference}"
+    return f"{count} of {of} cannot be told from it"
+
+
+def gap_words(row: Rows) -> str:
+    """The difference of one row with its interval."""
+    return plus_minus(row["difference"], row["half_width"], signed=True)
+
+
+def tone_of(row: Rows) -> Tone:
+    """How a row is shown: resolved as better, as worse, or neither."""
+    if pd.isna(row["resolved"]) or not row["resolved"]:
+        return "plain"
+    return "good" if row["difference"] < 0 else "bad"
+
+
+def resolved_word(row: Rows) -> str:
+    """Whether a row is resolved, as an entry of a table."""
+    return DASH if pd.isna(row["resolved"]) else "yes" if row["resolved"] else "no"
+
+
+def p_words(p: float | None) -> str:
+    """
+    >>> p_words(0.03141), p_words(0.00001), p_words(None)
+    ('0.031', '< 0.0001', '–')
+    """
+    if p is None or pd.isna(p):
+        return DASH
+    return p_value(p).removeprefix("p ").removeprefix("= ")
+
+
+def _are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"

@@ -1,0 +1,138 @@
+"""What does each activation cost: bytes under the cap, time of a step, steps, hours of a node?"""
+
+import pandas as pd
+
+from analysis.costs.budgets import node_effects, node_sentences
+from analysis.figures.panels.size import CAP_BYTES
+from analysis.number_format import DASH, capital, counted, number, percent, plus_minus
+from analysis.report.document import Block, Bullets, Row, Table, Text
+from analysis.report.inputs import Case
+from analysis.rows.read import is_scored, records
+from analysis.rows.stages import title_of
+from analysis.stats.per_seed import seed_stats
+
+SECONDS_IN_HOUR = 3600
+_MEASURES = ("artifact_kB", "steps", "step_ms_p50", "train_s", "peak_memory_MB", "node_hours")
+
+
+def cost_blocks(case: Case) -> tuple[Block, ...]:
+    """Section 3 of the report, for one setting."""
+    cells = _measured(case.cells)
+    stats = seed_stats(cells, _MEASURES)
+    if not case.has_scores:
+        return (Text("No cell has an untainted success, so no cost is known."),)
+    nodes = node_sentences(node_effects(case.cells, reference=case.sweep.reference))
+    return (
+        Text(_size(cells), "lead"),
+        _table(stats, case.sweep.keys),
+        Text(_hours(cells)),
+        Bullets(tuple(nodes)),
+        *([_splits(case.splits)] if len(case.splits) else []),
+    )
+
+
+def _measured(cells: pd.DataFrame) -> pd.DataFrame:
+    hours = (cells["ended_at"] - cells["started_at"]).dt.total_seconds() / SECONDS_IN_HOUR
+    return cells.assign(
+        artifact_kB=cells["artifact_bytes"] / 1000,
+        peak_memory_MB=cells["peak_memory_bytes"] / 1e6,
+        node_hours=hours.astype(float),
+    )
+
+
+def _size(cells: pd.DataFrame) -> str:
+    sizes = cells.loc[is_scored(cells), "artifact_bytes"].dropna().astype(int)
+    if sizes.empty:
+        return "No artifact was measured."
+    over, largest = int((sizes > CAP_BYTES).sum()), int(sizes.max())
+    room = CAP_BYTES - largest
+    return (
+        f"{'Every' if not over else f'{over} of {len(sizes)}'} artifact"
+        f"{' fits' if not over else 's are above'} the cap of {CAP_BYTES:,} bytes. The largest has"
+        f" {largest:,} bytes, {abs(room):,} {'below' if room >= 0 else 'above'} it"
+        f" (n = {counted(len(sizes), 'artifact')}; weights and the size charged for code)."
+    )
+
+
+def _table(stats: pd.DataFrame, keys: tuple[str, ...]) -> Table:
+    found = {(row["key"], row["quantity"]): row for row in records(stats)}
+    rows = []
+    for key in keys:
+        mine = {name: found[key, name] for name in _MEASURES if (key, name) in found}
+        if not mine or not any(row["n"] for row in mine.values()):
+            continue
+        first = next(iter(mine.values()))
+        entries = [
+            _entry(mine, "artifact_kB", 1),
+            _entry(mine, "steps", 0),
+            _entry(mine, "step_ms_p50", 1),
+            _entry(mine, "train_s", 1),
+            _entry(mine, "peak_memory_MB", 0),
+            _mean(mine, "node_hours", 3),
+        ]
+        n = str(max(row["n"] for row in mine.values()))
+        rows.append(Row((str(first["label"]), n, *entries)))
+    return Table(
+        caption="Cost of one cell: mean ± half width of the 95 % t interval over n seeds.",
+        headings=(
+            *("activation", "n", "artifact kB", "steps", "median step ms", "training s"),
+            *("peak memory MB", "node-hours"),
+        ),
+        rows=tuple(rows),
+        note="1 kB = 1,000 bytes. Node-hours: from the start of the attempt to its end, set-up and"
+        " scoring included.",
+    )
+
+
+def _splits(splits: pd.DataFrame) -> Table:
+    """A difference at equal time, as what is made per step and what by taking more of them."""
+    first, parts = splits.iloc[0], ("total", "per_step", "from_steps")
+    rows = []
+    for row in records(splits.sort_values("total")):
+        halves = [plus_minus(row[p], row[f"{p}_half_width"], signed=True) for p in parts]
+        method = DASH if pd.isna(row["method"]) else str(row["method"])
+        entries = (
+            row["label"],
+            method,
+            *halves,
+            number(row["steps_ratio"], decimals=3),
+            str(row["n"]),
+        )
+        rows.append(Row(entries))
+    told = splits["method"].fillna("not told apart") + ": " + splits["detail"]
+    tainted = int(splits["n_tainted"].max())
+    left_out = f" {counted(tainted, 'tainted cell')} left out." if tainted else ""
+    return Table(
+        caption="Difference from the reference at equal time, in bits per byte: what is made per"
+        " step, and what by taking more steps. Below zero is better.",
+        headings=("activation", "method", "total", "per step", "from steps", "steps ratio", "n"),
+        rows=tuple(rows),
+        words=2,
+        note=f"{capital(title_of(first['quantity']))}, windows of {first['window']} tokens, stride"
+        f" {first['stride']}; simultaneous {percent(first['level'])} over"
+        f" {counted(first['comparisons'], 'comparison')}; n counts paired seeds."
+        f" {capital('; '.join(sorted(set(told))))}.{left_out}",
+    )
+
+
+def _hours(cells: pd.DataFrame) -> str:
+    known = cells["node_hours"].dropna()
+    if known.empty:
+        return "How long the attempts took is not recorded."
+    others = int((cells["num_attempts"].fillna(1) - 1).clip(lower=0).sum())
+    more = f" {counted(others, 'further attempt')} at these cells not counted." if others else ""
+    return (
+        f"Together {known.sum():.3g} node-hours in {counted(len(known), 'attempt')}, one per"
+        f" cell.{more}"
+    )
+
+
+def _entry(rows: dict[str, dict[str, object]], name: str, decimals: int) -> str:
+    if name not in rows:
+        return DASH
+    mean, half = rows[name]["mean"], rows[name]["half_width"]
+    return plus_minus(mean, half if half else None, decimals=decimals)  # type: ignore[arg-type]
+
+
+def _mean(rows: dict[str, dict[str, object]], name: str, decimals: int) -> str:
+    return DASH if name not in rows else number(rows[name]["mean"], decimals=decimals)  # type: ignore[arg-type]

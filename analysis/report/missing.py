@@ -1,0 +1,113 @@
+"""What failed, what is tainted, and what has not run: every cell without a score, and why."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.number_format import DASH, counted, listed
+from analysis.report.document import Block, Bullets, Row, Section, Table, Text
+from analysis.report.inputs import Inputs
+from analysis.report.summary import unlike_sentences
+from analysis.rows.completeness import cell_status
+from analysis.rows.read import is_scored, records
+
+
+def missing_section(inputs: Inputs) -> Section:
+    """Section 4 of the report."""
+    cells = inputs.cells
+    blocks: list[Block] = [Text(coverage(inputs), "lead"), Bullets(inputs.lacking[1:])]
+    told = cells[~is_scored(cells)].sort_values(["setting", "cell"])
+    if len(told):
+        blocks.append(_table(told, single_setting=cells["setting"].nunique() == 1))
+    blocks.append(Bullets((*_remarks(cells), *unlike_sentences(cells))))
+    return Section(anchor="failed", title="What failed or is missing", blocks=tuple(blocks))
+
+
+def is_complete(inputs: Inputs) -> bool:
+    """Whether every cell of the sweep has every score."""
+    return not inputs.lacking
+
+
+def num_asked(inputs: Inputs) -> int:
+    """How many cells the sweep asks for, as far as that is known."""
+    status = cell_status(inputs.cells, inputs.sweep)
+    return max(len(status), inputs.sweep.num_cells or 0)
+
+
+def coverage(inputs: Inputs) -> str:
+    """How many cells of the sweep have no score, and what became of them."""
+    if is_complete(inputs):
+        return f"Nothing is missing: each of {counted(len(inputs.cells), 'cell')} has every score."
+    return inputs.lacking[0]
+
+
+def common_reasons(cells: pd.DataFrame) -> list[str]:
+    """The reasons that several cells share, most frequent first."""
+    absent = records(cells[~is_scored(cells)])
+    counts = Counter((_state(cell), _why(cell)) for cell in absent)
+    ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return [
+        f"{counted(count, 'cell')} {state}: {why}."
+        for (state, why), count in ordered
+        if count > 1 and why != DASH
+    ]
+
+
+def _table(told: pd.DataFrame, *, single_setting: bool) -> Table:
+    rows = []
+    for cell in records(told):
+        state = _state(cell)
+        place = () if single_setting else (str(cell["setting"]),)
+        rows.append(
+            Row(
+                (
+                    str(cell["cell"]),
+                    *place,
+                    state,
+                    _why(cell),
+                    _known(cell["node"]),
+                    _known(cell["log"]),
+                    _known(cell["num_attempts"]),
+                ),
+                tone="muted" if state == "tainted" else "bad",
+            )
+        )
+    place = () if single_setting else ("setting",)
+    return Table(
+        caption="Every cell that was attempted and has no score that counts.",
+        headings=("cell", *place, "state", "reason", "node", "log", "attempts"),
+        rows=tuple(rows),
+        words=len(place) + 5,
+        note="Logs lie in the sweep's folder; `make logs CELL=…` prints one.",
+    )
+
+
+def _remarks(cells: pd.DataFrame) -> list[str]:
+    said = common_reasons(cells)
+    if not is_scored(cells).all():
+        said.append("A diverged run is a result and a failed one is none; neither is a number.")
+    diverged = sorted(set(cells.loc[cells["state"] == "diverged", "label"]))
+    if diverged:
+        said.append(
+            f"{listed(diverged)}: a seed diverged, so what is left are survivors. They are shown"
+            " and not ranked."
+        )
+    repeated = int((cells["num_attempts"].fillna(1) > 1).sum())
+    if repeated:
+        said.append(f"{counted(repeated, 'cell')} needed more than one attempt.")
+    return said
+
+
+def _state(cell: Mapping[str, Any]) -> str:
+    return "tainted" if cell["state"] == "succeeded" else str(cell["state"])
+
+
+def _why(cell: Mapping[str, Any]) -> str:
+    reasons = [cell["reason"], cell["taint_reason"]]
+    return "; ".join(reason for reason in reasons if isinstance(reason, str)) or DASH
+
+
+def _known(value: object) -> str:
+    return DASH if value is None or pd.isna(value) else str(value)

@@ -1,0 +1,180 @@
+"""What did the sweep find? A line per activation, then the sentences that say how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.number_format import listed, percent, plus_minus
+from analysis.planning.second_stage import second_stage_sentences
+from analysis.rows.completeness import coverage_sentences
+from analysis.rows.read import (
+    Sweep,
+    is_scored,
+    labels_of,
+    load_cells,
+    load_replicates,
+    load_sweep,
+    records,
+    settings,
+    succeeded,
+)
+from analysis.rows.stages import PANELS, is_legal
+from analysis.stats.aa_control import aa_sentences
+from analysis.stats.decision import verdicts
+from analysis.stats.per_seed import seed_stats
+from analysis.stats.quantization import with_deltas
+from analysis.stats.ranking import with_companions
+from analysis.stats.sensitivity import beside_sentences
+from analysis.text_table import Section, Summary, markdown
+from sweep.store.files import open_files
+
+SUMMARY_FILE = "summary.md"
+HEADINGS = {
+    "pre_quant_bpb": "pre-quant",
+    "post_quant_bpb": "post-quant",
+    "post_quant_sliding_bpb": "sliding",
+    "ttt_bpb": "TTT",
+    "slot_bpb": "SLOT",
+    "quant_delta": "quant delta",
+    "artifact_kB": "artifact kB",
+}
+DIVERGED_MARK = "†"
+_BY_NODE = (
+    "Nodes were blocks: the means of this table hold what nodes add to them, the differences below"
+    " do not."
+)
+
+
+def summarize(
+    frame: pd.DataFrame,
+    sweep: Sweep,
+    *,
+    level: float = 0.95,
+    replicates: pd.DataFrame | None = None,
+) -> Summary:
+    """The whole of what ``frame`` says, in strings; a ConfigError where no cell succeeded.
+
+    ``replicates`` (``load_replicates``) hold the companions of a sweep that blocked by node.
+    """
+    succeeded(frame)
+    compared = with_companions(frame, replicates, sweep)
+    measured = with_deltas(frame).assign(artifact_kB=frame["artifact_bytes"] / 1000)
+    stats = seed_stats(measured, tuple(HEADINGS), level=level)
+    sections = [
+        _section(setting, stats[stats["setting"] == setting], sweep.keys)
+        for setting in settings(frame)
+    ]
+    sentences = [
+        f"Mean ± half width of the {percent(level)} t interval over seeds; n counts seeds."
+        " Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones.",
+        *([_BY_NODE] if sweep.pairing == "node" else []),
+        *second_stage_sentences(compared, sweep),
+        *(verdict.sentence for verdict in verdicts(compared, sweep, level=level)),
+        *beside_sentences(compared, sweep, level=level),
+        *_lowest(compared, sweep),
+        *aa_sentences(frame, sweep),
+        *_without_score(frame, sweep),
+        *_not_legal(frame),
+        *unlike_sentences(frame),
+    ]
+    return Summary(sweep.name, tuple(sections), tuple(sentences))
+
+
+def _not_legal(frame: pd.DataFrame) -> list[str]:
+    if is_legal(frame, "slot_bpb"):
+        return []
+    return ["SLOT was fitted on the targets that it scores: not a legal score, and not ranked."]
+
+
+def unlike_sentences(frame: pd.DataFrame) -> list[str]:
+    """A sentence for everything that should be the same in all compared rows and is not."""
+    scored = frame[is_scored(frame)]
+    kinds = {
+        "trainer_hash": "versions of the trainer's code",
+        "torch": "versions of torch",
+        "device_name": "models of processor or GPU",
+    }
+    return [
+        f"Not alike: the scored cells come from {count} {what} ({name})."
+        for name, what in kinds.items()
+        if (count := scored[name].nunique()) > 1
+    ]
+
+
+def write_summary(place: str | Path) -> tuple[Summary, str]:
+    """The summary of the sweep in ``place``, and the file that it was written to."""
+    frame = load_cells(place)
+    summary = summarize(frame, load_sweep(place, frame), replicates=load_replicates(place))
+    files = open_files(place)
+    files.replace(SUMMARY_FILE, markdown(summary).encode())
+    return summary, files.where(SUMMARY_FILE)
+
+
+def _section(setting: str, stats: pd.DataFrame, order: Sequence[str]) -> Section:
+    present = [name for name in HEADINGS if (stats["quantity"] == name).any()]
+    found = {(row["key"], row["quantity"]): row for row in records(stats)}
+    lines = []
+    for key in (key for key in order if (key, present[0]) in found):
+        rows = [found[key, quantity] for quantity in present]
+        most = max(int(row["n"]) for row in rows)
+        mark = DIVERGED_MARK if rows[0]["n_diverged"] else ""
+        lines.append((f"{rows[0]['label']}{mark}", str(most), *(_entry(row, most) for row in rows)))
+    headings = ("activation", "n", *(HEADINGS[name] for name in present))
+    return Section(f"{setting}{_footing(stats)}", headings, tuple(lines))
+
+
+def _footing(stats: pd.DataFrame) -> str:
+    windows = stats.dropna(subset=["window"])
+    if windows.empty:
+        return ""
+    window, stride = windows["window"].max(), windows["stride"].min()
+    return f"; windows of {window} tokens, sliding stride {stride}"
+
+
+def _entry(row: Mapping[str, Any], most: int) -> str:
+    """Mean ± half width, and n where it is less than the n of the line."""
+    text = plus_minus(
+        row["mean"],
+        row["half_width"],
+        signed=row["quantity"] == "quant_delta",
+        decimals=1 if row["quantity"] == "artifact_kB" else 4,
+    )
+    return text if row["n"] in (0, most) else f"{text} (n={row['n']})"
+
+
+def _lowest(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
+    """Which activation is lowest at each stage: a description, since only one stage is judged."""
+    labels = labels_of(frame)
+    if len(labels) == 1:
+        return []
+    lowest: dict[str, list[str]] = {}
+    for stage in PANELS:
+        for verdict in verdicts(frame, sweep, stage):
+            if verdict.best is not None:
+                entry = f"{HEADINGS[stage]} {labels[verdict.best]}"
+                lowest.setdefault(verdict.setting, []).append(entry)
+    return [
+        f"Lowest at each stage by differences within seeds, not tested ({setting}):"
+        f" {', '.join(entries)}."
+        for setting, entries in lowest.items()
+    ]
+
+
+def _without_score(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
+    """Which cells carry no score and why; nothing if every cell of the sweep has one."""
+    absent = frame[~is_scored(frame)]
+    sentences = coverage_sentences(frame, sweep)
+    for row in records(absent.sort_values("cell")):
+        reasons = [row["reason"], row["taint_reason"]]
+        why = "; ".join(reason for reason in reasons if isinstance(reason, str))
+        state = "tainted" if row["state"] == "succeeded" else row["state"]
+        sentences.append(f"{row['cell']}: {state}{', ' if why else ''}{why}.")
+    diverged = sorted(set(absent.loc[absent["state"] == "diverged", "label"]))
+    if diverged:
+        sentences.append(
+            f"{DIVERGED_MARK} {listed(diverged)}: a seed diverged, so the mean is over its"
+            " survivors and is not ranked."
+        )
+    return sentences

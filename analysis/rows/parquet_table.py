@@ -1,0 +1,134 @@
+"""Is a Parquet file what a sweep writes, and what does it say? From bytes to a checked table.
+
+A file that is torn, foreign or newer than this code is refused by name. What an older file lacks is
+null. So is a number that was not measured, and never NaN: a NaN or an infinity in a row is somebody
+else's arithmetic, and pandas would drop it from a mean without a word.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sweep.store.schema import SCHEMA, SCHEMA_VERSION, STATES, VERSION_KEY
+from trainer.config.config_errors import ConfigError
+
+# An absent integer or flag stays absent; the default conversion would make it a float NaN.
+_PANDAS_TYPES: dict[pa.DataType, Any] = {
+    pa.int64(): pd.Int64Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+}
+_REQUIRED = (
+    *("cell", "cell_id", "recipe", "activation", "seed", "replicate"),
+    *("budget_kind", "budget_value", "state"),
+)
+_ALLOWED = {"state": STATES, "budget_kind": ("steps", "seconds")}
+
+
+def read_rows(data: bytes, path: str) -> pd.DataFrame:
+    """The rows of a derived file in the columns of the schema.
+
+    ConfigError, naming the cell and the column, where no sweep can have written them.
+    """
+    found = parquet_table(data, path, remedy="delete it and run `make sweep`")
+    _check_version(found.schema.metadata or {}, path)
+    table = conformed(
+        found,
+        SCHEMA,
+        path,
+        remedy="delete the file and run `make sweep`, which rebuilds it from the attempts",
+    )
+    _check_rows(table, path)
+    return to_frame(table)
+
+
+def parquet_table(data: bytes, path: str, *, remedy: str) -> pa.Table:
+    """What the Parquet file ``data`` holds; ``remedy`` is what to do where it is none."""
+    try:
+        return pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, ValueError, OSError) as error:
+        first = str(error).splitlines()[0] if str(error) else "no reason given"
+        raise ConfigError(f"{path} is not a Parquet file ({first}); {remedy}.") from None
+
+
+def conformed(found: pa.Table, schema: pa.Schema, path: str, *, remedy: str) -> pa.Table:
+    """``found`` with the columns of ``schema`` and no others; one that it lacks is null."""
+    columns = []
+    for field in schema:
+        if field.name not in found.column_names:
+            columns.append(pa.nulls(found.num_rows, field.type))
+            continue
+        try:
+            columns.append(found.column(field.name).cast(field.type))
+        except (pa.ArrowException, KeyError) as error:
+            raise ConfigError(
+                f"{path}: column {field.name} is not {field.type} ({error}); {remedy}."
+            ) from None
+    return pa.table(columns, schema=schema)
+
+
+def not_finite(table: pa.Table) -> tuple[int, str, float] | None:
+    """The row, column and value of the first number that is NaN or infinite."""
+    for field in table.schema:
+        if pa.types.is_floating(field.type):
+            column = table.column(field.name)
+            bad = pc.fill_null(pc.invert(pc.is_finite(column)), False)
+            row = pc.index(bad, True).as_py()
+            if row >= 0:
+                return row, field.name, column[row].as_py()
+    return None
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """``table`` in pandas; absent integers and flags stay what they are."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_PANDAS_TYPES.get)
+    return frame
+
+
+def _check_version(metadata: Mapping[bytes, bytes], path: str) -> None:
+    given = metadata.get(VERSION_KEY, b"").decode(errors="replace")
+    if not given.isdigit():
+        raise ConfigError(
+            f"{path} names no schema version, so no sweep wrote it; delete it and run `make sweep`."
+        )
+    if int(given) > SCHEMA_VERSION:
+        raise ConfigError(
+            f"{path} has schema version {given}; this code reads up to {SCHEMA_VERSION}."
+            " Update the checkout to the revision that ran the sweep, or a later one."
+        )
+
+
+def _check_rows(table: pa.Table, path: str) -> None:
+    """Nothing, if every row can be a sweep's; else a ConfigError with the cell and the column."""
+    for name in _REQUIRED:
+        row = pc.index(pc.is_null(table.column(name)), True).as_py()
+        if row >= 0:
+            raise _foreign(table, row, f"{name} is absent", path)
+    for name, allowed in _ALLOWED.items():
+        known = pc.is_in(table.column(name), value_set=pa.array(allowed))
+        row = pc.index(known, False).as_py()
+        if row >= 0:
+            given = table.column(name)[row].as_py()
+            raise _foreign(table, row, f"{name} is {given!r}, none of {', '.join(allowed)}", path)
+    bad = not_finite(table)
+    if bad is not None:
+        row, name, value = bad
+        raise _foreign(
+            table, row, f"{name} is {value}, and what was not measured is null there", path
+        )
+    for name in (name for name in table.column_names if name.endswith("_bpb")):
+        row = pc.index(pc.fill_null(pc.less_equal(table.column(name), 0.0), False), True).as_py()
+        if row >= 0:
+            value = table.column(name)[row].as_py()
+            raise _foreign(table, row, f"{name} is {value:g}, and no text has so few bits", path)
+
+
+def _foreign(table: pa.Table, row: int, what: str, path: str) -> ConfigError:
+    cell = table.column("cell")[row].as_py() or f"in row {row}"
+    return ConfigError(
+        f"{path}: cell {cell}: {what}. No sweep writes such a row, so the file was changed; delete"
+        " it and run `make sweep`, which rebuilds it from the attempts."
+    )

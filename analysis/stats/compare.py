@@ -1,0 +1,209 @@
+"""How far is each activation from the reference, and how much of that may be noise?
+
+The primary comparison: a block model of one setting (``analysis.models.block_model``) with the
+noise pooled over all ranked activations, so that even three seeds give it many degrees of freedom;
+intervals that hold for all comparisons with the reference at once (``analysis.models.dunnett``);
+and a second interval that does not take the noise as alike (``analysis.models.unequal_variance``).
+What is reported is the wider of the two.
+
+The field's rule, "better by 0.005 nats per token at p < 0.01", is read as a test: the hypothesis
+that the improvement is at most 0.005 nats is rejected at 1 %, one-sided, adjusted over the
+comparisons. The looser reading, beside it: the improvement seen is 0.005 nats or more, and p < 0.01
+against none.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.models.block_model import Blocked, BlockFit, Design, Reals, blocked, fit_blocks
+from analysis.models.dunnett import adjusted_p, quantile
+from analysis.models.unequal_variance import guard, guard_below, t_statistics
+from analysis.rows.footing import footing_of
+from analysis.rows.read import is_scored, labels_of, settings
+from analysis.rows.stages import STAGES, windows_of
+from analysis.stats.per_seed import check_one_footing
+from analysis.stats.ranking import anchored, ranked_rows
+from analysis.stats.ranking import ranked_scores as ranked_scores
+from analysis.stats.ranking import same_functions as same_functions
+
+FIELD_NATS = 0.005  # per token: what the field's rule asks of an improvement
+FIELD_P = 0.01
+
+_NUMBERS = (
+    *("difference", "low", "high", "half_width", "p_value", "noise_sd"),
+    *("pooled_half_width", "pooled_p", "nats", "nats_low", "nats_high", "field_p"),
+)
+_COLUMNS = (
+    *("setting", "key", "label", "quantity", "reference", "n", "difference", "low", "high"),
+    *("half_width", "p_value", "level", "comparisons", "noise_sd", "noise_df", "blocks"),
+    *("resolved", "guarded", "pooled_half_width", "pooled_p", "nats", "nats_low", "nats_high"),
+    *("field_p", "field_rule", "field_rule_loose", "window", "stride", "budget"),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounds:
+    """Of K differences: Dunnett's interval from the pooled noise, and the wider one of it and the
+    guard. NaN where it is not known.
+    """
+
+    pooled_K: Reals
+    pooled_p_K: Reals
+    half_width_K: Reals
+    p_value_K: Reals
+
+
+def contrasts(
+    frame: pd.DataFrame,
+    quantity: str,
+    reference: str,
+    *,
+    level: float = 0.95,
+    design: Design | None = None,
+) -> pd.DataFrame:
+    """One row per setting and ranked activation that shares a block with the reference.
+
+    ``n`` counts the seeds in which both are scored. ``difference`` ± ``half_width`` (``low``,
+    ``high``) is simultaneous over the ``comparisons`` of the setting and ``p_value`` adjusted over
+    them, two-sided; below zero is better. ``pooled_half_width`` and ``pooled_p`` are Dunnett's
+    alone; ``guarded`` says that the guard made the interval wider. Null, as is ``resolved``, where
+    the noise is not known. ``nats`` are nats per token, null for what is no score; ``field_rule``
+    is "met" or "not met", for stages only. A setting whose reference is not ranked has no row.
+    """
+    check_one_footing(frame)
+    design = design or Design()
+    labels = labels_of(frame)
+    rows: list[dict[str, object]] = []
+    for setting in settings(frame):
+        here = frame[frame["setting"] == setting]
+        scores = ranked_rows(here, quantity, reference, design)
+        within = anchored(design, here, reference)
+        if not (scores["key"] == reference).any():
+            continue
+        factor = nats_per_bpb(here) if windows_of(quantity) else None
+        shared = {"setting": setting, "quantity": quantity, "reference": reference, "level": level}
+        shared |= {"blocks": design.blocks, **footing_of(here, quantity)}
+        for row in _compare(blocked(scores, reference, within), level, factor):
+            if quantity not in STAGES:
+                row |= {"field_p": None, "field_rule": None, "field_rule_loose": None}
+            rows.append(shared | row | {"label": labels[str(row["key"])]})
+    return _typed(rows)
+
+
+def nats_per_bpb(frame: pd.DataFrame) -> float | None:
+    """Nats per token for each bit per byte: ln 2 · bytes / tokens of the validation text.
+
+    None where no scored row says both. The rows must share one text (``check_one_footing``).
+    """
+    told = frame.loc[is_scored(frame), ["val_bytes", "val_tokens"]].dropna()
+    if told.empty:
+        return None
+    return math.log(2) * float(told["val_bytes"].iloc[0]) / float(told["val_tokens"].iloc[0])
+
+
+def bounds(rows: Blocked, fit: BlockFit, *, level: float) -> Bounds:
+    """The two intervals of every difference of ``fit``, which is the fit of ``rows``.
+
+    Two activations have no others to pool with: Dunnett's interval is the paired t interval then,
+    and it needs no guard. Elsewhere a guard that cannot be had leaves the interval unknown.
+    """
+    unknown = np.full(len(fit.estimate_K), np.nan)
+    if fit.noise_sd is None or not len(fit.estimate_K):
+        return Bounds(unknown, unknown, unknown, unknown)
+    t_K = t_statistics(fit.estimate_K, fit.errors)
+    pooled_K = quantile(fit.correlations, fit.noise_df, level) * fit.errors
+    pooled_p_K = adjusted_p(t_K, fit.correlations, fit.noise_df)
+    if len(rows.keys) == 2:
+        return Bounds(pooled_K, pooled_p_K, pooled_K, pooled_p_K)
+    second = guard(rows, level=level)
+    if second is None:
+        return Bounds(pooled_K, pooled_p_K, unknown, unknown)
+    return Bounds(
+        pooled_K=pooled_K,
+        pooled_p_K=pooled_p_K,
+        half_width_K=np.maximum(pooled_K, second.half_width_K),
+        p_value_K=np.maximum(pooled_p_K, second.p_value_K),
+    )
+
+
+def p_below(rows: Blocked, fit: BlockFit, bound: float) -> Reals:
+    """p that each difference is below ``bound``: one-sided, adjusted over all, pooled and guarded.
+
+    NaN where the noise is not known.
+    """
+    unknown = np.full(len(fit.estimate_K), np.nan)
+    if fit.noise_sd is None or not len(fit.estimate_K):
+        return unknown
+    t_K = t_statistics(bound - fit.estimate_K, fit.errors)
+    pooled_K = adjusted_p(t_K, fit.correlations, fit.noise_df, sided="one")
+    if len(rows.keys) == 2:
+        return pooled_K
+    second_K = guard_below(rows, bound)
+    return unknown if second_K is None else np.maximum(pooled_K, second_K)
+
+
+def _compare(rows: Blocked, level: float, factor: float | None) -> list[dict[str, object]]:
+    """One dictionary per compared activation; null estimates where the design cannot tell them."""
+    fit = fit_blocks(rows)
+    found = bounds(rows, fit, level=level)
+    rule = _field_rule(rows, fit, factor)
+    told: dict[int, dict[str, object]] = {}
+    for k, activation in enumerate(fit.activation_K):
+        difference, half = float(fit.estimate_K[k]), float(found.half_width_K[k])
+        known = not math.isnan(half)
+        told[int(activation)] = {
+            "difference": difference,
+            "low": difference - half,
+            "high": difference + half,
+            "half_width": half,
+            "p_value": found.p_value_K[k],
+            "resolved": abs(difference) > half if known else None,
+            "guarded": known and half > float(found.pooled_K[k]),
+            "pooled_half_width": found.pooled_K[k],
+            "pooled_p": found.pooled_p_K[k],
+            **_in_nats(difference, half, factor),
+            **rule[k],
+        }
+    shared = {"comparisons": len(fit.estimate_K), "noise_sd": fit.noise_sd}
+    shared |= {"noise_df": fit.noise_df if fit.noise_sd is not None else None}
+    return [
+        {"key": rows.keys[activation], "n": rows.num_pairs(activation), "guarded": False}
+        | shared
+        | told.get(activation, {})
+        for activation in map(int, rows.compared())
+    ]
+
+
+def _in_nats(difference: float, half_width: float, factor: float | None) -> dict[str, float]:
+    if factor is None:
+        return {}
+    low, high = difference - half_width, difference + half_width
+    return {"nats": factor * difference, "nats_low": factor * low, "nats_high": factor * high}
+
+
+def _field_rule(rows: Blocked, fit: BlockFit, factor: float | None) -> list[dict[str, object]]:
+    """For each difference, the field's rule in both readings; nothing where it cannot be told."""
+    nothing: list[dict[str, object]] = [{} for _ in fit.estimate_K]
+    if factor is None:
+        return nothing
+    p_K = p_below(rows, fit, -FIELD_NATS / factor)
+    if np.isnan(p_K).any():
+        return nothing
+    seen_K = -factor * fit.estimate_K >= FIELD_NATS
+    loose_K = seen_K & (p_below(rows, fit, 0.0) < FIELD_P) if seen_K.any() else seen_K
+    met = ("not met", "met")
+    return [
+        {"field_p": p, "field_rule": met[bool(p < FIELD_P)], "field_rule_loose": met[bool(loose)]}
+        for p, loose in zip(p_K, loose_K, strict=True)
+    ]
+
+
+def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    return table.astype(
+        {**dict.fromkeys(_NUMBERS, float), "resolved": "boolean", "guarded": bool}
+        | {"noise_df": pd.Int64Dtype()}
+    )

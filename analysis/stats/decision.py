@@ -1,0 +1,162 @@
+"""Which activation is best, and is it resolved from the reference?
+
+"Resolved" means that the simultaneous interval of ``analysis.stats.compare`` excludes zero, with
+its guard against unequal noise. It is a statement about seeds, under one setting and on one text.
+An activation with a diverged seed is not ranked. Only one stage is judged, and it is named before
+any result is seen (``stages.PRIMARY``).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.number_format import capital, counted, listed, number, percent, plus_minus
+from analysis.rows.read import Sweep, labels_of, records, settings
+from analysis.rows.stages import PRIMARY, title_of
+from analysis.stats.compare import contrasts, same_functions
+from analysis.stats.per_seed import seed_stats
+from analysis.stats.ranking import design_of, without_companions
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer for one setting.
+
+    ``best`` is a key, None where nothing is ranked. ``resolved`` says whether it is resolved from
+    the reference; None where that cannot be told, or where the best is the reference itself.
+    """
+
+    setting: str
+    quantity: str
+    best: str | None
+    resolved: bool | None
+    sentence: str
+
+
+def verdicts(
+    frame: pd.DataFrame, sweep: Sweep, quantity: str = PRIMARY, *, level: float = 0.95
+) -> list[Verdict]:
+    """One verdict for each setting in ``frame``."""
+    kept = same_functions(frame, sweep.reference)
+    labels = joint_labels(kept, labels_of(frame))
+    design = design_of(sweep)
+    compared = records(contrasts(frame, quantity, sweep.reference, level=level, design=design))
+    means = _ranked_means(seed_stats(without_companions(frame), [quantity], level=level), kept)
+    found = []
+    for setting in settings(frame):
+        best, resolved, words = _judge(
+            {row["key"]: row for row in compared if row["setting"] == setting},
+            {row["key"]: row for row in means if row["setting"] == setting},
+            sweep.reference,
+            labels,
+        )
+        sentence = f"{capital(title_of(quantity))} ({setting}): {words}"
+        found.append(Verdict(setting, quantity, best, resolved, sentence))
+    return found
+
+
+def _judge(
+    gaps: Mapping[str, Row], means: Mapping[str, Row], reference: str, labels: Mapping[str, str]
+) -> tuple[str | None, bool | None, str]:
+    """The best key, whether it is resolved from ``reference``, and both in words."""
+    if not means:
+        return None, None, "no activation can be ranked yet."
+    if reference not in means:
+        best = min(means, key=lambda key: (means[key]["mean"], key))
+        words = (
+            f"{_mean(means[best], labels)} is lowest so far. The reference,"
+            f" {labels.get(reference, reference)},"
+            " has no score yet or a diverged seed, so nothing is compared with it."
+        )
+        return best, None, words
+    if not gaps:
+        words = f"{_mean(means[reference], labels)} has nothing to be compared with yet."
+        return reference, None, words
+    best = min(gaps, key=lambda key: (gaps[key]["difference"], key))
+    if gaps[best]["difference"] >= 0:
+        words = f"the reference, {_mean(means[reference], labels)}, is lowest."
+        return reference, None, f"{words} {_worse(list(gaps.values()), labels)}"
+    resolved = gaps[best]["resolved"]
+    words = f"{_mean(means[best], labels)} is lowest. {_gap(gaps[best], labels)}"
+    return best, None if pd.isna(resolved) else bool(resolved), words
+
+
+def _ranked_means(means: pd.DataFrame, kept: Mapping[str, str]) -> list[Row]:
+    """One row per setting and function; of two names, the one that stands for both if it can."""
+    rows = [{**row, "key": kept[row["key"]], "own": row["key"]} for row in records(means)]
+    unranked = {(row["setting"], row["key"]) for row in rows if row["n_diverged"]}
+    found: dict[tuple[str, str], Row] = {}
+    for row in sorted(rows, key=lambda row: row["own"] != row["key"]):
+        if row["n"] and (row["setting"], row["key"]) not in unranked:
+            found.setdefault((row["setting"], row["key"]), row)
+    return list(found.values())
+
+
+def _mean(row: Row, labels: Mapping[str, str]) -> str:
+    value = plus_minus(row["mean"], row["half_width"])
+    return f"{labels[row['key']]} ({value} bits per byte, {counted(row['n'], 'seed')})"
+
+
+def _gap(row: Row, labels: Mapping[str, str]) -> str:
+    gap = plus_minus(row["difference"], row["half_width"], signed=True)
+    pairs = counted(row["n"], "paired seed")
+    opening = f"Its difference from the reference, {labels[row['reference']]}, is {gap}"
+    if pd.isna(row["resolved"]):
+        return f"{opening} ({pairs}): too few seeds to know the noise, so it is not resolved."
+    return (
+        f"{opening} ({pairs}; simultaneous {percent(row['level'])} interval over"
+        f" {counted(row['comparisons'], 'comparison')}; noise sd {number(row['noise_sd'])},"
+        f" {row['noise_df']:.0f} df; block: {row['blocks']}{_guarded(row)}):"
+        f" {_resolution(row)}."
+    )
+
+
+def _guarded(row: Row) -> str:
+    """What the guard against unequal noise did to the interval."""
+    if not row["guarded"]:
+        return ""
+    alone = number(row["pooled_half_width"])
+    return f"; guarded against unequal noise, ±{alone} if it is alike for all"
+
+
+def _resolution(row: Row) -> str:
+    if row["resolved"]:
+        return "resolved"
+    if_alike = abs(row["difference"]) > row["pooled_half_width"]
+    return (
+        "resolved only if the noise is alike for all, so not resolved"
+        if if_alike
+        else ("not resolved")
+    )
+
+
+def _worse(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
+    if any(pd.isna(row["resolved"]) for row in rows):
+        return "There are too few seeds to know the noise, so nothing is resolved from it."
+    worse = [labels[row["key"]] for row in rows if row["resolved"]]
+    if_alike = [
+        labels[row["key"]]
+        for row in rows
+        if not row["resolved"] and abs(row["difference"]) > row["pooled_half_width"]
+    ]
+    level, comparisons = percent(rows[0]["level"]), counted(len(rows), "comparison")
+    found = f"Resolved as worse: {listed(worse)}" if worse else "No other is resolved from it"
+    found += f"; only if the noise is alike for all: {listed(if_alike)}" if if_alike else ""
+    return (
+        f"{found} (simultaneous {level} intervals over {comparisons}; noise sd"
+        f" {number(rows[0]['noise_sd'])}, {rows[0]['noise_df']:.0f} df; block:"
+        f" {rows[0]['blocks']})."
+    )
+
+
+def joint_labels(kept: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
+    """ReLU² (= LeakyReLU² 0.0): one name for what is one function."""
+    joint = dict(labels)
+    for key, name in kept.items():
+        if key != name:
+            joint[name] = f"{labels[name]} (= {labels[key]})"
+    return joint

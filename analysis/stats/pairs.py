@@ -1,0 +1,154 @@
+"""What do the pairs of each activation say by themselves, without the noise of the others?
+
+The same seed gives every activation the same initial weights and the same order of data, so two
+activations are compared by their differences within seeds. This stands beside the primary
+comparison (``analysis.stats.compare``): own variance, no correction for the number of comparisons,
+and a test that assumes no normal noise, only that a difference is as likely below zero as above
+(sign flips, Fisher 1935). All pairs share the reference, so their differences are correlated, by ½
+where noise is alike.
+"""
+
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.models.block_model import Design
+from analysis.models.interval import TInterval
+from analysis.rows.footing import footing_of
+from analysis.rows.read import records, settings
+from analysis.stats.per_seed import (
+    ESTIMATE,
+    FACTS,
+    check_one_footing,
+    estimates,
+    outcome_counts,
+    per_block,
+    scored_in,
+)
+
+FEWEST_FLIPPED = 9  # 2 / 2⁹ = 0.0039: below that no correction for a dozen comparisons leaves 5 %
+_MOST_ENUMERATED = 16
+_SEED = 20_240_602
+
+
+def paired_differences(
+    frame: pd.DataFrame, quantity: str, reference: str, *, design: Design | None = None
+) -> pd.DataFrame:
+    """One row per setting, activation and seed that the reference has too: its score − theirs.
+
+    ``reference`` is a key; below zero is better than the reference. A reference that has not run
+    yet leaves nothing to pair with, and no row. Where nodes are blocks, both are of one node.
+    """
+    by = (design or Design()).by
+    values = per_block(frame, quantity, by)
+    of_reference = values[values["key"] == reference].drop(columns="key")
+    pairs = values[values["key"] != reference].merge(
+        of_reference, on=["setting", *by], suffixes=("", "_reference")
+    )
+    pairs = pairs.assign(difference=pairs["value"] - pairs["value_reference"])
+    return pairs.groupby(["setting", "key", "seed"])["difference"].mean().reset_index()
+
+
+def paired_stats(
+    frame: pd.DataFrame,
+    quantity: str,
+    reference: str,
+    *,
+    level: float = 0.95,
+    design: Design | None = None,
+) -> pd.DataFrame:
+    """One row per setting and activation: mean difference from the reference and its t interval.
+
+    Each interval stands for itself and uses its own variance; nothing is corrected for the number
+    of comparisons. ``n`` counts pairs. ``sign_flip_p`` is two-sided and null below
+    ``FEWEST_FLIPPED`` pairs; ``smallest_p`` is the smallest that n pairs can give.
+    """
+    check_one_footing(frame)
+    interval = TInterval(level)
+    pairs = paired_differences(frame, quantity, reference, design=design)
+    by_group = dict(iter(pairs.groupby(["setting", "key"])["difference"]))
+    counts = outcome_counts(frame)
+    diverged = counts.loc[counts["n_diverged"] > 0, ["setting", "key"]]
+    bad = set(map(tuple, diverged.to_numpy().tolist()))
+    rows: list[dict[str, object]] = []
+    for facts in records(counts[counts["key"] != reference]):
+        group = (facts["setting"], facts["key"])
+        differences = np.asarray(by_group.get(group, ()), dtype=float)
+        estimate = interval(differences)
+        either = bad & {group, (facts["setting"], reference)}
+        rows.append(
+            {**facts, "quantity": quantity, "reference": reference, **asdict(estimate)}
+            | {"ranked": estimate.n > 0 and not either, "level": level}
+            | {"sign_flip_p": sign_flip_p(differences), "smallest_p": smallest_p(estimate.n)}
+            | scored_in(quantity, window=facts["window"], stride=facts["stride"])
+        )
+    columns = [*FACTS, "quantity", "reference", *ESTIMATE, "ranked", "level"]
+    table = estimates(rows, [*columns, "sign_flip_p", "smallest_p"])
+    return table.astype({"sign_flip_p": float, "smallest_p": float}).assign(
+        low=table["mean"] - table["half_width"], high=table["mean"] + table["half_width"]
+    )
+
+
+def correlations(
+    frame: pd.DataFrame, quantity: str, reference: str, *, design: Design | None = None
+) -> pd.DataFrame:
+    """One row per setting and pair of activations: how their paired differences go together.
+
+    ``n`` counts the seeds that both share with the reference; ``correlation`` (Pearson) is null for
+    fewer than three, and where either does not vary.
+    """
+    check_one_footing(frame)
+    pairs = paired_differences(frame, quantity, reference, design=design)
+    rows: list[dict[str, object]] = []
+    for setting in settings(frame):
+        here = pairs[pairs["setting"] == setting]
+        wide = here.pivot(index="seed", columns="key", values="difference")
+        stands_on = footing_of(frame[frame["setting"] == setting], quantity)
+        for i, key in enumerate(wide.columns):
+            for other in wide.columns[i + 1 :]:
+                both = wide[[key, other]].dropna().to_numpy(dtype=float)
+                rows.append(
+                    {"setting": setting, "quantity": quantity, "reference": reference}
+                    | {"key_a": key, "key_b": other, "n": len(both)}
+                    | {"correlation": _correlation(both), **stands_on}
+                )
+    columns = ["setting", "quantity", "reference", "key_a", "key_b", "n", "correlation"]
+    columns += ["window", "stride", "budget"]
+    return pd.DataFrame(rows, columns=columns).astype({"correlation": float})
+
+
+def sign_flip_p(differences: NDArray[np.float64]) -> float | None:
+    """How often the mean is as far from zero if every sign is a coin's; None below nine.
+
+    All 2ⁿ signs up to n = 16; beyond, 2¹⁶ random ones of a fixed seed, the observed ones counted
+    in.
+
+    >>> sign_flip_p(np.arange(1.0, 10.0)) == smallest_p(9) == 2 / 2**9
+    True
+    """
+    n = len(differences)
+    if n < FEWEST_FLIPPED:
+        return None
+    exact = n <= _MOST_ENUMERATED
+    if exact:
+        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    else:
+        drawn = np.random.default_rng(_SEED).integers(0, 2, (2**_MOST_ENUMERATED, n))
+        signs = 1.0 - 2.0 * drawn
+    sums = np.abs(signs @ differences)
+    # Sums of the same numbers in another order differ by rounding; they count as equal.
+    reached = sums >= abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
+    return float(reached.mean()) if exact else float((reached.sum() + 1) / (len(signs) + 1))
+
+
+def smallest_p(n: int) -> float | None:
+    """The smallest two-sided p of n sign flips: only the observed signs and their opposites."""
+    return None if n == 0 else min(1.0, 2.0 / 2.0**n)
+
+
+def _correlation(both: NDArray[np.float64]) -> float | None:
+    if len(both) < 3 or (both == both[0]).all(axis=0).any():
+        return None
+    return float(np.corrcoef(both[:, 0], both[:, 1])[0, 1])

@@ -1,0 +1,128 @@
+"""What does each activation score over seeds, how sure is that, and how far is it from another?
+
+The same seed gives every activation the same initial weights and the same order of data, so the
+seed is a block: two activations are compared by their differences within seeds. Replicates of one
+seed are averaged first, so n counts seeds. An activation of which a seed diverged has a mean over
+its survivors only, which says how well it does where it does well: it is shown and not ranked.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from analysis.models.interval import TInterval
+from analysis.rows.read import is_scored, records
+from analysis.rows.stages import STAGES, is_legal, windows_of
+from sweep.store.schema import FAILED_STATES
+from trainer.config.config_errors import ConfigError
+
+_GROUP = ["setting", "key"]
+_FOOTING = ["window", "stride", "val_bytes", "val_tokens"]
+FACTS = [
+    *_GROUP,
+    *("recipe", "budget", "label", "n_diverged", "n_failed", "window", "stride"),
+]
+ESTIMATE = ["n", "mean", "sd", "half_width"]
+
+
+def seed_stats(
+    frame: pd.DataFrame, quantities: Iterable[str] = tuple(STAGES), *, level: float = 0.95
+) -> pd.DataFrame:
+    """One row per setting, activation and quantity: n, mean, sd, t interval and what went wrong.
+
+    ``window`` and ``stride`` are null for what is no score. ``ranked`` is false where a seed
+    diverged, nothing was scored or the score is not legal. A quantity without cells has no row.
+    """
+    check_one_footing(frame)
+    interval = TInterval(level)
+    counts = outcome_counts(frame)
+    rows: list[dict[str, object]] = []
+    for quantity in quantities:
+        values = per_seed(frame, quantity)
+        if values.empty:
+            continue
+        by_group = dict(iter(values.groupby(_GROUP)["value"]))
+        legal = is_legal(frame, quantity)
+        for facts in records(counts):
+            estimate = interval(by_group.get((facts["setting"], facts["key"]), ()))
+            ranked = legal and estimate.n > 0 and facts["n_diverged"] == 0
+            rows.append(
+                {**facts, "quantity": quantity, **asdict(estimate), "ranked": ranked}
+                | scored_in(quantity, window=facts["window"], stride=facts["stride"])
+            )
+    table = estimates(rows, [*FACTS, "quantity", *ESTIMATE, "ranked"])
+    return table.assign(
+        low=table["mean"] - table["half_width"],
+        high=table["mean"] + table["half_width"],
+        level=level,
+    )
+
+
+def per_seed(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """One ``value`` per setting, activation and seed: the mean over what replicates succeeded."""
+    return per_block(frame, quantity, ["seed"])
+
+
+def per_block(frame: pd.DataFrame, quantity: str, by: list[str]) -> pd.DataFrame:
+    """One ``value`` per setting, activation and values of ``by`` (seed; seed and node).
+
+    It is the mean over what replicates succeeded; a score that is absent or not finite is left out.
+    """
+    if quantity not in frame:
+        known = ", ".join(name for name in STAGES if name in frame)
+        raise ConfigError(f"quantity {quantity!r} is no column of the cells. Scores: {known}.")
+    columns = list(dict.fromkeys([*_GROUP, *by, "seed", "replicate", quantity]))
+    scored = frame.loc[is_scored(frame), columns].rename(columns={quantity: "value"})
+    finite = np.isfinite(scored["value"].to_numpy(dtype=float, na_value=np.nan))
+    ordered = scored[finite].sort_values([*_GROUP, *by, "replicate", "value"])
+    means = ordered.groupby([*_GROUP, *by], dropna=False)["value"].mean()
+    return means.astype(float).reset_index()
+
+
+def outcome_counts(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per setting and activation: names, footing, and how many cells ended how."""
+    names = ["recipe", "budget", "label", "state", "window", "stride"]
+    ordered = frame[[*_GROUP, "seed", "replicate", *names]]
+    ordered = ordered.sort_values([*_GROUP, "seed", "replicate"]).assign(
+        n_diverged=ordered["state"] == "diverged",
+        n_failed=ordered["state"].isin(FAILED_STATES),
+    )
+    counts = ordered.groupby(_GROUP, as_index=False).agg(
+        recipe=("recipe", "first"),
+        budget=("budget", "first"),
+        label=("label", "first"),
+        n_diverged=("n_diverged", "sum"),
+        n_failed=("n_failed", "sum"),
+    )
+    footing = ordered.groupby("setting", as_index=False)[["window", "stride"]].max()
+    return counts.merge(footing, on="setting")
+
+
+def check_one_footing(frame: pd.DataFrame) -> None:
+    """Nothing, if all scores of a setting share text and windows; else a ConfigError."""
+    scored = frame.loc[is_scored(frame), ["setting", *_FOOTING]]
+    for setting, rows in scored.groupby("setting"):
+        for column in _FOOTING:
+            given = sorted(rows[column].dropna().unique())
+            if len(given) > 1:
+                raise ConfigError(
+                    f"setting {setting}: the cells were scored with {column} ="
+                    f" {' and '.join(map(str, given))}, so their scores have no common mean;"
+                    " keep sweeps of different scoring in different folders."
+                )
+
+
+def scored_in(quantity: str, *, window: object, stride: object) -> dict[str, object]:
+    """Contiguous windows are windows whose stride is their length."""
+    windows = windows_of(quantity)
+    if windows is None:
+        return {"window": pd.NA, "stride": pd.NA}
+    return {"window": window, "stride": stride if windows == "sliding" else window}
+
+
+def estimates(rows: list[dict[str, object]], columns: list[str]) -> pd.DataFrame:
+    """A frame with ``columns`` even where there is no row; an absent estimate is null."""
+    table = pd.DataFrame(rows, columns=columns)
+    return table.astype({"mean": float, "sd": float, "half_width": float, "ranked": bool})

@@ -1,0 +1,299 @@
+"""Which slope is best, where else may the best slope be, and is there any effect of the slope?
+
+The model is that of ``analysis.stats.compare`` with a smooth curve in place of one mean per slope:
+score = block + curve(slope) + noise (``analysis.models.curve_fit``). The best slope is where the
+curve is lowest; every slope that is not resolved from the lowest may be the best one too
+(``analysis.models.curve_minimum``). Blocks are fixed: the answer is about these seeds and their
+order of data.
+
+ReLU² and LeakyReLU²(0.0) are one point at slope 0. A learned activation has no slope and is
+compared with every fixed slope by ``best_fixed``. A slope with a diverged seed is left out and
+named.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.models.block_model import Design
+from analysis.models.curve_fit import Cells, CurveFit, fit_curve, intervals
+from analysis.models.curve_minimum import critical_values, largest_difference, may_be_minimum
+from analysis.number_format import capital, counted, listed, number, p_value, percent, plus_minus
+from analysis.rows.footing import footing_of
+from analysis.rows.read import labels_of, settings
+from analysis.rows.stages import title_of
+from analysis.stats.compare import contrasts, ranked_scores
+from analysis.stats.per_seed import check_one_footing
+from analysis.stats.slopes import fixed_slopes
+from trainer.activations import ACTIVATIONS
+
+FEWEST_SLOPES = 3
+NUM_PLACES = 181  # on the slopes 0 to 0.9 of the grid: every 0.005
+_NO_LINE = ("slope", "fit", "low", "high")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SlopeCurve:
+    """The answer for one setting; what cannot be told is None (or empty) and ``reason`` says why.
+
+    ``line`` has slope, fit (the mean over the blocks) and low, high (a band for the whole curve at
+    once). ``best_set``: the slope intervals that may hold the minimum, together at ``level``.
+    ``flat``: no effect is resolved (``flat_p``); None where slopes differ in a way that no smooth
+    curve follows. ``largest``: the largest difference between two slopes that the cells leave
+    possible. ``fit_p``: lack of fit of ``degree``; None where nothing is left to test it.
+    ``n`` counts seeds, ``missing`` the scores that a slope lacks, ``left_out`` what diverged.
+    """
+
+    setting: str
+    quantity: str
+    budget: str
+    window: int | None
+    stride: int | None
+    n: int
+    level: float
+    draws: int
+    slopes: tuple[float, ...]
+    left_out: tuple[str, ...]
+    missing: int = 0
+    degree: int | None = None
+    noise_sd: float | None = None
+    noise_df: int | None = None
+    line: pd.DataFrame
+    best: float | None = None
+    best_set: tuple[tuple[float, float], ...] = ()
+    flat: bool | None = None
+    flat_p: float | None = None
+    largest: float | None = None
+    fit_p: float | None = None
+    reason: str | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is an answer, and the tested slopes do not contradict the curve."""
+        return self.best is not None and (self.fit_p is None or self.fit_p >= 1 - self.level)
+
+    def sentence(self) -> str:
+        """The answer in words, with its n and level."""
+        return " ".join(
+            [f"{capital(title_of(self.quantity))} ({self.setting}):", *_sentences(self)]
+        )
+
+
+def slope_curves(
+    frame: pd.DataFrame,
+    quantity: str,
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    design: Design | None = None,
+) -> tuple[SlopeCurve, ...]:
+    """One curve for each setting whose cells have three slopes or more, answered or not."""
+    check_one_footing(frame)
+    curves = []
+    for setting in settings(frame):
+        here = frame[frame["setting"] == setting]
+        slopes = fixed_slopes(here)
+        if len(set(slopes.values())) >= FEWEST_SLOPES:
+            matrix = ranked_scores(here, quantity, "", design).dropna(how="all")
+            curves.append(_curve(here, quantity, slopes, matrix, level=level, draws=draws))
+    return tuple(curves)
+
+
+def _curve(
+    frame: pd.DataFrame,
+    quantity: str,
+    slopes: dict[str, float],
+    matrix: pd.DataFrame,
+    *,
+    level: float,
+    draws: int,
+) -> SlopeCurve:
+    on_curve = [key for key in matrix if key in slopes and matrix[key].notna().any()]
+    tested = matrix[on_curve].dropna(how="all")
+    labels = labels_of(frame)
+    empty = SlopeCurve(
+        setting=str(frame["setting"].iloc[0]),
+        quantity=quantity,
+        **footing_of(frame, quantity),
+        n=len(set(tested.index.get_level_values("seed"))),
+        level=level,
+        draws=draws,
+        slopes=tuple(sorted(slopes[key] for key in on_curve)),
+        left_out=tuple(labels[key] for key in sorted(slopes.keys() - matrix.columns)),
+        missing=int(tested.groupby(level="seed").first().isna().to_numpy().sum()),
+        line=pd.DataFrame(columns=_NO_LINE, dtype=float),
+    )
+    if len(on_curve) < FEWEST_SLOPES:
+        found = counted(len(on_curve), "slope")
+        return replace(empty, reason=f"{found} can be ranked; a curve needs {FEWEST_SLOPES}")
+    fit = fit_curve(Cells.of(matrix, slopes))
+    if isinstance(fit, str):
+        return replace(empty, reason=fit)
+    return _answered(empty, fit)
+
+
+def _answered(empty: SlopeCurve, fit: CurveFit) -> SlopeCurve:
+    """The curve with everything that its fit says."""
+    places_G = np.linspace(empty.slopes[0], empty.slopes[-1], NUM_PLACES)
+    fit_G, roots_GD = fit.at(places_G)
+    critical = critical_values(roots_GD, df=fit.noise.df, level=empty.level, draws=empty.draws)
+    sd = fit.noise_sd
+    half_G = critical.band * sd * np.linalg.norm(roots_GD, axis=1)
+    kept_G = may_be_minimum(fit_G, roots_GD, sd=sd, critical=critical)
+    trend = fit.trend.p_value < 1 - empty.level
+    irregular = any(test.p_value < 1 - empty.level for test in fit.misfits)
+    return replace(
+        empty,
+        degree=fit.degree,
+        noise_sd=sd,
+        noise_df=fit.noise.df,
+        line=pd.DataFrame(
+            {"slope": places_G, "fit": fit_G, "low": fit_G - half_G, "high": fit_G + half_G}
+        ),
+        best=float(places_G[np.argmin(fit_G)]),
+        best_set=intervals(places_G, kept_G),
+        flat=False if trend else (None if irregular else True),
+        flat_p=fit.trend.p_value,
+        largest=largest_difference(fit_G, roots_GD, sd=sd, critical=critical),
+        fit_p=fit.misfits[-1].p_value if fit.misfits else None,
+    )
+
+
+def _sentences(curve: SlopeCurve) -> list[str]:
+    words = [_finding(curve)]
+    if curve.best is not None and curve.fit_p is not None and not curve.fits:
+        words.append(
+            f"A curve of degree {curve.degree} does not fit the tested slopes"
+            f" ({p_value(curve.fit_p)}): read the slopes themselves."
+        )
+    if curve.reason is None and curve.missing:
+        words.append(f"{counted(curve.missing, 'score is', 'scores are')} missing.")
+    if curve.left_out:
+        words.append(
+            f"Not on the curve: {listed(list(curve.left_out))} (no score yet, or a diverged seed)."
+        )
+    return words
+
+
+def _finding(curve: SlopeCurve) -> str:
+    if curve.best is None or curve.flat_p is None:
+        return f"no best slope can be told: {curve.reason}."
+    tested = f"{counted(curve.n, 'seed')}, {counted(len(curve.slopes), 'slope')}"
+    p, level = p_value(curve.flat_p), percent(curve.level)
+    if curve.flat:
+        return (
+            f"no slope effect is resolved: the curve may be flat ({p}; {tested}); a difference"
+            f" above {number(curve.largest)} BPB between slopes is excluded at {level}."
+        )
+    if curve.flat is None:
+        return (
+            f"no trend over the slope is resolved ({p}; {tested}), but the slopes differ by more"
+            " than noise in a way that no smooth curve follows."
+        )
+    best = number(curve.best, decimals=2)
+    words = (
+        f"the fitted curve is lowest at slope {best}; the best slope lies in {best_set(curve)}"
+        f" at {level} ({tested}; effect of the slope: {p})."
+    )
+    low, high = curve.slopes[0], curve.slopes[-1]
+    if any((a <= low and low > 0) or b >= high for a, b in curve.best_set):
+        words += " That reaches the edge of what was tested: a slope beyond it may be better still."
+    return words
+
+
+def best_set(curve: SlopeCurve) -> str:
+    """The confidence set in words: 0.41 to 0.52."""
+    ends = [[number(end, decimals=2) for end in both] for both in curve.best_set]
+    return listed([" to ".join(both) for both in ends])
+
+
+BEST_FIXED_COLUMNS = (
+    *("setting", "key", "label", "other", "other_label", "quantity", "n", "difference"),
+    *("low", "high", "half_width", "level", "comparisons", "resolved"),
+    *("beats_all", "beaten_by_any", "budget", "window", "stride"),
+)
+
+
+def best_fixed(
+    frame: pd.DataFrame, quantity: str, *, level: float = 0.95, design: Design | None = None
+) -> pd.DataFrame:
+    """One row per setting, learned activation and fixed slope: learned − fixed, simultaneous.
+
+    Each learned activation is the reference of Dunnett comparisons with every fixed slope, so
+    picking the best fixed slope afterwards costs nothing. ``beats_all``: resolved as better than
+    every one; ``beaten_by_any``: resolved as worse than one; both null where the noise is unknown.
+    """
+    learned = [name for name, entry in ACTIVATIONS.items() if entry.learns_beta]
+    fixed = frame["neg_beta"].notna()
+    tables = []
+    for key in sorted(set(frame.loc[frame["activation"].isin(learned), "key"])):
+        here = frame[fixed | (frame["key"] == key)]
+        compared = contrasts(here, quantity, key, level=level, design=design)
+        tables.append(_against_fixed(here, compared, quantity))
+    found = pd.concat(tables) if tables else pd.DataFrame()
+    return found.reindex(columns=list(BEST_FIXED_COLUMNS)).reset_index(drop=True)
+
+
+def best_fixed_sentences(
+    frame: pd.DataFrame, quantity: str, *, level: float = 0.95, design: Design | None = None
+) -> list[str]:
+    """One sentence per setting and learned activation; nothing where none can be compared."""
+    table = best_fixed(frame, quantity, level=level, design=design)
+    return [
+        f"{capital(title_of(quantity))} ({setting}): {_against(rows)}"
+        for (setting, _), rows in table.groupby(["setting", "key"], sort=False)
+    ]
+
+
+def _against_fixed(frame: pd.DataFrame, rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    labels = labels_of(frame)
+    turned = rows.assign(
+        key=rows["reference"],
+        other=rows["key"],
+        label=rows["reference"].map(labels),
+        other_label=rows["key"].map(labels),
+        difference=-rows["difference"],
+        low=-rows["difference"] - rows["half_width"],
+        high=-rows["difference"] + rows["half_width"],
+    )
+    told = turned["resolved"].notna()
+    better = turned["resolved"].fillna(False) & (turned["difference"] < 0)
+    worse = turned["resolved"].fillna(False) & (turned["difference"] > 0)
+    footings = {
+        str(setting): footing_of(here, quantity) for setting, here in frame.groupby("setting")
+    }
+    return turned.assign(
+        beats_all=better.groupby(turned["setting"]).transform("all").where(told),
+        beaten_by_any=worse.groupby(turned["setting"]).transform("any").where(told),
+        **{
+            name: [footings[setting][name] for setting in turned["setting"]]
+            for name in ("budget", "window", "stride")
+        },
+    )
+
+
+def _against(rows: pd.DataFrame) -> str:
+    """What the comparisons of one learned activation in one setting say."""
+    first = rows.iloc[0]
+    nearest = rows.loc[rows["difference"].idxmax()]
+    gap = plus_minus(nearest["difference"], nearest["half_width"], signed=True)
+    worse = rows.loc[rows["resolved"].fillna(False) & (rows["difference"] > 0), "other_label"]
+    better = rows.loc[rows["resolved"].fillna(False) & (rows["difference"] < 0), "other_label"]
+    words = (
+        f"from the best fixed slope, {nearest['other_label']}, {first['label']} differs by {gap}"
+        f" ({counted(int(nearest['n']), 'paired seed')}; simultaneous {percent(first['level'])}"
+        f" intervals over {counted(int(first['comparisons']), 'comparison')})"
+    )
+    if pd.isna(first["beats_all"]):
+        return f"{words}: too few seeds to know the noise, so nothing is resolved."
+    if first["beats_all"]:
+        return f"{words}: it is resolved as better than every fixed slope."
+    said = [
+        f"{verb} than {listed(list(names))}"
+        for verb, names in (("worse", worse), ("better", better))
+        if len(names)
+    ]
+    return f"{words}: " + (
+        f"it is resolved as {listed(said)}." if said else "it is resolved from no fixed slope."
+    )

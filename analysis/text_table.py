@@ -1,0 +1,100 @@
+"""Tables of text: aligned for a terminal or a log, and as Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One setting: what its scores stand on, the column headings, one line per activation."""
+
+    title: str
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is printed at the end of a sweep, and written to ``summary.md``."""
+
+    name: str
+    sections: tuple[Section, ...]
+    sentences: tuple[str, ...]
+
+
+def markdown(summary: Summary) -> str:
+    """
+    >>> section = Section("local", ("activation", "n"), (("ASQU", "3"),))
+    >>> print(markdown(Summary("slopes", (section,), ("No verdict.",))))
+    # Sweep slopes
+    <BLANKLINE>
+    ## local
+    <BLANKLINE>
+    | activation | n |
+    |---|---|
+    | ASQU | 3 |
+    <BLANKLINE>
+    - No verdict.
+    <BLANKLINE>
+    """
+    lines = [f"# Sweep {summary.name}", ""]
+    for section in summary.sections:
+        lines += [f"## {section.title}", "", _row(section.headings)]
+        lines += ["|" + "---|" * len(section.headings), *map(_row, section.lines), ""]
+    return "\n".join([*lines, *(f"- {sentence}" for sentence in summary.sentences), ""])
+
+
+def plain(summary: Summary) -> str:
+    """Aligned columns of text, for a log or a pipe."""
+    blocks = []
+    for section in summary.sections:
+        rows = [section.headings, *section.lines]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        blocks.append("\n".join([section.title, *(_aligned(row, widths).rstrip() for row in rows)]))
+    return "\n\n".join([*blocks, "\n".join(summary.sentences)]) + "\n"
+
+
+def show(summary: Summary, stream: IO[str]) -> None:
+    """Print ``summary``: a drawn table on a terminal, aligned text anywhere else."""
+    console = Console(file=stream, highlight=False)
+    if not console.is_terminal:
+        stream.write(plain(summary))
+        return
+    for section in summary.sections:
+        table = Table(
+            title=section.title,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=0,
+            show_edge=False,
+        )
+        for i, heading in enumerate(section.headings):
+            table.add_column(
+                heading,
+                justify="right" if i else "left",
+                no_wrap=i == 0,
+                overflow="fold",  # never an ellipsis: a digit that is not shown is a wrong number
+                min_width=max(map(len, heading.split())),
+            )
+        for line in section.lines:
+            table.add_row(*line)
+        console.print(table)
+    for sentence in summary.sentences:
+        console.print(sentence, markup=False)
+
+
+def _row(entries: Sequence[str]) -> str:
+    return "| " + " | ".join(entries) + " |"
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = (
+        entry.ljust(width) if i == 0 else entry.rjust(width)
+        for i, (entry, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return "  ".join([first, *others])

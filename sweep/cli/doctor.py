@@ -1,0 +1,74 @@
+"""Is this machine fit for the sweep? The checks of a node, as a person reads them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweep.messages import Status
+from sweep.preflight import Result
+
+EXIT_FIT, EXIT_UNFIT = 0, 2
+STYLES = {
+    "pass": "green",
+    "warn": "yellow",
+    "refuse": "bold red",
+    "unknown": "magenta",
+    "n/a": "dim",
+}
+
+
+def doctor(
+    found: Mapping[str, Sequence[Result] | None], console: Console, *, as_json: bool = False
+) -> int:
+    """Say what was found on each node, None without an answer; 0 if none refuses, else 2."""
+    if as_json:
+        nodes = {n: None if r is None else list(map(asdict, r)) for n, r in found.items()}
+        print(json.dumps(nodes, indent=1))
+    for node, results in found.items() if not as_json else ():
+        if results is None:
+            console.print(Text(f"{node} did not answer.", STYLES["refuse"]))
+        else:
+            show(results, console, node)
+    return EXIT_FIT if all(r is not None and _is_fit(r) for r in found.values()) else EXIT_UNFIT
+
+
+def _is_fit(results: Sequence[Result]) -> bool:
+    return all(result.status != "refuse" for result in results)
+
+
+def show(results: Sequence[Result], console: Console, node: str = "this machine") -> None:
+    """The results of one node, and what to do about those that do not pass."""
+    table = Table(title=f"Preflight of {node}", title_justify="left", box=None, pad_edge=False)
+    for column in ("check", "status", "what was found"):
+        table.add_column(column, overflow="fold", no_wrap=column == "status")
+    for result in (result for result in results if result.status != "n/a"):
+        styled = Text(result.status, STYLES[result.status])
+        table.add_row(Text(result.name), styled, Text(result.detail))
+    console.print(table)
+    if not_asked := _names(results, "n/a"):
+        console.print(Text(f"not asked by this sweep: {not_asked}", STYLES["n/a"]))
+    for result in sorted(results, key=lambda result: result.status):  # refuse before warn
+        if result.status in ("refuse", "warn"):
+            console.print()
+            remedy = Text(f"{result.name}: ", STYLES[result.status])
+            console.print(remedy.append(result.remedy, "default"))
+    console.print()
+    console.print(_verdict(results), soft_wrap=True)
+
+
+def _verdict(results: Sequence[Result]) -> Text:
+    refused, warned, unknown = (_names(results, s) for s in ("refuse", "warn", "unknown"))
+    text = Text("Fit for this sweep.", STYLES["pass"])
+    if refused:
+        text = Text(f"Not fit for this sweep: {refused}.", STYLES["refuse"])
+    text.append(f" Warned of: {warned}." if warned else "", "default")
+    text.append(f" Not known here, which is no pass: {unknown}." if unknown else "", "default")
+    return text
+
+
+def _names(results: Sequence[Result], status: Status) -> str:
+    return ", ".join(result.name for result in results if result.status == status)

@@ -1,0 +1,186 @@
+"""What does one invocation work on? A sweep, its cells, its store, and the nodes in reach."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from rich.console import Console
+
+from sweep.cli.default_sweep import choose_sweep, latest_sweep
+from sweep.cli.selection import Selection
+from sweep.cluster.interface import Node, Pool, capacity
+from sweep.driver.display import duration
+from sweep.environment import Environment, local_cpus, local_gpus
+from sweep.schedule.plan import Estimate, Plan, estimate
+from sweep.spec.grid import Cell, DataFound, Overrides, expand, override_points
+from sweep.spec.sweep_file import SweepSpec, load_sweep
+from sweep.store.history import History
+from sweep.store.store import Store
+from trainer.config import Recipe, load_recipe
+from trainer.config.config_errors import ConfigError
+from trainer.contract import canonical_json
+from trainer.data.manifest import read_manifest
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One invocation: what was asked, and where things are.
+
+    ``refresh``: stale cells run again. ``join``: help a driver that is at work on it already.
+    ``looks_only``: the results are enough; a cluster is not asked which sweep is meant.
+    """
+
+    environment: Environment
+    sweep_name: str | None
+    results: str
+    data: Path
+    console: Console
+    connect: Callable[[str | None], Pool]
+    selection: Selection = field(default_factory=Selection)
+    refresh: bool = False
+    join: bool = False
+    looks_only: bool = False
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The cluster, connected to on first use."""
+        return self.connect(self.environment.ray_address)
+
+    @cached_property
+    def chosen(self) -> str:
+        """The sweep's name or path; says what it chose where nothing was named."""
+        if self.sweep_name is not None:
+            return self.sweep_name
+        if self.looks_only and self.environment.ray_address is not None:
+            latest = latest_sweep(self.results)
+            self.say(f"Sweep {latest}: the latest that ran here. SWEEP= chooses another.")
+            return latest
+        choice = choose_sweep(self.environment, self.nodes)
+        self.say(f"Sweep {choice.sweep}: {choice.why}. SWEEP= chooses another.")
+        return choice.sweep
+
+    @cached_property
+    def sweep(self) -> SweepSpec:
+        return load_sweep(self.chosen)
+
+    @cached_property
+    def store(self) -> Store:
+        """The sweep's results; needs no sweep file, so that they outlive it."""
+        return Store.of(self.results, Path(self.chosen).stem)
+
+    def nodes(self) -> Sequence[Node]:
+        """Nodes in reach; this machine is known without starting Ray."""
+        if self.environment.ray_address is not None:
+            return self.pool.nodes()
+        return [Node("this machine", cpus=local_cpus(), gpus=local_gpus())]
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> bool:
+        """Leave the cluster, if it was entered; see :meth:`sweep.cluster.interface.Pool.close`."""
+        return self.pool.close() if "pool" in self.__dict__ else True
+
+    def cells(self) -> list[Cell]:
+        """The grid, with its data prepared; a ConfigError says everything that is missing."""
+        sweep = self.sweep
+        prepared: dict[tuple[str, int], DataFound] = {}
+        for overrides in override_points(sweep):
+            recipe = load_recipe(sweep.recipe, overrides)
+            key = _data_key(recipe)
+            if key not in prepared:
+                prepared[key] = self._prepare(recipe, overrides)
+        return expand(
+            sweep,
+            lambda overrides: load_recipe(sweep.recipe, overrides),
+            lambda recipe: prepared[_data_key(recipe)],
+        )
+
+    def estimate(self, todo: Plan, history: History) -> Estimate:
+        """How long ``todo`` takes on the nodes in reach."""
+        leases, nodes = self.reach(len(todo.todo))
+        return estimate(
+            todo,
+            history,
+            guess_cell_s=self.sweep.estimate_cell_s,
+            leases=leases,
+            nodes=nodes,
+        )
+
+    def reach(self, num_cells: int | None = None) -> tuple[int, int]:
+        """(leases that this sweep would use for so many cells, nodes that they stand on)."""
+        leases, nodes = capacity(self.nodes(), self.sweep.node)
+        limits = (num_cells, self.sweep.node.max_leases)
+        used = min([leases, *(limit for limit in limits if limit is not None)])
+        return used, min(nodes, used)
+
+    def lease_limit(self, left_alone: frozenset[str]) -> int:
+        """How many leases may be held now on other nodes than these; nodes come and go."""
+        shape = self.sweep.node
+        nodes = [node for node in self.pool.nodes() if node.name not in left_alone]
+        fitting, _ = capacity(nodes, shape)
+        if shape.max_leases is None:
+            return fitting
+        return shape.max_leases if shape.autoscale else min(fitting, shape.max_leases)
+
+    def plan_sentence(self, todo: Plan, cost: Estimate) -> str:
+        """``36 cells to run (0 settled) on 2 leases of 1 node: about 6.0 min``."""
+        if not todo.todo:
+            return (
+                f"sweep {self.sweep.name}: nothing to run, {len(todo.settled)} cells are settled."
+            )
+        leases, nodes = self.reach(len(todo.todo))
+        if leases == 0:
+            return f"sweep {self.sweep.name}: {len(todo.todo)} cells to run; {self._out_of_reach()}"
+        basis = "measured" if cost.measured else "a guess until one has been measured"
+        where = f"{_count(leases, 'lease')} of {_count(nodes, 'node')}"
+        return (
+            f"sweep {self.sweep.name}: {len(todo.todo)} cells to run, {len(todo.settled)} settled, "
+            f"on {where}: about {duration(cost.wall_s)}, {cost.node_hours:.2g} node-hours "
+            f"({cost.cell_s:.0f} s a cell, {basis})."
+        )
+
+    def require_reach(self) -> None:
+        """A ConfigError where no node fits, and none can be hoped for."""
+        if not self.sweep.node.autoscale and self.reach()[0] == 0:
+            raise ConfigError(f"sweep {self.sweep.name}: {self._out_of_reach()}")
+
+    def _out_of_reach(self) -> str:
+        shape = self.sweep.node
+        asked = f"{shape.gpus} GPUs and {shape.cpus} CPUs" if shape.gpus else f"{shape.cpus} CPUs"
+        have = ", ".join(f"{n.name}: {n.gpus} GPUs, {n.cpus} CPUs" for n in self.nodes())
+        return (
+            f"a lease needs a node with {asked}; in reach: {have or 'no node'}. Connect to a "
+            f"cluster with RAY_ADDRESS=, or change [node] in the sweep file."
+        )
+
+    def _prepare(self, recipe: Recipe, overrides: Overrides) -> DataFound:
+        command = [sys.executable, "-m", "trainer.data", "prepare", "--recipe", self.sweep.recipe]
+        command += ["--root", str(self.data), "--offline"]  # 16 GB are fetched by who asks for them
+        for key, value in overrides.items():
+            command += ["--set", f"{key}={canonical_json(value)}"]
+        self.console.file.flush()
+        done = subprocess.run(command, stdout=sys.stderr)
+        if done.returncode != 0:
+            raise ConfigError(
+                f"sweep {self.sweep.name} needs the dataset {recipe.data.dataset!r}, and it could "
+                f"not be prepared (see above). `make data RECIPE={self.sweep.recipe}` tries again."
+            )
+        folder = (self.data / recipe.data.dataset).resolve()
+        manifest = read_manifest(folder)
+        return DataFound(
+            folder=str(folder),
+            corpus_sha256=manifest.corpus_sha256,
+            tokenizer_sha256=manifest.tokenizer_sha256,
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _data_key(recipe: Recipe) -> tuple[str, int]:
+    return recipe.data.dataset, recipe.model.vocab_size

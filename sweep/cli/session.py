@@ -1,0 +1,229 @@
+"""Run a plan from the store's door to the last row: what ``run`` and ``rerun`` share."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from sweep.cli.invocation import Invocation
+from sweep.cli.selection import values_of
+from sweep.driver.attempt_row import Versions, lost_row
+from sweep.driver.attempts import Record
+from sweep.driver.display import LiveDisplay, PlainDisplay
+from sweep.driver.driver import Driver
+from sweep.driver.interrupts import Interruption
+from sweep.driver.orders import PROJECT, Code, code_here
+from sweep.driver.tensorboard import Curves, tensorboard_folder
+from sweep.provenance import Revision, revision
+from sweep.schedule.plan import Estimate, Planner, plan, without
+from sweep.spec.grid import Cell
+from sweep.spec.sweep_file import SweepSpec
+from sweep.store.store import AlreadyClosed, Store
+from sweep.store.table import Contents
+from trainer.config.config_errors import ConfigError
+from trainer.contract import canonical_json
+
+CONFIRM_NODE_HOURS = 1.0
+EXIT_DONE, EXIT_BAD, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 2, 3, 130
+
+
+def run_plan(invocation: Invocation, planner: Planner) -> int:
+    """Plan, ask what it may cost, drive, and derive the table; returns the exit status."""
+    cells, store, code = invocation.cells(), invocation.store, code_here()
+    with store.driving(join=invocation.join, say=invocation.say) as presence:
+        session = _Session(invocation, cells, code, presence.id)
+        interruption = Interruption()
+        while session.run(planner, interruption) and not interruption.requests:
+            invocation.say("Going on with what another driver left behind.")
+        _describe(invocation.sweep, store, cells)
+        contents = store.write_cells({cell.id for cell in cells})
+        meant = invocation.selection.cells(cells)
+        if invocation.selection.limit is not None:
+            meant = [cell for cell in meant if cell.id in session.asked]
+        return _conclude(invocation, contents, meant, interrupted=interruption.requests > 0)
+
+
+class _Session:
+    """What stays the same while one driver plans and runs, once or (beside others) again."""
+
+    def __init__(
+        self, invocation: Invocation, cells: Sequence[Cell], code: Code, driver_id: str
+    ) -> None:
+        self._invocation, self._cells, self._code = invocation, cells, code
+        self._driver_id = driver_id
+        self._revision = revision(PROJECT)
+        self._is_confirmed = False
+        self.asked: set[str] = set()
+        self._attempted: set[str] = set()
+
+    def run(self, planner: Planner, interruption: Interruption) -> bool:
+        """Run what ``planner`` finds to do; whether there is more, since another driver died."""
+        invocation, store = self._invocation, self._invocation.store
+        closed = close_orphans(store, invocation.sweep.name, self._cells, self._revision)
+        if closed:
+            invocation.say(f"Closed as lost: {closed} attempts of a driver that is gone.")
+        # In this order: what another driver begins meanwhile has a number that is taken, and what
+        # it ends meanwhile is either still running in our eyes or settled, never new.
+        numbers = store.numbers()
+        elsewhere = {attempt.cell_id for attempt, _ in store.running()}
+        contents = store.read()
+        for sentence in contents.torn:
+            invocation.say(f"warning: {sentence}")
+        history = contents.history()
+        todo = without(planner(self._cells, history), elsewhere | self._attempted)
+        self.asked |= {task.cell.id for task in todo.todo}
+        cost = invocation.estimate(todo, history)
+        invocation.say(invocation.plan_sentence(todo, cost))
+        if not todo.todo:
+            return False
+        invocation.require_reach()
+        self._confirm(cost)
+        _describe(invocation.sweep, store, self._cells)
+        pool = invocation.pool  # connected now: Ray sets a handler for SIGTERM of its own
+        with _signals(interruption), _display(invocation.console) as display:
+            record = self._record(display.say, interruption)
+            record.know(contents.rows, numbers)
+            driver = Driver(
+                sweep=invocation.sweep,
+                pool=pool,
+                record=record,
+                display=display,
+                interruption=interruption,
+                limit=invocation.lease_limit,
+                code=self._code,
+            )
+            try:
+                paused = driver.run(todo, history)
+            finally:
+                record.leave()
+            self._attempted |= self.asked - {task.cell.id for task in driver.set_aside}
+        if paused is not None:
+            invocation.say(f"Paused: {paused}. When that is mended, `make rerun FAILED=1` goes on.")
+            return False
+        return bool(store.orphans())
+
+    def _record(self, say: Callable[[str], None], interruption: Interruption) -> Record:
+        invocation, sweep = self._invocation, self._invocation.sweep
+        return Record(
+            sweep=sweep,
+            store=invocation.store,
+            versions=Versions(
+                self._driver_id, self._revision, invocation.pool.version, self._code.trainer_hash
+            ),
+            say=say,
+            curves=Curves(tensorboard_folder(invocation.results, sweep.name), say)
+            if sweep.tensorboard
+            else None,
+            is_over=lambda: interruption.requests > 1,
+        )
+
+    def _confirm(self, cost: Estimate) -> None:
+        if cost.node_hours <= CONFIRM_NODE_HOURS or self._is_confirmed:
+            return
+        self._is_confirmed = True
+        if self._invocation.environment.yes:
+            return
+        question = f"This takes about {cost.node_hours:.1f} node-hours. "
+        if not sys.stdin.isatty():
+            raise ConfigError(f"{question}Confirm with YES=1, or run it from a terminal.")
+        try:
+            answer = input(f"{question}Run it? [y/N] ")
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            raise ConfigError("Not confirmed; nothing was started.")
+
+
+def close_orphans(store: Store, sweep: str, cells: Sequence[Cell], code: Revision) -> int:
+    """Close what drivers that are gone had announced and could not finish; returns how many."""
+    by_id, closed = {cell.id: cell for cell in cells}, 0
+    for attempt, note in store.orphans():
+        row = lost_row(sweep, by_id, attempt, note, datetime.now(UTC), code)
+        with contextlib.suppress(AlreadyClosed):  # by another driver that has come at this moment
+            store.commit(attempt, row)
+            closed += 1
+    return closed
+
+
+def _conclude(
+    invocation: Invocation, contents: Contents, cells: Sequence[Cell], *, interrupted: bool
+) -> int:
+    """Say what became of ``cells``, and the exit status."""
+    unsettled = plan(cells, contents.history(), invocation.sweep.retries, code_here().trainer_hash)
+    running = {attempt.cell_id for attempt, _ in invocation.store.running()}
+    for task in (*unsettled.todo, *unsettled.final) if not interrupted else ():
+        if task.cell.id not in running:
+            invocation.say(f"  {task.cell.name}: {task.why}")
+    if running:
+        invocation.say(f"{len(running)} cells are being run by another driver.")
+    num_settled, name = len(unsettled.settled), invocation.sweep.name
+    invocation.say(f"sweep {name}: {num_settled} of {len(cells)} cells are settled.")
+    if interrupted:
+        invocation.say("Interrupted; `make sweep` goes on from here.")
+        return EXIT_INTERRUPTED
+    if num_settled < len(cells):
+        invocation.say(
+            "`make logs CELL=…` shows why one failed; `make rerun FAILED=1` tries again."
+        )
+        return EXIT_INCOMPLETE
+    return EXIT_DONE
+
+
+def _describe(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
+    description: Mapping[str, Any] = {
+        "name": sweep.name,
+        "recipe": sweep.recipe,
+        "reference": sweep.reference,
+        "screened_in": sweep.screened_in,
+        "activations": [activation.label for activation in sweep.expanded_activations()],
+        "order_seed": sweep.order_seed,
+        "pairing": sweep.pairing,
+        "num_cells": len(cells),
+        "cells": [
+            {
+                "cell": cell.name,
+                "cell_id": cell.id,
+                "params_json": canonical_json(cell.spec.activation.params),
+                "set_json": canonical_json(cell.overrides),
+                "values": values_of(cell),
+            }
+            for cell in cells
+        ],
+    }
+    store.write_sweep(description)
+
+
+@contextlib.contextmanager
+def _signals(interruption: Interruption) -> Iterator[None]:
+    """Ctrl-C asks once; again, or SIGTERM, asks to end at once. Ray's own handlers are replaced.
+
+    Who asks yet again does not wait for what may hold up the driver.
+    """
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if interruption.requests > 1:
+            raise KeyboardInterrupt
+        interruption.request()
+
+    def on_terminate(number: int, frame: FrameType | None) -> None:
+        on_interrupt(number, frame)
+        interruption.request()
+
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, on_interrupt),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, on_terminate),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _display(console: Console) -> LiveDisplay | PlainDisplay:
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)

@@ -1,0 +1,212 @@
+"""What does each verb of ``python -m sweep`` do? It asks the rooms that decide, and answers."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from sweep.cli.doctor import doctor
+from sweep.cli.invocation import Invocation
+from sweep.cli.selection import Selection
+from sweep.cli.session import EXIT_BAD, EXIT_DONE, EXIT_INCOMPLETE, run_plan
+from sweep.driver.orders import code_here, requirements_for
+from sweep.preflight import run_checks
+from sweep.schedule.plan import (
+    Plan,
+    Planner,
+    first,
+    match_cell,
+    plan,
+    plan_failed,
+    plan_one,
+    plan_refresh,
+    stale,
+    why_stale,
+)
+from sweep.spec.grid import Cell
+from sweep.store.history import History
+from sweep.store.schema import TERMINAL_STATES
+from sweep.store.store import Store
+from sweep.store.table import Contents
+from trainer.config.config_errors import ConfigError
+from trainer.source import trainer_source
+
+
+def run_command(invocation: Invocation) -> int:
+    """Run whatever the store does not hold yet."""
+    return run_plan(invocation, _planner(invocation, _unsettled(invocation)))
+
+
+def rerun_command(invocation: Invocation, selector: str | None, *, failed: bool) -> int:
+    """Run one cell again, or every cell that was attempted and is not settled."""
+    if (selector is None) == (not failed):
+        raise ConfigError("rerun: give CELL=name-or-id, or FAILED=1 for all that failed; not both.")
+    if selector is None:
+        return run_plan(invocation, _planner(invocation, plan_failed))
+    one: Planner = lambda cells, history: plan_one(cells, selector, history)  # noqa: E731
+    return run_plan(invocation, _planner(invocation, one))
+
+
+def plan_command(invocation: Invocation, *, as_json: bool) -> int:
+    """Say what ``run`` would do, and why; start nothing."""
+    cells = invocation.selection.cells(invocation.cells())
+    history = invocation.store.read().history()
+    todo = _planner(invocation, _unsettled(invocation))(cells, history)
+    cost = invocation.estimate(todo, history)
+    trainer = trainer_source().sha256
+    outdated = [(c, why_stale(history[c.id], trainer)) for c in stale(cells, history, trainer)]
+    if as_json:
+        tasks = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.todo]
+        settled = [{"cell": c.name, "cell_id": c.id} for c in todo.settled]
+        old = [{"cell": c.name, "cell_id": c.id, "why": why} for c, why in outdated]
+        final = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.final]
+        body = {"todo": tasks, "settled": settled, "final": final, "stale": old}
+        print(json.dumps(body | {"wall_s": cost.wall_s}, indent=1))
+        return EXIT_DONE
+    for task in todo.todo:
+        invocation.say(f"  {task.cell.name}  ({task.cell.id}): {task.why}")
+    for task in todo.final:
+        invocation.say(f"  {task.cell.name}  ({task.cell.id}): given up: {task.why}")
+    for cell, why in outdated if not invocation.refresh else ():
+        invocation.say(f"  {cell.name}  ({cell.id}): stale: {why}; --refresh runs it again")
+    invocation.say(invocation.plan_sentence(todo, cost))
+    return EXIT_DONE
+
+
+def status_command(invocation: Invocation, *, as_json: bool) -> int:
+    """Say what became of every cell; needs nothing but the results folder."""
+    description = invocation.store.read_sweep()
+    contents = invocation.store.read()
+    rows = _status_rows(invocation.store, _asked_for(invocation.selection, description), contents)
+    counts = Counter(row["state"] for row in rows)
+    if as_json:
+        body = {"sweep": description["name"], "counts": counts, "cells": rows}
+        print(json.dumps(body | {"torn": contents.torn}, indent=1))
+    else:
+        for row in rows:
+            if row["state"] != "succeeded":
+                why = f": {row['reason']}" if row["reason"] else ""
+                invocation.say(f"  {row['cell']}  {row['state']}{why}")
+        for sentence in contents.torn:
+            invocation.say(f"warning: {sentence}")
+        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        invocation.say(f"sweep {description['name']}: {len(rows)} cells: {states}.")
+    return EXIT_DONE if set(counts) <= set(TERMINAL_STATES) else EXIT_INCOMPLETE
+
+
+def show_command(invocation: Invocation, selector: str | None, *, as_json: bool) -> int:
+    """Print every attempt at one cell, column by column."""
+    rows = _attempts_of(invocation, selector)
+    if as_json:
+        print(json.dumps(rows, indent=1, default=str))
+        return EXIT_DONE
+    for row in rows:
+        invocation.say(f"attempt {row['attempt']} at {row['cell']}")
+        for name, value in row.items():
+            if value is not None and name not in ("cell", "attempt", "config_json"):
+                invocation.say(f"  {name:24} {value}")
+    return EXIT_DONE
+
+
+def logs_command(invocation: Invocation, selector: str | None) -> int:
+    """Print the log of the latest attempt at one cell that left one."""
+    rows = [row for row in _attempts_of(invocation, selector) if row["log"] is not None]
+    if not rows:
+        raise ConfigError(
+            "no attempt at this cell has left a log (it was lost with its node or its driver, or "
+            "is still running); `make status` says what became of it."
+        )
+    invocation.say(invocation.store.kept(rows[-1]["log"]).decode(errors="replace"))
+    return EXIT_DONE
+
+
+def doctor_command(invocation: Invocation, *, as_json: bool) -> int:
+    """Check this machine, or every node of the cluster, against what the sweep needs."""
+    sweep = invocation.sweep
+    try:
+        cells = invocation.cells()
+    except ConfigError as error:  # the rest can be looked at all the same
+        invocation.say(f"error: {error}")
+        cells = []
+    requirements = requirements_for(sweep, cells, code_here())
+    if invocation.environment.ray_address is None:
+        worst = doctor(
+            {"this machine": run_checks(requirements)}, invocation.console, as_json=as_json
+        )
+    else:
+        worst = doctor(invocation.pool.inspect(requirements), invocation.console, as_json=as_json)
+    return worst if cells else EXIT_BAD
+
+
+def which_command(invocation: Invocation) -> int:
+    """Print the name or path of the sweep that is meant; the reason goes to stderr."""
+    print(invocation.chosen)
+    return EXIT_DONE
+
+
+def _unsettled(invocation: Invocation) -> Planner:
+    """Whatever is neither settled nor given up under the sweep's own rules."""
+    return partial(plan, policy=invocation.sweep.retries, trainer_hash=trainer_source().sha256)
+
+
+def _planner(invocation: Invocation, of: Planner) -> Planner:
+    """``of`` on the cells that are selected, with the stale ones where that is asked for."""
+
+    def planned(cells: Sequence[Cell], history: History) -> Plan:
+        chosen = invocation.selection.cells(cells)
+        if invocation.refresh:
+            todo = plan_refresh(chosen, history, trainer_source().sha256, of)
+        else:
+            todo = of(chosen, history)
+        return first(todo, invocation.selection.limit)
+
+    return planned
+
+
+def _asked_for(selection: Selection, description: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The cells of a sweep's description that are selected."""
+    cells = description["cells"]
+    if selection.where is not None and not all("values" in cell for cell in cells):
+        raise ConfigError(
+            "--where: what is kept of this sweep's cells is of an older version. `make sweep` "
+            "writes it anew, and runs nothing that is settled."
+        )
+    positions = selection.positions([cell.get("values", {}) for cell in cells])
+    return [cells[i] for i in positions[: selection.limit]]
+
+
+def _status_rows(
+    store: Store, cells: Sequence[Mapping[str, Any]], contents: Contents
+) -> list[dict[str, Any]]:
+    """One entry per cell that is asked for, in the sweep's order."""
+    known = {row["cell_id"]: row for row in contents.cells()}
+    running = {attempt.cell_id: note for attempt, note in store.running()}
+    orphaned = {attempt.cell_id for attempt, _ in store.orphans()} - set(running)
+    rows = []
+    for cell in cells:
+        row = known.get(cell["cell_id"])
+        state, reason = (row["state"], row["reason"]) if row else ("waiting", None)
+        if state in TERMINAL_STATES:
+            pass
+        elif cell["cell_id"] in running:
+            state, reason = "running", f"on {running[cell['cell_id']].get('node')}"
+        elif cell["cell_id"] in orphaned:
+            state, reason = "lost", "its driver is gone; `make sweep` runs it again"
+        attempts = row["num_attempts"] if row else 0
+        rows.append({**cell, "state": state, "reason": reason, "num_attempts": attempts})
+    return rows
+
+
+def _attempts_of(invocation: Invocation, selector: str | None) -> list[dict[str, Any]]:
+    if selector is None:
+        raise ConfigError(
+            "which cell? Give its name or id or a prefix that only it has: CELL=asqu__seed42."
+        )
+    store = invocation.store
+    names = [(cell["cell"], cell["cell_id"]) for cell in store.read_sweep()["cells"]]
+    wanted = match_cell(names, selector)
+    rows = [dict(row) for row in store.read().rows if row["cell_id"] == wanted]
+    if not rows:
+        raise ConfigError(f"cell {selector!r} has not been attempted yet; `make sweep` runs it.")
+    return rows

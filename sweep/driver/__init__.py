@@ -1,0 +1,1 @@
+"""Run a plan: leases, attempts, and what a person sees meanwhile."""

@@ -1,0 +1,204 @@
+"""What does an attempt's row say? A cell, an announcement and a delivery, put into the columns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sweep.cluster.interface import Lease
+from sweep.messages import Delivery
+from sweep.provenance import Revision
+from sweep.schedule.plan import Task
+from sweep.spec.grid import Cell
+from sweep.store.schema import SCHEMA, TIMING
+from sweep.store.store import Attempt
+from trainer.config.config_errors import ConfigError
+from trainer.contract import Report, canonical_json, parse_report, recipe_hash, spec_hash
+
+_FROM_AGENT = frozenset(column.name for column in TIMING) - set(Report.model_fields)
+_FROM_REPORT = sorted((set(Report.model_fields) - {"contract_version"}) & set(SCHEMA.names))
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """Which driver it is, and what it runs with."""
+
+    driver: str
+    revision: Revision
+    ray: str
+    trainer_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an attempt. ``report`` is None unless the state is terminal."""
+
+    state: str
+    reason: str | None
+    report: Report | None
+    failure: str | None = None
+    signature: str | None = None
+
+
+def judge(cell: Cell, delivery: Delivery) -> Outcome:
+    """Believe a delivery only if its report is one, is of this cell, and matches its artifact."""
+    if delivery.state != "succeeded":
+        failure, signature = delivery.failure, delivery.signature
+        return Outcome(delivery.state, delivery.reason, None, failure, signature)
+    if delivery.report is None:
+        return _unbelievable("there is none")
+    try:
+        report = parse_report(delivery.report)
+    except ConfigError as error:
+        return _unbelievable(str(error))
+    doubt = _doubt(cell, delivery, report)
+    if doubt is not None:
+        return _unbelievable(doubt)
+    return Outcome(report.state, report.reason, report)
+
+
+def attempt_row(
+    sweep: str,
+    task: Task,
+    attempt: Attempt,
+    outcome: Outcome,
+    *,
+    lease: Lease,
+    ended_at: datetime,
+    log: str | None,
+    versions: Versions,
+    telemetry: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The row of one attempt."""
+    measured = (
+        {name: getattr(outcome.report, name) for name in _FROM_REPORT} if outcome.report else {}
+    )
+    return {
+        **identity_columns(sweep, task.cell),
+        "trainer_hash": versions.trainer_hash,
+        **measured,
+        **{name: telemetry[name] for name in _FROM_AGENT if name in telemetry},
+        "state": outcome.state,
+        "reason": outcome.reason,
+        "failure": outcome.failure,
+        "failure_signature": outcome.signature,
+        "tainted": False,
+        "attempt": attempt.number,
+        "generation": task.generation,
+        "why": task.why,
+        "node": lease.node,
+        "node_id": lease.node_id or None,
+        "driver": versions.driver,
+        "started_at": attempt.started_at,
+        "ended_at": ended_at,
+        "log": log,
+        "revision": versions.revision.commit,
+        "dirty": versions.revision.dirty,
+        "ray": versions.ray,
+        "source": "measured",
+        "evidence": f"attempts/{attempt.stem}.parquet",
+    }
+
+
+def _unbelievable(doubt: str) -> Outcome:
+    return Outcome("failed", f"the report cannot be believed: {doubt}", None, "cell", doubt)
+
+
+def identity_columns(sweep: str, cell: Cell) -> dict[str, Any]:
+    """What is known of a cell before it runs."""
+    spec = cell.spec
+    return {
+        "sweep": sweep,
+        "cell": cell.name,
+        "cell_id": cell.id,
+        "recipe": spec.recipe_name,
+        "activation": spec.activation.name,
+        "params_json": canonical_json(spec.activation.params),
+        "slope": cell.slope,
+        "neg_beta": cell.neg_beta,
+        "seed": spec.seed,
+        "replicate": spec.replicate,
+        "budget_kind": spec.parsed_budget.kind,
+        "budget_value": spec.parsed_budget.value,
+        "set_json": canonical_json(dict(cell.overrides)),
+        "order_position": cell.order_position,
+        "block": cell.block,
+        "device": spec.device,
+        "dtype": spec.dtype,
+        "window": spec.recipe.scoring.seq_len,
+        "stride": spec.recipe.scoring.stride,
+        "code_bytes": spec.recipe.artifact.code_bytes,
+        "corpus_sha256": spec.corpus_sha256,
+        "tokenizer_sha256": spec.tokenizer_sha256,
+        "recipe_hash": recipe_hash(spec.recipe),
+        "config_json": canonical_json(spec.model_dump(mode="json", exclude={"data_dir"})),
+    }
+
+
+def lost_row(
+    sweep: str,
+    cells: Mapping[str, Cell],
+    attempt: Attempt,
+    note: Mapping[str, Any],
+    ended_at: datetime,
+    revision: Revision,
+) -> dict[str, Any]:
+    """The row of an attempt whose driver went away before it could close it.
+
+    The grid may have changed since: what the announcement noted stands in for an unknown cell.
+    """
+    cell = cells.get(attempt.cell_id)
+    known = identity_columns(sweep, cell) if cell else dict(note.get("identity", {}))
+    return {
+        "sweep": sweep,
+        "cell": attempt.cell_id,
+        "cell_id": attempt.cell_id,
+        "order_position": 0,
+        **known,
+        "state": "lost",
+        "reason": f"its driver ({note.get('driver', 'unknown')}) ended before the attempt did",
+        "failure": "driver",
+        "tainted": False,
+        "attempt": attempt.number,
+        "generation": note.get("generation", 0),
+        "node": note.get("node"),
+        "driver": note.get("driver"),
+        "started_at": attempt.started_at,
+        "ended_at": ended_at,
+        "revision": revision.commit,
+        "dirty": revision.dirty,
+        "source": "measured",
+        "evidence": f"attempts/{attempt.stem}.parquet",
+    }
+
+
+def _doubt(cell: Cell, delivery: Delivery, report: Report) -> str | None:
+    spec, budget = cell.spec, cell.spec.parsed_budget
+    if report.spec_hash != spec_hash(spec):
+        return f"it answers the question {report.spec_hash}, asked was {spec_hash(spec)}"
+    asked = {
+        "recipe_hash": recipe_hash(spec.recipe),
+        "corpus_sha256": spec.corpus_sha256,
+        "tokenizer_sha256": spec.tokenizer_sha256,
+        "device": spec.device,
+        "dtype": spec.dtype,
+        "window": spec.recipe.scoring.seq_len,
+        "stride": spec.recipe.scoring.stride,
+        "code_bytes": spec.recipe.artifact.code_bytes,
+    }
+    if report.state == "succeeded" and budget.kind == "steps":
+        asked["steps"] = int(budget.value)
+    if report.model_bytes is not None:
+        asked["artifact_bytes"] = report.model_bytes + report.code_bytes
+    for name, value in asked.items():
+        if getattr(report, name) != value:
+            return f"its {name} is {getattr(report, name)}, asked was {value}"
+    if delivery.curve is None:
+        return "the curve is missing"
+    if report.state == "succeeded" and delivery.layers is None:
+        return "the layers are missing"
+    if report.model_bytes is not None:
+        size = len(delivery.artifact) if delivery.artifact is not None else None
+        if size != report.model_bytes:
+            return f"it speaks of an artifact of {report.model_bytes} bytes, here are {size}"
+    return None

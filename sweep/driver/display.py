@@ -1,0 +1,246 @@
+"""What is the sweep doing now? A live table on a terminal, plain lines anywhere else."""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweep.schedule.retry import Verdict
+
+HEARTBEAT_S = 30.0
+MAX_LINES = 30
+COLOURS = {"succeeded": "green", "diverged": "yellow", "interrupted": "yellow"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseView:
+    """One lease at work; ``progress`` is the trainer's own word, None before its first."""
+
+    name: str
+    node: str
+    cell: str
+    attempt: int
+    elapsed_s: float
+    progress: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepView:
+    """All that a display needs to know; it decides nothing."""
+
+    name: str
+    total: int
+    settled_before: int
+    ended: Mapping[str, int]
+    waiting: int
+    leases: Sequence[LeaseView]
+    idle: int
+    durations_s: Sequence[float]
+    interrupted: bool
+    note: str | None = None
+
+    @property
+    def num_ended(self) -> int:
+        return sum(self.ended.values())
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Time left at the mean duration so far; None before the first cell has ended."""
+        if not self.durations_s:
+            return None
+        mean_s = statistics.fmean(self.durations_s)
+        running = [max(0.0, mean_s - lease.elapsed_s) for lease in self.leases]
+        width = max(1, len(self.leases) + self.idle)
+        return (sum(running) + self.waiting * mean_s) / width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """An attempt that has ended. ``done`` cells of ``total`` are; None where it is tried again."""
+
+    cell: str
+    state: str
+    reason: str | None
+    wall_s: float
+    row: Mapping[str, Any]
+    done: int | None
+    total: int
+
+
+class Display(Protocol):
+    """Where the driver's news goes."""
+
+    def show(self, view: SweepView) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def ended(self, ending: Ending) -> None: ...
+
+
+class PlainDisplay:
+    """A line when a cell ends, and every half minute one that says what is running."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._spoke_s = time.monotonic()
+        self._view: SweepView | None = None
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, view: SweepView) -> None:
+        changed = self._view is not None and view.interrupted != self._view.interrupted
+        self._view = view
+        if changed:
+            self.say(STOPPING)
+        elif time.monotonic() - self._spoke_s > HEARTBEAT_S:
+            self._spoke_s = time.monotonic()
+            running = ", ".join(f"{lease.cell} {phase(lease)}" for lease in view.leases)
+            self.say(f"{summary(view)}; running: {running or 'nothing, waiting for a lease'}")
+            if view.note is not None:
+                self.say(f"waiting: {view.note}")
+
+    def ended(self, ending: Ending) -> None:
+        self.say(ending_line(ending))
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay:
+    """One line per lease that is redrawn, and above it a line for each cell that has ended."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def show(self, view: SweepView) -> None:
+        self._live.update(render(view))
+
+    def ended(self, ending: Ending) -> None:
+        style = COLOURS.get(ending.state, "red")
+        self._live.console.print(Text(ending_line(ending), style=style), soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self._live.console.print(Text(text), soft_wrap=True)
+
+
+STOPPING = (
+    "Stopping: no new cells; those running may finish within their grace time. "
+    "Ctrl-C again ends them now."
+)
+
+
+def render(view: SweepView) -> RenderableType:
+    """The live picture of ``view``."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("lease", "cell", "phase", "step", "ms/step", "left"):
+        table.add_column(
+            column, justify="right" if column in ("step", "ms/step", "left") else "left"
+        )
+    for lease in view.leases[:MAX_LINES]:
+        progress = lease.progress or {}
+        step, left, ms = (progress.get(k) for k in ("step", "remaining_steps", "step_ms"))
+        table.add_row(
+            f"{lease.name} on {lease.node}",
+            lease.cell,
+            str(progress.get("phase", "starting")),
+            "" if step is None else str(step),
+            "" if ms is None else f"{ms:.0f}",
+            "" if left is None or ms is None else duration(left * ms / 1000),
+        )
+    bar = ProgressBar(total=max(1, view.total), completed=view.num_ended, width=60)
+    head = Table.grid()
+    head.add_row(bar)
+    head.add_row(Text(summary(view), style="bold"))
+    lines: list[RenderableType] = [head, table]
+    if len(view.leases) > MAX_LINES:
+        lines.append(Text(f"… and {len(view.leases) - MAX_LINES} leases more"))
+    if view.note is not None:
+        lines.append(Text(f"waiting: {view.note}", style="yellow"))
+    if view.interrupted:
+        lines.append(Text(STOPPING, style="yellow"))
+    return Group(*lines)
+
+
+def summary(view: SweepView) -> str:
+    """``sweep local: 7/36 cells done (6 succeeded, 1 failed), 2 running, about 4 min left``."""
+    states = ", ".join(f"{count} {state}" for state, count in sorted(view.ended.items()))
+    left = view.remaining_s
+    parts = [
+        f"sweep {view.name}: {view.num_ended}/{view.total} cells done"
+        + (f" ({states})" if states else ""),
+        f"{len(view.leases)} running",
+        *([f"{view.settled_before} kept from before"] if view.settled_before else []),
+        *([f"about {duration(left)} left"] if left else []),
+    ]
+    return ", ".join(parts)
+
+
+def ending_line(ending: Ending) -> str:
+    """What is said of an attempt that has just ended."""
+    count = f"[{ending.done}/{ending.total}] " if ending.done is not None else ""
+    line = f"{count}{ending.cell}: {ending.state} in {ending.wall_s:.0f} s"
+    if ending.state == "succeeded":
+        named = (("pre", "pre_quant_bpb"), ("post", "post_quant_bpb"), ("TTT", "ttt_bpb"))
+        row = ending.row
+        scores = [f"{name} {row[key]:.4f}" for name, key in named if row.get(key) is not None]
+        line = f"{line}, BPB {', '.join(scores)}"
+    return ": ".join([line, *([ending.reason] if ending.reason else [])])
+
+
+def what_follows(row: Mapping[str, Any], follows: Verdict, *, goes_on: bool) -> str | None:
+    """What is said beside the state of an attempt: why, and whether the cell is tried again."""
+    reason = f"tainted: {row['taint_reason']}" if row["tainted"] else row["reason"]
+    match follows.kind:
+        case "again":
+            return f"{reason}; {'it is tried again' if goes_on else '`make sweep` tries it again'}"
+        case "final":
+            return f"{reason}; given up: {follows.why}"
+        case _:
+            return reason
+
+
+def phase(lease: LeaseView) -> str:
+    """``(train, step 36, 64 ms/step, 9 s left)``, as far as it is known."""
+    progress = lease.progress or {}
+    step, left, ms = (progress.get(key) for key in ("step", "remaining_steps", "step_ms"))
+    parts = [
+        str(progress.get("phase", "starting")),
+        *([f"step {step}"] if step is not None else []),
+        *([f"{ms:.0f} ms/step"] if ms is not None else []),
+        *([f"{duration(left * ms / 1000)} left"] if left is not None and ms is not None else []),
+    ]
+    return f"({', '.join(parts)})"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(42), duration(400), duration(8000)
+    ('42 s', '6.7 min', '2.2 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

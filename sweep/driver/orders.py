@@ -1,0 +1,97 @@
+"""What is asked of a node: before its first cell, and for each attempt?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.messages import CheckpointPlace, Order, Requirements, Supply
+from sweep.provenance import Software, lockfile_hash, software
+from sweep.spec.grid import Cell
+from sweep.spec.sweep_file import DataPlace, SweepSpec
+from sweep.store.store import Attempt
+from trainer.budget import parse_budget
+from trainer.config.config_errors import ConfigError
+from trainer.data.manifest import read_manifest
+from trainer.source import trainer_source
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Which code this is: of the trainer, the pinned versions (None without the file), software."""
+
+    trainer_hash: str
+    lockfile_hash: str | None
+    software: Software | None = None
+
+
+def code_here() -> Code:
+    """The code that this process runs from."""
+    return Code(trainer_source().sha256, lockfile_hash(PROJECT), software())
+
+
+def requirements_for(sweep: SweepSpec, cells: Sequence[Cell], code: Code) -> Requirements:
+    """What a node must be for ``cells``."""
+    threads = {cell.spec.threads for cell in cells}
+    return Requirements(
+        shape=sweep.node,
+        supplies=_supplies(cells, sweep.data),
+        trainer_hash=code.trainer_hash,
+        lockfile_hash=code.lockfile_hash,
+        checkpoint_folder=sweep.checkpoints.folder,
+        timed=any(parse_budget(budget).kind == "seconds" for budget in sweep.budgets),
+        driver_software=code.software,
+        threads=threads.pop() if len(threads) == 1 else None,
+    )
+
+
+def order_for(
+    sweep: SweepSpec, cell: Cell, attempt: Attempt, code: Code, results_place: str
+) -> Order:
+    """One attempt at ``cell``. Only a cell of fixed steps is given a place for a checkpoint."""
+    return Order(
+        stem=attempt.stem,
+        cell_id=cell.id,
+        spec_json=cell.spec.model_dump_json(),
+        ranks=sweep.node.ranks,
+        threads=cell.spec.threads,
+        no_progress_s=sweep.limits.no_progress_s,
+        slow_phase_s=sweep.limits.slow_phase_s,
+        trainer_hash=code.trainer_hash,
+        checkpoint=_checkpoint(sweep, cell, results_place),
+    )
+
+
+def _checkpoint(sweep: SweepSpec, cell: Cell, results_place: str) -> CheckpointPlace | None:
+    asked = sweep.checkpoints
+    if asked.keep == "no" or cell.spec.parsed_budget.kind == "seconds":
+        return None
+    copy_to = f"{results_place}/checkpoints" if asked.keep == "results" else None
+    return CheckpointPlace(folder=asked.folder, every_s=asked.every_s, copy_to=copy_to)
+
+
+def _supplies(cells: Sequence[Cell], place: DataPlace) -> tuple[Supply, ...]:
+    """The datasets that ``cells`` read, each once."""
+    found: dict[str, Supply] = {}
+    for spec in (cell.spec for cell in cells):
+        if spec.data_dir not in found:
+            found[spec.data_dir] = Supply(
+                data_dir=spec.data_dir,
+                dataset=spec.recipe.data.dataset,
+                vocab_size=spec.recipe.model.vocab_size,
+                corpus_sha256=spec.corpus_sha256,
+                tokenizer_sha256=spec.tokenizer_sha256,
+                train_shards=_train_shards(spec.data_dir),
+                cache=place.cache,
+                missing=place.missing,
+            )
+    return tuple(found.values())
+
+
+def _train_shards(data_dir: str) -> int | None:
+    """How many the driver's copy has; None if it has none."""
+    try:
+        return len(read_manifest(Path(data_dir)).train)
+    except ConfigError:
+        return None

@@ -1,0 +1,1 @@
+"""On the node: the agent, its ranks, and what they leave."""

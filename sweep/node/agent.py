@@ -1,0 +1,292 @@
+"""On the node: make one attempt after the other, watch its ranks, and bring back what they leave.
+
+Knows nothing of Ray. Whatever happens, no process stays behind: the kernel kills the ranks when
+this process dies, and this process ends itself when its driver falls silent.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep.messages import Delivery, Order, Readiness, Requirements
+from sweep.node.checkpoints import held_checkpoint
+from sweep.node.data import NotStaged, stage
+from sweep.node.failures import Failure, classify, hung, stopped, unable, unreported
+from sweep.node.liveness import DeadMan, HangWatch
+from sweep.node.memory_use import MemoryWatch
+from sweep.node.ranks import Starter, ask_for_stacks, rank_ends
+from sweep.node.scratch import note, read_logs, scratch
+from sweep.preflight import refusal, run_checks, warnings
+from sweep.processes.process_tree import Processes
+from sweep.timing.sampler import SamplerFactory, sampled
+from trainer.contract import (
+    ARTIFACT_FILE,
+    CURVE_FILE,
+    LAYERS_FILE,
+    PROGRESS_FILE,
+    REPORT_FILE,
+    SPEC_FILE,
+)
+from trainer.source import trainer_source
+
+POLL_S = 0.05
+SETTLE_S = 0.1  # in which ranks that fail together are seen to have
+DYING_S = 2.0
+EXIT_UNHEARD = 70
+
+
+class Agent:
+    """One lease's hands. ``run`` is called by one thread; the other methods by any.
+
+    Every call is a word from the driver. Without one for ``driver_silence_s`` the
+    agent kills its ranks and its process; None: it waits for ever, as a test does.
+    """
+
+    def __init__(
+        self,
+        driver_silence_s: float | None = None,
+        sampler_factory: SamplerFactory | None = None,
+    ) -> None:
+        self._stop = threading.Event()
+        self._folder: Path | None = None
+        self._ranks = Processes()
+        self._starter = Starter()
+        self._data: dict[str, str] = {}
+        self._sampler_factory = sampler_factory
+        self._silence_s = driver_silence_s
+        self._dead_man = DeadMan(driver_silence_s, self._die) if driver_silence_s else None
+
+    def stop(self) -> None:
+        """End the running attempt; it is delivered as interrupted."""
+        self._heard()
+        self._stop.set()
+
+    def progress(self) -> Mapping[str, Any] | None:
+        """What the trainer last said of itself."""
+        self._heard()
+        folder = self._folder
+        return _progress(folder) if folder is not None else None
+
+    def prepare(self, requirements: Requirements) -> Readiness:
+        """Check the node and see to the data, before any attempt."""
+        self._heard()
+        refusal = _code_differs(requirements.trainer_hash)
+        if refusal is not None:
+            return Readiness(refusal=refusal)
+        readiness = _preflight(requirements)
+        if readiness.refusal is not None:
+            return readiness
+        if requirements.threads is not None:
+            self._starter.begin(requirements.trainer_hash, requirements.threads)
+        try:
+            for supply in requirements.supplies:
+                self._data[supply.data_dir] = stage(supply)
+        except NotStaged as error:
+            return Readiness(refusal=str(error), warnings=readiness.warnings)
+        return readiness
+
+    def run(self, order: Order) -> Delivery:
+        """Make one attempt and wait for its end; a rank that says nothing is not waited for."""
+        self._heard()
+        self._stop.clear()
+        differs = _code_differs(order.trainer_hash)
+        if differs is not None:
+            return _undone(unable(differs))
+        try:
+            with scratch(order.stem) as folder:
+                self._folder = folder
+                return self._attempt(order, folder)
+        except OSError as error:  # no room, no more processes, a folder that cannot be written
+            return _undone(unable(f"the attempt could not be made on this node: {error}"))
+        finally:
+            self._folder = None
+
+    def close(self) -> None:
+        """End what is kept from one attempt to the next; as the end of this process does."""
+        self._starter.close()
+
+    def _attempt(self, order: Order, folder: Path) -> Delivery:
+        say = _speaker(folder)
+        self._ranks, memory = Processes(), MemoryWatch()
+        with held_checkpoint(order.checkpoint, order.cell_id, say, self._stop) as checkpoint:
+            (folder / SPEC_FILE).write_text(self._with_data_here(order), encoding="utf-8")
+            try:
+                arguments = checkpoint.arguments if checkpoint else ()
+                self._starter.start(self._ranks, order, folder, arguments, stop=self._stop, say=say)
+                with sampled(
+                    self._sampler_factory,
+                    lambda: set(self._ranks.pids),
+                    lambda: (_progress(folder) or {}).get("phase"),
+                    say,
+                ) as telemetry:
+                    end = _watch(self._ranks, folder, order, self._stop, memory)
+                    self._ranks.kill_now()  # before anything else, whatever it waits for
+            finally:
+                stuck = self._ranks.kill()
+            failure = _judge(end, folder, memory, stuck)
+            if checkpoint is not None and failure is None:
+                checkpoint.settle()
+        return _collect(folder, failure, telemetry)
+
+    def _with_data_here(self, order: Order) -> str:
+        """The specification with the folder that this node reads; it is no part of the question."""
+        if not self._data:
+            return order.spec_json
+        spec = json.loads(order.spec_json)
+        return json.dumps(spec | {"data_dir": self._data.get(spec["data_dir"], spec["data_dir"])})
+
+    def _heard(self) -> None:
+        if self._dead_man is not None:
+            self._dead_man.heard()
+
+    def _die(self) -> None:
+        """Nobody waits for this any more: leave no process, whatever state the disk is in."""
+        self._ranks.kill_now()
+        threading.Timer(DYING_S, os._exit, [EXIT_UNHEARD]).start()
+        folder = self._folder
+        if folder is not None:
+            note(
+                folder, f"no word from the driver for {self._silence_s:g} s: the agent ended itself"
+            )
+        os._exit(EXIT_UNHEARD)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How watching ended: what was decided on, or else the statuses of the ranks at that time."""
+
+    codes: Sequence[int | None]
+    decided: Failure | None = None
+
+
+def _watch(
+    ranks: Processes, folder: Path, order: Order, stop: threading.Event, memory: MemoryWatch
+) -> _End:
+    """Until every rank has ended well, or one thing has gone wrong."""
+    silence = HangWatch(
+        no_progress_s=order.no_progress_s,
+        slow_phase_s=order.slow_phase_s,
+        now_s=time.monotonic(),
+    )
+    sign, phase = None, "start"
+    while True:
+        codes = ranks.codes()
+        if any(codes):
+            if len(codes) > 1:
+                time.sleep(SETTLE_S)
+            return _End(ranks.codes())
+        if all(code == 0 for code in codes):
+            return _End(codes)
+        if stop.is_set():
+            return _End(codes, stopped())
+        if (latest := _modified_at(folder / PROGRESS_FILE)) != sign:
+            sign, phase = latest, (_progress(folder) or {}).get("phase", phase)
+        if silence.look(sign, phase, time.monotonic()):
+            ask_for_stacks(ranks, folder)
+            return _End(codes, hung(phase, silence.silent_s))
+        memory.look(ranks.pids)
+        ranks.wait(POLL_S)
+
+
+def _judge(end: _End, folder: Path, memory: MemoryWatch, stuck: Sequence[int]) -> Failure | None:
+    """What the end amounts to, once no rank runs any more; None for an answer."""
+    if stuck:
+        names = ", ".join(f"rank {rank}" for rank in stuck)
+        why = f" after: {end.decided.reason}" if end.decided else ""
+        return unable(f"{names} could not be killed: the node's disk or driver hangs{why}")
+    if end.decided is not None:
+        return end.decided
+    if any(end.codes):
+        return classify(
+            rank_ends(end.codes, folder),
+            killed_by_kernel=memory.kernel_has_killed,
+            memory=str(memory.use()),
+        )
+    return None if (folder / REPORT_FILE).exists() else unreported(REPORT_FILE)
+
+
+def _collect(folder: Path, failure: Failure | None, telemetry: Mapping[str, Any]) -> Delivery:
+    report = _read(folder / REPORT_FILE)
+    return Delivery(
+        state=failure.state if failure else "succeeded",
+        reason=failure.reason if failure else None,
+        report=report.decode(errors="replace") if report is not None else None,
+        curve=_read(folder / CURVE_FILE),
+        artifact=_read(folder / ARTIFACT_FILE),
+        layers=_read(folder / LAYERS_FILE),
+        log=read_logs(folder),
+        failure=failure.failure if failure else None,
+        signature=failure.signature if failure else None,
+        telemetry=telemetry,
+    )
+
+
+def _undone(failure: Failure) -> Delivery:
+    """An attempt that came to nothing before any rank could speak."""
+    return Delivery(
+        state=failure.state,
+        reason=failure.reason,
+        report=None,
+        curve=None,
+        artifact=None,
+        log=f"{failure.reason}\n",
+        failure=failure.failure,
+        signature=failure.signature,
+    )
+
+
+def _preflight(requirements: Requirements) -> Readiness:
+    """What else this node must be."""
+    results = run_checks(
+        requirements,
+        driver_software=requirements.driver_software,
+        asked_at=requirements.asked_at,
+    )
+    return Readiness(refusal=refusal(results), warnings=warnings(results))
+
+
+def _code_differs(wanted: str) -> str | None:
+    """Why this node's trainer, as it lies there now, may not answer for the driver's."""
+    trainer_source.cache_clear()
+    here = trainer_source().sha256
+    if here == wanted:
+        return None
+    return (
+        f"the trainer's code on {socket.gethostname()} is {here[:12]}, the driver's is "
+        f"{wanted[:12]}: bring the same checkout to both (a shared folder, an image, or Ray's "
+        f"working_dir)."
+    )
+
+
+def _speaker(folder: Path) -> Callable[[str], None]:
+    return lambda text: note(folder, text)
+
+
+def _progress(folder: Path) -> Mapping[str, Any] | None:
+    try:
+        value: Mapping[str, Any] = json.loads((folder / PROGRESS_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value
+
+
+def _modified_at(path: Path) -> tuple[int, int] | None:
+    """What changes when the file is replaced or written to."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino
+
+
+def _read(path: Path) -> bytes | None:
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    return None

@@ -1,0 +1,101 @@
+"""Where does a cell of fixed steps keep what it needs to be resumed, and who may write there?
+
+One file per cell on the node, ``<folder>/<cell id>.ckpt``, which the ranks replace as a whole. The
+attempt that holds the file's lock uses it, any other runs without. Where a copy is kept beside the
+results, a thread brings it there after every change; nothing that happens to it disturbs the run.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sweep.messages import CheckpointPlace
+from sweep.node.checkpoint_sync import Copy
+from sweep.node.scratch import place
+from sweep.processes.process_lock import age_s, held, lock_of
+
+OLD_S = 7 * 24 * 3600.0
+CELL_ID = re.compile(r"[0-9a-f]{16}")
+Say = Callable[[str], None]
+
+_OURS = re.compile(rf"\.?(?P<cell>{CELL_ID.pattern})\.ckpt(?:\..+)?")
+
+
+class Checkpoint:
+    """A cell's file, while this attempt holds it."""
+
+    def __init__(self, path: Path, every_s: float) -> None:
+        self.path, self._every_s = path, every_s
+        self.is_settled = False
+
+    @property
+    def arguments(self) -> list[str]:
+        """What the trainer is told."""
+        return ["--checkpoint", str(self.path), "--checkpoint-every-s", f"{self._every_s:g}"]
+
+    def settle(self) -> None:
+        """The cell has its answer: nothing of this is needed any more."""
+        self.is_settled = True
+
+
+@contextlib.contextmanager
+def held_checkpoint(
+    asked: CheckpointPlace | None, cell_id: str, say: Say, stop: threading.Event
+) -> Iterator[Checkpoint | None]:
+    """The cell's checkpoint; None where none is asked for or another attempt holds it."""
+    if asked is None:
+        yield None
+        return
+    if not CELL_ID.fullmatch(cell_id):
+        raise ValueError(f"cell {cell_id!r}: the name of a cell is 16 hexadecimal digits.")
+    folder = Path(asked.folder) if asked.folder is not None else place() / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_old(folder, cell_id)
+    path = folder / f"{cell_id}.ckpt"
+    with held(path) as is_ours:
+        if not is_ours:
+            say(f"{path} is held by another attempt at this cell here: this one keeps none.")
+            yield None
+            return
+        with _copied(Checkpoint(path, asked.every_s), asked.copy_to, say, stop) as checkpoint:
+            yield checkpoint
+
+
+@contextlib.contextmanager
+def _copied(
+    checkpoint: Checkpoint, copy_to: str | None, say: Say, stop: threading.Event
+) -> Iterator[Checkpoint]:
+    copy = Copy(checkpoint.path, copy_to, say) if copy_to is not None else None
+    if copy is not None:
+        if not checkpoint.path.exists():
+            copy.fetch(stop)
+        copy.start()
+    try:
+        yield checkpoint
+    finally:
+        if copy is not None:
+            copy.close(remove=checkpoint.is_settled)
+        if checkpoint.is_settled:
+            _remove(checkpoint.path)
+
+
+def _remove(path: Path) -> None:
+    """The file, what a killed writer left half-written beside it, and the lock, which is held."""
+    for file in (path, *path.parent.glob(f".{path.name}.*"), lock_of(path)):
+        file.unlink(missing_ok=True)
+
+
+def _remove_old(folder: Path, cell_id: str) -> None:
+    """Remove checkpoints of other cells to which nobody has come back for a week."""
+    for file in folder.iterdir():
+        match = _OURS.fullmatch(file.name)
+        if match is None or match["cell"] == cell_id or age_s(file) < OLD_S:
+            continue
+        path = folder / f"{match['cell']}.ckpt"
+        if path.exists() and age_s(path) < OLD_S:
+            continue
+        with held(path) as is_left:
+            if is_left:
+                _remove(path)

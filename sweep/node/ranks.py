@@ -1,0 +1,146 @@
+"""How do the ranks of one attempt come to run, and what do they say when they are at their end?"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from signal import SIGCONT, SIGUSR1
+from typing import IO
+
+from sweep.environment import rank_environment
+from sweep.messages import Order
+from sweep.node.failures import RankEnd
+from sweep.node.scratch import log_of, place, tail
+from sweep.processes.fork_server_client import PROJECT, Keeper, NotForked, Served
+from sweep.processes.process_tree import Processes
+from trainer.contract import SPEC_FILE
+from trainer.fork_server.fork import Request
+
+TRAINER = (sys.executable, "-m", "trainer", "--spec", SPEC_FILE, "--out", ".")
+FORK_SERVER: tuple[str, ...] | None = (sys.executable, "-m", "trainer.fork_server.server")
+RENDEZVOUS_FILE = "rendezvous"
+COMPILED = "compiled"
+STACKS_MARK = "\n--- stacks when it hung ---\n"
+STACKS_S, STACKS_POLL_S = 2.0, 0.05
+
+
+class Starter:
+    """How the ranks of one attempt after the other are started: by forking, where that can be."""
+
+    def __init__(self) -> None:
+        self._keeper = Keeper()
+
+    def begin(self, trainer_hash: str, threads: int) -> None:
+        """Have ready by and by what makes ranks begin at once; waits for nothing."""
+        with contextlib.suppress(OSError):  # of the scratch folders' place: an attempt will tell
+            if (served := _served(trainer_hash, threads)) is not None:
+                self._keeper.begin(served)
+
+    def start(
+        self,
+        ranks: Processes,
+        order: Order,
+        folder: Path,
+        arguments: Sequence[str] = (),
+        *,
+        stop: threading.Event,
+        say: Callable[[str], None],
+    ) -> None:
+        """The trainer, once a rank, in ``folder``; what it prints goes to a log per rank.
+
+        Where ``stop`` is set nothing is waited for.
+        """
+        served = _served(order.trainer_hash, order.threads)
+        server = None if served is None else self._keeper.ready(served, stop, say)
+        command = [*TRAINER, *arguments]
+        for rank, environment in enumerate(_environments(order, folder)):
+            with log_of(folder, rank).open("ab") as log:  # the agent may write in between
+                if server is not None:
+                    try:
+                        server.fork(_request(command, folder, environment), log, ranks.adopt)
+                    except NotForked as error:
+                        self._keeper.failed(error, say)
+                        server = None
+                if server is None:
+                    _start(ranks, command, folder, environment, log)
+        if server is not None:
+            self._keeper.succeeded()
+
+    def close(self) -> None:
+        """End what was begun; ranks go on."""
+        self._keeper.close()
+
+
+def _start(
+    ranks: Processes,
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    log: IO[bytes],
+) -> None:
+    ranks.start(command, cwd=folder, environment=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _environments(order: Order, folder: Path) -> list[dict[str, str]]:
+    """That of every rank."""
+    shared = _shared_environment(order.threads) | {
+        "RENDEZVOUS_FILE": str(folder / RENDEZVOUS_FILE),
+        "WORLD_SIZE": str(order.ranks),
+    }
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(order.ranks)]
+
+
+def _shared_environment(threads: int) -> dict[str, str]:
+    return rank_environment(PROJECT, threads, compiled=place() / COMPILED)
+
+
+def _served(trainer_hash: str, threads: int) -> Served | None:
+    """What a server has to be; what programs read when they are imported is the ranks' own."""
+    if FORK_SERVER is None:
+        return None
+    return Served(program=FORK_SERVER, code=trainer_hash, environment=_shared_environment(threads))
+
+
+def _request(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Request:
+    return Request(command=command, cwd=str(folder), environment=environment, parent=os.getpid())
+
+
+def ask_for_stacks(ranks: Processes, folder: Path) -> None:
+    """Have every rank write where it is to its log; give it a moment, and not more.
+
+    The trainer registers faulthandler on SIGUSR1. A rank that was stopped has to be continued
+    first, and one that has not come as far as registering dies of the signal, as it is about to.
+    """
+    logs = [log_of(folder, rank) for rank, code in enumerate(ranks.codes()) if code is None]
+    for log in logs:
+        with contextlib.suppress(OSError), log.open("ab") as file:
+            file.write(STACKS_MARK.encode())
+    before = [_size(log) for log in logs]
+    ranks.signal(SIGCONT)
+    ranks.signal(SIGUSR1)
+    deadline_s, seen = time.monotonic() + STACKS_S, before
+    while time.monotonic() < deadline_s:
+        time.sleep(STACKS_POLL_S)
+        last, seen = seen, [_size(log) for log in logs]
+        if seen == last and all(now > then for now, then in zip(seen, before, strict=True)):
+            return
+
+
+def rank_ends(codes: Sequence[int | None], folder: Path) -> list[RankEnd]:
+    """What the ranks left, which had ended with ``codes`` before the rest of them was killed."""
+    logs = [log_of(folder, rank) for rank in range(len(codes))]
+    return [
+        RankEnd(code=code, log=tail(log), wrote_at=log.stat().st_mtime)
+        for code, log in zip(codes, logs, strict=True)
+    ]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

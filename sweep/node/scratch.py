@@ -1,0 +1,139 @@
+"""Where does an attempt keep its files on the node, and what is left of one whose agent is killed?
+
+``<temporary folder>/activation-sweep-<user>/<stem>``: a name that can be told from elsewhere, so
+that the log of a lost attempt can be fetched. A lock beside the folder says that its agent lives,
+and goes with the agent however that ends. Where another sweep of the same user runs a cell of the
+same name here, the second folder is ``<stem>.1``.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sweep.processes.process_lock import age_s, held, lock_of
+from trainer.contract import PROGRESS_FILE
+
+STEM = re.compile(r"[0-9a-f]{16}-\d+")
+AGENT_LOG = "agent.log"
+LOG_TAIL_BYTES = 256 * 1024
+OLD_S = 24 * 3600.0
+
+_FOLDER = re.compile(rf"(?P<stem>{STEM.pattern})(?:\.\d+)?")
+_RANK_LOG = re.compile(r"rank(\d+)\.log")
+
+
+def place() -> Path:
+    """This user's folder on this node."""
+    root = Path(tempfile.gettempdir()) / f"activation-sweep-{os.getuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    if root.is_symlink() or root.stat().st_uid != os.getuid():
+        raise PermissionError(
+            f"{root} belongs to somebody else; remove it, or set TMPDIR to another folder."
+        )
+    return root
+
+
+@contextlib.contextmanager
+def scratch(stem: str) -> Iterator[Path]:
+    """An empty folder for the attempt ``stem``, while it is made."""
+    _check(stem)
+    root = place()
+    _remove_old(root)
+    for number in itertools.count():
+        folder = root / (f"{stem}.{number}" if number else stem)
+        with held(folder) as is_ours:
+            if not is_ours:
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            try:
+                yield folder
+            finally:
+                _remove(folder)
+            return
+
+
+def left_behind(stem: str) -> str | None:
+    """The log of the attempt ``stem`` whose agent was killed on this node; None if there is none.
+
+    What was read is removed, unless its agent still runs after all.
+    """
+    _check(stem)
+    found = []
+    for folder in sorted(place().glob(f"{stem}*")):
+        match = _FOLDER.fullmatch(folder.name)
+        if match is None or match["stem"] != stem or not folder.is_dir():
+            continue
+        with held(folder) as is_left:
+            mark = "has died" if is_left else "was given up and still runs"
+            found.append(f"[the agent of this attempt {mark}; {_last_progress(folder)}]")
+            found.append(read_logs(folder))
+            if is_left:
+                _remove(folder)
+    return "\n".join(found) or None
+
+
+def note(folder: Path, text: str) -> None:
+    """Add a line to what the agent itself says of the attempt."""
+    with contextlib.suppress(OSError), (folder / AGENT_LOG).open("a", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+
+
+def log_of(folder: Path, rank: int) -> Path:
+    return folder / f"rank{rank}.log"
+
+
+def read_logs(folder: Path) -> str:
+    """The ends of the logs of all ranks, and what the agent said."""
+    ranks = sorted(
+        int(match[1]) for path in folder.glob("*.log") if (match := _RANK_LOG.fullmatch(path.name))
+    )
+    parts = {f"rank {rank}": tail(log_of(folder, rank)) for rank in ranks}
+    if (folder / AGENT_LOG).exists():
+        parts["agent"] = tail(folder / AGENT_LOG)
+    if list(parts) == ["rank 0"]:
+        return parts["rank 0"]
+    return "\n".join(f"--- {name} ---\n{text}" for name, text in parts.items())
+
+
+def tail(path: Path) -> str:
+    """The end of a log, which says how much was left out; empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            skipped = max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES)
+            file.seek(skipped)
+            text = file.read(LOG_TAIL_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    return f"[the first {skipped} bytes are left out]\n{text}" if skipped else text
+
+
+def _check(stem: str) -> None:
+    if not STEM.fullmatch(stem):
+        raise ValueError(f"attempt {stem!r}: a stem is 16 hexadecimal digits, '-' and a number.")
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder whose lock is held, and the lock."""
+    shutil.rmtree(folder, ignore_errors=True)
+    lock_of(folder).unlink(missing_ok=True)
+
+
+def _remove_old(root: Path) -> None:
+    """Remove what agents that were killed left here more than a day ago."""
+    for folder in root.iterdir():
+        if not _FOLDER.fullmatch(folder.name) or age_s(folder) < OLD_S:
+            continue
+        with held(folder) as is_left:
+            if is_left:
+                _remove(folder)
+
+
+def _last_progress(folder: Path) -> str:
+    text = tail(folder / PROGRESS_FILE)
+    return f"its last progress was {text}" if text else "it had made no progress"

@@ -1,0 +1,217 @@
+"""What is there on this node? Everything that the checks look at, read once and with deadlines.
+
+Reading is here, judging is elsewhere: a check is a function of these values and of what the sweep
+requires. A value that could not be read says why.
+"""
+
+import ast
+import contextlib
+import os
+import re
+import resource
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+from sweep.environment import communication_settings, local_gpus, visible_gpus
+from sweep.messages import Requirements, Supply
+from sweep.preflight.all_reduce import Reach, all_reduce
+from sweep.preflight.deadline import within
+from sweep.provenance import Software, lockfile_hash, software
+from sweep.timing.nvml import Gpu, Nvml, Unreadable, open_nvml
+from trainer.config.config_errors import ConfigError
+from trainer.data.manifest import read_manifest
+from trainer.source import trainer_source
+
+T = TypeVar("T")
+
+PROJECT = Path(__file__).resolve().parents[2]
+READ_DEADLINE_S = 20.0
+SETTLE_S, SETTLE_POLL_S = 10.0, 0.5  # for what a killed cell held to be given back
+TORCH_CUDA = re.compile(r"^cuda\b[^=\n]*= *(.+)$", re.MULTILINE)
+XID = re.compile(rb"NVRM: Xid \([^)]*\): (\d+)")
+DRIVER_LINE = b"NVRM:"
+NOT_HERE = "not on this node"
+KERNEL_LOG = Path("/dev/kmsg")
+MAX_CONTEXT_BYTES = (
+    2**30
+)  # what a GPU may have in use though nobody runs; a CUDA context takes half
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """What NVML says: the models of all GPUs of this machine, and those that may be used."""
+
+    models: tuple[str, ...]
+    used: tuple[Gpu, ...]
+    driver: str | Unreadable
+    cuda: tuple[int, int] | Unreadable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """``free_bytes`` is by folder, and so is ``data``: None for data that is as it must be.
+
+    ``driver_software`` and ``asked_at`` are what the driver said of itself, None if it did not.
+    """
+
+    gpus: Gpus | Unreadable
+    gpu_files: int
+    xids: tuple[int, ...] | Unreadable
+    torch_cuda: str | Unreadable | None
+    settings: Mapping[str, str]
+    interfaces: frozenset[str]
+    shm_bytes: int | Unreadable
+    open_files: int
+    locked_bytes: int | None
+    free_bytes: Mapping[str, int | Unreadable]
+    data: Mapping[str, str | None]
+    trainer_hash: str
+    lockfile_hash: str | None
+    software: Software
+    driver_software: Software | None
+    asked_at: float | None
+    now_at: float
+    all_reduce: Callable[[int], Reach]
+
+
+def look_around(
+    requirements: Requirements,
+    *,
+    driver_software: Software | None = None,
+    asked_at: float | None = None,
+) -> Surroundings:
+    """The node that this process runs on."""
+    now_at = time.time()
+    asks_gpus = requirements.shape.gpus > 0
+    none_asked = Unreadable("the sweep asks for no GPU")
+    folders = {tempfile.gettempdir(), *filter(None, [requirements.checkpoint_folder])}
+    nofile, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    memlock, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return Surroundings(
+        gpus=_ask(_gpus, SETTLE_S + READ_DEADLINE_S) if asks_gpus else none_asked,
+        gpu_files=local_gpus(),
+        xids=_ask(lambda: logged_xids(KERNEL_LOG)) if asks_gpus else none_asked,
+        torch_cuda=_ask(torch_cuda),
+        settings=communication_settings(),
+        interfaces=frozenset(name for _, name in socket.if_nameindex()),
+        shm_bytes=_ask(lambda: shutil.disk_usage("/dev/shm").total),
+        open_files=nofile,
+        locked_bytes=None if memlock == resource.RLIM_INFINITY else memlock,
+        free_bytes={folder: _ask(_Room(Path(folder))) for folder in sorted(folders)},
+        data={supply.data_dir: _data(supply) for supply in requirements.supplies},
+        trainer_hash=trainer_source().sha256,
+        lockfile_hash=lockfile_hash(PROJECT),
+        software=software(),
+        driver_software=driver_software,
+        asked_at=asked_at,
+        now_at=now_at,
+        all_reduce=all_reduce,
+    )
+
+
+def is_busy(gpu: Gpu) -> bool:
+    """Whether somebody computes on it or holds its memory, as far as it tells."""
+    running = not isinstance(gpu.pids, Unreadable) and bool(gpu.pids)
+    return running or (
+        not isinstance(gpu.used_bytes, Unreadable) and gpu.used_bytes > MAX_CONTEXT_BYTES
+    )
+
+
+def logged_xids(kernel_log: Path) -> tuple[int, ...] | Unreadable:
+    """The NVIDIA driver's errors in the kernel's log, which begins with the boot.
+
+    A log without a line of the driver, which greets when it is loaded, is another machine's, as
+    a sandbox has one, or has lost its beginning.
+    """
+    log = os.open(kernel_log, os.O_RDONLY | os.O_NONBLOCK)
+    greeted, found = False, set[int]()
+    try:
+        with contextlib.suppress(BlockingIOError):  # that was the last one
+            while record := _record(log):
+                greeted |= DRIVER_LINE in record
+                found |= {int(number) for number in XID.findall(record)}
+    finally:
+        os.close(log)
+    return tuple(sorted(found)) if greeted else Unreadable("no driver in the kernel's log")
+
+
+def torch_cuda() -> str | None:
+    """The CUDA that torch was built with, None if with none; read from its files, not imported."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise LookupError("torch is not installed")
+    text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    named = TORCH_CUDA.search(text)
+    if named is None:
+        raise LookupError("torch/version.py does not name its CUDA")
+    value = ast.literal_eval(named[1])
+    return None if value is None else str(value)
+
+
+def _gpus() -> Gpus | Unreadable:
+    nvml = open_nvml(visible_gpus())
+    return nvml if isinstance(nvml, Unreadable) else gpus_of(nvml, SETTLE_S)
+
+
+def gpus_of(nvml: Nvml, settle_s: float) -> Gpus:
+    """What ``nvml`` says, once nobody is on the GPUs or ``settle_s`` have passed."""
+    patient_until_s = time.monotonic() + settle_s
+    while True:
+        used = tuple(nvml.gpu(index) for index in nvml.used)
+        if time.monotonic() >= patient_until_s or not any(map(is_busy, used)):
+            return Gpus(models=nvml.names, used=used, driver=nvml.driver, cuda=nvml.cuda)
+        time.sleep(SETTLE_POLL_S)
+
+
+def _record(log: int) -> bytes:
+    while True:
+        try:
+            return os.read(log, 8192)
+        except BrokenPipeError:  # it was overwritten before it was read: go on with the next
+            continue
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Free bytes where ``folder`` lies or would lie; raises where nothing can be written."""
+
+    folder: Path
+
+    def __call__(self) -> int:
+        there = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            return shutil.disk_usage(there).free
+
+
+def _data(supply: Supply) -> str | None:
+    """Why the data is not what is asked for, by its manifest; None if it is."""
+
+    def look() -> str | None:
+        if not Path(supply.data_dir).is_dir():
+            return NOT_HERE
+        manifest = read_manifest(Path(supply.data_dir))
+        found = manifest.corpus_sha256, manifest.tokenizer_sha256
+        if found == (supply.corpus_sha256, supply.tokenizer_sha256):
+            return None
+        return f"corpus {found[0][:12]} and tokenizer {found[1][:12]}, not what the sweep asks for"
+
+    try:
+        return within(READ_DEADLINE_S, look)
+    except (ConfigError, OSError) as error:
+        return str(error)
+
+
+def _ask(
+    question: Callable[[], T | Unreadable], deadline_s: float = READ_DEADLINE_S
+) -> T | Unreadable:
+    try:
+        return within(deadline_s, question)
+    except Exception as error:
+        return Unreadable(str(error) or type(error).__name__)

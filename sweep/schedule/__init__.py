@@ -1,0 +1,1 @@
+"""Decide what runs next, where, and whether again. Pure: no clock, no disk."""

@@ -1,0 +1,157 @@
+"""Which cells does a sweep ask for, what is each called, and in which order do they run?
+
+Pure: the same sweep, recipe and data give the same cells. A cell's id is a hash of what changes its
+answer and of nothing else: no path, host, revision or retry is in it.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from sweep.spec.sweep_file import SweepSpec
+from trainer.activations import neg_beta
+from trainer.config import Recipe
+from trainer.config.config_errors import ConfigError
+from trainer.contract import RunSpec, canonical_json, short_hash
+
+Overrides = Mapping[str, Any]
+NOT_IDENTITY = ("recipe_name", "data_dir", "threads", "log_every")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFound:
+    """The data of one recipe: where it lies here, and what it is."""
+
+    folder: str
+    corpus_sha256: str
+    tokenizer_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One question of a sweep."""
+
+    name: str
+    id: str
+    spec: RunSpec
+    overrides: Overrides
+    block: str
+    order_position: int
+
+    @property
+    def slope(self) -> float | None:
+        activation = self.spec.activation
+        return activation.params["slope"] if activation.name == "leaky_relu2" else None
+
+    @property
+    def neg_beta(self) -> float | None:
+        return neg_beta(self.spec.activation.name, self.spec.activation.params)
+
+
+def expand(
+    sweep: SweepSpec,
+    resolve: Callable[[Overrides], Recipe],
+    find_data: Callable[[Recipe], DataFound],
+) -> list[Cell]:
+    """Every cell of ``sweep`` in its order of execution.
+
+    A block is one seed under one budget (and one point of the further axes): all activations,
+    shuffled by the sweep's ``order_seed``. Blocks follow one another, so that what is compared runs
+    close together in time.
+    """
+    cells: list[Cell] = []
+    for overrides in override_points(sweep):
+        recipe = resolve(overrides)
+        data = find_data(recipe)
+        for budget, seed, replicate in product(sweep.budgets, sweep.seeds, range(sweep.replicates)):
+            suffix = _suffix(sweep, overrides, replicate)
+            block = f"seed{seed}__{budget}{suffix}"
+            members = [
+                _cell(sweep, activation, recipe, data, overrides, (seed, budget, replicate), block)
+                for activation in sweep.expanded_activations()
+            ]
+            random.Random(f"{sweep.order_seed}:{block}").shuffle(members)
+            cells += members
+    ordered = [replace(cell, order_position=i) for i, cell in enumerate(cells)]
+    _check_distinct(ordered)
+    return ordered
+
+
+def override_points(sweep: SweepSpec) -> list[dict[str, Any]]:
+    """Every combination of the values in ``[grid.set]``; one empty combination if there is none."""
+    axes = sweep.grid.set
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def identity(spec: RunSpec, gpus: int, gpu_model: str | None) -> dict[str, Any]:
+    """What a cell's id is a hash of. Timed cells answer for one number and model of GPUs.
+
+    An option that is absent is not hashed, so that a new option changes no id of old.
+    """
+    values = spec.model_dump(mode="json", exclude=set(NOT_IDENTITY), exclude_defaults=True)
+    if spec.parsed_budget.kind == "seconds":
+        values["gpus"], values["gpu_model"] = gpus, gpu_model
+    return values
+
+
+def _cell(
+    sweep: SweepSpec,
+    activation: Any,
+    recipe: Recipe,
+    data: DataFound,
+    overrides: Overrides,
+    point: tuple[int, str, int],
+    block: str,
+) -> Cell:
+    seed, budget, replicate = point
+    spec = RunSpec(
+        recipe_name=sweep.recipe.removesuffix(".toml").rpartition("/")[2],
+        recipe=recipe,
+        activation=activation,
+        seed=seed,
+        budget=budget,
+        replicate=replicate,
+        device=sweep.node.device,
+        dtype=sweep.resolved_dtype,
+        data_dir=data.folder,
+        corpus_sha256=data.corpus_sha256,
+        tokenizer_sha256=data.tokenizer_sha256,
+        threads=max(1, sweep.node.cpus // sweep.node.ranks),
+        log_every=sweep.log_every,
+    )
+    return Cell(
+        name=f"{activation.label}__{block}",
+        id=short_hash(identity(spec, sweep.node.gpus, sweep.node.gpu_model)),
+        spec=spec,
+        overrides=overrides,
+        block=block,
+        order_position=0,
+    )
+
+
+def _suffix(sweep: SweepSpec, overrides: Overrides, replicate: int) -> str:
+    leaves = [key.rpartition(".")[2] for key in overrides]
+    parts = [
+        f"{leaf if leaves.count(leaf) == 1 else key}{_compact(value)}"
+        for leaf, (key, value) in zip(leaves, overrides.items(), strict=True)
+    ]
+    if sweep.replicates > 1:
+        parts.append(f"rep{replicate}")
+    return "".join(f"__{part}" for part in parts)
+
+
+def _compact(value: Any) -> str:
+    return canonical_json(value).strip('"').replace("/", "-").replace(" ", "")
+
+
+def _check_distinct(cells: Sequence[Cell]) -> None:
+    seen: dict[str, str] = {}
+    for cell in cells:
+        if cell.id in seen:
+            raise ConfigError(
+                f"cells {seen[cell.id]} and {cell.name} ask the same question: "
+                f"a value of [grid.set] stands there more than once."
+            )
+        seen[cell.id] = cell.name

@@ -1,0 +1,269 @@
+"""What does a sweep file say? What varies, on which nodes it may run, and what it is compared with.
+
+A sweep file is strict TOML under ``configs/sweeps/``: an unknown key is an error.
+"""
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from trainer.activations import check_activation
+from trainer.budget import parse_budget
+from trainer.config.config_errors import ConfigError, Strict, build, find_config, read_toml
+from trainer.contract import ActivationSpec, Seed
+
+SWEEPS = Path(__file__).resolve().parents[2] / "configs" / "sweeps"
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0.0)]
+
+
+class NodeShape(Strict):
+    """What one lease is: a bundle of one node. Ranks run one to a GPU, or one on CPUs alone.
+
+    With ``autoscale`` the driver asks for ``max_leases`` even if the nodes have no room for them
+    now: a cluster that grows on demand then does.
+    """
+
+    gpus: Annotated[int, Field(ge=0)] = 0
+    cpus: Positive = 1
+    gpu_model: str | None = None
+    max_leases: Positive | None = None
+    autoscale: bool = False
+
+    @model_validator(mode="after")
+    def _autoscale_has_a_limit(self) -> "NodeShape":
+        if self.autoscale and self.max_leases is None:
+            raise ValueError("autoscale = true needs max_leases: how many nodes it may grow to.")
+        return self
+
+    @property
+    def ranks(self) -> int:
+        return max(1, self.gpus)
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        return "cuda" if self.gpus else "cpu"
+
+
+class Limits(Strict):
+    """How long the driver and its agents are patient, in seconds.
+
+    With a rank that says nothing (``no_progress_s``; ``slow_phase_s`` in phases that cannot say
+    anything for long, such as compiling), with a running cell after Ctrl-C (``grace_s``), with a
+    cluster that grants no lease while nothing runs (``lease_wait_s``; half of it for a node that
+    a retry had rather avoid), with a node that is made ready (``prepare_s``), with an agent that
+    does not answer (``agent_silence_s``, shorter than Ray's 63 s), and an agent with a driver that
+    does not ask (``driver_silence_s``).
+    """
+
+    no_progress_s: Seconds = 60.0
+    slow_phase_s: Seconds = 900.0
+    grace_s: Seconds = 120.0
+    lease_wait_s: Seconds = 3600.0
+    prepare_s: Seconds = 7200.0
+    agent_silence_s: Seconds = 30.0
+    driver_silence_s: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _drivers_are_the_first_to_give_up(self) -> "Limits":
+        if self.agent_silence_s >= self.driver_silence_s:
+            raise ValueError(
+                f"agent_silence_s = {self.agent_silence_s:g} is not below driver_silence_s = "
+                f"{self.driver_silence_s:g}: a driver has to give an agent up before that ends."
+            )
+        return self
+
+
+class Retries(Strict):
+    """How often a cell is tried again after a failure of each class, and when a node is left alone.
+
+    ``cell``: after an error of its own, which is final when it comes alike on two nodes;
+    ``infrastructure``: node lost, preempted, communication or driver fault; ``hang``; ``tainted``:
+    timing disturbed. ``strikes``: infrastructure failures without a success between them after
+    which a node gets no more cells. ``alike``: different cells that fail alike, before any has
+    succeeded, after which the sweep pauses.
+    """
+
+    cell: Count = 1
+    infrastructure: Count = 8
+    hang: Count = 1
+    tainted: Count = 1
+    strikes: Positive = 2
+    alike: Positive = 3
+
+
+class Checkpoints(Strict):
+    """Where a cell of fixed steps keeps what it needs to be resumed, and how often, in seconds.
+
+    ``keep = "node"``: on the node's disk, in ``folder`` (default: the system's temporary folder);
+    ``"results"``: a copy beside the results too, so that another node can resume; ``"no"``.
+    """
+
+    keep: Literal["node", "results", "no"] = "node"
+    every_s: Seconds = 240.0
+    folder: str | None = None
+
+
+class Timing(Strict):
+    """From when on a timed attempt is tainted; fixed before the sweep, blind to the activation.
+
+    ``throttled``, ``foreign``: fraction of readings with a slowed GPU, with a process of others.
+    ``probe``: how much slower the probe may be than this node's own median before (and than before
+    the cell), as a fraction. ``history``: attempts on a node before its median is used.
+    """
+
+    throttled: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    foreign: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    probe: Seconds = 0.03
+    history: Positive = 3
+
+
+class DataPlace(Strict):
+    """Where a node reads its data: where the driver has it, or copied to ``cache`` on its own disk.
+
+    A node that does not have the data is refused, or with ``missing = "fetch"`` brings it there.
+    """
+
+    cache: str | None = None
+    missing: Literal["refuse", "fetch"] = "refuse"
+
+
+class GridAxes(Strict):
+    """Recipe values that vary, by the names that ``--set`` takes."""
+
+    set: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+
+
+class SweepSpec(Strict):
+    """One sweep file. ``estimate_cell_s`` serves the plan until a cell has been measured.
+
+    ``screened_in``: name of the sweep whose leaders this one tries again, under fresh seeds.
+    """
+
+    name: str
+    recipe: str
+    activations: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    budgets: Annotated[list[str], Field(min_length=1)]
+    reference: str
+    screened_in: str | None = None
+    replicates: Positive = 1
+    order_seed: int = 0
+    pairing: Literal["seed", "node"] = "seed"
+    dtype: Literal["float32", "bfloat16"] | None = None
+    log_every: Positive = 10
+    keep_artifacts: bool = True
+    tensorboard: bool = False
+    estimate_cell_s: Seconds
+    node: NodeShape = NodeShape()
+    limits: Limits = Limits()
+    retries: Retries = Retries()
+    checkpoints: Checkpoints = Checkpoints()
+    timing: Timing = Timing()
+    data: DataPlace = DataPlace()
+    grid: GridAxes = GridAxes()
+
+    @field_validator("budgets")
+    @classmethod
+    def _one_spelling(cls, budgets: list[str]) -> list[str]:
+        return [str(parse_budget(budget)) for budget in budgets]
+
+    @field_validator("seeds", "budgets")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        repeated = sorted({value for value in values if values.count(value) > 1})
+        if repeated:
+            raise ValueError(
+                f"{repeated} stands there more than once; replicates = N repeats cells."
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _means_something(self) -> "SweepSpec":
+        labels = [activation.label for activation in self.expanded_activations()]
+        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        if repeated:
+            raise ValueError(f"activations: {', '.join(repeated)} stands there more than once.")
+        if self.screened_in == self.name:
+            raise ValueError(f"screened_in = {self.name!r}: a sweep is no second stage of itself.")
+        if self.reference not in labels:
+            raise ValueError(
+                f"reference {self.reference!r} is not among the activations: {', '.join(labels)}."
+            )
+        return self
+
+    def expanded_activations(self) -> list[ActivationSpec]:
+        """Every activation of the sweep, each list of a parameter's values multiplied out."""
+        return [spec for entry in self.activations for spec in _expand_activation(entry)]
+
+    @property
+    def resolved_dtype(self) -> Literal["float32", "bfloat16"]:
+        return self.dtype or ("bfloat16" if self.node.device == "cuda" else "float32")
+
+
+def load_sweep(name_or_path: str) -> SweepSpec:
+    """The sweep of that name or file; a ConfigError says what is wrong with it."""
+    path = find_config(name_or_path, SWEEPS, "sweep")
+    sweep = _read(path)
+    _check_fresh_seeds(sweep, screenings(sweep, path.parent))
+    return sweep
+
+
+def screenings(sweep: SweepSpec, folder: Path) -> list[SweepSpec]:
+    """The sweep that ``sweep`` is a second stage of, the one before that, and so on.
+
+    As far as their files are found, in ``folder`` or under ``configs/sweeps/``.
+    """
+    found = [sweep]
+    while (name := found[-1].screened_in) is not None and name not in [s.name for s in found]:
+        places = [place / f"{name}.toml" for place in (folder, SWEEPS)]
+        path = next((path for path in places if path.is_file()), None)
+        if path is None:
+            break
+        found.append(_read(path))
+    return found[1:]
+
+
+def _read(path: Path) -> SweepSpec:
+    table = read_toml(path)
+    if "name" in table:
+        raise ConfigError(f"sweep {path.stem}: name: a sweep is called as its file is.")
+    return build(SweepSpec, {"name": path.stem, **table}, f"sweep {path.stem}")
+
+
+def _check_fresh_seeds(sweep: SweepSpec, before: list[SweepSpec]) -> None:
+    """Seeds that chose the leaders would flatter them."""
+    for screening in before:
+        shared = sorted(set(sweep.seeds) & set(screening.seeds))
+        if shared:
+            raise ConfigError(
+                f"sweep {sweep.name}: seeds: {', '.join(map(str, shared))} chose its activations "
+                f"already, in {screening.name} (screened_in). A second stage needs fresh seeds: "
+                f"take others, or leave screened_in out and let it decide nothing."
+            )
+
+
+def _expand_activation(entry: dict[str, Any]) -> list[ActivationSpec]:
+    name = entry.get("name")
+    if not isinstance(name, str):
+        raise ValueError(f'activations: {entry} has no name; write name = "relu2".')
+    axes = {key: _numbers(name, key, value) for key, value in entry.items() if key != "name"}
+    result = []
+    for values in product(*axes.values()):
+        params = dict(zip(axes, values, strict=True))
+        check_activation(name, params)
+        result.append(ActivationSpec(name=name, params=params))
+    return result
+
+
+def _numbers(name: str, key: str, value: Any) -> list[float]:
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in values
+    ):
+        raise ValueError(f"activations: {name} {key} = {value!r}: a number or a list of numbers.")
+    return [float(v) for v in values]

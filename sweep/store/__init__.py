@@ -1,0 +1,1 @@
+"""Keep one immutable file per attempt, and make the tables from them."""

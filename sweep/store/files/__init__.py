@@ -1,0 +1,23 @@
+"""Where may results lie? In a folder, on S3 or on GCS: the few operations a store stands on."""
+
+import re
+from pathlib import Path
+
+from sweep.store.files.bucket import PACKAGES, RemoteFiles
+from sweep.store.files.interface import Files, Parts, StoreError
+from sweep.store.files.local import LocalFiles
+from trainer.config.config_errors import ConfigError
+
+__all__ = ["Files", "LocalFiles", "Parts", "RemoteFiles", "StoreError", "open_files"]
+
+
+def open_files(place: str | Path) -> Files:
+    """The files of a folder, or of an ``s3://`` or ``gs://`` URI."""
+    scheme = re.match(r"([a-z0-9]+):(/+)", str(place))
+    if scheme is None:
+        return LocalFiles(Path(place))
+    if scheme[1] not in PACKAGES or scheme[2] != "//":
+        raise ConfigError(
+            f"results {str(place)!r}: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX is needed."
+        )
+    return RemoteFiles(str(place))

@@ -1,0 +1,76 @@
+"""What does a store ask of the place where it lies?
+
+Names are relative to one place and separated by "/". A file appears whole or not at all, and
+``create`` succeeds for one caller only, whatever machine it runs on. An error of the disk or of the
+service is a ``StoreError``: a sentence that names the file, what failed, and what to do. A file
+that is not there is a ``FileNotFoundError``. No call waits longer than its deadline.
+"""
+
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+
+from trainer.config.config_errors import ConfigError
+
+Parts = bytes | memoryview
+
+
+class StoreError(ConfigError):
+    """The place of the results cannot do what was asked; nothing false is stored."""
+
+
+class Files(Protocol):
+    """One place and the files in it."""
+
+    readers: int
+    """How many files are worth reading at once."""
+
+    @property
+    def place(self) -> str:
+        """The place, as a person would type it."""
+        ...
+
+    def where(self, name: str) -> str:
+        """The path or URI of ``name``."""
+        ...
+
+    def create(self, name: str, *parts: Parts) -> bool:
+        """Make a file that is not there yet, for one caller only; False where it is there."""
+        ...
+
+    def replace(self, name: str, *parts: Parts) -> None:
+        """Make a file, in the place of what may be there."""
+        ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def exists(self, name: str) -> bool: ...
+
+    def modified_at(self, name: str) -> datetime:
+        """When it was written, by the clock of the place."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """The files directly in ``folder``, by their last name, sorted; without hidden ones."""
+        ...
+
+    def folders(self) -> list[str]:
+        """The folders directly in this place, sorted."""
+        ...
+
+    def hold(self, name: str, data: bytes) -> AbstractContextManager[object] | None:
+        """Make a file and hold it for as long as this process lives, or until it is let go.
+
+        None where the place knows no such thing; then no file is made.
+        """
+        ...
+
+    def is_held(self, name: str) -> bool: ...
+
+    def tidy(self) -> None:
+        """Remove what killed writers left half-written."""
+        ...

@@ -1,0 +1,170 @@
+"""How does a folder keep files whole, give a name to one writer only, and show who is alive?"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sweep.store.files.interface import Parts, StoreError
+from trainer.files import fsync_folder, is_temporary, write_atomically, written_beside
+
+ABANDONED_S = (
+    24 * 3600.0
+)  # no write takes so long: a temporary file of that age has lost its writer
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class LocalFiles:
+    """A folder of a disk, or of a file system that many machines share."""
+
+    readers = 1
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def place(self) -> str:
+        return str(self.folder)
+
+    def where(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def create(self, name: str, *parts: Parts) -> bool:
+        path = self.folder / name
+        with _explained(path, "kept", missing_is_normal=False):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_beside(path, *parts) as temporary:
+                created = _link(temporary, path)
+            if created is None:
+                created = _fill_new(path, parts)
+            fsync_folder(path.parent)
+        return created
+
+    def replace(self, name: str, *parts: Parts) -> None:
+        path = self.folder / name
+        with _explained(path, "kept", missing_is_normal=False):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, *parts)
+
+    def read(self, name: str) -> bytes:
+        with _explained(self.folder / name, "read"):
+            return (self.folder / name).read_bytes()
+
+    def exists(self, name: str) -> bool:
+        with _explained(self.folder / name, "read"):
+            return (self.folder / name).exists()
+
+    def modified_at(self, name: str) -> datetime:
+        with _explained(self.folder / name, "read"):
+            return datetime.fromtimestamp((self.folder / name).stat().st_mtime, UTC)
+
+    def remove(self, name: str) -> None:
+        with _explained(self.folder / name, "removed"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def names(self, folder: str) -> list[str]:
+        return sorted(e.name for e in self._entries(folder) if e.is_file() and e.name[0] != ".")
+
+    def folders(self) -> list[str]:
+        return sorted(e.name for e in self._entries("") if e.is_dir() and e.name[0] != ".")
+
+    def hold(self, name: str, data: bytes) -> AbstractContextManager[object] | None:
+        """The lock is taken before the file has its name: nobody ever sees it unlocked."""
+        path = self.folder / name
+        with _explained(path, "kept", missing_is_normal=False):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_beside(path, data) as temporary, contextlib.ExitStack() as opened:
+                file = opened.enter_context(temporary.open("r+b"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    if error.errno in _NO_LOCKS:
+                        return None
+                    raise
+                temporary.replace(path)
+                return opened.pop_all()
+
+    def is_held(self, name: str) -> bool:
+        """By another process. Asked of one's own, NFS lets the lock go when this look ends."""
+        with _explained(self.folder / name, "read"):
+            try:
+                with (self.folder / name).open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except FileNotFoundError:
+                return False
+            except BlockingIOError:
+                return True
+        return False
+
+    def tidy(self) -> None:
+        oldest_s = time.time() - ABANDONED_S
+        for folder in ("", *self.folders()):
+            for entry in self._entries(folder):
+                with (
+                    _explained(Path(entry.path), "removed"),
+                    contextlib.suppress(FileNotFoundError),
+                ):
+                    if is_temporary(entry.name) and entry.stat().st_mtime < oldest_s:
+                        Path(entry.path).unlink()
+
+    def _entries(self, folder: str) -> list["os.DirEntry[str]"]:
+        with _explained(self.folder / folder, "listed"):
+            try:
+                with os.scandir(self.folder / folder) as entries:
+                    return list(entries)
+            except FileNotFoundError:
+                return []
+
+
+def _link(temporary: Path, path: Path) -> bool | None:
+    """Give a whole file its name if that is free; None where the file system knows no links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            return None
+        raise
+    return True
+
+
+def _fill_new(path: Path, parts: tuple[Parts, ...]) -> bool:
+    """Exclusive all the same. A kill in the middle leaves a torn file, which is passed over."""
+    try:
+        file = path.open("xb")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink()
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def _explained(path: Path, done: str, *, missing_is_normal: bool = True) -> Iterator[None]:
+    """An error of the disk as a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if missing_is_normal and isinstance(error, FileNotFoundError):
+            raise
+        if error.errno in _FULL:
+            remedy = "Free some of it; `make sweep` then goes on. Or RESULTS= chooses another place"
+        else:
+            remedy = "RESULTS= chooses another place"
+        raise StoreError(
+            f"{path}: this cannot be {done} there ({error.strerror or error}). {remedy}."
+        ) from error

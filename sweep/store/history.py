@@ -1,0 +1,62 @@
+"""What has become of the attempts at a cell, and which of them stands for it? Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sweep.store.schema import TERMINAL_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What planning needs to know of an attempt that has ended.
+
+    ``trainer_hash`` is None where the row does not say it.
+    """
+
+    attempt: int
+    state: str
+    tainted: bool
+    reason: str | None
+    wall_s: float
+    failure: str | None = None
+    signature: str | None = None
+    node: str | None = None
+    trainer_hash: str | None = None
+    generation: int = 0
+
+    @property
+    def settles(self) -> bool:
+        """The cell needs no other attempt."""
+        return self.state in TERMINAL_STATES and not self.tainted
+
+
+History = Mapping[str, Sequence[Ended]]
+"""Ended attempts by cell id, lowest number first."""
+
+
+def believed(attempts: Sequence[Ended]) -> Ended:
+    """The attempt that stands for its cell, see :func:`precedence`."""
+    return min(
+        attempts,
+        key=lambda ended: precedence(
+            ended.state, tainted=ended.tainted, generation=ended.generation, attempt=ended.attempt
+        ),
+    )
+
+
+def precedence(
+    state: str, *, tainted: bool, generation: int, attempt: int
+) -> tuple[int, int, bool, int]:
+    """What is least for the attempt that is believed of a cell.
+
+    That is, of the latest generation that has settled the cell, the first untainted success, so
+    that re-running cannot pick, else the first attempt that settled it (diverged). Where none has,
+    it is the first tainted result, then the latest attempt.
+    """
+    if state not in TERMINAL_STATES:
+        return 2, 0, False, -attempt
+    return int(tainted), -generation, state != "succeeded" and not tainted, attempt
+
+
+def latest_generation(attempts: Sequence[Ended]) -> int:
+    return max((ended.generation for ended in attempts), default=0)

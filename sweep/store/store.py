@@ -1,0 +1,296 @@
+"""Where every answer is kept: one immutable Parquet file per attempt, and nothing else is state.
+
+An attempt is announced by a ``.start`` file that only one driver can create, and closed by its
+Parquet file, which only one can create either, whole or not at all: in a folder as on S3. So two
+drivers never make one attempt twice. ``cells.parquet`` is derived from the attempts for readers and
+is never read by the planner. A torn or foreign file is named and passed over.
+"""
+
+import contextlib
+import itertools
+import json
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sweep.store.drivers import Driver, Life, Presence, Rhythm, Watch, admit, present
+from sweep.store.files import StoreError, open_files
+from sweep.store.schema import IDENTITY, STATES
+from sweep.store.table import Contents, Row, joined, read_attempt, table_bytes, to_parquet
+from trainer.config.config_errors import ConfigError
+
+CELLS_FILE = "cells.parquet"
+REPLICATES_FILE = "replicates.parquet"
+SWEEP_FILE = "sweep.json"
+BATCH = 512  # a table of one row takes 100 kB of memory, a row of a large one 3 kB
+_ATTEMPT = re.compile(r"(?P<cell>[0-9a-f]{16})-(?P<number>\d+)\.(?P<kind>start|parquet)")
+
+
+class AlreadyClosed(Exception):  # noqa: N818  (it is what happened, not a fault of the caller)
+    """Another driver has closed the attempt, as lost; see ``Store.commit_late``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An announced attempt: its cell's id, its number from 1, and when it was announced."""
+
+    cell_id: str
+    number: int
+    started_at: datetime
+
+    @property
+    def stem(self) -> str:
+        return f"{self.cell_id}-{self.number}"
+
+
+Unfinished = list[tuple[Attempt, dict[str, Any]]]
+"""Announced attempts that nothing has closed, with the notes of their announcements."""
+
+
+class Store:
+    """The results of one sweep: a folder or URI, ``RESULTS/<sweep>``."""
+
+    def __init__(self, place: str | Path, *, rhythm: Rhythm | None = None) -> None:
+        self.files = open_files(place)
+        self._rhythm = rhythm or Rhythm()
+        self._watch = Watch(self.files, self._rhythm)
+        self._in_doubt: dict[str, tuple[Attempt, bytes]] = {}
+
+    @classmethod
+    def of(cls, results: str | Path, sweep: str) -> "Store":
+        """The store of the sweep of that name."""
+        return cls(f"{str(results).rstrip('/')}/{sweep}")
+
+    @property
+    def place(self) -> str:
+        return self.files.place
+
+    @contextlib.contextmanager
+    def driving(
+        self, *, join: bool = False, say: Callable[[str], None] = print
+    ) -> Iterator[Presence]:
+        """Be seen as a driver of this sweep: the only one, or beside others if ``join``.
+
+        What others announced stays theirs while they live. ``say`` is told of a wait.
+        """
+        with present(self.files, self._watch, self._rhythm) as presence:
+            if not join:
+                admit(self._watch, self._rhythm, self.place, say)
+            self._tidy()
+            yield presence
+
+    def drivers(self) -> list[Driver]:
+        """The other drivers that are, or may be, alive; waits for none."""
+        return [driver for driver in self._watch.look() if driver.life is not Life.DEAD]
+
+    def read(self) -> Contents:
+        """Everything that the attempts say; a store of a newer schema is refused."""
+        torn: list[str] = []
+        names = []
+        for name in self.files.names("attempts"):
+            if name.endswith(".parquet") and _ATTEMPT.fullmatch(name):
+                names.append(name)
+            elif not _ATTEMPT.fullmatch(name):
+                torn.append(_passed_over(self.files.where(f"attempts/{name}"), "no attempt's name"))
+        tables = []
+        for batch in _batches(self._read_all(names), BATCH):
+            found = [self._attempt(name, data, torn) for name, data in batch]
+            tables.append(joined([table for table in found if table is not None]))
+        return Contents(joined(tables), tuple(torn))
+
+    def numbers(self) -> dict[str, int]:
+        """The highest number, by cell id, that was announced or closed. Lists the whole store."""
+        highest: dict[str, int] = {}
+        for name in self.files.names("attempts"):
+            if match := _ATTEMPT.fullmatch(name):
+                cell, number = match["cell"], int(match["number"])
+                highest[cell] = max(number, highest.get(cell, 0))
+        return highest
+
+    def announce(self, cell_id: str, number: int, note: Mapping[str, Any]) -> Attempt | None:
+        """Create the ``.start`` file of an attempt; None if another driver has done so.
+
+        ``note["driver"]`` is the id of the driver's presence, by which its death is known. After a
+        StoreError it may have been made all the same: asked again, it is ours.
+        """
+        attempt = Attempt(cell_id, number, datetime.now(UTC))
+        attempt, data = self._in_doubt.pop(attempt.stem, (attempt, _announcement(attempt, note)))
+        try:
+            created = self._create(f"attempts/{attempt.stem}.start", data)
+        except StoreError:
+            self._in_doubt[attempt.stem] = attempt, data
+            raise
+        return attempt if created else None
+
+    def commit(self, attempt: Attempt, row: Row) -> None:
+        """Close ``attempt``: from here on it is part of the record and never changes.
+
+        AlreadyClosed if it has been closed with another content.
+        """
+        if row["state"] not in STATES:
+            raise ValueError(f"state {row['state']!r} is none of {', '.join(STATES)}")
+        name = f"attempts/{attempt.stem}.parquet"
+        if not self._create(name, to_parquet([row])):
+            raise AlreadyClosed(f"{self.files.where(name)}: this attempt is closed already")
+
+    def commit_late(self, attempt: Attempt, row: Row) -> Attempt:
+        """Keep the answer of an attempt that was closed as lost, under a number of its own."""
+        note = {
+            "driver": row.get("driver"),
+            "node": row.get("node"),
+            "identity": {column.name: row.get(column.name) for column in IDENTITY},
+        }
+        highest = self.numbers().get(attempt.cell_id, attempt.number)
+        for number in itertools.count(highest + 1):
+            if self.announce(attempt.cell_id, number, note) is None:
+                continue
+            late = Attempt(attempt.cell_id, number, attempt.started_at)
+            with contextlib.suppress(AlreadyClosed):  # as lost, once more
+                self.commit(
+                    late,
+                    {**row, "attempt": number, "evidence": f"attempts/{late.stem}.parquet"},
+                )
+                return late
+        raise AssertionError("there is always another number")
+
+    def unfinished(self) -> Unfinished:
+        """See ``Unfinished``; whoever announced them."""
+        names = set(self.files.names("attempts"))
+        matches = [match for name in sorted(names) if (match := _ATTEMPT.fullmatch(name))]
+        open_starts = {
+            match[0]: match
+            for match in matches
+            if match["kind"] == "start" and match[0].replace(".start", ".parquet") not in names
+        }
+        return [
+            self._announced(open_starts[name], data)
+            for name, data in self._read_all(list(open_starts))
+        ]
+
+    def orphans(self) -> Unfinished:
+        """What drivers announced that are gone. One may have been closed since: AlreadyClosed.
+
+        On a service without locks a death shows after ``dead_after_s`` of this store's looks:
+        whoever helps another driver asks again from time to time.
+        """
+        return self._by_life(alive=False)
+
+    def running(self) -> Unfinished:
+        """What living drivers announced, oneself among them."""
+        return self._by_life(alive=True)
+
+    def keep(self, kind: str, name: str, data: bytes) -> str:
+        """Keep a file of an attempt; returns its path relative to the sweep's place."""
+        self.files.replace(f"{kind}/{name}", data)
+        return f"{kind}/{name}"
+
+    def kept(self, path: str) -> bytes:
+        """What ``keep`` has put at that relative path."""
+        return self.files.read(path)
+
+    def write_cells(self, wanted: Collection[str]) -> Contents:
+        """Derive ``cells.parquet`` anew: the ``wanted`` cells, by id, that have been attempted.
+
+        And ``replicates.parquet``: what else succeeded at them. Attempts at cells that the grid no
+        longer has stay in the record.
+        """
+        contents, ids = self.read(), pa.array(wanted, pa.string())
+        for name, table in (
+            (REPLICATES_FILE, contents.replicates_table()),
+            (CELLS_FILE, contents.cells_table()),
+        ):
+            asked = pc.is_in(table["cell_id"], value_set=ids)
+            self.files.replace(name, table_bytes(table.filter(asked)))
+        return contents
+
+    def write_sweep(self, description: Mapping[str, Any]) -> None:
+        """Keep what the sweep asks for, so that its state can be told from this place alone."""
+        text = json.dumps(description, indent=1, sort_keys=True)
+        self.files.replace(SWEEP_FILE, text.encode())
+
+    def read_sweep(self) -> dict[str, Any]:
+        """What was last asked for; a ConfigError if no sweep has run here."""
+        try:
+            description: dict[str, Any] = json.loads(self.files.read(SWEEP_FILE))
+        except FileNotFoundError:
+            name = self.place.rpartition("/")[2]
+            raise ConfigError(
+                f"{self.place}: no sweep has run here yet. `make sweep SWEEP={name}` runs it; "
+                f"RESULTS= chooses another place of results."
+            ) from None
+        return description
+
+    def _tidy(self) -> None:
+        """Remove what killed drivers left. One that was not dead writes its file again."""
+        self.files.tidy()
+        for driver in self._watch.look():
+            if driver.life is Life.DEAD:
+                self.files.remove(driver.file)
+
+    def _create(self, name: str, data: bytes) -> bool:
+        """Whether the file is ours: also where it was made and the answer to that got lost."""
+        return self.files.create(name, data) or self.files.read(name) == data
+
+    def _read_all(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """The content of files in ``attempts``, in order; many at a time from a service."""
+        paths = [f"attempts/{name}" for name in names]
+        if self.files.readers == 1:
+            yield from zip(names, map(self.files.read, paths), strict=True)
+            return
+        with ThreadPoolExecutor(self.files.readers) as pool:
+            for some in _batches(iter(zip(names, paths, strict=True)), BATCH):
+                data = pool.map(self.files.read, [path for _, path in some])
+                yield from zip([name for name, _ in some], data, strict=True)
+
+    def _attempt(self, name: str, data: bytes, torn: list[str]) -> pa.Table | None:
+        where = self.files.where(f"attempts/{name}")
+        try:
+            return read_attempt(data, name.removesuffix(".parquet"), where)
+        except ConfigError:
+            raise
+        except (pa.ArrowException, ValueError, OSError) as error:
+            torn.append(_passed_over(where, str(error)))
+            return None
+
+    def _announced(self, match: re.Match[str], data: bytes) -> tuple[Attempt, dict[str, Any]]:
+        try:
+            note = json.loads(data)
+            started_at = datetime.fromisoformat(note.pop("started_at"))
+            del note["token"]
+        except (ValueError, KeyError, TypeError, AttributeError):  # torn, where there are no links
+            note, started_at = {}, self.files.modified_at(f"attempts/{match[0]}")
+        return Attempt(match["cell"], int(match["number"]), started_at), note
+
+    def _by_life(self, *, alive: bool) -> Unfinished:
+        """Announcements are listed first: a driver that comes meanwhile has none in the list."""
+        unfinished = self.unfinished()
+        living = {self._watch.own, *(driver.id for driver in self.drivers())} - {None}
+        return [pair for pair in unfinished if (pair[1].get("driver") in living) is alive]
+
+
+def _announcement(attempt: Attempt, note: Mapping[str, Any]) -> bytes:
+    """What a ``.start`` file holds; the token keeps two of them from being alike."""
+    text = {
+        **note,
+        "started_at": attempt.started_at.isoformat(),
+        "token": secrets.token_hex(8),
+    }
+    return json.dumps(text).encode()
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def _passed_over(where: str, why: str) -> str:
+    first = why.splitlines()[0] if why else "no reason given"
+    return f"{where}: cannot be read and is passed over ({first})"

@@ -1,0 +1,196 @@
+"""How did the node's GPUs do while a cell ran? Once a second they are asked; the columns say.
+
+Clocks, power, heat and the two fractions are of readings in the training phase alone. What was not
+told is None: a fraction is of those readings that told it.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from types import TracebackType
+from typing import Any
+
+from sweep.timing.nvml import Nvml, Reading, Unreadable, sees_host_pids
+
+EVERY_S = 1.0
+STOP_DEADLINE_S = 5.0  # for a reading that NVML does not answer, when a GPU falls off its bus
+TRAINING = "train"  # as the trainer's progress file calls it
+
+COLUMNS = (
+    "telemetry_samples",
+    "sm_clock_mhz_p50",
+    "sm_clock_mhz_min",
+    "power_w_mean",
+    "temperature_c_max",
+    "throttled_fraction",
+    "foreign_fraction",
+    "gpu_uuids",
+    "gpu_driver",
+)
+
+
+class Sampler:
+    """Reads the GPUs from ``start`` (or ``with``) to ``stop``, in a thread of its own.
+
+    ``pids`` gives the processes that are ours, ``phase`` what the trainer says it is doing. Without
+    NVML nothing is started and every column is None. ``host_pids``: whether the process numbers
+    that NVML tells mean something here; in most containers they do not.
+    """
+
+    def __init__(
+        self,
+        nvml: Nvml | Unreadable | None,
+        pids: Callable[[], set[int]],
+        phase: Callable[[], str | None],
+        *,
+        every_s: float = EVERY_S,
+        host_pids: bool | None = None,
+    ) -> None:
+        self._nvml = nvml if isinstance(nvml, Nvml) else None
+        self._pids = pids
+        self._phase = phase
+        self._every_s = every_s
+        self._host_pids = sees_host_pids() if host_pids is None else host_pids
+        self._tally = _Tally()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+
+    def __enter__(self) -> "Sampler":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        if self._nvml is not None:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the reading; never waits long, whatever the GPUs do."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_DEADLINE_S)
+
+    def sample(self) -> None:
+        """Take one reading now."""
+        if self._nvml is None:
+            return
+        phase, own = self._phase(), self._pids()
+        readings = self._nvml.readings()
+        with self._lock:
+            self._tally.samples += 1
+            if phase == TRAINING:
+                self._tally.add(readings, own if self._host_pids else None)
+
+    def summary(self) -> dict[str, Any]:
+        """The columns of "Timing of the node" that telemetry fills."""
+        if self._nvml is None:
+            return dict.fromkeys(COLUMNS)
+        driver = self._nvml.driver
+        with self._lock:
+            return self._tally.columns() | {
+                "gpu_uuids": ",".join(self._nvml.uuids),
+                "gpu_driver": None if isinstance(driver, Unreadable) else driver,
+            }
+
+    def _run(self) -> None:
+        due_s = time.monotonic()
+        while not self._stopped.wait(max(0.0, due_s - time.monotonic())):
+            self.sample()
+            due_s = max(due_s + self._every_s, time.monotonic())  # a late one is not made up for
+
+
+@dataclass(slots=True)
+class _Share:
+    """Of so many readings that told it, in how many it was so."""
+
+    told: int = 0
+    so: int = 0
+
+    def add(self, value: bool | None) -> None:
+        if value is not None:
+            self.told += 1
+            self.so += value
+
+    @property
+    def fraction(self) -> float | None:
+        return self.so / self.told if self.told else None
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is kept of the readings: its size does not grow with the length of the cell."""
+
+    samples: int = 0
+    clocks_mhz: Counter[int] = field(default_factory=Counter)
+    watts: float = 0.0
+    num_watts: int = 0
+    hottest_c: int | None = None
+    throttled: _Share = field(default_factory=_Share)
+    foreign: _Share = field(default_factory=_Share)
+
+    def add(self, readings: Sequence[Reading], own: set[int] | None) -> None:
+        """One reading in training; ``own`` is None where process numbers mean nothing."""
+        for reading in readings:
+            if not isinstance(reading.sm_clock_mhz, Unreadable):
+                self.clocks_mhz[reading.sm_clock_mhz] += 1
+            if not isinstance(reading.power_w, Unreadable):
+                self.watts += reading.power_w
+                self.num_watts += 1
+            if not isinstance(reading.temperature_c, Unreadable):
+                self.hottest_c = max(self.hottest_c or 0, reading.temperature_c)
+        self.throttled.add(_any_slowed(readings))
+        self.foreign.add(None if own is None else _any_foreign(readings, own))
+
+    def columns(self) -> dict[str, Any]:
+        return {
+            "telemetry_samples": self.samples,
+            "sm_clock_mhz_p50": _median(self.clocks_mhz),
+            "sm_clock_mhz_min": float(min(self.clocks_mhz)) if self.clocks_mhz else None,
+            "power_w_mean": self.watts / self.num_watts if self.num_watts else None,
+            "temperature_c_max": None if self.hottest_c is None else float(self.hottest_c),
+            "throttled_fraction": self.throttled.fraction,
+            "foreign_fraction": self.foreign.fraction,
+        }
+
+
+def _any_slowed(readings: Sequence[Reading]) -> bool | None:
+    """Whether any GPU is slowed; None where none is known to be and some do not tell."""
+    if any(reading.slowed for reading in readings if not isinstance(reading.slowed, Unreadable)):
+        return True
+    return None if any(isinstance(reading.slowed, Unreadable) for reading in readings) else False
+
+
+def _any_foreign(readings: Sequence[Reading], own: set[int]) -> bool | None:
+    """Whether a process that is not ours is on a GPU; None where the list cannot be believed.
+
+    A list without any of our ranks, while they train, is not of this machine's process numbers.
+    """
+    lists = [reading.pids for reading in readings]
+    seen = {pid for pids in lists if not isinstance(pids, Unreadable) for pid in pids}
+    if not seen & own:
+        return None
+    if seen - own:
+        return True
+    return None if any(isinstance(pids, Unreadable) for pids in lists) else False
+
+
+def _median(counts: Counter[int]) -> float | None:
+    """The median of what was counted: the mean of the two in the middle where they are even."""
+    total = counts.total()
+    middle = {(total - 1) // 2, total // 2}
+    found, before = [], 0
+    for value in sorted(counts):
+        found += [value for place in middle if before <= place < before + counts[value]]
+        before += counts[value]
+    return fmean(found) if found else None

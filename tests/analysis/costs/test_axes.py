@@ -1,0 +1,133 @@
+"""Claims about whether a ranking survives another recipe value or another budget."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+
+from analysis.costs.axes import axis_survival, interaction_test
+
+STAGE = "post_quant_sliding_bpb"
+REFERENCE = "leaky_relu2-s0.5"
+SLOPES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+@pytest.fixture
+def swept(row_of, frame_of):
+    """Slopes × rates × seeds; ``best`` gives each rate the slope of its minimum."""
+
+    def frame(best, *, seeds=(1, 2, 3), noise=0.001, budget=None):
+        generator, rows = np.random.default_rng(11), []
+        for rate, place in best.items():
+            for seed in seeds:
+                for slope in SLOPES:
+                    row = row_of("leaky_relu2", slope, seed)
+                    row[STAGE] = 1.2 + rate + 0.02 * seed + 0.2 * (slope - place) ** 2
+                    row[STAGE] += noise * generator.standard_normal()
+                    if budget:
+                        row |= {"budget_kind": budget, "budget_value": float(rate)}
+                    else:
+                        row["set_json"] = json.dumps({"optim": {"matrix_lr": rate}})
+                    rows.append(row)
+        return frame_of(rows)
+
+    return frame
+
+
+def test_without_an_interaction_the_best_survives(swept):
+    row = axis_survival(swept({0.02: 0.5, 0.04: 0.5}), STAGE, REFERENCE).iloc[0]
+    assert row["axis"] == "optim.matrix_lr"
+    assert row["values"] == ("0.02", "0.04")
+    assert row["best"] == ("LeakyReLU² 0.5", "LeakyReLU² 0.5")
+    assert bool(row["interaction"]) is False
+    assert row["survives"]
+    assert row["contradicted"] == ()
+    assert set(row["resolved_everywhere"]) == {f"LeakyReLU² {s}" for s in (0.1, 0.3, 0.7, 0.9)}
+    assert "interaction is not resolved" in row["sentence"]
+
+
+def test_a_planted_interaction_is_found_and_the_best_does_not_survive(swept):
+    row = axis_survival(swept({0.02: 0.3, 0.04: 0.7}), STAGE, REFERENCE).iloc[0]
+    assert row["best"] == ("LeakyReLU² 0.3", "LeakyReLU² 0.7")
+    assert row["interaction"]
+    assert bool(row["survives"]) is False
+    assert set(row["contradicted"]) == {"LeakyReLU² 0.3", "LeakyReLU² 0.7"}
+    assert row["tau"] < 0
+    assert "0.30 (" in row["sentence"]
+    assert "0.70 (" in row["sentence"]
+    assert "changes with the value" in row["sentence"]
+
+
+def test_a_budget_is_an_axis_too(swept):
+    table = axis_survival(swept({300: 0.5, 600: 0.5}, budget="seconds"), STAGE, REFERENCE)
+    assert table["axis"].tolist() == ["budget"]
+    assert table["values"].iloc[0] == ("300 s", "600 s")
+    assert pd.isna(table["budget"].iloc[0])
+
+
+def test_the_interaction_is_that_of_the_analysis_of_variance(swept):
+    frame = swept({0.02: 0.45, 0.04: 0.55})
+    row = axis_survival(frame, STAGE, REFERENCE).iloc[0]
+    told = pd.DataFrame(
+        {
+            "y": frame[STAGE],
+            "a": frame["key"],
+            "v": frame["set.optim.matrix_lr"].astype(str),
+            "s": frame["seed"].astype(str),
+        }
+    )
+    table = anova_lm(ols("y ~ C(a) + C(v) + C(v):C(s) + C(a):C(v)", told).fit(), typ=1)
+    wanted = table.loc["C(a):C(v)"]
+    assert (row["df"], row["noise_df"]) == (wanted["df"], table.loc["Residual", "df"])
+    assert row["statistic"] == pytest.approx(wanted["F"], rel=1e-6)  # scores of 1, noise of 1e-3
+    assert row["p_value"] == pytest.approx(wanted["PR(>F)"], rel=1e-5)
+
+
+def test_the_interaction_ignores_what_shifts_a_seed_or_a_setting():
+    generator = np.random.default_rng(2)
+    sides = [pd.DataFrame(generator.normal(0, 1e-3, (3, 4)), columns=list("abcd")) for _ in "xy"]
+    shifted = [side.add(generator.normal(2, 1, 3), axis=0) + i for i, side in enumerate(sides)]
+    one, other = interaction_test(sides), interaction_test(shifted)
+    assert one.statistic == pytest.approx(other.statistic, rel=1e-6)  # 1e-3 kept beside 2 ± 1
+
+
+def test_missing_cells_change_the_degrees_of_freedom_and_raise_nothing(swept):
+    frame = swept({0.02: 0.5, 0.04: 0.5})
+    row = axis_survival(frame.drop(index=[0, 7]), STAGE, REFERENCE).iloc[0]
+    whole = axis_survival(frame, STAGE, REFERENCE).iloc[0]
+    assert row["noise_df"] == whole["noise_df"] - 2
+
+
+def test_one_seed_compares_the_best_and_tests_nothing(swept):
+    row = axis_survival(swept({0.02: 0.5, 0.04: 0.5}, seeds=(1,)), STAGE, REFERENCE).iloc[0]
+    assert row["best"] == ("LeakyReLU² 0.5", "LeakyReLU² 0.5")
+    assert pd.isna(row["interaction"])
+    assert pd.isna(row["survives"])
+    assert "cannot be tested" in row["sentence"]
+
+
+def test_a_diverged_slope_is_compared_under_no_value(swept):
+    frame = swept({0.02: 0.5, 0.04: 0.5})
+    lost = (frame["key"] == "leaky_relu2-s0.3") & (frame["seed"] == 1) & (frame.index < 15)
+    frame.loc[lost, "state"] = "diverged"
+    row = axis_survival(frame, STAGE, REFERENCE).iloc[0]
+    assert row["activations"] == len(SLOPES) - 1
+
+
+def test_a_sweep_with_one_setting_has_no_further_axis(cells):
+    assert axis_survival(cells, STAGE, REFERENCE).empty
+
+
+def test_a_true_null_is_called_an_interaction_as_often_as_said():
+    """F at 5 % over 400 nulls, within the central 99.9 % of the binomial."""
+    generator = np.random.default_rng(3)
+    low, high = stats.binom.ppf([0.0005, 0.9995], 400, 0.05)
+    found = 0
+    for _ in range(400):
+        sides = [pd.DataFrame(generator.normal(size=(3, 5))) for _ in range(2)]
+        found += interaction_test(sides).p_value < 0.05
+    assert low <= found <= high

@@ -1,0 +1,221 @@
+"""Claims about the pictures: nothing measured is left out, and the caption says what it is.
+
+Whether they are legible only an eye can tell; no test here claims that.
+"""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+
+from analysis.__main__ import main
+from analysis.figures import catalog
+from analysis.figures.catalog import DPI, FIGURES, WIDTH_IN, draw, save_figures, why_not
+from analysis.figures.inputs import Given
+from analysis.figures.panels import by_slope
+from analysis.figures.panels.size import artifact_by_slope, cap_gauge
+from analysis.rows.stages import PANELS
+from analysis.stats.slopes import learned_slopes, placed
+from trainer.config.config_errors import ConfigError
+
+# Drawn of the cells alone; what else there is needs files, step times or SLOT.
+OF_CELLS = (
+    *("slope_bpb", "slope_curve", "differences", "quant_delta", "ttt_gain"),
+    *("artifact_bytes", "power"),
+)
+
+
+def dots(ax):
+    """The places of all dots, as rows of x and y."""
+    found = [c.get_offsets() for c in ax.collections if isinstance(c, PathCollection)]
+    return np.concatenate(found)
+
+
+def caption(figure):
+    return " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+
+
+@pytest.fixture(scope="module")
+def drawn(cells, sweep):
+    names = ("slope_bpb", "quant_delta", "ttt_gain", "artifact_bytes")
+    return {name: draw(name, cells, sweep) for name in names}
+
+
+def save(place):
+    return [Path(path) for path in save_figures(place)]
+
+
+@pytest.fixture(scope="module")
+def saved(store):
+    """Two of the figures; saving all of them is for the slow tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "FIGURES", {n: FIGURES[n] for n in ("quant_delta", "power")})
+        return save(store)
+
+
+@pytest.mark.slow
+def test_every_figure_is_saved_as_png_and_svg(store):
+    saved = save(store)
+    expected = {
+        store / "figures" / f"{name}.{kind}" for name in OF_CELLS for kind in ("png", "svg")
+    }
+    assert set(saved) == expected
+    assert all(path.stat().st_size > 10_000 for path in saved)
+
+
+def test_the_same_cells_give_the_same_bytes(saved, store_of, rows, monkeypatch):
+    monkeypatch.setattr(catalog, "FIGURES", {"quant_delta": FIGURES["quant_delta"]})
+    again = {path.name: path.read_bytes() for path in save(store_of(rows))}
+    assert len(again) == 2
+    assert again.items() <= {path.name: path.read_bytes() for path in saved}.items()
+
+
+def test_no_backend_with_state_is_used(saved):
+    assert mpl.rcParams["svg.hashsalt"] is None  # the style was put back
+    assert WIDTH_IN * DPI == 2 * 900
+
+
+@pytest.mark.parametrize("stage", PANELS)
+def test_every_seed_of_every_activation_is_a_dot(cells, stage):
+    ax = by_slope.bpb_by_slope(cells, Figure().subplots(), stage=stage)
+    assert sorted(dots(ax)[:, 1]) == sorted(cells[stage])
+    assert ax.get_ylabel() == "bits per byte"
+
+
+def test_cells_without_a_score_have_no_dot_and_divergence_has_a_mark(cells_with_losses):
+    ax = by_slope.bpb_by_slope(cells_with_losses, Figure().subplots(), stage="post_quant_bpb")
+    assert len(dots(ax)) == 34
+    marks = [line for line in ax.lines if line.get_marker() == "x"]
+    assert [line.get_xdata()[0] for line in marks] == [0.8]
+
+
+def test_the_line_of_means_is_broken_at_a_diverged_slope(cells_with_losses):
+    ax = by_slope.bpb_by_slope(cells_with_losses, Figure().subplots(), stage="post_quant_bpb")
+    (means,) = (line for line in ax.lines if line.get_linewidth() == 1.8)
+    broken = [x for x, y in zip(means.get_xdata(), means.get_ydata(), strict=True) if np.isnan(y)]
+    assert broken == [0.8]
+
+
+def test_relu2_stands_at_zero_and_asqu_beside_the_axis(cells):
+    places = placed(cells).drop_duplicates("key").set_index("key")
+    assert places.loc["relu2", ["x", "role"]].tolist() == [0.0, "point"]
+    assert places.loc["leaky_relu2-s0.9", "x"] == 0.9
+    assert places.loc["asqu", "role"] == "beside"
+    assert places.loc["asqu", "x"] > 0.9
+
+
+def test_what_asqu_learned_is_drawn_as_a_slope(cells):
+    learned = learned_slopes(cells)
+    assert len(learned) == 3
+    assert learned["learned"].tolist() == pytest.approx([0.48] * 3)
+    assert learned["low"].tolist() == pytest.approx([np.sqrt(0.48**2 - 0.06)] * 3)
+
+
+def test_a_negative_learned_factor_is_a_negative_slope(frame_of, row_of):
+    frame = frame_of([row_of("asqu", None, 1, beta_mean=-0.04, beta_std=0.05)])
+    row = learned_slopes(frame).iloc[0]
+    assert row["learned"] == pytest.approx(-0.2)
+    assert row["low"] == pytest.approx(-0.3)
+    assert row["high"] == pytest.approx(0.1)
+
+
+def test_the_delta_is_drawn_with_its_footing_and_unit(cells):
+    ax = by_slope.quant_delta_by_slope(cells, Figure().subplots())
+    assert "bits per byte" in ax.get_ylabel()
+    assert "contiguous" in ax.get_title(loc="left") + ax.get_title()
+    expected = cells["post_quant_bpb"] - cells["pre_quant_bpb"]
+    assert sorted(dots(ax)[:, 1]) == sorted(expected)
+
+
+@pytest.mark.parametrize(("size", "in_sight"), [(412_000, False), (15_900_000, True)])
+def test_the_cap_is_a_line_only_where_it_is_within_sight(frame_of, row_of, size, in_sight):
+    sizes = (size, size - 150_000)
+    cells = frame_of([row_of("asqu", None, i, artifact_bytes=b) for i, b in enumerate(sizes)])
+    ax = artifact_by_slope(cells, Figure().subplots())
+    assert ax.get_ylabel() == "artifact (kB)"
+    assert any(line.get_label() == "cap" for line in ax.lines) == in_sight
+    assert f"{16_000_000 - size:,} below the cap" in ax.get_title()
+
+
+@pytest.mark.parametrize("name", ["slope_bpb", "quant_delta", "ttt_gain", "artifact_bytes"])
+def test_the_caption_says_n_interval_budget_recipe_and_coverage(drawn, name):
+    text = caption(drawn[name])
+    for part in ("n = 3", "95 % t interval over seeds", "200 steps", "Recipe local", "36 of"):
+        assert part in text
+
+
+@pytest.mark.parametrize("name", ["slope_bpb", "quant_delta"])
+def test_the_caption_of_scores_says_window_and_stride(drawn, name):
+    assert "128 tokens, stride 128" in caption(drawn[name])
+    assert ("stride 32" in caption(drawn[name])) == (name == "slope_bpb")
+
+
+def test_panels_that_share_an_axis_show_the_same_range(drawn):
+    for left, right in np.reshape(drawn["slope_bpb"].axes, (2, 2)):
+        assert left.get_ylim() == right.get_ylim()
+        for ax in (left, right):
+            assert ax.get_ylim()[0] < dots(ax)[:, 1].min()
+            assert ax.get_ylim()[1] > dots(ax)[:, 1].max()
+
+
+def test_a_partial_sweep_is_drawn_and_says_so(cells_with_losses, sweep):
+    text = caption(draw("slope_bpb", cells_with_losses.head(30), sweep))
+    assert "28 of the sweep's 36" in text or "29 of the sweep's 36" in text
+    assert "unequal seeds" in text
+
+
+def test_one_seed_is_drawn_without_an_interval(cells, sweep):
+    text = caption(draw("quant_delta", cells[cells["seed"] == 1], sweep))
+    assert "n = 1" in text
+    assert "one seed gives no interval" in text
+
+
+def test_a_stage_that_nobody_scored_is_an_empty_panel(frame_of, rows, sweep):
+    figure = draw("slope_bpb", frame_of([{**row, "ttt_bpb": None} for row in rows]), sweep)
+    assert "no score" in [text.get_text() for text in figure.axes[3].texts]
+
+
+def test_each_budget_has_its_own_figures(store_of, rows, monkeypatch):
+    monkeypatch.setattr(catalog, "FIGURES", {"quant_delta": FIGURES["quant_delta"]})
+    two = [row for row in rows if row["slope"] in (0.3, 0.5)]
+    longer = [{**row, "budget_value": 1000.0, "cell_id": row["cell_id"] + "-1000"} for row in two]
+    names = {path.stem for path in save(store_of(two + longer))}
+    assert names == {"quant_delta--local-200-steps", "quant_delta--local-1000-steps"}
+
+
+def test_a_sweep_without_success_is_refused_before_anything_is_drawn(store_of, rows):
+    folder = store_of([{**row, "state": "hung"} for row in rows])
+    with pytest.raises(ConfigError, match="36 hung"):
+        save_figures(folder)
+    assert not (folder / "figures").exists()
+
+
+def test_what_is_not_drawn_is_told_with_the_reason(store, monkeypatch, capsys):
+    reasons = {
+        "learning_curves": "no curve file",
+        "mechanism": "no layer file",
+        "pace": "no cell has a step time",
+        "slot_gain": "no cell has both scores",
+    }
+    monkeypatch.setattr(catalog, "FIGURES", {name: FIGURES[name] for name in reasons})
+    told = []
+    assert save_figures(store, tell=told.append) == []
+    assert told == [f"{name}: {reason}" for name, reason in reasons.items()]
+    assert main(["figures", "--sweep", store.name, "--results", str(store.parent)]) == 0
+    assert capsys.readouterr().out == "".join(f"not drawn: {line}\n" for line in told)
+
+
+def test_a_figure_without_its_input_is_refused_by_name(cells, sweep):
+    assert why_not("differences", cells, Given(why={"contrasts": "no pair"})) == "no pair"
+    with pytest.raises(ConfigError, match="mechanism cannot be drawn: no layer"):
+        draw("mechanism", cells, sweep, Given(why={"layers": "no layer file"}))
+
+
+def test_the_cap_is_in_the_gauge_however_far_it_is(cells):
+    ax = cap_gauge(cells, Figure().subplots())
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_label() == "cap"] == [16.0]
+    assert ax.get_xlim()[1] > 16.0
+    assert sorted(dots(ax)[:, 0]) == pytest.approx(sorted(cells["artifact_bytes"] / 1e6))

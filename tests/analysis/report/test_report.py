@@ -1,0 +1,298 @@
+"""Claims about the report: it stands alone, answers in order, escapes, and says what is missing.
+
+What it says is compared with the functions that it calls; whether those are right is claimed
+elsewhere. How it looks is looked at in ``test_report_in_browser``.
+"""
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from analysis.__main__ import main
+from analysis.number_format import number, p_value, plus_minus
+from analysis.report import report as report_module
+from analysis.report.document import Bar, Row, Table
+from analysis.report.html import render_html, scale_of, typeset
+from analysis.report.inputs import load_inputs, primary_setting
+from analysis.report.markdown import MOST_LINES, render_markdown
+from analysis.report.pictures import pictures
+from analysis.report.report import make_report, write_report
+from analysis.rows.stages import PRIMARY
+from analysis.stats.compare import contrasts
+from analysis.stats.quantization import delta_stats
+from tests.analysis.conftest import REFERENCE, lost
+from tests.support.page import parsed
+
+HOSTILE = "<script>alert(1)</script>|`rm`\"'&amp; *x* [y](http://z)"
+ORDER = ["best", "quantization", "costs", "failed", "repeat", "limits"]
+
+
+@pytest.fixture(scope="module")
+def made(store):
+    """The report of a finished sweep, with three pictures; the slow tests draw all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_module, "pictures", some_pictures)
+        return make_report(load_inputs(store))
+
+
+def some_pictures(names, case):
+    kept = [name for name in names if name in {"differences", "quant_delta", "artifact_bytes"}]
+    return pictures(kept, case)
+
+
+@pytest.fixture(scope="module")
+def page(made):
+    return parsed(render_html(made))
+
+
+@pytest.fixture
+def reported(store_of, monkeypatch):
+    """``reported(rows)``: report and page of other rows, without the seconds that pictures take."""
+    monkeypatch.setattr(report_module, "pictures", lambda names, case: ())
+
+    def report(rows):
+        made = make_report(load_inputs(store_of(rows)))
+        return made, parsed(render_html(made))
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def few(rows):
+    """Three slopes, ReLU² and ASQU: a grid that is quick to analyse."""
+    return [row for row in rows if row["slope"] in (None, 0.3, 0.5, 0.9)]
+
+
+def texts(nodes):
+    return [node.text() for node in nodes]
+
+
+def table_of(page, caption):
+    """The body of the first table whose caption begins so, as rows of texts."""
+    for table in page.all("table"):
+        if table.all("caption")[0].text().startswith(caption):
+            (body,) = table.all("tbody")
+            return [texts(row.all("th", "td")) for row in body.all("tr")]
+    raise AssertionError(f"no table {caption!r}")
+
+
+def test_the_page_needs_nothing_else(page):
+    links = [
+        (node.tag, node.attributes[name])
+        for node in page.all()
+        for name in ("src", "href", "data", "action", "srcset", "poster")
+        if name in node.attributes
+    ]
+    assert links
+    assert all(link.startswith(("#", "data:image/svg+xml;base64,")) for _, link in links)
+    assert not page.all("script", "link", "iframe", "object")
+    (style,) = page.all("style")
+    assert not re.search(r"url\(|@import|https?:", style.text())
+    policy = [node.attributes.get("content", "") for node in page.all("meta")]
+    assert any("default-src 'none'" in content for content in policy)
+
+
+def test_it_answers_in_order_and_every_link_of_the_contents_has_a_target(page):
+    (everything,) = page.all("main")
+    sections = [node for node in everything.children if getattr(node, "tag", "") == "section"]
+    assert [section.attributes["id"] for section in sections] == ORDER
+    targets = {node.attributes["id"] for node in page.all() if "id" in node.attributes}
+    (contents,) = page.all("nav")
+    links = [node.attributes["href"] for node in contents.all("a")]
+    assert links == [f"#{anchor}" for anchor in ORDER]
+    assert {link[1:] for link in links} <= targets
+
+
+def test_no_identifier_comes_twice_and_every_label_names_one(page):
+    ids = [node.attributes["id"] for node in page.all() if "id" in node.attributes]
+    assert len(ids) == len(set(ids))
+    labels = [node.attributes.get("aria-labelledby") for node in page.all()]
+    assert {label for label in labels if label} <= set(ids)
+
+
+def test_headings_descend_without_gaps_and_there_is_one_of_the_first_level(page):
+    levels = [int(node.tag[1]) for node in page.all("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(below <= level + 1 for level, below in pairwise(levels))
+
+
+def test_tables_have_captions_and_scopes_and_pictures_say_what_they_show(page):
+    for table in page.all("table"):
+        assert len(table.all("caption")) == 1
+        assert all(cell.attributes.get("scope") in {"col", "row"} for cell in table.all("th"))
+    shown = page.all("img")
+    assert len(shown) == 3
+    assert all(len(picture.attributes["alt"]) > 20 for picture in shown)
+    assert len({picture.attributes["alt"] for picture in shown}) == len(shown)
+
+
+def test_the_table_of_contrasts_holds_the_numbers_of_the_function(page, cells):
+    shown = {line[0].split(" (=")[0]: line for line in table_of(page, "Difference from")}
+    found = contrasts(cells, PRIMARY, REFERENCE)
+    assert len(shown) == len(found) == 10
+    for row in found.to_dict("records"):
+        _, bar, difference, n, nats, p, resolved, rule = shown[row["label"]]
+        assert bar == ""  # drawn
+        assert difference == plus_minus(row["difference"], row["half_width"], signed=True)
+        assert n == str(row["n"])
+        assert nats == number(row["nats"], signed=True)
+        assert p == p_value(row["p_value"]).removeprefix("p ").removeprefix("= ")
+        assert resolved == ("yes" if row["resolved"] else "no")
+        assert rule == row["field_rule"]
+
+
+def test_the_table_of_deltas_holds_the_numbers_of_the_function(page, cells):
+    shown = {line[0]: line for line in table_of(page, "Change of the score")}
+    for row in delta_stats(cells).to_dict("records"):
+        place = {"quant_delta": 2, "ttt_gain": 3}.get(row["quantity"])
+        if place is not None:
+            expected = plus_minus(row["mean"], row["half_width"], signed=True)
+            assert shown[row["label"]][place] == expected
+
+
+@pytest.mark.slow
+def test_the_same_rows_give_the_same_bytes(store):
+    made = make_report(load_inputs(store))
+    assert write_report(store) == [str(store / "report.html"), str(store / "report.md")]
+    assert (store / "report.html").read_text(encoding="utf-8") == render_html(made)
+    assert (store / "report.md").read_text(encoding="utf-8") == render_markdown(made)
+
+
+def test_names_and_reasons_are_text_whatever_they_hold(reported, few):
+    bad = [
+        lost(row, "failed", HOSTILE) | {"node": HOSTILE, "log": HOSTILE, "cell": HOSTILE}
+        if row["cell"] == few[3]["cell"]
+        else row | {"device_name": HOSTILE, "revision": HOSTILE}
+        for row in few
+    ]
+    made, page = reported(bad)
+    assert not page.all("script", "y", "a b")
+    assert all(link.attributes["href"].startswith("#") for link in page.all("a"))
+    (line,) = table_of(page, "Every cell")
+    assert line.count(HOSTILE.replace("`", "")) == 4
+    lines = render_markdown(made).splitlines()
+    assert "<script>" not in "".join(lines)
+    assert not re.search(r"(?<!\\)\]\(", "".join(lines))
+
+
+def test_a_partial_sweep_says_first_that_it_is_one_and_names_each_cell_without_a_score(
+    reported, rows_with_losses
+):
+    made, page = reported(rows_with_losses[:30])
+    (header,) = page.all("header")
+    assert "Without a score: 8 cells of 36 (1 diverged, 1 failed, 6 not run yet)." in header.text()
+    named = table_of(page, "Every cell")
+    assert [(line[0], line[1], line[2]) for line in named] == [
+        ("leaky_relu2-s0.3_seed3_200steps", "failed", "exit status 1"),
+        ("leaky_relu2-s0.8_seed2_200steps", "diverged", "loss is not finite at step 31"),
+    ]
+    assert "6 not run yet" in render_markdown(made)
+    # Survivors of an activation with a diverged seed are shown, and compared with nothing.
+    assert "LeakyReLU² 0.8" not in {line[0] for line in table_of(page, "Difference from")}
+    assert "LeakyReLU² 0.8 †" in {line[0] for line in table_of(page, "Change of the score")}
+
+
+def test_a_sweep_that_failed_whole_has_a_report_of_its_failures_and_status_2(
+    store_of, rows, capsys
+):
+    folder = store_of([lost(row, "failed", "exit status 1") for row in rows])
+    assert main(["report", "--sweep", folder.name, "--results", str(folder.parent)]) == 2
+    assert "report.html names each" in capsys.readouterr().err
+    page = parsed((folder / "report.html").read_text(encoding="utf-8"))
+    assert texts(page.all("h1")) == ["No answer: none of 36 cells has a score."]
+    assert len(table_of(page, "Every cell")) == 36
+    assert "36 cells failed: exit status 1." in page.text()
+    assert not page.all("img")
+
+
+def test_one_seed_is_shown_without_an_interval_and_resolves_nothing(reported, few):
+    made, page = reported([row for row in few if row["seed"] == 1])
+    assert made.verdict.startswith("Too few seeds to tell")
+    for line in table_of(page, "Difference from"):
+        assert "±" not in line[2]
+        assert line[-2] == "–"
+
+
+def test_the_large_sentence_claims_better_only_where_it_is_resolved(page, reported, few):
+    assert texts(page.all("h1")) == ["No activation is shown to be better than LeakyReLU² 0.5."]
+    lead = [
+        row | {PRIMARY: row[PRIMARY] - 0.05} if row["activation"] == "asqu" else row for row in few
+    ]
+    made, other = reported(lead)
+    best = table_of(other, "Difference from")[0]
+    assert best[0] == "ASQU"
+    gap = best[2].removeprefix("−").replace(" ±", " ± ")
+    assert made.verdict == f"ASQU is better than LeakyReLU² 0.5, by {gap} bits per byte."
+
+
+@pytest.mark.slow
+def test_settings_have_parts_of_their_own_and_the_first_screen_answers_for_the_primary_one(
+    reported, few
+):
+    long = [
+        row | {"budget_value": 400.0, "cell_id": row["cell_id"] + "l", "cell": row["cell"] + "l"}
+        for row in few
+    ]
+    made, page = reported(few + long)
+    assert "400 steps" in made.kicker
+    assert texts(page.all("h3")) == ["local, 400 steps", "local, 200 steps"] * 3
+    assert any("local, 200 steps" in note for note in made.footnotes)
+
+
+def test_the_primary_setting_is_chosen_by_the_grid(frame_of, rows):
+    def with_axis(rate, budget):
+        return [
+            row | {"set_json": f'{{"optim.lr": {rate}}}', "budget_value": budget} for row in rows
+        ]
+
+    grid = [row for rate in (0.01, 0.02, 0.03) for row in with_axis(rate, 400.0)]
+    frame = frame_of(grid + with_axis(0.02, 200.0))
+    assert primary_setting(frame) == "local, 400 steps, optim.lr = 0.02"
+    seconds = [row | {"budget_kind": "seconds", "budget_value": 60.0} for row in rows]
+    assert primary_setting(frame_of(grid + seconds)) == "local, 60 s"
+
+
+@pytest.mark.slow
+def test_slot_that_is_not_legal_stands_apart_and_is_marked(reported, few):
+    slot = [row | {"slot_bpb": row["ttt_bpb"] - 0.01, "slot_legal": False} for row in few]
+    _, page = reported(slot)
+    assert len(table_of(page, "SLOT, apart from everything above. NOT A LEGAL SCORE")) == 5
+    assert "SLOT" not in {line[0].split(",")[0] for line in table_of(page, "Does the answer")}
+
+
+def test_the_markdown_is_a_verdict_a_table_and_footnotes_in_sixty_lines(made):
+    lines = render_markdown(made).splitlines()
+    assert len(lines) <= MOST_LINES
+    assert lines[0].startswith("### local: No activation is shown")
+    table = [line for line in lines if line.startswith("|")]
+    assert len({line.count("|") - line.count("\\|") for line in table}) == 1
+    assert len(table) == 2 + 10
+    called = set(re.findall(r"\[\^\d+\]", lines[2]))
+    assert called == {line.split(":")[0] for line in lines if line.startswith("[^")}
+
+
+def test_a_long_table_is_cut_in_the_markdown_and_the_cut_is_told(made):
+    long = replace(made, table=replace(made.table, rows=made.table.rows * 20))
+    text = render_markdown(long)
+    shown = sum(
+        line.startswith(("| LeakyReLU²", "| ReLU²", "| ASQU")) for line in text.splitlines()
+    )
+    assert len(text.splitlines()) <= MOST_LINES
+    assert f"{len(long.table.rows) - shown} more rows are in report.html." in text
+
+
+def test_bars_lie_on_one_scale_that_holds_zero():
+    rows = (Row(("a",), bar=Bar(0.5, 0.25, 0.75)), Row(("b",), bar=Bar(0.9, None, None)))
+    scale = scale_of(Table(caption="", headings=("x",), rows=rows, bars="bar"))
+    places = [float(scale.at(value)[:-1]) for value in (0.0, 0.25, 0.5, 0.75, 0.9)]
+    assert 0 < places[0] < places[1] < places[3] < places[4] < 100
+    # Written with two decimals, so a difference of places is within 0.01 of the width.
+    assert float(scale.width(0.25, 0.75)[:-1]) == pytest.approx(places[3] - places[1], abs=0.011)
+
+
+def test_commands_are_set_as_code_and_nothing_else_becomes_markup():
+    assert str(typeset("run `make sweep` <b>")) == "run <code>make sweep</code> &lt;b&gt;"
+    assert "<code>&lt;script&gt;</code>" in str(typeset("`<script>`"))

@@ -1,0 +1,143 @@
+"""Claims about the printed table: the stored numbers with their intervals, and what is missing."""
+
+import io
+import statistics
+
+import pytest
+from scipy import stats
+
+from analysis.report.summary import summarize
+from analysis.rows.read import Sweep
+from analysis.text_table import markdown, plain, show
+from trainer.config.config_errors import ConfigError
+
+STAGES = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb")
+
+
+@pytest.fixture(scope="module")
+def summary(cells, sweep):
+    return summarize(cells, sweep)
+
+
+@pytest.fixture(scope="module")
+def few(cells):
+    """Three activations: a sweep that is quick to summarize."""
+    return cells[cells["key"].isin(["relu2", "leaky_relu2-s0.5", "asqu"])]
+
+
+def line_of(text, label):
+    (line,) = (line for line in text.splitlines() if line.lstrip("| ").startswith(label))
+    return line
+
+
+def test_the_table_shows_the_stored_numbers(summary, rows):
+    line = line_of(plain(summary), "ASQU")
+    for stage in STAGES:
+        scores = [row[stage] for row in rows if row["activation"] == "asqu"]
+        width = stats.t.ppf(0.975, 2) * statistics.stdev(scores) / 3**0.5
+        assert f"{statistics.fmean(scores):.4f} ±{width:.4f}" in line
+    sizes = [row["artifact_bytes"] for row in rows if row["activation"] == "asqu"]
+    assert f"{statistics.fmean(sizes) / 1000:.1f} ±" in line
+
+
+def test_lines_come_in_the_order_of_the_grid(summary):
+    (section,) = summary.sections
+    labels = [line[0] for line in section.lines]
+    assert labels[:2] == ["ReLU²", "LeakyReLU² 0.0"]
+    assert labels[-2:] == ["LeakyReLU² 0.9", "ASQU"]
+    assert "windows of 128 tokens, sliding stride 32" in section.title
+
+
+def test_the_verdict_and_the_control_follow_the_table(summary):
+    sentences = summary.sentences
+    assert any("not resolved" in sentence for sentence in sentences)
+    assert any("bit for bit" in sentence for sentence in sentences)
+    assert not any("Without a score" in sentence for sentence in sentences)
+
+
+def test_what_is_missing_is_said_cell_by_cell(cells_with_losses, sweep):
+    text = plain(summarize(cells_with_losses, sweep))
+    assert "2 cells of 36 (1 diverged, 1 failed)" in text
+    assert "leaky_relu2-s0.8_seed2_200steps: diverged, loss is not finite at step 31." in text
+    assert line_of(text, "LeakyReLU² 0.8†")
+    assert "is not ranked" in text
+
+
+def test_cells_that_have_not_run_are_counted(few, sweep):
+    text = plain(summarize(few[few["seed"] != 3], sweep))
+    assert "30 cells of 36 (30 not run yet)" in text
+
+
+def test_an_activation_without_a_score_has_dashes(few, sweep):
+    learned = few["activation"] == "asqu"
+    gone = {name: few[name].mask(learned) for name in (*STAGES, "artifact_bytes")}
+    lost = few.assign(**gone, state=few["state"].mask(learned, "lost"))
+    assert line_of(plain(summarize(lost, sweep)), "ASQU").split() == ["ASQU", "0"] + 6 * ["–"]
+
+
+def test_a_stage_that_nobody_scored_has_no_column(few, sweep):
+    (section,) = summarize(few.assign(ttt_bpb=float("nan")), sweep).sections
+    assert "TTT" not in section.headings
+    assert "sliding" in section.headings
+
+
+def test_a_sweep_of_one_activation_has_a_table(frame_of, row_of):
+    sweep = Sweep(name="local", reference="asqu", keys=("asqu",), num_cells=1)
+    summary = summarize(frame_of([row_of("asqu", None, 1)]), sweep)
+    assert any("nothing to be compared with" in sentence for sentence in summary.sentences)
+
+
+def test_one_seed_has_no_interval_in_its_line(few, sweep):
+    text = plain(summarize(few[few["seed"] == 1], sweep))
+    assert "±" not in line_of(text, "ASQU")
+
+
+def test_each_setting_has_its_own_section(frame_of, rows, sweep):
+    rows = [row for row in rows if row["slope"] in (None, 0.5)]
+    longer = [{**row, "budget_value": 1000.0} for row in rows]
+    titles = [section.title for section in summarize(frame_of(rows + longer), sweep).sections]
+    assert [title.split(";")[0] for title in titles] == ["local, 200 steps", "local, 1000 steps"]
+
+
+def test_markdown_holds_the_same_entries_as_plain_text(summary):
+    entries = [part.strip() for part in line_of(markdown(summary), "ASQU").strip("|").split("|")]
+    assert all(entry in line_of(plain(summary), "ASQU") for entry in entries)
+    assert len(entries) == 8
+
+
+def test_a_pipe_gets_aligned_text_and_a_terminal_a_drawn_table(summary):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    pipe, terminal = io.StringIO(), Terminal()
+    show(summary, pipe)
+    show(summary, terminal)
+    assert pipe.getvalue() == plain(summary)
+    assert "──" in terminal.getvalue()
+
+
+def test_a_narrow_terminal_loses_no_digit(summary, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    show(summary, terminal)
+    assert "…" not in terminal.getvalue()
+    for entry in summary.sections[0].lines[-1]:
+        assert all(part in terminal.getvalue() for part in entry.split())
+
+
+def test_without_a_success_there_is_no_table(frame_of, rows, sweep):
+    with pytest.raises(ConfigError, match="36 failed"):
+        summarize(frame_of([{**row, "state": "failed"} for row in rows]), sweep)
+
+
+def test_rows_of_different_code_are_not_compared_without_a_word(few, sweep):
+    alike = summarize(few.assign(trainer_hash="a"), sweep)
+    assert not any("Not alike" in sentence for sentence in alike.sentences)
+    mixed = few.assign(trainer_hash=["a", *["b"] * (len(few) - 1)])
+    (said,) = (s for s in summarize(mixed, sweep).sentences if "Not alike" in s)
+    assert "2 versions of the trainer's code (trainer_hash)" in said

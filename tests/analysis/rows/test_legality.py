@@ -1,0 +1,66 @@
+"""A score that was fitted on what it scores is shown, marked, and never ranked."""
+
+import pytest
+
+from analysis.report.summary import summarize
+from analysis.stats.compare import contrasts
+from analysis.stats.decision import verdicts
+from analysis.stats.per_seed import seed_stats
+from analysis.text_table import plain
+from tests.analysis.conftest import REFERENCE, make_frame, make_rows
+from trainer.config.config_errors import ConfigError
+
+
+def with_slot(*, legal):
+    """Every cell has a SLOT score that is lower than all its others."""
+    rows = [row | {"slot_bpb": row["ttt_bpb"] - 0.02, "slot_legal": legal} for row in make_rows()]
+    return make_frame(rows)
+
+
+def test_an_illegal_score_is_not_ranked_in_the_statistics():
+    table = seed_stats(with_slot(legal=False), ("ttt_bpb", "slot_bpb"))
+    assert table.loc[table["quantity"] == "ttt_bpb", "ranked"].all()
+    assert not table.loc[table["quantity"] == "slot_bpb", "ranked"].any()
+    assert table.loc[table["quantity"] == "slot_bpb", "mean"].notna().all()
+
+
+@pytest.mark.parametrize("quantity", ["slot_bpb", "slot_gain"])
+def test_comparing_activations_by_an_illegal_score_is_refused(quantity):
+    frame = with_slot(legal=False)
+    frame["slot_gain"] = frame["slot_bpb"] - frame["post_quant_sliding_bpb"]
+    with pytest.raises(ConfigError, match=r"no legal score.*slot\.mode = causal"):
+        contrasts(frame, quantity, REFERENCE)
+
+
+def test_one_illegal_row_spoils_the_comparison():
+    frame = with_slot(legal=True)
+    frame.loc[0, "slot_legal"] = False
+    with pytest.raises(ConfigError, match="no legal score"):
+        contrasts(frame, "slot_bpb", REFERENCE)
+
+
+def test_a_legal_score_is_ranked_as_any_other():
+    frame = with_slot(legal=True)
+    assert len(contrasts(frame, "slot_bpb", REFERENCE)) == len(
+        contrasts(frame, "ttt_bpb", REFERENCE)
+    )
+    assert seed_stats(frame, ("slot_bpb",))["ranked"].all()
+
+
+def test_the_table_shows_it_and_says_so(sweep):
+    few = ["relu2", "leaky_relu2-s0.5", "asqu"]
+    illegal, legal = with_slot(legal=False), with_slot(legal=True)
+    illegal, legal = (frame[frame["key"].isin(few)] for frame in (illegal, legal))
+    text = plain(summarize(illegal, sweep))
+    assert "SLOT" in text.splitlines()[1]
+    assert "SLOT was fitted on the targets that it scores: not a legal score" in text
+    assert "not a legal score" not in plain(summarize(legal, sweep))
+    assert "SLOT" not in plain(summarize(legal.assign(slot_bpb=float("nan")), sweep))
+
+
+def test_no_verdict_rests_on_it(sweep):
+    """The verdicts of a sweep with an illegal score are those of the sweep without."""
+    with_it, without = with_slot(legal=False), make_frame(make_rows())
+    assert [v.sentence for v in verdicts(with_it, sweep)] == [
+        v.sentence for v in verdicts(without, sweep)
+    ]

@@ -1,0 +1,45 @@
+"""What a driver writes of its plan is what the rows of that plan will be called."""
+
+import json
+
+import pandas as pd
+
+from analysis.rows.names import with_names
+from analysis.rows.sweep_description import planned_cells, read_facts
+from sweep.cli.session import _describe
+from sweep.driver.attempt_row import identity_columns
+from sweep.store.files import open_files
+from sweep.store.store import Store
+from tests.support.grids import cells_of, sweep_spec
+
+
+def test_the_plan_names_cells_as_their_rows_will(tmp_path):
+    spec = sweep_spec(
+        budgets=["4steps", "600s"],
+        replicates=2,
+        grid={"set": {"optim.matrix_lr": [0.02, 0.03], "model.num_layers": [2]}},
+        activations=[
+            {"name": "leaky_relu2", "slope": [0.5, 0.0]},
+            {"name": "rrelu2", "low": 0.1, "high": 0.3},
+            {"name": "asqu"},
+        ],
+    )
+    cells = cells_of(spec)
+    _describe(spec, Store(tmp_path), cells)
+    planned = planned_cells(read_facts(open_files(tmp_path)), "sweep.json")
+    rows = with_names(pd.DataFrame([identity_columns(spec.name, cell) for cell in cells]))
+    named = ["cell", "cell_id", "setting", "key", "label", "budget", "seed", "replicate"]
+    assert len(planned) == 2 * 2 * 2 * 2 * 4
+    pd.testing.assert_frame_equal(planned[named], rows[named], check_dtype=False)
+
+
+def test_a_plan_that_is_not_told_is_none():
+    cell = {"cell": "a", "cell_id": "b", "values": {}}
+    assert planned_cells({}, "sweep.json") is None
+    assert planned_cells({"cells": [cell]}, "sweep.json") is None
+
+
+def test_where_there_is_no_description_nothing_is_known(tmp_path):
+    assert read_facts(open_files(tmp_path)) == {}
+    (tmp_path / "sweep.json").write_text(json.dumps({"name": "a"}), encoding="utf-8")
+    assert read_facts(open_files(tmp_path)) == {"name": "a"}

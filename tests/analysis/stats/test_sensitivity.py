@@ -1,0 +1,131 @@
+"""Claims about pairs by themselves and the sentences that stand beside the verdict."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.rows.read import Sweep
+from analysis.stats.pairs import correlations, paired_stats, sign_flip_p, smallest_p
+from analysis.stats.sensitivity import DATA_ORDER, beside_sentences
+
+STAGE = "post_quant_sliding_bpb"
+REFERENCE = "leaky_relu2-s0.5"
+
+
+def said(sentences, opening):
+    (sentence,) = (sentence for sentence in sentences if sentence.startswith(opening))
+    return sentence
+
+
+@pytest.fixture(scope="module")
+def ten_seeds(row_of, frame_of):
+    names = [("relu2", None), ("leaky_relu2", 0.5), ("asqu", None)]
+    return frame_of([row_of(*name, seed) for seed in range(1, 11) for name in names])
+
+
+def test_sign_flips_are_counted_as_by_hand():
+    differences = np.random.default_rng(0).normal(0.4, 1, 9)
+    means = [abs(np.dot(signs, differences)) for signs in itertools.product((1, -1), repeat=9)]
+    by_hand = np.mean([mean >= abs(differences.sum()) - 1e-9 for mean in means])
+    assert sign_flip_p(differences) == by_hand
+
+
+def test_no_p_is_smaller_than_that_of_pairs_which_all_agree():
+    for n in (9, 12, 16):
+        assert sign_flip_p(np.arange(1.0, n + 1)) == smallest_p(n) == 2 / 2**n
+    assert smallest_p(0) is None
+
+
+def test_fewer_than_nine_pairs_have_no_sign_flip_p(cells):
+    assert sign_flip_p(np.ones(8)) is None
+    table = paired_stats(cells, STAGE, REFERENCE)
+    assert table["sign_flip_p"].isna().all()
+    assert set(table["smallest_p"]) == {0.25}
+
+
+def test_random_signs_agree_with_all_signs():
+    differences = np.random.default_rng(3).normal(0.35, 1, 17)
+    below = 1.0 - 2.0 * ((np.arange(2**17)[:, None] >> np.arange(17)) & 1)
+    exact = (np.abs(below @ differences) >= abs(differences.sum()) - 1e-9).mean()
+    # Four standard errors of 2¹⁶ draws.
+    assert sign_flip_p(differences) == pytest.approx(exact, abs=4 * np.sqrt(exact / 2**16))
+
+
+def test_the_sign_of_all_differences_does_not_change_p():
+    differences = np.random.default_rng(5).normal(0.3, 1, 11)
+    assert sign_flip_p(-differences) == sign_flip_p(differences)
+
+
+def test_pairs_correlate_because_they_share_the_reference(ten_seeds):
+    table = correlations(ten_seeds, STAGE, REFERENCE)
+    scores = ten_seeds.pivot(index="seed", columns="key", values=STAGE)
+    gaps = scores.drop(columns=REFERENCE).sub(scores[REFERENCE], axis=0)
+    row = table.iloc[0]
+    assert (row["key_a"], row["key_b"], row["n"]) == ("asqu", "relu2", 10)
+    assert row["correlation"] == pytest.approx(gaps.corr().loc["asqu", "relu2"], rel=1e-9)
+    assert len(table) == 1
+
+
+def test_two_seeds_have_no_correlation(cells):
+    table = correlations(cells[cells["seed"] < 3], STAGE, REFERENCE)
+    assert table["correlation"].isna().all()
+
+
+def test_few_pairs_are_told_why_no_sign_is_flipped(cells, sweep):
+    sentence = said(beside_sentences(cells, sweep), "Sign flips")
+    assert "3 pairs give no p below 0.25" in sentence
+    assert "from 9 pairs on" in sentence
+
+
+def test_ten_pairs_are_tested(ten_seeds):
+    sweep = Sweep(name="a", reference=REFERENCE, keys=("relu2", REFERENCE, "asqu"), num_cells=30)
+    sentence = said(beside_sentences(ten_seeds, sweep), "Sign flips")
+    p = paired_stats(ten_seeds, STAGE, REFERENCE).set_index("key")["sign_flip_p"]
+    assert f"ReLU² p = {p['relu2']:.2g}" in sentence
+
+
+def test_the_field_rule_is_told_for_the_nearest(cells, sweep):
+    sentence = said(beside_sentences(cells, sweep), "The field's rule")
+    assert "met by none; nearest is ASQU" in sentence
+    assert "nats per token" in sentence
+
+
+def test_the_data_order_is_mentioned_once(frame_of, rows, sweep):
+    longer = [{**row, "budget_value": 1000.0} for row in rows]
+    assert beside_sentences(frame_of(rows + longer), sweep).count(DATA_ORDER) == 1
+
+
+def test_taint_is_mentioned_only_where_there_is_any(frame_of, rows, sweep):
+    def tainted(row):
+        return row["activation"] == "asqu" and row["seed"] == 3
+
+    flagged = frame_of([{**row, "tainted": tainted(row)} for row in rows])
+    assert not any("tainted" in s for s in beside_sentences(frame_of(rows), sweep))
+    assert said(beside_sentences(flagged, sweep), "With 1 tainted").endswith(
+        "the verdict is the same."
+    )
+
+
+def test_a_verdict_that_hangs_on_tainted_attempts_is_told(frame_of, rows, sweep):
+    best = [
+        {**row, "tainted": True, STAGE: row[STAGE] - 0.05} if row["slope"] == 0.7 else row
+        for row in rows
+    ]
+    sentence = said(beside_sentences(frame_of(best), sweep), "With 3 tainted")
+    assert "LeakyReLU² 0.7 would be lowest, resolved from the reference" in sentence
+
+
+def test_nothing_to_compare_is_nothing_to_say(frame_of, row_of):
+    sweep = Sweep(name="a", reference="asqu", keys=("asqu",), num_cells=1)
+    assert beside_sentences(frame_of([row_of("asqu", None, 1)]), sweep) == []
+
+
+def test_the_mean_of_pairs_stands_with_its_footing(cells):
+    table = paired_stats(cells, STAGE, REFERENCE)
+    assert set(table["stride"]) == {32}
+    assert table["high"].sub(table["low"]).to_numpy() == pytest.approx(
+        2 * table["half_width"].to_numpy()
+    )
+    assert not pd.isna(table["level"]).any()

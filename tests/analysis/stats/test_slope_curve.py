@@ -1,0 +1,247 @@
+"""Claims about the curve over the slope, its best slope, and ASQU against the fixed slopes.
+
+How often the set of best slopes holds the best one is measured by benchmarks/slope_coverage.py.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.models.curve_fit import Cells, fit_curve, intervals
+from analysis.models.curve_minimum import critical_values, may_be_minimum
+from analysis.models.least_squares import f_test, solve
+from analysis.stats.slope_curve import best_fixed, best_fixed_sentences, slope_curves
+from analysis.stats.slopes import fixed_slopes
+from benchmarks.slope_coverage import Case, Truth, measure
+
+STAGE = "post_quant_sliding_bpb"
+KEYS = {f"s{i}": round(0.1 * i, 1) for i in range(10)}
+SLOPES = np.array(list(KEYS.values()))
+
+
+@pytest.fixture
+def graded(row_of, frame_of):
+    """``graded(curve, noise, …)``: fixed slopes and ASQU, seeds 0.02 apart."""
+
+    def frame(curve, *, noise=0.001, slopes=SLOPES, seeds=(1, 2, 3), asqu=0.0):
+        generator, rows = np.random.default_rng(7), []
+        for seed in seeds:
+            for slope in (*slopes, None):
+                row = row_of("asqu" if slope is None else "leaky_relu2", slope, seed)
+                effect = asqu if slope is None else curve(slope)
+                row[STAGE] = 1.2 + 0.02 * seed + effect + noise * generator.standard_normal()
+                rows.append(row)
+        return frame_of(rows)
+
+    return frame
+
+
+def quadratic(best, size=0.1):
+    return lambda slope: size * (slope - best) ** 2
+
+
+def only(curves):
+    assert len(curves) == 1
+    return curves[0]
+
+
+@pytest.mark.parametrize("best", [0.0, 0.35, 0.5, 0.9])
+def test_a_quadratic_minimum_is_found(graded, best):
+    curve = only(slope_curves(graded(quadratic(best), noise=1e-6), STAGE))
+    assert curve.best == pytest.approx(best, abs=0.005)  # one step of the grid of places
+    assert len(curve.best_set) == 1
+    low, high = curve.best_set[0]
+    assert low <= best + 1e-12
+    assert high >= best - 1e-12
+    assert high - low < 0.05
+    assert not curve.flat
+    assert "best slope lies in" in curve.sentence()
+
+
+def test_shifting_the_seeds_moves_the_curve_and_no_conclusion(graded):
+    frame = graded(quadratic(0.4), noise=0.003)
+    moved = frame.assign(**{STAGE: frame[STAGE] + frame["seed"].astype(float) ** 2})
+    one, other = (only(slope_curves(each, STAGE)) for each in (frame, moved))
+    assert other.best == one.best
+    assert other.best_set == one.best_set
+    # Scores of 10 keep 2⁻⁴⁹ beside noise of 0.003: ten digits of an F statistic are left.
+    for name in ("flat_p", "fit_p", "noise_sd", "largest"):
+        assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-8)
+    shift = np.mean([1.0, 4.0, 9.0])
+    np.testing.assert_allclose(other.line["fit"], one.line["fit"] + shift, rtol=1e-12)
+
+
+def test_scaling_the_scores_scales_the_curve_and_moves_no_slope(graded):
+    frame = graded(quadratic(0.4), noise=0.003)
+    scaled = frame.assign(**{STAGE: 4.0 * frame[STAGE]})
+    one, other = (only(slope_curves(each, STAGE)) for each in (frame, scaled))
+    assert (other.best, other.best_set) == (one.best, one.best_set)
+    assert other.largest == pytest.approx(4.0 * one.largest, rel=1e-9)
+    assert other.flat_p == pytest.approx(one.flat_p, rel=1e-6)
+
+
+def test_the_fit_is_that_of_ordinary_least_squares_on_the_means(graded):
+    frame = graded(quadratic(0.4), noise=0.003)
+    curve = only(slope_curves(frame, STAGE))
+    means = frame[frame["slope"].notna()].groupby("slope")[STAGE].mean()
+    cubic = np.polynomial.Polynomial.fit(means.index.to_numpy(float), means.to_numpy(), 3)
+    np.testing.assert_allclose(curve.line["fit"], cubic(curve.line["slope"]), rtol=1e-10)
+
+
+def test_a_flat_curve_is_called_flat_and_says_what_it_excludes(graded):
+    curve = only(slope_curves(graded(lambda slope: 0.0), STAGE))
+    assert curve.flat
+    assert curve.flat_p > 0.05
+    assert curve.largest > np.ptp(curve.line["fit"])
+    assert f"a difference above {curve.largest:.4f} BPB" in curve.sentence()
+
+
+def test_relu2_and_slope_zero_are_one_point(cells):
+    slopes = fixed_slopes(cells)
+    assert slopes["relu2"] == 0.0
+    assert "leaky_relu2-s0" not in slopes
+    assert "asqu" not in slopes
+    curve = only(slope_curves(cells, STAGE))
+    assert curve.slopes == tuple(SLOPES)
+    alone = cells[cells["key"] != "leaky_relu2-s0"]
+    assert only(slope_curves(alone, STAGE)).best_set == curve.best_set
+
+
+def test_a_curve_that_is_too_stiff_is_raised_and_a_wild_one_is_said(graded):
+    kink = only(slope_curves(graded(lambda s: abs(s - 0.4), noise=0.002), STAGE))
+    assert kink.degree > 3
+    wild = graded(lambda s: 0.01 * (round(10 * s) % 2), noise=0.001)
+    curve = only(slope_curves(wild, STAGE))
+    assert curve.fit_p < 0.05
+    assert curve.flat is not True
+    assert "does not fit" in curve.sentence() or "no smooth curve" in curve.sentence()
+
+
+def test_a_diverged_slope_is_left_out_and_named(cells_with_losses):
+    curve = only(slope_curves(cells_with_losses, STAGE))
+    assert 0.8 not in curve.slopes
+    assert curve.left_out == ("LeakyReLU² 0.8",)
+    assert curve.missing == 1
+    assert "LeakyReLU² 0.8" in curve.sentence()
+    assert "1 score is missing" in curve.sentence()
+
+
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [
+        (lambda frame: frame["seed"] == 1, "one seed"),
+        (lambda frame: frame["seed"] == 9, "0 slopes can be ranked"),
+        (lambda frame: frame["slope"].isin([0.1, 0.2]), "2 slopes can be ranked"),
+    ],
+)
+def test_what_cannot_be_answered_gets_a_reason(cells, keep, words):
+    frame = cells.assign(state=cells["state"].where(keep(cells), "failed"))
+    curve = only(slope_curves(frame, STAGE))
+    assert words in curve.reason
+    assert words in curve.sentence()
+    assert curve.best is None
+    assert curve.best_set == ()
+    assert curve.flat is None
+
+
+def test_a_sweep_of_two_slopes_is_no_slope_study(cells):
+    assert slope_curves(cells[cells["slope"].isin([0.1, 0.2])], STAGE) == ()
+
+
+def test_seeds_that_share_no_slope_give_a_reason(graded):
+    frame = graded(quadratic(0.4), slopes=(0.1, 0.2, 0.8, 0.9), seeds=(1, 2))
+    halves = ((frame["seed"] == 1) & frame["slope"].isin([0.1, 0.2])) | (
+        (frame["seed"] == 2) & frame["slope"].isin([0.8, 0.9])
+    )
+    assert only(slope_curves(frame[halves], STAGE)).reason is not None
+
+
+def test_the_tests_of_the_curve_are_those_of_nested_models():
+    """Independent formulas: sums of squares about polynomials of the means, complete blocks."""
+    scores = np.random.default_rng(3).normal(0, 1, (4, 10)) + SLOPES
+    fit = fit_curve(Cells.of(pd.DataFrame(scores, columns=list(KEYS)), KEYS))
+    means = scores.mean(axis=0)
+    left = scores - scores.mean(axis=1, keepdims=True) - means + scores.mean()
+    noise = (left**2).sum() / 27
+    rss = [
+        4 * ((means - np.polynomial.Polynomial.fit(SLOPES, means, d)(SLOPES)) ** 2).sum()
+        for d in (0, 3)
+    ]
+    statistic = (rss[0] - rss[1]) / 3 / noise
+    assert fit.trend.statistic == pytest.approx(statistic, rel=1e-9)
+    assert fit.trend.p_value == pytest.approx(stats.f.sf(statistic, 3, 27), rel=1e-9)
+    assert fit.misfits[0].p_value == pytest.approx(stats.f.sf(rss[1] / 6 / noise, 6, 27), rel=1e-9)
+
+
+def test_with_two_places_the_critical_value_is_that_of_students_t():
+    roots = np.array([[0.0, 1.0], [1.0, 1.0]])
+    found = critical_values(roots, df=8, level=0.95, draws=200_000)
+    # The quantile's own error: √(0.95 · 0.05 / 200,000) / density at the quantile is below 0.01.
+    np.testing.assert_allclose(found.minimum_G, stats.t.ppf(0.95, 8), atol=0.03)
+    assert found.pairs == pytest.approx(stats.t.ppf(0.975, 8), abs=0.04)
+
+
+def test_the_lowest_place_is_always_kept():
+    generator = np.random.default_rng(4)
+    roots = generator.normal(size=(30, 3))
+    critical = critical_values(roots, df=5, level=0.95, draws=200)
+    for fit in generator.normal(size=(20, 30)):
+        assert may_be_minimum(fit, roots, sd=0.1, critical=critical)[fit.argmin()]
+
+
+def test_a_set_may_be_two_intervals():
+    places = np.linspace(0, 1, 11)
+    kept = [False, True, True, False, False, False, False, False, True, False, False]
+    np.testing.assert_allclose(intervals(places, kept), ((0.0, 0.3), (0.7, 0.9)))
+
+
+def test_a_contrast_outside_the_design_is_not_told():
+    model = solve(np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]), np.array([1.0, 2.0]))
+    values, errors = model.estimate(np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
+    assert values[0] == pytest.approx(1.5)
+    assert np.isnan([values[1], errors[1]]).all()
+    assert f_test(model, model, model) is None
+
+
+def test_asqu_beats_every_fixed_slope_only_if_every_interval_says_so(graded):
+    for asqu, beats, beaten in ((-0.02, True, False), (0.0, False, False), (0.05, False, True)):
+        table = best_fixed(graded(quadratic(0.5), asqu=asqu), STAGE)
+        assert len(table) == len(SLOPES)
+        assert set(table["key"]) == {"asqu"}
+        assert table["beats_all"].unique().tolist() == [beats]
+        assert table["beaten_by_any"].unique().tolist() == [beaten]
+        assert (table["high"] < 0).all() == beats
+
+
+def test_asqu_below_some_and_above_none_is_not_called_better_than_the_best(graded):
+    words = best_fixed_sentences(graded(quadratic(0.5), asqu=0.0), STAGE)
+    assert len(words) == 1
+    assert "every fixed slope" not in words[0]
+    assert "better than LeakyReLU² 0.0" in words[0]
+
+
+def test_one_seed_of_asqu_resolves_nothing(graded):
+    table = best_fixed(graded(quadratic(0.5), seeds=(1,), asqu=-1.0), STAGE)
+    assert table["beats_all"].isna().all()
+    assert (
+        "nothing is resolved"
+        in best_fixed_sentences(graded(quadratic(0.5), seeds=(1,), asqu=-1.0), STAGE)[0]
+    )
+
+
+def test_a_sweep_without_a_learned_activation_compares_none(cells):
+    assert best_fixed(cells[cells["key"] != "asqu"], STAGE).empty
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("best", [0.35, 0.9, None])
+@pytest.mark.parametrize("num_seeds", [3, 10])
+def test_the_set_holds_the_best_slope_as_often_as_it_says(best, num_seeds):
+    """At 400 grids each: not below the 0.1 % quantile of a binomial of 95 %."""
+    flat = Truth("flat", lambda s: 0.0 * s, 0.5)
+    truth = flat if best is None else Truth("quadratic", lambda s: (s - best) ** 2, best)
+    found = measure(Case(truth, num_seeds, 0.0 if best is None else 3.0), 400, bootstrap=10)
+    assert found.covered * 400 >= stats.binom.ppf(0.001, 400, 0.95)
+    if best is None:
+        assert found.called_flat * 400 >= stats.binom.ppf(0.001, 400, 0.95)

@@ -1,0 +1,136 @@
+"""No sentence claims what its numbers do not say, and none prints what is no number."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.costs.node_speed import node_effects, node_sentences
+from analysis.figures.catalog import draw
+from analysis.figures.panels.fit import best_words
+from analysis.number_format import number, percent, plus_minus
+from analysis.planning.power import achieved
+from analysis.rows.stages import PRIMARY, is_legal
+from analysis.stats.aa_control import aa_sentences
+from analysis.stats.compare import contrasts
+from analysis.stats.decision import verdicts
+from analysis.stats.sensitivity import beside_sentences
+from analysis.stats.slope_curve import slope_curves
+from tests.analysis.conftest import REFERENCE, lost, make_frame, make_row
+
+
+@given(st.floats(-1e-4, 1e-4))
+def test_what_prints_as_zero_has_no_sign(value):
+    text = number(value, signed=True)
+    assert (text == "0.0000") == (float(f"{value:.4f}") == 0)
+    assert number(value) != "−0.0000"
+
+
+def test_an_interval_of_rounding_gets_no_further_digits():
+    assert plus_minus(2.5, 3e-17) == "2.5000 ±0.0000"
+    assert plus_minus(2.5, 2e-9) == "2.500000000 ±0.000000002"
+
+
+@given(st.floats(1e-4, 50))
+def test_a_share_in_percent_is_read_back_as_the_share(share):
+    # Two digits: half a unit of the second one is at most 5 %.
+    assert float(percent(share).removesuffix(" %")) / 100 == pytest.approx(share, rel=0.05)
+    assert "e" not in percent(max(share, 1e-3))
+
+
+def test_nearest_is_not_called_better_where_it_is_worse(rows, frame_of, sweep):
+    worse = [row if row["slope"] == 0.5 else row | {PRIMARY: row[PRIMARY] + 0.05} for row in rows]
+    (said,) = [s for s in beside_sentences(frame_of(worse), sweep) if s.startswith("The field")]
+    assert "met by none; nearest is" in said
+    assert ", worse by 0." in said
+    assert "better by −" not in said
+
+
+def test_nodes_that_cannot_be_told_from_activations_have_no_amount(rows, frame_of):
+    alone = [
+        row | {"node": row["activation"] + str(row["slope"]), "step_ms_p50": 5.0 + row["seed"]}
+        for row in rows
+    ]
+    (said,) = node_sentences(node_effects(frame_of(alone), reference=REFERENCE))
+    assert "–" not in said
+    assert "differ by is not told apart from the activations that ran on them" in said
+
+
+@pytest.mark.parametrize(("pairs", "keys", "can"), [(8, 3, True), (8, 7, False), (9, 14, False)])
+def test_sign_flips_are_said_to_reach_the_level_only_where_they_can(pairs, keys, can, sweep):
+    slopes = [round(0.5 + 0.01 * i, 2) for i in range(keys + 1)]
+    frame = make_frame(
+        [make_row("leaky_relu2", slope, seed) for slope in slopes for seed in range(1, pairs + 1)]
+    )
+    (said,) = [s for s in beside_sentences(frame, sweep) if s.startswith("Sign flips")]
+    assert f"{keys} comparisons {'can' if can else 'cannot'} reach 5 %" in said
+    assert can == (keys * 2 / 2**pairs < 0.05)
+
+
+def test_an_aa_pair_of_which_one_diverged_has_no_gap_in_bits(sweep):
+    frame = make_frame(
+        [lost(make_row("relu2", None, 1), "diverged", "loss"), make_row("leaky_relu2", 0.0, 1)]
+    )
+    (said,) = aa_sentences(frame, sweep)
+    assert "agree bit for bit in 0 of 1 pair and else one of the two has no score" in said
+
+
+@pytest.mark.parametrize(("told", "legal"), [(True, True), (False, False), (None, False)])
+def test_a_slot_score_is_legal_only_where_it_is_said_to_be(told, legal):
+    frame = make_frame([make_row("relu2", None, 1, slot_bpb=2.0, slot_legal=told)])
+    assert is_legal(frame, "slot_bpb") is legal
+    assert is_legal(frame.assign(slot_bpb=np.nan), "slot_bpb") is True
+
+
+def test_no_best_slope_is_named_where_none_is_resolved(frame_of):
+    rng = np.random.default_rng(3)
+    flat = frame_of(
+        [
+            make_row("leaky_relu2", s / 10, seed, **{PRIMARY: 2.3 + rng.normal(0, 0.01)})
+            for seed in (1, 2, 3)
+            for s in range(10)
+        ]
+    )
+    (curve,) = slope_curves(flat, PRIMARY)
+    assert curve.flat is True
+    assert "no effect of the slope is resolved" in best_words(curve)
+    kinked = flat.assign(
+        **{
+            PRIMARY: 2.3
+            + 0.2 * (flat["slope"] * 10 % 2)
+            + flat["seed"] * 1e-4
+            + rng.normal(0, 1e-4, len(flat))
+            + 0.05 * flat["slope"]
+        }
+    )
+    (curve,) = slope_curves(kinked, PRIMARY)
+    assert not curve.fits
+    assert "does not fit" in best_words(curve)
+    assert pd.notna(curve.best)
+
+
+def test_scores_that_are_all_alike_resolve_nothing_and_have_no_power(rows, frame_of, sweep):
+    """Sums of equal numbers differ by rounding, which is neither a difference nor noise."""
+    alike = frame_of([row | {PRIMARY: 2.3} for row in rows])
+    table = contrasts(alike, PRIMARY, REFERENCE)
+    assert (table["difference"] == 0).all()
+    assert not table["resolved"].any()
+    assert all(grid.noise is None for grid in achieved(alike, REFERENCE))
+    assert "the reference" in verdicts(alike, sweep)[0].sentence
+
+
+@pytest.mark.parametrize(("budget", "warned"), [(10_000.0, False), (200.0, True)])
+def test_published_points_of_another_budget_are_compared_by_shape_alone(budget, warned, sweep):
+    slopes = [round(0.1 * i, 1) for i in range(5)]
+    cells = make_frame(
+        [
+            make_row("leaky_relu2", slope, seed, recipe="pr1035", budget_value=budget)
+            for slope in slopes
+            for seed in (1, 2)
+        ]
+    )
+    figure = draw("slope_bpb", cells, sweep)
+    (caption,) = [text.get_text() for text in figure.texts if text.get_gid() == "caption"]
+    assert "published runs of this recipe" in " ".join(caption.split())
+    assert ("not their height" in " ".join(caption.split())) == warned

@@ -1,0 +1,73 @@
+"""The doctor says what is wrong, what to do about it, and by its status whether cells may run."""
+
+import io
+import json
+
+from rich.console import Console
+
+from sweep.cli.doctor import doctor, show
+from sweep.preflight import CHECKS, run_checks
+from tests.support.gpus import NO_PERMISSION, h100s
+from tests.support.nodes import requirements, surroundings
+
+
+def machine(*found, **options):
+    """What the doctor says of nodes where this was found, and its exit status."""
+    nodes = {
+        f"node-{i}": here and run_checks(requirements(), surroundings=here)
+        for i, here in enumerate(found)
+    }
+    text = io.StringIO()
+    return doctor(nodes, Console(file=text, width=200), **options), text.getvalue()
+
+
+def remedy(name):
+    return next(check.remedy for check in CHECKS if check.name == name)
+
+
+def test_a_healthy_machine_is_fit():
+    status, text = machine(surroundings())
+    assert status == 0
+    assert "Fit for this sweep." in text
+    assert all(check.name in text for check in CHECKS)
+    assert not any(check.remedy in text for check in CHECKS)
+
+
+def test_what_refuses_comes_with_its_remedy_and_a_status():
+    status, text = machine(surroundings(h100s(mig=1), shm_bytes=2**26))
+    assert status == 2
+    assert "Not fit for this sweep: MIG. Warned of: /dev/shm." in text
+    assert text.index(remedy("MIG")) < text.index(remedy("/dev/shm"))
+
+
+def test_a_warning_or_the_unknown_stops_nobody_and_is_said():
+    status, text = machine(surroundings(h100s(reasons=NO_PERMISSION), shm_bytes=2**26))
+    assert status == 0
+    assert "Not known here, which is no pass: throttling." in text
+    assert "Warned of: /dev/shm." in text
+
+
+def test_json_has_every_check_and_nothing_else_on_stdout(capsys):
+    status, _ = machine(surroundings(h100s(mig=1)), as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert status == 2
+    assert list(found) == ["node-0"]
+    assert [entry["name"] for entry in found["node-0"]] == [check.name for check in CHECKS]
+    assert set(found["node-0"][0]) == {"name", "status", "detail", "remedy"}
+
+
+def test_a_node_that_does_not_answer_is_not_fit():
+    status, text = machine(surroundings(), None)
+    assert status == 2
+    assert "Fit for this sweep." in text
+    assert "node-1 did not answer." in text
+
+
+def test_colours_are_for_terminals():
+    results = run_checks(requirements(), surroundings=surroundings(h100s(mig=1)))
+    plain, coloured = io.StringIO(), io.StringIO()
+    show(results, Console(file=plain, width=150), "node-7")
+    show(results, Console(file=coloured, width=150, force_terminal=True), "node-7")
+    assert "Preflight of node-7" in plain.getvalue()
+    assert "\x1b[" not in plain.getvalue()
+    assert "\x1b[" in coloured.getvalue()

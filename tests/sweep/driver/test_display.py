@@ -1,0 +1,127 @@
+"""What people see: how far, how long, and every ending, on a terminal and in a log."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from sweep.driver import display
+from sweep.driver.display import Ending, LeaseView, LiveDisplay, PlainDisplay, SweepView, render
+
+TRAINING = {"phase": "train", "step": 36, "remaining_steps": 100.0, "step_ms": 90.0}
+ROW = {"pre_quant_bpb": 3.25, "post_quant_bpb": 3.5, "ttt_bpb": None}
+ENDINGS = [
+    Ending(
+        cell="asqu__seed1",
+        state="succeeded",
+        reason=None,
+        wall_s=20.0,
+        row=ROW,
+        done=8,
+        total=36,
+    ),
+    Ending(
+        cell="relu2__seed1",
+        state="failed",
+        reason="rank 0 ended; it is tried again",
+        wall_s=3.0,
+        row={},
+        done=None,
+        total=36,
+    ),
+]
+
+
+def view(**changes):
+    lease = LeaseView(
+        name="lease 0",
+        node="n1",
+        cell="asqu__seed1",
+        attempt=1,
+        elapsed_s=5.0,
+        progress=TRAINING,
+    )
+    values = {
+        "name": "local",
+        "total": 36,
+        "settled_before": 3,
+        "ended": {"succeeded": 6, "failed": 1},
+        "waiting": 28,
+        "leases": [lease],
+        "idle": 1,
+        "durations_s": [20.0],
+        "interrupted": False,
+    }
+    return SweepView(**values | changes)
+
+
+def drawn(renderable):
+    console = Console(file=io.StringIO(), width=140)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def test_the_live_picture_shows_the_sweep_and_each_lease():
+    text = drawn(render(view()))
+    for part in (
+        "7/36 cells done (1 failed, 6 succeeded), 1 running, 3 kept from before",
+        "lease 0 on n1",
+        "asqu__seed1",
+        "train",
+        "36",
+        "90",
+        "9 s",
+    ):
+        assert part in text
+
+
+def test_a_lease_that_has_said_nothing_yet_is_starting():
+    silent = replace(view().leases[0], progress=None)
+    assert "starting" in drawn(render(view(leases=[silent])))
+
+
+def test_of_many_leases_the_first_are_shown_and_the_rest_counted():
+    text = drawn(render(view(leases=[*view().leases] * 100)))
+    assert text.count("lease 0 on n1") == display.MAX_LINES
+    assert "and 70 leases more" in text
+
+
+def test_what_is_waited_for_is_said():
+    assert "waiting: busy: 8 GPUs wanted" in drawn(render(view(note="busy: 8 GPUs wanted")))
+
+
+def test_the_time_left_spreads_the_waiting_cells_over_the_leases():
+    assert view().remaining_s == pytest.approx((15 + 28 * 20) / 2)
+    assert view(durations_s=[]).remaining_s is None
+
+
+@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+def test_every_ending_is_a_line_with_its_scores_or_its_reason(kind):
+    console = Console(file=io.StringIO(), width=140, force_terminal=kind is LiveDisplay)
+    with kind(console) as display:
+        display.show(view())
+        for ending in ENDINGS:
+            display.ended(ending)
+    text = console.file.getvalue()
+    assert "[8/36] asqu__seed1: succeeded in 20 s, BPB pre 3.2500, post 3.5000" in text
+    assert text.count("/36]") == 1
+    assert "relu2__seed1: failed in 3 s: rank 0 ended; it is tried again" in text
+
+
+def test_without_a_terminal_a_line_says_now_and_then_what_is_running(monkeypatch):
+    console = Console(file=io.StringIO(), width=200)
+    display = PlainDisplay(console)
+    display.show(view())
+    assert console.file.getvalue() == ""
+    monkeypatch.setattr(display, "HEARTBEAT_S", -1.0)
+    display.show(view())
+    assert "asqu__seed1 (train, step 36, 90 ms/step, 9 s left)" in console.file.getvalue()
+
+
+def test_an_interruption_is_answered_once():
+    console = Console(file=io.StringIO(), width=200)
+    display = PlainDisplay(console)
+    for interrupted in (False, True, True):
+        display.show(view(interrupted=interrupted))
+    assert console.file.getvalue().count("Stopping: no new cells") == 1

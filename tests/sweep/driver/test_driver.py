@@ -1,0 +1,820 @@
+"""Whatever happens to an attempt, it ends in one row, and the others go on.
+
+The pool is a double; what Ray does is tested with Ray (test_command.py).
+"""
+
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace as Namespace
+
+import pytest
+
+from sweep.cli.session import close_orphans
+from sweep.cluster.interface import LeaseLost, Node, capacity
+from sweep.driver.attempt_row import Versions, lost_row
+from sweep.driver.attempts import Record
+from sweep.driver.driver import Driver
+from sweep.driver.interrupts import Interruption
+from sweep.driver.orders import Code
+from sweep.messages import Readiness
+from sweep.provenance import Revision
+from sweep.schedule.plan import Plan, Task, plan
+from sweep.spec.sweep_file import NodeShape
+from sweep.store.files import StoreError
+from sweep.store.store import Store
+from tests.support.grids import cells_of, sweep_spec
+from tests.support.pool import FakePool
+from tests.support.reports import ARTIFACT, LAYERS, delivered, failed
+from trainer.config.config_errors import ConfigError
+from trainer.contract import RunSpec
+
+CODE = Code("0" * 64, None)
+
+
+class Recorder:
+    """A display that remembers."""
+
+    def __init__(self):
+        self.views, self.lines, self.said = [], [], []
+
+    def show(self, view):
+        self.views.append(view)
+
+    def say(self, text):
+        self.said.append(text)
+
+    def ended(self, ending):
+        self.lines.append(ending)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "test")
+    with store.driving() as presence:
+        store.driver_id = presence.id
+        yield store
+
+
+@pytest.fixture
+def folder(store):
+    return Path(store.place)
+
+
+def driver_of(store, pool, sweep=None, interruption=None, num_leases=2):
+    sweep, display = sweep or sweep_spec(), Recorder()
+    record = Record(
+        sweep=sweep,
+        store=store,
+        versions=Versions(store.driver_id, Revision("abc", False), "fake", CODE.trainer_hash),
+        say=display.say,
+    )
+    record.know(store.read().rows, store.numbers())
+    return Driver(
+        sweep=sweep,
+        pool=pool,
+        record=record,
+        display=display,
+        interruption=interruption or Interruption(),
+        limit=lambda left_alone: num_leases,
+        code=CODE,
+    )
+
+
+def run(store, work, sweep=None, pool=None, **settings):
+    """Every cell that is open, with ``work`` in place of the agents."""
+    sweep = sweep or sweep_spec()
+    cells, pool = cells_of(sweep), pool or FakePool(work)
+    history = store.read().history()
+    driver = driver_of(store, pool, sweep, **settings)
+    paused = driver.run(plan(cells, history, sweep.retries, CODE.trainer_hash), history)
+    rows = store.read().rows
+    return Namespace(cells=cells, pool=pool, rows=rows, driver=driver, paused=paused)
+
+
+def run_plan(store, driver, todo):
+    return driver.run(todo, store.read().history())
+
+
+def is_asqu_of_seed_1(order):
+    spec = RunSpec.model_validate_json(order.spec_json)
+    return spec.activation.name == "asqu" and spec.seed == 1
+
+
+def well(order, stop):
+    return delivered(order)
+
+
+def hangs_once():
+    """Work at which one cell hangs the first time it is tried."""
+    tried = []
+
+    def work(order, stop):
+        if is_asqu_of_seed_1(order):
+            tried.append(order)
+            if len(tried) == 1:
+                return failed("hung", "no progress", "hang")
+        return delivered(order)
+
+    return work
+
+
+def states(rows):
+    return Counter(row["state"] for row in rows)
+
+
+def the_bad_rows(found):
+    return [row for row in found.rows if row["state"] not in ("succeeded", "diverged")]
+
+
+def test_every_cell_ends_in_one_row_with_its_measurements(store, folder):
+    found = run(store, well)
+    assert {row["cell_id"] for row in found.rows} == {cell.id for cell in found.cells}
+    assert states(found.rows) == {"succeeded": 6}
+    betas = {"relu2": 0.0, "leaky_relu2": 0.25, "asqu": None}
+    for row in found.rows:
+        assert row["artifact_bytes"] == row["model_bytes"] + row["code_bytes"]
+        assert (row["slope"] is not None) == (row["activation"] == "leaky_relu2")
+        assert row["neg_beta"] == betas[row["activation"]]
+        assert (row["revision"], row["dirty"], row["source"]) == ("abc", False, "measured")
+        assert (row["node"], row["node_id"]) == ("fake-node", "id of fake-node")
+        assert (row["driver"], row["generation"], row["why"]) == (store.driver_id, 0, "new")
+        assert (row["failure"], row["failure_signature"]) == (None, None)
+        stem = f"{row['cell_id']}-1"
+        assert (folder / "artifacts" / f"{stem}.bin").read_bytes() == ARTIFACT
+        assert (folder / "curves" / f"{stem}.parquet").read_bytes() == b"curve"
+        assert (folder / "layers" / f"{stem}.parquet").read_bytes() == LAYERS
+        assert (folder / row["log"]).read_text() == "a line\n"
+    assert found.pool.granted == found.pool.released + len(found.pool.leases) == 2
+
+
+def test_a_second_run_finds_nothing_to_do(store):
+    run(store, well)
+    again = run(store, lambda order, stop: pytest.fail("ran again"))
+    assert again.pool.granted == 0
+    assert len(again.rows) == 6
+
+
+BAD_ENDINGS = {
+    "failed": ("cell", "rank 0 ended with status 1", 2),
+    "oom": ("memory", "rank 0 ran out of memory", 1),
+    "hung": ("hang", "no progress for 5 s", 2),
+}
+
+
+@pytest.mark.parametrize("state", BAD_ENDINGS)
+def test_a_cell_that_always_ends_badly_is_given_up_and_stops_no_other(store, folder, state):
+    failure, reason, attempts = BAD_ENDINGS[state]
+
+    def work(order, stop):
+        if is_asqu_of_seed_1(order):
+            return failed(state, reason, failure, "the same")
+        return delivered(order)
+
+    found = run(store, work)
+    assert states(found.rows) == {"succeeded": 5, state: attempts}
+    for bad in the_bad_rows(found):
+        assert (bad["reason"], bad["failure"]) == (reason, failure)
+        assert bad["failure_signature"] == "the same"
+        assert bad["pre_quant_bpb"] is None
+        assert (folder / bad["log"]).read_text() == "Traceback\n"
+    assert plan(found.cells, store.read().history()).todo == ()
+    assert run(store, lambda order, stop: pytest.fail("ran again")).rows == found.rows
+
+
+@pytest.mark.parametrize("failure", ["cell", "infrastructure", "hang"])
+def test_a_cell_that_fails_once_is_tried_again_and_says_why(store, failure):
+    seen = []
+
+    def work(order, stop):
+        if is_asqu_of_seed_1(order) and not seen:
+            seen.append(order)
+            return failed("failed", "something passing", failure)
+        return delivered(order)
+
+    found = run(store, work)
+    assert states(found.rows) == {"succeeded": 6, "failed": 1}
+    (second,) = (row for row in found.rows if row["attempt"] == 2)
+    assert second["why"] == "attempt 1 failed: something passing"
+    assert len([line for line in found.driver.display.lines if line.done is not None]) == 6
+
+
+def test_what_hung_is_tried_again_on_another_node(store):
+    hung = []
+
+    def work(order, stop):
+        if is_asqu_of_seed_1(order) and not hung:
+            hung.append(order)
+            return failed("hung", "no progress", "hang")
+        return delivered(order)
+
+    pool = FakePool(work, names=["a", "b"], per_node=1)
+    found = run(store, work, pool=pool, num_leases=1)
+    (bad,) = the_bad_rows(found)
+    (good,) = (row for row in found.rows if row["attempt"] == 2)
+    assert {bad["node"], good["node"]} == {"a", "b"}
+
+
+def test_a_node_that_fails_twice_gets_no_more_cells(store):
+    def work(order, stop):
+        stop.wait(0.2)  # the bad node is faster
+        return delivered(order)
+
+    class OneBadNode(FakePool):
+        def ready(self):
+            leases = super().ready()
+            for lease in leases:
+                if lease.node == "bad":
+                    lease._work = lambda order, stop: failed("failed", "NCCL", "infrastructure")
+            return leases
+
+    found = run(store, work, pool=OneBadNode(work, names=["bad", "good"], per_node=1))
+    assert states(found.rows) == {"succeeded": 6, "failed": 2}
+    assert {row["node"] for row in the_bad_rows(found)} == {"bad"}
+    assert [lease.node for lease in found.pool.leases] in ([], ["good"])
+
+
+def test_the_sweep_pauses_where_cells_fail_alike_before_any_has_succeeded(store):
+    def work(order, stop):
+        return failed("failed", "no such file", "cell", "FileNotFoundError at trainer/cell.py")
+
+    found = run(store, work, num_leases=1)
+    assert "3 different cells have failed alike" in found.paused
+    assert "FileNotFoundError" in found.paused
+    assert len(found.rows) < 6
+
+
+NONSENSE = {
+    "NaN": {"pre_quant_bpb": float("nan")},
+    "negative": {"ttt_bpb": -1.0},
+    "a missing score": {"post_quant_bpb": None},
+    "a wrong type": {"steps": "many"},
+    "an unknown state": {"state": "excellent"},
+    "an unknown key": {"bonus": 1},
+    "another recipe": {"recipe_hash": "0" * 16},
+    "other data": {"corpus_sha256": "0" * 64},
+    "another question": {"spec_hash": "0" * 16},
+    "fewer steps": {"steps": 3},
+    "another stride": {"stride": 7},
+    "a sum that is none": {"artifact_bytes": 5},
+    "another artifact": {"model_bytes": 12345},
+}
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_a_report_of_nonsense_is_a_failed_attempt_without_numbers(store, folder, what):
+    def work(order, stop):
+        return delivered(order, **(NONSENSE[what] if is_asqu_of_seed_1(order) else {}))
+
+    found = run(store, work)
+    assert states(found.rows) == {"succeeded": 5, "failed": 2}
+    for bad in the_bad_rows(found):
+        assert "cannot be believed" in bad["reason"]
+        assert bad["pre_quant_bpb"] is None
+        assert not (folder / "artifacts" / f"{bad['cell_id']}-1.bin").exists()
+
+
+@pytest.mark.parametrize("what", ["curve", "layers"])
+def test_a_success_without_all_of_its_files_is_not_believed(store, folder, what):
+    """The trainer is the driver's own, which leaves them before its report."""
+    found = run(store, lambda order, stop: replace(delivered(order), **{what: None}))
+    assert set(states(found.rows)) == {"failed"}
+    assert {f"the {what}" in row["reason"] for row in found.rows} == {True}
+    assert not (folder / "layers").exists()
+
+
+def test_a_report_that_is_no_json_is_a_failed_attempt(store):
+    def work(order, stop):
+        return replace(delivered(order), report="state: fine")
+
+    assert set(states(run(store, work).rows)) == {"failed"}
+
+
+def test_a_diverged_run_is_a_result_without_layers(store, folder):
+    scores = dict.fromkeys(
+        ["pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb", "model_bytes"]
+    )
+
+    def work(order, stop):
+        answer = delivered(order, state="diverged", reason="the loss is not finite", **scores)
+        return replace(answer, layers=None)
+
+    found = run(store, work)
+    assert states(found.rows) == {"diverged": 6}
+    assert (folder / "curves").exists()
+    assert not (folder / "layers").exists()
+    assert plan(found.cells, store.read().history()).todo == ()
+
+
+def test_a_lost_lease_loses_one_attempt_whose_log_is_fetched_and_is_replaced(store, folder):
+    lost = threading.Event()
+
+    def work(order, stop):
+        if not lost.is_set():
+            lost.set()
+            raise LeaseLost("NodeDiedError: the node is gone")
+        return delivered(order)
+
+    pool = FakePool(work)
+    pool.logs["fake-node"] = "step:3 train_loss"
+    found = run(store, work, pool=pool, num_leases=1)
+    assert states(found.rows) == {"succeeded": 6, "lost": 1}
+    assert found.pool.granted == 2
+    (row,) = the_bad_rows(found)
+    assert "node is gone" in row["reason"]
+    assert row["failure"] == "infrastructure"
+    assert (folder / row["log"]).read_text() == "step:3 train_loss"
+
+
+def test_where_the_log_of_a_lost_lease_cannot_be_had_the_row_says_so(store):
+    lost = threading.Event()
+
+    def work(order, stop):
+        if not lost.is_set():
+            lost.set()
+            raise LeaseLost("NodeDiedError")
+        return delivered(order)
+
+    (row,) = the_bad_rows(run(store, work))
+    assert row["log"] is None
+    assert row["reason"].endswith("its log could not be fetched")
+
+
+@pytest.mark.parametrize("how", ["silent", "gone"])
+def test_an_agent_that_does_not_answer_is_given_up_and_what_it_says_later_is_not_kept(store, how):
+    release, fallen_silent = threading.Event(), []
+
+    def work(order, stop):
+        if is_asqu_of_seed_1(order) and not fallen_silent:
+            fallen_silent.append(order)
+            (lease,) = (lease for lease in pool.leases if lease._stop is stop)
+            lease.silent_s = 99.0 if how == "silent" else 0.0
+            lease.is_gone = how == "gone"
+            release.wait(20)
+        return delivered(order)
+
+    pool = FakePool(work)
+    threading.Timer(2.0, release.set).start()
+    found = run(store, work, pool=pool)
+    assert states(found.rows) == {"succeeded": 6, "lost": 1}
+    (row,) = the_bad_rows(found)
+    assert ("has not answered for 99 s" if how == "silent" else "its agent died") in row["reason"]
+
+
+def test_every_held_agent_is_given_signs_of_life(store):
+    beats = []
+
+    def work(order, stop):
+        lease = next(lease for lease in pool.leases if lease._stop is stop)
+        deadline_s = time.monotonic() + 10
+        while lease.beats == 0 and time.monotonic() < deadline_s:
+            stop.wait(0.05)
+        beats.append(lease.beats)
+        return delivered(order)
+
+    pool = FakePool(work)
+    run(store, work, pool=pool, sweep=sweep_spec(seeds=[1]))
+    assert all(beats)
+
+
+def test_a_head_that_does_not_answer_ends_the_driver_and_closes_what_ran(store):
+    class Headless(FakePool):
+        @property
+        def silent_s(self):
+            return 99.0 if self.leases and started.is_set() else 0.0
+
+    started = threading.Event()
+
+    def work(order, stop):
+        started.set()
+        stop.wait(3)
+        return delivered(order)
+
+    with pytest.raises(ConfigError, match="Ray's head has not answered for 99 s"):
+        run(store, work, pool=Headless(work))
+    assert set(states(store.read().rows)) == {"lost"}
+    assert {row["failure"] for row in store.read().rows} == {"driver"}
+    assert store.unfinished() == []
+
+
+def test_an_agent_that_raises_fails_its_attempt_only(store):
+    raised = []
+
+    def work(order, stop):
+        if is_asqu_of_seed_1(order) and not raised:
+            raised.append(order)
+            raise OSError("no space left on device")
+        return delivered(order)
+
+    found = run(store, work)
+    assert states(found.rows) == {"succeeded": 6, "failed": 1}
+    assert "no space left" in the_bad_rows(found)[0]["reason"]
+
+
+def test_an_attempt_is_announced_before_it_is_made(store):
+    def work(order, stop):
+        assert len(store.unfinished()) >= 1
+        return delivered(order)
+
+    assert states(run(store, work, num_leases=1).rows) == {"succeeded": 6}
+
+
+def test_what_another_driver_has_announced_is_left_to_it(store):
+    cells = cells_of(sweep_spec())
+    store.announce(cells[0].id, 1, {"driver": "another"})
+    driver = driver_of(store, FakePool(well))
+    driver.record._numbers = {}  # it was announced after this driver had looked
+    driver.run(plan(cells, {}), {})
+    assert [task.cell for task in driver.set_aside] == [cells[0]]
+    assert {row["cell_id"] for row in store.read().rows} == {cell.id for cell in cells[1:]}
+
+
+def test_an_answer_to_an_attempt_that_was_closed_meanwhile_is_kept_as_a_replicate(store):
+    closed = []
+
+    def work(order, stop):
+        if not closed:
+            (pair,) = store.unfinished()
+            closed.append(pair)
+            by_id = {cell.id: cell for cell in cells_of(sweep_spec())}
+            row = lost_row("test", by_id, *pair, datetime.now(UTC), Revision("abc", False))
+            store.commit(pair[0], row)
+        return delivered(order)
+
+    found = run(store, work, num_leases=1)
+    assert states(found.rows) == {"succeeded": 6, "lost": 1}
+    (attempt, _) = closed[0]
+    rows = [row for row in found.rows if row["cell_id"] == attempt.cell_id]
+    assert [(row["attempt"], row["state"]) for row in rows] == [(1, "lost"), (2, "succeeded")]
+    assert any("closed by another driver" in text for text in found.driver.display.said)
+
+
+def test_a_store_that_fails_for_a_while_is_asked_again(store, monkeypatch):
+    monkeypatch.setattr("sweep.driver.attempts.RETRY_S", 0.05)
+    commit, failures = store.commit, iter([True] * 4)
+
+    def flaky(attempt, row):
+        if next(failures, False):
+            raise StoreError("the disk is full.")
+        commit(attempt, row)
+
+    monkeypatch.setattr(store, "commit", flaky)
+    found = run(store, well)
+    assert states(found.rows) == {"succeeded": 6}
+    assert sum("the disk is full" in text for text in found.driver.display.said) == 4
+
+
+def test_a_store_that_fails_for_good_ends_the_driver_with_a_sentence(store, monkeypatch):
+    monkeypatch.setattr("sweep.driver.attempts.RETRY_S", 0.05)
+
+    def full(attempt, row):
+        raise StoreError("the disk is full.")
+
+    monkeypatch.setattr(store, "commit", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        run(store, well, sweep=sweep_spec(limits={"grace_s": 0.2}))
+    assert not store.read().rows
+    assert store.unfinished()
+
+
+def test_artifacts_are_kept_unless_the_sweep_says_otherwise(store, folder):
+    run(store, well, sweep_spec(keep_artifacts=False))
+    assert not (folder / "artifacts").exists()
+
+
+def test_what_a_dead_driver_announced_is_closed_as_lost_and_run_again(store):
+    cells = cells_of(sweep_spec())
+    note = {"driver": "one that is gone", "node": "n1", "generation": 2}
+    store.announce(cells[0].id, 1, note)
+    assert close_orphans(store, "test", cells, Revision("abc", False)) == 1
+    (row,) = store.read().rows
+    assert (row["state"], row["cell"], row["node"]) == ("lost", cells[0].name, "n1")
+    assert (row["failure"], row["generation"]) == ("driver", 2)
+    assert "one that is gone" in row["reason"]
+    assert cells[0] in [task.cell for task in plan(cells, store.read().history()).todo]
+
+
+def test_an_announcement_of_a_cell_that_the_grid_no_longer_has_is_closed_too(store):
+    store.announce("f" * 16, 1, {"identity": {"cell": "gone__seed1", "recipe": "tiny"}})
+    close_orphans(store, "test", [], Revision("abc", False))
+    (row,) = store.read().rows
+    assert (row["state"], row["cell"], row["recipe"]) == ("lost", "gone__seed1", "tiny")
+
+
+def interrupted_run(store, requests, grace_s=60.0):
+    """Run six cells that each wait to be stopped (or half a second), interrupted once two run."""
+    interruption, started = Interruption(), threading.Barrier(3)
+
+    def work(order, stop):
+        started.wait(10)
+        if stop.wait(0.5 if requests == 1 and grace_s > 1 else 20):
+            return failed("interrupted", "stopped by the user", "user")
+        return delivered(order)
+
+    sweep = sweep_spec(limits={"grace_s": grace_s})
+    driver = driver_of(store, FakePool(work), sweep, interruption)
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(run_plan, store, driver, plan(cells_of(sweep), {}))
+        started.wait(10)
+        for _ in range(requests):
+            interruption.request()
+        begun = time.monotonic()
+        done.result(30)
+    reasons = [line.reason for line in driver.display.lines if line.done is None]
+    assert all(reason.endswith("`make sweep` tries it again") for reason in reasons)
+    return states(store.read().rows), time.monotonic() - begun
+
+
+def test_one_interruption_lets_running_cells_finish_and_starts_no_other(store):
+    assert interrupted_run(store, requests=1)[0] == {"succeeded": 2}
+
+
+def test_after_the_grace_time_running_cells_are_stopped(store):
+    found, took_s = interrupted_run(store, requests=1, grace_s=0.1)
+    assert found == {"interrupted": 2}
+    assert took_s < 10
+
+
+def test_two_interruptions_stop_running_cells_at_once(store):
+    found, took_s = interrupted_run(store, requests=2)
+    assert found == {"interrupted": 2}
+    assert took_s < 10
+
+
+def test_a_cluster_that_grants_no_lease_is_not_waited_for_for_ever(store):
+    class Stingy(FakePool):
+        def ready(self):
+            return []
+
+    sweep = sweep_spec(limits={"lease_wait_s": 0.5})
+    driver = driver_of(store, Stingy(well), sweep)
+    with pytest.raises(ConfigError, match=r"no lease was granted for 0\.5 s .*busy: the fake"):
+        run_plan(store, driver, plan(cells_of(sweep), {}))
+    assert store.unfinished() == []
+
+
+def test_a_run_of_one_cell_makes_exactly_one_attempt(store):
+    cells = cells_of(sweep_spec())
+    driver = driver_of(store, FakePool(well))
+    run_plan(store, driver, Plan((Task(cells[3], "asked for by name"),), ()))
+    assert [row["cell_id"] for row in store.read().rows] == [cells[3].id]
+
+
+def test_the_display_is_told_of_every_ending_and_of_progress(store):
+    display = run(store, well).driver.display
+    assert [line.done for line in display.lines] == [1, 2, 3, 4, 5, 6]
+    assert display.views[-1].num_ended == display.views[-1].total == 6
+    seen = [lease.progress for view in display.views for lease in view.leases]
+    assert {progress["step"] for progress in seen if progress} <= {3}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shape", "expected"),
+    [
+        ([(2, 0)], NodeShape(cpus=1), (2, 1)),
+        ([(64, 8), (64, 8), (8, 0)], NodeShape(cpus=64, gpus=8), (2, 2)),
+        ([(64, 8)], NodeShape(cpus=8, gpus=1), (8, 1)),
+        ([(4, 8)], NodeShape(cpus=8, gpus=1), (0, 0)),
+        ([], NodeShape(), (0, 0)),
+        ([(64, 8)], NodeShape(cpus=8, gpus=8, gpu_model="H100"), (0, 0)),
+    ],
+)
+def test_the_capacity_is_what_fits_on_each_node(nodes, shape, expected):
+    assert capacity([Node(str(i), cpus=c, gpus=g) for i, (c, g) in enumerate(nodes)], shape) == (
+        expected
+    )
+
+
+def test_a_node_of_the_right_model_counts():
+    node = Node("a", cpus=64, gpus=8, gpu_models=frozenset({"H100"}))
+    assert capacity([node], NodeShape(cpus=8, gpus=8, gpu_model="H100")) == (1, 1)
+
+
+# -- what a node must be
+
+
+def test_a_node_is_asked_for_each_dataset_once_before_its_first_attempt(store):
+    asked, sweep = [], sweep_spec(data={"cache": "/local", "missing": "fetch"})
+
+    def prepare(requirements):
+        asked.append(requirements)
+        return Readiness()
+
+    found = run(store, well, sweep, pool=FakePool(well, prepare=prepare), num_leases=1)
+    (requirements,) = asked
+    (supply,) = requirements.supplies
+    spec = found.cells[0].spec
+    assert supply.data_dir == spec.data_dir
+    assert (supply.corpus_sha256, supply.tokenizer_sha256) == (
+        spec.corpus_sha256,
+        spec.tokenizer_sha256,
+    )
+    assert (supply.dataset, supply.vocab_size) == ("stdlib-512", 512)
+    assert (supply.cache, supply.missing) == ("/local", "fetch")
+    assert (requirements.trainer_hash, requirements.timed) == (CODE.trainer_hash, False)
+    assert states(found.rows) == {"succeeded": len(found.cells)}
+
+
+def test_where_no_node_is_fit_nothing_is_attempted_and_the_reason_is_said(store):
+    pool = FakePool(well, prepare=lambda requirements: Readiness(refusal="the disk is full"))
+    with pytest.raises(ConfigError, match=r"no node can run .* fake-node: the disk is full"):
+        run(store, well, pool=pool)
+    assert pool.leases == []
+    assert not store.read().rows
+    assert not store.unfinished()
+
+
+def test_a_node_that_is_not_fit_is_given_back_and_the_others_go_on(store):
+    answers = iter([Readiness(refusal="not here"), Readiness(warnings=("it is hot",))])
+    pool = FakePool(well, names=["a", "b"], per_node=1, prepare=lambda requirements: next(answers))
+    found = run(store, well, pool=pool)
+    assert states(found.rows) == {"succeeded": len(found.cells)}
+    said = " ".join(found.driver.display.said)
+    assert "is left alone: not here" in said
+    assert "it is hot" in said
+
+
+def test_a_lease_that_is_lost_while_it_is_prepared_is_asked_for_anew(store):
+    lost = []
+
+    def prepare(requirements):
+        if not lost:
+            lost.append(requirements)
+            raise LeaseLost("the node went away")
+        return Readiness()
+
+    found = run(store, well, pool=FakePool(well, prepare=prepare), num_leases=1)
+    assert states(found.rows) == {"succeeded": 6}
+    assert found.pool.granted == 2
+
+
+# -- what must not be left, waited for or repeated for ever
+
+
+def ended_within(seconds, work):
+    """Run ``work`` on a thread; its result, or an AssertionError if it takes longer."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), f"not within {seconds} s"
+    return results[0]
+
+
+def test_a_driver_that_has_ended_holds_and_wants_no_lease(store):
+    pool = FakePool(well)
+    run(store, well, pool=pool, num_leases=4)
+    assert pool.granted == pool.released > 0
+    assert pool.withdraw(99) == 0
+
+
+def test_any_number_of_cells_may_have_been_begun_by_another_driver(store):
+    sweep = sweep_spec(replicates=300)
+    cells = cells_of(sweep)
+    driver = driver_of(store, FakePool(well), sweep)
+    driver.record.announce = lambda task, lease: None
+    driver.run(plan(cells, {}), {})
+    assert len(driver.set_aside) == len(cells) == 1800
+
+
+def test_a_node_where_no_lease_can_be_made_ready_is_left_alone(store):
+    class OneBadNode(FakePool):
+        def ready(self):
+            leases = super().ready()
+            for lease in leases:
+                if lease.node == "bad":
+                    lease._prepare = lambda requirements: lose()
+            return leases
+
+    def lose():
+        raise LeaseLost("ActorDiedError: the driver of the GPU has crashed it")
+
+    def work(order, stop):
+        stop.wait(0.3)  # the bad node is faster
+        return delivered(order)
+
+    pool = OneBadNode(work, names=["bad", "good"], per_node=1)
+    found = run(store, work, pool=pool)
+    assert {row["node"] for row in found.rows} == {"good"}
+    assert "bad" in found.driver._scheduler.shunned
+
+
+def test_where_no_lease_can_be_made_ready_anywhere_the_sweep_pauses(store):
+    def prepare(requirements):
+        raise LeaseLost("ActorDiedError: the driver of the GPU has crashed it")
+
+    pool = FakePool(well, prepare=prepare)
+    paused = ended_within(20, lambda: run(store, well, pool=pool, num_leases=1).paused)
+    assert "the driver of the GPU has crashed it" in paused
+
+
+def test_a_retry_that_waits_for_another_node_goes_back_when_that_one_is_gone(store):
+    work = hangs_once()
+
+    class OthersHaveB(FakePool):
+        def _room(self, avoid):
+            if "a" in avoid:  # the driver waits for b in vain
+                threading.Timer(0.5, lambda: self.names.__delitem__(slice(1, None))).start()
+            return "a" if "a" not in avoid and not self.leases else None
+
+    pool = OthersHaveB(work, names=["a", "b"], per_node=1)
+    sweep = sweep_spec(limits={"lease_wait_s": 5.0})
+    found = run(store, work, sweep, pool=pool)
+    assert states(found.rows) == {"succeeded": 6, "hung": 1}
+    assert {row["node"] for row in found.rows} == {"a"}
+
+
+class WithHead(FakePool):
+    """A head without CPUs stands beside the nodes."""
+
+    def nodes(self):
+        return [Node("head", cpus=0, gpus=0), *super().nodes()]
+
+
+def test_a_head_that_runs_no_cells_is_not_waited_for(store):
+    pool = WithHead(well, prepare=lambda requirements: Readiness(refusal="the disk is full"))
+    with pytest.raises(ConfigError, match=r"no node can run .* fake-node: the disk is full"):
+        run(store, well, sweep_spec(limits={"lease_wait_s": 3.0}), pool=pool)
+
+
+def test_where_the_good_nodes_are_gone_for_a_while_they_are_waited_for(store):
+    """One node is unfit; the other is preempted and comes back."""
+
+    class Preempted(FakePool):
+        def ready(self):
+            leases = super().ready()
+            for lease in leases:
+                if lease.node == "unfit":
+                    lease._prepare = lambda requirements: Readiness(refusal="not here")
+            return leases
+
+        def release(self, lease):
+            super().release(lease)
+            if lease.node == "good" and gone:
+                gone.clear()
+                self.names.remove("good")
+                threading.Timer(1.5, lambda: self.names.append("good")).start()
+
+    gone = [True]
+
+    def work(order, stop):
+        if gone:
+            raise LeaseLost("NodeDiedError")
+        return delivered(order)
+
+    pool = Preempted(work, names=["unfit", "good"], per_node=1)
+    found = run(store, work, pool=pool)
+    assert states(found.rows) == {"succeeded": 6, "lost": 1}
+
+
+def test_whoever_wants_the_end_now_does_not_wait_for_a_store_that_fails(store, monkeypatch):
+    monkeypatch.setattr("sweep.driver.attempts.RETRY_S", 0.05)
+    interruption = Interruption()
+
+    def full(attempt, row):
+        interruption.request()
+        raise StoreError("the disk is full.")
+
+    monkeypatch.setattr(store, "commit", full)
+    driver = driver_of(store, FakePool(well), interruption=interruption)
+    driver.record.is_over = lambda: interruption.requests > 1
+    with pytest.raises(StoreError, match="the disk is full"):
+        driver.run(plan(cells_of(sweep_spec()), {}), {})
+    assert interruption.requests <= 3
+
+
+def test_a_look_at_other_drivers_that_fails_ends_nothing(store, monkeypatch):
+    def unreachable():
+        raise StoreError("no answer in time.")
+
+    monkeypatch.setattr("sweep.driver.attempts.WATCH_EVERY_S", 0.0)
+    monkeypatch.setattr(store, "drivers", unreachable)
+    cells = cells_of(sweep_spec())
+    store.announce(cells[0].id, 1, {"driver": "another"})
+    driver = driver_of(store, FakePool(lambda order, stop: stop.wait(0.3) or delivered(order)))
+    driver.record._numbers = {}
+    driver.run(plan(cells, {}), {})
+    assert len(store.read().rows) == len(cells) - 1
+
+
+def test_a_success_without_a_report_is_none(store):
+    def work(order, stop):
+        return replace(delivered(order), report=None)
+
+    assert set(states(run(store, work).rows)) == {"failed"}
+
+
+def test_a_retry_for_which_no_other_node_is_to_be_had_is_made_on_the_same_one(store):
+    work = hangs_once()
+
+    class OthersHaveB(FakePool):
+        def _room(self, avoid):
+            return "a" if "a" not in avoid and not self.leases else None
+
+    pool = OthersHaveB(work, names=["a", "b"], per_node=1)
+    found = run(store, work, sweep_spec(limits={"lease_wait_s": 2.0}), pool=pool)
+    assert states(found.rows) == {"succeeded": 6, "hung": 1}

@@ -1,0 +1,159 @@
+"""TensorBoard's files hold what the record holds, and never stand in the sweep's way."""
+
+import builtins
+import io
+import struct
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweep.driver import tensorboard as module
+from sweep.driver.tensorboard import Curves, tensorboard_folder
+from trainer.config.config_errors import ConfigError
+from trainer.contract import CURVE_COLUMNS
+
+pytest.importorskip("tensorboardX")
+FULL = Path("/dev/full")
+STARTED = datetime(2026, 1, 1, tzinfo=UTC)
+ROW = {"started_at": STARTED, "ended_at": STARTED + timedelta(seconds=60), "steps": 3}
+
+
+def curve_of(*points):
+    """A curve as the trainer writes it."""
+    columns = {name: [point.get(name) for point in points] for name in CURVE_COLUMNS}
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+def events(folder):
+    """Every (tag, step, value, wall time) below ``folder``: length, its CRC, record, its CRC."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(folder.rglob("events.out.tfevents.*")):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event = Event.FromString(data[12 : 12 + length])
+            found += [
+                (v.tag, event.step, v.simple_value, event.wall_time) for v in event.summary.value
+            ]
+            data = data[16 + length :]
+    return found
+
+
+@pytest.fixture
+def warnings():
+    return []
+
+
+@pytest.fixture
+def curves(tmp_path, warnings):
+    return Curves(tmp_path / "tensorboard", warnings.append)
+
+
+def test_an_attempts_whole_curve_and_its_scores_are_its_own_run(curves, tmp_path):
+    points = [
+        {"step": i, "train_s": i / 2, "train_loss": 4.0 / i, "lr_mult": 1.0, "val_bpb": b}
+        for i, b in ((1, None), (2, None), (3, 1.5))
+    ]
+    row = {**ROW, "pre_quant_bpb": 1.5, "post_quant_bpb": 1.625, "ttt_bpb": None}
+    curves.ended("relu2__seed1", 2, row, curve_of(*points))
+    found = events(tmp_path / "tensorboard" / "relu2__seed1" / "attempt2")
+    losses = [(step, value) for tag, step, value, _ in found if tag == "train/loss"]
+    assert losses == [(1, 4.0), (2, 2.0), (3, pytest.approx(4 / 3, rel=2**-24))]  # float32
+    assert [(s, v) for tag, s, v, _ in found if tag == "val/bpb"] == [(3, 1.5)]
+    assert {(tag, s, v) for tag, s, v, _ in found if tag.startswith("score/")} == {
+        ("score/pre_quant_bpb", 3, 1.5),
+        ("score/post_quant_bpb", 3, 1.625),
+    }
+    at = {step: wall for tag, step, _, wall in found if tag == "train/loss"}
+    assert at[3] - at[1] == 1.0  # the clock of the training, not of the writing
+
+
+@given(st.lists(st.none() | st.integers(0, 9)))
+def test_a_live_point_is_added_exactly_where_the_step_is_new(tmp_path_factory, steps):
+    folder = tmp_path_factory.mktemp("live")
+    curves = Curves(folder, pytest.fail)
+    for step in steps:
+        curves.progress("cell", 1, {"phase": "train", "step": step, "step_ms": 5.0})
+    curves.close()
+    seen = [step for _, step, _, _ in events(folder)]
+    known = [step for step in steps if step is not None]
+    assert seen == sorted(set(seen))
+    assert set(seen) == {s for i, s in enumerate(known) if all(s > before for before in known[:i])}
+
+
+def test_live_points_carry_what_the_trainer_says_and_no_more(curves, tmp_path):
+    curves.progress("cell", 1, None)
+    curves.progress("cell", 1, {"phase": "warmup", "step": None, "step_ms": None})
+    curves.progress("cell", 1, {"phase": "train", "step": 7, "step_ms": 50.0, "train_loss": None})
+    curves.progress("cell", 1, {"phase": "train", "step": 8, "step_ms": 25.0, "train_loss": 2.0})
+    curves.ended("cell", 1, {**ROW, "steps": None}, None)
+    assert [(tag, step, value) for tag, step, value, _ in events(tmp_path)] == [
+        ("live/step_ms", 7, 50.0),
+        ("live/train_loss", 8, 2.0),
+        ("live/step_ms", 8, 25.0),
+    ]
+
+
+def test_attempts_do_not_share_a_run(curves, tmp_path):
+    for cell, attempt in (("a", 1), ("a", 2), ("b", 1)):
+        curves.progress(cell, attempt, {"step": 1, "step_ms": 1.0})
+    curves.close()
+    folders = {p.parent.relative_to(tmp_path / "tensorboard") for p in tmp_path.rglob("events.*")}
+    assert {str(folder) for folder in folders} == {"a/attempt1", "a/attempt2", "b/attempt1"}
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path, warnings):
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    curves = Curves(tmp_path / "taken", warnings.append)
+    for step in range(3):
+        curves.progress("cell", 1, {"step": step, "step_ms": 1.0})
+    curves.ended("cell", 1, ROW, curve_of())
+    curves.close()
+    assert len(warnings) == 1
+    assert "the sweep goes on without them" in warnings[0]
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_said_once_and_stops_nothing(curves, warnings, monkeypatch):
+    import tensorboardX.record_writer as writer
+
+    monkeypatch.setattr(writer, "open_file", lambda path: FULL.open("wb", buffering=0))
+    monkeypatch.setattr(module, "FLUSH_EVERY_S", 0.0)
+    for step in range(3):
+        curves.progress("cell", 1, {"step": step, "step_ms": 1.0})
+    curves.ended("cell", 1, ROW, None)
+    curves.close()
+    assert len(warnings) == 1
+    assert "No space left" in warnings[0]
+
+
+def test_a_torn_curve_stops_nothing(curves, warnings):
+    curves.ended("cell", 1, ROW, b"not parquet")
+    assert len(warnings) == 1
+
+
+def test_where_the_package_is_missing_the_error_says_how_to_get_it(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *arguments, **named):
+        if name.startswith("tensorboardX"):
+            raise ImportError(name)
+        return real(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match=r"pip install --editable '\.\[tensorboard\]'"):
+        Curves(tmp_path, pytest.fail)
+
+
+def test_results_at_a_uri_have_their_curves_here(tmp_path):
+    assert tensorboard_folder(str(tmp_path), "s") == tmp_path / "s" / "tensorboard"
+    assert not tensorboard_folder("gs://bucket/results", "s").is_absolute()

@@ -1,0 +1,218 @@
+"""Ranks know their place, say where they are when asked, and die together, whoever dies first."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sweep.environment import FLIGHT_RECORDER_ENTRIES, rank_environment
+from sweep.node import ranks as ranks_module
+from sweep.node.ranks import STACKS_MARK, Starter, ask_for_stacks, rank_ends
+from sweep.node.scratch import log_of
+from sweep.processes import parent_death
+from sweep.processes.process_tree import Processes
+from tests.support.standin import order, stand_in
+
+
+def wait_for(condition, timeout_s=20.0):
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come about in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture(params=["started", "forked"])
+def start(monkeypatch, tmp_path, request):
+    """Starts ranks that run a program in place of the trainer, and kills them in the end."""
+    started, starter, said = [], Starter(), []
+
+    def begin(code, num_ranks=1):
+        stand_in(monkeypatch, code, forked=request.param == "forked")
+        ranks = Processes()
+        started.append(ranks)
+        starter.start(
+            ranks, order(ranks=num_ranks), tmp_path, stop=threading.Event(), say=said.append
+        )
+        return ranks
+
+    yield begin
+    for ranks in started:
+        ranks.kill()
+    starter.close()
+    assert said == []
+
+
+def log(folder, rank=0):
+    return log_of(folder, rank).read_text()
+
+
+# -- what they are told
+
+
+def test_ranks_know_their_place_and_meet_at_a_file(start, tmp_path):
+    keys = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "RENDEZVOUS_FILE"]
+    ranks = start(f"print([os.environ[key] for key in {keys}], os.getcwd())", num_ranks=2)
+    wait_for(lambda: ranks.codes() == [0, 0])
+    for rank in range(2):
+        assert log(tmp_path, rank) == (
+            f"['{rank}', '{rank}', '2', '{tmp_path}/rendezvous'] {tmp_path}\n"
+        )
+    assert not (tmp_path / "rendezvous").exists()  # the ranks make it
+
+
+def test_ranks_get_defaults_for_nccl_and_whatever_the_user_says():
+    plain = rank_environment(Path("/p"), 3, {})
+    assert plain == {
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+        "TORCH_FR_BUFFER_SIZE": FLIGHT_RECORDER_ENTRIES,
+        "PYTHONPATH": "/p",
+        "OMP_NUM_THREADS": "3",
+        "PYTHONUNBUFFERED": "1",
+    }
+    said = {
+        "NCCL_SOCKET_IFNAME": "ib0",
+        "GLOO_SOCKET_IFNAME": "eth1",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
+        "TORCH_NCCL_TRACE_BUFFER_SIZE": "7",
+    }
+    given = rank_environment(Path("/p"), 3, said)
+    assert given.items() >= said.items()
+    assert "TORCH_FR_BUFFER_SIZE" not in given  # it would take precedence over what was said
+
+
+# -- where they are
+
+
+def test_every_rank_that_runs_shows_its_stack_even_a_stopped_one(start, tmp_path):
+    ranks = start(
+        """
+        def waiting_for_godot():
+            print("here", flush=True)
+            time.sleep(60)
+        waiting_for_godot() if rank else sys.exit(0)
+        """,
+        num_ranks=3,
+    )
+    wait_for(lambda: "here" in log(tmp_path, 1) and "here" in log(tmp_path, 2))
+    wait_for(lambda: ranks.codes()[0] == 0)
+    os.kill(ranks.pids[1], signal.SIGSTOP)
+    ask_for_stacks(ranks, tmp_path)
+    for rank in (1, 2):
+        before, _, after = log(tmp_path, rank).partition(STACKS_MARK)
+        assert before == "here\n"
+        assert "waiting_for_godot" in after
+    assert STACKS_MARK not in log(tmp_path, 0)
+    assert ranks.codes() == [0, None, None]
+
+
+def test_a_rank_that_cannot_answer_is_not_waited_for(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranks_module, "STACKS_S", 0.2)
+    ranks = start("signal.signal(signal.SIGUSR1, signal.SIG_IGN); print('x'); time.sleep(60)")
+    wait_for(lambda: log(tmp_path) == "x\n")
+    begun_s = time.monotonic()
+    ask_for_stacks(ranks, tmp_path)
+    assert time.monotonic() - begun_s < 5
+    assert log(tmp_path) == "x\n" + STACKS_MARK
+
+
+# -- how they end
+
+
+def test_a_kill_takes_the_children_of_ranks_along(start, tmp_path):
+    ranks = start(
+        """
+        import subprocess
+        child = subprocess.Popen(["sleep", "60"])
+        print(child.pid, flush=True)
+        os._exit(0) if rank else time.sleep(60)
+        """,
+        num_ranks=2,
+    )
+    wait_for(lambda: log(tmp_path, 0).endswith("\n") and log(tmp_path, 1).endswith("\n"))
+    wait_for(lambda: ranks.codes()[1] == 0)
+    children = [psutil.Process(int(log(tmp_path, rank))) for rank in range(2)]
+    assert ranks.kill() == []
+    gone, _ = psutil.wait_procs(children, timeout=5)
+    assert set(gone) == set(children)
+
+
+def test_how_a_rank_ended_is_known_before_and_after_the_kill(start, tmp_path):
+    ranks = start("sys.exit(3) if rank == 0 else os.kill(os.getpid(), signal.SIGTERM)", num_ranks=2)
+    wait_for(lambda: None not in ranks.codes())
+    assert ranks.codes() == ranks.codes() == [3, -signal.SIGTERM]
+    assert ranks.kill() == []
+    assert ranks.codes() == [3, -signal.SIGTERM]
+    ends = rank_ends(ranks.codes(), tmp_path)
+    assert [end.code for end in ends] == [3, -signal.SIGTERM]
+    assert all(abs(end.wrote_at - time.time()) < 60 for end in ends)
+
+
+def test_a_kill_is_felt_at_once_by_ranks_that_ignore_all_else(start, tmp_path):
+    ranks = start(
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        print("x", flush=True)
+        time.sleep(60)
+        """,
+        num_ranks=3,
+    )
+    wait_for(lambda: all(log(tmp_path, rank) for rank in range(3)))
+    begun_s = time.monotonic()
+    assert ranks.kill() == []
+    assert time.monotonic() - begun_s < 5
+    assert ranks.codes() == [-signal.SIGKILL] * 3
+
+
+def test_a_rank_that_would_not_die_is_named(start, monkeypatch):
+    monkeypatch.setattr("sweep.processes.process_tree.KILL_S", 0.1)
+    monkeypatch.setattr(Processes, "kill_now", lambda self: None)  # as a broken driver does
+    ranks = start("time.sleep(60)", num_ranks=2)
+    assert ranks.kill() == [0, 1]
+    monkeypatch.undo()
+
+
+def test_a_tether_whose_parent_has_gone_starts_nothing(tmp_path):
+    marker = tmp_path / "ran"
+    program = f"open({str(marker)!r}, 'w')"
+    command = [sys.executable, "-S", parent_death.__file__, "1", sys.executable, "-c", program]
+    assert subprocess.run(command, timeout=30).returncode == 1
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_ranks_die_with_their_agent_even_if_it_can_do_nothing(tmp_path, forked):
+    code = f"""
+import pathlib, pytest, sys, threading, time
+from sweep.node import ranks
+from sweep.processes.process_tree.process_tree import Processes
+from tests.support.standin import order, stand_in
+rank = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+stand_in(pytest.MonkeyPatch(), rank, forked={forked})
+processes = Processes()
+ranks.Starter().start(
+    processes, order(ranks=2), pathlib.Path({str(tmp_path)!r}), stop=threading.Event(), say=print
+)
+print(*processes.pids, flush=True)
+time.sleep(60)
+"""
+    root = Path(__file__).resolve().parents[3]
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as agent:
+        ranks = [psutil.Process(int(pid)) for pid in agent.stdout.readline().split()]
+        assert len(ranks) == 2
+        below = psutil.Process(agent.pid).children(recursive=True)  # the server is among them
+        assert len(below) == 2 + forked
+        agent.kill()
+    gone, alive = psutil.wait_procs(below, timeout=5)
+    with contextlib.suppress(psutil.Error):
+        for process in alive:
+            process.kill()
+    assert set(gone) == set(below)

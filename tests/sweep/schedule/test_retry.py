@@ -1,0 +1,166 @@
+"""What follows from the attempts at a cell depends on their classes, each with its own budget."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweep.schedule.retry import verdict
+from sweep.spec.sweep_file import Retries
+from sweep.store.history import Ended
+from sweep.store.schema import FAILURES, STATES, TERMINAL_STATES
+
+POLICY = Retries()
+NODES = ("a", "b", "c")
+STATE_OF = {
+    "cell": "failed",
+    "memory": "oom",
+    "infrastructure": "lost",
+    "hang": "hung",
+    "driver": "lost",
+    "user": "interrupted",
+}
+
+
+def ended(state, failure=None, **changes):
+    values = {"attempt": 1, "tainted": False, "reason": "why", "wall_s": 1.0, "node": "a"}
+    return Ended(state=state, failure=failure, **(values | changes))
+
+
+def failed(failure, **changes):
+    return ended(STATE_OF[failure], failure, **changes)
+
+
+def follows(*attempts, policy=POLICY, trainer_hash=None):
+    numbered = [
+        Ended(**{name: getattr(e, name) for name in Ended.__slots__} | {"attempt": i + 1})
+        for i, e in enumerate(attempts)
+    ]
+    return verdict(numbered, policy, trainer_hash)
+
+
+def test_a_cell_that_nothing_was_tried_on_is_new():
+    assert follows().kind == "again"
+
+
+@pytest.mark.parametrize("state", TERMINAL_STATES)
+@pytest.mark.parametrize("before", [[], [failed("memory")], [failed("cell")] * 5])
+def test_an_untainted_answer_settles_whatever_came_before(state, before):
+    assert follows(*before, ended(state)).kind == "settled"
+    assert follows(ended(state), *before).kind == "settled"
+
+
+def test_out_of_memory_is_final_at_once():
+    assert follows(failed("memory")).kind == "final"
+
+
+def test_the_same_error_is_final_when_it_has_come_on_two_nodes():
+    first = failed("cell", node="a", signature="E")
+    once = follows(first)
+    assert (once.kind, once.avoid) == ("again", {"a"})
+    twice = follows(first, failed("cell", node="b", signature="E"))
+    assert twice.kind == "final"
+    assert "on a, b" in twice.why
+    assert "E" in twice.why
+
+
+def test_errors_that_differ_are_not_one_error_but_end_too():
+    errors = [failed("cell", node=f"n{i}", signature=f"E{i}") for i in range(4)]
+    assert [follows(*errors[: i + 1]).kind for i in range(4)] == [
+        "again",
+        "again",
+        "again",
+        "final",
+    ]
+    assert follows(*errors[:3]).avoid == {"n0", "n1", "n2"}
+
+
+def test_a_hang_is_tried_once_more_elsewhere():
+    once = follows(failed("hang", node="b"))
+    assert (once.kind, once.avoid) == ("again", {"b"})
+    assert follows(failed("hang", node="b"), failed("hang", node="c")).kind == "final"
+
+
+def test_infrastructure_is_tried_again_many_times_anywhere():
+    lost = [failed("infrastructure", node=n) for n in NODES * 3]
+    for count in range(1, POLICY.infrastructure + 1):
+        assert (follows(*lost[:count]).kind, follows(*lost[:count]).avoid) == ("again", frozenset())
+    assert follows(*lost).kind == "final"
+
+
+def test_a_budget_of_one_class_is_not_spent_by_another():
+    mixed = [failed("infrastructure")] * POLICY.infrastructure + [failed("hang"), failed("cell")]
+    assert follows(*mixed).kind == "again"
+
+
+@pytest.mark.parametrize("failure", ["user", "driver"])
+def test_what_the_user_or_the_drivers_death_ended_is_never_held_against_a_cell(failure):
+    found = follows(*[failed(failure)] * 20)
+    assert (found.kind, found.avoid) == ("again", frozenset())
+
+
+def test_a_tainted_answer_is_tried_once_more_elsewhere_and_then_taken():
+    tainted = ended("succeeded", tainted=True, node="c")
+    once = follows(tainted)
+    assert (once.kind, once.avoid) == ("again", {"c"})
+    assert "tainted" in once.why
+    assert follows(tainted, ended("succeeded", tainted=True, node="a")).kind == "settled"
+
+
+def test_failures_after_a_tainted_answer_end_with_that_answer():
+    tainted = ended("succeeded", tainted=True, node="c")
+    hang = failed("hang", node="a")
+    once = follows(tainted, hang)
+    assert (once.kind, once.avoid) == ("again", {"a", "c"})
+    assert follows(tainted, hang, hang).kind == "settled"
+
+
+def test_errors_of_other_trainer_code_are_not_held_against_a_cell():
+    old = failed("memory", trainer_hash="old")
+    assert follows(old, trainer_hash="new").kind == "again"
+    assert follows(old, trainer_hash="old").kind == "final"
+    assert follows(failed("memory"), trainer_hash="new").kind == "final"
+
+
+@pytest.mark.parametrize(
+    ("state", "failure"),
+    [("oom", "memory"), ("hung", "hang"), ("failed", "cell"), ("lost", "infrastructure")],
+)
+def test_a_failure_without_a_class_is_of_the_class_that_its_state_has(state, failure):
+    for count in range(1, 12):
+        assert follows(*[ended(state)] * count) == follows(*[ended(state, failure)] * count)
+
+
+CLASSED = st.sampled_from([c for c in FAILURES if c not in ("user", "driver")])
+ATTEMPTS = st.one_of(
+    st.builds(
+        failed, CLASSED, node=st.sampled_from(NODES), signature=st.none() | st.sampled_from("EF")
+    ),
+    st.builds(
+        ended, st.sampled_from(TERMINAL_STATES), node=st.sampled_from(NODES), tainted=st.just(True)
+    ),
+)
+
+
+@given(
+    st.lists(ATTEMPTS, min_size=40, max_size=40),
+    st.builds(
+        Retries,
+        cell=st.integers(0, 3),
+        infrastructure=st.integers(0, 5),
+        hang=st.integers(0, 3),
+        tainted=st.integers(0, 3),
+    ),
+)
+def test_every_cell_ends_within_its_budgets(attempts, policy):
+    budgets = (2 * policy.cell + 1) + 1 + policy.infrastructure + policy.hang + policy.tainted
+    kinds = [follows(*attempts[:n], policy=policy).kind for n in range(1, len(attempts) + 1)]
+    ends = next(i for i, kind in enumerate(kinds) if kind != "again")
+    assert ends <= budgets
+
+
+@given(st.lists(ATTEMPTS, min_size=1, max_size=12))
+def test_what_is_to_be_avoided_are_nodes_that_have_been_tried(attempts):
+    found = follows(*attempts)
+    assert found.why
+    assert found.avoid <= {e.node for e in attempts}
+    assert set(STATES) >= {e.state for e in attempts}

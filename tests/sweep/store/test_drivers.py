@@ -1,0 +1,207 @@
+"""A driver is seen while it lives, missed when it is dead, and taken for dead at no loss."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from dataclasses import asdict
+from datetime import timedelta
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweep.store.drivers import DriverNote, Life, Rhythm, Watch
+from sweep.store.files import StoreError, open_files
+from sweep.store.store import AlreadyClosed, Store
+from tests.support.drivers import driver_elsewhere, row_of, wait_until
+from trainer.config.config_errors import ConfigError
+
+CELL, MINE = "0123456789abcdef", "f" * 16
+QUICK = Rhythm(beat_s=0.2, dead_after_s=2.0)
+"""A beat may be late by nine times its interval, on a machine with two cores for everything."""
+
+
+def test_a_second_driver_is_told_who_is_running_unless_it_joins(shared):
+    with driver_elsewhere(shared, QUICK, CELL) as (process, its_id, _):
+        store = Store(shared, rhythm=QUICK)
+        told = f"process {process.pid} on {socket.gethostname()} since .*make status.*JOIN=1"
+        with (
+            pytest.raises(ConfigError, match=told),
+            store.driving(say=lambda text: None),
+        ):
+            pytest.fail("two drivers drove one sweep")
+        assert store.files.names("drivers") == [f"{its_id}.json"]
+        with store.driving(join=True) as presence:
+            assert presence.id != its_id
+            assert [driver.id for driver in store.drivers()] == [its_id]
+            store.announce(MINE, 1, {"driver": presence.id})
+            assert store.orphans() == []
+            assert {attempt.cell_id for attempt, _ in store.running()} == {CELL, MINE}
+
+
+def test_what_a_killed_driver_announced_is_an_orphan(shared):
+    """At once where it held a lock, else after its silence has lasted."""
+    store = Store(shared, rhythm=QUICK)
+    with driver_elsewhere(shared, QUICK, CELL) as (process, its_id, _):
+        assert [note["driver"] for _, note in store.running()] == [its_id]
+        assert store.orphans() == []
+        process.kill()
+        process.join()
+        if "://" not in shared:
+            assert [attempt.cell_id for attempt, _ in store.orphans()] == [CELL]
+        wait_until(lambda: bool(store.orphans()))
+        assert store.running() == []
+        with store.driving(say=pytest.fail) as presence:
+            assert [attempt.cell_id for attempt, _ in store.orphans()] == [CELL]
+            assert store.files.names("drivers") == [f"{presence.id}.json"]
+
+
+def test_a_driver_that_ends_leaves_no_sign_of_life(shared):
+    with driver_elsewhere(shared, QUICK, CELL) as (process, _, end):
+        end()
+        process.join()
+        store = Store(shared)
+        assert store.drivers() == []
+        assert [attempt.cell_id for attempt, _ in store.orphans()] == [CELL]
+        with store.driving():  # at once, with a patience of a minute
+            pass
+
+
+def test_a_driver_waits_to_see_whether_another_is_dead_and_says_so(place_on):
+    store, said = Store(place_on("memory"), rhythm=Rhythm(0.05, 0.4)), []
+    leave_behind(store)
+    with store.driving(say=said.append):
+        assert len(said) == 1
+        assert "process 7 on elsewhere" in said[0]
+
+
+def test_a_driver_that_fell_silent_long_ago_is_not_waited_for(place_on):
+    place = place_on("memory")
+    store = Store(place)
+    leave_behind(store)
+    age(place, 61.0)
+    with store.driving(say=pytest.fail):
+        pass
+
+
+def test_what_names_no_driver_is_an_orphan(shared):
+    store = Store(shared)
+    store.announce(CELL, 1, {})
+    assert [attempt.cell_id for attempt, _ in store.orphans()] == [CELL]
+
+
+def test_a_driver_that_was_taken_for_dead_keeps_its_answer(place_on):
+    place = place_on("memory")
+    clock = Clock()
+    slow, other = Store(place), Store(place)
+    other._watch = Watch(other.files, Rhythm(), clock=clock)
+    with slow.driving() as presence:  # its first beat is 10 s away
+        attempt = slow.announce(CELL, 1, {"driver": presence.id})
+        assert other.orphans() == []
+        clock.now_s += 61.0
+        ((found, _),) = other.orphans()
+        other.commit(found, row_of(found, "lost"))
+        with pytest.raises(AlreadyClosed):
+            slow.commit(attempt, row_of(attempt))
+        assert slow.commit_late(attempt, row_of(attempt)).number == 2
+    (cell,) = other.read().cells()
+    assert (cell["state"], cell["attempt"], cell["num_attempts"]) == ("succeeded", 2, 2)
+
+
+def test_a_driver_that_cannot_show_itself_goes_on_and_shows_itself_again(place_on, monkeypatch):
+    store, failed = Store(place_on("memory"), rhythm=Rhythm(0.02, 60.0)), []
+
+    def unreachable(name, *parts):
+        failed.append(name)
+        raise StoreError("no answer in time")
+
+    with store.driving() as presence:
+        name = f"drivers/{presence.id}.json"
+        with monkeypatch.context() as patch:
+            patch.setattr(store.files, "replace", unreachable)
+            wait_until(lambda: len(failed) > 2)
+        before = store.files.read(name)
+        wait_until(lambda: store.files.read(name) != before)
+    assert store.files.names("drivers") == []
+
+
+def test_where_locks_are_unknown_a_driver_beats(tmp_path, monkeypatch):
+    def no_locks(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    store = Store(tmp_path, rhythm=Rhythm(0.02, 60.0))
+    with store.driving():
+        other = Store(tmp_path)
+        other.drivers()
+        wait_until(lambda: [driver.life for driver in other.drivers()] == [Life.ALIVE])
+
+
+def test_a_service_that_ignores_the_condition_is_refused(place_on, s3):
+    def forget_condition(environ, start_response):
+        environ.pop("HTTP_IF_NONE_MATCH", None)
+
+    s3.application.refuse = forget_condition
+    try:
+        with pytest.raises(StoreError, match="If-None-Match"), Store(place_on("s3")).driving():
+            pytest.fail("an attempt could have been made twice")
+    finally:
+        s3.application.refuse = None
+
+
+def test_a_foreign_file_among_the_drivers_is_no_driver(tmp_path):
+    store = Store(tmp_path)
+    for name, data in (("a.json", b"{"), ("b.json", b"[1]"), ("c.json", b'{"x": 1}')):
+        store.files.replace(f"drivers/{name}", data)
+    assert store.drivers() == []
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 200.0), st.booleans()), max_size=8))
+def test_death_is_a_silence_that_lasted_on_the_clock_of_the_observer(looks):
+    """Each look comes some time after the one before; in between, the driver has beaten or not."""
+    files = open_files(f"memory://presence-{os.getpid()}")
+    for name in files.names("drivers"):
+        files.remove(f"drivers/{name}")
+    clock, beats, silent_s = Clock(), 0, 0.0
+    watch = Watch(files, Rhythm(), clock=clock)
+    beat(files, beats)
+    assert [driver.life for driver in watch.look()] == [Life.UNSURE]
+    has_beaten = False
+    for pause_s, beaten in looks:
+        clock.now_s += pause_s
+        silent_s = 0.0 if beaten else silent_s + pause_s
+        has_beaten |= beaten
+        beats += beaten
+        beat(files, beats)
+        living = Life.ALIVE if has_beaten else Life.UNSURE
+        (driver,) = watch.look()
+        if abs(silent_s - 60.0) > 1e-6:  # not a claim about the rounding of sums
+            assert driver.life is (Life.DEAD if silent_s > 60.0 else living)
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def beat(files, beats):
+    note = DriverNote(7, "elsewhere", "2026-11-25 10:00:00 UTC", beats)
+    files.replace("drivers/elsewhere-7-1.json", json.dumps(asdict(note)).encode())
+
+
+def leave_behind(store):
+    """What a driver leaves that was killed."""
+    beat(store.files, 3)
+
+
+def age(place, seconds):
+    """Make the file that was left behind older."""
+    path = place.removeprefix("memory:/") + "/drivers/elsewhere-7-1.json"
+    fsspec.filesystem("memory").store[path].modified -= timedelta(seconds=seconds)

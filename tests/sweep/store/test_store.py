@@ -1,0 +1,480 @@
+"""The store keeps every attempt once, whole, for ever, and reads what it can."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweep.store.files import StoreError
+from sweep.store.schema import (
+    COLUMNS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    STATES,
+    TERMINAL_STATES,
+    VERSION_KEY,
+    dictionary_markdown,
+    measures_markdown,
+)
+from sweep.store.store import AlreadyClosed, Attempt, Store
+from sweep.store.table import believed, to_parquet
+from tests.support.drivers import SPAWN, race, row_of
+from trainer.config.config_errors import ConfigError
+from trainer.contract import LAYER_MEASURES, Report
+
+CELL = "0123456789abcdef"
+OTHER = "f" * 16
+ROOT = Path(__file__).resolve().parents[3]
+NOTE = {"driver": "test"}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "sweep")
+
+
+@pytest.fixture
+def somewhere(anywhere):
+    return Store(anywhere)
+
+
+def folder_of(store):
+    return Path(store.place) / "attempts"
+
+
+def add(store, state="succeeded", cell=CELL, **changes):
+    attempt = store.announce(cell, store.numbers().get(cell, 0) + 1, NOTE)
+    store.commit(attempt, row_of(attempt, state, **changes))
+    return attempt
+
+
+def test_what_is_committed_is_read_back_with_every_declared_type(somewhere):
+    add(somewhere, pre_quant_bpb=1.25, steps=7, fits_cap=True, reason=None)
+    (read,) = somewhere.read().rows
+    assert set(read) == set(SCHEMA.names)
+    assert (read["pre_quant_bpb"], read["steps"], read["fits_cap"]) == (1.25, 7, True)
+    assert read["ttt_bpb"] is None
+    assert read["started_at"].tzinfo is not None
+
+
+def test_the_highest_number_is_that_of_whatever_was_announced_or_closed(somewhere):
+    assert somewhere.numbers() == {}
+    for state in ("failed", "lost", "succeeded"):
+        add(somewhere, state)
+    somewhere.announce(OTHER, 12, NOTE)
+    assert somewhere.numbers() == {CELL: 3, OTHER: 12}
+    assert [r["attempt"] for r in somewhere.read().rows] == [1, 2, 3]
+
+
+def test_an_attempt_is_announced_once(somewhere):
+    assert somewhere.announce(CELL, 1, NOTE) is not None
+    assert somewhere.announce(CELL, 1, NOTE) is None
+    assert somewhere.announce(CELL, 2, NOTE) is not None
+
+
+def test_of_two_processes_one_announces_an_attempt_and_one_closes_it(shared):
+    """Not a claim about S3 itself, whose condition moto stands in for."""
+    rounds = 8 if "://" in shared else 25  # moto takes 20 ms for an answer
+    barrier, answers = SPAWN.Barrier(2), SPAWN.SimpleQueue()
+    racers = [
+        SPAWN.Process(target=race, args=(shared, rounds, barrier, answers, who), daemon=True)
+        for who in ("left", "right")
+    ]
+    for racer in racers:
+        racer.start()
+    (one, *won_by_one), (other, *won_by_other) = answers.get(), answers.get()
+    for racer in racers:
+        racer.join()
+    for first, second in zip(won_by_one, won_by_other, strict=True):
+        assert [a + b for a, b in zip(first, second, strict=True)] == [1] * rounds
+    rows = {row["cell_id"]: row["node"] for row in Store(shared).read().rows}
+    closed_by = [one if won else other for won in won_by_one[1]]
+    assert rows == {f"{number:016x}": who for number, who in enumerate(closed_by)}
+
+
+def test_a_closed_attempt_is_never_changed(somewhere):
+    attempt = add(somewhere)
+    with pytest.raises(AlreadyClosed):
+        somewhere.commit(attempt, row_of(attempt, "failed"))
+    assert [row["state"] for row in somewhere.read().rows] == ["succeeded"]
+
+
+def test_closing_twice_alike_is_closing_once(somewhere):
+    attempt = somewhere.announce(CELL, 1, NOTE)
+    row = row_of(attempt)
+    somewhere.commit(attempt, row)
+    somewhere.commit(attempt, row)
+    assert len(somewhere.read().rows) == 1
+
+
+def test_an_answer_that_gets_lost_does_not_turn_a_winner_into_a_loser(place_on, s3):
+    """The service stores the object, says that it failed, and refuses the second try by 412."""
+    store, seen = Store(place_on("s3")), []
+
+    def store_and_fail(environ, start_response):
+        if environ["REQUEST_METHOD"] != "PUT" or environ["PATH_INFO"] in seen:
+            return None
+        seen.append(environ["PATH_INFO"])
+        list(s3.application.application(environ, lambda *_: None))
+        start_response("500 Internal Server Error", [("Content-Type", "application/xml")])
+        return [b"<Error><Code>InternalError</Code><Message>again</Message></Error>"]
+
+    s3.application.refuse = store_and_fail
+    try:
+        attempt = store.announce(CELL, 1, NOTE)
+        assert attempt is not None
+        store.commit(attempt, row_of(attempt))
+    finally:
+        s3.application.refuse = None
+    assert len(seen) == 2
+    assert len(store.read().rows) == 1
+
+
+def test_an_announcement_that_failed_and_was_made_all_the_same_is_ours(place_on, s3):
+    """Every answer to the put gets lost, and so does the look at what is there."""
+    store = Store(place_on("s3"))
+
+    def store_and_fail(environ, start_response):
+        list(s3.application.application(environ, lambda *_: None))
+        start_response("403 Forbidden", [("Content-Type", "application/xml")])
+        return [b"<Error><Code>AccessDenied</Code><Message>not now</Message></Error>"]
+
+    s3.application.refuse = store_and_fail
+    try:
+        with pytest.raises(StoreError, match="not now"):
+            store.announce(CELL, 1, NOTE)
+    finally:
+        s3.application.refuse = None
+    ((attempt, _),) = store.unfinished()
+    assert Store(store.place).announce(CELL, 1, NOTE) is None
+    assert store.announce(CELL, 1, NOTE) == attempt
+    assert store.announce(CELL, 1, NOTE) is None
+
+
+def test_an_answer_that_comes_after_its_attempt_was_closed_as_lost_is_kept_beside_it(somewhere):
+    attempt = somewhere.announce(CELL, 1, NOTE)
+    somewhere.commit(attempt, row_of(attempt, "lost"))
+    answer = row_of(attempt, evidence="attempts/1.parquet", driver="slow")
+    with pytest.raises(AlreadyClosed):
+        somewhere.commit(attempt, answer)
+    late = somewhere.commit_late(attempt, answer)
+    assert late == Attempt(CELL, 2, attempt.started_at)
+    lost, kept = somewhere.read().rows
+    assert (lost["state"], kept["state"]) == ("lost", "succeeded")
+    assert (kept["attempt"], kept["evidence"]) == (2, f"attempts/{CELL}-2.parquet")
+    assert somewhere.unfinished() == []
+    assert somewhere.read().cells()[0]["attempt"] == 2
+
+
+def test_an_announced_attempt_is_unfinished_until_it_is_closed(somewhere):
+    attempt = somewhere.announce(CELL, 1, {"driver": "me", "node": "n"})
+    ((found, note),) = somewhere.unfinished()
+    assert (found, note) == (attempt, {"driver": "me", "node": "n"})
+    assert attempt.started_at <= datetime.now(UTC)
+    somewhere.commit(attempt, row_of(attempt))
+    assert somewhere.unfinished() == []
+
+
+def test_a_start_file_cut_short_is_still_an_unfinished_attempt(store):
+    attempt = store.announce(CELL, 1, NOTE)
+    (folder_of(store) / f"{attempt.stem}.start").write_text("{")
+    ((found, note),) = store.unfinished()
+    assert (found.cell_id, found.number, note) == (CELL, 1, {})
+
+
+def test_a_torn_file_is_named_and_the_rest_is_read(somewhere):
+    add(somewhere)
+    name = f"attempts/{add(somewhere, cell=OTHER).stem}.parquet"
+    somewhere.files.replace(name, somewhere.files.read(name)[:-20])
+    contents = somewhere.read()
+    assert [r["cell_id"] for r in contents.rows] == [CELL]
+    assert len(contents.torn) == 1
+    assert somewhere.files.where(name) in contents.torn[0]
+
+
+FOREIGN = {
+    "a note of a person": ("notes.txt", b"remember the milk"),
+    "no Parquet": (f"{OTHER}-1.parquet", b"PAR1, says he"),
+    "an empty file": (f"{OTHER}-1.parquet", b""),
+    "a copy under another number": (f"{CELL}-2.parquet", None),
+    "a copy with a name of its own": (f"{CELL}-1 (copy).parquet", None),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_foreign_file_is_named_and_the_rest_is_read(store, what):
+    attempt = add(store)
+    name, data = FOREIGN[what]
+    content = (folder_of(store) / f"{attempt.stem}.parquet").read_bytes() if data is None else data
+    (folder_of(store) / name).write_bytes(content)
+    contents = store.read()
+    assert [(r["cell_id"], r["attempt"]) for r in contents.rows] == [(CELL, 1)]
+    assert len(contents.torn) == 1
+    assert name in contents.torn[0]
+
+
+def test_a_parquet_file_of_others_is_named_and_passed_over(store):
+    add(store)
+    pq.write_table(pa.table({"x": [1]}), folder_of(store) / f"{OTHER}-1.parquet")
+    contents = store.read()
+    assert len(contents.rows) == 1
+    assert "not written by a sweep" in contents.torn[0]
+
+
+def test_half_written_files_are_not_seen(store):
+    add(store)
+    (folder_of(store) / f".{CELL}-2.parquet.12ab34cd").write_bytes(b"PAR1")
+    assert len(store.read().rows) == 1
+    assert store.read().torn == ()
+    assert store.numbers() == {CELL: 1}
+
+
+def write_with_schema(store, schema):
+    attempt = store.announce(CELL, 1, NOTE)
+    values = row_of(attempt)
+    arrays = [pa.array([values.get(field.name)], type=field.type) for field in schema]
+    path = folder_of(store) / f"{attempt.stem}.parquet"
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
+
+
+def test_a_newer_schema_is_refused_and_named(store):
+    write_with_schema(store, SCHEMA.with_metadata({VERSION_KEY: str(SCHEMA_VERSION + 1).encode()}))
+    with pytest.raises(ConfigError, match=f"version {SCHEMA_VERSION + 1}.*up to {SCHEMA_VERSION}"):
+        store.read()
+
+
+def test_a_column_that_an_older_file_lacks_reads_as_null(store):
+    write_with_schema(store, SCHEMA.remove(SCHEMA.get_field_index("ttt_bpb")))
+    assert store.read().rows[0]["ttt_bpb"] is None
+
+
+def test_an_unknown_column_is_refused_before_anything_is_written(store):
+    attempt = store.announce(CELL, 1, NOTE)
+    with pytest.raises(ValueError, match="bbp: no such column"):
+        store.commit(attempt, row_of(attempt, bbp=1.0))
+    assert store.read().rows == ()
+
+
+@st.composite
+def attempts(draw):
+    generations = st.sampled_from([None, 0, 1, 2])
+    drawn = draw(
+        st.lists(
+            st.tuples(st.sampled_from(STATES), st.booleans(), generations), min_size=1, max_size=7
+        )
+    )
+    return [
+        {"attempt": number, "state": state, "tainted": tainted, "generation": generation}
+        for number, (state, tainted, generation) in enumerate(drawn, start=1)
+    ]
+
+
+def is_answer(row):
+    return row["state"] == "succeeded" and not row["tainted"]
+
+
+@given(attempts(), st.randoms())
+def test_the_order_of_the_rows_never_matters(rows, random):
+    assert believed(random.sample(rows, len(rows))) == believed(rows)
+
+
+@given(attempts(), attempts())
+def test_only_a_refresh_changes_an_answer(rows, more):
+    """Whatever follows, unless it is a later generation, which counts once it has settled."""
+    answer = believed(rows)
+    later = [{**row, "attempt": len(rows) + row["attempt"]} for row in more]
+    changed = believed(rows + later)
+    if is_answer(answer) and changed != answer:
+        assert (changed["generation"] or 0) > (answer["generation"] or 0)
+        assert changed["state"] in TERMINAL_STATES
+        assert not changed["tainted"]
+
+
+@given(attempts())
+def test_the_believed_row_is_the_first_answer_of_the_latest_generation_that_settled(rows):
+    chosen = believed(rows)
+    ended = [row for row in rows if row["state"] in TERMINAL_STATES]
+    if not ended:
+        assert chosen == rows[-1]
+        return
+    candidates = [row for row in ended if not row["tainted"]] or ended
+    latest = max(row["generation"] or 0 for row in candidates)
+    peers = [row for row in candidates if (row["generation"] or 0) == latest]
+    answers = [row for row in peers if is_answer(row)]
+    assert chosen == (answers or peers)[0]
+
+
+def test_the_table_of_cells_has_one_row_per_wanted_cell(somewhere):
+    add(somewhere, "failed")
+    add(somewhere, "succeeded", pre_quant_bpb=1.0)
+    add(somewhere, "succeeded", pre_quant_bpb=0.5)
+    add(somewhere, cell=OTHER)
+    somewhere.write_cells({CELL})
+    data = somewhere.files.read("cells.parquet")
+    (read,) = pq.read_table(pa.BufferReader(data)).to_pylist()
+    assert (read["attempt"], read["num_attempts"], read["pre_quant_bpb"]) == (2, 3, 1.0)
+
+
+def test_cells_come_in_the_order_of_the_sweep(store):
+    cells = [f"{number:016x}" for number in range(5)]
+    for position, cell in zip((3, 1, 4, 0, 2), cells, strict=True):
+        add(store, cell=cell, order_position=position)
+    assert [row["order_position"] for row in store.read().cells()] == [0, 1, 2, 3, 4]
+    assert len(store.write_cells(cells[:2]).rows) == 5
+    table = pq.read_table(Path(store.place) / "cells.parquet")
+    assert table["order_position"].to_pylist() == [1, 3]
+
+
+def test_a_store_without_attempts_has_an_empty_table(store):
+    assert store.write_cells(set()).rows == ()
+    assert pq.read_table(Path(store.place) / "cells.parquet").schema.equals(SCHEMA)
+
+
+def test_more_files_than_are_read_at_once_are_all_read(store, monkeypatch):
+    monkeypatch.setattr("sweep.store.store.BATCH", 3)
+    cells = [f"{number:016x}" for number in range(8)]
+    for cell in cells:
+        add(store, cell=cell)
+    assert [row["cell_id"] for row in store.read().rows] == cells
+
+
+def test_the_same_rows_give_the_same_bytes():
+    row = row_of(Attempt(CELL, 1, datetime.now(UTC)))
+    assert to_parquet([row]) == to_parquet([row])
+
+
+def test_what_is_kept_is_found_where_it_was_said_to_be(somewhere):
+    path = somewhere.keep("logs", f"{CELL}-1.log", b"a line\n")
+    assert path == f"logs/{CELL}-1.log"
+    assert somewhere.kept(path) == b"a line\n"
+
+
+def test_a_sweep_that_never_ran_says_how_to_run_it(somewhere):
+    with pytest.raises(ConfigError, match="make sweep SWEEP=sweep"):
+        somewhere.read_sweep()
+    somewhere.write_sweep({"name": "sweep"})
+    assert somewhere.read_sweep() == {"name": "sweep"}
+
+
+@pytest.mark.parametrize("results", ["results", "results/", "s3://bucket/prefix"])
+def test_a_store_lies_in_the_results_under_the_name_of_its_sweep(s3, results):
+    assert Store.of(results, "slopes").place == f"{results.rstrip('/')}/slopes"
+
+
+def test_the_start_file_says_when(store):
+    attempt = store.announce(CELL, 1, {"node": "n"})
+    note = json.loads((folder_of(store) / f"{attempt.stem}.start").read_text())
+    assert datetime.fromisoformat(note["started_at"]) == attempt.started_at
+
+
+def test_the_column_dictionary_is_the_schema():
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    assert dictionary_markdown() in text, "write it anew: python -m sweep.store.schema"
+    assert measures_markdown() in text, "write it anew: python -m sweep.store.schema"
+    assert len({column.name for column in COLUMNS}) == len(COLUMNS)
+    assert all(each.meaning for each in (*COLUMNS, *LAYER_MEASURES.values()))
+
+
+def test_every_field_of_a_report_is_a_column():
+    assert set(Report.model_fields) - {"contract_version", "spec_hash"} <= set(SCHEMA.names)
+
+
+def test_the_columns_that_others_build_on_are_there():
+    promised = {
+        "sweep",
+        "cell",
+        "cell_id",
+        "recipe",
+        "activation",
+        "slope",
+        "neg_beta",
+        "beta_mean",
+        "beta_std",
+        "seed",
+        "replicate",
+        "budget_kind",
+        "budget_value",
+        "order_position",
+        "block",
+        "state",
+        "reason",
+        "tainted",
+        "taint_reason",
+        "attempt",
+        "num_attempts",
+        "steps",
+        "tokens",
+        "train_s",
+        "step_ms_p50",
+        "step_ms_p99",
+        "val_tokens",
+        "val_bytes",
+        "window",
+        "stride",
+        "pre_quant_loss",
+        "pre_quant_bpb",
+        "pre_quant_sliding_bpb",
+        "post_quant_loss",
+        "post_quant_bpb",
+        "post_quant_sliding_bpb",
+        "ttt_bpb",
+        "floored_rows",
+        "num_params",
+        "model_bytes",
+        "code_bytes",
+        "trainer_source_bytes",
+        "artifact_bytes",
+        "fits_cap",
+        "world_size",
+        "device",
+        "dtype",
+        "attention_backend",
+        "mlp_backend",
+        "node",
+        "peak_memory_bytes",
+        "setup_s",
+        "score_s",
+        "ttt_s",
+        "pack_s",
+        "corpus_sha256",
+        "tokenizer_sha256",
+        "recipe_hash",
+        "trainer_hash",
+        "revision",
+        "dirty",
+        "python",
+        "torch",
+        "ray",
+        "started_at",
+        "ended_at",
+        "source",
+        "evidence",
+        "config_json",
+    }
+    assert promised <= set(SCHEMA.names)
+
+
+def test_what_repeats_a_believed_row_is_kept_beside_it(store):
+    add(store, "failed")
+    add(store, "succeeded", tainted=True, pre_quant_bpb=3.0)
+    add(store, "succeeded", pre_quant_bpb=1.0)  # the cell's row
+    add(store, "succeeded", pre_quant_bpb=0.5, why="a companion")
+    add(store, cell=OTHER)
+    add(store, cell=OTHER)
+    store.write_cells({CELL})
+    table = pq.read_table(Path(store.place) / "replicates.parquet")
+    assert table.schema.equals(SCHEMA)
+    assert table["attempt"].to_pylist() == [2, 4]
+    assert table["tainted"].to_pylist() == [True, False]
+
+
+def test_what_a_refresh_replaced_is_no_replicate_of_what_came_after(store):
+    add(store, "succeeded", generation=0)
+    add(store, "succeeded", generation=1)
+    store.write_cells({CELL})
+    assert pq.read_table(Path(store.place) / "replicates.parquet").num_rows == 0

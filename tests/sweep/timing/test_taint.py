@@ -1,0 +1,208 @@
+"""An attempt is tainted by what its node did, never by what its activation did.
+
+Not claimed: that the signals themselves know nothing of the activation. Heat does a little; see
+docs/preflight.md.
+"""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweep.spec.sweep_file import Timing
+from sweep.store.schema import COLUMNS
+from sweep.timing.taint import taint
+
+LIMITS = Timing()
+
+# All that a verdict may depend on. A column that is added to the schema is none of them until
+# somebody writes it here.
+OF_THE_ROW = {
+    "budget_kind",
+    "node",
+    "device_name",
+    "world_size",
+    "torch",
+    "gpu_uuids",
+    "throttled_fraction",
+    "foreign_fraction",
+    "probe_before_ms",
+    "probe_after_ms",
+    "allreduce_before_ms",
+}
+OF_THE_HISTORY = {
+    "tainted",
+    "node",
+    "device_name",
+    "world_size",
+    "torch",
+    "gpu_uuids",
+    "probe_before_ms",
+    "allreduce_before_ms",
+}
+
+ANY = {
+    pa.string(): st.text(max_size=5),
+    pa.int64(): st.integers(-(2**40), 2**40),
+    pa.float64(): st.floats(allow_nan=True),
+    pa.bool_(): st.booleans(),
+}
+
+
+def anything(names):
+    """Any value of its type, or none, for each of the columns ``names``."""
+    columns = [column for column in COLUMNS if column.name in names]
+    return st.fixed_dictionaries(
+        {c.name: st.none() | ANY.get(c.type, st.datetimes()) for c in columns}
+    )
+
+
+EVERY = {column.name for column in COLUMNS}
+MS = st.floats(1.0, 1.1)  # about the limit of 3 %
+FRACTION = st.none() | st.sampled_from([0.0, 0.005, 0.01, 0.02, 1.0])
+HARDWARE = {
+    "node": st.sampled_from(["a", "b"]),
+    "device_name": st.just("H100"),
+    "world_size": st.just(8),
+    "torch": st.just("2.13"),
+    "gpu_uuids": st.sampled_from([None, "GPU-1,GPU-2", "GPU-3,GPU-4"]),
+    "probe_before_ms": st.none() | MS,
+    "allreduce_before_ms": st.none() | MS,
+}
+ROW = st.fixed_dictionaries(
+    HARDWARE
+    | {
+        "budget_kind": st.sampled_from(["seconds", "seconds", "steps"]),
+        "throttled_fraction": FRACTION,
+        "foreign_fraction": FRACTION,
+        "probe_after_ms": st.none() | MS,
+    }
+)
+HISTORY = st.lists(
+    st.fixed_dictionaries(HARDWARE | {"tainted": st.sampled_from([False, False, True, None])}),
+    max_size=6,
+)
+
+
+HEALTHY = {
+    "budget_kind": "seconds",
+    "tainted": False,
+    "node": "a",
+    "device_name": "H100",
+    "world_size": 8,
+    "torch": "2.13",
+    "gpu_uuids": "GPU-1",
+    "throttled_fraction": 0.0,
+    "foreign_fraction": 0.0,
+    "probe_before_ms": 2.0,
+    "probe_after_ms": 2.0,
+    "allreduce_before_ms": 1.0,
+}
+
+
+def timed(**changes):
+    return HEALTHY | changes
+
+
+@given(ROW, HISTORY)
+def test_the_allow_lists_are_columns_and_are_what_is_drawn(row, history):
+    assert OF_THE_ROW | OF_THE_HISTORY <= EVERY
+    assert set(row) == OF_THE_ROW
+    assert all(set(past) == OF_THE_HISTORY for past in history)
+
+
+@settings(max_examples=50)
+@given(st.data(), ROW, HISTORY)
+def test_no_other_column_changes_the_verdict(data, row, history):
+    expected = taint(row, history, LIMITS)
+    noise = data.draw(anything(EVERY - OF_THE_ROW))
+    past = data.draw(anything(EVERY - OF_THE_HISTORY))
+    assert taint(noise | row, [past | r for r in history], LIMITS) == expected
+
+
+WORSE = ("throttled_fraction", "foreign_fraction", "probe_after_ms")
+
+
+@given(ROW, HISTORY, st.sampled_from(WORSE), st.floats(0.0, 0.2))
+def test_a_tainted_attempt_does_not_become_clean_by_a_worse_signal(row, history, name, more):
+    worse = row | {name: None if row[name] is None else row[name] + more}
+    if taint(row, history, LIMITS) is not None:
+        assert taint(worse, history, LIMITS) is not None
+
+
+@given(ROW, HISTORY, st.sampled_from(["probe_before_ms", "allreduce_before_ms"]), st.floats(1, 2))
+def test_a_slower_probe_before_never_makes_clean_where_there_is_none_after(
+    row, history, name, more
+):
+    row = row | {"probe_after_ms": None}
+    worse = row | {name: None if row[name] is None else row[name] * more}
+    if taint(row, history, LIMITS) is not None:
+        assert taint(worse, history, LIMITS) is not None
+
+
+# Without gpu_uuids an attempt is compared with those that have none either.
+@given(ROW, HISTORY, st.sampled_from(sorted(OF_THE_ROW - {"gpu_uuids"})))
+def test_what_is_missing_never_taints(row, history, name):
+    if taint(row, history, LIMITS) is None:
+        assert taint(row | {name: None}, history, LIMITS) is None
+        assert taint({k: v for k, v in row.items() if k != name}, history, LIMITS) is None
+
+
+@given(ROW, HISTORY)
+def test_an_attempt_of_fixed_steps_is_never_tainted(row, history):
+    assert taint(row | {"budget_kind": "steps"}, history, LIMITS) is None
+
+
+def test_a_healthy_attempt_is_clean():
+    assert taint(timed(), [timed()] * 5, LIMITS) is None
+
+
+DISTURBED = {
+    "throttled_fraction": (0.02, "slowed"),
+    "foreign_fraction": (0.001, "others"),
+    "probe_after_ms": (2.07, "after"),
+    "probe_before_ms": (2.07, "median of 3"),
+    "allreduce_before_ms": (1.04, "all-reduce"),
+}
+
+
+@pytest.mark.parametrize("name", DISTURBED)
+def test_each_signal_taints_by_itself_and_says_what_was_seen(name):
+    value, words = DISTURBED[name]
+    reason = taint(timed(**{name: value}), [timed()] * LIMITS.history, LIMITS)
+    assert reason is not None
+    assert words in reason
+
+
+@pytest.mark.parametrize("name", ["throttled_fraction", "foreign_fraction"])
+def test_a_fraction_at_its_limit_is_within_it(name):
+    limit = {"throttled_fraction": LIMITS.throttled, "foreign_fraction": LIMITS.foreign}[name]
+    assert taint(timed(**{name: limit}), [], LIMITS) is None
+
+
+OTHERS = [
+    {"node": "b"},
+    {"device_name": "A100"},
+    {"gpu_uuids": "GPU-2"},
+    {"world_size": 4},
+    {"torch": "2.14"},
+    {"tainted": True},
+    {"probe_before_ms": None},
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+def test_only_clean_attempts_on_the_same_hardware_are_a_nodes_history(other):
+    slow = timed(probe_before_ms=9.0, probe_after_ms=9.0)
+    assert taint(slow, [timed()] * 3, LIMITS) is not None
+    assert taint(slow, [timed()] * 2 + [timed(**other)] * 5, LIMITS) is None
+
+
+def test_a_node_that_has_become_slow_does_not_become_its_own_measure():
+    """Its slow attempts are tainted, so the median stays that of its better days."""
+    history = [timed()] * 3
+    for _ in range(20):
+        row = timed(probe_before_ms=2.5, probe_after_ms=2.5)
+        reason = taint(row, history, LIMITS)
+        assert reason is not None
+        history.append(row | {"tainted": True})

@@ -1,0 +1,236 @@
+"""Telemetry tells what the GPUs told in training, and nothing where they told nothing."""
+
+import statistics
+import threading
+import time
+
+import pynvml
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweep.store.schema import TIMING
+from sweep.timing import telemetry
+from sweep.timing.nvml import Nvml, Unreadable, open_nvml, sees_host_pids
+from sweep.timing.telemetry import COLUMNS, Sampler
+from tests.support.commands import wait_until
+from tests.support.gpus import (
+    NO_PERMISSION,
+    NOT_SUPPORTED,
+    ScriptedLibrary,
+    h100s,
+    scripted_nvml,
+)
+
+OURS = {101, 102}
+
+
+def sampler(gpus, *, phase="train", host_pids=True, **options):
+    said = phase if callable(phase) else lambda: phase
+    return Sampler(
+        scripted_nvml(gpus), pids=lambda: OURS, phase=said, host_pids=host_pids, **options
+    )
+
+
+def busy(count=2, **changes):
+    return h100s(count, **({"pids": (101, 102), "reasons": 0} | changes))
+
+
+def test_the_summary_has_the_schemas_columns_and_their_types():
+    node = sampler(busy())
+    node.sample()
+    types = {column.name: column.type for column in TIMING}
+    assert (
+        set(COLUMNS)
+        == set(node.summary())
+        == set(types) - {name for name in types if name.startswith(("probe_", "allreduce_"))}
+    )
+    for name, value in node.summary().items():
+        assert isinstance(value, {"string": str, "int64": int, "double": float}[str(types[name])])
+
+
+@pytest.mark.parametrize("nvml", [None, Unreadable("no driver")])
+def test_without_nvml_nothing_is_started_and_every_column_is_missing(nvml):
+    before = threading.active_count()
+    with Sampler(nvml, pids=set, phase=lambda: "train") as node:
+        assert threading.active_count() == before
+    assert node.summary() == dict.fromkeys(COLUMNS)
+
+
+def test_what_cannot_be_read_is_missing_and_the_rest_is_kept():
+    node = sampler(
+        busy(
+            sm_clock_mhz=NOT_SUPPORTED, reasons=NO_PERMISSION, pids=NO_PERMISSION, power_mw=500_000
+        )
+    )
+    node.sample()
+    summary = node.summary()
+    missing = {"sm_clock_mhz_p50", "sm_clock_mhz_min", "throttled_fraction", "foreign_fraction"}
+    assert {name for name, value in summary.items() if value is None} == missing
+    assert summary["power_w_mean"] == 500.0
+
+
+def test_readings_outside_training_count_for_nothing_but_their_number():
+    phases = iter(["warmup", "train", "score"])
+    gpus = busy(1)
+    node = sampler(gpus, phase=lambda: next(phases))
+    for clock, temperature, reasons in ((300, 90, 0x40), (1900, 50, 0), (200, 95, 0x40)):
+        gpus[0].sm_clock_mhz, gpus[0].temperature_c, gpus[0].reasons = clock, temperature, reasons
+        node.sample()
+    summary = node.summary()
+    assert summary["telemetry_samples"] == 3
+    assert summary["sm_clock_mhz_p50"] == summary["sm_clock_mhz_min"] == 1900
+    assert (summary["temperature_c_max"], summary["throttled_fraction"]) == (50, 0.0)
+
+
+@given(st.lists(st.lists(st.integers(210, 1980), min_size=3, max_size=3), min_size=1, max_size=20))
+def test_clocks_are_the_median_and_the_lowest_over_readings_and_gpus(ticks):
+    gpus = busy(3)
+    node = sampler(gpus)
+    for clocks in ticks:
+        for gpu, clock in zip(gpus, clocks, strict=True):
+            gpu.sm_clock_mhz = clock
+        node.sample()
+    every = [clock for clocks in ticks for clock in clocks]
+    assert node.summary()["sm_clock_mhz_p50"] == statistics.median(every)
+    assert node.summary()["sm_clock_mhz_min"] == min(every)
+
+
+REASONS = {
+    "GpuIdle": False,
+    "ApplicationsClocksSetting": False,
+    "SwPowerCap": False,
+    "SyncBoost": False,
+    "DisplayClockSetting": False,
+    "HwSlowdown": True,
+    "SwThermalSlowdown": True,
+    "HwThermalSlowdown": True,
+    "HwPowerBrakeSlowdown": True,
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("known", [True, False])
+def test_heat_and_the_hardware_slow_a_gpu_and_no_setting_or_power_cap_does(reason, known):
+    gpus = busy(2)
+    gpus[1].reasons = getattr(pynvml, f"nvmlClocksEventReason{reason}")
+    nvml = scripted_nvml(gpus, event_reasons_known=known)
+    node = Sampler(nvml, pids=lambda: OURS, phase=lambda: "train", host_pids=True)
+    node.sample()
+    assert node.summary()["throttled_fraction"] == float(REASONS[reason])
+
+
+def test_a_gpu_that_is_not_used_is_not_looked_at():
+    gpus = busy(3)
+    gpus[2].reasons, gpus[2].pids = 0x8, (999,)
+    node = Sampler(
+        scripted_nvml(gpus, visible=["1", gpus[0].uuid]),
+        pids=lambda: OURS,
+        phase=lambda: "train",
+        host_pids=True,
+    )
+    node.sample()
+    assert (node.summary()["throttled_fraction"], node.summary()["foreign_fraction"]) == (0, 0)
+    assert node.summary()["gpu_uuids"] == f"{gpus[1].uuid},{gpus[0].uuid}"
+
+
+@pytest.mark.parametrize(
+    ("pids", "host_pids", "expected"),
+    [
+        ((101, 102), True, 0.0),
+        ((101, 102, 7), True, 1.0),
+        ((7, 8), True, None),  # our ranks train and are not in the list: other numbers than ours
+        ((), True, None),
+        ((101, 102, 7), False, None),  # a container: that 101 is in the list means nothing
+        (NO_PERMISSION, True, None),
+    ],
+)
+def test_a_process_is_foreign_only_where_numbers_mean_the_same(pids, host_pids, expected):
+    node = sampler(busy(1, pids=pids), host_pids=host_pids)
+    node.sample()
+    assert node.summary()["foreign_fraction"] == expected
+
+
+def test_one_gpu_that_does_not_tell_hides_no_other_that_does():
+    gpus = busy(2)
+    gpus[0].reasons = gpus[0].pids = NO_PERMISSION
+    node = sampler(gpus)
+    node.sample()
+    assert node.summary()["throttled_fraction"] is None
+    assert node.summary()["foreign_fraction"] is None
+    gpus[1].reasons, gpus[1].pids = 0x8, (101, 7)
+    node.sample()
+    assert node.summary()["throttled_fraction"] == node.summary()["foreign_fraction"] == 1.0
+
+
+def test_the_thread_reads_at_its_rate_and_ends():
+    node = sampler(busy(), every_s=0.02)
+    with node:
+        wait_until(lambda: (node.summary()["telemetry_samples"] or 0) >= 5)
+    last = node.summary()["telemetry_samples"]
+    assert not any(thread.name == "telemetry" for thread in threading.enumerate())
+    assert node.summary()["telemetry_samples"] == last
+
+
+def test_a_library_that_never_answers_does_not_hold_up_the_end_of_a_cell(monkeypatch):
+    monkeypatch.setattr(telemetry, "STOP_DEADLINE_S", 0.1)
+    nvml, answer, asked = scripted_nvml(busy()), threading.Event(), threading.Event()
+
+    def hang(handle):
+        asked.set()
+        answer.wait(30)
+        return []
+
+    nvml._nvml.nvmlDeviceGetComputeRunningProcesses = hang
+    node = Sampler(nvml, pids=lambda: OURS, phase=lambda: "train", host_pids=True)
+    try:
+        node.start()
+        assert asked.wait(10)
+        begun_s = time.monotonic()
+        node.stop()
+        assert time.monotonic() - begun_s < 5
+        assert node.summary()["telemetry_samples"] == 0
+    finally:
+        answer.set()
+        node._thread.join(10)
+
+
+def test_a_reading_costs_next_to_nothing():
+    """Of our own code: what the driver takes for its answers is not in the double."""
+    node = sampler(busy(8))
+    begun_s = time.thread_time()
+    for _ in range(200):
+        node.sample()
+    assert (time.thread_time() - begun_s) / 200 < 0.01, "a hundredth of a core at 1 Hz"
+
+
+def test_visible_devices_are_found_by_number_uuid_or_its_beginning():
+    gpus = h100s(3)
+    assert scripted_nvml(gpus).used == (0, 1, 2)
+    assert scripted_nvml(gpus, visible=["2", "GPU-aa"]).used == (2, 0)
+    assert scripted_nvml(gpus, visible=[]).used == ()
+    for wrong in ("7", "GPU-", "MIG-1"):
+        answer = open_nvml([wrong], ScriptedLibrary(gpus))
+        assert isinstance(answer, Unreadable)
+        assert repr(wrong) in answer.reason
+
+
+def test_a_library_that_does_not_open_is_an_answer_with_its_reason():
+    library = ScriptedLibrary(opens=pynvml.NVMLError_DriverNotLoaded())
+    assert open_nvml(None, library) == Unreadable("Driver Not Loaded")
+
+
+def test_the_real_library_answers_on_this_machine_too():
+    assert isinstance(open_nvml(None), Nvml | Unreadable)
+
+
+def test_the_double_has_what_pynvml_has():
+    for name in dir(ScriptedLibrary):
+        if name.startswith(("nvml", "NVML")):
+            assert hasattr(pynvml, name), name
+
+
+def test_a_namespace_of_another_kind_is_no_hosts(tmp_path):
+    (tmp_path / "pid").touch()
+    assert not sees_host_pids(tmp_path / "pid")
+    assert not sees_host_pids(tmp_path / "absent")

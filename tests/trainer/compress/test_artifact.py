@@ -1,0 +1,260 @@
+"""What becomes of which weight, how much it weighs, and that it is read as it was written."""
+
+import io
+import lzma
+import zlib
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.support.tiny import busy_model, default_params, tiny_recipe
+from trainer.activations import ACTIVATIONS
+from trainer.compress import QUANTIZERS, dequantize, gptq
+from trainer.compress.artifact import pack, payload_bytes, unpack
+from trainer.config import Model
+from trainer.config.config_errors import ConfigError
+from trainer.model import GPT
+
+HASH = "0123456789abcdef"
+CONFIG = tiny_recipe().quantization
+CHANGES = {
+    "tiny": {},
+    "zlib": {"compressor": "zlib", "preset": 9},
+    "swapped": {"matrices": "int8_row", "embeddings": "int6_row"},
+    "all quantized": {"passthrough_numel": 0},
+    "floor": {"scale_floor": 1 / 31, "int8_scale_floor": 1 / 127},
+    "as published": {"control": "float32", "container": "torch", "int8_codes_by": "exact_scale"},
+    "torch, all quantized": {"container": "torch", "passthrough_numel": 0},
+    "gptq": {"matrices": "gptq", "container": "torch"},
+    "gptq, all quantized": {"matrices": "gptq", "passthrough_numel": 0},
+}
+CONFIGS = {name: CONFIG.model_copy(update=changes) for name, changes in CHANGES.items()}
+DECOMPRESS = {"lzma": lzma.decompress, "zlib": zlib.decompress}
+
+# How the published scripts hold the parameters of this model: those of a layer by themselves.
+ONE_PER_LAYER = {
+    "qo_bank", "kv_bank", "up_bank", "down_bank", "q_gain_LH", "attn_scale_LD", "mlp_scale_LD",
+    "resid_mix_L2D", "value_embedding.layer_scales",
+}  # fmt: skip
+EMBEDDINGS = {"embed", "bigram.embed", "value_embedding.embed"}
+MATRICES = {"qo_bank", "kv_bank", "up_bank", "down_bank", "bigram.proj", "value_embedding.proj"}
+
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+every_container = pytest.mark.parametrize("container", ["safetensors", "torch"])
+
+
+def weights_of(activation="asqu"):
+    model = busy_model(activation=activation, params=default_params(activation))
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+def hessians_of(weights, seed=5):
+    """Of inputs that have something in common, for every matrix of a bank and every projection."""
+    draw = torch.Generator().manual_seed(seed)
+    found = {}
+    for name, w in weights.items():
+        if name in MATRICES:
+            num, size = len(w) if w.ndim == 3 else 1, w.size(-1)
+            x = torch.randn(num, 3 * size, size, generator=draw)
+            x += torch.randn(num, 3 * size, 1, generator=draw)
+            found[name] = x.mT @ x
+    return found
+
+
+def published_numel(name, w):
+    return w[0].numel() if name in ONE_PER_LAYER else w.numel()
+
+
+def expected_of(weights, config, hessians=None):
+    """Tensor by tensor through the quantizers, the rest through the type that it is kept in."""
+    control = {"float16": torch.float16, "float32": torch.float32}[config.control]
+    for name, w in weights.items():
+        controls = name not in MATRICES | EMBEDDINGS
+        if published_numel(name, w) <= config.passthrough_numel:
+            yield name, w.to(control if controls else torch.float16).float()
+        elif controls:
+            yield name, w
+        else:
+            method = config.matrices if name in MATRICES else config.embeddings
+            stack = w if w.ndim == 3 else w[None]
+            if method == "gptq" and hessians and name in hessians:
+                pairs = zip(stack, hessians[name], strict=True)
+                parts = [gptq(each, config, h) for each, h in pairs]
+            else:
+                method = "int6_row" if method == "gptq" else method
+                parts = [QUANTIZERS[method](each, config) for each in stack]
+            yield name, torch.stack([dequantize(p.codes_RC, p.scale_R) for p in parts]).view_as(w)
+
+
+def stored_tensors(data, config):
+    """The tensors in an artifact under the names that its container gives them."""
+    plain = DECOMPRESS[config.compressor](data)
+    if config.container == "safetensors":
+        return safetensors.torch.load(plain)
+    return torch.load(io.BytesIO(plain), weights_only=True)["tensors"]
+
+
+# -- what is written is what is read
+
+
+@pytest.mark.parametrize(
+    ("activation", "config"),
+    [("asqu", config) for config in CONFIGS.values()]
+    + [(activation, CONFIGS["as published"]) for activation in ACTIVATIONS],
+)
+def test_what_is_read_are_the_dequantized_weights_exactly(config, activation):
+    weights = weights_of(activation)
+    hessians = hessians_of(weights)
+    packed = pack(weights, config, HASH, hessians=hessians)
+    found = unpack(packed.data, config, HASH, like=weights)
+    expected = dict(expected_of(weights, config, hessians))
+    assert found.keys() == weights.keys()
+    for name, w in found.items():
+        assert w.dtype == torch.float32
+        assert torch.equal(w, expected[name]), name
+
+
+@every_config
+def test_equal_weights_give_equal_bytes(config):
+    assert pack(weights_of(), config, HASH).data == pack(weights_of(), config, HASH).data
+
+
+def test_packing_changes_no_weight():
+    weights = weights_of()
+    before = {name: w.clone() for name, w in weights.items()}
+    pack(weights, CONFIGS["as published"], HASH)
+    assert all(torch.equal(weights[name], before[name]) for name in weights)
+
+
+def test_packing_what_was_read_gives_the_same_small_tensors_again():
+    once = unpack(pack(weights_of(), CONFIG, HASH).data, CONFIG, HASH)
+    small = {name: w for name, w in once.items() if name not in MATRICES | EMBEDDINGS}
+    twice = unpack(pack(small, CONFIG, HASH).data, CONFIG, HASH)
+    assert all(torch.equal(twice[name], w) for name, w in small.items())
+
+
+# -- what becomes of which tensor
+
+
+@every_container
+@pytest.mark.parametrize("numel", [0, 1, 2, 31, 32, 63, 64, 511, 512, 1023, 1024, 2048, 10**9])
+def test_a_tensor_changes_its_form_where_its_published_size_exceeds_the_limit(numel, container):
+    """One layer of a stack counts, and a scalar of the value embedding by itself. Up to the limit:
+    float32 if it controls, float16 if not. Beyond: float32 if it controls, codes if not."""
+    config = CONFIG.model_copy(
+        update={"passthrough_numel": numel, "container": container, "control": "float32"}
+    )
+    weights = weights_of()
+    stored = stored_tensors(pack(weights, config, HASH).data, config)
+    for name, w in weights.items():
+        parts = [name]
+        if container == "torch" and name in ONE_PER_LAYER:
+            parts = range(len(w))
+        for part in parts:
+            suffix = f"[{part}]" if part != name else ""
+            if name not in MATRICES | EMBEDDINGS:
+                assert stored.pop(f"{name}{suffix}").dtype == torch.float32
+            elif published_numel(name, w) <= numel:
+                assert stored.pop(f"{name}{suffix}").dtype == torch.float16
+            else:
+                assert stored.pop(f"{name}.codes{suffix}").dtype == torch.int8
+                assert stored.pop(f"{name}.scale{suffix}").dtype == torch.float16
+    assert not stored
+
+
+@pytest.mark.parametrize("numel", [0, 1, 31, 32, 64, 10**9])
+def test_small_control_tensors_are_rounded_to_float16_where_asked_and_large_ones_never(numel):
+    config = CONFIG.model_copy(update={"passthrough_numel": numel, "control": "float16"})
+    weights = weights_of()
+    found = unpack(pack(weights, config, HASH).data, config, HASH)
+    for name in weights.keys() - MATRICES - EMBEDDINGS:
+        rounded = published_numel(name, weights[name]) <= numel
+        expected = weights[name].half().float() if rounded else weights[name]
+        assert torch.equal(found[name], expected), name
+
+
+def test_a_layer_of_the_torch_container_holds_its_own_numbers_and_no_more():
+    """A slice saved as it is would bring the numbers of all layers with it."""
+    config = CONFIGS["as published"]
+    stored = stored_tensors(pack(weights_of(), config, HASH).data, config)
+    for name, tensor in stored.items():
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize, name
+
+
+@every_config
+@pytest.mark.parametrize("activation", ["asqu", "relu2"])
+def test_the_payload_is_counted_from_shapes_as_it_is_stored(config, activation):
+    weights = weights_of(activation)
+    stored = stored_tensors(pack(weights, config, HASH).data, config)
+    nameless = {name: torch.empty_like(w, device="meta") for name, w in weights.items()}
+    expected = sum(tensor.numel() * tensor.itemsize for tensor in stored.values())
+    assert payload_bytes(nameless, config) == expected
+
+
+@pytest.mark.parametrize(("activation", "expected"), [("relu2", 17_178_912), ("asqu", 17_215_776)])
+def test_the_payload_of_the_baseline_is_the_published_one(activation, expected):
+    """The size that the logs of parameter-golf PR #1035 print, to the byte."""
+    baseline = Model(
+        vocab_size=1024,
+        num_layers=9,
+        width=512,
+        num_heads=8,
+        num_kv_heads=4,
+        mlp_hidden=1024,
+        rope_dims=64,
+    )
+    model = GPT(baseline, activation=activation, activation_params={}, num_positions=8)
+    config = CONFIG.model_copy(
+        update={"matrices": "int8_row", "passthrough_numel": 65_536, "control": "float32"}
+    )
+    assert payload_bytes(dict(model.named_parameters()), config) == expected
+
+
+# -- what is counted
+
+
+def test_the_fraction_of_rows_at_the_floor_is_counted():
+    """Rows that are all zero sit at the floor, rows of thousands do not."""
+    low, high = torch.zeros(30, 64), torch.full((10, 64), 5e3)
+    config = CONFIGS["floor"]
+    packed = pack({"embed": torch.cat([low, high]), "other": torch.ones(3)}, config, HASH)
+    assert packed.floored_rows == 30 / 40
+    assert pack(weights_of(), CONFIG, HASH).floored_rows == 0.0
+    assert pack({"other": torch.ones(3)}, config, HASH).floored_rows is None
+
+
+def test_matrices_that_gptq_leaves_to_int6_are_counted():
+    """Without any Hessian all that exceed the limit, else those whose Hessian has no inverse."""
+    weights, config = weights_of(), CONFIGS["gptq"].model_copy(update={"passthrough_numel": 512})
+    hessians = hessians_of(weights)
+    large = [name for name in hessians if published_numel(name, weights[name]) > 512]
+    num_matrices = sum(len(hessians[name]) for name in large)
+    assert pack(weights, config, HASH).gptq_fallbacks == num_matrices
+    assert pack(weights, config, HASH, hessians=hessians).gptq_fallbacks == 0
+    hessians["up_bank"][1] = torch.nan
+    assert pack(weights, config, HASH, hessians=hessians).gptq_fallbacks == 1
+    assert pack(weights, CONFIG, HASH, hessians=hessians).gptq_fallbacks is None
+
+
+def test_too_few_hessians_are_an_error():
+    weights, config = weights_of(), CONFIGS["gptq"].model_copy(update={"passthrough_numel": 512})
+    hessians = hessians_of(weights)
+    hessians["up_bank"] = hessians["up_bank"][:1]
+    with pytest.raises(ValueError, match="shorter"):
+        pack(weights, config, HASH, hessians=hessians)
+
+
+# -- what is refused
+
+
+def test_an_artifact_of_other_tensors_than_the_models_is_refused_by_name():
+    weights = weights_of("asqu")
+    data = pack(weights, CONFIG, HASH).data
+    without = {name: w for name, w in weights.items() if name != "smear_gate"}
+    with pytest.raises(ConfigError, match="artifact and model differ in smear_gate:"):
+        unpack(data, CONFIG, HASH, like=without)
+    with pytest.raises(ConfigError, match="differ in other:"):
+        unpack(data, CONFIG, HASH, like=weights | {"other": torch.ones(2)})
+    with pytest.raises(ConfigError, match="differ in embed:"):
+        unpack(data, CONFIG, HASH, like=weights | {"embed": weights["embed"][1:]})

@@ -1,0 +1,187 @@
+"""A staged dataset is the source, byte for byte, or it is not there."""
+
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.export import fetch_from
+from tests.support.tiny import run_cell, tiny_spec
+from trainer.config.config_errors import ConfigError
+from trainer.data import stage as staging
+from trainer.data.__main__ import main
+from trainer.data.download.fetch import fetch
+from trainer.data.download.hub import Hub
+from trainer.data.manifest import MANIFEST_FILE, open_dataset, read_manifest
+from trainer.data.stage import stage, staged_folder
+
+
+@pytest.fixture
+def source(data_dir, tmp_path):
+    """A copy of the tiny dataset, which a test may damage."""
+    return shutil.copytree(data_dir, tmp_path / "source")
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def flags(source, *more):
+    manifest = read_manifest(source)
+    given = {
+        "--data": source,
+        "--dataset": manifest.dataset,
+        "--vocab-size": manifest.vocab_size,
+        "--corpus": manifest.corpus_sha256,
+        "--tokenizer": manifest.tokenizer_sha256,
+    }
+    return ["stage", *(str(part) for pair in given.items() for part in pair), *map(str, more)]
+
+
+def test_what_is_staged_is_the_source(source, tmp_path):
+    staged = stage(source, tmp_path / "cache")
+    assert content(staged) == content(source)
+    assert open_dataset(staged, 512).manifest == read_manifest(source)
+
+
+def test_staging_again_touches_nothing(source, tmp_path):
+    staged = stage(source, tmp_path / "cache")
+    before = {path.name: path.stat().st_mtime_ns for path in staged.iterdir()}
+    assert stage(source, tmp_path / "cache") == staged
+    assert {path.name: path.stat().st_mtime_ns for path in staged.iterdir()} == before
+
+
+def test_once_staged_the_source_is_not_read_but_for_its_manifest(source, tmp_path):
+    staged = stage(source, tmp_path / "cache")
+    for path in source.glob("*.bin"):
+        path.unlink()
+    assert stage(source, tmp_path / "cache") == staged
+
+
+def test_another_content_lies_elsewhere(source, tmp_path):
+    """Its place is named after what it is, so two corpora of one name do not meet."""
+    manifest = read_manifest(source)
+    other = manifest.model_copy(update={"corpus_sha256": "c" * 64})
+    assert staged_folder(tmp_path, manifest) != staged_folder(tmp_path, other)
+
+
+@pytest.mark.parametrize("pattern", ["*_val_*.bin", "*_train_*.bin", "tokenizer.model"])
+def test_a_file_that_is_not_what_the_manifest_says_is_named_and_nothing_is_staged(
+    source, tmp_path, pattern
+):
+    (path,) = source.glob(pattern)
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ConfigError, match=rf"{path.name}: found content .* expected"):
+        stage(source, tmp_path / "cache")
+    assert not staged_folder(tmp_path / "cache", read_manifest(source)).exists()
+
+
+def test_a_copy_that_was_cut_is_made_anew(source, tmp_path, monkeypatch):
+    """After no file, one or two: what is left has no place, and the next copy is whole."""
+    real = staging._copy_verified
+    for number in (0, 1, 2):
+        left = iter(range(number))
+
+        def cut(*arguments, left=left):
+            next(left)  # StopIteration at the last of them
+            real(*arguments)
+
+        monkeypatch.setattr(staging, "_copy_verified", cut)
+        with pytest.raises(StopIteration):
+            stage(source, tmp_path / "cache")
+        assert not staged_folder(tmp_path / "cache", read_manifest(source)).exists()
+    monkeypatch.setattr(staging, "_copy_verified", real)
+    assert content(stage(source, tmp_path / "cache")) == content(source)
+
+
+def test_many_at_once_copy_once(source, tmp_path):
+    """Four processes that start together give one folder, and none sees a part of it."""
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        found = pool.starmap(stage, [(source, tmp_path / "cache")] * 4)
+    assert len(set(found)) == 1
+    assert content(found[0]) == content(source)
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [
+        found[0].name
+    ]
+
+
+def test_too_little_room_is_said_before_anything_is_copied(source, tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: full)
+    with pytest.raises(ConfigError, match=r"GB are needed .* 0\.0 GB are free"):
+        stage(source, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*/"))
+
+
+def test_a_cell_answers_alike_from_the_cache(data_dir, tmp_path):
+    """Every loss and score; only where the data lies differs."""
+    spec = tiny_spec(data_dir, budget="2steps")
+    staged = stage(data_dir, tmp_path / "cache")
+    report = run_cell(spec, tmp_path / "a")
+    other = run_cell(spec.model_copy(update={"data_dir": str(staged)}), tmp_path / "b")
+    assert (report.pre_quant_bpb, report.ttt_bpb) == (other.pre_quant_bpb, other.ttt_bpb)
+    assert report.spec_hash == other.spec_hash
+
+
+# -- the command
+
+
+def test_the_command_prints_the_folder_to_read(source, tmp_path, capsys):
+    assert main(flags(source)) == 0
+    assert capsys.readouterr().out.strip() == str(source)
+    assert main(flags(source, "--cache", tmp_path / "cache")) == 0
+    staged = staged_folder(tmp_path / "cache", read_manifest(source))
+    assert capsys.readouterr().out.strip() == str(staged)
+
+
+def test_data_of_another_content_is_refused(source, capsys):
+    arguments = flags(source)
+    arguments[arguments.index("--corpus") + 1] = "c" * 64
+    assert main(arguments) == 2
+    assert "the sweep asks for corpus cccccccccccc" in capsys.readouterr().err
+
+
+def test_data_that_is_not_there_is_refused_with_its_place(source, tmp_path, capsys):
+    arguments = flags(source)
+    arguments[arguments.index("--data") + 1] = str(tmp_path / "nowhere")
+    assert main(arguments) == 2
+    assert f"{tmp_path / 'nowhere'}: there is no such folder" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_manifest_is_no_data(source, capsys):
+    arguments = flags(source)
+    (source / MANIFEST_FILE).unlink()
+    assert main(arguments) == 2
+    assert "no manifest.json in it" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("library")
+def test_a_node_without_the_data_fetches_it_where_that_is_wanted(
+    server, root, tmp_path, capsys, monkeypatch
+):
+    """As many training shards as the driver has; what comes is what it has, in the cache."""
+    from trainer.data.commands import stage as command
+
+    monkeypatch.setattr(command, "fetch", lambda wanted: fetch(wanted, Hub(server.endpoint)))
+    there = fetch_from(server.endpoint, root, 2).dataset.directory
+    arguments = flags(there, "--train-shards", 2, "--cache", tmp_path / "cache")
+    arguments[arguments.index("--data") + 1] = str(tmp_path / "other-node" / there.name)
+    assert main(arguments) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+    assert main([*arguments, "--missing", "fetch"]) == 0
+    staged = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    assert staged.is_relative_to(tmp_path / "cache")
+    assert content(staged) == content(there)
+    assert main([*arguments, "--missing", "fetch"]) == 0  # and is there from then on
+    assert Path(capsys.readouterr().out.strip().splitlines()[-1]) == staged
+
+
+def test_data_that_nobody_publishes_cannot_be_fetched(source, tmp_path, capsys):
+    arguments = flags(source, "--missing", "fetch")
+    arguments[arguments.index("--data") + 1] = str(tmp_path / "gone")
+    arguments[arguments.index("--dataset") + 1] = "my-own"
+    assert main(arguments) == 2
+    assert "'my-own' can be fetched from nowhere. Put it at this path" in capsys.readouterr().err

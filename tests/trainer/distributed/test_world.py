@@ -1,0 +1,184 @@
+"""Ranks find each other, notice each other's death, and say where they are when they are asked."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.killed import PROCESSES, ended, group
+from tests.support.tiny import answer, read_report, tiny_spec
+from trainer.contract import PROGRESS_FILE, REPORT_FILE, SPEC_FILE
+from trainer.distributed import world as world_module
+from trainer.distributed.world import World, open_world
+
+ROOT = Path(__file__).resolve().parents[3]
+PATIENCE_S = 60
+
+
+def until(condition):
+    """Wait for ``condition()`` to be true, and return what it is."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+@pytest.mark.parametrize(("rank", "order"), [(0, ["made", "met"]), (1, ["met", "made"])])
+def test_the_others_begin_when_rank_0_has_ended(rank, order):
+    events = []
+
+    class Meeting(World):
+        def sum_(self, tensor):
+            events.append("met")
+            return tensor
+
+    world = Meeting(rank=rank, size=2, device=torch.device("cpu"))
+    assert world.rank_0_first(lambda: events.append("made") or rank) == rank
+    assert events == order
+
+
+# -- meeting in a file
+
+
+def test_two_groups_on_one_host_at_once_keep_apart(data_dir, tmp_path):
+    """Each answers its own question; one is compared with what it answers alone."""
+    specs = {seed: tiny_spec(data_dir, seed=seed, budget="2steps") for seed in (1, 2)}
+    at_once = [
+        process
+        for seed, spec in specs.items()
+        for process in group(spec, tmp_path / f"both {seed}", None, num_ranks=2)
+    ]
+    assert ended(at_once) == [0] * 4
+    assert ended(group(specs[1], tmp_path / "alone", None, num_ranks=2)) == [0, 0]
+    one, other, alone = (read_report(tmp_path / name) for name in ("both 1", "both 2", "alone"))
+    assert answer(one) == answer(alone)
+    assert one.pre_quant_loss != other.pre_quant_loss
+
+
+def _operate(rank, folder):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "3", "RENDEZVOUS_FILE": str(folder / "meeting")}
+    with open_world("cpu", 1) as world:
+        largest = world.largest(torch.tensor([float(rank), -float(rank)])).tolist()
+        whole_N11 = torch.arange(4.0).view(4, 1, 1)
+        part_P11 = world.part(whole_N11)
+        together = world.gather_parts(part_P11, 4).wait().flatten().tolist()
+    (folder / f"{rank}.json").write_text(json.dumps([largest, part_P11.numel(), together]))
+
+
+def test_parts_are_gathered_again_and_the_largest_is_that_of_any_rank(tmp_path):
+    ranks = [PROCESSES.Process(target=_operate, args=(rank, tmp_path)) for rank in range(3)]
+    assert ended(ranks) == [0] * 3
+    for rank in range(3):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found == [[2.0, 0.0], 2, [0.0, 1.0, 2.0, 3.0]]
+
+
+def _take_from_rank_0(rank, folder):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "RENDEZVOUS_FILE": str(folder / "meeting")}
+    calls = []
+
+    def make():
+        calls.append(rank)
+        time.sleep(0.5)
+        return {"bytes": b"x" * 10, "made_by": rank}
+
+    def fail():
+        raise ValueError("no artifact")
+
+    world_module.STILL_AT_IT_S = 0.02  # some twenty times "not yet"
+    with open_world("cpu", 1) as world:
+        made = world.of_rank_0(make)
+        (folder / f"{rank}.json").write_text(json.dumps([made["made_by"], len(calls)]))
+        world.of_rank_0(fail)
+
+
+def test_what_rank_0_alone_makes_every_rank_has_and_its_error_ends_them_all(tmp_path):
+    ranks = [
+        PROCESSES.Process(target=_take_from_rank_0, args=(rank, tmp_path)) for rank in range(2)
+    ]
+    assert ended(ranks) == [1] * 2
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert found == [[0, 1], [0, 0]]
+
+
+# -- the trainer as a process
+
+WAITING = ("all_reduce", "wait", "broadcast")
+
+
+class Ranks:
+    """Two rank processes of a run that takes hours, their logs and what they say of themselves."""
+
+    def __init__(self, data_dir, folder):
+        self.folder = folder
+        spec = tiny_spec(data_dir, budget="1000000steps", log_every=1000)
+        (folder / SPEC_FILE).write_text(spec.model_dump_json())
+        place = {"RENDEZVOUS_FILE": str(folder / "meeting"), "WORLD_SIZE": "2"}
+        command = [sys.executable, "-m", "trainer", "--spec", str(folder / SPEC_FILE)]
+        self.processes = []
+        for rank in range(2):
+            with (folder / f"rank{rank}.log").open("wb") as log:
+                self.processes.append(
+                    subprocess.Popen(
+                        [*command, "--out", str(folder)],
+                        cwd=ROOT,
+                        env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+
+    def log(self, rank):
+        return (self.folder / f"rank{rank}.log").read_text()
+
+    def step(self):
+        """The last step that was said, None before the first."""
+        try:
+            return json.loads((self.folder / PROGRESS_FILE).read_bytes())["step"]
+        except FileNotFoundError:
+            return None
+
+    def end(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def training(data_dir, tmp_path):
+    ranks = Ranks(data_dir, tmp_path)
+    try:
+        until(ranks.step)
+        yield ranks
+    finally:
+        ranks.end()
+
+
+def test_a_blocked_rank_shows_where_it_is_and_goes_on_and_notices_a_death(training):
+    """One pair of processes for three claims: starting them takes seconds."""
+    waiting, stopped = training.processes
+    stopped.send_signal(signal.SIGSTOP)
+
+    def shows_its_stack():
+        waiting.send_signal(signal.SIGUSR1)
+        # Which of a step's collectives waits depends on the moment at which the other was stopped.
+        log = training.log(0)
+        return "in advance" in log and any(f"in {name}" in log for name in WAITING)
+
+    until(shows_its_stack)
+    reached = training.step()
+    stopped.send_signal(signal.SIGCONT)
+    until(lambda: training.step() > reached)
+
+    stopped.kill()
+    assert waiting.wait(timeout=5) == 1
+    assert "Traceback (most recent call last)" in training.log(0)
+    assert not (training.folder / REPORT_FILE).exists()

@@ -1,0 +1,387 @@
+"""Every parameter is moved by exactly one rule, and the matrices' rule is Muon's.
+
+N matrices of a bank, R rows, C columns. EPS is half a unit in the last place of a float32.
+"""
+
+import pytest
+import torch
+
+from tests.support.tiny import (
+    RANK_0,
+    busy_model,
+    default_params,
+    random_tokens,
+    tiny_model,
+    tiny_recipe,
+)
+from trainer.activations import ACTIVATIONS
+from trainer.distributed.world import Arriving
+from trainer.optim import Optimizers, kind_of, parameters_by_kind
+from trainer.optim.muon import QUINTIC, Muon, NewtonSchulz, orthogonalize
+
+EPS = 2.0**-24
+SHAPES = [(16, 16), (16, 48), (48, 16), (1, 8), (8, 1)]
+# A step of the quintic has slope a = 3.4445 at zero and less elsewhere in size, so five of them
+# magnify an error by at most a⁵ = 485.
+AMPLIFICATION = QUINTIC[0] ** 5
+
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def matrices(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def rotation(size, seed):
+    return torch.linalg.qr(matrices(size, size, seed=seed)).Q
+
+
+def quintic(values, steps=5):
+    a, b, c = QUINTIC
+    for _ in range(steps):
+        values = a * values + b * values**3 + c * values**5
+    return values
+
+
+# -- who moves whom
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_groups_partition_the_parameters(name):
+    model = tiny_model(activation=name, params=default_params(name))
+    groups = parameters_by_kind(model)
+    found = [id(p) for group in groups.values() for p in group]
+    assert len(found) == len(set(found))
+    assert set(found) == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_one_step_moves_every_parameter(name):
+    """With every gradient one, so that none can hide behind a gradient that is zero."""
+    model = tiny_model(activation=name, params=default_params(name))
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    Optimizers(model, tiny_recipe().optim, RANK_0).step(0, 1.0)
+    assert [n for n, p in model.named_parameters() if torch.equal(p, before[n])] == []
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("qo_bank", "matrices"),
+        ("down_bank", "matrices"),
+        ("embed", "embeddings"),
+        ("bigram.embed", "embeddings"),
+        ("value_embedding.embed", "embeddings"),
+        ("bigram.proj", "projections"),
+        ("value_embedding.proj", "projections"),
+        ("skip_weights", "gains"),
+        ("q_gain_LH", "gains"),
+        ("smear_gate", "gains"),
+        ("bigram.scale", "gains"),
+        ("activations.0.beta", "activation"),
+    ],
+)
+def test_a_parameter_is_of_the_published_kind(name, kind):
+    model = tiny_model({"model.value_embedding.dim": 8}, activation="asqu")
+    assert name in dict(model.named_parameters())
+    assert kind_of(name) == kind
+
+
+@pytest.mark.parametrize(
+    ("key", "moved"),
+    [
+        ("matrix_lr", {"matrices"}),
+        ("embed_lr", {"embeddings"}),
+        ("scalar_lr", {"gains", "projections"}),
+        ("activation_lr", {"activation"}),
+    ],
+)
+def test_each_rate_moves_its_own_kind_alone(key, moved):
+    rates = dict.fromkeys(("matrix_lr", "embed_lr", "scalar_lr", "activation_lr"), 0.0)
+    recipe = tiny_recipe({f"optim.{k}": v for k, v in (rates | {key: 0.1}).items()})
+    model = tiny_model()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    Optimizers(model, recipe.optim, RANK_0).step(0, 1.0)
+    changed = {kind_of(n) for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == moved
+
+
+def gradients_of(model):
+    tokens = random_tokens(4, 33)
+    model.nll(tokens[:, :-1], tokens[:, 1:]).mean().backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters()}
+
+
+def stepped(multiplier):
+    """By how much a first step with this multiplier moves each parameter of one model."""
+    model = busy_model()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    gradients_of(model)
+    Optimizers(model, tiny_recipe().optim, RANK_0).step(0, multiplier)
+    return {n: p.detach() - before[n] for n, p in model.named_parameters()}, before
+
+
+@pytest.mark.parametrize("multiplier", [0.5, 0.25, 0.1])
+def test_the_multiplier_scales_the_step(multiplier):
+    """Decay included. Tolerance: w is rounded three times on the way, |w| ≤ 2 and moves ≤ 1."""
+    full, _ = stepped(1.0)
+    part, before = stepped(multiplier)
+    for name, move in part.items():
+        atol = 6 * EPS * (before[name].abs().max().item() + 1)
+        torch.testing.assert_close(move, multiplier * full[name], rtol=1e-5, atol=atol)
+
+
+def test_a_multiplier_of_zero_moves_nothing():
+    moves, _ = stepped(0.0)
+    assert all(not move.any() for move in moves.values())
+
+
+# -- orthogonalize
+
+
+@every_shape
+def test_orthogonalize_maps_singular_values_by_the_quintic_and_keeps_the_vectors(shape):
+    """U·p(S/‖S‖)·Vᵀ, with U, S, V from another algorithm. In float64; 1e-7 is the guard of ‖S‖."""
+    x = matrices(3, *shape)
+    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    norm = s.square().sum(dim=-1, keepdim=True).sqrt() + 1e-7
+    expected = u @ torch.diag_embed(quintic(s / norm)) @ vt
+    torch.testing.assert_close(orthogonalize(x, 5), expected, rtol=0.0, atol=1e-10)
+
+
+def test_five_steps_of_the_quintic_bring_everything_above_one_percent_near_one():
+    """ "Near 1" is 0.68 to 1.14, for a singular value of a hundredth of the norm or more."""
+    values = quintic(torch.linspace(0.01, 1.0, 100_001, dtype=torch.float64))
+    assert values.min() > 0.68
+    assert values.max() < 1.14
+
+
+@every_shape
+def test_singular_values_end_near_one(shape):
+    """Where none is below a hundredth of the norm; the polynomial's range, as above."""
+    size = min(shape)
+    spread = torch.linspace(0.2, 1.0, size, dtype=torch.float64)
+    x = (rotation(shape[0], 1)[:, :size] * spread) @ rotation(shape[1], 2)[:size]
+    found = torch.linalg.svdvals(orthogonalize(x[None], 5))
+    assert found.min() > 0.68
+    assert found.max() < 1.14
+
+
+@every_shape
+def test_rotating_before_is_rotating_after(shape):
+    x, q, p = matrices(2, *shape), rotation(shape[0], 1), rotation(shape[1], 2)
+    torch.testing.assert_close(
+        orthogonalize(q @ x @ p, 5), q @ orthogonalize(x, 5) @ p, rtol=0.0, atol=1e-10
+    )
+
+
+@every_shape
+@pytest.mark.parametrize("factor", [1e-3, 0.5, 7.0, 1e4])
+def test_a_positive_factor_does_not_matter(shape, factor):
+    """Tolerance: the guard of 1e-7 beside a norm of at least 1e-3 · 1, magnified."""
+    x = matrices(2, *shape)
+    atol = AMPLIFICATION * 1e-7 / (min(factor, 1.0) * float(x.norm(dim=(-2, -1)).min()))
+    torch.testing.assert_close(orthogonalize(factor * x, 5), orthogonalize(x, 5), rtol=0, atol=atol)
+
+
+@every_shape
+def test_orthogonalize_of_the_transpose_is_the_transpose(shape):
+    x = matrices(2, *shape)
+    torch.testing.assert_close(orthogonalize(x.mT, 5), orthogonalize(x, 5).mT, rtol=0.0, atol=1e-10)
+
+
+@every_shape
+def test_a_bank_is_orthogonalized_matrix_by_matrix(shape):
+    x = matrices(4, *shape) * torch.tensor([1e-3, 1.0, 10.0, 1e3])[:, None, None]
+    one_by_one = torch.cat([orthogonalize(each[None], 5) for each in x])
+    torch.testing.assert_close(orthogonalize(x, 5), one_by_one, rtol=0.0, atol=1e-10)
+
+
+def test_a_zero_matrix_stays_zero():
+    assert not orthogonalize(torch.zeros(2, 4, 6), 5).any()
+
+
+@every_shape
+def test_in_float32_the_result_is_that_of_float64(shape):
+    """Tolerance: each product sums at most 48 terms of order one in float32; magnified."""
+    x = matrices(2, *shape)
+    atol = AMPLIFICATION * 48 * EPS
+    torch.testing.assert_close(
+        orthogonalize(x.float(), 5).double(), orthogonalize(x, 5), rtol=0.0, atol=atol
+    )
+
+
+# -- Muon
+
+
+def muon_by_hand(weight, gradients, *, lr, decay, momentum, steps=5):
+    """Nesterov momentum and decoupled decay, as the docstring says, one matrix at a time."""
+    buffer = torch.zeros_like(weight)
+    for gradient in gradients:
+        buffer = momentum * buffer + gradient
+        update = orthogonalize((gradient + momentum * buffer)[None], steps)[0]
+        scale = max(1.0, weight.size(0) / weight.size(1)) ** 0.5
+        weight = weight * (1 - lr * decay) - lr * scale * update
+    return weight
+
+
+def muon_of(banks, *, lr, weight_decay, dtype=torch.float64, world=RANK_0):
+    return Muon(
+        banks,
+        lr=lr,
+        weight_decay=weight_decay,
+        newton_schulz=NewtonSchulz(),
+        momentum_dtype=dtype,
+        update_dtype=dtype,
+        world=world,
+    )
+
+
+@every_shape
+def test_muon_on_a_bank_is_muon_on_each_of_its_matrices(shape):
+    """In float64 over four steps, with momentum and decay."""
+    bank = torch.nn.Parameter(matrices(3, *shape))
+    start = bank.detach().clone()
+    muon = muon_of([bank], lr=0.1, weight_decay=0.3)
+    muon.param_groups[0]["momentum"] = 0.9
+    gradients = [matrices(3, *shape, seed=10 + i) for i in range(4)]
+    for gradient in gradients:
+        bank.grad = gradient.clone()
+        muon.reduce()
+        muon.step()
+        assert torch.equal(bank.grad, gradient)
+    for n in range(3):
+        expected = muon_by_hand(
+            start[n], [g[n] for g in gradients], lr=0.1, decay=0.3, momentum=0.9
+        )
+        torch.testing.assert_close(bank[n].detach(), expected, rtol=0.0, atol=1e-9)
+
+
+def test_a_tall_matrix_moves_by_the_root_of_its_aspect_more():
+    lr = 0.1
+    for rows, columns, scale in ((32, 8, 2.0), (8, 32, 1.0), (16, 16, 1.0)):
+        bank = torch.nn.Parameter(torch.zeros(1, rows, columns, dtype=torch.float64))
+        bank.grad = matrices(1, rows, columns)
+        muon = muon_of([bank], lr=lr, weight_decay=0.0)
+        muon.reduce()
+        muon.step()
+        expected = -lr * scale * orthogonalize(bank.grad, 5)
+        torch.testing.assert_close(bank.detach(), expected, rtol=1e-12, atol=0.0)
+
+
+def test_momentum_warms_up_with_the_steps():
+    """Recipes that differ in the final momentum alone part once the warm-up is under way."""
+    moves = []
+    for final in (0.5, 0.95):
+        recipe = tiny_recipe({"optim.muon_momentum": final, "optim.muon_momentum_start": 0.5})
+        model = busy_model()
+        optimizers = Optimizers(model, recipe.optim, RANK_0)
+        track = []
+        for step in range(3):
+            gradients_of(model)
+            optimizers.step(step, 1.0)
+            track.append(model.up_bank.detach().clone())
+        moves.append(track)
+    assert torch.equal(moves[0][0], moves[1][0])
+    assert not torch.equal(moves[0][1], moves[1][1])
+
+
+class Ranks:
+    """Rank ``rank`` of ``size`` alone: it is given its part; ``parts`` keeps its updates."""
+
+    def __init__(self, rank, size):
+        self.rank, self.size, self.parts = rank, size, []
+
+    def sum_part(self, whole_NRC):
+        missing = -len(whole_NRC) % self.size
+        padded = torch.cat([whole_NRC, whole_NRC.new_zeros(missing, *whole_NRC.shape[1:])])
+        return Arriving(padded.chunk(self.size)[self.rank].clone())
+
+    def gather_parts(self, part_PRC, num_matrices):
+        self.parts.append(part_PRC.clone())
+        return Arriving(part_PRC.new_zeros(num_matrices, *part_PRC.shape[1:]))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("num_matrices", [3, 4, 5])
+def test_each_rank_updates_its_own_matrices_and_no_other(size, num_matrices):
+    """Over three steps: the parts of all ranks, in order, are the updates of one rank alone; what
+    stands behind the last matrix is zero."""
+    shape = (num_matrices, 8, 16)
+    gradients = [matrices(*shape, seed=20 + i) for i in range(3)]
+
+    def parts(rank, of):
+        world = Ranks(rank, of)
+        bank = torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+        muon = muon_of([bank], lr=0.1, weight_decay=0.0, world=world)
+        muon.param_groups[0]["momentum"] = 0.9
+        for gradient in gradients:
+            bank.grad = gradient.clone()
+            muon.reduce()
+            muon.step()
+        return world.parts
+
+    alone = parts(0, 1)
+    together = zip(*(parts(rank, size) for rank in range(size)), strict=True)
+    for whole, shares in zip(alone, together, strict=True):
+        joined = torch.cat(shares)
+        torch.testing.assert_close(joined[:num_matrices], whole, rtol=0.0, atol=1e-12)
+        assert not joined[num_matrices:].any()
+
+
+def test_gains_decay_at_a_rate_of_their_own_where_one_is_given():
+    """With gradients of zero only decay moves a weight; the projections keep the other rate."""
+    overrides = {
+        "model.value_embedding.dim": 8,
+        "optim.weight_decay": 0.5,
+        "optim.adam_weight_decay": 0.25,
+        "optim.gain_weight_decay": 0.0,
+    }
+    recipe, model = tiny_recipe(overrides), busy_model(overrides)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    Optimizers(model, recipe.optim, RANK_0).step(0, 1.0)
+    factors = {
+        "matrices": 1 - recipe.optim.matrix_lr * 0.5,
+        "embeddings": 1 - recipe.optim.embed_lr * 0.25,
+        "projections": 1 - recipe.optim.scalar_lr * 0.25,
+        "gains": 1.0,
+        "activation": 1.0,
+    }
+    for name, p in model.named_parameters():
+        expected = before[name] * factors[kind_of(name)]
+        torch.testing.assert_close(p.detach(), expected, rtol=2 * EPS, atol=0.0, msg=name)
+
+
+@pytest.mark.parametrize("norm", [1e-3, 1e6])
+def test_the_global_clip_is_that_of_torch(norm):
+    """Tolerance: the norm is summed in another order, 2⁻²⁴ for each of 64 partial sums."""
+    model, twin = busy_model(), busy_model()
+    gradients_of(model), gradients_of(twin)
+    torch.nn.utils.clip_grad_norm_(twin.parameters(), norm)
+    optimizers = Optimizers(model, tiny_recipe({"optim.grad_clip": norm}).optim, RANK_0)
+    optimizers._muon.reduce()
+    optimizers._clip_to(norm)
+    for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=64 * EPS, atol=0.0, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"), [("float32", torch.float32), ("compute", torch.bfloat16)]
+)
+def test_a_run_in_bfloat16_keeps_the_momentum_as_the_recipe_says(kept, expected):
+    model = busy_model(dtype=torch.bfloat16)
+    model.set_precision()
+    gradients_of(model)
+    recipe = tiny_recipe({"optim.muon_momentum_dtype": kept})
+    optimizers = Optimizers(model, recipe.optim, RANK_0)
+    optimizers.step(0, 1.0)
+    assert optimizers._muon.state[model.up_bank]["momentum"].dtype is expected
+    assert optimizers._adam.state[model.embed]["exp_avg"].dtype is torch.bfloat16
+    assert optimizers._adam.state[model.q_gain_LH]["exp_avg"].dtype is torch.float32

@@ -1,0 +1,323 @@
+"""A killed run that goes on from its checkpoint gives the answer of one that was left alone."""
+
+import itertools
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.killed import Death, statuses
+from tests.support.tiny import RANK_0, answer, read_curve, read_report, run_cell, tiny_spec
+from trainer.activations import ACTIVATIONS
+from trainer.cell import run
+from trainer.config.config_errors import ConfigError
+from trainer.contract import ARTIFACT_FILE, LAYERS_FILE, REPORT_FILE
+from trainer.training.checkpoint import Keeping, State, UnusableError, decode, encode
+from trainer.training.step import take_step
+
+NUM_STEPS = 6
+STEP = "trainer.training.train._Course.advance"
+WAYS = {
+    "as it is": {},
+    "no average": {"averaging": {"kind": "none"}},
+    "coprime order": {"data.loader": "coprime", "data.virtual_world": 2},
+    "clipped by shard": {"optim.clip": "per_shard"},
+    "late QAT": {"train.late_qat_below": 0.8, "train.warmdown_steps": 4},
+    "validated": {"scoring.every_steps": 2},
+    "GPTQ": {"quantization.matrices": "gptq", "quantization.gptq.batches": 2},
+}
+ALL_AT_ONCE = {key: value for way in WAYS.values() for key, value in way.items()}
+DEATHS = {
+    "in a step": Death(STEP, 4),
+    "in the first step": Death(STEP, 1),
+    "its checkpoint half on the disk": Death("os.fsync", 5, torn=True),
+    "before its checkpoint has its name": Death("os.fsync", 5),
+    "after its checkpoint has its name": Death("os.fsync", 6),
+    "in scoring": Death("trainer.run_context.score", 2),
+}
+
+
+def asked(data_dir, activation="asqu", ways=(), **changes):
+    changes = {"budget": f"{NUM_STEPS}steps", "log_every": 2} | changes
+    return tiny_spec(data_dir, activation=activation, overrides=dict(ways), **changes)
+
+
+def left(out):
+    """All that a run leaves which does not speak of time or of its processes."""
+    curve = {name: column for name, column in read_curve(out).items() if name != "train_s"}
+    files = [(out / name).read_bytes() for name in (ARTIFACT_FILE, LAYERS_FILE)]
+    return answer(read_report(out)), curve, files
+
+
+def every_step(folder):
+    return Keeping(folder / "cell.checkpoint", 0.0)
+
+
+def assert_killed_and_continued(spec, folder, deaths, num_ranks=1):
+    """``spec`` left alone, and ``spec`` killed by each of ``deaths`` in turn and then left alone.
+
+    Returns the report of the latter.
+    """
+    alone, killed = folder / "alone", folder / "killed"
+    if num_ranks == 1:
+        run_cell(spec, alone)
+    else:
+        assert statuses(spec, alone, every_step(alone), num_ranks=num_ranks) == [0] * num_ranks
+    for death in deaths:
+        ends = statuses(spec, killed, every_step(killed), num_ranks=num_ranks, death=death)
+        assert ends[death.rank] == -9
+        assert not (killed / REPORT_FILE).exists()
+    assert statuses(spec, killed, every_step(killed), num_ranks=num_ranks) == [0] * num_ranks
+    assert left(killed) == left(alone)
+    assert not list(killed.glob(".*"))
+    return read_report(killed)
+
+
+# -- the same answer
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_goes_on_in_every_bit(data_dir, tmp_path, name):
+    death = Death(STEP, 4)
+    report = assert_killed_and_continued(asked(data_dir, name), tmp_path, [death])
+    assert report.resumed_from_step == 3
+
+
+def test_every_way_to_train_goes_on_in_every_bit(data_dir, tmp_path):
+    """All of them in one run; one by one and with every activation in a slow test below."""
+    death, spec = Death(STEP, 5), asked(data_dir, "rrelu2", ALL_AT_ONCE)
+    report = assert_killed_and_continued(spec, tmp_path, [death])
+    assert report.resumed_from_step == 4
+
+
+def test_a_run_in_bfloat16_goes_on_in_every_bit(data_dir, tmp_path):
+    """Embeddings, their moments and the momentum of the matrices are bfloat16 there."""
+    ways = {"optim.muon_momentum_dtype": "compute"}
+    spec = asked(data_dir, ways=ways, dtype="bfloat16")
+    assert_killed_and_continued(spec, tmp_path, [Death(STEP, 3)])
+
+
+@pytest.mark.parametrize("death", DEATHS.values(), ids=DEATHS)
+def test_it_does_not_matter_where_it_is_killed(data_dir, tmp_path, death):
+    assert_killed_and_continued(asked(data_dir, "rrelu2"), tmp_path, [death])
+
+
+def test_it_does_not_matter_how_often_it_is_killed(data_dir, tmp_path):
+    """As it writes its first checkpoint, in its third step, writing that of step 4, and so on."""
+    deaths = [
+        Death("os.fsync", 1, torn=True),
+        Death(STEP, 3),
+        Death("os.fsync", 3, torn=True),
+        Death("os.fsync", 2),
+        Death("trainer.run_context.score", 1),
+    ]
+    report = assert_killed_and_continued(asked(data_dir), tmp_path, deaths)
+    assert report.resumed_from_step == NUM_STEPS
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_ranks_go_on_in_every_bit(data_dir, tmp_path, rank):
+    """The momentum of the three layers' banks is shared unevenly."""
+    ways = ALL_AT_ONCE | {"model.num_layers": 3}
+    death = Death(STEP, 4, rank=rank)
+    report = assert_killed_and_continued(asked(data_dir, "asqu", ways), tmp_path, [death], 2)
+    assert report.world_size == 2
+    assert report.resumed_from_step in (2, 3)  # the other rank may have been behind
+
+
+CASES = {f"asqu, {way}": ("asqu", values) for way, values in WAYS.items()}
+CASES |= {f"{name}, all at once": (name, ALL_AT_ONCE) for name in ACTIVATIONS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_every_activation_and_every_way_goes_on_in_every_bit(data_dir, tmp_path, case, num_ranks):
+    name, way = CASES[case]
+    deaths = [
+        Death(STEP, 3, rank=num_ranks - 1),
+        Death("os.fsync", 3, torn=True),
+    ]
+    assert_killed_and_continued(asked(data_dir, name, way), tmp_path, deaths, num_ranks)
+
+
+def test_a_death_in_scoring_repeats_no_step(monkeypatch, data_dir, tmp_path):
+    spec, keeping = asked(data_dir), Keeping(tmp_path / "cell.checkpoint", 1e9)
+    assert statuses(spec, tmp_path, keeping, death=DEATHS["in scoring"]) == [-9]
+
+    def refused(*arguments):
+        raise AssertionError("a step was repeated")
+
+    monkeypatch.setattr(STEP, refused)
+    report = run(asked(data_dir), tmp_path, RANK_0, keeping)
+    assert report.resumed_from_step == report.steps == NUM_STEPS
+
+
+def test_a_diverged_run_stays_diverged(monkeypatch, data_dir, tmp_path):
+    """Its last checkpoint is that of the step whose loss was seen, and no step follows."""
+    step = itertools.count()
+
+    def poisoned(*arguments):
+        return take_step(*arguments) * (float("nan") if next(step) == 3 else 1.0)
+
+    monkeypatch.setattr("trainer.training.train.take_step", poisoned)
+    spec = asked(data_dir, ways={"train.warmup_steps": 0}, log_every=4)
+    first, again = (run(spec, tmp_path, RANK_0, every_step(tmp_path)) for _ in range(2))
+    assert (first.state, first.steps) == ("diverged", 4)
+    assert again.resumed_from_step == 4
+    assert answer(again) == answer(first)
+
+
+def test_training_leaves_the_generator_of_torch_alone(data_dir, tmp_path):
+    """So no checkpoint has to hold it."""
+    before = torch.get_rng_state()
+    run_cell(asked(data_dir, "rrelu2", ALL_AT_ONCE), tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# -- the clock
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands but for the 30 s of a step and the 1000 s of a save."""
+    now_s, saves = [0.0], []
+
+    def step(*arguments):
+        now_s[0] += 30.0
+        return take_step(*arguments)
+
+    def save(*arguments):
+        now_s[0] += 1000.0
+        saves.append(len(arguments[0].tensors["course.times_S3"]))
+        return encode(*arguments)
+
+    monkeypatch.setattr("time.perf_counter", lambda: now_s[0])
+    monkeypatch.setattr("trainer.training.train.take_step", step)
+    monkeypatch.setattr("trainer.training.checkpoint.encode", save)
+    return saves
+
+
+def test_it_is_saved_so_often_and_at_the_end_and_off_the_clock(clock, data_dir, tmp_path):
+    keeping = Keeping(tmp_path / "cell.checkpoint", 80.0)
+    report = run(asked(data_dir, budget="10steps"), tmp_path, RANK_0, keeping)
+    assert clock == [3, 6, 9, 10]
+    assert report.train_s == 10 * 30.0
+    assert report.step_ms_p50 == report.step_ms_p99 == 30_000.0
+
+
+def test_the_time_of_a_resumed_run_is_that_of_its_parts(clock, monkeypatch, data_dir, tmp_path):
+    spec, keeping = asked(data_dir), every_step(tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr("trainer.run_context.Cell.on_step", interrupt_at(4))
+        with pytest.raises(KeyboardInterrupt):
+            run(spec, tmp_path, RANK_0, keeping)
+    report = run(spec, tmp_path, RANK_0, keeping)
+    assert (report.resumed_from_step, report.train_s) == (3, NUM_STEPS * 30.0)
+
+
+def interrupt_at(step):
+    def on_step(cell, log, loss):
+        if log.step == step:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+def test_a_budget_of_seconds_has_no_checkpoint(data_dir, tmp_path):
+    with pytest.raises(ConfigError, match=r"--checkpoint with budget 1s: .* budget of steps"):
+        run(asked(data_dir, budget="1s"), tmp_path, RANK_0, every_step(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+# -- what is no checkpoint of this run
+
+
+IDENTITY = {"spec_hash": "a", "trainer_hash": "b", "torch": "2", "world_size": 1, "device": "cpu"}
+STATE = State(
+    {"x": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)}, {"position": 4, "v": [[1, [0.1]]]}
+)
+WRITTEN = b"".join(encode(STATE, IDENTITY))
+
+
+def test_a_checkpoint_read_back_is_what_was_written():
+    found = decode(WRITTEN, IDENTITY)
+    assert found.facts == STATE.facts
+    assert all(torch.equal(found.tensors[name], value) for name, value in STATE.tensors.items())
+
+
+@given(st.integers(0, len(WRITTEN) - 1), st.integers(1, 255))
+def test_a_changed_byte_is_seen(where, difference):
+    changed = bytearray(WRITTEN)
+    changed[where] ^= difference
+    with pytest.raises(UnusableError):
+        decode(bytes(changed), IDENTITY)
+
+
+@given(st.integers(0, len(WRITTEN) - 1))
+@settings(max_examples=30)
+def test_a_cut_file_is_seen(length):
+    with pytest.raises(UnusableError):
+        decode(WRITTEN[:length], IDENTITY)
+
+
+@pytest.mark.parametrize("name", IDENTITY)
+def test_a_checkpoint_of_another_run_is_refused_by_name(name):
+    with pytest.raises(UnusableError, match=f"its {name} is {IDENTITY[name]}, this run's is other"):
+        decode(WRITTEN, IDENTITY | {name: "other"})
+
+
+class Bomb:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('executed')",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no checkpoint", pickle.dumps(Bomb()), WRITTEN[:100], WRITTEN],
+    ids=["empty", "text", "pickle", "torn", "of another run"],
+)
+def test_what_cannot_be_used_is_named_and_the_run_starts_from_zero(
+    data_dir, tmp_path, capsys, content
+):
+    spec, keeping = asked(data_dir), Keeping(tmp_path / "cell.checkpoint", 1e9)
+    keeping.path.write_bytes(content)
+    report = run(spec, tmp_path, RANK_0, keeping)
+    said = [line for line in capsys.readouterr().out.splitlines() if "checkpoint" in line]
+    assert len(said) == 1
+    assert f"checkpoint {keeping.path}: not used, the run starts from zero: its " in said[0]
+    assert report.resumed_from_step is None
+    assert answer(report) == answer(run_cell(spec, tmp_path / "alone"))
+    assert run(spec, tmp_path, RANK_0, keeping).resumed_from_step == NUM_STEPS
+
+
+def test_a_run_of_another_question_does_not_go_on_from_this_one(data_dir, tmp_path):
+    keeping = every_step(tmp_path)
+    run(asked(data_dir), tmp_path, RANK_0, keeping)
+    other = run(replace_seed(asked(data_dir)), tmp_path, RANK_0, keeping)
+    assert other.resumed_from_step is None
+
+
+def replace_seed(spec):
+    return spec.model_copy(update={"seed": spec.seed + 1})
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_nothing_but_itself(
+    monkeypatch, data_dir, tmp_path, capsys
+):
+    def full(path, *parts):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("trainer.training.checkpoint.write_atomically", full)
+    report = run(asked(data_dir), tmp_path, RANK_0, every_step(tmp_path))
+    assert report.state == "succeeded"
+    said = capsys.readouterr().out
+    assert said.count("not written: [Errno 28] No space left on device") == NUM_STEPS
+
+
+def test_a_negative_interval_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="0 or more seconds"):
+        replace(every_step(tmp_path), every_s=-1.0)

@@ -1,0 +1,170 @@
+"""How do shards that were made elsewhere become a dataset?
+
+They are read from end to end, described by a manifest, and left as they are.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+from sentencepiece import SentencePieceProcessor
+
+from trainer.config.config_errors import ConfigError
+from trainer.config.data import Data
+from trainer.data.building.prepare import Prepared, is_buildable
+from trainer.data.byte_audit import audited
+from trainer.data.manifest import (
+    MANIFEST_FILE,
+    MAX_VOCAB_SIZE,
+    SHARD_NAME,
+    TOKENIZER_FILE,
+    Dataset,
+    Manifest,
+    read_manifest,
+    write_manifest,
+)
+from trainer.data.shard_contents import Split, describe, read_shard
+from trainer.data.shards import open_shard
+from trainer.data.token_bytes import ByteTable
+from trainer.data.tokenizer import BOS_ID, load_tokenizer
+from trainer.files import file_sha256, write_atomically
+
+SOURCE = "shards that were made elsewhere"
+
+
+def adopt(directory: Path, tokenizer: Path, dataset: str | None = None) -> Prepared:
+    """Make ``directory``, which holds shards, a dataset, by default of the folder's own name.
+
+    Every ``*_train_*.bin`` and ``*_val_*.bin`` is taken, in lexicographic order, and read whole.
+    ``tokenizer`` is copied beside them and the manifest written last; where ConfigError is raised,
+    or the writing fails, neither is left. Doing it again checks everything and changes nothing.
+    A shard of 10⁸ tokens takes 2 s.
+    """
+    name = dataset or directory.absolute().name
+    check_name(name, "--dataset fineweb10B_sp1024")
+    train, validation = _shard_paths(directory)
+    before = _manifest_before(directory)
+    _check_tokenizer(tokenizer, directory)
+    source = SOURCE if before is None else before.source
+    manifest = _read(name, tokenizer, train, validation, source)
+    manifest = audited(manifest, validation, load_tokenizer(tokenizer))
+    unaudited = manifest.model_copy(update={"audited": None})
+    if before is not None and before not in (manifest, unaudited):
+        raise ConfigError(
+            f"{directory / MANIFEST_FILE} describes another dataset than what is here: its "
+            f"{_differences(before, manifest)} would change, and results may depend on it. Move "
+            f"it away to adopt these shards anew, or fetch again what it describes."
+        )
+    _complete(directory, manifest, tokenizer.read_bytes())
+    if before == unaudited:
+        write_manifest(directory, manifest)
+    found = Dataset(directory=directory, manifest=manifest, vocab_size=manifest.vocab_size)
+    return Prepared("adopted" if before is None else "up to date", found, None)
+
+
+def check_tokenizer(processor: SentencePieceProcessor, path: Path) -> None:
+    """ConfigError unless shards can have been written with the tokenizer that lies in ``path``."""
+    if processor.bos_id() != BOS_ID or not 4 <= processor.vocab_size() <= MAX_VOCAB_SIZE:
+        raise ConfigError(
+            f"{path}: found {processor.vocab_size()} pieces and {processor.bos_id()} for the "
+            f"beginning of a document, expected 4 to {MAX_VOCAB_SIZE} pieces and {BOS_ID}. Name "
+            f"the tokenizer that the shards were written with."
+        )
+
+
+def _read(
+    name: str, tokenizer: Path, train_paths: Sequence[Path], val_paths: Sequence[Path], source: str
+) -> Manifest:
+    processor = load_tokenizer(tokenizer)
+    table = ByteTable.from_tokenizer(processor, processor.vocab_size())
+    validation = Split().followed_by([read_shard(path, table) for path in val_paths], table)
+    train = Split().followed_by([read_shard(path, table) for path in train_paths], table)
+    return describe(
+        name,
+        vocab_size=processor.vocab_size(),
+        tokenizer_sha256=file_sha256(tokenizer),
+        train=train,
+        validation=validation,
+        source=source,
+    )
+
+
+def _shard_paths(directory: Path) -> tuple[list[Path], list[Path]]:
+    """Training and validation shards, each with a good header and a name that a manifest takes."""
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: there is no such folder. Name the one with the shards.")
+    train, validation = (sorted(directory.glob(f"*_{part}_*.bin")) for part in ("train", "val"))
+    for path in (*train, *validation):
+        if not re.match(SHARD_NAME, path.name) or (path in train and path in validation):
+            raise ConfigError(
+                f"{path}: not the name of a shard. It has one of _train_ and _val_ in it, and "
+                f"otherwise letters, digits, dots, dashes and underscores. Rename or remove it."
+            )
+    for kind, example, paths in (("training", "train", train), ("validation", "val", validation)):
+        if not paths:
+            raise ConfigError(
+                f"{directory} holds no {kind} shard: found {len(train)} files *_train_*.bin and "
+                f"{len(validation)} *_val_*.bin, and a dataset needs one of each or more, such as "
+                f"fineweb_{example}_000000.bin. Fetch what is missing, or name another folder."
+            )
+        if sum(open_shard(path).size for path in paths) < 2:
+            raise ConfigError(f"{directory}: the {kind} shards hold nothing to predict.")
+    return train, validation
+
+
+def _manifest_before(directory: Path) -> Manifest | None:
+    if not (directory / MANIFEST_FILE).exists():
+        return None
+    try:
+        return read_manifest(directory)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}\n{directory / MANIFEST_FILE} is in the way: move it away."
+        ) from None
+
+
+def _check_tokenizer(path: Path, directory: Path) -> None:
+    check_tokenizer(load_tokenizer(path), path)
+    there = directory / TOKENIZER_FILE
+    if there.exists() and there.read_bytes() != path.read_bytes():
+        raise ConfigError(
+            f"{there} is another tokenizer than {path}. Name it (--tokenizer {there}) if the "
+            f"shards were written with it; otherwise move it away."
+        )
+
+
+def check_name(name: str, example: str) -> None:
+    """ConfigError unless a dataset that is not built from the standard library can be ``name``."""
+    try:
+        Data(dataset=name)
+        fits = not is_buildable(name)
+    except ValidationError:
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{name!r} cannot be the name of an adopted dataset or of one's own text: it begins "
+            f"with a letter or digit, goes on with these, dots, dashes and underscores, and does "
+            f"not begin with stdlib, which is for what is built here. Give another, such as "
+            f"{example}."
+        )
+
+
+def _differences(before: Manifest, now: Manifest) -> str:
+    keys = [key for key, value in before if value != getattr(now, key)]
+    return ", ".join(keys)
+
+
+def _complete(directory: Path, manifest: Manifest, model: bytes) -> None:
+    """Write what is missing of tokenizer and manifest: all of it, or nothing."""
+    paths = directory / TOKENIZER_FILE, directory / MANIFEST_FILE
+    missing = [path for path in paths if not path.exists()]
+    try:
+        if paths[0] in missing:
+            write_atomically(paths[0], model)
+        if paths[1] in missing:
+            write_manifest(directory, manifest)
+    except BaseException:
+        for path in missing:
+            path.unlink(missing_ok=True)
+        raise

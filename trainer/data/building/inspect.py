@@ -1,0 +1,159 @@
+"""What does this folder hold, and is it all that it says?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.config.config_errors import ConfigError
+from trainer.data.byte_audit import Audit, audit_shards, require_sound
+from trainer.data.decoded_bytes import drops_first_space
+from trainer.data.manifest import Dataset, Manifest, Shard, open_dataset, read_manifest
+from trainer.data.shard_contents import Split, read_shard
+from trainer.data.shards import HEADER_BYTES, RESTORE, TOKEN_BYTES, open_shard
+from trainer.data.token_bytes import RULE_VERSION
+from trainer.data.tokenizer import BOS_ID
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A dataset in which nothing is wrong, and what was found of its bytes."""
+
+    dataset: Dataset
+    audit: Audit
+
+
+def inspect_dataset(directory: Path) -> Inspected:
+    """Check everything; ConfigError names the first thing that is wrong.
+
+    The hash, the header and every token of each shard, documents and bytes of both splits, and the
+    audit of the validation split, whether or not the manifest says that it was made.
+    """
+    manifest = read_manifest(directory)
+    dataset = open_dataset(directory, manifest.vocab_size, unaudited=True)
+    for kind, shards, expected in (
+        ("validation", manifest.validation, (manifest.num_val_documents, manifest.val_bytes)),
+        ("training", manifest.train, (manifest.num_train_documents, manifest.train_bytes)),
+    ):
+        _check_split(dataset, kind, shards, expected)
+    audit = audit_shards(dataset.val_paths, dataset.processor, dataset.byte_table)
+    require_sound(audit, directory)
+    return Inspected(dataset, audit)
+
+
+def description(manifest: Manifest) -> Iterator[str]:
+    """What the manifest says, a line each."""
+    yield f"dataset      {manifest.dataset}, {manifest.source}"
+    yield f"corpus       {manifest.corpus_sha256}"
+    yield f"tokenizer    {manifest.tokenizer_sha256}, {manifest.vocab_size:,} pieces"
+    splits = (
+        ("train", manifest.num_train_documents, manifest.train_bytes, manifest.train),
+        ("validation", manifest.num_val_documents, manifest.val_bytes, manifest.validation),
+    )
+    for name, num_documents, num_bytes, shards in splits:
+        num_tokens = sum(shard.num_tokens for shard in shards)
+        ratio = f", {num_bytes / num_tokens:.4f} bytes per token" if num_tokens else ""
+        yield (
+            f"{name:<12} {num_documents:,} documents, {num_tokens:,} tokens, {num_bytes:,} bytes"
+            f"{ratio}"
+        )
+        for shard in shards:
+            size = HEADER_BYTES + TOKEN_BYTES * shard.num_tokens
+            yield f"  {shard.name}  {shard.num_tokens:,} tokens, {size:,} bytes"
+    if manifest.val_raw_bytes is not None:
+        lost = manifest.val_raw_bytes - manifest.val_bytes
+        yield f"raw text     {manifest.val_raw_bytes:,} bytes of validation, {lost:,} not counted"
+
+
+def findings(found: Inspected) -> Iterator[str]:
+    """What was checked beyond the manifest, a line each."""
+    audit, manifest = found.audit, found.dataset.manifest
+    yield f"pieces       {_pieces(found.dataset)}"
+    yield (
+        f"audit        {audit.counted_bytes:,} bytes counted in {audit.num_documents:,} validation "
+        f"documents, {audit.text_bytes:,} in their text; left out by the rule: "
+        f"{audit.uncounted_spaces:,} spaces"
+    )
+    if audit.cut_bytes:
+        yield f"             {audit.cut_bytes:,} bytes of characters that documents end within"
+    if manifest.audited != RULE_VERSION:
+        yield (
+            "             the manifest does not say so, and recipes refuse the data until "
+            "`python -m trainer.data prepare` or `adopt` has written it down"
+        )
+    named = {shard.name for shard in (*manifest.train, *manifest.validation)}
+    if others := sorted({each.name for each in found.dataset.directory.glob("*.bin")} - named):
+        yield f"unused       {', '.join(others)}: the manifest names no such shards"
+    yield "sound        every hash, header, count and token was checked"
+
+
+def span_text(directory: Path, split: str, start: int, count: int, *, pieces: bool) -> str:
+    """Tokens ``start`` to ``start + count`` of ``split`` as text, every document behind a ``<s>``.
+
+    As ``pieces``, one token is told from the next by a bar, and nothing is decoded.
+    """
+    manifest = read_manifest(directory)
+    dataset = open_dataset(directory, manifest.vocab_size, unaudited=True)
+    paths = dataset.train_paths if split == "train" else dataset.val_paths
+    num_tokens = manifest.num_train_tokens if split == "train" else manifest.num_val_tokens
+    if not 0 <= start < num_tokens or count < 1:
+        raise ConfigError(
+            f"--start {start} --count {count}: the {split} split of {directory} has tokens 0 to "
+            f"{num_tokens - 1}. Choose a start among them and a count of 1 or more."
+        )
+    tokens_N = _span(paths, start, count)
+    processor = dataset.processor
+    if pieces:
+        return "|".join(processor.id_to_piece(token) for token in tokens_N.tolist())
+    documents = np.split(tokens_N, np.flatnonzero(tokens_N == BOS_ID))
+    begun = ["<s>" + processor.decode(each[1:].tolist()) for each in documents[1:]]
+    return "\n".join([processor.decode(documents[0].tolist()), *begun]).removeprefix("\n")
+
+
+def _check_split(
+    dataset: Dataset, kind: str, shards: Sequence[Shard], expected: tuple[int, int]
+) -> None:
+    table = dataset.byte_table
+    stream = Split()
+    for shard in shards:
+        path = dataset.directory / shard.name
+        read = read_shard(path, table)
+        if read.shard != shard:
+            raise ConfigError(
+                f"shard {path}: found content {read.shard.sha256[:16]}…, expected "
+                f"{shard.sha256[:16]}… as its manifest says. {RESTORE}"
+            )
+        stream = stream.followed_by([read], table)
+    for what, found, said in zip(
+        ("documents", "bytes"), (stream.num_documents, stream.num_bytes), expected, strict=True
+    ):
+        if found != said:
+            raise ConfigError(
+                f"{dataset.directory}: found {found:,} {what} in the {kind} shards, expected "
+                f"{said:,} as the manifest says. Make or adopt it again."
+            )
+
+
+def _pieces(dataset: Dataset) -> str:
+    processor, table = dataset.processor, dataset.byte_table
+    num_bytes = sum(processor.is_byte(token) for token in range(processor.vocab_size()))
+    spaced = int(table.has_leading_space.sum())
+    fallback = f"{num_bytes} bytes (byte fallback)" if num_bytes else "no byte fallback"
+    first = "left out" if drops_first_space(processor, table) else "kept"
+    return (
+        f"{processor.vocab_size():,} of SentencePiece: {fallback}, {spaced:,} with a space in "
+        f"front, which is {first} at a document's start"
+    )
+
+
+def _span(paths: Sequence[Path], start: int, count: int) -> npt.NDArray[np.uint16]:
+    parts = []
+    for path in paths:
+        tokens_N = open_shard(path)
+        part = tokens_N[min(start, tokens_N.size) :][:count]
+        start = max(0, start - tokens_N.size)
+        count -= part.size
+        parts.append(part)
+    return np.concatenate(parts)

@@ -1,0 +1,1 @@
+"""Ranks, the one clock, and checks of what connects them."""

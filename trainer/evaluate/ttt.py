@@ -1,0 +1,114 @@
+"""What does a model score that may learn from the text it has already scored?
+
+Score-first test-time training: the stream is cut into chunks; every chunk is scored, and only then
+trained on, so that no score depends on a token that comes later. Sources: parameter-golf PR #549
+(SGD) and PR #1176 (Muon, frozen layers); what ours do differently by default: docs/recipes.md.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainer.config import TTT, Scoring
+from trainer.distributed.world import World
+from trainer.evaluate.bpb import Score, Scorer, Sink, Stream, no_sums, to_score
+from trainer.evaluate.ttt_optimizer import Moving, moving, optimizer_for
+from trainer.evaluate.windows import by_chunk, windows
+from trainer.model import GPT
+from trainer.optim.muon import NewtonSchulz
+
+
+def adapt_and_score(
+    model: GPT,
+    stream: Stream,
+    *,
+    scoring: Scoring,
+    ttt: TTT,
+    world: World,
+    sink: Sink | None = None,
+    beat: Callable[[], None] = lambda: None,
+    newton_schulz: NewtonSchulz | None = None,
+) -> Score:
+    """The sliding score of ``stream`` with ``model`` adapted on every chunk already scored.
+
+    Adapts ``model`` in place, on every chunk but the last: hand in a private copy. All of it is
+    trained that ``ttt`` does not freeze; the rate follows half a cosine over the chunks.
+    ``sink`` is shown what is scored, ``beat`` is called for every step of training.
+    """
+    plan = windows(stream.num_targets, scoring.seq_len, scoring.stride, scoring.tail)
+    chunks = by_chunk(plan, ttt.chunk_tokens)
+    moved = moving(model, ttt)
+    rule = newton_schulz or NewtonSchulz()
+    optimizer = optimizer_for(moved, ttt, newton_schulz=rule, update_dtype=model.compute_dtype)
+    mean_nll = _mean_nll(model, scoring.seq_len)
+    lessons = _Lessons(model, mean_nll, stream, scoring.seq_len, ttt, world, moved, optimizer, beat)
+    scorer = Scorer(model, stream, scoring.batch_seqs, sink)
+    sums = no_sums(stream)
+    for index, members in enumerate(chunks):
+        mine = world.share(len(members))
+        sums += scorer.sums(members[mine.start : mine.stop])
+        if index + 1 < len(chunks):
+            first = index * ttt.chunk_tokens
+            progress = index / (len(chunks) - 1)
+            lessons.learn(range(first, first + ttt.chunk_tokens), progress)
+    return to_score(world.sum_(sums))
+
+
+def _mean_nll(model: GPT, length: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """What is fastest where the model is."""
+    if model.is_exact_on_cpu:
+        return model.mean_nll
+    nll = model.compiled_nll(length)
+    return lambda tokens_BT, targets_BT: nll(tokens_BT, targets_BT).mean()
+
+
+@dataclass(frozen=True, slots=True)
+class _Lessons:
+    """How a model learns a chunk of the stream."""
+
+    model: GPT
+    mean_nll: Callable[[Tensor, Tensor], Tensor]
+    stream: Stream
+    seq_len: int
+    ttt: TTT
+    world: World
+    moved: list[Moving]
+    optimizer: torch.optim.Optimizer
+    beat: Callable[[], None]
+
+    def learn(self, chunk: range, progress: float) -> None:
+        """``ttt.epochs`` passes over ``chunk``; ``progress`` is 0 at the first, 1 at the last."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.ttt.lr * 0.5 * (1 + math.cos(math.pi * progress))
+        rows_NT, parameters = self._rows(chunk), [m.parameter for m in self.moved]
+        for _ in range(self.ttt.epochs):
+            for batch_BT in torch.split(rows_NT, self.ttt.batch_seqs):
+                self._take_step(batch_BT, parameters)
+
+    def _rows(self, chunk: range) -> Tensor:
+        """Sequences of inputs, each with the target of its last: (N, seq_len + 1)."""
+        tokens = self.stream.tokens
+        starts_N = torch.arange(chunk.start, chunk.stop, self.seq_len, device=tokens.device)
+        offsets_T = torch.arange(self.seq_len + 1, device=tokens.device)
+        return tokens[starts_N[:, None] + offsets_T]
+
+    def _take_step(self, batch_BT: Tensor, parameters: list[nn.Parameter]) -> None:
+        mine = self.world.share(len(batch_BT))
+        if mine:
+            local_BT = batch_BT[mine.start : mine.stop]
+            with self.model.late_qat(self.ttt.late_qat):
+                mean = self.mean_nll(local_BT[:, :-1].contiguous(), local_BT[:, 1:].contiguous())
+            loss = mean * (len(mine) / len(batch_BT))
+            torch.autograd.backward(loss, inputs=parameters)
+        self.world.sum_gradients(parameters)
+        for m in self.moved:
+            m.drop_frozen_gradient()
+        if self.ttt.grad_clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self.ttt.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.beat()

@@ -1,0 +1,1 @@
+"""Start ranks as copies of a process that has imported everything."""

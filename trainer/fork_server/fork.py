@@ -1,0 +1,145 @@
+"""How does a rank begin in hundredths of a second, and yet in a process of its own?
+
+A server that has imported all that a rank needs (trainer/fork_server/server.py) makes a copy of
+itself for every rank that it is asked for through a socket. A copy has the state of a fresh
+interpreter behind its imports; nothing that a cell does comes back. It becomes the child not of the
+server but of who asked, the agent, which has to be a reaper of orphans for that moment: so the
+agent sees its end itself, the kernel kills it when the agent goes, and the end of the server is
+nothing to it. Linux alone.
+
+A request is a length, that many bytes of JSON (:class:`Request`), and two descriptors: of the log,
+and of a channel to the rank. On it the rank says its number once it is tethered, and waits for
+``GO``; it ends where the channel does.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NoReturn
+
+from trainer.fork_server.process_title import set_title
+
+GO = b"g"
+LENGTH_BYTES = 4
+PR_SET_PDEATHSIG = 1
+ADOPTION_POLL_S = 0.0002
+
+Run = Callable[[Sequence[str]], NoReturn]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A rank to begin: the command that would start it, where it runs, whose child it must be."""
+
+    command: Sequence[str]
+    cwd: str
+    environment: Mapping[str, str]
+    parent: int
+
+
+def ask(control: socket.socket, request: Request, *, log: int, channel: int) -> None:
+    """Send ``request`` to the server at the other end of ``control``."""
+    body = json.dumps(asdict(request)).encode()
+    socket.send_fds(control, [len(body).to_bytes(LENGTH_BYTES, "big")], [log, channel])
+    control.sendall(body)
+
+
+def serve(control: socket.socket, run: Run) -> None:
+    """Begin what is asked for, until the other end of ``control`` is closed.
+
+    ``run`` is the whole life of a rank that is started by a command; it does not return.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    gc.collect()
+    gc.freeze()  # a collection in a copy would write to every page that is shared
+    while (asked := _receive(control)) is not None:
+        with asked.channel:
+            with contextlib.suppress(OSError):  # no room for a process: the channel closes unsaid
+                _fork_twice(asked, lambda rank: _live(rank, control, libc, run))
+            os.close(asked.log)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    request: Request
+    log: int
+    channel: socket.socket
+
+
+def _receive(control: socket.socket) -> _Asked | None:
+    """The next request; None if there will be none."""
+    length, descriptors, _, _ = socket.recv_fds(control, LENGTH_BYTES, 2)
+    if not length:
+        return None
+    log, channel = descriptors
+    length += _exactly(control, LENGTH_BYTES - len(length))
+    body = _exactly(control, int.from_bytes(length, "big"))
+    return _Asked(Request(**json.loads(body)), log, socket.socket(fileno=channel))
+
+
+def _exactly(control: socket.socket, num_bytes: int) -> bytes:
+    parts = []
+    while num_bytes:
+        part = control.recv(num_bytes)
+        if not part:
+            raise EOFError("the agent has gone in the middle of a request")
+        parts.append(part)
+        num_bytes -= len(part)
+    return b"".join(parts)
+
+
+def _fork_twice(asked: _Asked, live: Callable[[_Asked], NoReturn]) -> None:
+    """A copy of this process that lives, once whoever reaps orphans has become its parent."""
+    middle = os.fork()
+    if middle:
+        os.waitpid(middle, 0)
+        return
+    try:
+        middle = os.getpid()
+        if os.fork():
+            os._exit(0)
+        while os.getppid() == middle:
+            time.sleep(ADOPTION_POLL_S)
+        live(asked)
+    except Exception:
+        traceback.print_exc()
+    finally:  # no copy of the server goes on as one
+        os._exit(1)
+
+
+def _live(asked: _Asked, control: socket.socket, libc: Any, run: Run) -> NoReturn:
+    """Become the rank that is asked for."""
+    request = asked.request
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != request.parent:
+        os._exit(1)  # the agent has died, or is not the reaper
+    try:
+        os.chdir(request.cwd)
+    except OSError as error:
+        asked.channel.sendall(f"{request.cwd}: {error.strerror}\n".encode())
+        os._exit(1)
+    os.setsid()  # last, for until then it ends with the server's group
+    asked.channel.sendall(b"%d\n" % os.getpid())
+    if asked.channel.recv(1) != GO:
+        os._exit(1)
+    os.dup2(asked.log, 1)
+    os.dup2(asked.log, 2)
+    os.close(asked.log)
+    asked.channel.close()
+    control.close()
+    os.environ.clear()
+    os.environ.update(request.environment)
+    set_title(request.command)
+    try:
+        run(request.command)
+    except KeyboardInterrupt:  # as an interpreter ends of it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(1)

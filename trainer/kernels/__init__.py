@@ -1,1 +1,0 @@
-"""Faster forms of the model's inner functions; each computes exactly what its plain form says."""

@@ -1,0 +1,1 @@
+"""Measure what the layers do and what became of their weights."""

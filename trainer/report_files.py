@@ -1,0 +1,238 @@
+"""What did a run find out? Its parts put into the files that describe it: report, curve, layers."""
+
+import math
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from trainer.compress.artifact import Packed
+from trainer.contract import (
+    CURVE_COLUMNS,
+    LAYER_COLUMNS,
+    Report,
+    RunSpec,
+    recipe_hash,
+    spec_hash,
+)
+from trainer.distributed.speed_probe import Probe
+from trainer.distributed.world import World
+from trainer.evaluate.bpb import Score
+from trainer.evaluate.slot import slot_is_legal
+from trainer.files import write_atomically
+from trainer.mechanism.measure import LayerRow
+from trainer.model import GPT
+from trainer.model.attention import attention_backend
+from trainer.source import trainer_source
+from trainer.training.train import Trained
+
+DURATIONS = ("setup", "warmup", "score", "ttt", "slot", "pack", "mechanism")
+_CURVE_TYPES = (*[pa.int64()] * 2, *[pa.float64()] * 5)
+_LAYER_TYPES = (pa.string(), pa.string(), pa.int64(), pa.string(), pa.float64())
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Every score of one cell; ``ttt`` and ``slot`` are None where the recipe does neither.
+
+    ``layers`` are the measures of the mechanism, which rank 0 alone has.
+    """
+
+    pre: Score
+    post: Score
+    sliding: Score
+    ttt: Score | None
+    slot: Score | None
+    packed: Packed
+    layers: Sequence[LayerRow] = ()
+
+    def first_bad(self) -> str | None:
+        """The name of the first score that is not finite."""
+        named = {
+            "post-quantization": self.post,
+            "sliding": self.sliding,
+            "test-time-training": self.ttt,
+            "SLOT": self.slot,
+        }
+        return next((name for name, s in named.items() if s is not None and not s.is_finite), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a run took: how long each phase, memory of rank 0, and what it had to compile.
+
+    A probe of fixed work ``before`` and ``after`` the run, None where it was not probed.
+    """
+
+    durations_s: Mapping[str, float]
+    peak_memory_bytes: int
+    compile_misses: int | None
+    before: Probe | None = None
+    after: Probe | None = None
+
+
+def make_report(
+    spec: RunSpec,
+    world: World,
+    model: GPT,
+    trained: Trained,
+    result: Scores | str,
+    measured: Measured,
+) -> Report:
+    """The report of a run whose ``result`` is its scores, or the reason why it has diverged."""
+    if isinstance(result, Scores) and (bad := result.first_bad()) is not None:
+        result = f"the {bad} score is not finite"
+    values = {
+        "spec_hash": spec_hash(spec),
+        "state": "diverged" if isinstance(result, str) else "succeeded",
+        "reason": result if isinstance(result, str) else None,
+        **_training(spec, trained),
+        **_scores(spec, result if isinstance(result, Scores) else None),
+        **_sizes(spec, model, result.packed if isinstance(result, Scores) else None),
+        **_beta(model, stands=isinstance(result, Scores)),
+        **_machine(spec, world, model),
+        **_measured(measured),
+    }
+    return Report.model_validate(values)
+
+
+def write_curve(trained: Trained, spec: RunSpec, path: Path) -> None:
+    """One row per step as ``CURVE_COLUMNS``: the loss of its batch before the update.
+
+    Where the recipe validates, the row of step n has the contiguous score after n updates, and a
+    row of step 0, which trains nothing, has that of the initial weights.
+    """
+    validated = {step: (s.loss, s.bpb) for step, s in trained.validations if s.is_finite}
+    rows: list[tuple[float | None, ...]] = [(0, 0, 0.0, None, None)] if 0 in validated else []
+    batch_tokens = spec.recipe.train.batch_tokens
+    rows += [
+        (log.step, log.step * batch_tokens, log.elapsed_s, loss, log.lr_mult)
+        for log, loss in zip(trained.steps, trained.losses, strict=True)
+    ]
+    whole = [(*row, *validated.get(int(row[0] or 0), (None, None))) for row in rows]
+    _write_table(path, CURVE_COLUMNS, _CURVE_TYPES, whole)
+
+
+def write_layers(rows: Sequence[LayerRow], path: Path) -> None:
+    """What was measured of layers, tensors and classes as ``LAYER_COLUMNS``, in this order."""
+    _write_table(path, LAYER_COLUMNS, _LAYER_TYPES, rows)
+
+
+def _write_table(
+    path: Path,
+    names: Sequence[str],
+    types: Sequence[pa.DataType],
+    rows: Sequence[tuple[Any, ...]],
+) -> None:
+    columns = [pa.array([row[i] for row in rows], type=t) for i, t in enumerate(types)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(dict(zip(names, columns, strict=True))), sink)
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def _training(spec: RunSpec, trained: Trained) -> dict[str, Any]:
+    step_ms = sorted(log.step_ms for log in trained.steps)
+    last = trained.losses[-max(1, len(trained.losses) // 10) :]
+    return {
+        "steps": len(trained.steps),
+        "tokens": len(trained.steps) * spec.recipe.train.batch_tokens,
+        "resumed_from_step": trained.resumed_from_step,
+        "train_s": trained.train_s,
+        "step_ms_p50": statistics.median(step_ms) if step_ms else None,
+        "step_ms_p99": step_ms[math.ceil(0.99 * len(step_ms)) - 1] if step_ms else None,
+        "train_loss": statistics.fmean(last) if last and all(map(math.isfinite, last)) else None,
+    }
+
+
+def _scores(spec: RunSpec, scores: Scores | None) -> dict[str, Any]:
+    slot = spec.recipe.slot
+    return {
+        "val_tokens": scores.pre.num_tokens if scores else None,
+        "val_bytes": scores.pre.num_bytes if scores else None,
+        "pre_quant_loss": scores.pre.loss if scores else None,
+        "pre_quant_bpb": scores.pre.bpb if scores else None,
+        "pre_quant_sliding_bpb": None,
+        "post_quant_loss": scores.post.loss if scores else None,
+        "post_quant_bpb": scores.post.bpb if scores else None,
+        "post_quant_sliding_bpb": scores.sliding.bpb if scores else None,
+        "ttt_bpb": scores.ttt.bpb if scores and scores.ttt else None,
+        "slot_bpb": scores.slot.bpb if scores and scores.slot else None,
+        "slot_legal": slot_is_legal(slot) if slot and scores and scores.slot else None,
+    }
+
+
+def _sizes(spec: RunSpec, model: GPT, packed: Packed | None) -> dict[str, Any]:
+    artifact = spec.recipe.artifact
+    total = None if packed is None else len(packed.data) + artifact.code_bytes
+    return {
+        "num_params": sum(p.numel() for p in model.parameters()),
+        "floored_rows": None if packed is None else packed.floored_rows,
+        "pruned_codes": None if packed is None else packed.pruned_codes,
+        "gptq_fallbacks": None if packed is None else packed.gptq_fallbacks,
+        "model_bytes": None if packed is None else len(packed.data),
+        "code_bytes": artifact.code_bytes,
+        "artifact_bytes": total,
+        "fits_cap": None if total is None else total <= artifact.cap_bytes,
+    }
+
+
+def _beta(model: GPT, *, stands: bool) -> dict[str, float | None]:
+    """Of β over every layer and channel; absent outside the squared family and where diverged."""
+    betas = [getattr(module, "beta", None) for module in model.activations]
+    known = [b.detach().double().flatten() for b in betas if isinstance(b, Tensor)]
+    if not known or not stands:
+        return {"beta_mean": None, "beta_std": None}
+    beta = torch.cat(known)
+    return {"beta_mean": float(beta.mean()), "beta_std": float(beta.std(correction=0))}
+
+
+def _measured(measured: Measured) -> dict[str, Any]:
+    durations = {f"{name}_s": measured.durations_s.get(name) for name in DURATIONS}
+    probes = {"before": measured.before, "after": measured.after}
+    return (
+        durations
+        | {"peak_memory_bytes": measured.peak_memory_bytes}
+        | {"compile_misses": measured.compile_misses}
+        | {f"probe_{when}_ms": found and found.matmul_ms for when, found in probes.items()}
+        | {f"allreduce_{when}_ms": found and found.allreduce_ms for when, found in probes.items()}
+    )
+
+
+def _machine(spec: RunSpec, world: World, model: GPT) -> dict[str, Any]:
+    source = trainer_source()
+    return {
+        "window": spec.recipe.scoring.seq_len,
+        "stride": spec.recipe.scoring.stride,
+        "world_size": world.size,
+        "device": spec.device,
+        "device_name": device_name(world.device),
+        "dtype": spec.dtype,
+        "attention_backend": attention_backend(world.device, model.compute_dtype),
+        "mlp_backend": model.mlp_backend,
+        "corpus_sha256": spec.corpus_sha256,
+        "tokenizer_sha256": spec.tokenizer_sha256,
+        "recipe_hash": recipe_hash(spec.recipe),
+        "trainer_hash": source.sha256,
+        "trainer_source_bytes": source.num_bytes,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The model of the processor or GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())

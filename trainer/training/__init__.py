@@ -1,0 +1,1 @@
+"""Train under a budget: loop, step, averaging, checkpoints."""

@@ -1,0 +1,141 @@
+"""What must be written down so that another process can take the steps that this one would have?
+
+A file of safetensors whose metadata has the rest as JSON, and behind it the SHA-256 of all that:
+reading executes nothing, and what is torn, cut or changed is told from what was written. It says
+which run it is of. One of another question, other code, another torch, number of ranks or kind of
+processor is not used, for its steps would be other steps.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from trainer.config.config_errors import ConfigError
+from trainer.contract import RunSpec, spec_hash
+from trainer.distributed.world import World
+from trainer.files import remove_unfinished, write_atomically
+from trainer.progress import Progress
+from trainer.source import trainer_source
+
+SHA256_BYTES = 32
+_HEADER_BYTES, _FACTS = 8, "facts"
+
+
+class UnusableError(ValueError):
+    """This file is none that the run can go on from, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Tensors by name, and ``facts``, whatever JSON can say."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with ``prefix.``, without it."""
+        start = f"{prefix}."
+        return {n.removeprefix(start): t for n, t in self.tensors.items() if n.startswith(start)}
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where a run keeps its checkpoint, and how often, in seconds (0: after every step)."""
+
+    path: Path
+    every_s: float
+
+    def __post_init__(self) -> None:
+        if not self.every_s >= 0:
+            raise ConfigError(f"--checkpoint-every-s {self.every_s:g}: give 0 or more seconds.")
+
+
+@dataclass
+class Saver:
+    """The checkpoint of one run. Every rank calls its methods, at the same steps; rank 0 writes."""
+
+    keeping: Keeping
+    world: World
+    identity: Mapping[str, str | int]
+    progress: Progress
+    _saved_s: float = field(default_factory=time.perf_counter)
+
+    def load(self) -> State | None:
+        """What there is to go on from, or None: a line in the log says why it is not used."""
+        with self.progress.during("checkpoint"):
+            data = self.world.bytes_of_rank_0(self._read() if self.world.is_main else b"")
+        self._saved_s = time.perf_counter()
+        return decode(data, self.identity) if data else None
+
+    def is_due(self) -> bool:
+        """Whether it is time, by rank 0's clock, on every rank alike."""
+        return self.world.seconds_since(self._saved_s) >= self.keeping.every_s
+
+    def save(self, state: State) -> None:
+        """Write ``state``; if it cannot be written, say so and go on with the earlier one."""
+        if self.world.is_main:
+            with self.progress.during("checkpoint"):
+                try:
+                    write_atomically(self.keeping.path, *encode(state, self.identity))
+                except OSError as error:
+                    self._say(f"not written: {error}")
+        self._saved_s = time.perf_counter()
+
+    def _read(self) -> bytes:
+        """The file's content if it can be used, else nothing."""
+        path = self.keeping.path
+        try:
+            remove_unfinished(path)
+            data = path.read_bytes()
+            decode(data, self.identity)
+        except FileNotFoundError:
+            return b""
+        except (OSError, UnusableError) as error:
+            self._say(f"not used, the run starts from zero: {error}")
+            return b""
+        return data
+
+    def _say(self, what: str) -> None:
+        print(f"checkpoint {self.keeping.path}: {what}", flush=True)
+
+
+def identity_of(spec: RunSpec, world: World, device_name: str) -> dict[str, str | int]:
+    """What must be the same for the steps to be the same."""
+    return {
+        "spec_hash": spec_hash(spec),
+        "trainer_hash": trainer_source().sha256,
+        "torch": torch.__version__,
+        "world_size": world.size,
+        "device": device_name,
+    }
+
+
+def encode(state: State, identity: Mapping[str, str | int]) -> tuple[bytes, bytes]:
+    """The content of a checkpoint, and the hash that stands behind it."""
+    facts = json.dumps({"identity": dict(identity), "facts": state.facts})
+    tensors = {name: tensor.detach().cpu() for name, tensor in state.tensors.items()}
+    content = safetensors.torch.save(tensors, metadata={_FACTS: facts})
+    return content, hashlib.sha256(content).digest()
+
+
+def decode(data: bytes, identity: Mapping[str, str | int]) -> State:
+    """The state in ``data``; UnusableError if it is damaged or not of ``identity``."""
+    content, digest = memoryview(data)[:-SHA256_BYTES], data[-SHA256_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise UnusableError(f"its {len(data)} bytes are not what was written")
+    header_bytes = int.from_bytes(content[:_HEADER_BYTES], "little")
+    header = json.loads(bytes(content[_HEADER_BYTES : _HEADER_BYTES + header_bytes]))
+    known = json.loads(header["__metadata__"][_FACTS])
+    for name in identity.keys() | known["identity"].keys():
+        found, wanted = known["identity"].get(name), identity.get(name)
+        if found != wanted:
+            raise UnusableError(f"its {name} is {found}, this run's is {wanted}")
+    return State(safetensors.torch.load(bytes(content)), known["facts"])
