@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.commands import ROOT, environment, rows
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_RUN = re.compile(r"^(git |cd |make (test|check|setup))")
 

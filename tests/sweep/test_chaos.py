@@ -19,6 +19,8 @@ from tests.support.faults import DECK, FAULTS, round_of
 from tests.support.rounds import Outcome, survive
 from tests.support.tiny import build_tiny_dataset
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 FAST = range(15)
 SLOW = (range(15, 30), range(30, 45))
 
