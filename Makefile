@@ -43,6 +43,7 @@ export WHERE
 SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
 PLAN_ARGS = $(SELECT_ARGS) $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
 CHECK_ARGS = $(if $(CHECK),--check)
+PYTEST_ARGS ?= --numprocesses 2 --dist loadgroup --durations 10
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
 .PHONY: help setup sweep plan status show logs rerun doctor figures summary report power notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak
@@ -114,11 +115,11 @@ notebooks: $(READY) ## execute the notebooks on the rows that are there
 data: $(READY) ## build or fetch the data of RECIPE= (TRAIN_SHARDS=n of it, OFFLINE=1 fetches nothing)
 	@$(PY) -m trainer.data prepare --recipe "$(RECIPE)" --root "$(DATA)" $(if $(TRAIN_SHARDS),--train-shards "$(TRAIN_SHARDS)") $(if $(OFFLINE),--offline)
 
-test: $(READY) ## run the tests (minutes)
-	@$(PY) -m pytest -m "not slow"
+test: $(READY) ## run the tests (minutes), two at a time
+	@$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(READY) ## run the slower tests, the README's commands among them
-	@$(PY) -m pytest -m slow
+	@$(PY) -m pytest -m slow $(PYTEST_ARGS)
 
 check: $(READY) ## formatter, linter, type checker and the import rules of the house
 	@$(VENV)/bin/ruff format --check .

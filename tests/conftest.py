@@ -14,6 +14,17 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker run a file's tests, so that its fixtures are made once (``--dist loadgroup``).
+
+    A file may name a group that it shares with others: those that start Ray, or a bucket.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator["Service"]:
     """A real S3 API on loopback."""
