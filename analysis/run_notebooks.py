@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from traitlets.config import Config
 
 from analysis.rows.read import load_cells, load_sweep, parts_of, succeeded
-from analysis.stats.per_seed import check_one_footing
+from analysis.rows.scoring import check_equal_scoring
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
 
@@ -27,7 +27,7 @@ def run_notebooks(place: str | Path) -> list[str]:
     """Execute every notebook on the sweep in ``place``; the paths of the executed copies."""
     cells = load_cells(place)  # the user's mistakes, told before a kernel starts
     load_sweep(place, cells)
-    check_one_footing(succeeded(cells))
+    check_equal_scoring(succeeded(cells))
     files, names = open_files(place), []
     for source in sorted(NOTEBOOKS.glob("*.py")):
         names.append(f"notebooks/{source.stem}.ipynb")

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.models.block_model import Design
+from analysis.models.block_model import Blocking
 from analysis.planning.designs import block, pooled, power_of
 from analysis.planning.second_stage import leaders
 from analysis.planning.second_stage_power import probability_kept, two_stage_power
@@ -81,11 +81,11 @@ def tally(study: Study, num_sweeps: int, rng: np.random.Generator) -> Counter[st
     frame = simulated(study.world, num_sweeps, rng)
     if study.second is not None:
         return _second_stages(study, frame, rng)
-    counts = _counted(study.world, _judged(frame, Design(study.pairing), study.world.missing > 0))
+    counts = _counted(study.world, _judged(frame, Blocking(study.pairing), study.world.missing > 0))
     return counts + (_alone(frame) if study.alone else Counter())
 
 
-def _judged(frame: pd.DataFrame, design: Design, one_by_one: bool) -> pd.DataFrame:
+def _judged(frame: pd.DataFrame, design: Blocking, one_by_one: bool) -> pd.DataFrame:
     """One row per setting and key: difference, half_width, pooled_half_width."""
     if one_by_one:
         return contrasts(frame, PRIMARY, REFERENCE, design=design)
@@ -132,7 +132,7 @@ def _second_stages(study: Study, frame: pd.DataFrame, rng: np.random.Generator) 
     """
     assert study.second is not None
     kept = study.second.keep
-    first = _judged(frame, Design(study.pairing), one_by_one=False)
+    first = _judged(frame, Blocking(study.pairing), one_by_one=False)
     ranked = first.sort_values(["setting", "difference"]).groupby("setting", sort=False)["key"]
     chosen = ranked.apply(lambda keys: tuple(sorted(keys.iloc[:kept])))
     name = frame["setting"].iloc[0]
@@ -147,7 +147,7 @@ def _second_stages(study: Study, frame: pd.DataFrame, rng: np.random.Generator) 
             keys=(REFERENCE, *keys),
         )
         again = simulated(world, num_sweeps, rng)
-        counts += _counted(world, _judged(again, Design(), one_by_one=False))
+        counts += _counted(world, _judged(again, Blocking(), one_by_one=False))
         counts["kept"] += num_sweeps * (ONE in keys)
     return counts
 

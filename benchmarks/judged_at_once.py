@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import special
 
 from analysis.models import unequal_variance
-from analysis.models.block_model import Design, Reals, fit_blocks
+from analysis.models.block_model import Blocking, Reals, fit_blocks
 from analysis.models.design_geometry import DesignKey, geometry_of, variances
 from analysis.models.dunnett import quantile
 from analysis.rows.stages import PRIMARY
@@ -33,7 +33,7 @@ class Judged:
     pooled_DK: Reals
 
 
-def judged(frame: pd.DataFrame, reference: str, design: Design) -> Judged:
+def judged(frame: pd.DataFrame, reference: str, design: Blocking) -> Judged:
     """Every setting of ``frame`` (alike, complete, in the same order of rows) as one sweep.
 
     RuntimeError where ``contrasts`` says anything else of the first of them.
@@ -73,7 +73,7 @@ def _intervals(scores_DN: Reals, *, num_activations: int) -> tuple[Reals, Reals,
     return difference_DK, np.maximum(pooled_DK, second_DK), pooled_DK
 
 
-def _check(found: Judged, cells: pd.DataFrame, reference: str, design: Design) -> None:
+def _check(found: Judged, cells: pd.DataFrame, reference: str, design: Blocking) -> None:
     said = contrasts(cells, PRIMARY, reference, level=LEVEL, design=design).set_index("key")
     ours = {
         "difference": found.difference_DK[0],

@@ -19,14 +19,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.models.block_model import Design
+from analysis.models.block_model import Blocking
 from analysis.models.least_squares import FTest, f_test, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value, percent
-from analysis.rows.footing import Footing, footing_of
 from analysis.rows.read import AXIS_PREFIX, labels_of, records, settings
+from analysis.rows.scoring import Scoring, check_equal_scoring, scoring_of
 from analysis.rows.stages import title_of
 from analysis.stats.compare import contrasts, ranked_scores
-from analysis.stats.per_seed import check_one_footing
 from analysis.stats.slope_curve import best_set, slope_curves
 
 BUDGET_AXIS = "budget"
@@ -46,7 +45,7 @@ def axis_survival(
     reference: str,
     *,
     level: float = 0.95,
-    design: Design | None = None,
+    design: Blocking | None = None,
 ) -> pd.DataFrame:
     """One row per axis and group of settings that differ in nothing but that axis.
 
@@ -56,7 +55,7 @@ def axis_survival(
     one value and worse under another, both resolved. ``survives``: true where the best is the same
     and no interaction is resolved, false where the best changes and one is; else null, not told.
     """
-    check_one_footing(frame)
+    check_equal_scoring(frame)
     compared = contrasts(frame, quantity, reference, level=level, design=design)
     best_slopes = {
         curve.setting: f"{number(curve.best, decimals=2)} ({best_set(curve)})"
@@ -122,12 +121,12 @@ class _Side:
 
     setting: str
     scores: pd.DataFrame
-    footing: Footing
+    footing: Scoring
 
     @classmethod
     def of(cls, here: pd.DataFrame, scores: pd.DataFrame, quantity: str) -> "_Side":
         known = scores.dropna(how="all").dropna(axis=1, how="all")
-        return cls(str(here["setting"].iloc[0]), known, footing_of(here, quantity))
+        return cls(str(here["setting"].iloc[0]), known, scoring_of(here, quantity))
 
     @property
     def num_seeds(self) -> int:

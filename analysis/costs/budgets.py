@@ -29,13 +29,12 @@ from analysis.costs.step_effect import (
     in_setting,
     scores_and_steps,
 )
-from analysis.models.block_model import Design
+from analysis.models.block_model import Blocking
 from analysis.number_format import capital, counted, percent, plus_minus
-from analysis.rows.footing import footing_of
 from analysis.rows.read import labels_of, records, settings
+from analysis.rows.scoring import check_equal_scoring, scoring_of
 from analysis.rows.stages import title_of
 from analysis.stats.compare import contrasts
-from analysis.stats.per_seed import check_one_footing
 from analysis.stats.ranking import ranked_rows, without_companions
 
 __all__ = ["node_effects", "node_sentences", "split_sentences", "time_splits"]
@@ -63,7 +62,7 @@ def time_splits(
     reference: str,
     *,
     level: float = 0.95,
-    design: Design | None = None,
+    design: Blocking | None = None,
 ) -> pd.DataFrame:
     """One row per setting with a budget of seconds and activation compared with ``reference``.
 
@@ -72,7 +71,7 @@ def time_splits(
     activation's steps over the reference's, geometric mean over paired seeds. ``curves`` is what
     ``load_curves`` gives, None or empty where there is none.
     """
-    check_one_footing(frame)
+    check_equal_scoring(frame)
     compared = contrasts(frame, quantity, reference, level=level, design=design)
     labels, rows = labels_of(frame), []
     for setting in settings(frame[frame["budget_kind"] == "seconds"]):
@@ -81,7 +80,7 @@ def time_splits(
         arms = _fixed_step_arms(frame, here, compared)
         simultaneous = level ** (1 / max(1, len(gaps)))
         sources = _sources(frame, here, curves, quantity, level=simultaneous) if gaps else []
-        taken = _steps(here, reference, design or Design())
+        taken = _steps(here, reference, design or Blocking())
         for gap in gaps:
             steps = _steps_of(taken, gap["key"], reference)
             split = _split(gap, steps, arms, sources)
@@ -89,7 +88,7 @@ def time_splits(
                 {**gap, "label": labels[gap["key"]], "total": gap["difference"]}
                 | {"total_half_width": gap["half_width"], **split, **steps}
                 | {"n_tainted": _tainted(here, (gap["key"], reference))}
-                | footing_of(here, quantity)
+                | scoring_of(here, quantity)
             )
     table = pd.DataFrame(rows, columns=list(SPLIT_COLUMNS))
     return table.astype(dict.fromkeys(_NUMBERS, float))
@@ -199,7 +198,7 @@ def _informs(effect: StepEffect, log_ratio: float, total_half: float | None) -> 
     return effect.method != IN_SETTING or abs(log_ratio) * effect.half_width < total_half
 
 
-def _steps(here: pd.DataFrame, reference: str, design: Design) -> pd.DataFrame:
+def _steps(here: pd.DataFrame, reference: str, design: Blocking) -> pd.DataFrame:
     """The steps of ranked activations: what is compared in a row, activations × columns."""
     rows = ranked_rows(here, "steps", reference, design)
     return rows.pivot(index=design.by, columns="key", values="value")

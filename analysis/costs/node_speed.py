@@ -17,8 +17,8 @@ import pandas as pd
 from analysis.models.interval import t_quantile
 from analysis.models.least_squares import Floats, FTest, Solution, f_test, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value, percent
-from analysis.rows.footing import footing_of
 from analysis.rows.read import is_scored, labels_of, settings
+from analysis.rows.scoring import scoring_of
 from analysis.rows.stages import title_of
 from analysis.stats.compare import same_functions
 from analysis.stats.per_seed import outcome_counts
@@ -136,7 +136,7 @@ def _effects(
         "node_p": model.node_test.p_value if model.node_test else None,
         "n_tainted": int(((here["state"] == "succeeded") & tainted).sum()),
         "level": level,
-        **footing_of(here, quantity),
+        **scoring_of(here, quantity),
     }
     for kind, column in (("activation", "key"), ("node", "node")):
         names, contrasts_QP = model.contrasts(kind, reference)

@@ -21,7 +21,7 @@ from analysis.figures.captions import DPI, WIDTH_IN
 from analysis.figures.composition import mechanism, scores, training
 from analysis.figures.inputs import Given, given
 from analysis.rows.read import Sweep, is_scored, load_cells, load_sweep, settings, succeeded
-from analysis.stats.per_seed import check_one_footing
+from analysis.rows.scoring import check_equal_scoring
 from analysis.stats.quantization import with_deltas
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
@@ -180,7 +180,7 @@ def save_figures(
     cells = load_cells(place)
     sweep = load_sweep(place, cells)
     succeeded(cells)
-    check_one_footing(cells)
+    check_equal_scoring(cells)
     files, everything, names = open_files(place), settings(cells), []
     wanted = [name for picture in FIGURES.values() for name in (*picture.needs, *picture.uses)]
     for setting in everything:

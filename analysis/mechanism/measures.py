@@ -33,8 +33,8 @@ from analysis.models.partial_correlation import (
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.layers import BETAS, MEASURE, beta_by_layer, layer_means, layer_table
 from analysis.rows.read import is_scored, records
+from analysis.rows.scoring import check_equal_scoring
 from analysis.rows.stages import title_of
-from analysis.stats.per_seed import check_one_footing
 
 __all__ = [
     "BETAS",
@@ -83,7 +83,7 @@ def relations(
     tested. ``reason`` says why there is no ``between``. Two names of one function count once, and
     the survivors of an activation with a diverged seed count as the cells that they are.
     """
-    check_one_footing(frame)
+    check_equal_scoring(frame)
     rows: list[dict[str, object]] = []
     for problem in problems(frame, layers, outcomes):
         found = [problem.facts(name) | _three_ways(problem, name, level) for name in problem.names]
@@ -109,7 +109,7 @@ def slope_relations(
     that moves with the slope: an association. No p: cells of one slope are no independent
     witnesses of it.
     """
-    check_one_footing(frame)
+    check_equal_scoring(frame)
     rows = [
         problem.facts(name) | _with_slope(problem, name)
         for problem in problems(frame, layers, outcomes)

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from analysis.models.block_model import Blocked, Codes, Reals, contrast_matrix, is_estimable
+from analysis.models.block_model import Blocked, Codes, Reals, contrast_matrix
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,8 +41,7 @@ class DesignKey:
 
     def __init__(self, rows: Blocked) -> None:
         self.matrix_NP, self.activation_N = rows.matrix(), rows.activation_N
-        contrast_KP = contrast_matrix(rows, self.matrix_NP.shape[1])
-        self.contrast_KP = contrast_KP[is_estimable(contrast_KP, self.matrix_NP)]
+        self.contrast_KP = contrast_matrix(rows)
         parts = (self.matrix_NP, self.contrast_KP, self.activation_N)
         self._bytes = b"|".join(str(part.shape).encode() + part.tobytes() for part in parts)
 

@@ -131,7 +131,7 @@ def complete_blocks(num_seeds: int, num_activations: int) -> Blocked:
         part.ravel() for part in np.mgrid[0:num_seeds, 0:num_activations].astype(np.int64)
     )
     keys = tuple(f"{i:03d}" for i in range(num_activations))
-    return Blocked(keys, activation_N, seed_N, seed_N, None, np.zeros(seed_N.size))
+    return Blocked(keys, activation_N, seed_N, seed_N, np.zeros(seed_N.size))
 
 
 @lru_cache(maxsize=64)

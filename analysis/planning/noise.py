@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.models.block_model import Design, blocked, fit_blocks
+from analysis.models.block_model import Blocking, blocked, fit_blocks
 from analysis.planning.designs import Kind
 from analysis.rows.read import (
     CELLS_FILE,
@@ -103,10 +103,10 @@ def noise_in(
     quantity: str,
     reference: str,
     source: str,
-    design: Design | None = None,
+    design: Blocking | None = None,
 ) -> KnownNoise | None:
     """The noise of ``rows``, all of one setting; None before two seeds have two activations."""
-    design = design or Design()
+    design = design or Blocking()
     scores = ranked_rows(rows, quantity, reference, design)
     if scores.empty:
         return None

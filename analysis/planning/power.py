@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.models.block_model import Design as Blocks
+from analysis.models.block_model import Blocking
 from analysis.planning.designs import (
     DESIGNS,
     Design,
@@ -68,7 +68,7 @@ def achieved(
     *,
     quantity: str = PRIMARY,
     level: float = 0.95,
-    blocks: Blocks | None = None,
+    blocks: Blocking | None = None,
 ) -> list["Grid"]:
     """The grid of each setting of ``frame`` as far as it has been answered, with its own noise.
 

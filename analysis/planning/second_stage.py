@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.models.block_model import Design
+from analysis.models.block_model import Blocking
 from analysis.number_format import counted, listed
 from analysis.planning.toml_text import toml_text
 from analysis.rows.read import Sweep, load_cells, load_replicates, load_sweep, settings, succeeded
@@ -29,7 +29,7 @@ MOST_SEEDS = 10_000
 
 
 def leaders(
-    frame: pd.DataFrame, reference: str, *, keep: int, design: Design | None = None
+    frame: pd.DataFrame, reference: str, *, keep: int, design: Blocking | None = None
 ) -> list[str]:
     """The keys of the ``keep`` activations with the lowest paired difference, best first.
 

@@ -12,8 +12,8 @@ from analysis.figures.inputs import Given, given
 from analysis.report.answers import Answer, answer
 from analysis.rows.completeness import coverage_sentences
 from analysis.rows.read import Sweep, is_scored, load_cells, load_replicates, load_sweep, settings
+from analysis.rows.scoring import check_equal_scoring
 from analysis.rows.stages import PRIMARY
-from analysis.stats.per_seed import check_one_footing
 from analysis.stats.ranking import design_of, with_companions
 
 
@@ -52,7 +52,7 @@ class Case:
 def load_inputs(place: str | Path) -> Inputs:
     """What the sweep in ``place`` left; ConfigError where there is nothing that can be read."""
     cells = load_cells(place)
-    check_one_footing(cells)
+    check_equal_scoring(cells)
     sweep = load_sweep(place, cells)
     wanted = [name for picture in FIGURES.values() for name in (*picture.needs, *picture.uses)]
     known = {

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.models.block_model import Blocked, BlockFit, Design, Reals, blocked, fit_blocks
+from analysis.models.block_model import Blocked, BlockFit, Blocking, Reals, blocked, fit_blocks
 from analysis.models.dunnett import adjusted_p, quantile
 from analysis.models.unequal_variance import guard, guard_below, t_statistics
-from analysis.rows.footing import footing_of
 from analysis.rows.read import is_scored, labels_of, settings
+from analysis.rows.scoring import check_equal_scoring, scoring_of
 from analysis.rows.stages import STAGES, windows_of
-from analysis.stats.per_seed import check_one_footing
 from analysis.stats.ranking import anchored, ranked_rows
 from analysis.stats.ranking import ranked_scores as ranked_scores
 from analysis.stats.ranking import same_functions as same_functions
@@ -62,7 +61,7 @@ def contrasts(
     reference: str,
     *,
     level: float = 0.95,
-    design: Design | None = None,
+    design: Blocking | None = None,
 ) -> pd.DataFrame:
     """One row per setting and ranked activation that shares a block with the reference.
 
@@ -73,8 +72,8 @@ def contrasts(
     the noise is not known. ``nats`` are nats per token, null for what is no score; ``field_rule``
     is "met" or "not met", for stages only. A setting whose reference is not ranked has no row.
     """
-    check_one_footing(frame)
-    design = design or Design()
+    check_equal_scoring(frame)
+    design = design or Blocking()
     labels = labels_of(frame)
     rows: list[dict[str, object]] = []
     for setting in settings(frame):
@@ -85,7 +84,7 @@ def contrasts(
             continue
         factor = nats_per_bpb(here) if windows_of(quantity) else None
         shared = {"setting": setting, "quantity": quantity, "reference": reference, "level": level}
-        shared |= {"blocks": design.blocks, **footing_of(here, quantity)}
+        shared |= {"blocks": design.blocks, **scoring_of(here, quantity)}
         for row in _compare(blocked(scores, reference, within), level, factor):
             if quantity not in STAGES:
                 row |= {"field_p": None, "field_rule": None, "field_rule_loose": None}
@@ -96,7 +95,7 @@ def contrasts(
 def nats_per_bpb(frame: pd.DataFrame) -> float | None:
     """Nats per token for each bit per byte: ln 2 · bytes / tokens of the validation text.
 
-    None where no scored row says both. The rows must share one text (``check_one_footing``).
+    None where no scored row says both. The rows must share one text (``check_equal_scoring``).
     """
     told = frame.loc[is_scored(frame), ["val_bytes", "val_tokens"]].dropna()
     if told.empty:

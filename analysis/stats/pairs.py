@@ -14,19 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.models.block_model import Design
+from analysis.models.block_model import Blocking
 from analysis.models.interval import TInterval
-from analysis.rows.footing import footing_of
 from analysis.rows.read import records, settings
-from analysis.stats.per_seed import (
-    ESTIMATE,
-    FACTS,
-    check_one_footing,
-    estimates,
-    outcome_counts,
-    per_block,
-    scored_in,
-)
+from analysis.rows.scoring import check_equal_scoring, scoring_of
+from analysis.stats.per_seed import ESTIMATE, FACTS, estimates, outcome_counts, per_block, scored_in
 
 FEWEST_FLIPPED = 9  # 2 / 2⁹ = 0.0039: below that no correction for a dozen comparisons leaves 5 %
 _MOST_ENUMERATED = 16
@@ -34,14 +26,14 @@ _SEED = 20_240_602
 
 
 def paired_differences(
-    frame: pd.DataFrame, quantity: str, reference: str, *, design: Design | None = None
+    frame: pd.DataFrame, quantity: str, reference: str, *, design: Blocking | None = None
 ) -> pd.DataFrame:
     """One row per setting, activation and seed that the reference has too: its score − theirs.
 
     ``reference`` is a key; below zero is better than the reference. A reference that has not run
     yet leaves nothing to pair with, and no row. Where nodes are blocks, both are of one node.
     """
-    by = (design or Design()).by
+    by = (design or Blocking()).by
     values = per_block(frame, quantity, by)
     of_reference = values[values["key"] == reference].drop(columns="key")
     pairs = values[values["key"] != reference].merge(
@@ -57,7 +49,7 @@ def paired_stats(
     reference: str,
     *,
     level: float = 0.95,
-    design: Design | None = None,
+    design: Blocking | None = None,
 ) -> pd.DataFrame:
     """One row per setting and activation: mean difference from the reference and its t interval.
 
@@ -65,7 +57,7 @@ def paired_stats(
     of comparisons. ``n`` counts pairs. ``sign_flip_p`` is two-sided and null below
     ``FEWEST_FLIPPED`` pairs; ``smallest_p`` is the smallest that n pairs can give.
     """
-    check_one_footing(frame)
+    check_equal_scoring(frame)
     interval = TInterval(level)
     pairs = paired_differences(frame, quantity, reference, design=design)
     by_group = dict(iter(pairs.groupby(["setting", "key"])["difference"]))
@@ -92,20 +84,20 @@ def paired_stats(
 
 
 def correlations(
-    frame: pd.DataFrame, quantity: str, reference: str, *, design: Design | None = None
+    frame: pd.DataFrame, quantity: str, reference: str, *, design: Blocking | None = None
 ) -> pd.DataFrame:
     """One row per setting and pair of activations: how their paired differences go together.
 
     ``n`` counts the seeds that both share with the reference; ``correlation`` (Pearson) is null for
     fewer than three, and where either does not vary.
     """
-    check_one_footing(frame)
+    check_equal_scoring(frame)
     pairs = paired_differences(frame, quantity, reference, design=design)
     rows: list[dict[str, object]] = []
     for setting in settings(frame):
         here = pairs[pairs["setting"] == setting]
         wide = here.pivot(index="seed", columns="key", values="difference")
-        stands_on = footing_of(frame[frame["setting"] == setting], quantity)
+        stands_on = scoring_of(frame[frame["setting"] == setting], quantity)
         for i, key in enumerate(wide.columns):
             for other in wide.columns[i + 1 :]:
                 both = wide[[key, other]].dropna().to_numpy(dtype=float)

@@ -14,12 +14,12 @@ import pandas as pd
 
 from analysis.models.interval import TInterval
 from analysis.rows.read import is_scored, records
+from analysis.rows.scoring import check_equal_scoring
 from analysis.rows.stages import STAGES, is_legal, windows_of
 from sweep.store.schema import FAILED_STATES
 from trainer.config.config_errors import ConfigError
 
 _GROUP = ["setting", "key"]
-_FOOTING = ["window", "stride", "val_bytes", "val_tokens"]
 FACTS = [
     *_GROUP,
     *("recipe", "budget", "label", "n_diverged", "n_failed", "window", "stride"),
@@ -35,7 +35,7 @@ def seed_stats(
     ``window`` and ``stride`` are null for what is no score. ``ranked`` is false where a seed
     diverged, nothing was scored or the score is not legal. A quantity without cells has no row.
     """
-    check_one_footing(frame)
+    check_equal_scoring(frame)
     interval = TInterval(level)
     counts = outcome_counts(frame)
     rows: list[dict[str, object]] = []
@@ -98,20 +98,6 @@ def outcome_counts(frame: pd.DataFrame) -> pd.DataFrame:
     )
     footing = ordered.groupby("setting", as_index=False)[["window", "stride"]].max()
     return counts.merge(footing, on="setting")
-
-
-def check_one_footing(frame: pd.DataFrame) -> None:
-    """Nothing, if all scores of a setting share text and windows; else a ConfigError."""
-    scored = frame.loc[is_scored(frame), ["setting", *_FOOTING]]
-    for setting, rows in scored.groupby("setting"):
-        for column in _FOOTING:
-            given = sorted(rows[column].dropna().unique())
-            if len(given) > 1:
-                raise ConfigError(
-                    f"setting {setting}: the cells were scored with {column} ="
-                    f" {' and '.join(map(str, given))}, so their scores have no common mean;"
-                    " keep sweeps of different scoring in different folders."
-                )
 
 
 def scored_in(quantity: str, *, window: object, stride: object) -> dict[str, object]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.models.block_model import Design, within_nodes
+from analysis.models.block_model import Blocking, within_nodes
 from analysis.rows.read import Sweep, is_scored
 from analysis.rows.stages import is_legal
 from analysis.stats.per_seed import per_block
@@ -17,7 +17,7 @@ from trainer.config.config_errors import ConfigError
 
 
 def ranked_rows(
-    frame: pd.DataFrame, quantity: str, reference: str, design: Design | None = None
+    frame: pd.DataFrame, quantity: str, reference: str, design: Blocking | None = None
 ) -> pd.DataFrame:
     """Of one setting: key, seed (and node, if the design has it) and value, one row per score.
 
@@ -29,7 +29,7 @@ def ranked_rows(
             f"{quantity} was fitted on the targets that it scores: it is no legal score and is not "
             f"ranked. Rank another stage, or run the recipe with slot.mode = causal."
         )
-    by = (design or Design()).by
+    by = (design or Blocking()).by
     kept = same_functions(frame, reference)
     diverged = {kept[key] for key in frame.loc[frame["state"] == "diverged", "key"].unique()}
     values = per_block(frame, quantity, by)
@@ -39,12 +39,12 @@ def ranked_rows(
     return once.loc[~once["key"].isin(diverged), ["key", *by, "value"]].reset_index(drop=True)
 
 
-def design_of(sweep: Sweep) -> Design:
+def design_of(sweep: Sweep) -> Blocking:
     """The design that ``sweep`` was blocked by; its reference is what ran on every node."""
-    return Design(sweep.pairing, anchor=sweep.reference if sweep.pairing == "node" else None)
+    return Blocking(sweep.pairing, anchor=sweep.reference if sweep.pairing == "node" else None)
 
 
-def anchored(design: Design, frame: pd.DataFrame, reference: str) -> Design:
+def anchored(design: Blocking, frame: pd.DataFrame, reference: str) -> Blocking:
     """``design`` with its anchor under the name that stands for its function here."""
     kept = same_functions(frame, reference)
     return replace(design, anchor=kept.get(design.anchor or "", design.anchor))
@@ -75,14 +75,14 @@ def without_companions(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranked_scores(
-    frame: pd.DataFrame, quantity: str, reference: str, design: Design | None = None
+    frame: pd.DataFrame, quantity: str, reference: str, design: Blocking | None = None
 ) -> pd.DataFrame:
     """``ranked_rows`` as a matrix, blocks (seed first) × activations; null where one is missing.
 
     Where nodes are blocks, what a node adds to a seed is taken off as
     ``analysis.models.block_model`` does, and the mean of the anchor under the seed is put back.
     """
-    design = anchored(design or Design(), frame, reference)
+    design = anchored(design or Blocking(), frame, reference)
     rows, index = ranked_rows(frame, quantity, reference, design), ["seed"]
     if design.pairing == "node":
         anchor = design.anchor or reference

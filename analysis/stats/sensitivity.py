@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.models.block_model import Design
+from analysis.models.block_model import Blocking
 from analysis.number_format import counted, listed, number, p_value, percent
 from analysis.rows.read import Sweep, including_tainted, is_scored, labels_of, records, settings
 from analysis.rows.stages import PRIMARY
@@ -84,7 +84,7 @@ def _variances(row: Row, labels: Mapping[str, str]) -> str:
 
 
 def _sign_flips(
-    frame: pd.DataFrame, compared: Sequence[Row], labels: Mapping[str, str], design: Design
+    frame: pd.DataFrame, compared: Sequence[Row], labels: Mapping[str, str], design: Blocking
 ) -> str:
     quantity, reference, level = (compared[0][name] for name in ("quantity", "reference", "level"))
     stats = records(paired_stats(frame, quantity, reference, design=design))

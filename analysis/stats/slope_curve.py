@@ -16,15 +16,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from analysis.models.block_model import Design
+from analysis.models.block_model import Blocking
 from analysis.models.curve_fit import Cells, CurveFit, fit_curve, intervals
 from analysis.models.curve_minimum import critical_values, largest_difference, may_be_minimum
 from analysis.number_format import capital, counted, listed, number, p_value, percent, plus_minus
-from analysis.rows.footing import footing_of
 from analysis.rows.read import labels_of, settings
+from analysis.rows.scoring import check_equal_scoring, scoring_of
 from analysis.rows.stages import title_of
 from analysis.stats.compare import contrasts, ranked_scores
-from analysis.stats.per_seed import check_one_footing
 from analysis.stats.slopes import fixed_slopes
 from trainer.activations import ACTIVATIONS
 
@@ -86,10 +85,10 @@ def slope_curves(
     *,
     level: float = 0.95,
     draws: int = 2000,
-    design: Design | None = None,
+    design: Blocking | None = None,
 ) -> tuple[SlopeCurve, ...]:
     """One curve for each setting whose cells have three slopes or more, answered or not."""
-    check_one_footing(frame)
+    check_equal_scoring(frame)
     curves = []
     for setting in settings(frame):
         here = frame[frame["setting"] == setting]
@@ -115,7 +114,7 @@ def _curve(
     empty = SlopeCurve(
         setting=str(frame["setting"].iloc[0]),
         quantity=quantity,
-        **footing_of(frame, quantity),
+        **scoring_of(frame, quantity),
         n=len(set(tested.index.get_level_values("seed"))),
         level=level,
         draws=draws,
@@ -216,7 +215,7 @@ BEST_FIXED_COLUMNS = (
 
 
 def best_fixed(
-    frame: pd.DataFrame, quantity: str, *, level: float = 0.95, design: Design | None = None
+    frame: pd.DataFrame, quantity: str, *, level: float = 0.95, design: Blocking | None = None
 ) -> pd.DataFrame:
     """One row per setting, learned activation and fixed slope: learned − fixed, simultaneous.
 
@@ -236,7 +235,7 @@ def best_fixed(
 
 
 def best_fixed_sentences(
-    frame: pd.DataFrame, quantity: str, *, level: float = 0.95, design: Design | None = None
+    frame: pd.DataFrame, quantity: str, *, level: float = 0.95, design: Blocking | None = None
 ) -> list[str]:
     """One sentence per setting and learned activation; nothing where none can be compared."""
     table = best_fixed(frame, quantity, level=level, design=design)
@@ -261,7 +260,7 @@ def _against_fixed(frame: pd.DataFrame, rows: pd.DataFrame, quantity: str) -> pd
     better = turned["resolved"].fillna(False) & (turned["difference"] < 0)
     worse = turned["resolved"].fillna(False) & (turned["difference"] > 0)
     footings = {
-        str(setting): footing_of(here, quantity) for setting, here in frame.groupby("setting")
+        str(setting): scoring_of(here, quantity) for setting, here in frame.groupby("setting")
     }
     return turned.assign(
         beats_all=better.groupby(turned["setting"]).transform("all").where(told),

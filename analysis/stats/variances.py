@@ -13,12 +13,11 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.models.block_model import Blocked, Design, blocked
+from analysis.models.block_model import Blocked, Blocking, blocked
 from analysis.models.design_geometry import DesignKey, geometry_of, noisier, variances
 from analysis.models.unequal_variance import adjusted, calibration_of
-from analysis.rows.footing import footing_of
 from analysis.rows.read import labels_of, settings
-from analysis.stats.per_seed import check_one_footing
+from analysis.rows.scoring import check_equal_scoring, scoring_of
 from analysis.stats.ranking import ranked_rows
 
 UNEQUAL_BELOW = 0.10  # p of the check
@@ -30,7 +29,7 @@ _COLUMNS = (
 
 
 def variance_checks(
-    frame: pd.DataFrame, quantity: str, reference: str, *, design: Design | None = None
+    frame: pd.DataFrame, quantity: str, reference: str, *, design: Blocking | None = None
 ) -> pd.DataFrame:
     """One row per setting. ``n`` counts seeds; ``statistic`` is the largest variance over the
     rest's.
@@ -40,8 +39,8 @@ def variance_checks(
     ``smallest_sd`` are an activation's own noise, each against the others, in units of the
     quantity.
     """
-    check_one_footing(frame)
-    design = design or Design()
+    check_equal_scoring(frame)
+    design = design or Blocking()
     labels, rows = labels_of(frame), []
     for setting in settings(frame):
         here = frame[frame["setting"] == setting]
@@ -53,7 +52,7 @@ def variance_checks(
         rows.append(
             {"setting": setting, "quantity": quantity, "n": scores["seed"].nunique(), **found}
             | {"largest_label": labels.get(str(found.get("largest_key")))}
-            | {"level": 1 - UNEQUAL_BELOW, **footing_of(here, quantity)}
+            | {"level": 1 - UNEQUAL_BELOW, **scoring_of(here, quantity)}
         )
     table = pd.DataFrame(rows, columns=_COLUMNS)
     numbers = ("statistic", "p_value", "largest_sd", "smallest_sd")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.models.block_model import Design
+from analysis.models.block_model import Blocking
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import contrasts
 from benchmarks.calibration import POINTS, clopper_pearson, rates, tally
@@ -58,7 +58,7 @@ def test_spreads_are_those_of_the_world():
 def test_sweeps_judged_at_once_are_judged_as_contrasts_judges_each():
     world = World(num_seeds=4, noise_factors={REFERENCE: 3.0})
     frame = simulated(world, 5, np.random.default_rng(0))
-    found = judged(frame, REFERENCE, Design())
+    found = judged(frame, REFERENCE, Blocking())
     said = contrasts(frame, PRIMARY, REFERENCE)
     assert found.difference_DK.shape == (5, 10)
     for column, values in (

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.models.block_model import Design, blocked, fit_blocks
+from analysis.models.block_model import Blocking, blocked, fit_blocks
 from analysis.models.dunnett import quantile
 from analysis.rows.read import load_cells, load_sweep
 from analysis.stats.compare import contrasts, nats_per_bpb
@@ -60,7 +60,7 @@ def test_a_complete_design_is_the_textbook_formula(cells):
 def test_a_design_with_holes_is_statsmodels_own(holed):
     scores = scores_of(holed).astype({"seed": int})
     model = smf.ols(f"value ~ C(seed) + C(key, Treatment('{REFERENCE}'))", scores).fit()
-    fit = fit_blocks(blocked(scores, REFERENCE, Design()))
+    fit = fit_blocks(blocked(scores, REFERENCE, Blocking()))
     names = [name for name in model.params.index if "C(key" in name]
     assert fit.noise_df == model.df_resid
     assert fit.noise_sd == pytest.approx(math.sqrt(model.mse_resid), rel=1e-9)
@@ -226,7 +226,7 @@ def by_node(sweep):
 def test_with_nodes_as_blocks_what_a_node_adds_changes_nothing(rows, frame_of, companions, by_node):
     # Also not the degrees of freedom: a companion that repeats its seed is no second draw.
     frame = with_companions(frame_of(on_nodes(rows)), companions, by_node)
-    table, undisturbed = compared(frame, design=Design("node")), compared(frame_of(rows))
+    table, undisturbed = compared(frame, design=Blocking("node")), compared(frame_of(rows))
     assert set(table["blocks"]) == {"seed and node"}
     for name in ("n", "noise_df", *NUMBERS):
         there, here = (t[name].to_numpy(dtype=float) for t in (table, undisturbed))
@@ -236,7 +236,7 @@ def test_with_nodes_as_blocks_what_a_node_adds_changes_nothing(rows, frame_of, c
 def test_cells_without_a_companion_are_blocks_of_their_own(rows, frame_of, companions, by_node):
     lonely = [{**r, "node": "c"} if r["slope"] in (0.8, 0.9) else r for r in on_nodes(rows)]
     frame = with_companions(frame_of(lonely), companions, by_node)
-    table = compared(frame, design=Design("node"))
+    table = compared(frame, design=Blocking("node"))
     assert set(table["comparisons"]) == {8}
     assert set(table["noise_df"]) == {2 * 8 + 2}  # the two differ within each of three blocks
 
@@ -265,35 +265,9 @@ def test_companions_are_no_second_draw_where_seeds_are_blocks(cells, companions,
 
 
 def test_an_activation_that_never_met_the_reference_on_a_node_is_not_compared(rows, frame_of):
-    table = compared(frame_of(on_nodes(rows)), design=Design("node"))
+    table = compared(frame_of(on_nodes(rows)), design=Blocking("node"))
     assert "leaky_relu2-s0.7" not in set(table["key"])
     assert "leaky_relu2-s0.4" in set(table["key"])
-
-
-def test_a_node_factor_takes_out_what_crossed_nodes_add(rows, frame_of):
-    nodes = {1: "a", 2: "b", 3: "a"}
-
-    def node(row):  # one activation changes node in one seed
-        return "b" if row["activation"] == "asqu" and row["seed"] == 3 else nodes[row["seed"]]
-
-    frame = frame_of(
-        [{**r, "node": node(r), STAGE: r[STAGE] + 0.05 * (node(r) == "b")} for r in rows]
-    )
-    with_factor = compared(frame, design=Design(node_factor=True))
-    straight = compared(frame_of(rows))
-    others = with_factor["key"] != "asqu"
-    assert with_factor.loc[others, "difference"].to_numpy() == pytest.approx(
-        straight.loc[others, "difference"].to_numpy(), abs=1e-9
-    )
-    assert set(with_factor["noise_df"]) == {19}
-
-
-def test_a_node_factor_that_cannot_be_told_from_an_activation_leaves_it_unknown(rows, frame_of):
-    frame = frame_of([{**r, "node": "b" if r["activation"] == "asqu" else "a"} for r in rows])
-    table = compared(frame, design=Design(node_factor=True))
-    row = row_of_key(table, "asqu")
-    assert pd.isna([row["difference"], row["half_width"], row["resolved"]]).all()
-    assert set(table["comparisons"]) == {9}
 
 
 def test_two_activations_are_a_paired_t_test_and_need_no_guard(frame_of, rows):

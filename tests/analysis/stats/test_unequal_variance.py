@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from statsmodels.regression.linear_model import OLS
 
-from analysis.models.block_model import Blocked, Design, blocked, fit_blocks
+from analysis.models.block_model import Blocked, Blocking, blocked, fit_blocks
 from analysis.models.design_geometry import DesignKey, geometry_of, noisier, variances
 from analysis.models.unequal_variance import (
     NUM_DRAWS,
@@ -28,15 +28,13 @@ def complete(scores_SA):
     """The rows of complete blocks; activation 0 is the reference."""
     seeds, activations = np.indices(scores_SA.shape)
     keys = tuple(f"{i:02d}" for i in range(scores_SA.shape[1]))
-    return Blocked(
-        keys, activations.ravel(), seeds.ravel(), seeds.ravel(), None, np.ravel(scores_SA)
-    )
+    return Blocked(keys, activations.ravel(), seeds.ravel(), seeds.ravel(), np.ravel(scores_SA))
 
 
 @pytest.fixture(scope="module")
 def holed(rows, frame_of):
     frame = frame_of([{**r, "state": "failed"} if i % 5 == 2 else r for i, r in enumerate(rows)])
-    return blocked(ranked_rows(frame, STAGE, REFERENCE), REFERENCE, Design())
+    return blocked(ranked_rows(frame, STAGE, REFERENCE), REFERENCE, Blocking())
 
 
 def test_an_own_variance_is_what_the_residuals_lose_without_the_activation(holed):
@@ -65,7 +63,6 @@ def test_the_test_of_one_variance_against_the_rest_is_exact():
         rows.keys,
         *(part[1:] for part in (rows.activation_N, rows.block_N)),
         rows.seed_N[1:],
-        None,
         rows.score_N[1:],
     )
     geometry = geometry_of(DesignKey(rows_with_hole))
@@ -184,7 +181,7 @@ def test_a_companion_is_no_second_draw_of_its_reference(repetition_share):
     shared_SA = rng.normal(size=(sweeps, num_seeds * num_keys)) * math.sqrt(1 - repetition_share)
     own = rng.normal(size=(sweeps, len(cells))) * math.sqrt(repetition_share)
     scores = np.concatenate([shared_SA, shared_SA[:, keys == 0]], axis=1) + own
-    many = [blocked(cells.assign(value=row), "k00", Design("node")) for row in scores]
+    many = [blocked(cells.assign(value=row), "k00", Blocking("node")) for row in scores]
     pooled_DK, _ = decisions(many[0], np.stack([rows.score_N for rows in many]))
     share = pooled_DK.any(axis=1).mean()
     # Three standard errors above 5 %; blocks of seed and node gave 10 % and 7 %.

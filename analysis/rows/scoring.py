@@ -1,0 +1,44 @@
+"""Budget, window and stride of a setting's scores, and the check that they are alike."""
+
+from typing import TypedDict
+
+import pandas as pd
+
+from analysis.rows.read import is_scored
+from analysis.rows.stages import windows_of
+from trainer.config.config_errors import ConfigError
+
+_SHARED = ["window", "stride", "val_bytes", "val_tokens"]
+
+
+class Scoring(TypedDict):
+    """``window`` and ``stride`` in tokens; None where nothing is scored in windows."""
+
+    budget: str
+    window: int | None
+    stride: int | None
+
+
+def scoring_of(frame: pd.DataFrame, quantity: str) -> Scoring:
+    """Budget and windows of ``quantity`` in the rows of one setting, which share it."""
+    budget = str(frame["budget"].iloc[0])
+    scored = frame.loc[is_scored(frame), ["window", "stride"]].dropna()
+    windows = windows_of(quantity)
+    if windows is None or scored.empty:
+        return Scoring(budget=budget, window=None, stride=None)
+    window, stride = (int(value) for value in scored.iloc[0])
+    return Scoring(budget=budget, window=window, stride=stride if windows == "sliding" else window)
+
+
+def check_equal_scoring(frame: pd.DataFrame) -> None:
+    """Nothing, if all scores of a setting share text and windows; else a ConfigError."""
+    scored = frame.loc[is_scored(frame), ["setting", *_SHARED]]
+    for setting, rows in scored.groupby("setting"):
+        for column in _SHARED:
+            given = sorted(rows[column].dropna().unique())
+            if len(given) > 1:
+                raise ConfigError(
+                    f"setting {setting}: the cells were scored with {column} ="
+                    f" {' and '.join(map(str, given))}, so their scores have no common mean;"
+                    " keep sweeps of different scoring in different folders."
+                )

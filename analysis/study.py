@@ -1,0 +1,115 @@
+"""One sweep as a value: its cells, its reference and blocking, and where they were read.
+
+What answers a question takes a Study; what only transforms rows takes a frame. A Study of one
+setting is a Study too (``study.settings``).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.models.block_model import Blocking, Pairing
+from analysis.rows.attempt_files import load_curves, load_layers
+from analysis.rows.names import labels_of, natural_order
+from analysis.rows.read import (
+    Sweep,
+    is_scored,
+    load_cells,
+    load_replicates,
+    load_sweep,
+    settings,
+)
+from analysis.rows.scoring import check_equal_scoring
+from trainer.config.config_errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Study:
+    """The cells of a sweep and how they are compared.
+
+    ``cells``: one row per cell, as ``load_cells`` gives them; all that is averaged or counted.
+    ``reference_reruns``: scored repetitions of the reference, which only compare; no rows but where
+    nodes are blocks. ``place``: folder or URI of its files, None for rows that were made in memory.
+    ConfigError where the scores of one setting differ in text or windows.
+    """
+
+    cells: pd.DataFrame
+    sweep: Sweep
+    reference_reruns: pd.DataFrame
+    place: str | None = None
+
+    def __post_init__(self) -> None:
+        check_equal_scoring(self.cells)
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame, reference: str, *, pairing: Pairing = "seed") -> "Study":
+        """Rows in memory, whose activations are in natural order."""
+        keys = tuple(natural_order(cells))
+        sweep = Sweep(name="", reference=reference, keys=keys, num_cells=None, pairing=pairing)
+        return cls(cells=cells, sweep=sweep, reference_reruns=cells.iloc[:0])
+
+    @property
+    def reference(self) -> str:
+        """The key of the activation that all others are compared with."""
+        return self.sweep.reference
+
+    @property
+    def blocking(self) -> Blocking:
+        """What is a block; where nodes are, the reference is what ran on every one of them."""
+        pairing = self.sweep.pairing
+        return Blocking(pairing, anchor=self.reference if pairing == "node" else None)
+
+    @property
+    def with_reruns(self) -> pd.DataFrame:
+        """The rows that are compared: the cells, then the reruns of the reference."""
+        if self.reference_reruns.empty:
+            return self.cells
+        return pd.concat([self.cells, self.reference_reruns], ignore_index=True)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What people read, by key."""
+        return labels_of(self.cells)
+
+    @property
+    def settings(self) -> dict[str, "Study"]:
+        """A study for each setting, by its name; small budgets first."""
+        return {name: self.derive(partial(_in, setting=name)) for name in settings(self.cells)}
+
+    def derive(self, change: Callable[[pd.DataFrame], pd.DataFrame]) -> "Study":
+        """The study whose rows are ``change`` of these: fewer of them, or with further columns."""
+        return replace(
+            self, cells=change(self.cells), reference_reruns=change(self.reference_reruns)
+        )
+
+    def curves(self) -> pd.DataFrame:
+        """The learning curves of the cells (``load_curves``)."""
+        return load_curves(self._read_from("curve"), self.cells)
+
+    def layers(self) -> pd.DataFrame:
+        """The measures of the cells' layers (``load_layers``)."""
+        return load_layers(self._read_from("layer"), self.cells)
+
+    def _read_from(self, kind: str) -> str:
+        if self.place is None:
+            raise ConfigError(f"no place to read {kind} files from")
+        return self.place
+
+
+def read_study(place: str | Path) -> Study:
+    """The sweep that left its files in ``place``, a folder or a URI."""
+    cells = load_cells(place)
+    sweep = load_sweep(place, cells)
+    reruns = cells.iloc[:0]
+    if sweep.pairing == "node":  # where seeds are blocks, a rerun would only be a second draw
+        replicates = load_replicates(place)
+        is_rerun = (replicates["key"] == sweep.reference) & is_scored(replicates)
+        reruns = replicates[is_rerun & replicates["setting"].isin(cells["setting"])]
+    return Study(cells=cells, sweep=sweep, reference_reruns=reruns, place=str(place))
+
+
+def _in(rows: pd.DataFrame, setting: str) -> pd.DataFrame:
+    return rows[rows["setting"] == setting]
