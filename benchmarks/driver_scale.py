@@ -30,7 +30,7 @@ from sweep.driver.interrupts import Interruption
 from sweep.driver.orders import Code
 from sweep.messages import Delivery, Order, Readiness, Requirements
 from sweep.provenance import Revision
-from sweep.schedule.plan import plan
+from sweep.schedule.plan import plan_unsettled
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.store import Store
@@ -98,7 +98,7 @@ def measure(num_cells: int, folder: Path) -> dict[str, Any]:
     cells, grid_s = _timed(lambda: cells_of(sweep))
     store = Store(folder / "sweep")
     with store.driving(say=lambda text: None) as presence:
-        todo, plan_s = _timed(lambda: plan(cells, {}, sweep.retries, CODE.trainer_hash))
+        todo, plan_s = _timed(lambda: plan_unsettled(cells, {}, sweep.retries, CODE.trainer_hash))
         record = _record(sweep, store, presence.id)
         driver = Driver(
             sweep=sweep,
@@ -142,7 +142,7 @@ def _record(sweep: SweepSpec, store: Store, driver_id: str) -> Record:
 
 
 def _plan_again(store: Store, sweep: SweepSpec, cells: Sequence[Cell]) -> int:
-    found = plan(cells, store.read().history(), sweep.retries, CODE.trainer_hash)
+    found = plan_unsettled(cells, store.read().history(), sweep.retries, CODE.trainer_hash)
     return len(found.settled)
 
 

@@ -31,7 +31,7 @@ from sweep.environment import local_cpus
 from sweep.messages import Readiness, Requirements
 from sweep.node import ranks
 from sweep.provenance import Revision
-from sweep.schedule.plan import plan
+from sweep.schedule.plan import plan_unsettled
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.store import Store
@@ -102,7 +102,7 @@ def drive(pool: on_ray.RayPool, sweep: SweepSpec, cells: Sequence[Cell], folder:
             say=Quiet().say,
         )
         driver = _driver(sweep, pool, record, code)
-        driver.run(plan(cells, {}, sweep.retries, code.trainer_hash), {})
+        driver.run(plan_unsettled(cells, {}, sweep.retries, code.trainer_hash), {})
         taken_s = time.perf_counter() - start_s
         rows = store.read().rows
     if [row["state"] for row in rows] != ["succeeded"] * len(cells):

@@ -1,4 +1,4 @@
-"""Is this machine fit for the sweep? The checks of a node, as a person reads them."""
+"""The results of the preflight checks as ``make doctor`` prints them, for people or as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ STYLES = {
 }
 
 
-def doctor(
+def show_checks(
     found: Mapping[str, Sequence[Result] | None], console: Console, *, as_json: bool = False
 ) -> int:
     """Say what was found on each node, None without an answer; 0 if none refuses, else 2."""
@@ -32,7 +32,7 @@ def doctor(
         if results is None:
             console.print(Text(f"{node} did not answer.", STYLES["refuse"]))
         else:
-            show(results, console, node)
+            _show_node(results, console, node)
     return EXIT_FIT if all(r is not None and _is_fit(r) for r in found.values()) else EXIT_UNFIT
 
 
@@ -40,7 +40,7 @@ def _is_fit(results: Sequence[Result]) -> bool:
     return all(result.status != "refuse" for result in results)
 
 
-def show(results: Sequence[Result], console: Console, node: str = "this machine") -> None:
+def _show_node(results: Sequence[Result], console: Console, node: str) -> None:
     """The results of one node, and what to do about those that do not pass."""
     table = Table(title=f"Preflight of {node}", title_justify="left", box=None, pad_edge=False)
     for column in ("check", "status", "what was found"):

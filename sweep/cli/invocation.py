@@ -30,7 +30,7 @@ class Invocation:
     """One invocation: what was asked, and where things are.
 
     ``refresh``: stale cells run again. ``join``: help a driver that is at work on it already.
-    ``looks_only``: the results are enough; a cluster is not asked which sweep is meant.
+    ``needs_results_only``: a cluster is not asked which sweep is meant.
     """
 
     environment: Environment
@@ -42,7 +42,10 @@ class Invocation:
     selection: Selection = field(default_factory=Selection)
     refresh: bool = False
     join: bool = False
-    looks_only: bool = False
+    cell: str | None = None
+    failed: bool = False
+    as_json: bool = False
+    needs_results_only: bool = False
 
     @cached_property
     def pool(self) -> Pool:
@@ -54,7 +57,7 @@ class Invocation:
         """The sweep's name or path; says what it chose where nothing was named."""
         if self.sweep_name is not None:
             return self.sweep_name
-        if self.looks_only and self.environment.ray_address is not None:
+        if self.needs_results_only and self.environment.ray_address is not None:
             latest = latest_sweep(self.results)
             self.say(f"Sweep {latest}: the latest that ran here. SWEEP= chooses another.")
             return latest

@@ -20,7 +20,7 @@ from sweep.driver.interrupts import Interruption
 from sweep.driver.orders import PROJECT, Code, code_here
 from sweep.driver.tensorboard import Curves, tensorboard_folder
 from sweep.provenance import Revision, revision
-from sweep.schedule.plan import Estimate, Planner, plan, without
+from sweep.schedule.plan import Estimate, Planner, plan_unsettled, without
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.store import AlreadyClosed, Store
@@ -154,7 +154,9 @@ def _conclude(
     invocation: Invocation, contents: Contents, cells: Sequence[Cell], *, interrupted: bool
 ) -> int:
     """Say what became of ``cells``, and the exit status."""
-    unsettled = plan(cells, contents.history(), invocation.sweep.retries, code_here().trainer_hash)
+    unsettled = plan_unsettled(
+        cells, contents.history(), invocation.sweep.retries, code_here().trainer_hash
+    )
     running = {attempt.cell_id for attempt, _ in invocation.store.running()}
     for task in (*unsettled.todo, *unsettled.final) if not interrupted else ():
         if task.cell.id not in running:

@@ -1,4 +1,4 @@
-"""What does each verb of ``python -m sweep`` do? It asks the rooms that decide, and answers."""
+"""The verbs of ``python -m sweep``; the first line of each is its help."""
 
 import json
 from collections import Counter
@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sweep.cli.doctor import doctor
+from sweep.cli.doctor import show_checks
 from sweep.cli.invocation import Invocation
 from sweep.cli.selection import Selection
 from sweep.cli.session import EXIT_BAD, EXIT_DONE, EXIT_INCOMPLETE, run_plan
 from sweep.driver.orders import code_here, requirements_for
-from sweep.preflight import run_checks
+from sweep.preflight import Result, run_checks
 from sweep.schedule.plan import (
     Plan,
     Planner,
     first,
     match_cell,
-    plan,
     plan_failed,
     plan_one,
     plan_refresh,
+    plan_unsettled,
     stale,
     why_stale,
 )
@@ -33,14 +33,15 @@ from trainer.config.config_errors import ConfigError
 from trainer.source import trainer_source
 
 
-def run_command(invocation: Invocation) -> int:
+def run(invocation: Invocation) -> int:
     """Run whatever the store does not hold yet."""
     return run_plan(invocation, _planner(invocation, _unsettled(invocation)))
 
 
-def rerun_command(invocation: Invocation, selector: str | None, *, failed: bool) -> int:
+def rerun(invocation: Invocation) -> int:
     """Run one cell again, or every cell that was attempted and is not settled."""
-    if (selector is None) == (not failed):
+    selector = invocation.cell
+    if (selector is None) == (not invocation.failed):
         raise ConfigError("rerun: give CELL=name-or-id, or FAILED=1 for all that failed; not both.")
     if selector is None:
         return run_plan(invocation, _planner(invocation, plan_failed))
@@ -48,7 +49,7 @@ def rerun_command(invocation: Invocation, selector: str | None, *, failed: bool)
     return run_plan(invocation, _planner(invocation, one))
 
 
-def plan_command(invocation: Invocation, *, as_json: bool) -> int:
+def plan(invocation: Invocation) -> int:
     """Say what ``run`` would do, and why; start nothing."""
     cells = invocation.selection.cells(invocation.cells())
     history = invocation.store.read().history()
@@ -56,7 +57,7 @@ def plan_command(invocation: Invocation, *, as_json: bool) -> int:
     cost = invocation.estimate(todo, history)
     trainer = trainer_source().sha256
     outdated = [(c, why_stale(history[c.id], trainer)) for c in stale(cells, history, trainer)]
-    if as_json:
+    if invocation.as_json:
         tasks = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.todo]
         settled = [{"cell": c.name, "cell_id": c.id} for c in todo.settled]
         old = [{"cell": c.name, "cell_id": c.id, "why": why} for c, why in outdated]
@@ -74,13 +75,13 @@ def plan_command(invocation: Invocation, *, as_json: bool) -> int:
     return EXIT_DONE
 
 
-def status_command(invocation: Invocation, *, as_json: bool) -> int:
+def status(invocation: Invocation) -> int:
     """Say what became of every cell; needs nothing but the results folder."""
     description = invocation.store.read_sweep()
     contents = invocation.store.read()
     rows = _status_rows(invocation.store, _asked_for(invocation.selection, description), contents)
     counts = Counter(row["state"] for row in rows)
-    if as_json:
+    if invocation.as_json:
         body = {"sweep": description["name"], "counts": counts, "cells": rows}
         print(json.dumps(body | {"torn": contents.torn}, indent=1))
     else:
@@ -95,10 +96,10 @@ def status_command(invocation: Invocation, *, as_json: bool) -> int:
     return EXIT_DONE if set(counts) <= set(TERMINAL_STATES) else EXIT_INCOMPLETE
 
 
-def show_command(invocation: Invocation, selector: str | None, *, as_json: bool) -> int:
+def show(invocation: Invocation) -> int:
     """Print every attempt at one cell, column by column."""
-    rows = _attempts_of(invocation, selector)
-    if as_json:
+    rows = _attempts_of(invocation)
+    if invocation.as_json:
         print(json.dumps(rows, indent=1, default=str))
         return EXIT_DONE
     for row in rows:
@@ -109,9 +110,9 @@ def show_command(invocation: Invocation, selector: str | None, *, as_json: bool)
     return EXIT_DONE
 
 
-def logs_command(invocation: Invocation, selector: str | None) -> int:
+def logs(invocation: Invocation) -> int:
     """Print the log of the latest attempt at one cell that left one."""
-    rows = [row for row in _attempts_of(invocation, selector) if row["log"] is not None]
+    rows = [row for row in _attempts_of(invocation) if row["log"] is not None]
     if not rows:
         raise ConfigError(
             "no attempt at this cell has left a log (it was lost with its node or its driver, or "
@@ -121,7 +122,7 @@ def logs_command(invocation: Invocation, selector: str | None) -> int:
     return EXIT_DONE
 
 
-def doctor_command(invocation: Invocation, *, as_json: bool) -> int:
+def doctor(invocation: Invocation) -> int:
     """Check this machine, or every node of the cluster, against what the sweep needs."""
     sweep = invocation.sweep
     try:
@@ -131,15 +132,14 @@ def doctor_command(invocation: Invocation, *, as_json: bool) -> int:
         cells = []
     requirements = requirements_for(sweep, cells, code_here())
     if invocation.environment.ray_address is None:
-        worst = doctor(
-            {"this machine": run_checks(requirements)}, invocation.console, as_json=as_json
-        )
+        found: Mapping[str, Sequence[Result] | None] = {"this machine": run_checks(requirements)}
     else:
-        worst = doctor(invocation.pool.inspect(requirements), invocation.console, as_json=as_json)
+        found = invocation.pool.inspect(requirements)
+    worst = show_checks(found, invocation.console, as_json=invocation.as_json)
     return worst if cells else EXIT_BAD
 
 
-def which_command(invocation: Invocation) -> int:
+def which(invocation: Invocation) -> int:
     """Print the name or path of the sweep that is meant; the reason goes to stderr."""
     print(invocation.chosen)
     return EXIT_DONE
@@ -147,7 +147,9 @@ def which_command(invocation: Invocation) -> int:
 
 def _unsettled(invocation: Invocation) -> Planner:
     """Whatever is neither settled nor given up under the sweep's own rules."""
-    return partial(plan, policy=invocation.sweep.retries, trainer_hash=trainer_source().sha256)
+    return partial(
+        plan_unsettled, policy=invocation.sweep.retries, trainer_hash=trainer_source().sha256
+    )
 
 
 def _planner(invocation: Invocation, of: Planner) -> Planner:
@@ -198,7 +200,8 @@ def _status_rows(
     return rows
 
 
-def _attempts_of(invocation: Invocation, selector: str | None) -> list[dict[str, Any]]:
+def _attempts_of(invocation: Invocation) -> list[dict[str, Any]]:
+    selector = invocation.cell
     if selector is None:
         raise ConfigError(
             "which cell? Give its name or id or a prefix that only it has: CELL=asqu__seed42."

@@ -45,7 +45,7 @@ class Plan:
 Planner = Callable[[Sequence[Cell], History], Plan]
 
 
-def plan(
+def plan_unsettled(
     cells: Sequence[Cell],
     history: History,
     policy: Retries = Retries(),  # noqa: B008  (it is frozen)
@@ -75,7 +75,7 @@ def plan(
 
 def plan_failed(cells: Sequence[Cell], history: History) -> Plan:
     """Only the cells that have been attempted and are not settled, as if nothing had failed yet."""
-    everything = plan(cells, history)
+    everything = plan_unsettled(cells, history)
     failed = {
         task.cell.id: replace(task, afresh=True)
         for task in (*everything.todo, *everything.final)
@@ -90,7 +90,9 @@ def plan_one(cells: Sequence[Cell], selector: str, history: History) -> Plan:
     cell = find_cell(cells, selector)
     generation = latest_generation(history.get(cell.id, ()))
     task = Task(cell, "asked for by name", generation, afresh=True)
-    settled = tuple(other for other in plan(cells, history).settled if other.id != cell.id)
+    settled = tuple(
+        other for other in plan_unsettled(cells, history).settled if other.id != cell.id
+    )
     return Plan((task,), settled)
 
 
@@ -100,7 +102,7 @@ def without(plan: Plan, elsewhere: Collection[str]) -> Plan:
 
 
 def plan_refresh(
-    cells: Sequence[Cell], history: History, trainer_hash: str, of: Planner = plan
+    cells: Sequence[Cell], history: History, trainer_hash: str, of: Planner = plan_unsettled
 ) -> Plan:
     """What ``of`` plans, and the stale cells, all in the generation of the trainer of today."""
     planned = of(cells, history)

@@ -1,6 +1,6 @@
 """What happens to a scheduler in tests: nodes, cells, and ends of attempts."""
 
-from sweep.schedule.plan import plan
+from sweep.schedule.plan import plan_unsettled
 from sweep.schedule.scheduler import Rules, Scheduler
 from sweep.spec.sweep_file import Retries
 from sweep.store.history import Ended
@@ -40,7 +40,7 @@ def ended(fate, node, attempt=1, **changes):
 
 
 def scheduler(pairing="seed", *, cells=CELLS, history=None, retries=BENIGN, held="", **rules):
-    planned = plan(cells, history or {}, retries)
+    planned = plan_unsettled(cells, history or {}, retries)
     rules = Rules(retries=retries, pairing=pairing, reference=REFERENCE, **rules)
     made = Scheduler(planned.todo, history or {}, rules, planned.settled)
     made.reach(NODES)

@@ -5,7 +5,7 @@ import json
 
 from rich.console import Console
 
-from sweep.cli.doctor import doctor, show
+from sweep.cli.doctor import show_checks
 from sweep.preflight import CHECKS, run_checks
 from tests.support.gpus import NO_PERMISSION, h100s
 from tests.support.nodes import requirements, surroundings
@@ -18,7 +18,7 @@ def machine(*found, **options):
         for i, here in enumerate(found)
     }
     text = io.StringIO()
-    return doctor(nodes, Console(file=text, width=200), **options), text.getvalue()
+    return show_checks(nodes, Console(file=text, width=200), **options), text.getvalue()
 
 
 def remedy(name):
@@ -61,13 +61,3 @@ def test_a_node_that_does_not_answer_is_not_fit():
     assert status == 2
     assert "Fit for this sweep." in text
     assert "node-1 did not answer." in text
-
-
-def test_colours_are_for_terminals():
-    results = run_checks(requirements(), surroundings=surroundings(h100s(mig=1)))
-    plain, coloured = io.StringIO(), io.StringIO()
-    show(results, Console(file=plain, width=150), "node-7")
-    show(results, Console(file=coloured, width=150, force_terminal=True), "node-7")
-    assert "Preflight of node-7" in plain.getvalue()
-    assert "\x1b[" not in plain.getvalue()
-    assert "\x1b[" in coloured.getvalue()

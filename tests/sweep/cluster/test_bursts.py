@@ -6,7 +6,7 @@ from sweep.driver.attempts import Record
 from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption
 from sweep.provenance import Revision
-from sweep.schedule.plan import plan
+from sweep.schedule.plan import plan_unsettled
 from sweep.store.store import Store
 from tests.support.grids import cells_of
 
@@ -42,5 +42,5 @@ def test_an_interruption_is_heard_while_news_comes_without_a_break(tmp_path):
             limit=lambda shunned: NUM_LEASES,
             code=CODE,
         )
-        driver.run(plan(cells, {}), {})
+        driver.run(plan_unsettled(cells, {}), {})
     assert 1 <= display.num_ended < len(cells)

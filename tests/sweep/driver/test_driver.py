@@ -23,7 +23,7 @@ from sweep.driver.interrupts import Interruption
 from sweep.driver.orders import Code
 from sweep.messages import Readiness
 from sweep.provenance import Revision
-from sweep.schedule.plan import Plan, Task, plan
+from sweep.schedule.plan import Plan, Task, plan_unsettled
 from sweep.spec.sweep_file import NodeShape
 from sweep.store.files import StoreError
 from sweep.store.store import Store
@@ -91,7 +91,7 @@ def run(store, work, sweep=None, pool=None, **settings):
     cells, pool = cells_of(sweep), pool or FakePool(work)
     history = store.read().history()
     driver = driver_of(store, pool, sweep, **settings)
-    paused = driver.run(plan(cells, history, sweep.retries, CODE.trainer_hash), history)
+    paused = driver.run(plan_unsettled(cells, history, sweep.retries, CODE.trainer_hash), history)
     rows = store.read().rows
     return Namespace(cells=cells, pool=pool, rows=rows, driver=driver, paused=paused)
 
@@ -182,7 +182,7 @@ def test_a_cell_that_always_ends_badly_is_given_up_and_stops_no_other(store, fol
         assert bad["failure_signature"] == "the same"
         assert bad["pre_quant_bpb"] is None
         assert (folder / bad["log"]).read_text() == "Traceback\n"
-    assert plan(found.cells, store.read().history()).todo == ()
+    assert plan_unsettled(found.cells, store.read().history()).todo == ()
     assert run(store, lambda order, stop: pytest.fail("ran again")).rows == found.rows
 
 
@@ -307,7 +307,7 @@ def test_a_diverged_run_is_a_result_without_layers(store, folder):
     assert states(found.rows) == {"diverged": 6}
     assert (folder / "curves").exists()
     assert not (folder / "layers").exists()
-    assert plan(found.cells, store.read().history()).todo == ()
+    assert plan_unsettled(found.cells, store.read().history()).todo == ()
 
 
 def test_a_lost_lease_loses_one_attempt_whose_log_is_fetched_and_is_replaced(store, folder):
@@ -428,7 +428,7 @@ def test_what_another_driver_has_announced_is_left_to_it(store):
     store.announce(cells[0].id, 1, {"driver": "another"})
     driver = driver_of(store, FakePool(well))
     driver.record._numbers = {}  # it was announced after this driver had looked
-    driver.run(plan(cells, {}), {})
+    driver.run(plan_unsettled(cells, {}), {})
     assert [task.cell for task in driver.set_aside] == [cells[0]]
     assert {row["cell_id"] for row in store.read().rows} == {cell.id for cell in cells[1:]}
 
@@ -495,7 +495,7 @@ def test_what_a_dead_driver_announced_is_closed_as_lost_and_run_again(store):
     assert (row["state"], row["cell"], row["node"]) == ("lost", cells[0].name, "n1")
     assert (row["failure"], row["generation"]) == ("driver", 2)
     assert "one that is gone" in row["reason"]
-    assert cells[0] in [task.cell for task in plan(cells, store.read().history()).todo]
+    assert cells[0] in [task.cell for task in plan_unsettled(cells, store.read().history()).todo]
 
 
 def test_an_announcement_of_a_cell_that_the_grid_no_longer_has_is_closed_too(store):
@@ -518,7 +518,7 @@ def interrupted_run(store, requests, grace_s=60.0):
     sweep = sweep_spec(limits={"grace_s": grace_s})
     driver = driver_of(store, FakePool(work), sweep, interruption)
     with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(run_plan, store, driver, plan(cells_of(sweep), {}))
+        done = thread.submit(run_plan, store, driver, plan_unsettled(cells_of(sweep), {}))
         started.wait(10)
         for _ in range(requests):
             interruption.request()
@@ -553,7 +553,7 @@ def test_a_cluster_that_grants_no_lease_is_not_waited_for_for_ever(store):
     sweep = sweep_spec(limits={"lease_wait_s": 0.5})
     driver = driver_of(store, Stingy(well), sweep)
     with pytest.raises(ConfigError, match=r"no lease was granted for 0\.5 s .*busy: the fake"):
-        run_plan(store, driver, plan(cells_of(sweep), {}))
+        run_plan(store, driver, plan_unsettled(cells_of(sweep), {}))
     assert store.unfinished() == []
 
 
@@ -677,7 +677,7 @@ def test_any_number_of_cells_may_have_been_begun_by_another_driver(store):
     cells = cells_of(sweep)
     driver = driver_of(store, FakePool(well), sweep)
     driver.record.announce = lambda task, lease: None
-    driver.run(plan(cells, {}), {})
+    driver.run(plan_unsettled(cells, {}), {})
     assert len(driver.set_aside) == len(cells) == 1800
 
 
@@ -783,7 +783,7 @@ def test_whoever_wants_the_end_now_does_not_wait_for_a_store_that_fails(store, m
     driver = driver_of(store, FakePool(well), interruption=interruption)
     driver.record.is_over = lambda: interruption.requests > 1
     with pytest.raises(StoreError, match="the disk is full"):
-        driver.run(plan(cells_of(sweep_spec()), {}), {})
+        driver.run(plan_unsettled(cells_of(sweep_spec()), {}), {})
     assert interruption.requests <= 3
 
 
@@ -797,7 +797,7 @@ def test_a_look_at_other_drivers_that_fails_ends_nothing(store, monkeypatch):
     store.announce(cells[0].id, 1, {"driver": "another"})
     driver = driver_of(store, FakePool(lambda order, stop: stop.wait(0.3) or delivered(order)))
     driver.record._numbers = {}
-    driver.run(plan(cells, {}), {})
+    driver.run(plan_unsettled(cells, {}), {})
     assert len(store.read().rows) == len(cells) - 1
 
 

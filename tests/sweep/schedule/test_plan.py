@@ -8,10 +8,10 @@ from sweep.schedule.plan import (
     estimate,
     find_cell,
     first,
-    plan,
     plan_failed,
     plan_one,
     plan_refresh,
+    plan_unsettled,
     stale,
     why_stale,
 )
@@ -53,7 +53,7 @@ def ended(state, attempt=1, *, tainted=False, wall_s=1.0, trainer=NOW, generatio
 
 @given(HISTORIES)
 def test_every_cell_is_settled_or_given_up_or_to_be_run_in_order(history):
-    result = plan(CELLS, history)
+    result = plan_unsettled(CELLS, history)
     settled = [cell.id for cell in result.settled]
     todo = [task.cell.id for task in result.todo]
     final = [task.cell.id for task in result.final]
@@ -69,7 +69,7 @@ def test_every_cell_is_settled_or_given_up_or_to_be_run_in_order(history):
 
 @given(HISTORIES)
 def test_rerunning_the_failed_runs_what_was_attempted_and_is_not_settled(history):
-    everything, failed = plan(CELLS, history), plan_failed(CELLS, history)
+    everything, failed = plan_unsettled(CELLS, history), plan_failed(CELLS, history)
     open_ = {task.cell.id for task in (*everything.todo, *everything.final)} & set(history)
     assert [t.cell.id for t in failed.todo] == [c.id for c in CELLS if c.id in open_]
     assert all(task.afresh for task in failed.todo)
@@ -107,27 +107,27 @@ def test_a_name_that_is_a_prefix_of_another_name_means_itself():
 def test_the_estimate_is_a_guess_until_a_cell_of_the_budget_has_been_measured():
     cells = cells_of(sweep_spec(budgets=["4steps", "8steps"]))
     short = [cell for cell in cells if cell.spec.budget == "4steps"]
-    guess = estimate(plan(cells, {}), {}, guess_cell_s=60.0, leases=4, nodes=2)
+    guess = estimate(plan_unsettled(cells, {}), {}, guess_cell_s=60.0, leases=4, nodes=2)
     assert (guess.cell_s, guess.measured, guess.wall_s) == (60.0, False, 3 * 60.0)
     assert guess.node_hours == pytest.approx(2 * 3 * 60 / 3600)
 
     history = {short[0].id: [ended("failed"), ended("succeeded", 2, wall_s=30.0)]}
-    half = estimate(plan(cells, history), history, guess_cell_s=60.0, leases=1, nodes=1)
+    half = estimate(plan_unsettled(cells, history), history, guess_cell_s=60.0, leases=1, nodes=1)
     assert half.measured is False
     assert half.wall_s == pytest.approx(5 * 30 + 6 * 60)
-    known = estimate(plan(short, history), history, guess_cell_s=60.0, leases=1, nodes=1)
+    known = estimate(plan_unsettled(short, history), history, guess_cell_s=60.0, leases=1, nodes=1)
     assert (known.cell_s, known.measured, known.wall_s) == (30.0, True, 150.0)
 
 
 def test_attempts_at_cells_that_the_grid_no_longer_has_tell_nothing_of_its_cost():
     history = {"f" * 16: [ended("succeeded", wall_s=1.0)]}
-    cost = estimate(plan(CELLS, history), history, guess_cell_s=60.0, leases=1, nodes=1)
+    cost = estimate(plan_unsettled(CELLS, history), history, guess_cell_s=60.0, leases=1, nodes=1)
     assert (cost.cell_s, cost.measured) == (60.0, False)
 
 
 @given(HISTORIES)
 def test_what_is_planned_without_a_refresh_stays_in_the_generation_it_is_in(history):
-    for planned in (plan(CELLS, history), plan_failed(CELLS, history)):
+    for planned in (plan_unsettled(CELLS, history), plan_failed(CELLS, history)):
         for task in planned.todo:
             attempts = history.get(task.cell.id, [])
             assert task.generation == max((e.generation for e in attempts), default=0)
@@ -138,7 +138,7 @@ def test_what_is_planned_without_a_refresh_stays_in_the_generation_it_is_in(hist
 
 @given(HISTORIES)
 def test_a_refresh_adds_the_stale_cells_to_the_plan_and_loses_none(history):
-    planned, refreshed = plan(CELLS, history), plan_refresh(CELLS, history, NOW)
+    planned, refreshed = plan_unsettled(CELLS, history), plan_refresh(CELLS, history, NOW)
     outdated = {cell.id for cell in stale(CELLS, history, NOW)}
     todo = [task.cell.id for task in refreshed.todo]
     assert set(todo) == {task.cell.id for task in planned.todo} | outdated
@@ -169,7 +169,7 @@ def test_once_a_stale_cell_has_been_refreshed_it_is_believed_anew_and_stale_no_m
 @given(HISTORIES)
 def test_a_stale_cell_is_never_run_unasked(history):
     outdated = {cell.id for cell in stale(CELLS, history, NOW)}
-    assert outdated.isdisjoint(task.cell.id for task in plan(CELLS, history).todo)
+    assert outdated.isdisjoint(task.cell.id for task in plan_unsettled(CELLS, history).todo)
 
 
 def test_a_refresh_that_fails_leaves_the_old_answer_and_is_gone_on_with():
@@ -216,7 +216,7 @@ def test_no_two_attempts_are_equally_believed(attempts):
 
 @given(HISTORIES, st.none() | st.integers(1, 9))
 def test_a_limit_keeps_the_first_of_the_plan_and_settles_nothing(history, limit):
-    everything = plan(CELLS, history)
+    everything = plan_unsettled(CELLS, history)
     some = first(everything, limit)
     assert some.settled == everything.settled
     assert some.todo == (everything.todo if limit is None else everything.todo[:limit])

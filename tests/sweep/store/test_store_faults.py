@@ -114,7 +114,7 @@ KILLED = """
 import os, signal, sys
 from datetime import datetime
 from pathlib import Path
-from sweep.store.store.store import Attempt, Store
+from sweep.store.store import Attempt, Store
 from tests.support.drivers import row_of
 
 def die(*arguments, **options):
