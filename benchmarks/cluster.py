@@ -15,8 +15,7 @@ from functools import partial
 from typing import Any
 
 from sweep.cluster.interface import Node
-from sweep.messages import Delivery, Order, Readiness, Requirements
-from sweep.preflight import Result
+from sweep.messages import CheckResult, Delivery, Order, PrepareResult, Requirements
 from sweep.spec.sweep_file import NodeShape
 
 
@@ -93,12 +92,12 @@ class SimulatedLease:
 
     node_id, silent_s, last_progress = "", 0.0, None
 
-    def __init__(self, number: int, place: SimulatedNode, ready: "Future[Readiness]") -> None:
+    def __init__(self, number: int, place: SimulatedNode, ready: "Future[PrepareResult]") -> None:
         self.name, self.node, self.place = f"lease {number}", place.name, place
         self.number, self.is_gone = number, False
         self._ready = ready
 
-    def prepare(self, requirements: Requirements) -> "Future[Readiness]":
+    def prepare(self, requirements: Requirements) -> "Future[PrepareResult]":
         return self._ready
 
     def submit(self, order: Order) -> "Future[Delivery]":
@@ -164,7 +163,7 @@ class Cluster:
     def fetch_log(self, lease: Any, stem: str) -> "Future[str | None]":
         raise NotImplementedError("nothing is logged")
 
-    def inspect(self, requirements: Requirements) -> "dict[str, list[Result] | None]":
+    def inspect(self, requirements: Requirements) -> "dict[str, list[CheckResult] | None]":
         return {}
 
     def close(self) -> bool:
@@ -219,7 +218,7 @@ class Cluster:
         self._asked = kept
 
     def _give(self, site: SimulatedNode) -> None:
-        ready: Future[Readiness] = Future()
+        ready: Future[PrepareResult] = Future()
         lease = SimulatedLease(self.num_granted, site, ready)
         site.leases[lease.number] = lease
         if len(site.leases) == site.slots:
@@ -229,6 +228,6 @@ class Cluster:
         self.changed = True
         self._clock.after(self.world.prepare_s, lambda: self._prepared(lease, ready))
 
-    def _prepared(self, lease: SimulatedLease, ready: "Future[Readiness]") -> None:
+    def _prepared(self, lease: SimulatedLease, ready: "Future[PrepareResult]") -> None:
         if not lease.is_gone:
-            ready.set_result(Readiness())
+            ready.set_result(PrepareResult())

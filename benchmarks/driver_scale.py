@@ -28,7 +28,7 @@ from sweep.driver.display import Ending, SweepView
 from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption
 from sweep.driver.orders import Code
-from sweep.messages import Delivery, Order, Readiness, Requirements
+from sweep.messages import Delivery, Order, PrepareResult, Requirements
 from sweep.provenance import Revision
 from sweep.schedule.plan import plan_unsettled
 from sweep.spec.grid import Cell
@@ -51,8 +51,8 @@ class StubLease(FakeLease):
 
     stub_s = 0.0
 
-    def prepare(self, requirements: Requirements) -> "Future[Readiness]":
-        return _done(Readiness())
+    def prepare(self, requirements: Requirements) -> "Future[PrepareResult]":
+        return _done(PrepareResult())
 
     def submit(self, order: Order) -> "Future[Delivery]":
         start_s = time.process_time()

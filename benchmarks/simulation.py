@@ -90,7 +90,7 @@ class Simulation:
         self._scheduler = Scheduler([Task(cell, "new") for cell in cells], {}, rules)
         requirements = Requirements(
             shape=sweep.node,
-            supplies=(),
+            datasets=(),
             trainer_hash="",
             lockfile_hash=None,
             checkpoint_folder=None,

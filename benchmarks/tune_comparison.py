@@ -28,7 +28,7 @@ from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption
 from sweep.driver.orders import Code, code_here
 from sweep.environment import local_cpus
-from sweep.messages import Readiness, Requirements
+from sweep.messages import PrepareResult, Requirements
 from sweep.node import ranks
 from sweep.provenance import Revision
 from sweep.schedule.plan import plan_unsettled
@@ -83,8 +83,8 @@ def noop_agent(folder: Path) -> type:
             vars(ranks)["TRAINER"] = (sys.executable, NOOP_RANK, str(folder))
             vars(ranks)["FORK_SERVER"] = None
 
-        def prepare(self, requirements: Requirements) -> Readiness:
-            return super().prepare(replace(requirements, supplies=()))
+        def prepare(self, requirements: Requirements) -> PrepareResult:
+            return super().prepare(replace(requirements, datasets=()))
 
     return NoOpAgent
 

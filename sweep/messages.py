@@ -14,7 +14,7 @@ Status = Literal["pass", "warn", "refuse", "unknown", "n/a"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Supply:
+class RequiredDataset:
     """A dataset that a node must have: where the driver has it, and what it must be."""
 
     data_dir: str
@@ -83,23 +83,23 @@ class Delivery:
 class Requirements:
     """What a node is checked against before its first cell; see ``sweep/preflight``.
 
-    ``driver_software`` and ``asked_at`` (of time.time) are what the driver says of itself.
+    ``driver_software`` is the driver's, and ``sent_at`` its ``time.time()``; None if it tells none.
     ``threads`` are those of every rank, None where cells differ in them.
     """
 
     shape: NodeShape
-    supplies: Sequence[Supply]
+    datasets: Sequence[RequiredDataset]
     trainer_hash: str
     lockfile_hash: str | None
     checkpoint_folder: str | None
     timed: bool
     driver_software: Software | None = None
-    asked_at: float | None = None
+    sent_at: float | None = None
     threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Readiness:
+class PrepareResult:
     """Whether a node may run cells: the reason why not, and what it was warned of."""
 
     refusal: str | None = None
@@ -107,7 +107,7 @@ class Readiness:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CheckResult:
     """What a check found on one node; plain, so that an agent can send it."""
 
     name: str

@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweep.messages import Status
-from sweep.preflight import Result
+from sweep.messages import CheckResult, Status
 
 EXIT_FIT, EXIT_UNFIT = 0, 2
 STYLES = {
@@ -22,7 +21,7 @@ STYLES = {
 
 
 def show_checks(
-    found: Mapping[str, Sequence[Result] | None], console: Console, *, as_json: bool = False
+    found: Mapping[str, Sequence[CheckResult] | None], console: Console, *, as_json: bool = False
 ) -> int:
     """Say what was found on each node, None without an answer; 0 if none refuses, else 2."""
     if as_json:
@@ -36,11 +35,11 @@ def show_checks(
     return EXIT_FIT if all(r is not None and _is_fit(r) for r in found.values()) else EXIT_UNFIT
 
 
-def _is_fit(results: Sequence[Result]) -> bool:
+def _is_fit(results: Sequence[CheckResult]) -> bool:
     return all(result.status != "refuse" for result in results)
 
 
-def _show_node(results: Sequence[Result], console: Console, node: str) -> None:
+def _show_node(results: Sequence[CheckResult], console: Console, node: str) -> None:
     """The results of one node, and what to do about those that do not pass."""
     table = Table(title=f"Preflight of {node}", title_justify="left", box=None, pad_edge=False)
     for column in ("check", "status", "what was found"):
@@ -60,7 +59,7 @@ def _show_node(results: Sequence[Result], console: Console, node: str) -> None:
     console.print(_verdict(results), soft_wrap=True)
 
 
-def _verdict(results: Sequence[Result]) -> Text:
+def _verdict(results: Sequence[CheckResult]) -> Text:
     refused, warned, unknown = (_names(results, s) for s in ("refuse", "warn", "unknown"))
     text = Text("Fit for this sweep.", STYLES["pass"])
     if refused:
@@ -70,5 +69,5 @@ def _verdict(results: Sequence[Result]) -> Text:
     return text
 
 
-def _names(results: Sequence[Result], status: Status) -> str:
+def _names(results: Sequence[CheckResult], status: Status) -> str:
     return ", ".join(result.name for result in results if result.status == status)

@@ -11,7 +11,8 @@ from sweep.cli.invocation import Invocation
 from sweep.cli.selection import Selection
 from sweep.cli.session import EXIT_BAD, EXIT_DONE, EXIT_INCOMPLETE, run_plan
 from sweep.driver.orders import code_here, requirements_for
-from sweep.preflight import Result, run_checks
+from sweep.messages import CheckResult
+from sweep.preflight import run_checks
 from sweep.schedule.plan import (
     Plan,
     Planner,
@@ -132,7 +133,9 @@ def doctor(invocation: Invocation) -> int:
         cells = []
     requirements = requirements_for(sweep, cells, code_here())
     if invocation.environment.ray_address is None:
-        found: Mapping[str, Sequence[Result] | None] = {"this machine": run_checks(requirements)}
+        found: Mapping[str, Sequence[CheckResult] | None] = {
+            "this machine": run_checks(requirements)
+        }
     else:
         found = invocation.pool.inspect(requirements)
     worst = show_checks(found, invocation.console, as_json=invocation.as_json)

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sweep.messages import Delivery, Order, Readiness, Requirements, Result
+from sweep.messages import CheckResult, Delivery, Order, PrepareResult, Requirements
 from sweep.spec.sweep_file import NodeShape
 
 
@@ -60,7 +60,7 @@ class Lease(Protocol):
         """The latest content of the trainer's progress file; None if none yet."""
         ...
 
-    def prepare(self, requirements: Requirements) -> Future[Readiness]:
+    def prepare(self, requirements: Requirements) -> Future[PrepareResult]:
         """Check the node, and see that it has the data."""
         ...
 
@@ -132,7 +132,7 @@ class Pool(Protocol):
         """
         ...
 
-    def inspect(self, requirements: Requirements) -> Mapping[str, Sequence[Result] | None]:
+    def inspect(self, requirements: Requirements) -> Mapping[str, Sequence[CheckResult] | None]:
         """What the preflight finds on every node, by name; None where a node did not answer."""
         ...
 

@@ -24,10 +24,10 @@ from sweep.cluster.nodes import GPU_MODEL, Census
 from sweep.cluster.shortage import OpenRequest, why_waiting
 from sweep.cluster.watchdog import Watchdog
 from sweep.environment import local_cpus, prepare_ray
-from sweep.messages import Delivery, Order, Readiness, Requirements
+from sweep.messages import CheckResult, Delivery, Order, PrepareResult, Requirements
 from sweep.node.agent import Agent
 from sweep.node.scratch import left_behind
-from sweep.preflight import Result, run_checks
+from sweep.preflight import run_checks
 from sweep.spec.sweep_file import NodeShape
 from sweep.timing.sampler import gpu_sampler
 from trainer.config.config_errors import ConfigError
@@ -163,7 +163,7 @@ class RayPool(Pool):
         threading.Thread(target=_fetch, args=(lease.node_id, stem, fetched), daemon=True).start()
         return fetched
 
-    def inspect(self, requirements: Requirements) -> dict[str, list[Result] | None]:
+    def inspect(self, requirements: Requirements) -> dict[str, list[CheckResult] | None]:
         asked = {}
         for node in self.nodes():
             where = NodeAffinitySchedulingStrategy(node.id, soft=False)
@@ -243,7 +243,7 @@ class RayLease:
         asked_s = self._asked_s  # the heart is another thread
         return 0.0 if asked_s is None else self._clock.now_s - asked_s
 
-    def prepare(self, requirements: Requirements) -> "Future[Readiness]":
+    def prepare(self, requirements: Requirements) -> "Future[PrepareResult]":
         return _answer(self._agent.prepare.remote(requirements))
 
     def submit(self, order: Order) -> "Future[Delivery]":

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from sweep.cluster.interface import Lease, Pool, capacity
-from sweep.messages import Readiness, Requirements
+from sweep.messages import PrepareResult, Requirements
 from sweep.schedule.scheduler import Scheduler
 from sweep.spec.sweep_file import SweepSpec
 
@@ -103,10 +103,10 @@ class Holding:
             self.lose(lease)
             return
         self._preparing[id(lease)] = time.monotonic()
-        ready = lease.prepare(replace(self.requirements, asked_at=time.time()))
+        ready = lease.prepare(replace(self.requirements, sent_at=time.time()))
         ready.add_done_callback(lambda done: self.events.put(lambda: self._welcome(lease, done)))
 
-    def _welcome(self, lease: Lease, done: "Future[Readiness]") -> None:
+    def _welcome(self, lease: Lease, done: "Future[PrepareResult]") -> None:
         """Use the lease if its node is fit for the sweep; if not, leave that node alone."""
         if id(lease) not in self._preparing:
             return  # given up meanwhile

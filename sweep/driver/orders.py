@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweep.messages import CheckpointPlace, Order, Requirements, Supply
+from sweep.messages import CheckpointPlace, Order, RequiredDataset, Requirements
 from sweep.provenance import Software, lockfile_hash, software
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import DataPlace, SweepSpec
@@ -36,7 +36,7 @@ def requirements_for(sweep: SweepSpec, cells: Sequence[Cell], code: Code) -> Req
     threads = {cell.spec.threads for cell in cells}
     return Requirements(
         shape=sweep.node,
-        supplies=_supplies(cells, sweep.data),
+        datasets=_supplies(cells, sweep.data),
         trainer_hash=code.trainer_hash,
         lockfile_hash=code.lockfile_hash,
         checkpoint_folder=sweep.checkpoints.folder,
@@ -71,12 +71,12 @@ def _checkpoint(sweep: SweepSpec, cell: Cell, results_place: str) -> CheckpointP
     return CheckpointPlace(folder=asked.folder, every_s=asked.every_s, copy_to=copy_to)
 
 
-def _supplies(cells: Sequence[Cell], place: DataPlace) -> tuple[Supply, ...]:
+def _supplies(cells: Sequence[Cell], place: DataPlace) -> tuple[RequiredDataset, ...]:
     """The datasets that ``cells`` read, each once."""
-    found: dict[str, Supply] = {}
+    found: dict[str, RequiredDataset] = {}
     for spec in (cell.spec for cell in cells):
         if spec.data_dir not in found:
-            found[spec.data_dir] = Supply(
+            found[spec.data_dir] = RequiredDataset(
                 data_dir=spec.data_dir,
                 dataset=spec.recipe.data.dataset,
                 vocab_size=spec.recipe.model.vocab_size,

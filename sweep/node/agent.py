@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.messages import Delivery, Order, Readiness, Requirements
+from sweep.messages import Delivery, Order, PrepareResult, Requirements
 from sweep.node.checkpoints import held_checkpoint
 from sweep.node.data import NotStaged, stage
 from sweep.node.failures import Failure, classify, hung, stopped, unable, unreported
@@ -74,22 +74,22 @@ class Agent:
         folder = self._folder
         return _progress(folder) if folder is not None else None
 
-    def prepare(self, requirements: Requirements) -> Readiness:
+    def prepare(self, requirements: Requirements) -> PrepareResult:
         """Check the node and see to the data, before any attempt."""
         self._heard()
         refusal = _code_differs(requirements.trainer_hash)
         if refusal is not None:
-            return Readiness(refusal=refusal)
+            return PrepareResult(refusal=refusal)
         readiness = _preflight(requirements)
         if readiness.refusal is not None:
             return readiness
         if requirements.threads is not None:
             self._starter.begin(requirements.trainer_hash, requirements.threads)
         try:
-            for supply in requirements.supplies:
-                self._data[supply.data_dir] = stage(supply)
+            for dataset in requirements.datasets:
+                self._data[dataset.data_dir] = stage(dataset)
         except NotStaged as error:
-            return Readiness(refusal=str(error), warnings=readiness.warnings)
+            return PrepareResult(refusal=str(error), warnings=readiness.warnings)
         return readiness
 
     def run(self, order: Order) -> Delivery:
@@ -242,14 +242,10 @@ def _undone(failure: Failure) -> Delivery:
     )
 
 
-def _preflight(requirements: Requirements) -> Readiness:
+def _preflight(requirements: Requirements) -> PrepareResult:
     """What else this node must be."""
-    results = run_checks(
-        requirements,
-        driver_software=requirements.driver_software,
-        asked_at=requirements.asked_at,
-    )
-    return Readiness(refusal=refusal(results), warnings=warnings(results))
+    results = run_checks(requirements)
+    return PrepareResult(refusal=refusal(results), warnings=warnings(results))
 
 
 def _code_differs(wanted: str) -> str | None:

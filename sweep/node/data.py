@@ -1,11 +1,11 @@
-"""How does a node come by the data that the cells read? By the trainer's own command, in time."""
+"""Stage the data that the cells read on this node, by the trainer's own command, in time."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 from sweep.environment import rank_environment
-from sweep.messages import Supply
+from sweep.messages import RequiredDataset
 from sweep.processes.fork_server_client import PROJECT
 from sweep.processes.process_tree import Processes
 
@@ -16,11 +16,11 @@ class NotStaged(Exception):  # noqa: N818  (it says what is the case, in a line)
     """The data cannot be had here; the message says why."""
 
 
-def stage(supply: Supply, deadline_s: float = STAGE_S) -> str:
+def stage(dataset: RequiredDataset, deadline_s: float = STAGE_S) -> str:
     """The folder of this node that holds the data, put there if need be."""
     processes = Processes()
     started = processes.start(
-        _command(supply),
+        _command(dataset),
         cwd=Path.cwd(),
         environment=rank_environment(PROJECT, 1),
         stdout=subprocess.PIPE,
@@ -31,7 +31,7 @@ def stage(supply: Supply, deadline_s: float = STAGE_S) -> str:
             out, err = process.communicate(timeout=deadline_s)
         except subprocess.TimeoutExpired:
             raise NotStaged(
-                f"{supply.data_dir}: staging has not ended within {deadline_s:g} s; "
+                f"{dataset.data_dir}: staging has not ended within {deadline_s:g} s; "
                 f"a folder that does not answer, or too slow a network?"
             ) from None
         finally:
@@ -42,11 +42,11 @@ def stage(supply: Supply, deadline_s: float = STAGE_S) -> str:
     return out.decode().strip().splitlines()[-1]
 
 
-def _command(supply: Supply) -> list[str]:
-    command = [sys.executable, "-m", "trainer.data", "stage", "--data", supply.data_dir]
-    command += ["--dataset", supply.dataset, "--vocab-size", str(supply.vocab_size)]
-    command += ["--corpus", supply.corpus_sha256, "--tokenizer", supply.tokenizer_sha256]
-    command += ["--missing", supply.missing]
-    options = {"--train-shards": supply.train_shards, "--cache": supply.cache}
+def _command(dataset: RequiredDataset) -> list[str]:
+    command = [sys.executable, "-m", "trainer.data", "stage", "--data", dataset.data_dir]
+    command += ["--dataset", dataset.dataset, "--vocab-size", str(dataset.vocab_size)]
+    command += ["--corpus", dataset.corpus_sha256, "--tokenizer", dataset.tokenizer_sha256]
+    command += ["--missing", dataset.missing]
+    options = {"--train-shards": dataset.train_shards, "--cache": dataset.cache}
     given = ((flag, str(value)) for flag, value in options.items() if value is not None)
     return [*command, *(part for pair in given for part in pair)]

@@ -1,8 +1,8 @@
-"""What is a node checked for before its first cell? This table; docs/preflight.md is made of it."""
+"""The table of checks of a node before its first cell; docs/preflight.md is made from it."""
 
-from sweep.preflight import code, gpus, host
+from sweep.preflight import code_checks, gpu_checks, host_checks
 from sweep.preflight.all_reduce import DEADLINE_S
-from sweep.preflight.finding import Check
+from sweep.preflight.check import Check
 
 _SAME_CODE = (
     "bring the driver's checkout to the node (image, shared file system or working_dir) and run "
@@ -16,7 +16,7 @@ CHECKS = (
         passes="the hash of the trainer's source is the driver's",
         refuses="any other",
         remedy=_SAME_CODE,
-        look=code.trainer,
+        look=code_checks.trainer,
     ),
     Check(
         name="lockfile",
@@ -24,7 +24,7 @@ CHECKS = (
         passes="constraints.txt is the driver's",
         refuses="it differs or is absent",
         remedy=_SAME_CODE,
-        look=code.lockfile,
+        look=code_checks.lockfile,
     ),
     Check(
         name="versions",
@@ -32,7 +32,7 @@ CHECKS = (
         passes="Python and torch are the driver's",
         warns="one of them differs",
         remedy="run `make setup` on the node, or use one image for all",
-        look=code.versions,
+        look=code_checks.versions,
     ),
     Check(
         name="Ray",
@@ -40,7 +40,7 @@ CHECKS = (
         passes="it is the driver's",
         refuses="it differs",
         remedy="install the driver's version on the node and start Ray anew",
-        look=code.ray,
+        look=code_checks.ray,
     ),
     Check(
         name="clock",
@@ -48,7 +48,7 @@ CHECKS = (
         passes="within 5 s of the driver's, the way of the request included",
         warns="further off",
         remedy="set the clock (chrony or systemd-timesyncd)",
-        look=code.clock,
+        look=code_checks.clock,
     ),
     Check(
         name="GPUs",
@@ -56,7 +56,7 @@ CHECKS = (
         passes="as many as the sweep asks for, of the model that it names",
         refuses="fewer, another model, or no driver",
         remedy="correct [node] in the sweep file; else see `nvidia-smi` on the node, and reboot it",
-        look=gpus.gpu_count,
+        look=gpu_checks.gpu_count,
     ),
     Check(
         name="whole node",
@@ -65,7 +65,7 @@ CHECKS = (
         warns="the machine has more GPUs than are used, or other models beside them",
         refuses="the GPUs that would be used are of different models",
         remedy="lease whole nodes of one model (node.gpus, node.gpu_model)",
-        look=gpus.gpu_mix,
+        look=gpu_checks.gpu_mix,
     ),
     Check(
         name="MIG",
@@ -73,7 +73,7 @@ CHECKS = (
         passes="off on every GPU",
         refuses="on",
         remedy="`nvidia-smi -mig 0` as root, with nobody on the GPU",
-        look=gpus.mig,
+        look=gpu_checks.mig,
     ),
     Check(
         name="foreign load",
@@ -82,7 +82,7 @@ CHECKS = (
         warns="there is, and no cell is timed",
         refuses="there is, and cells are timed",
         remedy="find it with `nvidia-smi` (on the host) and end it, or leave the node out",
-        look=gpus.foreign,
+        look=gpu_checks.foreign,
     ),
     Check(
         name="GPU memory errors",
@@ -91,7 +91,7 @@ CHECKS = (
         warns="a row remap or page retirement waits for a reset",
         refuses="uncorrected errors, or a row that could not be remapped",
         remedy="reset the GPU (`nvidia-smi -r`) or reboot; have it replaced if it comes again",
-        look=gpus.memory_errors,
+        look=gpu_checks.memory_errors,
     ),
     Check(
         name="Xid",
@@ -99,7 +99,7 @@ CHECKS = (
         passes="the driver is in the kernel's log, with no Xid of the hardware",
         warns="one of 48, 62, 64, 74, 79, 92, 94, 95, 119, 120, 140",
         remedy="look it up in NVIDIA's Xid catalogue; reboot, and watch whether it comes again",
-        look=gpus.xid,
+        look=gpu_checks.xid,
     ),
     Check(
         name="throttling",
@@ -108,7 +108,7 @@ CHECKS = (
         warns="one is, and no cell is timed",
         refuses="one is, and cells are timed",
         remedy="see to cooling and power supply (`nvidia-smi -q -d PERFORMANCE,TEMPERATURE`)",
-        look=gpus.throttle,
+        look=gpu_checks.throttle,
     ),
     Check(
         name="CUDA",
@@ -117,7 +117,7 @@ CHECKS = (
         warns="it serves an earlier minor version: kernels run, but compiled PTX may not",
         refuses="an earlier major version, or torch is built without CUDA",
         remedy="update the driver, or keep the image's torch with `make setup TORCH=system`",
-        look=gpus.cuda,
+        look=gpu_checks.cuda,
     ),
     Check(
         name="NCCL settings",
@@ -125,7 +125,7 @@ CHECKS = (
         passes="none is odd; those that are set are shown",
         warns="a path is switched off, or an interface is named that is not there",
         remedy="unset it, or name an interface that `ip link` shows",
-        look=host.settings,
+        look=host_checks.settings,
     ),
     Check(
         name="/dev/shm",
@@ -133,7 +133,7 @@ CHECKS = (
         passes="at least 1 GiB",
         warns="less",
         remedy="`docker run --shm-size=8g`, or a memory-backed emptyDir at /dev/shm in Kubernetes",
-        look=host.shared_memory,
+        look=host_checks.shared_memory,
     ),
     Check(
         name="limits",
@@ -141,7 +141,7 @@ CHECKS = (
         passes="at least 4,096 open files",
         warns="fewer",
         remedy="`ulimit -n 65536` where Ray is started",
-        look=host.limits,
+        look=host_checks.limits,
     ),
     Check(
         name="disk",
@@ -151,7 +151,7 @@ CHECKS = (
         warns="less than 10 GiB",
         refuses="less than 1 GiB, or it cannot be written to",
         remedy="make room, set TMPDIR where Ray is started, or name another checkpoints.folder",
-        look=host.disk,
+        look=host_checks.disk,
     ),
     Check(
         name="data",
@@ -160,7 +160,7 @@ CHECKS = (
         warns='it is not here and data.missing = "fetch" brings it',
         refuses="it is not here, or is other data",
         remedy="copy the data to this path, or set data.cache and data.missing in the sweep file",
-        look=host.data,
+        look=host_checks.data,
         deadline_s=30.0,
     ),
     Check(
@@ -170,7 +170,7 @@ CHECKS = (
         refuses="a rank fails, or has no answer after 3 minutes",
         remedy="run it with NCCL_DEBUG=INFO; see /dev/shm, NCCL settings and "
         "`nvidia-smi topo -m`, and the fabric manager's state on nodes with NVSwitch",
-        look=gpus.reach,
+        look=gpu_checks.all_reduce,
         deadline_s=DEADLINE_S + 30,
     ),
 )

@@ -1,7 +1,7 @@
-"""What is there on this node? Everything that the checks look at, read once and with deadlines.
+"""Facts about this node: everything that the preflight checks look at, read with deadlines.
 
-Reading is here, judging is elsewhere: a check is a function of these values and of what the sweep
-requires. A value that could not be read says why.
+A check is a function of these values and of what the sweep requires. A value that could not be read
+says why.
 """
 
 import ast
@@ -15,14 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
+from sweep.deadline import call_with_deadline
 from sweep.environment import communication_settings, local_gpus, visible_gpus
-from sweep.messages import Requirements, Supply
-from sweep.preflight.all_reduce import Reach, all_reduce
-from sweep.preflight.deadline import within
+from sweep.messages import RequiredDataset, Requirements
+from sweep.preflight.all_reduce import AllReduceResult, all_reduce
 from sweep.provenance import Software, lockfile_hash, software
 from sweep.timing.nvml import Gpu, Nvml, Unreadable, open_nvml
 from trainer.config.config_errors import ConfigError
@@ -39,9 +40,7 @@ XID = re.compile(rb"NVRM: Xid \([^)]*\): (\d+)")
 DRIVER_LINE = b"NVRM:"
 NOT_HERE = "not on this node"
 KERNEL_LOG = Path("/dev/kmsg")
-MAX_CONTEXT_BYTES = (
-    2**30
-)  # what a GPU may have in use though nobody runs; a CUDA context takes half
+MAX_IDLE_BYTES = 2**30  # what a GPU may have in use though nobody runs; a CUDA context takes half
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +54,8 @@ class Gpus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """``free_bytes`` is by folder, and so is ``data``: None for data that is as it must be.
-
-    ``driver_software`` and ``asked_at`` are what the driver said of itself, None if it did not.
-    """
+class Facts:
+    """``free_bytes`` is by folder, and so is ``data``: None for data that is as it must be."""
 
     gpus: Gpus | Unreadable
     gpu_files: int
@@ -75,42 +71,33 @@ class Surroundings:
     trainer_hash: str
     lockfile_hash: str | None
     software: Software
-    driver_software: Software | None
-    asked_at: float | None
     now_at: float
-    all_reduce: Callable[[int], Reach]
+    all_reduce: Callable[[int], AllReduceResult]
 
 
-def look_around(
-    requirements: Requirements,
-    *,
-    driver_software: Software | None = None,
-    asked_at: float | None = None,
-) -> Surroundings:
-    """The node that this process runs on."""
+def read_facts(requirements: Requirements) -> Facts:
+    """Those of the node that this process runs on."""
     now_at = time.time()
-    asks_gpus = requirements.shape.gpus > 0
-    none_asked = Unreadable("the sweep asks for no GPU")
+    needs_gpus = requirements.shape.gpus > 0
+    not_needed = Unreadable("the sweep asks for no GPU")
     folders = {tempfile.gettempdir(), *filter(None, [requirements.checkpoint_folder])}
     nofile, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     memlock, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    return Surroundings(
-        gpus=_ask(_gpus, SETTLE_S + READ_DEADLINE_S) if asks_gpus else none_asked,
+    return Facts(
+        gpus=_read(_gpus, SETTLE_S + READ_DEADLINE_S) if needs_gpus else not_needed,
         gpu_files=local_gpus(),
-        xids=_ask(lambda: logged_xids(KERNEL_LOG)) if asks_gpus else none_asked,
-        torch_cuda=_ask(torch_cuda),
+        xids=_read(lambda: logged_xids(KERNEL_LOG)) if needs_gpus else not_needed,
+        torch_cuda=_read(torch_cuda),
         settings=communication_settings(),
         interfaces=frozenset(name for _, name in socket.if_nameindex()),
-        shm_bytes=_ask(lambda: shutil.disk_usage("/dev/shm").total),
+        shm_bytes=_read(lambda: shutil.disk_usage("/dev/shm").total),
         open_files=nofile,
         locked_bytes=None if memlock == resource.RLIM_INFINITY else memlock,
-        free_bytes={folder: _ask(_Room(Path(folder))) for folder in sorted(folders)},
-        data={supply.data_dir: _data(supply) for supply in requirements.supplies},
+        free_bytes={f: _read(partial(_free_bytes, Path(f))) for f in sorted(folders)},
+        data={each.data_dir: _data_problem(each) for each in requirements.datasets},
         trainer_hash=trainer_source().sha256,
         lockfile_hash=lockfile_hash(PROJECT),
         software=software(),
-        driver_software=driver_software,
-        asked_at=asked_at,
         now_at=now_at,
         all_reduce=all_reduce,
     )
@@ -120,7 +107,7 @@ def is_busy(gpu: Gpu) -> bool:
     """Whether somebody computes on it or holds its memory, as far as it tells."""
     running = not isinstance(gpu.pids, Unreadable) and bool(gpu.pids)
     return running or (
-        not isinstance(gpu.used_bytes, Unreadable) and gpu.used_bytes > MAX_CONTEXT_BYTES
+        not isinstance(gpu.used_bytes, Unreadable) and gpu.used_bytes > MAX_IDLE_BYTES
     )
 
 
@@ -162,10 +149,10 @@ def _gpus() -> Gpus | Unreadable:
 
 def gpus_of(nvml: Nvml, settle_s: float) -> Gpus:
     """What ``nvml`` says, once nobody is on the GPUs or ``settle_s`` have passed."""
-    patient_until_s = time.monotonic() + settle_s
+    deadline_at_s = time.monotonic() + settle_s
     while True:
         used = tuple(nvml.gpu(index) for index in nvml.used)
-        if time.monotonic() >= patient_until_s or not any(map(is_busy, used)):
+        if time.monotonic() >= deadline_at_s or not any(map(is_busy, used)):
             return Gpus(models=nvml.names, used=used, driver=nvml.driver, cuda=nvml.cuda)
         time.sleep(SETTLE_POLL_S)
 
@@ -178,40 +165,36 @@ def _record(log: int) -> bytes:
             continue
 
 
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """Free bytes where ``folder`` lies or would lie; raises where nothing can be written."""
-
-    folder: Path
-
-    def __call__(self) -> int:
-        there = next(path for path in (self.folder, *self.folder.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):
-            return shutil.disk_usage(there).free
+def _free_bytes(folder: Path) -> int:
+    """Where ``folder`` lies or would lie; raises where nothing can be written."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    with tempfile.TemporaryFile(dir=existing):
+        return shutil.disk_usage(existing).free
 
 
-def _data(supply: Supply) -> str | None:
-    """Why the data is not what is asked for, by its manifest; None if it is."""
+def _data_problem(required: RequiredDataset) -> str | None:
+    """Why the data is not what is required, by its manifest; None if it is."""
 
     def look() -> str | None:
-        if not Path(supply.data_dir).is_dir():
+        folder = Path(required.data_dir)
+        if not folder.is_dir():
             return NOT_HERE
-        manifest = read_manifest(Path(supply.data_dir))
+        manifest = read_manifest(folder)
         found = manifest.corpus_sha256, manifest.tokenizer_sha256
-        if found == (supply.corpus_sha256, supply.tokenizer_sha256):
+        if found == (required.corpus_sha256, required.tokenizer_sha256):
             return None
         return f"corpus {found[0][:12]} and tokenizer {found[1][:12]}, not what the sweep asks for"
 
     try:
-        return within(READ_DEADLINE_S, look)
+        return call_with_deadline(READ_DEADLINE_S, look)
     except (ConfigError, OSError) as error:
         return str(error)
 
 
-def _ask(
+def _read(
     question: Callable[[], T | Unreadable], deadline_s: float = READ_DEADLINE_S
 ) -> T | Unreadable:
     try:
-        return within(deadline_s, question)
+        return call_with_deadline(deadline_s, question)
     except Exception as error:
         return Unreadable(str(error) or type(error).__name__)

@@ -1,10 +1,10 @@
 """How are the GPUs looked at while the ranks run? By a sampler that may fail and never disturbs."""
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
+from sweep.deadline import call_with_deadline
 from sweep.environment import visible_gpus
 from sweep.timing import telemetry
 from sweep.timing.nvml import open_nvml
@@ -65,17 +65,8 @@ def _finished(sampler: Sampler) -> Mapping[str, Any]:
 
 def _in_time(work: Callable[[], T], say: Callable[[str], None]) -> T | None:
     """What ``work`` gives, if it does so before a broken driver would hold up the attempt."""
-    results: list[T] = []
-
-    def do() -> None:
-        try:
-            results.append(work())
-        except Exception as error:  # no telemetry is no reason for no result
-            say(f"the node's telemetry: {type(error).__name__}: {error}")
-
-    thread = threading.Thread(target=do, name="telemetry", daemon=True)
-    thread.start()
-    thread.join(PATIENCE_S)
-    if thread.is_alive():
-        say(f"the node's telemetry did not answer within {PATIENCE_S:g} s.")
-    return next(iter(results), None)
+    try:
+        return call_with_deadline(PATIENCE_S, work)
+    except Exception as error:  # no telemetry is no reason for no result
+        say(f"the node's telemetry: {type(error).__name__}: {error}")
+        return None

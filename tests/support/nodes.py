@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-from sweep.messages import Requirements, Supply
-from sweep.preflight.all_reduce import Reach
-from sweep.preflight.facts import Surroundings, gpus_of
+from sweep.messages import RequiredDataset, Requirements
+from sweep.preflight.all_reduce import AllReduceResult
+from sweep.preflight.facts import Facts, gpus_of
 from sweep.provenance import Software
 from sweep.spec.sweep_file import NodeShape
 from sweep.timing.nvml import Unreadable
 from tests.support.gpus import GIB, h100s, scripted_nvml
 
 SOFTWARE = Software(python="3.11.7", torch="2.13.0+cu128", ray="2.60.0")
-SUPPLY = Supply(
+DATASET = RequiredDataset(
     data_dir="/data/fineweb",
     dataset="fineweb",
     vocab_size=1024,
@@ -26,19 +26,21 @@ SUPPLY = Supply(
 def requirements(*, gpus=8, gpu_model="H100", timed=True, **changes):
     asked = Requirements(
         shape=NodeShape(gpus=gpus, cpus=16, gpu_model=gpu_model if gpus else None),
-        supplies=(SUPPLY,),
+        datasets=(DATASET,),
         trainer_hash="a" * 64,
         lockfile_hash="b" * 64,
         checkpoint_folder="/local/checkpoints",
         timed=timed,
+        driver_software=SOFTWARE,
+        sent_at=1_000.0,
     )
     return replace(asked, **changes)
 
 
-def surroundings(gpus=None, *, visible=None, library=None, **changes):
+def node_facts(gpus=None, *, visible=None, library=None, **changes):
     """``gpus`` are ScriptedGpus; ``library`` changes the double of NVML itself."""
     nvml = scripted_nvml(h100s() if gpus is None else gpus, visible, **(library or {}))
-    healthy = Surroundings(
+    healthy = Facts(
         gpus=gpus_of(nvml, settle_s=0.0),
         gpu_files=8,
         xids=(),
@@ -49,18 +51,16 @@ def surroundings(gpus=None, *, visible=None, library=None, **changes):
         open_files=65536,
         locked_bytes=None,
         free_bytes={"/tmp": 100 * GIB, "/local/checkpoints": 100 * GIB},
-        data={SUPPLY.data_dir: None},
+        data={DATASET.data_dir: None},
         trainer_hash="a" * 64,
         lockfile_hash="b" * 64,
         software=SOFTWARE,
-        driver_software=SOFTWARE,
-        asked_at=1_000.0,
         now_at=1_000.2,
-        all_reduce=lambda ranks: Reach(ok=True, detail=f"{ranks} ranks, 400 GB/s"),
+        all_reduce=lambda ranks: AllReduceResult(ok=True, detail=f"{ranks} ranks, 400 GB/s"),
     )
     return replace(healthy, **changes)
 
 
 def blind(reason="no driver", **changes):
     """The same without NVML."""
-    return replace(surroundings(**changes), gpus=Unreadable(reason))
+    return replace(node_facts(**changes), gpus=Unreadable(reason))

@@ -6,12 +6,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from sweep.cluster.interface import Lease, Node
-from sweep.messages import Delivery, Order, Readiness, Requirements
-from sweep.preflight import Result
+from sweep.messages import CheckResult, Delivery, Order, PrepareResult, Requirements
 from sweep.spec.sweep_file import NodeShape
 
 Work = Callable[[Order, threading.Event], Delivery]
-Prepare = Callable[[Requirements], Readiness]
+Prepare = Callable[[Requirements], PrepareResult]
 
 
 class FakeLease:
@@ -26,7 +25,7 @@ class FakeLease:
         self._prepare = prepare
         self._thread = ThreadPoolExecutor(max_workers=1)
 
-    def prepare(self, requirements: Requirements) -> "Future[Readiness]":
+    def prepare(self, requirements: Requirements) -> "Future[PrepareResult]":
         return self._thread.submit(self._prepare, requirements)
 
     def submit(self, order: Order) -> "Future[Delivery]":
@@ -53,7 +52,7 @@ class FakePool:
         *,
         names: Sequence[str] = ("fake-node",),
         per_node: int = 2,
-        prepare: Prepare = lambda requirements: Readiness(),
+        prepare: Prepare = lambda requirements: PrepareResult(),
         lease: type[FakeLease] = FakeLease,
     ) -> None:
         self._work, self._prepare, self._lease = work, prepare, lease
@@ -109,7 +108,7 @@ class FakePool:
         fetched.set_result(self.logs.get(lease.node))
         return fetched
 
-    def inspect(self, requirements: Requirements) -> dict[str, list[Result] | None]:
+    def inspect(self, requirements: Requirements) -> dict[str, list[CheckResult] | None]:
         return {}
 
     def close(self) -> bool:

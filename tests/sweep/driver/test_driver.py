@@ -21,7 +21,7 @@ from sweep.driver.attempts import Record
 from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption
 from sweep.driver.orders import Code
-from sweep.messages import Readiness
+from sweep.messages import PrepareResult
 from sweep.provenance import Revision
 from sweep.schedule.plan import Plan, Task, plan_unsettled
 from sweep.spec.sweep_file import NodeShape
@@ -602,25 +602,25 @@ def test_a_node_is_asked_for_each_dataset_once_before_its_first_attempt(store):
 
     def prepare(requirements):
         asked.append(requirements)
-        return Readiness()
+        return PrepareResult()
 
     found = run(store, well, sweep, pool=FakePool(well, prepare=prepare), num_leases=1)
     (requirements,) = asked
-    (supply,) = requirements.supplies
+    (dataset,) = requirements.datasets
     spec = found.cells[0].spec
-    assert supply.data_dir == spec.data_dir
-    assert (supply.corpus_sha256, supply.tokenizer_sha256) == (
+    assert dataset.data_dir == spec.data_dir
+    assert (dataset.corpus_sha256, dataset.tokenizer_sha256) == (
         spec.corpus_sha256,
         spec.tokenizer_sha256,
     )
-    assert (supply.dataset, supply.vocab_size) == ("stdlib-512", 512)
-    assert (supply.cache, supply.missing) == ("/local", "fetch")
+    assert (dataset.dataset, dataset.vocab_size) == ("stdlib-512", 512)
+    assert (dataset.cache, dataset.missing) == ("/local", "fetch")
     assert (requirements.trainer_hash, requirements.timed) == (CODE.trainer_hash, False)
     assert states(found.rows) == {"succeeded": len(found.cells)}
 
 
 def test_where_no_node_is_fit_nothing_is_attempted_and_the_reason_is_said(store):
-    pool = FakePool(well, prepare=lambda requirements: Readiness(refusal="the disk is full"))
+    pool = FakePool(well, prepare=lambda requirements: PrepareResult(refusal="the disk is full"))
     with pytest.raises(ConfigError, match=r"no node can run .* fake-node: the disk is full"):
         run(store, well, pool=pool)
     assert pool.leases == []
@@ -629,7 +629,7 @@ def test_where_no_node_is_fit_nothing_is_attempted_and_the_reason_is_said(store)
 
 
 def test_a_node_that_is_not_fit_is_given_back_and_the_others_go_on(store):
-    answers = iter([Readiness(refusal="not here"), Readiness(warnings=("it is hot",))])
+    answers = iter([PrepareResult(refusal="not here"), PrepareResult(warnings=("it is hot",))])
     pool = FakePool(well, names=["a", "b"], per_node=1, prepare=lambda requirements: next(answers))
     found = run(store, well, pool=pool)
     assert states(found.rows) == {"succeeded": len(found.cells)}
@@ -645,7 +645,7 @@ def test_a_lease_that_is_lost_while_it_is_prepared_is_asked_for_anew(store):
         if not lost:
             lost.append(requirements)
             raise LeaseLost("the node went away")
-        return Readiness()
+        return PrepareResult()
 
     found = run(store, well, pool=FakePool(well, prepare=prepare), num_leases=1)
     assert states(found.rows) == {"succeeded": 6}
@@ -736,7 +736,7 @@ class WithHead(FakePool):
 
 
 def test_a_head_that_runs_no_cells_is_not_waited_for(store):
-    pool = WithHead(well, prepare=lambda requirements: Readiness(refusal="the disk is full"))
+    pool = WithHead(well, prepare=lambda requirements: PrepareResult(refusal="the disk is full"))
     with pytest.raises(ConfigError, match=r"no node can run .* fake-node: the disk is full"):
         run(store, well, sweep_spec(limits={"lease_wait_s": 3.0}), pool=pool)
 
@@ -749,7 +749,7 @@ def test_where_the_good_nodes_are_gone_for_a_while_they_are_waited_for(store):
             leases = super().ready()
             for lease in leases:
                 if lease.node == "unfit":
-                    lease._prepare = lambda requirements: Readiness(refusal="not here")
+                    lease._prepare = lambda requirements: PrepareResult(refusal="not here")
             return leases
 
         def release(self, lease):

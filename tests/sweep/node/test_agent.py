@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sweep.messages import Requirements, Supply
+from sweep.messages import RequiredDataset, Requirements
 from sweep.node import data, memory_use
 from sweep.node.agent import EXIT_UNHEARD, Agent
 from sweep.node.scratch import left_behind, place
@@ -401,7 +401,7 @@ while True:
 
 
 def test_the_log_of_a_killed_agent_can_be_had(agent_process):
-    with agent_process("agent.run(order())", SAYS_ITS_NUMBER) as agent:
+    with agent_process("agent.run(order())", SAYS_ITS_NUMBER, silence_s=60.0) as agent:
         [rank] = rank_pids(place() / STEM, 1)
         os.kill(agent.pid, signal.SIGKILL)
     assert psutil.wait_procs([rank], timeout=5)[0] == [rank]
@@ -411,10 +411,10 @@ def test_the_log_of_a_killed_agent_can_be_had(agent_process):
 # -- the data of a node
 
 
-def requirements(*supplies, trainer_hash=None):
+def requirements(*datasets, trainer_hash=None):
     return Requirements(
         shape=NodeShape(),
-        supplies=supplies,
+        datasets=datasets,
         trainer_hash=trainer_hash or trainer_source().sha256,
         lockfile_hash=None,
         checkpoint_folder=None,
@@ -422,7 +422,7 @@ def requirements(*supplies, trainer_hash=None):
     )
 
 
-def supply_of(folder, **changes):
+def dataset_of(folder, **changes):
     manifest = read_manifest(folder)
     values = {
         "data_dir": str(folder),
@@ -434,7 +434,7 @@ def supply_of(folder, **changes):
         "cache": None,
         "missing": "refuse",
     }
-    return Supply(**(values | changes))
+    return RequiredDataset(**(values | changes))
 
 
 @pytest.fixture(scope="module")
@@ -444,7 +444,7 @@ def tiny_data(tmp_path_factory):
 
 def test_a_staged_dataset_is_what_the_ranks_read(tiny_data, tmp_path):
     agent = Agent()
-    asked = requirements(supply_of(tiny_data, cache=str(tmp_path / "cache")))
+    asked = requirements(dataset_of(tiny_data, cache=str(tmp_path / "cache")))
     assert agent.prepare(asked).refusal is None
     spec = json.dumps({"data_dir": str(tiny_data), "seed": 7})
     given = json.loads(agent._with_data_here(replace(order(), spec_json=spec)))
@@ -454,18 +454,18 @@ def test_a_staged_dataset_is_what_the_ranks_read(tiny_data, tmp_path):
 
 
 def test_a_node_without_the_data_says_so_in_a_line(tiny_data, tmp_path):
-    gone = supply_of(tiny_data, data_dir=str(tmp_path / "gone"))
+    gone = dataset_of(tiny_data, data_dir=str(tmp_path / "gone"))
     refused = Agent().prepare(requirements(gone)).refusal
     assert refused is not None
     assert "not on this node" in refused
     assert "\n" not in refused
-    other = Agent().prepare(requirements(supply_of(tiny_data, corpus_sha256="c" * 64))).refusal
+    other = Agent().prepare(requirements(dataset_of(tiny_data, corpus_sha256="c" * 64))).refusal
     assert "not what the sweep asks for" in other
 
 
 def test_staging_that_does_not_end_is_ended(tiny_data, monkeypatch):
-    monkeypatch.setattr(data, "_command", lambda supply: ["sleep", "60"])
+    monkeypatch.setattr(data, "_command", lambda dataset: ["sleep", "60"])
     before = set(psutil.Process().children(recursive=True))
     with pytest.raises(data.NotStaged, match="has not ended within"):
-        data.stage(supply_of(tiny_data), deadline_s=0.2)
+        data.stage(dataset_of(tiny_data), deadline_s=0.2)
     assert set(psutil.Process().children(recursive=True)) <= before

@@ -3,30 +3,24 @@
 Not claimed: that NVML or NCCL on a GPU answer as their doubles do; no GPU has been seen yet.
 """
 
-import doctest
 import errno
 import os
-import pickle
 import sys
-import threading
 import time
 from dataclasses import replace
 
 import pytest
+import torch
 
-from sweep import environment
-from sweep.preflight import CHECKS, gpus, host, refusal, run_checks, warnings
-from sweep.preflight import facts as looking
-from sweep.preflight.all_reduce import Reach, all_reduce
+from sweep.preflight import CHECKS, refusal, run_checks, warnings
+from sweep.preflight.all_reduce import AllReduceResult, all_reduce
 from sweep.preflight.checks import markdown
-from sweep.preflight.deadline import within
-from sweep.preflight.facts import logged_xids, look_around, torch_cuda
-from sweep.provenance import Software, lockfile_hash, software
-from sweep.timing import nvml
+from sweep.preflight.facts import NOT_HERE, logged_xids, read_facts, torch_cuda
+from sweep.provenance import lockfile_hash, software
 from sweep.timing.nvml import Unreadable
 from tests.support.commands import ROOT
 from tests.support.gpus import GIB, NO_PERMISSION, NOT_SUPPORTED, h100s
-from tests.support.nodes import SOFTWARE, SUPPLY, blind, requirements, surroundings
+from tests.support.nodes import DATASET, SOFTWARE, blind, node_facts, requirements
 from tests.support.tiny import build_tiny_dataset
 from trainer.data.manifest import read_manifest
 from trainer.source import trainer_source
@@ -36,7 +30,7 @@ NAMES = [check.name for check in CHECKS]
 
 def statuses(here, **asked):
     """By check, where it is not a pass."""
-    results = run_checks(requirements(**asked), surroundings=here)
+    results = run_checks(requirements(**asked), facts=here)
     assert [result.name for result in results] == NAMES
     return {result.name: result.status for result in results if result.status != "pass"}
 
@@ -49,7 +43,7 @@ def one(place, **changes):
 
 
 def test_a_healthy_node_passes_every_check():
-    assert statuses(surroundings()) == {}
+    assert statuses(node_facts()) == {}
 
 
 def test_the_document_has_the_table_of_the_code():
@@ -72,77 +66,77 @@ UNSEEN = dict.fromkeys(
 )
 SPOILED = {
     "one GPU is missing": (
-        surroundings(h100s(7)),
+        node_facts(h100s(7)),
         {"GPUs": "refuse", "all-reduce": "unknown"},
     ),
-    "no GPU at all": (surroundings([]), UNSEEN | {"GPUs": "refuse", "all-reduce": "unknown"}),
-    "another model": (surroundings(h100s(name="NVIDIA A100-SXM4-80GB")), {"GPUs": "refuse"}),
+    "no GPU at all": (node_facts([]), UNSEEN | {"GPUs": "refuse", "all-reduce": "unknown"}),
+    "another model": (node_facts(h100s(name="NVIDIA A100-SXM4-80GB")), {"GPUs": "refuse"}),
     "mixed models": (
-        surroundings(one(3, name="NVIDIA H100 NVL")),
+        node_facts(one(3, name="NVIDIA H100 NVL")),
         {"whole node": "refuse"},
     ),
-    "MIG on": (surroundings(one(0, mig=1)), {"MIG": "refuse"}),
-    "a foreign process": (surroundings(one(1, pids=(4711,))), {"foreign load": "refuse"}),
+    "MIG on": (node_facts(one(0, mig=1)), {"MIG": "refuse"}),
+    "a foreign process": (node_facts(one(1, pids=(4711,))), {"foreign load": "refuse"}),
     "memory held by nobody": (
-        surroundings(one(1, used_bytes=2 * GIB)),
+        node_facts(one(1, used_bytes=2 * GIB)),
         {"foreign load": "refuse"},
     ),
-    "an uncorrected error": (surroundings(one(2, uncorrected=1)), {"GPU memory errors": "refuse"}),
-    "a failed remap": (surroundings(one(2, remap_failed=1)), {"GPU memory errors": "refuse"}),
-    "a pending remap": (surroundings(one(2, remap_pending=1)), {"GPU memory errors": "warn"}),
+    "an uncorrected error": (node_facts(one(2, uncorrected=1)), {"GPU memory errors": "refuse"}),
+    "a failed remap": (node_facts(one(2, remap_failed=1)), {"GPU memory errors": "refuse"}),
+    "a pending remap": (node_facts(one(2, remap_pending=1)), {"GPU memory errors": "warn"}),
     "a pending retirement": (
-        surroundings(one(2, retirement_pending=1, remap_pending=NOT_SUPPORTED)),
+        node_facts(one(2, retirement_pending=1, remap_pending=NOT_SUPPORTED)),
         {"GPU memory errors": "warn"},
     ),
-    "an Xid of the hardware": (surroundings(xids=(31, 79)), {"Xid": "warn"}),
-    "slowed by heat": (surroundings(one(5, reasons=0x40)), {"throttling": "refuse"}),
-    "an old driver": (surroundings(library={"cuda": 11080}), {"CUDA": "refuse"}),
-    "a driver of last year": (surroundings(library={"cuda": 12040}), {"CUDA": "warn"}),
-    "torch without CUDA": (surroundings(torch_cuda=None), {"CUDA": "refuse"}),
+    "an Xid of the hardware": (node_facts(xids=(31, 79)), {"Xid": "warn"}),
+    "slowed by heat": (node_facts(one(5, reasons=0x40)), {"throttling": "refuse"}),
+    "an old driver": (node_facts(library={"cuda": 11080}), {"CUDA": "refuse"}),
+    "a driver of last year": (node_facts(library={"cuda": 12040}), {"CUDA": "warn"}),
+    "torch without CUDA": (node_facts(torch_cuda=None), {"CUDA": "refuse"}),
     "P2P switched off": (
-        surroundings(settings={"NCCL_P2P_DISABLE": "1"}),
+        node_facts(settings={"NCCL_P2P_DISABLE": "1"}),
         {"NCCL settings": "warn"},
     ),
     "an interface of elsewhere": (
-        surroundings(settings={"NCCL_SOCKET_IFNAME": "ib"}),
+        node_facts(settings={"NCCL_SOCKET_IFNAME": "ib"}),
         {"NCCL settings": "warn"},
     ),
-    "docker's shared memory": (surroundings(shm_bytes=64 * 2**20), {"/dev/shm": "warn"}),
-    "few open files": (surroundings(open_files=1024), {"limits": "warn"}),
-    "a full disk": (surroundings(free_bytes={"/tmp": 5}), {"disk": "refuse"}),
-    "a disk that is nearly full": (surroundings(free_bytes={"/tmp": 5 * GIB}), {"disk": "warn"}),
+    "docker's shared memory": (node_facts(shm_bytes=64 * 2**20), {"/dev/shm": "warn"}),
+    "few open files": (node_facts(open_files=1024), {"limits": "warn"}),
+    "a full disk": (node_facts(free_bytes={"/tmp": 5}), {"disk": "refuse"}),
+    "a disk that is nearly full": (node_facts(free_bytes={"/tmp": 5 * GIB}), {"disk": "warn"}),
     "a disk that is read-only": (
-        surroundings(free_bytes={"/tmp": Unreadable("Read-only file system")}),
+        node_facts(free_bytes={"/tmp": Unreadable("Read-only file system")}),
         {"disk": "refuse"},
     ),
-    "no data": (surroundings(data={SUPPLY.data_dir: looking.NOT_HERE}), {"data": "refuse"}),
-    "other data": (surroundings(data={SUPPLY.data_dir: "corpus 12ab"}), {"data": "refuse"}),
-    "other code": (surroundings(trainer_hash="0" * 64), {"trainer code": "refuse"}),
-    "another lockfile": (surroundings(lockfile_hash="0" * 64), {"lockfile": "refuse"}),
-    "no lockfile": (surroundings(lockfile_hash=None), {"lockfile": "refuse"}),
+    "no data": (node_facts(data={DATASET.data_dir: NOT_HERE}), {"data": "refuse"}),
+    "other data": (node_facts(data={DATASET.data_dir: "corpus 12ab"}), {"data": "refuse"}),
+    "other code": (node_facts(trainer_hash="0" * 64), {"trainer code": "refuse"}),
+    "another lockfile": (node_facts(lockfile_hash="0" * 64), {"lockfile": "refuse"}),
+    "no lockfile": (node_facts(lockfile_hash=None), {"lockfile": "refuse"}),
     "another torch": (
-        surroundings(software=replace(SOFTWARE, torch="2.12")),
+        node_facts(software=replace(SOFTWARE, torch="2.12")),
         {"versions": "warn"},
     ),
-    "another Ray": (surroundings(software=replace(SOFTWARE, ray=None)), {"Ray": "refuse"}),
-    "a clock that is wrong": (surroundings(now_at=900.0), {"clock": "warn"}),
+    "another Ray": (node_facts(software=replace(SOFTWARE, ray=None)), {"Ray": "refuse"}),
+    "a clock that is wrong": (node_facts(now_at=900.0), {"clock": "warn"}),
     "ranks that do not meet": (
-        surroundings(all_reduce=lambda ranks: Reach(ok=False, detail="rank 3 ended")),
+        node_facts(all_reduce=lambda ranks: AllReduceResult(ok=False, detail="rank 3 ended")),
         {"all-reduce": "refuse"},
     ),
 }
 
 
-@pytest.mark.parametrize("what", SPOILED)
-def test_each_fault_is_found_by_its_check_and_by_no_other(what):
-    here, expected = SPOILED[what]
-    assert statuses(here) == expected
+def test_each_fault_is_found_by_its_check_and_by_no_other():
+    assert {what: statuses(facts) for what, (facts, _) in SPOILED.items()} == {
+        what: expected for what, (_, expected) in SPOILED.items()
+    }
 
 
-@pytest.mark.parametrize("what", ["a foreign process", "memory held by nobody", "slowed by heat"])
-def test_what_only_disturbs_time_is_a_warning_where_nothing_is_timed(what):
-    here, expected = SPOILED[what]
-    assert statuses(here, timed=False) == dict.fromkeys(expected, "warn")
+def test_what_only_disturbs_time_is_a_warning_where_nothing_is_timed():
+    for what in ("a foreign process", "memory held by nobody", "slowed by heat"):
+        facts, expected = SPOILED[what]
+        assert statuses(facts, timed=False) == dict.fromkeys(expected, "warn"), what
 
 
 UNREAD = {
@@ -155,22 +149,21 @@ UNREAD = {
 }
 
 
-@pytest.mark.parametrize("field", UNREAD)
-@pytest.mark.parametrize("error", [NO_PERMISSION, NOT_SUPPORTED], ids=str)
-def test_what_a_container_hides_is_unknown_and_not_a_pass(field, error):
-    found = statuses(surroundings(one(4, **{field: error})))
-    assert found == {UNREAD[field]: "unknown"}
+def test_what_a_container_hides_is_unknown_and_not_a_pass():
+    for field, check in UNREAD.items():
+        for error in (NO_PERMISSION, NOT_SUPPORTED):
+            assert statuses(node_facts(one(4, **{field: error}))) == {check: "unknown"}, field
 
 
 def test_a_fault_that_is_seen_outweighs_what_is_hidden():
     every = one(0, uncorrected=NO_PERMISSION)
     every[1].uncorrected = 3
-    assert statuses(surroundings(every)) == {"GPU memory errors": "refuse"}
+    assert statuses(node_facts(every)) == {"GPU memory errors": "refuse"}
 
 
 def test_part_of_a_machine_is_warned_of_and_its_other_gpus_are_not_looked_at():
     every = one(7, uncorrected=9, pids=(1,), reasons=0x8)
-    here = surroundings(every, visible=["0", "1"])
+    here = node_facts(every, visible=["0", "1"])
     assert statuses(here, gpus=2) == {"whole node": "warn"}
 
 
@@ -188,14 +181,14 @@ def test_a_sweep_on_cpus_is_asked_nothing_about_gpus():
 
 
 def test_a_driver_that_says_nothing_of_itself_is_not_compared_with():
-    found = statuses(surroundings(driver_software=None, asked_at=None), lockfile_hash=None)
+    found = statuses(node_facts(), driver_software=None, sent_at=None, lockfile_hash=None)
     assert found == dict.fromkeys(["lockfile", "versions", "Ray", "clock"], "n/a")
 
 
 def test_data_that_is_fetched_is_no_reason_to_refuse_but_other_data_is():
-    asked = {"supplies": (replace(SUPPLY, missing="fetch"),)}
-    for wrong, expected in ((looking.NOT_HERE, "warn"), ("corpus 12ab", "refuse")):
-        assert statuses(surroundings(data={SUPPLY.data_dir: wrong}), **asked) == {"data": expected}
+    asked = {"datasets": (replace(DATASET, missing="fetch"),)}
+    for wrong, expected in ((NOT_HERE, "warn"), ("corpus 12ab", "refuse")):
+        assert statuses(node_facts(data={DATASET.data_dir: wrong}), **asked) == {"data": expected}
 
 
 INTERFACES = {
@@ -208,31 +201,31 @@ INTERFACES = {
 }
 
 
-@pytest.mark.parametrize("named", INTERFACES)
-def test_interfaces_are_named_as_nccl_reads_them(named):
-    found = statuses(surroundings(settings={"NCCL_SOCKET_IFNAME": named}))
-    assert (found == {}) is INTERFACES[named]
+def test_interfaces_are_named_as_nccl_reads_them():
+    for named, known in INTERFACES.items():
+        found = statuses(node_facts(settings={"NCCL_SOCKET_IFNAME": named}))
+        assert (found == {}) is known, named
 
 
 def test_the_refusal_names_every_refused_check_with_its_remedy():
     every = one(0, mig=1, uncorrected=2)
-    results = run_checks(requirements(), surroundings=surroundings(every))
+    results = run_checks(requirements(), facts=node_facts(every))
     sentence = refusal(results)
     assert sentence is not None
     for name in ("MIG", "GPU memory errors"):
         remedy = next(check.remedy for check in CHECKS if check.name == name)
         assert name in sentence
         assert remedy in sentence
-    assert refusal(run_checks(requirements(), surroundings=surroundings())) is None
+    assert refusal(run_checks(requirements(), facts=node_facts())) is None
 
 
 def test_warnings_tell_what_is_unknown_too():
-    here = surroundings(one(0, reasons=NO_PERMISSION), shm_bytes=2**26)
-    shm, unknown = warnings(run_checks(requirements(), surroundings=here))
+    here = node_facts(one(0, reasons=NO_PERMISSION), shm_bytes=2**26)
+    shm, unknown = warnings(run_checks(requirements(), facts=here))
     assert shm.startswith("/dev/shm: 64 MiB")
     assert "throttling" in unknown
     assert "Insufficient Permissions" in unknown
-    assert warnings(run_checks(requirements(), surroundings=surroundings())) == ()
+    assert warnings(run_checks(requirements(), facts=node_facts())) == ()
 
 
 def broken(here, asked):
@@ -247,54 +240,31 @@ def stuck(here, asked):
 def test_a_check_that_breaks_or_hangs_is_unknown_and_the_others_go_on(monkeypatch, look, words):
     spoiled = replace(CHECKS[0], look=look, deadline_s=0.1)
     monkeypatch.setattr("sweep.preflight.CHECKS", (spoiled, *CHECKS[1:]))
-    first, *others = run_checks(requirements(), surroundings=surroundings())
+    first, *others = run_checks(requirements(), facts=node_facts())
     assert first.status == "unknown"
     assert words in first.detail
     assert {result.status for result in others} == {"pass"}
-
-
-@pytest.mark.parametrize("module", [environment, gpus, host, nvml], ids=lambda m: m.__name__)
-def test_examples_in_the_code_hold(module):
-    found = doctest.testmod(module)
-    assert found.attempted > 0
-    assert found.failed == 0
-
-
-def test_results_can_be_sent():
-    results = run_checks(requirements(), surroundings=surroundings())
-    assert pickle.loads(pickle.dumps(results)) == results
-
-
-def test_a_deadline_hands_on_what_it_gets():
-    assert within(5.0, lambda: 7) == 7
-    assert within(5.0, lambda: None) is None
-    with pytest.raises(KeyError):
-        within(5.0, lambda: {}["absent"])
-    waiting = threading.Event()
-    with pytest.raises(TimeoutError, match=r"0\.05 s"):
-        within(0.05, lambda: waiting.wait(30))
-    waiting.set()
 
 
 def test_this_machine_is_looked_at_and_nothing_is_refused_of_a_sweep_on_its_cpus(tmp_path):
     data = build_tiny_dataset(tmp_path / "data")
     manifest = read_manifest(data)
     supply = replace(
-        SUPPLY,
+        DATASET,
         data_dir=str(data),
         corpus_sha256=manifest.corpus_sha256,
         tokenizer_sha256=manifest.tokenizer_sha256,
     )
     asked = requirements(
         gpus=0,
-        supplies=(supply,),
+        datasets=(supply,),
         trainer_hash=trainer_source().sha256,
         lockfile_hash=lockfile_hash(ROOT),
         checkpoint_folder=str(tmp_path / "not" / "there" / "yet"),
+        driver_software=software(),
+        sent_at=time.time(),
     )
-    results = {
-        r.name: r for r in run_checks(asked, driver_software=software(), asked_at=time.time())
-    }
+    results = {result.name: result for result in run_checks(asked)}
     assert not [r for r in results.values() if r.status in ("refuse", "unknown")]
     for name in ("trainer code", "lockfile", "versions", "Ray", "clock", "data"):
         assert results[name].status == "pass", results[name]
@@ -302,42 +272,40 @@ def test_this_machine_is_looked_at_and_nothing_is_refused_of_a_sweep_on_its_cpus
 
 def test_what_is_wrong_with_data_is_said(tmp_path):
     data = build_tiny_dataset(tmp_path / "data")
-    asked = requirements(gpus=0, supplies=(replace(SUPPLY, data_dir=str(data)),))
-    assert "not what the sweep asks for" in (look_around(asked).data[str(data)] or "")
+    asked = requirements(gpus=0, datasets=(replace(DATASET, data_dir=str(data)),))
+    assert "not what the sweep asks for" in (read_facts(asked).data[str(data)] or "")
     (data / "manifest.json").write_text("{")
-    assert "manifest.json" in (look_around(asked).data[str(data)] or "")
+    assert "manifest.json" in (read_facts(asked).data[str(data)] or "")
 
 
 def test_a_folder_that_cannot_be_written_is_said_to_be_so(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    free = look_around(requirements(gpus=0, checkpoint_folder=str(file))).free_bytes[str(file)]
+    free = read_facts(requirements(gpus=0, checkpoint_folder=str(file))).free_bytes[str(file)]
     assert isinstance(free, Unreadable)
     assert os.strerror(errno.ENOTDIR) in free.reason
 
 
-def test_the_cuda_of_torch_is_read_without_importing_it():
-    import torch
-
+def test_the_cuda_of_torch_is_read():
     assert torch_cuda() == torch.version.cuda
 
 
-@pytest.mark.parametrize(
-    ("line", "cuda"),
-    [
-        ("cuda: Optional[str] = '12.8'", "12.8"),
-        ("cuda = '11.8'", "11.8"),
-        ("cuda: str = None", None),
-    ],
-)
-def test_every_way_in_which_torch_has_written_its_cuda_is_read(tmp_path, monkeypatch, line, cuda):
-    package = tmp_path / "torch"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "version.py").write_text(f"__version__ = '2'\n{line}\nhip: Optional[str] = None\n")
-    spec = type("Spec", (), {"origin": str(package / "__init__.py")})
-    monkeypatch.setattr(looking, "find_spec", lambda name: spec)
-    assert torch_cuda() == cuda
+CUDA_LINES = {
+    "cuda: Optional[str] = '12.8'": "12.8",
+    "cuda = '11.8'": "11.8",
+    "cuda: str = None": None,
+}
+
+
+def test_every_way_in_which_torch_has_written_its_cuda_is_read(tmp_path, monkeypatch):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    for line, cuda in CUDA_LINES.items():
+        text = f"__version__ = '2'\n{line}\nhip: Optional[str] = None\n"
+        (tmp_path / "torch" / "version.py").write_text(text)
+        assert torch_cuda() == cuda
 
 
 def test_xids_are_found_in_the_kernels_log_and_silence_is_not_health(tmp_path):
@@ -355,28 +323,18 @@ def test_xids_are_found_in_the_kernels_log_and_silence_is_not_health(tmp_path):
         assert isinstance(logged_xids(log), Unreadable)
 
 
-def test_versions_of_this_interpreter_are_told():
-    import ray
-    import torch
-
-    here = software()
-    assert here == Software(sys.version.split()[0], torch.__version__, ray.__version__)
-
-
 STAND_INS = {
     "import sys; sys.exit('no such interface')": "ended with status 1: no such interface",
-    "import time; time.sleep(60)": "no answer after 1 s",
+    "import time; time.sleep(60)": "no answer after 5 s",
     "import sys, time; time.sleep(60 * ('1' in sys.argv)); sys.exit(3)": "rank 0 ended",
 }
 
 
 @pytest.mark.parametrize("program", STAND_INS)
 def test_ranks_that_fail_or_hang_are_ended_and_said(program):
-    begun_s = time.monotonic()
-    found = all_reduce(2, deadline_s=1.0, command=[sys.executable, "-c", program])
+    found = all_reduce(2, deadline_s=5.0, command=[sys.executable, "-c", program])
     assert not found.ok
     assert STAND_INS[program] in found.detail
-    assert time.monotonic() - begun_s < 20
 
 
 def test_real_ranks_sum_a_tensor_and_measure_it():

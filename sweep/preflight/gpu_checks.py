@@ -1,12 +1,12 @@
-"""Are the GPUs those that the sweep asks for, whole, healthy and ours?"""
+"""Checks of the GPUs: number, model, MIG, foreign load, errors, throttling, CUDA, all-reduce."""
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from sweep.messages import Requirements, Status
-from sweep.preflight.facts import Gpus, Surroundings, is_busy
-from sweep.preflight.finding import Finding, worst
+from sweep.preflight.check import Finding, worst_finding
+from sweep.preflight.facts import Facts, Gpus, is_busy
 from sweep.timing.nvml import Gpu, Unreadable, slowdown_names
 
 GIB = 2**30
@@ -17,29 +17,27 @@ NO_GPUS_ASKED = Finding("n/a", "the sweep asks for no GPU")
 HARDWARE_XIDS = frozenset({48, 62, 64, 74, 79, 92, 94, 95, 119, 120, 140})
 
 
-def gpu_count(here: Surroundings, asked: Requirements) -> Finding:
-    shape = asked.shape
+def gpu_count(facts: Facts, required: Requirements) -> Finding:
+    shape = required.shape
     if shape.gpus == 0:
         return NO_GPUS_ASKED
-    if isinstance(here.gpus, Unreadable):
-        status: Status = "refuse" if here.gpu_files < shape.gpus else "unknown"
-        return Finding(
-            status,
-            f"NVML: {here.gpus.reason}; {here.gpu_files} device files, {shape.gpus} GPUs asked for",
-        )
-    usable = here.gpus.used
+    if isinstance(facts.gpus, Unreadable):
+        status: Status = "refuse" if facts.gpu_files < shape.gpus else "unknown"
+        files = f"{facts.gpu_files} device files, {shape.gpus} GPUs asked for"
+        return Finding(status, f"NVML: {facts.gpus.reason}; {files}")
+    usable = facts.gpus.used
     seen = f"{len(usable)} of {shape.gpus} GPUs: {_models(usable)}"
     if len(usable) < shape.gpus:
         return Finding("refuse", seen)
     if shape.gpu_model and not all(_is_model(gpu.name, shape.gpu_model) for gpu in usable):
         return Finding("refuse", f"{seen}; {shape.gpu_model} is asked for")
-    driver = here.gpus.driver
+    driver = facts.gpus.driver
     named = "unknown" if isinstance(driver, Unreadable) else driver
     return Finding("pass", f"{seen}; driver {named}")
 
 
-def gpu_mix(here: Surroundings, asked: Requirements) -> Finding:
-    gpus = _gpus(here, asked)
+def gpu_mix(facts: Facts, required: Requirements) -> Finding:
+    gpus = _gpus(facts, required)
     if isinstance(gpus, Finding):
         return gpus
     if len({gpu.name for gpu in gpus.used}) > 1:
@@ -47,111 +45,110 @@ def gpu_mix(here: Surroundings, asked: Requirements) -> Finding:
     machine = f"the machine has {len(gpus.models)}: {', '.join(sorted(set(gpus.models)))}"
     if len(set(gpus.models)) > 1:
         return Finding("warn", machine)
-    if asked.shape.gpus < len(gpus.models):
-        return Finding("warn", f"{asked.shape.gpus} of its GPUs are used, {machine}")
+    if required.shape.gpus < len(gpus.models):
+        return Finding("warn", f"{required.shape.gpus} of its GPUs are used, {machine}")
     return Finding("pass", f"all {len(gpus.models)} GPUs of the machine, one model")
 
 
-def mig(here: Surroundings, asked: Requirements) -> Finding:
-    gpus = _gpus(here, asked)
-    if isinstance(gpus, Finding):
-        return gpus
-    return worst((found for gpu in gpus.used for found in _mig(gpu)), good="off")
+def mig(facts: Facts, required: Requirements) -> Finding:
+    return _worst_gpu(facts, required, _mig, good="off")
 
 
-def foreign(here: Surroundings, asked: Requirements) -> Finding:
-    gpus = _gpus(here, asked)
-    if isinstance(gpus, Finding):
-        return gpus
-    found = (found for gpu in gpus.used for found in _occupation(gpu, timed=asked.timed))
-    return worst(found, good="no process, no memory in use")
+def foreign(facts: Facts, required: Requirements) -> Finding:
+    return _worst_gpu(facts, required, _foreign, good="no process, no memory in use")
 
 
-def memory_errors(here: Surroundings, asked: Requirements) -> Finding:
-    gpus = _gpus(here, asked)
-    if isinstance(gpus, Finding):
-        return gpus
-    found = (found for gpu in gpus.used for found in _memory_errors(gpu))
-    return worst(found, good="no uncorrected error, nothing waits for a reset")
+def memory_errors(facts: Facts, required: Requirements) -> Finding:
+    good = "no uncorrected error, nothing waits for a reset"
+    return _worst_gpu(facts, required, _memory_errors, good=good)
 
 
-def xid(here: Surroundings, asked: Requirements) -> Finding:
-    if asked.shape.gpus == 0:
+def throttle(facts: Facts, required: Requirements) -> Finding:
+    return _worst_gpu(facts, required, _slowed, good="no GPU is slowed by heat or hardware")
+
+
+def xid(facts: Facts, required: Requirements) -> Finding:
+    if required.shape.gpus == 0:
         return NO_GPUS_ASKED
-    if isinstance(here.xids, Unreadable):
-        return Finding("unknown", here.xids.reason)
-    hardware = [number for number in here.xids if number in HARDWARE_XIDS]
+    if isinstance(facts.xids, Unreadable):
+        return Finding("unknown", facts.xids.reason)
+    hardware = [number for number in facts.xids if number in HARDWARE_XIDS]
     if hardware:
         return Finding("warn", f"Xid {', '.join(map(str, hardware))} since the boot")
-    others = ", ".join(map(str, here.xids))
+    others = ", ".join(map(str, facts.xids))
     return Finding("pass", f"only of programs: Xid {others}" if others else "none since the boot")
 
 
-def throttle(here: Surroundings, asked: Requirements) -> Finding:
-    gpus = _gpus(here, asked)
+def cuda(facts: Facts, required: Requirements) -> Finding:
+    gpus = _gpus(facts, required)
     if isinstance(gpus, Finding):
         return gpus
-    found = (found for gpu in gpus.used for found in _slowed(gpu, timed=asked.timed))
-    return worst(found, good="no GPU is slowed by heat or hardware")
-
-
-def cuda(here: Surroundings, asked: Requirements) -> Finding:
-    gpus = _gpus(here, asked)
-    if isinstance(gpus, Finding):
-        return gpus
-    if isinstance(here.torch_cuda, Unreadable):
-        return Finding("unknown", f"torch: {here.torch_cuda.reason}")
-    if here.torch_cuda is None:
+    if isinstance(facts.torch_cuda, Unreadable):
+        return Finding("unknown", f"torch: {facts.torch_cuda.reason}")
+    if facts.torch_cuda is None:
         return Finding("refuse", "torch is built without CUDA")
     if isinstance(gpus.cuda, Unreadable):
         return Finding("unknown", f"driver: {gpus.cuda.reason}")
-    needs = tuple(int(part) for part in here.torch_cuda.split(".")[:2])
-    seen = f"the driver serves CUDA {gpus.cuda[0]}.{gpus.cuda[1]}, torch has {here.torch_cuda}"
+    needs = tuple(int(part) for part in facts.torch_cuda.split(".")[:2])
+    seen = f"the driver serves CUDA {gpus.cuda[0]}.{gpus.cuda[1]}, torch has {facts.torch_cuda}"
     if gpus.cuda[0] < needs[0]:
         return Finding("refuse", seen)
     return Finding("warn" if gpus.cuda < needs else "pass", seen)
 
 
-def reach(here: Surroundings, asked: Requirements) -> Finding:
-    ranks = asked.shape.ranks
+def all_reduce(facts: Facts, required: Requirements) -> Finding:
+    ranks = required.shape.ranks
     if ranks == 1:
         return Finding("n/a", "one rank speaks to nobody")
-    if not isinstance(here.gpus, Unreadable) and len(here.gpus.used) < ranks:
-        return Finding("unknown", f"not tried: {len(here.gpus.used)} GPUs for {ranks} ranks")
-    if isinstance(here.gpus, Unreadable) and here.gpu_files < ranks:
-        return Finding("unknown", f"not tried: {here.gpu_files} GPUs for {ranks} ranks")
-    found = here.all_reduce(ranks)
+    gpus = facts.gpu_files if isinstance(facts.gpus, Unreadable) else len(facts.gpus.used)
+    if gpus < ranks:
+        return Finding("unknown", f"not tried: {gpus} GPUs for {ranks} ranks")
+    found = facts.all_reduce(ranks)
     return Finding("pass" if found.ok else "refuse", found.detail)
 
 
-def _gpus(here: Surroundings, asked: Requirements) -> Gpus | Finding:
+def _gpus(facts: Facts, required: Requirements) -> Gpus | Finding:
     """What NVML said, or what a check says where there is nothing to look at."""
-    if asked.shape.gpus == 0:
+    if required.shape.gpus == 0:
         return NO_GPUS_ASKED
-    if isinstance(here.gpus, Unreadable):
-        return Finding("unknown", f"NVML: {here.gpus.reason}")
-    return here.gpus if here.gpus.used else Finding("unknown", "no GPU to look at")
+    if isinstance(facts.gpus, Unreadable):
+        return Finding("unknown", f"NVML: {facts.gpus.reason}")
+    return facts.gpus if facts.gpus.used else Finding("unknown", "no GPU to look at")
 
 
-def _mig(gpu: Gpu) -> Iterator[Finding]:
+def _worst_gpu(
+    facts: Facts,
+    required: Requirements,
+    look: Callable[[Gpu, Requirements], Iterator[Finding]],
+    good: str,
+) -> Finding:
+    """The worst that ``look`` finds on the GPUs that are used; ``good`` where it finds nothing."""
+    gpus = _gpus(facts, required)
+    if isinstance(gpus, Finding):
+        return gpus
+    return worst_finding((found for gpu in gpus.used for found in look(gpu, required)), good)
+
+
+def _mig(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
     if isinstance(gpu.mig, Unreadable):
         yield _unread(gpu, gpu.mig)
     elif gpu.mig:
         yield Finding("refuse", f"on, on GPU {gpu.index}")
 
 
-def _occupation(gpu: Gpu, *, timed: bool) -> Iterator[Finding]:
+def _foreign(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
     if is_busy(gpu):
         pids = [] if isinstance(gpu.pids, Unreadable) else sorted(gpu.pids)
         used = "" if isinstance(gpu.used_bytes, Unreadable) else f"{gpu.used_bytes / GIB:.1f} GiB"
         said = [f"processes {', '.join(map(str, pids))}"] * bool(pids) + [used] * bool(used)
-        yield Finding("refuse" if timed else "warn", f"GPU {gpu.index}: {', '.join(said)} in use")
+        detail = f"GPU {gpu.index}: {', '.join(said)} in use"
+        yield Finding("refuse" if required.timed else "warn", detail)
     for value in (gpu.pids, gpu.used_bytes):
         if isinstance(value, Unreadable):
             yield _unread(gpu, value)
 
 
-def _memory_errors(gpu: Gpu) -> Iterator[Finding]:
+def _memory_errors(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
     """A model has remapped rows or retired pages, so one of the two may be unreadable."""
     if isinstance(gpu.uncorrected_errors, Unreadable):
         yield _unread(gpu, gpu.uncorrected_errors)
@@ -166,12 +163,12 @@ def _memory_errors(gpu: Gpu) -> Iterator[Finding]:
         yield _unread(gpu, gpu.remap_pending)
 
 
-def _slowed(gpu: Gpu, *, timed: bool) -> Iterator[Finding]:
+def _slowed(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
     if isinstance(gpu.slowed, Unreadable):
         yield _unread(gpu, gpu.slowed)
     elif gpu.slowed:
-        said = f"GPU {gpu.index}: {slowdown_names(gpu.slowed)}"
-        yield Finding("refuse" if timed else "warn", said)
+        detail = f"GPU {gpu.index}: {slowdown_names(gpu.slowed)}"
+        yield Finding("refuse" if required.timed else "warn", detail)
 
 
 def _unread(gpu: Gpu, value: Unreadable) -> Finding:

@@ -1,10 +1,10 @@
-"""What does a check say? A status, what was seen, and what to do about it."""
+"""Types of the preflight: a check (one line of the table) and what it finds on a node."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sweep.messages import Requirements, Status
-from sweep.preflight.facts import Surroundings
+from sweep.preflight.facts import Facts
 
 DEADLINE_S = 10.0
 
@@ -17,14 +17,14 @@ class Finding:
     detail: str
 
 
-def worst(findings: Iterable[Finding], good: str) -> Finding:
+def worst_finding(findings: Iterable[Finding], good: str) -> Finding:
     """All that is worst of ``findings`` in one; ``good`` where nothing was found."""
     found = list(findings)
     statuses: tuple[Status, ...] = ("refuse", "warn", "unknown")
     for status in statuses:
-        said = list(dict.fromkeys(each.detail for each in found if each.status == status))
-        if said:
-            return Finding(status, "; ".join(said))
+        details = list(dict.fromkeys(each.detail for each in found if each.status == status))
+        if details:
+            return Finding(status, "; ".join(details))
     return Finding("pass", good)
 
 
@@ -38,5 +38,5 @@ class Check:
     warns: str | None = None
     refuses: str | None = None
     remedy: str
-    look: Callable[[Surroundings, Requirements], Finding]
+    look: Callable[[Facts, Requirements], Finding]
     deadline_s: float = DEADLINE_S
