@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.mechanism.measures import mechanism_sentences
+from analysis.mechanism.associations import association_sentences
 from analysis.number_format import DASH, capital, counted, listed, number, percent, plus_minus
 from analysis.report.document import Block, Points, Row, Table, Text
 from analysis.report.inputs import Case
@@ -37,7 +37,7 @@ def quantization_blocks(case: Case) -> tuple[Block, ...]:
     present = [name for name, rows in by_name.items() if len(rows)]
     said = [(capital(_HEADINGS[name]), _range(by_name[name], case)) for name in present]
     if case.known.layers is not None:
-        told = mechanism_sentences(cells, case.known.layers)
+        told = association_sentences(cells, case.known.layers)
         said += [("Mechanism", sentence.replace(f" ({case.name})", "")) for sentence in told]
     slot = (known["quantity"] == _SLOT).any()
     return (

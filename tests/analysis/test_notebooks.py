@@ -49,7 +49,7 @@ def test_no_output_is_committed(name):
 
 
 SAID = {
-    "mechanism": "between 11 activations (95 % interval",
+    "mechanism": "Between 11 activations, with density of mlp",
     "published": "No published run of local has this score.",
     "quant_delta": "local, 200 steps: quant_delta, window 128, stride 128",
     "seed_stats": "not resolved",

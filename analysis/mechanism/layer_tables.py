@@ -1,4 +1,4 @@
-"""What do the measures of layers say of each cell, each activation and each layer?
+"""Average measures of layers over each cell, and over seeds for each activation and layer.
 
 Input is the long frame of ``load_layers``: kind, name, layer, measure, value. ``kind`` says what is
 measured (an activation, a weight tensor, a class of tensors), ``name`` which.
