@@ -1,22 +1,28 @@
-"""What has a sweep found, what can it find, and what have others found?
+"""The verbs of ``python -m analysis``: figures, summary, report, notebooks, power, leaders, import.
 
-``python -m analysis COMMAND --sweep NAME``, and ``python -m analysis import LOG… --pr N …``.
+``python -m analysis VERB --sweep NAME``, and ``python -m analysis import LOG… --pr N …``.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.figures.catalog import save_figures
 from analysis.planning.power_text import power_summary
 from analysis.planning.second_stage import write_second_stage
-from analysis.published.command import add_import, import_command
+from analysis.published.importer import PUBLISHED_RECIPES, claim_of, import_logs, write_rows
 from analysis.report.report import write_report
 from analysis.report.summary import write_summary
 from analysis.rows.read import sweep_place
 from analysis.run_notebooks import run_notebooks
 from analysis.text_table import show
+from trainer.activations import ACTIVATIONS
 from trainer.config.config_errors import ConfigError
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EXIT_BAD_INPUT = 2
 
@@ -25,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` asks for; 0, or 2 with one sentence on stderr where it cannot be done."""
     arguments = _parser().parse_args(argv)
     try:
-        is_import = arguments.command == "import"
-        paths = import_command(arguments) if is_import else _on_sweep(arguments)
+        paths = arguments.run(arguments)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -35,69 +40,122 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _on_sweep(arguments: argparse.Namespace) -> list[str]:
-    place = sweep_place(arguments.results, arguments.sweep)
-    if arguments.command in _OF_SWEEP:
-        return _OF_SWEEP[arguments.command](place, arguments)
-    return _COMMANDS[arguments.command](place)
+def _figures(arguments: argparse.Namespace) -> list[str]:
+    return save_figures(_place(arguments), tell=lambda line: print(f"not drawn: {line}"))
 
 
-def _figures(place: str) -> list[str]:
-    return save_figures(place, tell=lambda line: print(f"not drawn: {line}"))
-
-
-def _summary(place: str) -> list[str]:
-    summary, path = write_summary(place)
+def _summary(arguments: argparse.Namespace) -> list[str]:
+    summary, path = write_summary(_place(arguments))
     show(summary, sys.stdout)
     return [path]
 
 
-def _power(place: str, arguments: argparse.Namespace) -> list[str]:
-    show(power_summary(place, arguments.sweep), sys.stdout)
+def _report(arguments: argparse.Namespace) -> list[str]:
+    return write_report(_place(arguments))
+
+
+def _notebooks(arguments: argparse.Namespace) -> list[str]:
+    return run_notebooks(_place(arguments))
+
+
+def _power(arguments: argparse.Namespace) -> list[str]:
+    show(power_summary(_place(arguments), arguments.sweep), sys.stdout)
     return []
 
 
-def _leaders(place: str, arguments: argparse.Namespace) -> list[str]:
+def _leaders(arguments: argparse.Namespace) -> list[str]:
     path = write_second_stage(
-        arguments.sweep, place, keep=arguments.keep, seeds=arguments.seeds, out=arguments.out
+        arguments.sweep,
+        _place(arguments),
+        keep=arguments.keep,
+        seeds=arguments.seeds,
+        out=arguments.out,
     )
     return [str(path)]
 
 
-# These need the sweep's own file, not its results alone.
-_OF_SWEEP = {"power": _power, "leaders": _leaders}
-_COMMANDS = {
-    "figures": _figures,
-    "summary": _summary,
-    "report": write_report,
-    "notebooks": run_notebooks,
-}
+def _import(arguments: argparse.Namespace) -> list[str]:
+    """Import the logs; a ConfigError leaves no file."""
+    claim = claim_of(
+        pr=arguments.pr,
+        recipe=arguments.recipe,
+        activation=arguments.activation,
+        params=_activation_params(arguments),
+        settings=arguments.set,
+    )
+    frame = import_logs(map(Path, arguments.logs), claim)
+    for row in frame.dropna(subset=["notes"]).itertuples():
+        print(f"{row.citation}: {row.notes}", file=sys.stderr)
+    return [str(write_rows(frame, Path(arguments.out)))]
+
+
+def _activation_params(arguments: argparse.Namespace) -> dict[str, float]:
+    params = {} if arguments.slope is None else {"slope": arguments.slope}
+    for text in arguments.activation_param:
+        key, _, value = text.partition("=")
+        try:
+            params[key] = float(value)
+        except ValueError:
+            raise ConfigError(
+                f"--activation-param {text!r}: write name=number, such as init=0.25."
+            ) from None
+    return params
+
+
+def _place(arguments: argparse.Namespace) -> str:
+    return sweep_place(arguments.results, arguments.sweep)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, meaning in (
-        ("figures", "draw every figure as PNG and SVG into the sweep's figures/"),
-        ("summary", "print the table and the verdict, and write summary.md"),
-        ("report", "write report.html, one page that needs nothing else, and report.md"),
-        ("notebooks", "execute the notebooks on the sweep into its notebooks/"),
-        ("power", "say which difference its grid can resolve, and what others would need"),
-        ("leaders", "write the sweep file of a second stage: the leaders under fresh seeds"),
+    verbs = parser.add_subparsers(dest="command", required=True)
+    for name, run, meaning in (
+        ("figures", _figures, "draw every figure as PNG and SVG into the sweep's figures/"),
+        ("summary", _summary, "print the table and the verdict, and write summary.md"),
+        ("report", _report, "write report.html, one page that needs nothing else, and report.md"),
+        ("notebooks", _notebooks, "execute the notebooks on the sweep into its notebooks/"),
+        ("power", _power, "say which difference its grid can resolve, and what others would need"),
     ):
-        command = commands.add_parser(name, help=meaning, description=meaning)
-        command.add_argument(
-            "--sweep", required=True, help="name of the sweep, or path of its file"
-        )
-        command.add_argument(
-            "--results", default="results", help="folder or URI that sweeps write to"
-        )
-        if name == "leaders":
-            command.add_argument("--keep", type=int, default=3, help="how many (default: 3)")
-            command.add_argument("--seeds", type=int, required=True, help="how many fresh seeds")
-            command.add_argument("--out", help="default: NAME-stage2.toml beside the sweep's file")
-    add_import(commands)
+        _add_sweep_verb(verbs, name, run, meaning)
+    leaders = _add_sweep_verb(
+        verbs,
+        "leaders",
+        _leaders,
+        "write the sweep file of a second stage: the leaders under fresh seeds",
+    )
+    leaders.add_argument("--keep", type=int, default=3, help="how many (default: 3)")
+    leaders.add_argument("--seeds", type=int, required=True, help="how many fresh seeds")
+    leaders.add_argument("--out", help="default: NAME-stage2.toml beside the sweep's file")
+    _add_import(verbs)
     return parser
+
+
+def _add_sweep_verb(
+    verbs: "Verbs", name: str, run: Callable[[argparse.Namespace], list[str]], meaning: str
+) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=meaning, description=meaning)
+    verb.set_defaults(run=run)
+    verb.add_argument("--sweep", required=True, help="name of the sweep, or path of its file")
+    verb.add_argument("--results", default="results", help="folder or URI that sweeps write to")
+    return verb
+
+
+def _add_import(verbs: "Verbs") -> None:
+    meaning = "read training logs of published runs into rows of the store's schema"
+    verb = verbs.add_parser("import", help=meaning, description=meaning)
+    verb.set_defaults(run=_import)
+    verb.add_argument("logs", nargs="+", metavar="LOG", help="one finished run each")
+    verb.add_argument("--pr", type=int, required=True, help="the pull request that has the logs")
+    verb.add_argument("--activation", required=True, help=f"one of {', '.join(ACTIVATIONS)}")
+    verb.add_argument("--slope", type=float, help="negative slope of leaky_relu2, 0 to 1")
+    verb.add_argument("--activation-param", action="append", default=[], metavar="KEY=VALUE")
+    verb.add_argument("--recipe", required=True, help=f"one of {', '.join(PUBLISHED_RECIPES)}")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="what a run changed"
+    )
+    verb.add_argument(
+        "--out", required=True, metavar="FILE", help="a .parquet file, replaced if there"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""May these logs be read as runs of that recipe with that activation, and what rows are they?
+"""Import training logs of published runs as rows, and check them against what the user claims.
 
 A log says neither which activation ran nor which recipe it is: the user claims it, and whatever the
 log does say of its configuration is held against the claim.
@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.number_format import counted, listed
-from analysis.published.frame import published_frame, published_row
-from analysis.published.logs import LogFacts, read_log
+from analysis.published.log_facts import LogFacts, read_log
+from analysis.published.published_rows import published_frame, published_row
 from sweep.store.files import open_files
 from sweep.store.schema import SCHEMA
 from trainer.activations import check_activation
@@ -28,7 +28,7 @@ from trainer.config.config_errors import ConfigError, suggestion
 PUBLISHED_RECIPES = {"pr1035": 17_059_912, "pr549": 26_928_220, "pr1176": 27_038_812}
 
 # What a log says of its configuration, the line that says it, and the key of a recipe for it.
-_SAID = (
+_CONFIGURED = (
     ("seq_len", "config", "train.seq_len"),
     ("batch_tokens", "config", "train.batch_tokens"),
     ("warmup_steps", "config", "train.warmup_steps"),
@@ -83,7 +83,7 @@ def claim_of(
 
 
 def import_logs(paths: Iterable[Path], claim: Claim) -> pd.DataFrame:
-    """One row per log, with the columns of ``analysis.published.frame``.
+    """One row per log, with the columns of ``analysis.published.published_rows``.
 
     A ConfigError names file and line where a log is damaged, unfinished, not of the claimed recipe
     or activation, or of a seed that another of them has.
@@ -184,17 +184,17 @@ def _row(facts: LogFacts, claim: Claim, name: str) -> dict[str, Any]:
         stride=window if facts.stride is None else facts.stride,
         evidence_class="log",
         citation=f"PR #{claim.pr}, {name}",
-        notes=_passed_over(facts),
+        notes=_unknown_lines_note(facts),
         same=None,
     )
 
 
-def _passed_over(facts: LogFacts) -> str | None:
+def _unknown_lines_note(facts: LogFacts) -> str | None:
     """A line that nobody knows is no reason to refuse a log, and none to be silent."""
-    if not facts.passed_over:
+    if not facts.unknown_lines:
         return None
-    lines = counted(len(facts.passed_over), "line")
-    return f"{lines} passed over, not of the grammar; the first is line {facts.passed_over[0]}"
+    lines = counted(len(facts.unknown_lines), "line")
+    return f"{lines} passed over, not of the grammar; the first is line {facts.unknown_lines[0]}"
 
 
 _SCHEMA_FACTS = (
@@ -206,10 +206,10 @@ _SCHEMA_FACTS = (
 
 def _check(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
     """Nothing, if all that the log says of its configuration is as claimed."""
-    for line, key, said, claimed in _said_and_claimed(facts, recipe):
-        if said != claimed:
+    for line, key, logged, claimed in _configured_and_claimed(facts, recipe):
+        if logged != claimed:
             raise ConfigError(
-                f"{facts.where}, line {facts.lines[line]}: the log says {key} = {said}, recipe"
+                f"{facts.where}, line {facts.lines[line]}: the log says {key} = {logged}, recipe"
                 f" {claim.recipe} has {claimed}. Is it a log of another recipe"
                 f" ({', '.join(PUBLISHED_RECIPES)})? What a run changed of one is said by"
                 " --set SECTION.KEY=VALUE."
@@ -224,24 +224,26 @@ def _check(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
     _check_activation(facts, claim, recipe)
 
 
-def _said_and_claimed(facts: LogFacts, recipe: Recipe) -> Iterator[tuple[str, str, object, object]]:
+def _configured_and_claimed(
+    facts: LogFacts, recipe: Recipe
+) -> Iterator[tuple[str, str, object, object]]:
     """Kind of line, key of the recipe, what the log says, what the recipe has."""
-    for name, line, key in _SAID:
-        said, (section, leaf) = getattr(facts.configured, name), key.split(".")
-        if said is not None:
-            yield line, key, said, getattr(getattr(recipe, section), leaf)
+    for name, line, key in _CONFIGURED:
+        logged, (section, leaf) = getattr(facts.configured, name), key.split(".")
+        if logged is not None:
+            yield line, key, logged, getattr(getattr(recipe, section), leaf)
     codes, compressor = facts.artifact_format.split("+")
     matrices = recipe.quantization.matrices
-    said_codes = "gptq" if facts.configured.gptq else f"{codes}_row"
-    yield "model", "quantization.matrices", said_codes, matrices
+    logged_codes = "gptq" if facts.configured.gptq else f"{codes}_row"
+    yield "model", "quantization.matrices", logged_codes, matrices
     yield "model", "quantization.compressor", compressor, recipe.quantization.compressor
     if facts.stride is not None:
         yield "sliding", "scoring.stride", facts.stride, recipe.scoring.stride
     for stage in ("ttt", "slot"):
         scored = getattr(facts, f"{stage}_bpb") is not None
         line = f"{stage}_exact" if scored else "total"
-        asked = getattr(recipe, stage) is not None
-        yield line, stage, _WORDS[scored], _WORDS[asked]
+        claimed = getattr(recipe, stage) is not None
+        yield line, stage, _WORDS[scored], _WORDS[claimed]
 
 
 _WORDS = {True: "scored", False: "nothing"}
@@ -254,9 +256,9 @@ def _check_activation(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
         return
     fixed, model = PUBLISHED_RECIPES[claim.recipe], recipe.model
     learned = {"asqu": model.num_layers * model.mlp_hidden, "prelu2": model.num_layers}
-    expected = fixed + learned.get(claim.activation, 0)
-    if facts.configured.num_params != expected:
-        counts = {claim.activation: expected, "asqu": fixed + learned["asqu"]}
+    num_params = fixed + learned.get(claim.activation, 0)
+    if facts.configured.num_params != num_params:
+        counts = {claim.activation: num_params, "asqu": fixed + learned["asqu"]}
         if claim.activation == "asqu":
             counts["no learned β"] = fixed
         raise ConfigError(

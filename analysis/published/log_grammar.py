@@ -1,10 +1,12 @@
-"""Which lines of a published training log say something, and what does each of them say?
+"""The grammar of published training logs: every kind of line as a pattern, and its numbers.
 
-Three kinds of file: the script's own log (#1035: its source, versions and nvidia-smi stand before
-the run, parted by two rulers), captured output of torchrun (#549, #1176: a banner before the run),
-and either without what stands before. Only the run is read: in the source the same words are format
-strings. A line that begins like one of the grammar and is not, or that speaks of a score and is not
-known, refuses the log; any other unknown line is passed over and counted.
+A kind of line is one entry of ``_ONCE`` (a run says it once) or of ``_REPEATED``.
+
+Three kinds of file are known: the script's own log (#1035: its source, versions and nvidia-smi
+stand before the run, parted by two rulers), captured output of torchrun (#549, #1176: a banner
+before the run), and either without what stands before. Only the run is read: in the source the same
+words are format strings. A line that begins like one of the grammar and is not, or that speaks of a
+score and is not known, refuses the log; any other unknown line is passed over and counted.
 """
 
 import math
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from trainer.config.config_errors import ConfigError
 
 RULER = "=" * 100
+TWO_RUNS = "are there two runs in this file? Give each run a file of its own"
 
 _INT, _REAL = r"\d+", r"[+-]?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|nan|inf)"
 _FORMAT = r"(?P<format>int\d\+\w+)"
@@ -73,7 +76,7 @@ _ONCE = {
     "slot": rf"final_slot {_SCORE} time:{_number('eval_ms', _INT)}ms",
     "slot_exact": rf"final_slot_exact {_EXACT}",
 }
-_OFTEN = {
+_REPEATED = {
     "val": rf"{_STEP} {_SCORE} {_TIMES}",
     "train": rf"{_STEP} train_loss:{_number('loss')} {_TIMES}",
     "int8_exact": rf"final_int8_zlib_roundtrip_exact {_EXACT}",  # also said of sliding scores
@@ -83,7 +86,7 @@ _OFTEN = {
     "silent": r"(?!.*(?:bpb|val_loss|roundtrip))(?:warmup_step:\d+/\d+|logs/\S+\.txt|W\d{4} .+|\s*"
     r"|(?:swa|late_qat|mtp_num_heads|gptq|train_loader|sdp_backends)[:_].*)",
 }
-_KINDS = {kind: re.compile(text) for kind, text in (_ONCE | _OFTEN).items()}
+_KINDS = {kind: re.compile(text) for kind, text in (_ONCE | _REPEATED).items()}
 
 # Words with which nothing begins but a line of the grammar.
 _BEGINS = (
@@ -96,11 +99,11 @@ _OF_A_SCORE = re.compile(r"bpb|val_loss|roundtrip")
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One line that says something: its number from 1, its text, its numbers by name."""
+class LogLine:
+    """One line of the grammar: its number from 1, its text, its numbers by name."""
 
     kind: str
-    line: int
+    number: int
     text: str
     values: Mapping[str, float]
     format: str | None = None  # of the artifact, such as int6+lzma
@@ -116,59 +119,57 @@ class Preamble:
 
 
 @dataclass(frozen=True, slots=True)
-class Sayings:
-    """A log, line by line. ``often`` holds what may be said more than once, in order."""
+class LogLines:
+    """The lines of one run: ``once`` by kind, ``repeated`` of kinds that may come again, in order.
+
+    ``unknown_lines`` are the numbers of lines that are not of the grammar; ``last`` is where the
+    file ends.
+    """
 
     where: str
     preamble: Preamble
-    once: Mapping[str, Said]
-    often: tuple[Said, ...]
-    passed_over: tuple[int, ...]
+    once: Mapping[str, LogLine]
+    repeated: tuple[LogLine, ...]
+    unknown_lines: tuple[int, ...]
     last: tuple[int, str]
 
-    def all(self, kind: str) -> list[Said]:
-        return [said for said in self.often if said.kind == kind]
 
-
-def read_sayings(text: str, where: str) -> Sayings:
+def read_lines(text: str, where: str) -> LogLines:
     """Every line of the run in ``text``; a ConfigError names the line that cannot be believed."""
-    lines = [line.rstrip() for line in text.split("\n")]
-    begin = _begin(lines, where)
-    once: dict[str, Said] = {}
-    often: list[Said] = []
-    passed_over: list[int] = []
-    for number, line in enumerate(lines[begin:], start=begin + 1):
-        said = _said(line, number, where)
-        if said is None:
-            passed_over.append(number)
-        elif said.kind in _OFTEN:
-            often.append(said)
-        elif said.kind in once:
-            raise refusal(
-                where,
-                said,
-                f"line {once[said.kind].line} says this already: are there"
-                " two runs in this file? Give each run a file of its own",
-            )
+    texts = [line.rstrip() for line in text.split("\n")]
+    begin = _begin(texts, where)
+    once: dict[str, LogLine] = {}
+    repeated: list[LogLine] = []
+    unknown_lines: list[int] = []
+    for number, line_text in enumerate(texts[begin:], start=begin + 1):
+        line = _parsed(line_text, number, where)
+        if line is None:
+            unknown_lines.append(number)
+        elif line.kind in _REPEATED:
+            repeated.append(line)
+        elif line.kind in once:
+            earlier = once[line.kind].number
+            raise line_error(where, line, f"line {earlier} says this already: {TWO_RUNS}")
         else:
-            once[said.kind] = said
-    last = (len(lines), lines[-1] if lines else "")
-    return Sayings(where, _preamble(lines[:begin]), once, tuple(often), tuple(passed_over), last)
+            once[line.kind] = line
+    last = (len(texts), texts[-1] if texts else "")
+    preamble = _preamble(texts[:begin])
+    return LogLines(where, preamble, once, tuple(repeated), tuple(unknown_lines), last)
 
 
-def shown(kind: str) -> str:
+def beginning(kind: str) -> str:
     """How a line of ``kind`` begins, as it stands in a log.
 
-    >>> shown("int6_exact")
+    >>> beginning("int6_exact")
     'final_int6_roundtrip_exact'
     """
     begin = re.match(r"[^\\(]*", _KINDS[kind].pattern)
     return begin[0].partition(" val_loss")[0].strip() if begin else kind
 
 
-def refusal(where: str, said: Said, why: str) -> ConfigError:
-    """What is said of a line that cannot be believed."""
-    return ConfigError(f"{where}, line {said.line}: {said.text!r}: {why}.")
+def line_error(where: str, line: LogLine, why: str) -> ConfigError:
+    """What is told of a line that cannot be believed."""
+    return ConfigError(f"{where}, line {line.number}: {line.text!r}: {why}.")
 
 
 def _begin(lines: list[str], where: str) -> int:
@@ -186,22 +187,24 @@ def _begin(lines: list[str], where: str) -> int:
     return 0
 
 
-def _said(line: str, number: int, where: str) -> Said | None:
-    """What ``line`` says; None where nobody knows, and it does not matter."""
+def _parsed(text: str, number: int, where: str) -> LogLine | None:
+    """The line as its kind; None where it is of none, and it does not matter."""
     for kind, pattern in _KINDS.items():
-        match = pattern.fullmatch(line)
+        match = pattern.fullmatch(text)
         if match is None:
             continue
-        groups = {name: text for name, text in match.groupdict().items() if text is not None}
+        groups = {name: found for name, found in match.groupdict().items() if found is not None}
         artifact = groups.pop("format", None)
-        values = {name: float(text) for name, text in groups.items()}
-        said = Said(kind, number, line, values, artifact)
+        values = {name: float(found) for name, found in groups.items()}
+        line = LogLine(kind, number, text, values, artifact)
         if not all(map(math.isfinite, values.values())):
-            raise refusal(where, said, "not a finite number, so this run has no score to compare")
-        return said
-    if line.lstrip().startswith(_BEGINS) or _OF_A_SCORE.search(line):
+            raise line_error(
+                where, line, "not a finite number, so this run has no score to compare"
+            )
+        return line
+    if text.lstrip().startswith(_BEGINS) or _OF_A_SCORE.search(text):
         raise ConfigError(
-            f"{where}, line {number}: {line[:200]!r}: this line is damaged, or of a script whose"
+            f"{where}, line {number}: {text[:200]!r}: this line is damaged, or of a script whose"
             " logs are not known. Known are those of PR #1035, #549, #1176 and #1135"
             " (docs/published.md)."
         )

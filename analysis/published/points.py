@@ -1,4 +1,4 @@
-"""What have others measured, and which of it may stand beside a curve of ours?
+"""Load the table of published results, average it by pull request, pick points for a figure.
 
 ``results/published/published.csv`` holds the numbers with their sources; its README says what the
 columns mean. A published number is shown beside measured ones of the same recipe and is never
@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.number_format import counted, listed
-from analysis.published.frame import EVIDENCE, published_frame, published_row
+from analysis.published.published_rows import EVIDENCE, published_frame, published_row
 from analysis.rows.stages import STAGES, title_of
 from analysis.stats.quantization import with_deltas
 from trainer.activations import check_activation
@@ -50,7 +50,7 @@ _POINT_COLUMNS = (
 
 
 def load_published(path: Path = TABLE) -> pd.DataFrame:
-    """One row per published run, with the columns of ``analysis.published.frame``."""
+    """One row per published run, with the columns of ``analysis.published.published_rows``."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)

@@ -5,7 +5,6 @@ import csv
 import pytest
 
 import analysis.published.points as published
-from analysis.published.frame import EVIDENCE, EXTRAS
 from analysis.published.points import (
     TABLE,
     load_published,
@@ -14,6 +13,7 @@ from analysis.published.points import (
     published_points,
     seed_table,
 )
+from analysis.published.published_rows import EVIDENCE, EXTRAS
 from analysis.rows.read import is_scored
 from sweep.store.schema import SCHEMA
 from tests.support.logs import REFERENCE

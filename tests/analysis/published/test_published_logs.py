@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.published.logs import Configured, LogFacts, parse_log
+from analysis.published.log_facts import Configured, LogFacts, parse_log
 from tests.support.logs import (
     REFERENCE,
     RULER,
@@ -172,7 +172,7 @@ def names_of(kind):
     return {field.name for field in fields(kind)}
 
 
-ABOUT_LINES = {"lines", "passed_over", "preamble"}
+ABOUT_LINES = {"lines", "unknown_lines", "preamble"}
 
 
 @given(name=st.sampled_from(sorted(LOGS)), draw=st.data())
@@ -222,5 +222,5 @@ def test_the_ends_of_lines_do_not_matter(end):
 
 def test_lines_that_nobody_knows_and_that_say_no_score_are_counted():
     facts = parse_log("/lib/x.py:3: FutureWarning: old\n" + RECORD, "")
-    assert facts.passed_over == (1,)
+    assert facts.unknown_lines == (1,)
     assert said_otherwise(facts, parse_log(RECORD, "")) == set()

@@ -1,4 +1,4 @@
-"""What does a published result look like beside our own? The store's columns, and its source.
+"""Published results as rows: the columns of the store, and those of their source.
 
 A published row has every column of ``sweep.store.schema``, with ``source = "published"``, null
 where nothing is known; the names that ``analysis.rows.read`` adds; and these:

@@ -1,6 +1,6 @@
-"""What did a published run score, according to its training log?
+"""Read scores, sizes, times and configuration of a published run from its training log.
 
-The lines are read by ``published_grammar`` and held against each other by ``published_checks``. The
+The lines are read by ``log_grammar`` and held against each other by ``log_checks``. The
 labels in a log cannot be taken at their word:
 
 - ``final_int8_zlib_roundtrip_exact`` is the round trip in the logs of #1035. Those of #549 and
@@ -24,7 +24,7 @@ from analysis.published.log_checks import (
     score,
     sizes,
 )
-from analysis.published.log_grammar import Preamble, Said, Sayings, read_sayings, refusal
+from analysis.published.log_grammar import LogLine, LogLines, Preamble, line_error, read_lines
 from trainer.config.config_errors import ConfigError
 
 MIB = 2**20
@@ -57,7 +57,7 @@ class LogFacts:
     """What one log says. Losses in nats per token, scores in bits per byte; None: it does not say.
 
     ``stopped_by_cap``: training ended with the time and not with the iterations. ``stride`` is that
-    of the sliding score. ``passed_over``: numbers of the lines that the grammar does not know.
+    of the sliding score. ``unknown_lines``: numbers of the lines that the grammar does not know.
     ``lines``: the number of each line that is said once, by its kind in the grammar.
     """
 
@@ -83,13 +83,8 @@ class LogFacts:
     ttt_s: float | None
     slot_s: float | None
     preamble: Preamble
-    passed_over: tuple[int, ...]
+    unknown_lines: tuple[int, ...]
     lines: Mapping[str, int]
-
-    @property
-    def step_ms(self) -> float:
-        """Mean time of a step; a log does not tell the median."""
-        return 1000.0 * self.train_s / self.steps
 
 
 def read_log(path: Path) -> LogFacts:
@@ -109,7 +104,7 @@ def parse_log(text: str, where: str) -> LogFacts:
 
     ``where`` names the log in messages.
     """
-    log = read_sayings(text, where)
+    log = read_lines(text, where)
     configured = _configured(log)
     end = end_of_training(log)
     model, code, total = sizes(log)
@@ -117,7 +112,7 @@ def parse_log(text: str, where: str) -> LogFacts:
     second = score(log, "second_sliding_exact", "second_sliding")
     ttt = score(log, "ttt_exact", "ttt", "ttt_done", "ttt_start")
     slot = score(log, "slot_exact", "slot", "slot_start")
-    after = round_trip(log, model, [said for said in (sliding, second) if said])
+    after = round_trip(log, model, [line for line in (sliding, second) if line])
     before = log.once.get("post_ema", end)
     check_one_text(log, after)
     memory_mib = _count(log, "memory", "mib")
@@ -144,12 +139,12 @@ def parse_log(text: str, where: str) -> LogFacts:
         ttt_s=_seconds(log, "ttt"),
         slot_s=_seconds(log, "slot"),
         preamble=log.preamble,
-        passed_over=log.passed_over,
-        lines={kind: said.line for kind, said in log.once.items()},
+        unknown_lines=log.unknown_lines,
+        lines={kind: line.number for kind, line in log.once.items()},
     )
 
 
-def _configured(log: Sayings) -> Configured:
+def _configured(log: LogLines) -> Configured:
     require(log, ("val_loader", "params", "world", "rates", "config", "seed"))
     config, rates = log.once["config"].values, log.once["rates"].values
     return Configured(
@@ -168,27 +163,29 @@ def _configured(log: Sayings) -> Configured:
         num_heads=_count(log, "heads", "heads"),
         num_kv_heads=_count(log, "heads", "kv_heads"),
         xsa_last_layers=_count(log, "xsa", "layers"),
-        gptq=any(said.kind == "gptq" for said in log.often),
+        gptq=any(line.kind == "gptq" for line in log.repeated),
     )
 
 
-def _stopped_by_cap(log: Sayings, configured: Configured) -> bool:
+def _stopped_by_cap(log: LogLines, configured: Configured) -> bool:
     stop = log.once.get("stop")
     if stop is not None and configured.cap_s is None:
-        raise refusal(log.where, stop, f"line {log.once['config'].line} says that there is no cap")
+        raise line_error(
+            log.where, stop, f"line {log.once['config'].number} says that there is no cap"
+        )
     return stop is not None
 
 
-def _bpb(said: Said | None) -> float | None:
-    return None if said is None else said.values["bpb"]
+def _bpb(line: LogLine | None) -> float | None:
+    return None if line is None else line.values["bpb"]
 
 
-def _seconds(log: Sayings, *kinds: str) -> float | None:
+def _seconds(log: LogLines, *kinds: str) -> float | None:
     """The time that scoring took; None where one of the scores is not there."""
     if any(kind not in log.once for kind in kinds):
         return None
     return math.fsum(log.once[kind].values["eval_ms"] for kind in kinds) / 1000
 
 
-def _count(log: Sayings, kind: str, name: str) -> int | None:
+def _count(log: LogLines, kind: str, name: str) -> int | None:
     return int(log.once[kind].values[name]) if kind in log.once else None
