@@ -90,7 +90,7 @@ class SimulatedNode:
 class SimulatedLease:
     """Exclusive use of a slot of a node, until that goes or it is released."""
 
-    node_id, silent_s, last_progress = "", 0.0, None
+    node_id, unresponsive_s, last_progress = "", 0.0, None
 
     def __init__(self, number: int, place: SimulatedNode, ready: "Future[PrepareResult]") -> None:
         self.name, self.node, self.place = f"lease {number}", place.name, place
@@ -114,7 +114,7 @@ class Cluster:
     """Grants leases on nodes that are up; tells ``lost`` of a lease some time after it has gone."""
 
     version = "simulated"
-    silent_s = 0.0
+    unresponsive_s = 0.0
 
     def __init__(self, world: World, clock: Clock, lost: Callable[[SimulatedLease], None]) -> None:
         self.world, self._clock, self._lost = world, clock, lost
@@ -151,7 +151,7 @@ class Cluster:
         del self._asked[len(self._asked) - count :]
         return count
 
-    def waiting(self) -> str | None:
+    def pending_reason(self) -> str | None:
         return None
 
     def release(self, lease: Any) -> None:

@@ -1,1 +1,1 @@
-"""The cluster: what a driver asks of it (interface), and Ray, which answers."""
+"""The cluster that runs cells: its interface to the driver, and Ray behind it."""

@@ -1,4 +1,4 @@
-"""What does the driver ask of whatever runs its cells? The seam between deciding and doing.
+"""The interface of a cluster to the driver: nodes, leases and the pool that grants them.
 
 ``sweep/cluster/ray.py`` is the implementation; tests put doubles behind the same interface. A lease
 answers with ordinary ``concurrent.futures``: there is nothing new to learn.
@@ -46,7 +46,7 @@ class Lease(Protocol):
     def node_id(self) -> str: ...
 
     @property
-    def silent_s(self) -> float:
+    def unresponsive_s(self) -> float:
         """How long the agent has owed an answer to ``beat``; 0 where it has answered."""
         ...
 
@@ -89,7 +89,7 @@ class Pool(Protocol):
         ...
 
     @property
-    def silent_s(self) -> float:
+    def unresponsive_s(self) -> float:
         """How long ago the cluster last answered."""
         ...
 
@@ -118,7 +118,7 @@ class Pool(Protocol):
         """Take back up to ``count`` requests that were not granted yet; returns how many."""
         ...
 
-    def waiting(self) -> str | None:
+    def pending_reason(self) -> str | None:
         """Why requests are not granted, busy or impossible, and who holds the GPUs; None if none
         are open."""
         ...

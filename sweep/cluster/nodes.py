@@ -1,56 +1,106 @@
-"""Which nodes are alive, and what is each called for good?
+"""The nodes of a Ray cluster: which are alive, their lasting names, and why a lease is not granted.
 
-Asked on a thread of its own: a head that is gone answers nothing for a minute.
+Ray is asked on a thread of its own: a head that is gone answers nothing for a minute.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sweep.cluster.awake_clock import AwakeClock
-from sweep.cluster.interface import Node
+from sweep.cluster.interface import Node, capacity
+from sweep.spec.sweep_file import NodeShape
 
 EVERY_S = 1.0
 GPU_MODEL = "accelerator_type:"
 NODE_LABEL = "activation-sweep-node"
 
 
-class Census:
-    """The answers of ``ask``, which is ``ray.nodes``, once a second from a thread."""
+class NodeWatch:
+    """The answers of ``list_nodes``, which is ``ray.nodes``, once a second from a thread."""
 
-    def __init__(self, ask: Callable[[], Sequence[Mapping[str, Any]]], clock: AwakeClock) -> None:
-        self._ask, self._clock = ask, clock
+    def __init__(
+        self, list_nodes: Callable[[], Sequence[Mapping[str, Any]]], clock: AwakeClock
+    ) -> None:
+        self._list_nodes, self._clock = list_nodes, clock
         self._names: dict[str, str] = {}
-        self._done = threading.Event()
+        self._closed = threading.Event()
         self.nodes: list[Node] = []
-        self._take()
-        self._at_s = self._clock.now_s
-        threading.Thread(target=self._repeat, daemon=True).start()
+        self._update()
+        self._answered_s = self._clock.now_s
+        threading.Thread(target=self._run, name="nodes", daemon=True).start()
 
     @property
-    def silent_s(self) -> float:
+    def unresponsive_s(self) -> float:
         """How long ago the head last answered."""
-        return self._clock.now_s - self._at_s
+        return self._clock.now_s - self._answered_s
 
     def name_of(self, node_id: str) -> str | None:
-        """The lasting name of a node; None until it has been counted."""
+        """The lasting name of a node; None until it has been listed."""
         return self._names.get(node_id)
 
     def close(self) -> None:
-        self._done.set()
+        self._closed.set()
 
-    def _repeat(self) -> None:
-        while not self._done.wait(EVERY_S):
+    def _run(self) -> None:
+        while not self._closed.wait(EVERY_S):
             try:
-                self._take()
+                self._update()
             except Exception:  # whatever is raised: the head has not answered
                 continue
-            self._at_s = self._clock.now_s
+            self._answered_s = self._clock.now_s
 
-    def _take(self) -> None:
-        found = self._ask()
+    def _update(self) -> None:
+        found = self._list_nodes()
         self._names |= {node["NodeID"]: _lasting_name(node) for node in found}
         self.nodes = [_node(node) for node in found if node["Alive"]]
+
+
+def pending_reason(
+    shape: NodeShape,
+    count: int,
+    avoid: frozenset[str],
+    *,
+    nodes: Sequence[Node],
+    groups: Iterable[Mapping[str, Any]],
+) -> str:
+    """Why ``count`` leases of ``shape`` on no node of ``avoid`` are not granted, for people.
+
+    Busy and impossible are told apart, and who holds the GPUs is named. ``groups`` are the others
+    of Ray's table of placement groups.
+    """
+    wanted = f"{shape.gpus} GPUs and {shape.cpus} CPUs" if shape.gpus else f"{shape.cpus} CPUs"
+    if shape.gpu_model is not None:
+        wanted += f" of model {shape.gpu_model}"
+    allowed = [node for node in nodes if node.name not in avoid]
+    fits, _ = capacity(allowed, shape)
+    if fits == 0:
+        have = ", ".join(f"{n.name}: {n.gpus} GPUs, {n.cpus} CPUs" for n in allowed) or "no node"
+        left_out = f" ({', '.join(sorted(avoid))} left out)" if avoid else ""
+        return f"impossible for now: no node has {wanted}; there are {have}{left_out}"
+    holders = _holders(nodes, groups)
+    who = "; ".join(f"{node}: {', '.join(names)}" for node, names in sorted(holders.items()))
+    return f"busy: {count} × {wanted} wanted; held on {who or 'no node by a lease of Ray'}"
+
+
+def _holders(nodes: Sequence[Node], groups: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """By node, who holds how much of it."""
+    names = {node.id: node.name for node in nodes}
+    held: dict[str, Counter[str]] = {}
+    for group in groups:
+        if group.get("state") != "CREATED":
+            continue
+        for index, node_id in group["bundles_to_node_id"].items():
+            bundle = group["bundles"][index]
+            gpus, cpus = bundle.get("GPU"), bundle.get("CPU", 0)
+            amount = f"{gpus:g} GPUs" if gpus else f"{cpus:g} CPUs"
+            who = f"{amount} by {group['name'] or 'a placement group without a name'}"
+            held.setdefault(names.get(node_id, node_id), Counter())[who] += 1
+    return {
+        node: [who if n == 1 else f"{n} × {who}" for who, n in counts.items()]
+        for node, counts in held.items()
+    }
 
 
 def _node(entry: Mapping[str, Any]) -> Node:

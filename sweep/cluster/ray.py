@@ -10,23 +10,20 @@ import itertools
 import logging
 import os
 import socket
-import threading
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
-from sweep.cluster.address import knock, no_ray
 from sweep.cluster.awake_clock import AwakeClock
-from sweep.cluster.background import Errands
 from sweep.cluster.interface import Lease, LeaseLost, Node, Pool
-from sweep.cluster.lease_requests import Asked, Made, Wish
-from sweep.cluster.nodes import GPU_MODEL, Census
-from sweep.cluster.shortage import OpenRequest, why_waiting
+from sweep.cluster.nodes import GPU_MODEL, NodeWatch, pending_reason
 from sweep.cluster.watchdog import Watchdog
+from sweep.deadline import call_with_deadline, run_in_background
 from sweep.environment import local_cpus, prepare_ray
 from sweep.messages import CheckResult, Delivery, Order, PrepareResult, Requirements
 from sweep.node.agent import Agent
-from sweep.node.scratch import left_behind
+from sweep.node.scratch import read_abandoned_log
 from sweep.preflight import run_checks
 from sweep.spec.sweep_file import NodeShape
 from sweep.timing.sampler import gpu_sampler
@@ -51,8 +48,42 @@ LOG_DEADLINE_S = 8.0
 INSPECT_DEADLINE_S = 300.0
 MAX_FAILED_STARTS = 5
 HOLDER = "activation-sweep, process"
-TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"  # says it at every start
+AUTH_LOGGER = "ray._private.authentication.authentication_token_setup"  # says it at every start
 AGENT_CALLS = 4  # one runs the attempt, one asks for progress, one stops, one inspects
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """What a lease shall be."""
+
+    shape: NodeShape
+    driver_silence_s: float
+    avoid: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StartingAgent:
+    """A placement group that was asked for, its agent, and the agent's first answer: its node."""
+
+    group: Any
+    agent: Any
+    node_id: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PendingLease:
+    """A request, and the agent that starts for it as soon as Ray's head has heard of it."""
+
+    request: LeaseRequest
+    agent: "Future[StartingAgent]"
+
+    @property
+    def has_failed(self) -> bool:
+        return self.agent.done() and self.agent.exception() is not None
+
+    @property
+    def starting(self) -> StartingAgent | None:
+        return self.agent.result() if self.agent.done() and not self.has_failed else None
 
 
 class RayPool(Pool):
@@ -66,33 +97,36 @@ class RayPool(Pool):
             settings |= {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False}
         else:
             settings |= {"address": address}
-        logging.getLogger(TOKEN_NOTICE).setLevel(logging.ERROR)
+        logging.getLogger(AUTH_LOGGER).setLevel(logging.ERROR)
         try:
-            knock(address)
+            _require_listener(address)
             _keep_the_terminal()
             ray.init(**settings)
         except (OSError, ValueError, RuntimeError, RayError) as error:  # RuntimeError: versions
-            raise ConfigError(no_ray(address, error)) from None
-        self._asked: list[Asked] = []
-        self._errands = Errands()
-        self._table: Future[dict[str, Any]] = self._errands.do(placement_group_table)
+            raise ConfigError(_no_ray(address, error)) from None
+        self._pending: list[PendingLease] = []
+        # Making, removing and listing placement groups are calls to the head that know no deadline:
+        # while it stood still (SIGSTOP) they were seen to block for minutes. The driver has a
+        # deadline of its own, so they are made in their order by another thread.
+        self._head_calls = ThreadPoolExecutor(1, thread_name_prefix="head")
+        self._table = self._head_calls.submit(placement_group_table)
         self._groups: dict[str, Any] = {}
         self._granted = self._failed_starts = 0
         self._clock = AwakeClock()
-        self._requests = itertools.count(1)  # Ray wants the name of each to be its own
-        self._census = Census(ray.nodes, self._clock)
+        self._group_numbers = itertools.count(1)  # Ray wants the name of each to be its own
+        self._watch = NodeWatch(ray.nodes, self._clock)
 
     @property
     def version(self) -> str:
         return str(ray.__version__)
 
     @property
-    def silent_s(self) -> float:
-        return self._census.silent_s
+    def unresponsive_s(self) -> float:
+        return self._watch.unresponsive_s
 
     def nodes(self) -> list[Node]:
         """Nodes that are alive, largest first."""
-        return sorted(self._census.nodes, key=lambda node: (-node.gpus, -node.cpus, node.name))
+        return sorted(self._watch.nodes, key=lambda node: (-node.gpus, -node.cpus, node.name))
 
     def request(
         self,
@@ -102,106 +136,112 @@ class RayPool(Pool):
         driver_silence_s: float,
         avoid: frozenset[str] = frozenset(),
     ) -> None:
-        wish = Wish(shape, driver_silence_s, avoid)
-        self._asked += [self._ask(wish) for _ in range(count)]
+        for _ in range(count):
+            self._submit(LeaseRequest(shape, driver_silence_s, avoid))
 
     def ready(self) -> list["RayLease"]:
         """Agents that have answered: their bundle was granted and their process runs."""
-        made_of = {made.node_id: asked for asked in self._asked if (made := asked.so_far)}
-        done = ray.wait(list(made_of), num_returns=len(made_of), timeout=0)[0] if made_of else []
-        answered = [asked for asked in self._asked if asked.has_failed]
-        answered += [made_of[answer] for answer in done]
-        self._asked = [asked for asked in self._asked if asked not in answered]
+        by_answer = {s.node_id: pending for pending in self._pending if (s := pending.starting)}
+        answers = list(by_answer)
+        done = ray.wait(answers, num_returns=len(answers), timeout=0)[0] if answers else []
+        answered = [pending for pending in self._pending if pending.has_failed]
+        answered += [by_answer[answer] for answer in done]
+        self._pending = [pending for pending in self._pending if pending not in answered]
         leases = []
-        for asked in answered:
+        for pending in answered:
             try:
-                made = asked.made.result()
-                node_id = ray.get(made.node_id, timeout=ANSWER_DEADLINE_S)
+                starting = pending.agent.result()
+                node_id = ray.get(starting.node_id, timeout=ANSWER_DEADLINE_S)
             except RayError as error:
-                self._ask_again(asked, error)
+                self._retry(pending, error)
                 continue
-            name = self._census.name_of(node_id)
+            name = self._watch.name_of(node_id)
             if name is None:  # it has just joined
-                self._asked.append(asked)
+                self._pending.append(pending)
                 continue
-            if name in asked.wish.avoid:  # it joined after the request was made
-                self._take_back(asked)
-                self._asked.append(self._ask(asked.wish))
+            if name in pending.request.avoid:  # it joined after the request was made
+                self._remove(pending)
+                self._submit(pending.request)
                 continue
-            leases.append(RayLease(f"lease {self._granted}", name, node_id, made, self._clock))
+            leases.append(RayLease(f"lease {self._granted}", name, node_id, starting, self._clock))
             self._granted += 1
         return leases
 
     def withdraw(self, count: int) -> int:
-        taken = self._asked[-count:] if count else []
-        self._asked = self._asked[: len(self._asked) - len(taken)]
-        for asked in taken:
-            self._take_back(asked)
-        return len(taken)
+        withdrawn = self._pending[-count:] if count else []
+        self._pending = self._pending[: len(self._pending) - len(withdrawn)]
+        for pending in withdrawn:
+            self._remove(pending)
+        return len(withdrawn)
 
-    def waiting(self) -> str | None:
-        if not self._asked:
+    def pending_reason(self) -> str | None:
+        if not self._pending:
             return None
         if self._table.done():
             self._groups = self._groups if self._table.exception() else self._table.result()
-            self._table = self._errands.do(placement_group_table)
-        oldest = self._asked[0].wish
-        mine = {made.group.id.hex() for asked in self._asked if (made := asked.so_far)}
+            self._table = self._head_calls.submit(placement_group_table)
+        oldest = self._pending[0].request
+        mine = {starting.group.id.hex() for each in self._pending if (starting := each.starting)}
         others = [entry for key, entry in self._groups.items() if key not in mine]
-        return why_waiting(
-            OpenRequest(oldest.shape, len(self._asked), oldest.avoid), self.nodes(), others
+        return pending_reason(
+            oldest.shape, len(self._pending), oldest.avoid, nodes=self.nodes(), groups=others
         )
 
     def release(self, lease: Lease) -> None:
         """Give the bundle back; the agent and its ranks end with it."""
         assert isinstance(lease, RayLease)
-        group = lease.group
-        self._errands.do(lambda: remove_placement_group(group))
+        self._head_calls.submit(remove_placement_group, lease.group)
 
     def fetch_log(self, lease: Lease, stem: str) -> "Future[str | None]":
-        fetched: Future[str | None] = Future()
-        threading.Thread(target=_fetch, args=(lease.node_id, stem, fetched), daemon=True).start()
-        return fetched
+        return run_in_background(lambda: _fetch_log(lease.node_id, stem))
 
     def inspect(self, requirements: Requirements) -> dict[str, list[CheckResult] | None]:
-        asked = {}
+        answers = {}
         for node in self.nodes():
             where = NodeAffinitySchedulingStrategy(node.id, soft=False)
-            look = _look.options(scheduling_strategy=where, num_cpus=0, max_retries=0)
-            asked[node.name] = look.remote(requirements)
-        ray.wait(list(asked.values()), num_returns=len(asked), timeout=INSPECT_DEADLINE_S)
-        return {name: _answer_or_none(results) for name, results in asked.items()}
+            run = _run_checks.options(scheduling_strategy=where, num_cpus=0, max_retries=0)
+            answers[node.name] = run.remote(requirements)
+        ray.wait(list(answers.values()), num_returns=len(answers), timeout=INSPECT_DEADLINE_S)
+        return {name: _result_or_none(answer) for name, answer in answers.items()}
 
     def close(self) -> bool:
         """Leave the cluster; a head that does not answer is not waited for."""
-        self._census.close()
-        ending = threading.Thread(target=ray.shutdown, daemon=True)
-        ending.start()
-        ending.join(ANSWER_DEADLINE_S)
-        if self._watchdog is not None:
-            self._watchdog.close()
-        return not ending.is_alive()
+        self._watch.close()
+        try:
+            call_with_deadline(ANSWER_DEADLINE_S, self._shut_down)
+        except TimeoutError:
+            return False
+        finally:
+            if self._watchdog is not None:
+                self._watchdog.close()
+        return True
 
-    def _ask(self, wish: Wish) -> Asked:
-        return Asked(wish, self._errands.do(lambda: self._make(wish)))
+    def _shut_down(self) -> None:
+        self._head_calls.shutdown(cancel_futures=True)
+        ray.shutdown()
 
-    def _take_back(self, asked: Asked) -> None:
+    def _submit(self, request: LeaseRequest) -> None:
+        agent = self._head_calls.submit(self._start_agent, request)
+        self._pending.append(PendingLease(request, agent))
+
+    def _remove(self, pending: PendingLease) -> None:
         """After it was made, if it is just being made."""
-        self._errands.do(lambda: remove_placement_group(asked.made.result().group))
+        self._head_calls.submit(lambda: remove_placement_group(pending.agent.result().group))
 
-    def _make(self, wish: Wish) -> Made:
-        shape = wish.shape
+    def _start_agent(self, request: LeaseRequest) -> StartingAgent:
+        shape = request.shape
         bundle: dict[str, float] = {"CPU": shape.cpus}
         if shape.gpus:
             bundle["GPU"] = shape.gpus
         if shape.gpu_model is not None:
             bundle[f"{GPU_MODEL}{shape.gpu_model}"] = 0.001
-        ids = [node.id for node in self._census.nodes if node.name in wish.avoid]
+        avoided = [node.id for node in self._watch.nodes if node.name in request.avoid]
+        selector = {"ray.io/node-id": f"!in({','.join(avoided)})"}
         group = placement_group(
             [bundle],
             strategy="STRICT_PACK",
-            name=f"{HOLDER} {os.getpid()} on {socket.gethostname()}, {next(self._requests)}",
-            bundle_label_selector=[{"ray.io/node-id": f"!in({','.join(ids)})"}] if ids else None,
+            name=f"{HOLDER} {os.getpid()} on {socket.gethostname()}, {next(self._group_numbers)}",
+            bundle_label_selector=[selector] if avoided else None,
         )
         agent = _RemoteAgent.options(
             num_cpus=shape.cpus,
@@ -212,62 +252,81 @@ class RayPool(Pool):
             scheduling_strategy=PlacementGroupSchedulingStrategy(
                 group, placement_group_bundle_index=0
             ),
-        ).remote(wish.driver_silence_s, gpu_sampler if shape.gpus else None)
-        return Made(group, agent, agent.node_id.remote())
+        ).remote(request.driver_silence_s, gpu_sampler if shape.gpus else None)
+        return StartingAgent(group, agent, agent.node_id.remote())
 
-    def _ask_again(self, asked: Asked, error: RayError) -> None:
+    def _retry(self, pending: PendingLease, error: RayError) -> None:
         """Its node went away while the agent started; give up where this goes on and on."""
-        self._take_back(asked)
+        self._remove(pending)
         self._failed_starts += 1
         if self._failed_starts > MAX_FAILED_STARTS * (1 + self._granted):
             raise ConfigError(
                 f"agents could not be started, {self._failed_starts} times in all; the last time: "
                 f"{_first_line(error)}. `ray status` shows the nodes."
             )
-        self._asked.append(self._ask(asked.wish))
+        self._submit(pending.request)
 
 
 class RayLease:
     """A granted placement group with its agent."""
 
-    def __init__(self, name: str, node: str, node_id: str, made: Made, clock: AwakeClock) -> None:
+    def __init__(
+        self, name: str, node: str, node_id: str, starting: StartingAgent, clock: AwakeClock
+    ) -> None:
         self.name, self.node, self.node_id = name, node, node_id
-        self.group, self._agent, self._clock = made.group, made.agent, clock
+        self.group, self._agent, self._clock = starting.group, starting.agent, clock
         self.is_gone = False
         self.last_progress: Mapping[str, Any] | None = None
-        self._asked: Any = None
-        self._asked_s: float | None = None
+        self._answer: Any = None  # that the agent owes
+        self._owed_since_s: float | None = None
 
     @property
-    def silent_s(self) -> float:
-        asked_s = self._asked_s  # the heart is another thread
-        return 0.0 if asked_s is None else self._clock.now_s - asked_s
+    def unresponsive_s(self) -> float:
+        since_s = self._owed_since_s  # heartbeats are another thread's
+        return 0.0 if since_s is None else self._clock.now_s - since_s
 
     def prepare(self, requirements: Requirements) -> "Future[PrepareResult]":
-        return _answer(self._agent.prepare.remote(requirements))
+        return _future(self._agent.prepare.remote(requirements))
 
     def submit(self, order: Order) -> "Future[Delivery]":
         self.last_progress = None
-        return _answer(self._agent.run.remote(order))
+        return _future(self._agent.run.remote(order))
 
     def beat(self) -> None:
         try:
-            if self._asked is not None:
-                done, _ = ray.wait([self._asked], timeout=0)
+            if self._answer is not None:
+                done, _ = ray.wait([self._answer], timeout=0)
                 if not done:
                     return
                 self.last_progress = ray.get(done[0], timeout=1)
-                self._asked_s = None
+                self._owed_since_s = None
         except ActorDiedError:
             self.is_gone = True
             return
         except RayError:  # perhaps for a moment only: it owes its answer since it was first asked
             pass
-        self._asked = self._agent.progress.remote()
-        self._asked_s = self._asked_s or self._clock.now_s
+        self._answer = self._agent.progress.remote()
+        self._owed_since_s = self._owed_since_s or self._clock.now_s
 
     def stop(self) -> None:
         self._agent.stop.remote()
+
+
+def _require_listener(address: str | None) -> None:
+    """OSError at once where nothing listens: ray.init was seen to wait for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "//" not in host:
+        socket.create_connection((host, int(port)), timeout=ANSWER_DEADLINE_S).close()
+
+
+def _no_ray(address: str | None, error: Exception) -> str:
+    if address is None:
+        return f"Ray could not be started on this machine: {error}"
+    return (
+        f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}). `ray status` on its head "
+        f"shows whether it runs, RAY_AUTH_MODE=token is needed where the cluster asks for a token, "
+        f"and without RAY_ADDRESS the sweep uses this machine."
+    )
 
 
 def _keep_the_terminal() -> None:
@@ -289,41 +348,42 @@ class _AgentOnRay(Agent):
 
 
 _RemoteAgent: Any = ray.remote(_AgentOnRay)
-_read_log: Any = ray.remote(left_behind)
-_look: Any = ray.remote(run_checks)
+_read_log: Any = ray.remote(read_abandoned_log)
+_run_checks: Any = ray.remote(run_checks)
 
 
-def _answer_or_none(asked: Any) -> Any:
+def _result_or_none(answer: Any) -> Any:
     try:
-        return ray.get(asked, timeout=0)
+        return ray.get(answer, timeout=0)
     except RayError:
         return None
 
 
-def _fetch(node_id: str, stem: str, fetched: "Future[str | None]") -> None:
+def _fetch_log(node_id: str, stem: str) -> str | None:
     where = NodeAffinitySchedulingStrategy(node_id, soft=False)
     try:
-        asked = _read_log.options(scheduling_strategy=where, num_cpus=0, max_retries=0).remote(stem)
-        fetched.set_result(ray.get(asked, timeout=LOG_DEADLINE_S))
+        read = _read_log.options(scheduling_strategy=where, num_cpus=0, max_retries=0)
+        log: str | None = ray.get(read.remote(stem), timeout=LOG_DEADLINE_S)
     except Exception:  # the node is gone, or Ray is: there is no log to be had
-        fetched.set_result(None)
+        return None
+    return log
 
 
-def _answer(asked: Any) -> "Future[Any]":
-    answer: Future[Any] = Future()
-    answer.set_running_or_notify_cancel()
-    asked.future().add_done_callback(lambda done: _hand_over(done, answer))
-    return answer
+def _future(answer: Any) -> "Future[Any]":
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    answer.future().add_done_callback(lambda done: _hand_over(done, future))
+    return future
 
 
-def _hand_over(done: "Future[Any]", answer: "Future[Any]") -> None:
-    """Pass on what Ray answered; whatever that is, ``answer`` is set."""
+def _hand_over(done: "Future[Any]", future: "Future[Any]") -> None:
+    """Pass on what Ray answered; whatever that is, ``future`` is set."""
     try:
-        answer.set_result(done.result())
+        future.set_result(done.result())
     except RayTaskError as error:  # the agent itself raised
-        answer.set_exception(error)
+        future.set_exception(error)
     except BaseException as error:
-        answer.set_exception(LeaseLost(f"{type(error).__name__}: {_first_line(error)}"))
+        future.set_exception(LeaseLost(f"{type(error).__name__}: {_first_line(error)}"))
 
 
 def _first_line(error: BaseException) -> str:

@@ -148,10 +148,10 @@ class Driver:
     def _require_reach(self) -> None:
         """Do not wait for ever for nodes; ConfigError where there is nothing to wait for."""
         limits, holding = self.sweep.limits, self._holding
-        if self.pool.silent_s > limits.agent_silence_s:
+        if self.pool.unresponsive_s > limits.agent_silence_s:
             raise ConfigError(
-                f"Ray's head has not answered for {self.pool.silent_s:.0f} s. What is stored is "
-                f"safe; `make sweep` goes on when the cluster is back."
+                f"Ray's head has not answered for {self.pool.unresponsive_s:.0f} s. What is "
+                f"stored is safe; `make sweep` goes on when the cluster is back."
             )
         if self._running or holding.idle or holding.num_preparing or not self._scheduler.is_open:
             self._busy_s = time.monotonic()
@@ -164,10 +164,11 @@ class Driver:
         if waited_s > limits.lease_wait_s / 2:
             self._scheduler.avoid_nothing()  # rather a retry on the same node than none
         if waited_s > limits.lease_wait_s:
+            why = self.pool.pending_reason() or "none was asked for"
             raise ConfigError(
                 f"no lease was granted for {limits.lease_wait_s:g} s while nothing ran "
-                f"({self.pool.waiting() or 'none was asked for'}). `make sweep` goes on when nodes "
-                f"are back; limits.lease_wait_s waits longer. {reasons}".rstrip()
+                f"({why}). `make sweep` goes on when nodes are back; "
+                f"limits.lease_wait_s waits longer. {reasons}".rstrip()
             )
 
     def _hand_out(self, lease: Lease) -> bool:
@@ -271,7 +272,7 @@ class Driver:
 
     def _show(self) -> None:
         idle = len(self._holding.idle)
-        note = self.pool.waiting() if self._holding.num_asked else None
+        note = self.pool.pending_reason() if self._holding.num_asked else None
         for running in self._running.values():
             self.record.follow(running.task.cell, running.attempt, running.lease.last_progress)
         self.display.show(

@@ -89,8 +89,8 @@ class Holding:
         limits = self.sweep.limits
         if lease.is_gone:
             return "its agent died"
-        if lease.silent_s > limits.agent_silence_s:
-            return f"its agent has not answered for {lease.silent_s:.0f} s"
+        if lease.unresponsive_s > limits.agent_silence_s:
+            return f"its agent has not answered for {lease.unresponsive_s:.0f} s"
         since_s = self._preparing.get(id(lease))
         if since_s is not None and time.monotonic() - since_s > limits.prepare_s:
             return f"it was not ready within {limits.prepare_s:g} s"

@@ -58,7 +58,7 @@ def scratch(stem: str) -> Iterator[Path]:
             return
 
 
-def left_behind(stem: str) -> str | None:
+def read_abandoned_log(stem: str) -> str | None:
     """The log of the attempt ``stem`` whose agent was killed on this node; None if there is none.
 
     What was read is removed, unless its agent still runs after all.

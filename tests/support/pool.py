@@ -18,7 +18,7 @@ class FakeLease:
 
     def __init__(self, name: str, node: str, work: Work, prepare: Prepare) -> None:
         self.name, self.node, self.node_id = name, node, f"id of {node}"
-        self.silent_s, self.is_gone = 0.0, False
+        self.unresponsive_s, self.is_gone = 0.0, False
         self.last_progress: Mapping[str, Any] | None = None
         self.beats = 0
         self._work, self._stop = work, threading.Event()
@@ -44,7 +44,7 @@ class FakePool:
     """Grants every lease that there is room for, at once: ``per_node`` on each of ``names``."""
 
     version = "fake"
-    silent_s = 0.0
+    unresponsive_s = 0.0
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class FakePool:
         self._open = self._open[: len(self._open) - taken]
         return taken
 
-    def waiting(self) -> str | None:
+    def pending_reason(self) -> str | None:
         return "busy: the fake nodes are full" if self._open else None
 
     def release(self, lease: Lease) -> None:

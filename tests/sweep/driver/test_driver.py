@@ -352,7 +352,7 @@ def test_an_agent_that_does_not_answer_is_given_up_and_what_it_says_later_is_not
         if is_asqu_of_seed_1(order) and not fallen_silent:
             fallen_silent.append(order)
             (lease,) = (lease for lease in pool.leases if lease._stop is stop)
-            lease.silent_s = 99.0 if how == "silent" else 0.0
+            lease.unresponsive_s = 99.0 if how == "silent" else 0.0
             lease.is_gone = how == "gone"
             release.wait(20)
         return delivered(order)
@@ -384,7 +384,7 @@ def test_every_held_agent_is_given_signs_of_life(store):
 def test_a_head_that_does_not_answer_ends_the_driver_and_closes_what_ran(store):
     class Headless(FakePool):
         @property
-        def silent_s(self):
+        def unresponsive_s(self):
             return 99.0 if self.leases and started.is_set() else 0.0
 
     started = threading.Event()

@@ -19,7 +19,7 @@ import pytest
 from sweep.messages import RequiredDataset, Requirements
 from sweep.node import data, memory_use
 from sweep.node.agent import EXIT_UNHEARD, Agent
-from sweep.node.scratch import left_behind, place
+from sweep.node.scratch import place, read_abandoned_log
 from sweep.spec.sweep_file import NodeShape
 from tests.support.standin import STEM, WELL, order, scratch_under, stand_in
 from tests.support.tiny import build_tiny_dataset
@@ -358,7 +358,7 @@ def test_an_agent_that_hears_nothing_leaves_no_process_and_its_log(agent_process
         assert agent.wait(20) == EXIT_UNHEARD
     gone, _ = psutil.wait_procs(ranks, timeout=5)
     assert set(gone) == set(ranks)
-    left = left_behind(STEM)
+    left = read_abandoned_log(STEM)
     assert "no word from the driver for 1 s" in left
     assert '"step": 7' in left
     assert left_here() == []
@@ -405,7 +405,7 @@ def test_the_log_of_a_killed_agent_can_be_had(agent_process):
         [rank] = rank_pids(place() / STEM, 1)
         os.kill(agent.pid, signal.SIGKILL)
     assert psutil.wait_procs([rank], timeout=5)[0] == [rank]
-    assert f"{rank.pid}\n" in left_behind(STEM)
+    assert f"{rank.pid}\n" in read_abandoned_log(STEM)
 
 
 # -- the data of a node

@@ -8,7 +8,15 @@ import time
 import pytest
 
 from sweep.node import scratch as scratch_module
-from sweep.node.scratch import LOG_TAIL_BYTES, left_behind, log_of, note, place, read_logs, scratch
+from sweep.node.scratch import (
+    LOG_TAIL_BYTES,
+    log_of,
+    note,
+    place,
+    read_abandoned_log,
+    read_logs,
+    scratch,
+)
 from tests.support.standin import STEM, scratch_under
 from trainer.contract import PROGRESS_FILE
 
@@ -53,18 +61,18 @@ def test_a_folder_is_gone_after_an_error_too(root):
 
 def test_what_a_killed_agent_left_is_read_once_and_marked(root):
     killed_while_it_held(STEM, root)
-    left = left_behind(STEM)
+    left = read_abandoned_log(STEM)
     assert "the agent of this attempt has died" in left
     assert '{"step": 7}' in left
     assert left.endswith("the last words\n")
-    assert left_behind(STEM) is None
+    assert read_abandoned_log(STEM) is None
     assert list(root.iterdir()) == []
 
 
 def test_an_attempt_takes_no_other_ones_log(root):
     killed_while_it_held(f"{STEM}0", root)
-    assert left_behind(STEM) is None
-    assert left_behind(OTHER) is None
+    assert read_abandoned_log(STEM) is None
+    assert read_abandoned_log(OTHER) is None
     assert (root / f"{STEM}0").exists()
 
 
@@ -80,7 +88,7 @@ def test_two_attempts_of_one_name_do_not_meet(root):
         assert mine != theirs
         log_of(mine, 0).write_text("mine\n")
         log_of(theirs, 0).write_text("theirs\n")
-        still = left_behind(STEM)
+        still = read_abandoned_log(STEM)
         assert "was given up and still runs" in still
         assert mine.exists()
         assert theirs.exists()
@@ -102,7 +110,7 @@ def test_what_was_left_a_day_ago_is_removed_unless_it_is_in_use(root):
 @pytest.mark.parametrize("stem", ["", "..", "../x-1", f"{STEM}/..", f"{STEM}\n", "ABCDEF-1", "*-1"])
 def test_a_name_that_is_no_attempts_opens_nothing(stem):
     with pytest.raises(ValueError, match="16 hexadecimal digits"):
-        left_behind(stem)
+        read_abandoned_log(stem)
     with pytest.raises(ValueError, match="16 hexadecimal digits"), scratch(stem):
         pass
 

@@ -1,0 +1,67 @@
+"""Nodes are those that live, by a name that outlives Ray; a lease that is not granted says why.
+
+The entries are as Ray 2.60 gives them. Not claimed: that Ray goes on giving them so.
+"""
+
+from sweep.cluster.awake_clock import AwakeClock
+from sweep.cluster.interface import Node
+from sweep.cluster.nodes import NodeWatch, pending_reason
+from sweep.spec.sweep_file import NodeShape
+
+
+def entry(number, *, alive=True, labels=None, **resources):
+    return {
+        "NodeID": f"id{number}",
+        "Alive": alive,
+        "NodeManagerHostname": f"host{number}",
+        "Labels": labels or {},
+        "Resources": resources,
+    }
+
+
+def watch(*entries):
+    found = NodeWatch(lambda: entries, AwakeClock())
+    found.close()
+    return found
+
+
+def test_only_nodes_that_live_are_nodes_and_a_label_outlives_a_host_name():
+    gpus = {"CPU": 16.0, "GPU": 8.0, "accelerator_type:H100": 1.0}
+    found = watch(
+        entry(1, labels={"activation-sweep-node": "rack-7"}, **gpus), entry(2, alive=False)
+    )
+    assert found.nodes == [
+        Node("rack-7", cpus=16, gpus=8, gpu_models=frozenset({"H100"}), id="id1")
+    ]
+    assert (found.name_of("id2"), found.name_of("id3")) == ("host2", None)
+
+
+NODES = [Node("a", cpus=16, gpus=8, id="1"), Node("b", cpus=16, gpus=8, id="2")]
+
+
+def why(shape, avoid=(), nodes=NODES, groups=()):
+    return pending_reason(shape, 3, frozenset(avoid), nodes=nodes, groups=groups)
+
+
+def test_a_lease_that_no_node_could_ever_carry_is_told_from_one_that_waits():
+    eight = NodeShape(gpus=8, cpus=16)
+    assert why(eight).startswith("busy: 3 × 8 GPUs and 16 CPUs wanted; held on no node")
+    assert why(eight, avoid=["a"]).startswith("busy")
+    impossible = why(eight, avoid=["a", "b"])
+    assert impossible.startswith("impossible for now: no node has 8 GPUs and 16 CPUs")
+    assert "(a, b left out)" in impossible
+    assert why(NodeShape(cpus=32)).endswith("there are a: 8 GPUs, 16 CPUs, b: 8 GPUs, 16 CPUs")
+    assert why(eight, nodes=[]).endswith("there are no node")
+
+
+def test_who_holds_the_gpus_is_named_once_for_each_node():
+    held = {"state": "CREATED", "name": "another sweep", "bundles": {0: {"GPU": 4.0}}}
+    groups = [
+        held | {"bundles_to_node_id": {0: "1"}},
+        held | {"bundles_to_node_id": {0: "1"}},
+        held | {"bundles_to_node_id": {0: "2"}, "state": "REMOVED"},
+        held | {"bundles_to_node_id": {0: "2"}, "name": "", "bundles": {0: {"CPU": 1.0}}},
+    ]
+    said = why(NodeShape(gpus=8, cpus=16), groups=groups)
+    assert "a: 2 × 4 GPUs by another sweep" in said
+    assert "b: 1 CPUs by a placement group without a name" in said
