@@ -10,7 +10,7 @@ from analysis.costs.budgets import time_splits
 from analysis.figures.catalog import FIGURES
 from analysis.figures.inputs import Given, given
 from analysis.report.answers import Answer, answer
-from analysis.rows.completeness import coverage_sentences
+from analysis.rows.completeness import completeness_sentences
 from analysis.rows.read import Sweep, is_scored, load_cells, load_replicates, load_sweep, settings
 from analysis.rows.scoring import check_equal_scoring
 from analysis.rows.stages import PRIMARY
@@ -22,7 +22,7 @@ class Inputs:
     """The cells of every setting, what the sweep asked for, and what each setting has beside.
 
     ``compared``: the cells, and companions of the reference where nodes were blocks. ``lacking``:
-    what ``coverage_sentences`` says, nothing where every cell has every score.
+    what ``completeness_sentences`` says, nothing where every cell has every score.
     """
 
     cells: pd.DataFrame
@@ -60,7 +60,7 @@ def load_inputs(place: str | Path) -> Inputs:
         for name in settings(cells)
     }
     compared = with_companions(cells, load_replicates(place), sweep)
-    lacking = tuple(coverage_sentences(cells, sweep))
+    lacking = tuple(completeness_sentences(cells, sweep))
     return Inputs(cells=cells, compared=compared, sweep=sweep, known=known, lacking=lacking)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.number_format import listed, percent, plus_minus
 from analysis.planning.second_stage import second_stage_sentences
-from analysis.rows.completeness import coverage_sentences
+from analysis.rows.completeness import completeness_sentences
 from analysis.rows.read import (
     Sweep,
     is_scored,
@@ -165,7 +165,7 @@ def _lowest(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
 def _without_score(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
     """Which cells carry no score and why; nothing if every cell of the sweep has one."""
     absent = frame[~is_scored(frame)]
-    sentences = coverage_sentences(frame, sweep)
+    sentences = completeness_sentences(frame, sweep)
     for row in records(absent.sort_values("cell")):
         reasons = [row["reason"], row["taint_reason"]]
         why = "; ".join(reason for reason in reasons if isinstance(reason, str))

@@ -1,4 +1,4 @@
-"""What did the attempts behind the rows leave beside them: learning curves, measures of layers?
+"""Load the learning curves and the measures of layers that the attempts behind the rows left.
 
 ``curves/<cell_id>-<n>.parquet`` and ``layers/<cell_id>-<n>.parquet``, one file per attempt, from a
 folder or a bucket. A file that is not there gives no rows: older trainers measured no layers, and

@@ -1,4 +1,4 @@
-"""May the rows of one file be averaged and compared at all?
+"""Refuse rows that may not be averaged and compared: published, repeated, or of unlike recipes.
 
 Each cell was measured here and is there once, and what a setting's name does not tell (the resolved
 recipe, the text, the tokenizer) is the same in all of its scores. What is not so is refused, with

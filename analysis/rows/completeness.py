@@ -1,4 +1,4 @@
-"""How much of what was asked for is there, and what is missing?
+"""Compare the cells that a sweep asks for with those that have a score, and say what is missing.
 
 A partial sweep is shown and says what it lacks. A cell is *scored* (an untainted success),
 *tainted* (a success in disturbed time), *diverged*, *failed* (of whatever class) or *not run*.
@@ -32,11 +32,11 @@ def cell_status(frame: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
         default="failed",
     )
     found = frame[_POINT].assign(status=status)
-    asked = _supposed(frame, sweep) if sweep.planned is None else sweep.planned[_POINT]
-    # Asked for first, in its order; what was attempted and is no longer asked for comes after.
-    both = pd.concat([asked, found[_POINT]]).drop_duplicates()
+    grid = _assumed_grid(frame, sweep) if sweep.grid is None else sweep.grid[_POINT]
+    # The grid first, in its order; what was attempted and is no longer asked for comes after.
+    both = pd.concat([grid, found[_POINT]]).drop_duplicates()
     merged = both.merge(found, on=_POINT, how="left")
-    labels = labels_of(frame) if sweep.planned is None else labels_of(sweep.planned)
+    labels = labels_of(frame) if sweep.grid is None else labels_of(sweep.grid)
     labels |= labels_of(frame)
     return merged.assign(
         status=merged["status"].fillna("not run"),
@@ -44,25 +44,7 @@ def cell_status(frame: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     )[["setting", "key", "label", "seed", "replicate", "status"]]
 
 
-def coverage(frame: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
-    """One row per setting and activation: how many cells of it are there, and which seeds lack one.
-
-    ``asked`` = ``scored`` + ``tainted`` + ``diverged`` + ``failed`` + ``not_run``. ``missing`` is a
-    tuple of the seeds of which a cell has no score.
-    """
-    rows: list[dict[str, object]] = []
-    for (setting, key), cells in cell_status(frame, sweep).groupby(["setting", "key"], sort=False):
-        counts = {name.replace(" ", "_"): int((cells["status"] == name).sum()) for name in STATUSES}
-        lacking = cells.loc[cells["status"] != "scored", "seed"]
-        rows.append(
-            {"setting": setting, "key": key, "label": cells["label"].iloc[0], "asked": len(cells)}
-            | counts
-            | {"missing": tuple(sorted({int(seed) for seed in lacking}))}
-        )
-    return pd.DataFrame(rows)
-
-
-def coverage_sentences(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
+def completeness_sentences(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
     """What is missing, in few words; nothing where every cell has every score."""
     status = cell_status(frame, sweep)
     sentences = _opening(status, sweep)
@@ -143,7 +125,7 @@ def _without_stage(frame: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _supposed(frame: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
+def _assumed_grid(frame: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     rows = []
     for setting in settings(frame):
         here = frame[frame["setting"] == setting]

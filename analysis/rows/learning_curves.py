@@ -1,4 +1,4 @@
-"""How does each activation learn, and when does it part from the reference?
+"""Average training loss over windows of steps and over seeds, and take it relative to the reference.
 
 The loss of single steps is noise many times larger than what is looked for, so it is averaged over
 windows of steps that do not overlap; then over replicates, then over seeds. Absolute curves lie on
@@ -11,9 +11,10 @@ setting, seed, replicate. Units: steps, nats per token, bits per byte.
 
 import pandas as pd
 
+from analysis.rows.attempt_files import OF_CELL
+
 NUM_POINTS = 50  # of a curve: enough for a line, few enough for a small file
 
-_CELL = ["cell_id", "key", "label", "setting", "seed", "replicate"]
 _SEED = ["setting", "key", "label", "seed", "step"]
 
 
@@ -31,7 +32,7 @@ def windowed_loss(curves: pd.DataFrame, *, window: int) -> pd.DataFrame:
     """
     known = curves[curves["train_loss"].notna() & (curves["step"] > 0)]
     bins = ((known["step"].astype(int) - 1) // window).rename("bin")
-    grouped = known.groupby([*[known[name] for name in _CELL], bins])["train_loss"]
+    grouped = known.groupby([*[known[name] for name in OF_CELL], bins])["train_loss"]
     means = grouped.agg(["mean", "count"]).reset_index()
     full = means[means["count"] == window]
     middle = full["bin"] * window + (window + 1) / 2

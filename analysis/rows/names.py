@@ -1,4 +1,4 @@
-"""What is each cell called, by people who type and by people who read?
+"""Name each cell for people who type and for people who read: key, label, budget, setting.
 
 The rows of a sweep say it in columns and JSON; these columns make them readable:
 

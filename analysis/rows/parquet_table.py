@@ -1,4 +1,4 @@
-"""Is a Parquet file what a sweep writes, and what does it say? From bytes to a checked table.
+"""Read the bytes of a Parquet file into a table, and check that a sweep can have written it.
 
 A file that is torn, foreign or newer than this code is refused by name. What an older file lacks is
 null. So is a number that was not measured, and never NaN: a NaN or an infinity in a row is somebody

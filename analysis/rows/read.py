@@ -1,4 +1,4 @@
-"""Which cells has a sweep answered, what was asked for, and which rows carry a score?
+"""Load the rows of a sweep, its description, and say which rows carry a score.
 
 Reads the derived files of a sweep, ``cells.parquet``, ``replicates.parquet`` and ``sweep.json``,
 from a folder or a bucket. The frame has every column of ``sweep.store.schema`` and the readable
@@ -6,7 +6,6 @@ ones of ``analysis.rows.names``. What no sweep can have written is refused here,
 command (``analysis.rows.parquet_table``, ``analysis.rows.checks``).
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +16,10 @@ from analysis.rows.attempt_files import load_curves, load_layers
 from analysis.rows.checks import check_cells
 from analysis.rows.names import AXIS_PREFIX, labels_of, natural_order, readable, with_names
 from analysis.rows.parquet_table import read_rows, to_frame
-from analysis.rows.sweep_description import SWEEP_FILE, planned_cells, read_facts
+from analysis.rows.sweep_description import read_description
 from sweep.store.files import Files, open_files
 from sweep.store.schema import SCHEMA
+from sweep.store.store import SWEEP_FILE
 from trainer.config.config_errors import ConfigError, suggestion
 
 __all__ = [
@@ -59,7 +59,7 @@ class Sweep:
     screened_in: str | None = None  # the sweep that it is a second stage of
     pairing: Literal["seed", "node"] = "seed"  # what a block was: a seed, or a seed on a node
     # One named row per cell that is asked for; None where sweep.json does not tell.
-    planned: pd.DataFrame | None = field(default=None, compare=False, repr=False)
+    grid: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
 
 def sweep_place(results: str | Path, sweep: str) -> str:
@@ -115,38 +115,23 @@ def load_replicates(place: str | Path) -> pd.DataFrame:
 def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
     """What ``sweep.json`` says; where it is absent, what the rows of ``frame`` let one infer."""
     files = open_files(place)
-    path = files.where(SWEEP_FILE)
-    facts = read_facts(files)
-    planned = [str(key) for key in facts.get("activations", [])]
-    keys = (*planned, *(key for key in natural_order(frame) if key not in planned))
-    reference = facts.get("reference") or next(
-        (key for key in FALLBACK_REFERENCES if key in keys), keys[0]
-    )
+    told = read_description(files)
+    keys = (*told.activations, *(k for k in natural_order(frame) if k not in told.activations))
+    fallback = next((key for key in FALLBACK_REFERENCES if key in keys), keys[0])
+    reference = told.reference or fallback
     if reference not in keys:
         raise ConfigError(
-            f"{path}: reference {reference!r} is no activation of this sweep."
-            f"{suggestion(str(reference), list(keys))} Known: {', '.join(keys)}."
+            f"{files.where(SWEEP_FILE)}: reference {reference!r} is no activation of this sweep."
+            f"{suggestion(reference, list(keys))} Known: {', '.join(keys)}."
         )
     return Sweep(
-        name=str(facts.get("name", parts_of(files.place)[1])),
-        reference=str(reference),
+        name=told.name or parts_of(files.place)[1],
+        reference=reference,
         keys=keys,
-        num_cells=facts.get("num_cells"),
-        screened_in=facts.get("screened_in"),
-        pairing=_pairing(facts.get("pairing", "seed"), path),
-        planned=planned_cells(facts, path),
-    )
-
-
-def _pairing(given: object, path: str) -> Literal["seed", "node"]:
-    """``pairing`` of the sweep file; older drivers did not write it, and seeds were blocks."""
-    if given == "seed":
-        return "seed"
-    if given == "node":
-        return "node"
-    raise ConfigError(
-        f'{path}: pairing is {json.dumps(given)}; allowed are "seed" and "node".'
-        " `make sweep` rewrites the file."
+        num_cells=told.num_cells,
+        screened_in=told.screened_in,
+        pairing=told.pairing,
+        grid=told.grid(),
     )
 
 

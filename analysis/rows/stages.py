@@ -1,4 +1,4 @@
-"""What does each score stand on, and which scores may be subtracted from one another?
+"""The stages at which a cell is scored, and the differences of stages that may be taken.
 
 A score is bits per byte of the same text, but its value depends on the windows in which the text
 was scored: a sliding window gives every target more context than a contiguous one. Two scores may
@@ -87,11 +87,11 @@ PANELS = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb"
 PRIMARY = "post_quant_sliding_bpb"
 
 
-def check_equal_footing(after: str, before: str) -> None:
+def check_equal_windows(after: str, before: str) -> None:
     """Nothing, if the two stages are scored in the same windows; else a ConfigError.
 
-    >>> check_equal_footing("post_quant_bpb", "pre_quant_bpb")
-    >>> check_equal_footing("post_quant_sliding_bpb", "pre_quant_bpb")
+    >>> check_equal_windows("post_quant_bpb", "pre_quant_bpb")
+    >>> check_equal_windows("post_quant_sliding_bpb", "pre_quant_bpb")
     Traceback (most recent call last):
         ...
     trainer.config.config_errors.ConfigError: post_quant_sliding_bpb is scored in sliding \

@@ -1,73 +1,87 @@
-"""What was asked for? Reads ``sweep.json``, which the driver writes before the first cell runs."""
+"""Read ``sweep.json``, in which the driver tells what the sweep asks for before a cell runs."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from analysis.rows.names import with_names
 from sweep.store.files import Files
+from sweep.store.store import SWEEP_FILE
 from trainer.config.config_errors import ConfigError
 
-SWEEP_FILE = "sweep.json"
 _NUMBERS = {"seed": "Int64", "replicate": "Int64", "slope": float, "budget_value": float}
-_OF_VALUES = (
-    *("activation", "slope", "neg_beta", "seed", "replicate"),
-    *("budget_kind", "budget_value", "block", "recipe"),
-)
-_OF_CELL = ("cell", "cell_id", "params_json", "set_json")
-_TYPES: dict[str, tuple[type, str]] = {
-    "name": (str, "a text"),
-    "reference": (str, "a text"),
-    "activations": (list, "a list"),
-    "num_cells": (int, "a whole number"),
-    "cells": (list, "a list"),
-}
 
 
-def read_facts(files: Files) -> dict[str, Any]:
-    """What ``sweep.json`` says, {} where it is absent; ConfigError where it cannot be used."""
-    path = files.where(SWEEP_FILE)
-    try:
-        facts = json.loads(files.read(SWEEP_FILE))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:  # no JSON, or no text at all
-        raise ConfigError(
-            f"{path}: this is not JSON ({error}); `make sweep` rewrites it."
-        ) from None
-    if not isinstance(facts, dict):
-        raise ConfigError(f"{path}: this holds {type(facts).__name__}, not an object.")
-    for name, (kind, words) in _TYPES.items():
-        given = facts.get(name)
-        if given is not None and (not isinstance(given, kind) or isinstance(given, bool)):
-            raise ConfigError(
-                f"{path}: {name} is {json.dumps(given)[:60]}, and {words} is needed;"
-                " `make sweep` rewrites it."
-            )
-    return facts
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
-def planned_cells(facts: Mapping[str, Any], path: str) -> pd.DataFrame | None:
-    """One named row per cell that is asked for, in order of execution.
+class CellValues(_Told):
+    """What tells one cell of the grid from the others."""
 
-    None where the file does not tell: it is absent, or an older driver wrote it.
-    """
-    cells: Sequence[Any] = facts.get("cells") or []
-    if not cells or not all(isinstance(cell, dict) and "set_json" in cell for cell in cells):
-        return None
-    try:
+    activation: str
+    slope: float | None
+    neg_beta: float | None
+    seed: int
+    replicate: int
+    budget_kind: str
+    budget_value: float
+    block: str
+    recipe: str
+
+
+class GridCell(_Told):
+    """One cell of the grid, by its names, and the values that make it."""
+
+    cell: str
+    cell_id: str
+    params_json: str
+    set_json: str
+    values: CellValues
+
+
+class SweepDescription(_Told):
+    """What ``sweep.json`` says; what an older driver did not write is absent."""
+
+    name: str | None = None
+    reference: str | None = None
+    activations: list[str] = []
+    num_cells: int | None = None
+    screened_in: str | None = None
+    pairing: Literal["seed", "node"] = "seed"
+    cells: list[GridCell] = []
+
+    @field_validator("cells", mode="before")
+    @classmethod
+    def _none_of_older_drivers(cls, cells: Any) -> Any:
+        """They did not write what a cell sets, without which it has no setting."""
+        is_older = isinstance(cells, list) and any(
+            isinstance(cell, dict) and "set_json" not in cell for cell in cells
+        )
+        return [] if is_older else cells
+
+    def grid(self) -> pd.DataFrame | None:
+        """One named row per cell that is asked for, in order of execution; None if not told."""
+        if not self.cells:
+            return None
         rows = [
-            {name: cell["values"][name] for name in _OF_VALUES}
-            | {name: cell[name] for name in _OF_CELL}
-            for cell in cells
+            cell.values.model_dump() | cell.model_dump(exclude={"values"}) for cell in self.cells
         ]
         return with_names(pd.DataFrame(rows).astype(_NUMBERS))
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
+
+
+def read_description(files: Files) -> SweepDescription:
+    """What ``sweep.json`` says, nothing where it is absent; ConfigError where it cannot be used."""
+    try:
+        return SweepDescription.model_validate_json(files.read(SWEEP_FILE))
+    except FileNotFoundError:
+        return SweepDescription()
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        given = f" {place} is {json.dumps(first['input'])[:60]}:" if place else ""
         raise ConfigError(
-            f"{path}: cells cannot be read ({type(error).__name__}: {error}); `make sweep`"
-            " rewrites it."
+            f"{files.where(SWEEP_FILE)}:{given} {first['msg']}; `make sweep` rewrites it."
         ) from None

@@ -6,7 +6,7 @@ sign is after − before: a quantization delta above zero is a loss, a TTT gain 
 
 import pandas as pd
 
-from analysis.rows.stages import DELTAS, check_equal_footing
+from analysis.rows.stages import DELTAS, check_equal_windows
 from analysis.stats.per_seed import seed_stats
 from trainer.config.config_errors import ConfigError
 
@@ -25,7 +25,7 @@ def with_deltas(frame: pd.DataFrame) -> pd.DataFrame:
 
 def subtract(frame: pd.DataFrame, after: str, before: str) -> "pd.Series[float]":
     """Per cell, the score at stage ``after`` less the one at ``before``, if windows are equal."""
-    check_equal_footing(after, before)
+    check_equal_windows(after, before)
     absent = [name for name in (after, before) if name not in frame]
     if absent:
         raise ConfigError(

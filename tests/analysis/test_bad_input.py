@@ -1,33 +1,22 @@
 """Whatever lies in a sweep's folder, every command answers with a sentence: never a traceback.
 
-Parametrised over the table of commands, so a new one is covered on arrival. That the sentences of
-partial sweeps are complete is claimed in test_coverage.py.
+That the sentences of partial sweeps are complete is claimed in test_completeness.py.
 """
 
 import json
-from itertools import product
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.__main__ import _parser, main
-from analysis.rows.completeness import coverage_sentences
+from analysis.__main__ import main
+from analysis.rows.completeness import completeness_sentences
 from analysis.rows.read import load_cells, load_sweep
 from sweep.store.schema import SCHEMA, VERSION_KEY
 from tests.analysis.conftest import lost
 
-
-def commands_on_a_sweep():
-    """The commands that read the results of a sweep."""
-    (subparsers,) = (a for a in _parser()._actions if a.dest == "command")
-    takes = {name: parser._option_string_actions for name, parser in subparsers.choices.items()}
-    return sorted(name for name in takes if {"--sweep", "--results"} <= set(takes[name]))
-
-
-COMMANDS = commands_on_a_sweep()
-PLANS = {"power"}  # needs the sweep's file; what has run only adds to it
+COMMANDS = ("figures", "leaders", "notebooks", "report", "summary")
 
 
 def run(command, folder):
@@ -136,14 +125,14 @@ REFUSED = {
     "no bytes": (content(b""), ["not a Parquet file"]),
     "half a file": (truncated, ["not a Parquet file"]),
     "turned bytes": (damaged, ["not a Parquet file"]),
-    "a description that is no JSON": (described(b"{"), ["sweep.json", "not JSON"]),
-    "a description that is no text": (described(b"\xff\xfe\x00"), ["sweep.json", "not JSON"]),
-    "a description that is a list": (described(b"[1]"), ["sweep.json", "list"]),
+    "a description that is no JSON": (described(b"{"), ["sweep.json", "Invalid JSON"]),
+    "a description that is no text": (described(b"\xff\xfe\x00"), ["sweep.json", "Invalid JSON"]),
+    "a description that is a list": (described(b"[1]"), ["sweep.json", "an object"]),
     "activations that are no list": (described(b'{"activations": 3}'), ["activations is 3"]),
     "a count that is no number": (described(b'{"num_cells": "many"}'), ['num_cells is "many"']),
     "cells that cannot be read": (
         described(b'{"cells": [{"set_json": "{}", "values": {}}]}'),
-        ["cells cannot be read", "make sweep"],
+        ["cells.0.cell is", "Field required", "make sweep"],
     ),
     "a reference that is none": (
         described(b'{"reference": "leaky_relu2-s0.55"}'),
@@ -152,20 +141,16 @@ REFUSED = {
 }
 
 
-@pytest.fixture(scope="module", params=REFUSED)
-def refused(request, rows, tmp_path_factory):
+def refused(case, rows, folder):
     """A folder that no command may use, and what must be said of it."""
-    spoil, told = REFUSED[request.param]
-    folder = tmp_path_factory.mktemp("refused") / "results" / "local"
+    spoil, told = REFUSED[case]
     folder.mkdir(parents=True)
     alike = {"recipe_hash": "bbbb", "corpus_sha256": "bbbb", "tokenizer_sha256": "bbbb"}
     spoil([row | alike for row in rows], folder)
     return folder, told
 
 
-@pytest.mark.parametrize("command", sorted({*COMMANDS} - PLANS))
-def test_what_cannot_be_used_is_one_sentence_and_status_2(refused, capsys, command):
-    folder, told = refused
+def assert_refused(command, folder, told, capsys):
     assert run(command, folder) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -175,21 +160,27 @@ def test_what_cannot_be_used_is_one_sentence_and_status_2(refused, capsys, comma
         assert words in said.err
 
 
-UNSAID = {"no store", "all failed", "all diverged", "all tainted"}
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_used_is_one_sentence_and_status_2(rows, tmp_path, capsys, case):
+    assert_refused("summary", *refused(case, rows, tmp_path / "results" / "local"), capsys)
+
+
+def test_every_command_refuses_alike(rows, tmp_path, capsys):
+    for case in ("no store", "all failed", "a NaN", "two strides", "a description that is a list"):
+        for command in COMMANDS:
+            place = tmp_path / f"{command} {case}" / "local"
+            assert_refused(command, *refused(case, rows, place), capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", sorted(PLANS))
-def test_a_plan_stands_beside_results_that_cannot_be_used_and_says_why(
-    request, refused, capsys, command
-):
-    folder, told = refused
-    assert run(command, folder) == 0
-    said = capsys.readouterr()
-    assert "as planned" in said.out
-    case = request.node.callspec.params["refused"]
-    for words in told if case not in UNSAID else []:
-        assert words in said.out
+def test_a_plan_stands_beside_results_that_cannot_be_used_and_says_why(rows, tmp_path, capsys):
+    for case in ("no store", "all failed", "a NaN", "half a file"):
+        folder, told = refused(case, rows, tmp_path / case / "local")
+        assert run("power", folder) == 0
+        said = capsys.readouterr()
+        assert "as planned" in said.out
+        for words in told if case in ("a NaN", "half a file") else []:
+            assert words in said.out
 
 
 def half(rows):
@@ -223,25 +214,23 @@ SHOWN = {
 }
 
 
-QUICK = {("summary", case) for case in ("half of the cells", "no reference")}
-# A report draws every figure; by themselves they are drawn of the smallest sweeps alone.
-DRAWN_ALONE = ("one cell", "one seed")
-SHOWN_BY = [
-    (command, case)
-    for command, case in product(sorted({*COMMANDS} - {"notebooks", "leaders"} - PLANS), SHOWN)
-    if command != "figures" or case in DRAWN_ALONE
-]
-
-
-@pytest.mark.parametrize(
-    ("command", "case"),
-    [pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow) for pair in SHOWN_BY],
-)
-def test_what_is_there_is_shown(store_of, rows, capsys, command, case):
-    assert run(command, store_of(SHOWN[case](rows))) == 0
+def test_half_a_sweep_is_summarized(store_of, rows, capsys):
+    assert run("summary", store_of(half(rows))) == 0
     said = capsys.readouterr()
     assert "wrote " in said.out
     assert said.err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SHOWN)
+def test_what_is_there_is_shown(store_of, rows, capsys, case):
+    """A report draws every figure; by themselves they are drawn of the smallest sweeps alone."""
+    folder = store_of(SHOWN[case](rows))
+    for command in ("summary", "report", *(["figures"] if case.startswith("one ") else [])):
+        assert run(command, folder) == 0
+        said = capsys.readouterr()
+        assert "wrote " in said.out
+        assert said.err == ""
 
 
 @pytest.mark.slow
@@ -276,5 +265,5 @@ def test_a_description_of_an_older_driver_is_enough(store_of, rows):
     facts["cells"] = [{"cell": row["cell"], "cell_id": row["cell_id"]} for row in rows]
     (folder / "sweep.json").write_text(json.dumps(facts), encoding="utf-8")
     frame = load_cells(folder)
-    told = coverage_sentences(frame, load_sweep(folder, frame))
+    told = completeness_sentences(frame, load_sweep(folder, frame))
     assert told[0] == "Without a score: 24 cells of 36 (24 not run yet)."

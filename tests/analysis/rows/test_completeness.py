@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.rows.completeness import STATUSES, cell_status, coverage, coverage_sentences
+from analysis.rows.completeness import cell_status, completeness_sentences
 from analysis.rows.read import Sweep, load_cells, load_sweep
 from sweep.store.schema import STATES
 from tests.analysis.conftest import KEYS, REFERENCE, lost, make_frame, make_rows
@@ -34,23 +34,20 @@ def test_every_cell_is_counted_once_whatever_became_of_it(fates):
     if not rows:
         return
     frame = make_frame(rows)
-    table = coverage(frame, SWEEP)
-    counted = table[[name.replace(" ", "_") for name in STATUSES]]
-    assert (counted.sum(axis=1) == table["asked"]).all()
-    assert table["scored"].sum() == fates.count("succeeded")
-    assert table["tainted"].sum() == fates.count("tainted")
-    assert table["diverged"].sum() == fates.count("diverged")
-    assert counted.to_numpy().sum() - table["not_run"].sum() == len(rows)
+    counts = cell_status(frame, SWEEP)["status"].value_counts()
+    assert counts.sum() - counts.get("not run", 0) == len(rows)
+    for status, fate in (("scored", "succeeded"), ("tainted", "tainted"), ("diverged", "diverged")):
+        assert counts.get(status, 0) == fates.count(fate)
     missing = 36 - fates.count("succeeded")
-    told = coverage_sentences(frame, SWEEP)
+    told = completeness_sentences(frame, SWEEP)
     assert bool(told) == bool(missing)
     if missing:
         assert f"{missing} cell{'s' if missing > 1 else ''} of 36" in told[0]
 
 
 def test_the_order_of_the_rows_changes_no_sentence(rows_with_losses):
-    one = coverage_sentences(make_frame(rows_with_losses), SWEEP)
-    other = coverage_sentences(make_frame(rows_with_losses[::-1]), SWEEP)
+    one = completeness_sentences(make_frame(rows_with_losses), SWEEP)
+    other = completeness_sentences(make_frame(rows_with_losses[::-1]), SWEEP)
     assert one == other
     assert one == [
         "Without a score: 2 cells of 36 (1 diverged, 1 failed).",
@@ -61,7 +58,7 @@ def test_the_order_of_the_rows_changes_no_sentence(rows_with_losses):
 
 def test_a_reference_that_lacks_a_seed_is_said_to_pair_with_nothing_there(rows, frame_of):
     kept = [row for row in rows if row["slope"] != 0.5 or row["seed"] == 1]
-    (told,) = (s for s in coverage_sentences(frame_of(kept), SWEEP) if "reference" in s)
+    (told,) = (s for s in completeness_sentences(frame_of(kept), SWEEP) if "reference" in s)
     assert told == (
         "The reference has no score under seeds 2 and 3, so nothing is paired with it there."
     )
@@ -69,7 +66,7 @@ def test_a_reference_that_lacks_a_seed_is_said_to_pair_with_nothing_there(rows, 
 
 def test_a_success_without_a_score_that_others_have_is_named(rows, frame_of):
     frame = frame_of([rows[0] | {"ttt_bpb": None}, *rows[1:]])
-    (sentence,) = coverage_sentences(frame, SWEEP)
+    (sentence,) = completeness_sentences(frame, SWEEP)
     assert "test-time training, sliding in 1 cell" in sentence
     assert "relu2_seed1_200steps" in sentence
 
@@ -100,12 +97,11 @@ def described(store_of, rows):
 
 def test_the_plan_tells_of_seeds_and_budgets_of_which_nothing_has_run(described, rows):
     frame, sweep = described([row for row in rows if row["seed"] != 3])
-    assert coverage_sentences(frame, sweep) == [
+    assert completeness_sentences(frame, sweep) == [
         "Without a score: 24 cells of 48 (24 not run yet).",
         "local, 200 steps: Seed 3 has none of its 12 cells.",
         "local, 400 steps: none of its 12 cells has a score.",
     ]
-    assert list(coverage(frame, sweep)["missing"]) == [(3,)] * 12 + [(1,)] * 12
 
 
 def test_the_plan_names_activations_that_have_no_row_as_people_read_them(described, rows):
@@ -114,5 +110,6 @@ def test_the_plan_names_activations_that_have_no_row_as_people_read_them(describ
     assert set(status["label"]) >= {"ReLU²", "LeakyReLU² 0.5", "ASQU"}
     assert pd.isna(status["status"]).sum() == 0
     assert any(
-        "The reference, LeakyReLU² 0.5, has none" in s for s in (coverage_sentences(frame, sweep))
+        "The reference, LeakyReLU² 0.5, has none" in s
+        for s in (completeness_sentences(frame, sweep))
     )

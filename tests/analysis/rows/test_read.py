@@ -1,13 +1,11 @@
 """Claims about reading a sweep's folder: names, gaps, versions, and what a user is told."""
 
-import json
-
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from analysis.rows.read import load_cells, load_sweep, settings, succeeded, sweep_place
-from sweep.store.schema import SCHEMA, VERSION_KEY
+from sweep.store.schema import SCHEMA
 from trainer.config.config_errors import ConfigError
 
 
@@ -81,20 +79,6 @@ def test_a_missing_store_names_its_cure_and_the_nearest_sweep(store):
     assert "locale" in str(told.value)
 
 
-def test_a_newer_schema_version_is_refused(store_of, rows):
-    path = store_of(rows) / "cells.parquet"
-    pq.write_table(pq.read_table(path).replace_schema_metadata({VERSION_KEY: b"99"}), path)
-    with pytest.raises(ConfigError, match="schema version 99"):
-        load_cells(path.parent)
-
-
-def test_a_file_without_a_version_is_refused(store_of, rows):
-    path = store_of(rows) / "cells.parquet"
-    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
-    with pytest.raises(ConfigError, match="no schema version"):
-        load_cells(path.parent)
-
-
 def test_a_column_of_another_type_is_refused_by_name(store_of, rows):
     path = store_of(rows) / "cells.parquet"
     table = pq.read_table(path)
@@ -103,43 +87,6 @@ def test_a_column_of_another_type_is_refused_by_name(store_of, rows):
     pq.write_table(changed, path)
     with pytest.raises(ConfigError, match="column seed is not int64"):
         load_cells(path.parent)
-
-
-def test_what_is_not_parquet_is_refused(tmp_path):
-    (tmp_path / "cells.parquet").write_text("cells", encoding="utf-8")
-    with pytest.raises(ConfigError, match="not a Parquet file"):
-        load_cells(tmp_path)
-
-
-def test_an_empty_store_is_refused(store_of):
-    with pytest.raises(ConfigError, match="no cell yet"):
-        load_cells(store_of([]))
-
-
-def test_a_sweep_without_success_says_how_its_cells_ended(frame_of, row_of):
-    rows = [row_of("asqu", None, seed, state="diverged") for seed in (1, 2)]
-    with pytest.raises(ConfigError, match="2 diverged"):
-        succeeded(frame_of(rows))
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("{", "not JSON"),
-        ("[1]", "holds list"),
-        (json.dumps({"reference": "leaky_relu2-s0.55"}), "Did you mean 'leaky_relu2-s0.5'"),
-    ],
-)
-def test_a_sweep_file_that_cannot_be_used_is_refused(store_of, rows, text, told):
-    folder = store_of(rows)
-    (folder / "sweep.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=told):
-        load_sweep(folder, load_cells(folder))
-
-
-def test_axes_that_are_not_json_name_their_cell(frame_of, row_of):
-    with pytest.raises(ConfigError, match="asqu_seed1_200steps: set_json is not JSON"):
-        frame_of([row_of("asqu", None, 1, set_json="{")])
 
 
 def test_an_activation_is_known_by_all_of_its_parameters(frame_of, rows):

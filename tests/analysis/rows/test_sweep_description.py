@@ -1,11 +1,9 @@
 """What a driver writes of its plan is what the rows of that plan will be called."""
 
-import json
-
 import pandas as pd
 
 from analysis.rows.names import with_names
-from analysis.rows.sweep_description import planned_cells, read_facts
+from analysis.rows.sweep_description import read_description
 from sweep.cli.session import _describe
 from sweep.driver.attempt_row import identity_columns
 from sweep.store.files import open_files
@@ -26,20 +24,17 @@ def test_the_plan_names_cells_as_their_rows_will(tmp_path):
     )
     cells = cells_of(spec)
     _describe(spec, Store(tmp_path), cells)
-    planned = planned_cells(read_facts(open_files(tmp_path)), "sweep.json")
+    grid = read_description(open_files(tmp_path)).grid()
     rows = with_names(pd.DataFrame([identity_columns(spec.name, cell) for cell in cells]))
     named = ["cell", "cell_id", "setting", "key", "label", "budget", "seed", "replicate"]
-    assert len(planned) == 2 * 2 * 2 * 2 * 4
-    pd.testing.assert_frame_equal(planned[named], rows[named], check_dtype=False)
+    assert len(grid) == 2 * 2 * 2 * 2 * 4
+    pd.testing.assert_frame_equal(grid[named], rows[named], check_dtype=False)
 
 
-def test_a_plan_that_is_not_told_is_none():
-    cell = {"cell": "a", "cell_id": "b", "values": {}}
-    assert planned_cells({}, "sweep.json") is None
-    assert planned_cells({"cells": [cell]}, "sweep.json") is None
-
-
-def test_where_there_is_no_description_nothing_is_known(tmp_path):
-    assert read_facts(open_files(tmp_path)) == {}
-    (tmp_path / "sweep.json").write_text(json.dumps({"name": "a"}), encoding="utf-8")
-    assert read_facts(open_files(tmp_path)) == {"name": "a"}
+def test_what_an_older_driver_did_not_write_is_absent(tmp_path):
+    files = open_files(tmp_path)
+    assert read_description(files).grid() is None
+    for text in ('{"name": "a"}', '{"name": "a", "cells": [{"cell": "a", "values": {}}]}'):
+        (tmp_path / "sweep.json").write_text(text, encoding="utf-8")
+        told = read_description(files)
+        assert (told.name, told.pairing, told.grid()) == ("a", "seed", None)

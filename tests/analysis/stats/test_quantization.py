@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from analysis.rows.stages import DELTAS, STAGES, check_equal_footing
+from analysis.rows.stages import DELTAS, STAGES, check_equal_windows
 from analysis.stats.quantization import delta_stats, subtract, with_deltas
 from trainer.config.config_errors import ConfigError
 
@@ -22,7 +22,7 @@ def test_only_scores_of_equal_windows_are_subtracted(cells, after, before):
 
 @pytest.mark.parametrize("delta", list(DELTAS.values()), ids=list(DELTAS))
 def test_every_delta_of_the_table_stands_on_equal_footing(delta):
-    check_equal_footing(delta.after, delta.before)
+    check_equal_windows(delta.after, delta.before)
 
 
 def test_an_unknown_stage_is_refused(cells):
