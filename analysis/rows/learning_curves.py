@@ -1,4 +1,4 @@
-"""Average training loss over windows of steps and over seeds, and take it relative to the reference.
+"""Average training loss over windows of steps and over seeds; differences from the reference.
 
 The loss of single steps is noise many times larger than what is looked for, so it is averaged over
 windows of steps that do not overlap; then over replicates, then over seeds. Absolute curves lie on
