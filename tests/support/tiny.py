@@ -196,7 +196,16 @@ def busy_model(overrides: Mapping[str, Any] | None = None, **options: Any) -> GP
     Fresh weights will not do where a property of the forward path is to be shown: the output
     projections begin at zero, so nothing flows through attention and MLP.
     """
-    model = tiny_model(overrides, **options)
+    return _with_noise(tiny_model(overrides, **options))
+
+
+def make_busy(model: GPT, seed: int = 7) -> GPT:
+    """``model`` with the weights of ``seed``, every one of them moved so that it matters."""
+    initialize(model, seed)
+    return _with_noise(model)
+
+
+def _with_noise(model: GPT) -> GPT:
     draw = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for parameter in model.parameters():

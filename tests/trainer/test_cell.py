@@ -103,11 +103,13 @@ def test_the_curve_counts_from_one_and_ends_with_the_budget(report, out, spec):
 
 
 def test_the_first_row_is_the_loss_of_the_initial_weights_on_the_first_batch(report, out, spec):
+    """Its micro-batches go through the model together there and one by one here, as on a GPU: the
+    mean of means is another float32 sum."""
     model = build_model(spec)
     batch = loader_of(spec).next_batch()
     with torch.no_grad():
         total = sum(model.nll(x, y).mean() / len(batch) for x, y in batch)
-    assert read_curve(out)["train_loss"][0] == float(total)
+    assert read_curve(out)["train_loss"][0] == pytest.approx(float(total), rel=2.0**-21)
 
 
 def by_hand(spec, num_steps):

@@ -18,6 +18,7 @@ from trainer.evaluate.bpb import Score, Scorer, Sink, Stream, no_sums, to_score
 from trainer.evaluate.ttt_optimizer import Moving, moving, optimizer_for
 from trainer.evaluate.windows import by_chunk, windows
 from trainer.model import GPT
+from trainer.model.gpt import NLL
 from trainer.optim.muon import NewtonSchulz
 
 
@@ -43,8 +44,8 @@ def adapt_and_score(
     moved = moving(model, ttt)
     rule = newton_schulz or NewtonSchulz()
     optimizer = optimizer_for(moved, ttt, newton_schulz=rule, update_dtype=model.compute_dtype)
-    mean_nll = _mean_nll(model, scoring.seq_len)
-    lessons = _Lessons(model, mean_nll, stream, scoring.seq_len, ttt, world, moved, optimizer, beat)
+    nll = model.compiled_nll(scoring.seq_len)
+    lessons = _Lessons(model, nll, stream, scoring.seq_len, ttt, world, moved, optimizer, beat)
     scorer = Scorer(model, stream, scoring.batch_seqs, sink)
     sums = no_sums(stream)
     for index, members in enumerate(chunks):
@@ -57,20 +58,12 @@ def adapt_and_score(
     return to_score(world.sum_(sums))
 
 
-def _mean_nll(model: GPT, length: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """What is fastest where the model is."""
-    if model.is_exact_on_cpu:
-        return model.mean_nll
-    nll = model.compiled_nll(length)
-    return lambda tokens_BT, targets_BT: nll(tokens_BT, targets_BT).mean()
-
-
 @dataclass(frozen=True, slots=True)
 class _Lessons:
     """How a model learns a chunk of the stream."""
 
     model: GPT
-    mean_nll: Callable[[Tensor, Tensor], Tensor]
+    nll: NLL
     stream: Stream
     seq_len: int
     ttt: TTT
@@ -101,8 +94,8 @@ class _Lessons:
         if mine:
             local_BT = batch_BT[mine.start : mine.stop]
             with self.model.late_qat(self.ttt.late_qat):
-                mean = self.mean_nll(local_BT[:, :-1].contiguous(), local_BT[:, 1:].contiguous())
-            loss = mean * (len(mine) / len(batch_BT))
+                nll_BT = self.nll(local_BT[:, :-1].contiguous(), local_BT[:, 1:].contiguous())
+            loss = nll_BT.mean() * (len(mine) / len(batch_BT))
             torch.autograd.backward(loss, inputs=parameters)
         self.world.sum_gradients(parameters)
         for m in self.moved:

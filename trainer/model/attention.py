@@ -101,11 +101,12 @@ def _flash_attention_3() -> Attention | None:
 def exclude_self(y_BTHK: Tensor, v_BTGK: Tensor) -> Tensor:
     """XSA: remove from each head's output its projection on the value at the same position.
 
-    The remainder is orthogonal to that value up to rounding; a zero value removes nothing.
+    The remainder is orthogonal to that value up to rounding; a zero value removes nothing. In the
+    type of ``y``: CUDA's autocast computes norms and sums in float32.
     """
     batch, length, heads, dim = y_BTHK.shape
     groups = v_BTGK.size(2)
     unit_BTG1K = F.normalize(v_BTGK, dim=-1, eps=1e-12).unsqueeze(3)
     y_BTGHK = y_BTHK.reshape(batch, length, groups, heads // groups, dim)
     along = (y_BTGHK * unit_BTG1K).sum(dim=-1, keepdim=True)
-    return (y_BTGHK - along * unit_BTG1K).reshape(batch, length, heads, dim)
+    return (y_BTGHK - along * unit_BTG1K).reshape(batch, length, heads, dim).to(y_BTHK.dtype)

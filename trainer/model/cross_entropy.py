@@ -1,4 +1,4 @@
-"""What does each target cost, without the logits of all positions in memory at once?
+"""Cross-entropy of soft-capped logits: in nats per target, in training and in scoring alike.
 
 Shapes: N positions, D width, V vocabulary, R positions of a chunk.
 """
@@ -12,14 +12,14 @@ from torch import Tensor
 LOGITS_AT_ONCE = {"cpu": 2**17, "cuda": 2**26}
 
 
-@torch.no_grad()
 def capped_nll(hidden_ND: Tensor, embed_VD: Tensor, targets_N: Tensor, cap: float) -> Tensor:
-    """−log softmax(cap · tanh(z / cap)) at the target, z = hidden · embedᵀ; float32 (N,), no graph.
+    """−log softmax(cap · tanh(z / cap)) at the target, z = hidden · embedᵀ; float32 (N,).
 
-    cap·tanh(z / cap) = 2·cap·sigmoid(2·z / cap) − cap, and a softmax forgets what all of its terms
-    have in common: on a CPU torch's sigmoid takes a sixth of the time of its tanh. Its error is
-    7·10⁻⁸, which moves a logit by 2·cap times as much at most, to either side alike.
+    Where no gradient is asked for, the logits are in memory for one chunk of positions at a time.
     """
+    if torch.is_grad_enabled():
+        logits_NV = _shifted_logits(hidden_ND, embed_VD, cap)
+        return F.cross_entropy(logits_NV, targets_N, reduction="none")
     rows = max(1, LOGITS_AT_ONCE.get(hidden_ND.device.type, 2**26) // len(embed_VD))
     return torch.cat(
         [
@@ -29,11 +29,12 @@ def capped_nll(hidden_ND: Tensor, embed_VD: Tensor, targets_N: Tensor, cap: floa
     )
 
 
-def _shifted_logits(hidden_RD: Tensor, embed_VD: Tensor, cap: float) -> Tensor:
-    """Logits plus ``cap``, float32 (R, V)."""
-    # Divided, not multiplied by a rounded 2 / cap: that would stretch all logits alike, a bias.
-    if hidden_RD.dtype is torch.float32 and not torch.is_autocast_enabled(hidden_RD.device.type):
-        z_RV = F.linear(hidden_RD / (cap / 2), embed_VD)
-    else:  # as the model rounds it
-        z_RV = F.linear(hidden_RD, embed_VD).float().div_(cap / 2)
-    return z_RV.sigmoid_().mul_(2 * cap)
+def _shifted_logits(hidden_ND: Tensor, embed_VD: Tensor, cap: float) -> Tensor:
+    """Logits plus ``cap``, float32 (N, V).
+
+    cap·tanh(z / cap) = 2·cap·sigmoid(2·z / cap) − cap, and a softmax forgets what all of its terms
+    have in common: on a CPU torch's sigmoid takes a sixth of the time of its tanh. Its error is
+    7·10⁻⁸, which moves a logit by 2·cap times as much at most, to either side alike. Divided, not
+    multiplied by a rounded 2 / cap: that would stretch all logits alike, a bias.
+    """
+    return F.linear(hidden_ND, embed_VD).float().div_(cap / 2).sigmoid_() * (2 * cap)

@@ -28,7 +28,6 @@ from trainer.model.compilation import compiled
 from trainer.model.cross_entropy import capped_nll
 from trainer.model.embeddings import HashedBigram, SharedValueEmbedding, smear
 from trainer.model.layers import Layer, Tap, last, layers_of, observer
-from trainer.model.loss import LARGEST_CAP, mean_capped_nll
 from trainer.model.mlp import MLP, mlp
 from trainer.model.mlp_backend import Backend, mlp_backend, mlp_of
 from trainer.model.norm import normed_and_rotated, rms_norm
@@ -110,8 +109,6 @@ class GPT(nn.Module):
     def head(self, hidden_BTD: Tensor) -> Tensor:
         """Logits (B, T, V) in float32, within ± the soft-cap; embeddings are tied."""
         cap = self.config.logit_softcap
-        if self.compute_dtype is torch.float32:  # cap divided out of the hidden states: fewer
-            return cap * torch.tanh(F.linear(hidden_BTD / cap, self.embed))
         with self.precision(hidden_BTD):
             return cap * torch.tanh(F.linear(hidden_BTD, self.embed).float() / cap)
 
@@ -120,30 +117,11 @@ class GPT(nn.Module):
         return self.nll_of(self.body(tokens_BT, tail), last(targets_BT, tail))
 
     def nll_of(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
-        """Nats that each target costs, given the hidden states before the head; float32 (B, T).
-
-        Where no gradient is asked for, logits are never in memory for more than some positions.
-        """
+        """Nats that each target costs, given the hidden states before the head; float32 (B, T)."""
         hidden_ND, targets_N = hidden_BTD.flatten(0, 1), targets_BT.flatten()
-        if torch.is_grad_enabled():
-            nll_N = F.cross_entropy(self.head(hidden_ND), targets_N, reduction="none")
-        else:
-            with self.precision(hidden_ND):
-                nll_N = capped_nll(hidden_ND, self.embed, targets_N, self.config.logit_softcap)
+        with self.precision(hidden_ND):
+            nll_N = capped_nll(hidden_ND, self.embed, targets_N, self.config.logit_softcap)
         return nll_N.view(targets_BT.shape)
-
-    def mean_nll(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """The mean of :meth:`nll`, to train on: on a CPU value and gradient at once."""
-        cap = self.config.logit_softcap
-        if not self.is_exact_on_cpu or cap > LARGEST_CAP:
-            return self.nll(tokens_BT, targets_BT).mean()
-        hidden_ND = self.body(tokens_BT).flatten(0, 1)
-        return mean_capped_nll(hidden_ND, self.embed, targets_BT.flatten(), cap)
-
-    @property
-    def is_exact_on_cpu(self) -> bool:
-        """Whether it computes in float32 on a CPU, where few large operations pay."""
-        return self.embed.device.type == "cpu" and self.compute_dtype is torch.float32
 
     def set_precision(self) -> None:
         """Store the weights as the compute dtype wants them; in float32 that is as they are.

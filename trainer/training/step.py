@@ -35,12 +35,6 @@ class Training:
         """The model's, compiled where that pays; warming up compiles it, outside the budget."""
         return self.model.compiled_nll(self.recipe.train.seq_len)
 
-    def mean_nll(self, x_BT: Tensor, y_BT: Tensor) -> Tensor:
-        """The loss to train on, by what is fastest where the model is."""
-        if self.model.is_exact_on_cpu:
-            return self.model.mean_nll(x_BT, y_BT)
-        return self.nll(x_BT, y_BT).mean()
-
     def optimizers(self) -> Optimizers:
         return Optimizers(self.model, self.recipe.optim, self.world)
 
@@ -73,7 +67,7 @@ def _accumulate_gradients(training: Training, batch: MicroBatches) -> Tensor:
     for start in range(0, len(batch), at_once):
         micro_batches = batch[start : start + at_once]
         x, y = (_joined(tokens, device) for tokens in zip(*micro_batches, strict=True))
-        loss = training.mean_nll(x, y)
+        loss = training.nll(x, y).mean()
         if optim.clip == "per_shard" and optim.grad_clip is not None:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, optim.grad_clip)
@@ -92,9 +86,9 @@ def _at_once(training: Training, batch: MicroBatches) -> int:
     """How many micro-batches go through the model together.
 
     Their mean is the mean of their means, up to the order of a float32 sum. A gradient that is
-    clipped by itself needs a pass by itself, and so does whatever fills the processor alone.
+    clipped by itself needs a pass by itself, and one micro-batch fills a GPU alone.
     """
-    if training.recipe.optim.clip == "per_shard" or not training.model.is_exact_on_cpu:
+    if training.recipe.optim.clip == "per_shard" or training.world.device.type != "cpu":
         return 1
     return max(1, _TOKENS_AT_ONCE // max(1, batch[0][0].numel()))
 

@@ -1,0 +1,122 @@
+"""Attention is a causal softmax, XSA removes a projection, and FlashAttention-3 is called rightly.
+
+B sequences, T tokens, H query heads, G key-value heads, K dimensions of a head. EPS is half a unit
+in the last place of a float32 of order one.
+"""
+
+import importlib.util
+import sys
+import types
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+from tests.support.drawn_tensors import normal
+from tests.support.tiny import random_tokens, tiny_model
+from trainer.model import attention
+from trainer.model.attention import attend, attention_backend, attention_for, exclude_self
+from trainer.model.norm import rms_norm
+
+EPS = 2.0**-24
+T = 32
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_attention_is_a_softmax_over_its_own_and_earlier_positions_of_repeated_keys():
+    """In float64; query heads g·H/G … belong to group g, and the last queries alone see the same.
+    Tolerance: exponentials and sums of T terms of order one."""
+    future = torch.ones(T, T, dtype=torch.bool).triu(1)
+    for heads, groups in ((4, 4), (4, 2), (4, 1), (6, 2)):
+        q, k, v = (normal(2, T, n, 8, seed=n + 1).double() for n in (heads, groups, groups))
+        keys, values = (x.repeat_interleave(heads // groups, dim=2) for x in (k, v))
+        scores = torch.einsum("bthk,bshk->bhts", q, keys) / 8**0.5
+        weights = scores.masked_fill(future, float("-inf")).softmax(dim=-1)
+        expected = torch.einsum("bhts,bshk->bthk", weights, values)
+        torch.testing.assert_close(attend(q, k, v), expected, rtol=0.0, atol=1e-13)
+        for tail in (1, 16, T):
+            found = attend(q[:, -tail:], k, v)
+            torch.testing.assert_close(found, expected[:, -tail:], rtol=0.0, atol=1e-13)
+
+
+def test_what_xsa_leaves_is_orthogonal_to_the_groups_own_value():
+    """Tolerance: 16 products, a unit vector and a difference, of lengths |y| and |v|."""
+    for heads, groups in ((4, 4), (4, 2), (2, 1)):
+        y, v = normal(2, T, heads, 16), normal(2, T, groups, 16, seed=1)
+        left = exclude_self(y, v)
+        own = v.repeat_interleave(heads // groups, dim=2)
+        cosine = (left * own).sum(-1) / (y.norm(dim=-1) * own.norm(dim=-1))
+        assert cosine.abs().max() < 32 * EPS
+        # Nothing else is removed: what is missing lies along v.
+        removed = y - left
+        along = (removed * own).sum(-1, keepdim=True) * own / own.square().sum(-1, keepdim=True)
+        assert (removed - along).abs().max() < 64 * EPS * float(y.norm(dim=-1).max())
+    assert torch.equal(exclude_self(y, torch.zeros_like(v)), y)
+
+
+@pytest.fixture
+def cuda_autocast():
+    """Autocast to bfloat16 on CUDA, which torch.autocast switches off where there is no GPU."""
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    yield
+    torch.set_autocast_enabled("cuda", False)
+
+
+@pytest.mark.usefixtures("cuda_autocast")
+def test_under_cudas_autocast_norm_and_xsa_give_bfloat16():
+    """As under the CPU's. CUDA's computes norms and sums in float32."""
+    with FakeTensorMode():
+        y_BTHK, v_BTGK = (
+            torch.empty(2, T, num, 16, device="cuda", dtype=torch.bfloat16) for num in (4, 2)
+        )
+        assert torch.nn.functional.normalize(v_BTGK).dtype is torch.float32
+        assert exclude_self(y_BTHK, v_BTGK).dtype is torch.bfloat16
+        assert rms_norm(y_BTHK).dtype is torch.bfloat16
+
+
+def test_in_bfloat16_the_stream_stays_so_whatever_rms_norm_returns(monkeypatch):
+    """Some versions of torch give float32 under CUDA's autocast, which the CPU's does not show."""
+    exact = torch.nn.functional.rms_norm
+    monkeypatch.setattr(
+        torch.nn.functional, "rms_norm", lambda x, shape, eps: exact(x.float(), shape, eps=eps)
+    )
+    model = tiny_model(dtype=torch.bfloat16)
+    model.set_precision()
+    shown = []
+    hidden = model.body(random_tokens(1, T), tap=lambda site, layer, x: shown.append(x.dtype))
+    assert {hidden.dtype, *shown[1:]} == {torch.bfloat16}
+
+
+def test_flash_attention_is_given_the_layout_that_it_documents(monkeypatch):
+    """A stand-in for the optional package: (B, T, H, K), causal, some versions with the lse."""
+    q, k, v = normal(2, T, 4, 8), normal(2, T, 2, 8, seed=1), normal(2, T, 2, 8, seed=2)
+    expected = attend(q, k, v)
+
+    def flash_attn_func(q, k, v, *, causal):
+        assert causal
+        return attend(q, k, v), torch.zeros(2, 4, T)
+
+    stand_in = types.SimpleNamespace(flash_attn_func=flash_attn_func)
+    monkeypatch.setitem(sys.modules, "flash_attn_interface", stand_in)
+    monkeypatch.setattr(attention, "_is_hopper", lambda device: True)
+    attention._flash_attention_3.cache_clear()
+    try:
+        flash = attention_for(CUDA, torch.bfloat16)
+        assert flash is not attend
+        assert torch.equal(flash(q, k, v), expected)
+        assert attention_backend(CUDA, torch.bfloat16) == "flash_attn_3"
+        assert attention_backend(CUDA, torch.float32) == "torch_sdpa"
+        assert attention_backend(CPU, torch.bfloat16) == "torch_sdpa"
+        monkeypatch.setattr(attention, "_is_hopper", lambda device: False)
+        assert attention_backend(CUDA, torch.bfloat16) == "torch_sdpa"
+    finally:
+        attention._flash_attention_3.cache_clear()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn_interface") is not None, reason="FlashAttention-3 is here"
+)
+def test_without_the_package_torch_computes_attention():
+    attention._flash_attention_3.cache_clear()
+    assert attention_backend(CUDA, torch.bfloat16) == "torch_sdpa"
