@@ -23,13 +23,12 @@ import psutil
 
 from benchmarks.measured import ROOT, keep
 from sweep.driver.attempt_row import Versions
-from sweep.driver.attempts import Record
-from sweep.driver.display import Ending, SweepView
+from sweep.driver.attempts import Attempts
+from sweep.driver.display import EndedView, SweepView
 from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption
-from sweep.driver.orders import Code
 from sweep.messages import Delivery, Order, PrepareResult, Requirements
-from sweep.provenance import Revision
+from sweep.provenance import Code, Revision
 from sweep.schedule.plan import plan_unsettled
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
@@ -74,7 +73,7 @@ class Silent:
 
     def say(self, text: str) -> None: ...
 
-    def ended(self, ending: Ending) -> None: ...
+    def ended(self, ending: EndedView) -> None: ...
 
 
 def sweep_of(num_cells: int) -> SweepSpec:
@@ -97,16 +96,16 @@ def measure(num_cells: int, folder: Path) -> dict[str, Any]:
     before_bytes = process.memory_info().rss
     cells, grid_s = _timed(lambda: cells_of(sweep))
     store = Store(folder / "sweep")
-    with store.driving(say=lambda text: None) as presence:
+    with store.as_driver(say=lambda text: None) as driver_id:
         todo, plan_s = _timed(lambda: plan_unsettled(cells, {}, sweep.retries, CODE.trainer_hash))
-        record = _record(sweep, store, presence.id)
+        attempts = _attempts(sweep, store, driver_id)
         driver = Driver(
             sweep=sweep,
             pool=stub_pool(),
-            record=record,
+            attempts=attempts,
             display=Silent(),
             interruption=Interruption(),
-            limit=lambda shunned: NUM_LEASES,
+            limit=lambda quarantined: NUM_LEASES,
             code=CODE,
         )
         start_s = time.perf_counter()
@@ -130,15 +129,15 @@ def measure(num_cells: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def _record(sweep: SweepSpec, store: Store, driver_id: str) -> Record:
-    record = Record(
+def _attempts(sweep: SweepSpec, store: Store, driver_id: str) -> Attempts:
+    attempts = Attempts(
         sweep=sweep,
         store=store,
         versions=Versions(driver_id, Revision("0" * 40, False), "none", CODE.trainer_hash),
         say=lambda text: None,
     )
-    record.know(store.read().rows, store.numbers())
-    return record
+    attempts.load(store.read().rows, store.numbers())
+    return attempts
 
 
 def _plan_again(store: Store, sweep: SweepSpec, cells: Sequence[Cell]) -> int:

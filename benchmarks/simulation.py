@@ -13,13 +13,13 @@ from queue import SimpleQueue
 from typing import Any
 
 from benchmarks.cluster import Clock, Cluster, SimulatedLease, SimulatedNode, World
-from sweep.driver.leases import Event, Holding
+from sweep.driver.leases import Event, Leases
 from sweep.messages import Requirements
 from sweep.schedule.plan import Task
 from sweep.schedule.scheduler import Rules, Scheduler
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
-from sweep.store.history import Ended
+from sweep.store.history import EndedAttempt
 
 
 @dataclass(slots=True, eq=False)
@@ -55,8 +55,8 @@ class Outcome:
     attempts: Sequence[Attempted]
     settled: frozenset[str]
     final: dict[str, str]
-    shunned: dict[str, str]
-    shunned_at_s: dict[str, float]
+    quarantined: dict[str, str]
+    quarantined_at_s: dict[str, float]
     paused: str | None
     num_granted: int
     num_released: int
@@ -97,7 +97,7 @@ class Simulation:
             timed=True,
         )
         self._events: SimpleQueue[Event] = SimpleQueue()
-        self._holding = Holding(
+        self._leases = Leases(
             sweep, self._cluster, self._scheduler, self._events, requirements, lambda text: None
         )
         self._running: dict[int, Attempted] = {}
@@ -105,18 +105,18 @@ class Simulation:
         self._numbers: dict[str, int] = {}
         self._settled: set[str] = set()
         self._final: dict[str, str] = {}
-        self._shunned_at_s: dict[str, float] = {}
+        self._quarantined_at_s: dict[str, float] = {}
         self._decisions, self._deciding_s = 0, 0.0
         self._busy_s, self._patience_s = 0.0, sweep.limits.lease_wait_s
 
     def run(self) -> Outcome:
         """Until nothing is left to do."""
         while self._scheduler.is_open or self._running:
-            holding = self._holding
-            holding.idle[:] = [lease for lease in holding.idle if not self._hand_out(lease)]
-            if holding.idle or self._cluster.changed:
+            leases = self._leases
+            leases.idle[:] = [lease for lease in leases.idle if not self._hand_out(lease)]
+            if leases.idle or self._cluster.changed:
                 self._cluster.changed = False
-                holding.look(self._world.num_nodes * self._world.slots)
+                leases.update(self._world.num_nodes * self._world.slots)
             self._clock.step()
             self._require_reach()
             while not self._events.empty():
@@ -129,8 +129,8 @@ class Simulation:
             attempts=self._attempts,
             settled=frozenset(self._settled),
             final=self._final,
-            shunned=dict(self._scheduler.shunned),
-            shunned_at_s=self._shunned_at_s,
+            quarantined=dict(self._scheduler.quarantined),
+            quarantined_at_s=self._quarantined_at_s,
             paused=self._scheduler.paused,
             num_granted=self._cluster.num_granted,
             num_released=self._cluster.num_released,
@@ -143,8 +143,8 @@ class Simulation:
         if self._running or not self._scheduler.is_open:
             self._busy_s = self._clock.now_s
         elif self._clock.now_s - self._busy_s > self._patience_s:
-            waiting, shunned = self._scheduler.num_waiting, sorted(self._scheduler.shunned)
-            raise Stalled(f"{waiting} cells wait; nodes that are left alone: {shunned}")
+            waiting, quarantined = self._scheduler.num_waiting, sorted(self._scheduler.quarantined)
+            raise Stalled(f"{waiting} cells wait; nodes in quarantine: {quarantined}")
 
     def _hand_out(self, lease: Any) -> bool:
         task = self._timed(partial(self._scheduler.assign, lease.node))
@@ -163,13 +163,13 @@ class Simulation:
             return
         self._close(attempt, fate)
         if not self._hand_out(lease):
-            self._holding.idle.append(lease)
+            self._leases.idle.append(lease)
 
     def _lose(self, lease: SimulatedLease) -> None:
         attempt = self._running.pop(lease.number, None)
-        if lease in self._holding.idle:
-            self._holding.idle.remove(lease)
-        self._holding.lose(lease)
+        if lease in self._leases.idle:
+            self._leases.idle.remove(lease)
+        self._leases.release(lease)
         self._cluster.changed = True
         if attempt is not None:
             reason = f"its agent on {lease.node} died"
@@ -182,7 +182,7 @@ class Simulation:
     def _close(self, attempt: Attempted, fate: Fate) -> None:
         attempt.until_s, attempt.state = self._clock.now_s, fate.state
         attempt.tainted = fate.tainted
-        ended = Ended(
+        ended = EndedAttempt(
             attempt=attempt.number,
             state=fate.state,
             tainted=fate.tainted,
@@ -193,10 +193,10 @@ class Simulation:
             node=attempt.node,
         )
         task = attempt.task
-        follows = self._timed(partial(self._scheduler.ended, task, attempt.node, ended))
-        if attempt.node in self._scheduler.shunned:
-            self._shunned_at_s.setdefault(attempt.node, self._clock.now_s)
-        if task.is_companion:
+        follows = self._timed(partial(self._scheduler.record_end, task, attempt.node, ended))
+        if attempt.node in self._scheduler.quarantined:
+            self._quarantined_at_s.setdefault(attempt.node, self._clock.now_s)
+        if task.is_reference_rerun:
             return
         if follows.kind == "settled":
             self._settled.add(task.cell.id)

@@ -22,15 +22,14 @@ from benchmarks.measured import keep
 from benchmarks.noop_rank import __file__ as NOOP_RANK
 from sweep.cluster import ray as on_ray
 from sweep.driver.attempt_row import Versions
-from sweep.driver.attempts import Record
-from sweep.driver.display import Ending, SweepView
+from sweep.driver.attempts import Attempts
+from sweep.driver.display import EndedView, SweepView
 from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption
-from sweep.driver.orders import Code, code_here
 from sweep.environment import local_cpus
 from sweep.messages import PrepareResult, Requirements
 from sweep.node import ranks
-from sweep.provenance import Revision
+from sweep.provenance import Code, Revision, code_here
 from sweep.schedule.plan import plan_unsettled
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
@@ -53,7 +52,7 @@ class Quiet:
     def say(self, text: str) -> None:
         print(text, file=sys.stderr)
 
-    def ended(self, ending: Ending) -> None:
+    def ended(self, ending: EndedView) -> None:
         if ending.state != "succeeded":
             print(f"{ending.cell}: {ending.state}: {ending.reason}", file=sys.stderr)
 
@@ -93,15 +92,15 @@ def drive(pool: on_ray.RayPool, sweep: SweepSpec, cells: Sequence[Cell], folder:
     """Seconds from the plan to the last row."""
     code = code_here()
     store = Store(folder / sweep.name)
-    with store.driving(say=lambda text: None) as presence:
+    with store.as_driver(say=lambda text: None) as driver_id:
         start_s = time.perf_counter()
-        record = Record(
+        attempts = Attempts(
             sweep=sweep,
             store=store,
-            versions=Versions(presence.id, Revision(None, None), pool.version, code.trainer_hash),
+            versions=Versions(driver_id, Revision(None, None), pool.version, code.trainer_hash),
             say=Quiet().say,
         )
-        driver = _driver(sweep, pool, record, code)
+        driver = _driver(sweep, pool, attempts, code)
         driver.run(plan_unsettled(cells, {}, sweep.retries, code.trainer_hash), {})
         taken_s = time.perf_counter() - start_s
         rows = store.read().rows
@@ -110,14 +109,14 @@ def drive(pool: on_ray.RayPool, sweep: SweepSpec, cells: Sequence[Cell], folder:
     return taken_s
 
 
-def _driver(sweep: SweepSpec, pool: on_ray.RayPool, record: Record, code: Code) -> Driver:
+def _driver(sweep: SweepSpec, pool: on_ray.RayPool, attempts: Attempts, code: Code) -> Driver:
     return Driver(
         sweep=sweep,
         pool=pool,
-        record=record,
+        attempts=attempts,
         display=Quiet(),
         interruption=Interruption(),
-        limit=lambda shunned: local_cpus(),
+        limit=lambda quarantined: local_cpus(),
         code=code,
     )
 

@@ -1,4 +1,4 @@
-"""What does the sweep read from its surroundings? Every environment variable, in one place."""
+"""Every environment variable that the sweep reads or sets."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Which code is this? The checkout that the driver runs from, and the packages that run it."""
+"""The code that runs: git revision, hashes of trainer and pinned versions, versions of packages."""
 
 import hashlib
 import platform
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from trainer.source import trainer_source
+
+PROJECT = Path(__file__).resolve().parents[1]
 LOCKFILE = "constraints.txt"
 NO_CODE = "benchmarks/results"
 """What a benchmark has just kept makes the next one's revision no other."""
@@ -47,6 +50,20 @@ def lockfile_hash(root: Path) -> str | None:
         return hashlib.sha256((root / LOCKFILE).read_bytes()).hexdigest()
     except FileNotFoundError:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a node must run too: ``lockfile_hash`` is None without the file of pinned versions."""
+
+    trainer_hash: str
+    lockfile_hash: str | None
+    software: Software | None = None
+
+
+def code_here() -> Code:
+    """The code that this process runs from."""
+    return Code(trainer_source().sha256, lockfile_hash(PROJECT), software())
 
 
 def _version(package: str) -> str | None:

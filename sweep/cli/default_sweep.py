@@ -1,4 +1,4 @@
-"""Which sweep is meant where none is named? The grid of the mission, sized for what is in reach."""
+"""Choose the sweep where none is named: by the GPUs of the nodes, or the one that ran last."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Choice:
 
 
 def choose_sweep(environment: Environment, nodes: Callable[[], Sequence[Node]]) -> Choice:
-    """``slopes`` where a node with 8 GPUs is in reach, else ``local``.
+    """``slopes`` where a node has 8 GPUs, else ``local``.
 
-    ``nodes`` is asked only where RAY_ADDRESS names a cluster; this machine is looked at directly.
+    ``nodes`` is called only where RAY_ADDRESS names a cluster; this machine is looked at directly.
     """
     if environment.ray_address is not None:
         where = f"the Ray cluster at {environment.ray_address}"

@@ -48,8 +48,8 @@ def _show_node(results: Sequence[CheckResult], console: Console, node: str) -> N
         styled = Text(result.status, STYLES[result.status])
         table.add_row(Text(result.name), styled, Text(result.detail))
     console.print(table)
-    if not_asked := _names(results, "n/a"):
-        console.print(Text(f"not asked by this sweep: {not_asked}", STYLES["n/a"]))
+    if not_applicable := _names(results, "n/a"):
+        console.print(Text(f"not needed by this sweep: {not_applicable}", STYLES["n/a"]))
     for result in sorted(results, key=lambda result: result.status):  # refuse before warn
         if result.status in ("refuse", "warn"):
             console.print()

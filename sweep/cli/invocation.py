@@ -1,4 +1,4 @@
-"""What does one invocation work on? A sweep, its cells, its store, and the nodes in reach."""
+"""One invocation of the command line: its options, and the sweep, cells, store and nodes meant."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ from trainer.data.manifest import read_manifest
 
 @dataclass(frozen=True)
 class Invocation:
-    """One invocation: what was asked, and where things are.
+    """The options of one command, and what they lead to.
 
     ``refresh``: stale cells run again. ``join``: help a driver that is at work on it already.
     ``needs_results_only``: a cluster is not asked which sweep is meant.
@@ -53,7 +53,7 @@ class Invocation:
         return self.connect(self.environment.ray_address)
 
     @cached_property
-    def chosen(self) -> str:
+    def sweep_choice(self) -> str:
         """The sweep's name or path; says what it chose where nothing was named."""
         if self.sweep_name is not None:
             return self.sweep_name
@@ -67,15 +67,15 @@ class Invocation:
 
     @cached_property
     def sweep(self) -> SweepSpec:
-        return load_sweep(self.chosen)
+        return load_sweep(self.sweep_choice)
 
     @cached_property
     def store(self) -> Store:
         """The sweep's results; needs no sweep file, so that they outlive it."""
-        return Store.of(self.results, Path(self.chosen).stem)
+        return Store.of(self.results, Path(self.sweep_choice).stem)
 
     def nodes(self) -> Sequence[Node]:
-        """Nodes in reach; this machine is known without starting Ray."""
+        """The nodes of the cluster; this machine is known without starting Ray."""
         if self.environment.ray_address is not None:
             return self.pool.nodes()
         return [Node("this machine", cpus=local_cpus(), gpus=local_gpus())]
@@ -103,8 +103,8 @@ class Invocation:
         )
 
     def estimate(self, todo: Plan, history: History) -> Estimate:
-        """How long ``todo`` takes on the nodes in reach."""
-        leases, nodes = self.reach(len(todo.todo))
+        """How long ``todo`` takes on the nodes that are there."""
+        leases, nodes = self.usable_leases(len(todo.todo))
         return estimate(
             todo,
             history,
@@ -113,17 +113,17 @@ class Invocation:
             nodes=nodes,
         )
 
-    def reach(self, num_cells: int | None = None) -> tuple[int, int]:
+    def usable_leases(self, num_cells: int | None = None) -> tuple[int, int]:
         """(leases that this sweep would use for so many cells, nodes that they stand on)."""
         leases, nodes = capacity(self.nodes(), self.sweep.node)
         limits = (num_cells, self.sweep.node.max_leases)
         used = min([leases, *(limit for limit in limits if limit is not None)])
         return used, min(nodes, used)
 
-    def lease_limit(self, left_alone: frozenset[str]) -> int:
+    def lease_limit(self, quarantined: frozenset[str]) -> int:
         """How many leases may be held now on other nodes than these; nodes come and go."""
         shape = self.sweep.node
-        nodes = [node for node in self.pool.nodes() if node.name not in left_alone]
+        nodes = [node for node in self.pool.nodes() if node.name not in quarantined]
         fitting, _ = capacity(nodes, shape)
         if shape.max_leases is None:
             return fitting
@@ -135,9 +135,11 @@ class Invocation:
             return (
                 f"sweep {self.sweep.name}: nothing to run, {len(todo.settled)} cells are settled."
             )
-        leases, nodes = self.reach(len(todo.todo))
+        leases, nodes = self.usable_leases(len(todo.todo))
         if leases == 0:
-            return f"sweep {self.sweep.name}: {len(todo.todo)} cells to run; {self._out_of_reach()}"
+            return (
+                f"sweep {self.sweep.name}: {len(todo.todo)} cells to run; {self._no_lease_fits()}"
+            )
         basis = "measured" if cost.measured else "a guess until one has been measured"
         where = f"{_count(leases, 'lease')} of {_count(nodes, 'node')}"
         return (
@@ -146,17 +148,17 @@ class Invocation:
             f"({cost.cell_s:.0f} s a cell, {basis})."
         )
 
-    def require_reach(self) -> None:
+    def require_usable_lease(self) -> None:
         """A ConfigError where no node fits, and none can be hoped for."""
-        if not self.sweep.node.autoscale and self.reach()[0] == 0:
-            raise ConfigError(f"sweep {self.sweep.name}: {self._out_of_reach()}")
+        if not self.sweep.node.autoscale and self.usable_leases()[0] == 0:
+            raise ConfigError(f"sweep {self.sweep.name}: {self._no_lease_fits()}")
 
-    def _out_of_reach(self) -> str:
+    def _no_lease_fits(self) -> str:
         shape = self.sweep.node
-        asked = f"{shape.gpus} GPUs and {shape.cpus} CPUs" if shape.gpus else f"{shape.cpus} CPUs"
+        needs = f"{shape.gpus} GPUs and {shape.cpus} CPUs" if shape.gpus else f"{shape.cpus} CPUs"
         have = ", ".join(f"{n.name}: {n.gpus} GPUs, {n.cpus} CPUs" for n in self.nodes())
         return (
-            f"a lease needs a node with {asked}; in reach: {have or 'no node'}. Connect to a "
+            f"a lease needs a node with {needs}; there is: {have or 'no node'}. Connect to a "
             f"cluster with RAY_ADDRESS=, or change [node] in the sweep file."
         )
 

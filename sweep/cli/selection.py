@@ -1,9 +1,9 @@
-"""Which cells does ``--where "slope >= 0.3 and seed == 42"`` mean?
+"""Select cells by a condition: the language of ``--where "slope >= 0.3 and seed == 42"``.
 
 A condition over what a cell is: the columns of its identity and the keys of ``[grid.set]``. It is
 read with Python's own grammar, of which comparisons, ``in``, ``is None``, ``and``, ``or``, ``not``
-and literals are understood; nothing is ever called. It is checked whole before it is asked of any
-cell, which an evaluator that stops at the first false part would not do.
+and literals are understood; nothing is ever called. It is checked whole before it is applied to
+any cell, which an evaluator that stops at the first false part would not do.
 
 Absent values (the slope of relu2): every comparison with one is false, ``!=`` and ``not in`` too.
 ``not`` turns true into false and back and knows no third value, so ``E`` and ``not (E)`` share the
@@ -41,7 +41,7 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was asked for of a sweep: the cells where ``where`` holds, and the first ``limit``."""
+    """The cells of a sweep that are meant: those where ``where`` holds, and the first ``limit``."""
 
     where: str | None = None
     limit: int | None = None
@@ -64,7 +64,7 @@ class Selection:
 
 
 def values_of(cell: Cell) -> dict[str, Value]:
-    """What can be asked of a cell, by name.
+    """The values of a cell that a condition can name.
 
     A key of ``[grid.set]`` goes by its whole name, and by its last part where that is unambiguous.
     A list is known by its JSON text.
@@ -149,11 +149,10 @@ class _Reader:
             if not isinstance(right, ast.Tuple | ast.List | ast.Set):
                 raise self._refuse(right, "`in` wants a list, such as (42,) or (42, 1337)")
             members = [self._operand(member) for member in right.elts]
-            wanted = isinstance(op, ast.In)
+            is_in = isinstance(op, ast.In)
             return lambda values: (
                 a(values) is not None
-                and any(self._compare(ast.Eq, a(values), m(values), left) for m in members)
-                == wanted
+                and any(self._compare(ast.Eq, a(values), m(values), left) for m in members) == is_in
             )
         b = self._operand(right)
         return lambda values: self._compare(type(op), a(values), b(values), left)

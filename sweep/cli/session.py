@@ -1,4 +1,4 @@
-"""Run a plan from the store's door to the last row: what ``run`` and ``rerun`` share."""
+"""One driver's run of a plan, from its lock on the store to the last row."""
 
 import contextlib
 import signal
@@ -13,18 +13,17 @@ from rich.console import Console
 from sweep.cli.invocation import Invocation
 from sweep.cli.selection import values_of
 from sweep.driver.attempt_row import Versions, lost_row
-from sweep.driver.attempts import Record
+from sweep.driver.attempts import Attempts
 from sweep.driver.display import LiveDisplay, PlainDisplay
 from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption
-from sweep.driver.orders import PROJECT, Code, code_here
 from sweep.driver.tensorboard import Curves, tensorboard_folder
-from sweep.provenance import Revision, revision
-from sweep.schedule.plan import Estimate, Planner, plan_unsettled, without
+from sweep.provenance import PROJECT, Code, Revision, code_here, revision
+from sweep.schedule.plan import Estimate, Planner, exclude_cells, plan_unsettled
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.store import AlreadyClosed, Store
-from sweep.store.table import Contents
+from sweep.store.table import StoredAttempts
 from trainer.config.config_errors import ConfigError
 from trainer.contract import canonical_json
 
@@ -35,17 +34,17 @@ EXIT_DONE, EXIT_BAD, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 2, 3, 130
 def run_plan(invocation: Invocation, planner: Planner) -> int:
     """Plan, ask what it may cost, drive, and derive the table; returns the exit status."""
     cells, store, code = invocation.cells(), invocation.store, code_here()
-    with store.driving(join=invocation.join, say=invocation.say) as presence:
-        session = _Session(invocation, cells, code, presence.id)
+    with store.as_driver(join=invocation.join, say=invocation.say) as driver_id:
+        session = _Session(invocation, cells, code, driver_id)
         interruption = Interruption()
         while session.run(planner, interruption) and not interruption.requests:
             invocation.say("Going on with what another driver left behind.")
-        _describe(invocation.sweep, store, cells)
-        contents = store.write_cells({cell.id for cell in cells})
+        _write_description(invocation.sweep, store, cells)
+        stored = store.write_cells({cell.id for cell in cells})
         meant = invocation.selection.cells(cells)
         if invocation.selection.limit is not None:
-            meant = [cell for cell in meant if cell.id in session.asked]
-        return _conclude(invocation, contents, meant, interrupted=interruption.requests > 0)
+            meant = [cell for cell in meant if cell.id in session.planned]
+        return _report_outcome(invocation, stored, meant, interrupted=interruption.requests > 0)
 
 
 class _Session:
@@ -58,7 +57,7 @@ class _Session:
         self._driver_id = driver_id
         self._revision = revision(PROJECT)
         self._is_confirmed = False
-        self.asked: set[str] = set()
+        self.planned: set[str] = set()
         self._attempted: set[str] = set()
 
     def run(self, planner: Planner, interruption: Interruption) -> bool:
@@ -71,27 +70,27 @@ class _Session:
         # it ends meanwhile is either still running in our eyes or settled, never new.
         numbers = store.numbers()
         elsewhere = {attempt.cell_id for attempt, _ in store.running()}
-        contents = store.read()
-        for sentence in contents.torn:
+        stored = store.read()
+        for sentence in stored.unreadable:
             invocation.say(f"warning: {sentence}")
-        history = contents.history()
-        todo = without(planner(self._cells, history), elsewhere | self._attempted)
-        self.asked |= {task.cell.id for task in todo.todo}
+        history = stored.history()
+        todo = exclude_cells(planner(self._cells, history), elsewhere | self._attempted)
+        self.planned |= {task.cell.id for task in todo.todo}
         cost = invocation.estimate(todo, history)
         invocation.say(invocation.plan_sentence(todo, cost))
         if not todo.todo:
             return False
-        invocation.require_reach()
+        invocation.require_usable_lease()
         self._confirm(cost)
-        _describe(invocation.sweep, store, self._cells)
+        _write_description(invocation.sweep, store, self._cells)
         pool = invocation.pool  # connected now: Ray sets a handler for SIGTERM of its own
         with _signals(interruption), _display(invocation.console) as display:
-            record = self._record(display.say, interruption)
-            record.know(contents.rows, numbers)
+            attempts = self._attempts(display.say, interruption)
+            attempts.load(stored.rows, numbers)
             driver = Driver(
                 sweep=invocation.sweep,
                 pool=pool,
-                record=record,
+                attempts=attempts,
                 display=display,
                 interruption=interruption,
                 limit=invocation.lease_limit,
@@ -100,16 +99,16 @@ class _Session:
             try:
                 paused = driver.run(todo, history)
             finally:
-                record.leave()
-            self._attempted |= self.asked - {task.cell.id for task in driver.set_aside}
+                attempts.close_curves()
+            self._attempted |= self.planned - {task.cell.id for task in driver.skipped}
         if paused is not None:
             invocation.say(f"Paused: {paused}. When that is mended, `make rerun FAILED=1` goes on.")
             return False
         return bool(store.orphans())
 
-    def _record(self, say: Callable[[str], None], interruption: Interruption) -> Record:
+    def _attempts(self, say: Callable[[str], None], interruption: Interruption) -> Attempts:
         invocation, sweep = self._invocation, self._invocation.sweep
-        return Record(
+        return Attempts(
             sweep=sweep,
             store=invocation.store,
             versions=Versions(
@@ -119,7 +118,7 @@ class _Session:
             curves=Curves(tensorboard_folder(invocation.results, sweep.name), say)
             if sweep.tensorboard
             else None,
-            is_over=lambda: interruption.requests > 1,
+            must_stop=lambda: interruption.requests > 1,
         )
 
     def _confirm(self, cost: Estimate) -> None:
@@ -150,12 +149,12 @@ def close_orphans(store: Store, sweep: str, cells: Sequence[Cell], code: Revisio
     return closed
 
 
-def _conclude(
-    invocation: Invocation, contents: Contents, cells: Sequence[Cell], *, interrupted: bool
+def _report_outcome(
+    invocation: Invocation, stored: StoredAttempts, cells: Sequence[Cell], *, interrupted: bool
 ) -> int:
     """Say what became of ``cells``, and the exit status."""
     unsettled = plan_unsettled(
-        cells, contents.history(), invocation.sweep.retries, code_here().trainer_hash
+        cells, stored.history(), invocation.sweep.retries, code_here().trainer_hash
     )
     running = {attempt.cell_id for attempt, _ in invocation.store.running()}
     for task in (*unsettled.todo, *unsettled.final) if not interrupted else ():
@@ -176,7 +175,7 @@ def _conclude(
     return EXIT_DONE
 
 
-def _describe(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
+def _write_description(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
     description: Mapping[str, Any] = {
         "name": sweep.name,
         "recipe": sweep.recipe,

@@ -10,26 +10,27 @@ from sweep.cli.doctor import show_checks
 from sweep.cli.invocation import Invocation
 from sweep.cli.selection import Selection
 from sweep.cli.session import EXIT_BAD, EXIT_DONE, EXIT_INCOMPLETE, run_plan
-from sweep.driver.orders import code_here, requirements_for
+from sweep.driver.requirements import requirements_for
 from sweep.messages import CheckResult
 from sweep.preflight import run_checks
+from sweep.provenance import code_here
 from sweep.schedule.plan import (
     Plan,
     Planner,
-    first,
+    limit_tasks,
     match_cell,
     plan_failed,
     plan_one,
     plan_refresh,
     plan_unsettled,
-    stale,
+    stale_cells,
     why_stale,
 )
 from sweep.spec.grid import Cell
 from sweep.store.history import History
 from sweep.store.schema import TERMINAL_STATES
 from sweep.store.store import Store
-from sweep.store.table import Contents
+from sweep.store.table import StoredAttempts
 from trainer.config.config_errors import ConfigError
 from trainer.source import trainer_source
 
@@ -57,11 +58,12 @@ def plan(invocation: Invocation) -> int:
     todo = _planner(invocation, _unsettled(invocation))(cells, history)
     cost = invocation.estimate(todo, history)
     trainer = trainer_source().sha256
-    outdated = [(c, why_stale(history[c.id], trainer)) for c in stale(cells, history, trainer)]
+    outdated = stale_cells(cells, history, trainer)
+    whys = {cell.id: why_stale(history[cell.id], trainer) for cell in outdated}
     if invocation.as_json:
         tasks = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.todo]
         settled = [{"cell": c.name, "cell_id": c.id} for c in todo.settled]
-        old = [{"cell": c.name, "cell_id": c.id, "why": why} for c, why in outdated]
+        old = [{"cell": c.name, "cell_id": c.id, "why": whys[c.id]} for c in outdated]
         final = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.final]
         body = {"todo": tasks, "settled": settled, "final": final, "stale": old}
         print(json.dumps(body | {"wall_s": cost.wall_s}, indent=1))
@@ -70,7 +72,8 @@ def plan(invocation: Invocation) -> int:
         invocation.say(f"  {task.cell.name}  ({task.cell.id}): {task.why}")
     for task in todo.final:
         invocation.say(f"  {task.cell.name}  ({task.cell.id}): given up: {task.why}")
-    for cell, why in outdated if not invocation.refresh else ():
+    for cell in outdated if not invocation.refresh else ():
+        why = whys[cell.id]
         invocation.say(f"  {cell.name}  ({cell.id}): stale: {why}; --refresh runs it again")
     invocation.say(invocation.plan_sentence(todo, cost))
     return EXIT_DONE
@@ -79,18 +82,20 @@ def plan(invocation: Invocation) -> int:
 def status(invocation: Invocation) -> int:
     """Say what became of every cell; needs nothing but the results folder."""
     description = invocation.store.read_sweep()
-    contents = invocation.store.read()
-    rows = _status_rows(invocation.store, _asked_for(invocation.selection, description), contents)
+    stored = invocation.store.read()
+    rows = _status_rows(
+        invocation.store, _selected_cells(invocation.selection, description), stored
+    )
     counts = Counter(row["state"] for row in rows)
     if invocation.as_json:
         body = {"sweep": description["name"], "counts": counts, "cells": rows}
-        print(json.dumps(body | {"torn": contents.torn}, indent=1))
+        print(json.dumps(body | {"torn": stored.unreadable}, indent=1))
     else:
         for row in rows:
             if row["state"] != "succeeded":
                 why = f": {row['reason']}" if row["reason"] else ""
                 invocation.say(f"  {row['cell']}  {row['state']}{why}")
-        for sentence in contents.torn:
+        for sentence in stored.unreadable:
             invocation.say(f"warning: {sentence}")
         states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         invocation.say(f"sweep {description['name']}: {len(rows)} cells: {states}.")
@@ -119,7 +124,7 @@ def logs(invocation: Invocation) -> int:
             "no attempt at this cell has left a log (it was lost with its node or its driver, or "
             "is still running); `make status` says what became of it."
         )
-    invocation.say(invocation.store.kept(rows[-1]["log"]).decode(errors="replace"))
+    invocation.say(invocation.store.read_file(rows[-1]["log"]).decode(errors="replace"))
     return EXIT_DONE
 
 
@@ -144,7 +149,7 @@ def doctor(invocation: Invocation) -> int:
 
 def which(invocation: Invocation) -> int:
     """Print the name or path of the sweep that is meant; the reason goes to stderr."""
-    print(invocation.chosen)
+    print(invocation.sweep_choice)
     return EXIT_DONE
 
 
@@ -156,20 +161,22 @@ def _unsettled(invocation: Invocation) -> Planner:
 
 
 def _planner(invocation: Invocation, of: Planner) -> Planner:
-    """``of`` on the cells that are selected, with the stale ones where that is asked for."""
+    """``of`` on the selected cells, and with ``--refresh`` the stale ones."""
 
     def planned(cells: Sequence[Cell], history: History) -> Plan:
-        chosen = invocation.selection.cells(cells)
+        selected = invocation.selection.cells(cells)
         if invocation.refresh:
-            todo = plan_refresh(chosen, history, trainer_source().sha256, of)
+            todo = plan_refresh(selected, history, trainer_source().sha256, of)
         else:
-            todo = of(chosen, history)
-        return first(todo, invocation.selection.limit)
+            todo = of(selected, history)
+        return limit_tasks(todo, invocation.selection.limit)
 
     return planned
 
 
-def _asked_for(selection: Selection, description: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _selected_cells(
+    selection: Selection, description: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
     """The cells of a sweep's description that are selected."""
     cells = description["cells"]
     if selection.where is not None and not all("values" in cell for cell in cells):
@@ -182,10 +189,10 @@ def _asked_for(selection: Selection, description: Mapping[str, Any]) -> list[Map
 
 
 def _status_rows(
-    store: Store, cells: Sequence[Mapping[str, Any]], contents: Contents
+    store: Store, cells: Sequence[Mapping[str, Any]], stored: StoredAttempts
 ) -> list[dict[str, Any]]:
-    """One entry per cell that is asked for, in the sweep's order."""
-    known = {row["cell_id"]: row for row in contents.cells()}
+    """One entry for each of ``cells``, in the sweep's order."""
+    known = {row["cell_id"]: row for row in stored.cells()}
     running = {attempt.cell_id: note for attempt, note in store.running()}
     orphaned = {attempt.cell_id for attempt, _ in store.orphans()} - set(running)
     rows = []
@@ -211,8 +218,8 @@ def _attempts_of(invocation: Invocation) -> list[dict[str, Any]]:
         )
     store = invocation.store
     names = [(cell["cell"], cell["cell_id"]) for cell in store.read_sweep()["cells"]]
-    wanted = match_cell(names, selector)
-    rows = [dict(row) for row in store.read().rows if row["cell_id"] == wanted]
+    cell_id = match_cell(names, selector)
+    rows = [dict(row) for row in store.read().rows if row["cell_id"] == cell_id]
     if not rows:
         raise ConfigError(f"cell {selector!r} has not been attempted yet; `make sweep` runs it.")
     return rows

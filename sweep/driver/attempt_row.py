@@ -1,8 +1,8 @@
-"""What does an attempt's row say? A cell, an announcement and a delivery, put into the columns."""
+"""Check an agent's delivery, and put cell, attempt and report into the columns of a row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sweep.cluster.interface import Lease
@@ -40,20 +40,20 @@ class Outcome:
     signature: str | None = None
 
 
-def judge(cell: Cell, delivery: Delivery) -> Outcome:
-    """Believe a delivery only if its report is one, is of this cell, and matches its artifact."""
+def check_delivery(cell: Cell, delivery: Delivery) -> Outcome:
+    """Accept a delivery only if its report is valid, is of this cell, and matches its artifact."""
     if delivery.state != "succeeded":
         failure, signature = delivery.failure, delivery.signature
         return Outcome(delivery.state, delivery.reason, None, failure, signature)
     if delivery.report is None:
-        return _unbelievable("there is none")
+        return _rejected("there is none")
     try:
         report = parse_report(delivery.report)
     except ConfigError as error:
-        return _unbelievable(str(error))
-    doubt = _doubt(cell, delivery, report)
-    if doubt is not None:
-        return _unbelievable(doubt)
+        return _rejected(str(error))
+    mismatch = _mismatch(cell, delivery, report)
+    if mismatch is not None:
+        return _rejected(mismatch)
     return Outcome(report.state, report.reason, report)
 
 
@@ -64,12 +64,9 @@ def attempt_row(
     outcome: Outcome,
     *,
     lease: Lease,
-    ended_at: datetime,
-    log: str | None,
     versions: Versions,
-    telemetry: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The row of one attempt."""
+    """The row of one attempt, without what :func:`delivery_columns` adds."""
     measured = (
         {name: getattr(outcome.report, name) for name in _FROM_REPORT} if outcome.report else {}
     )
@@ -77,7 +74,6 @@ def attempt_row(
         **identity_columns(sweep, task.cell),
         "trainer_hash": versions.trainer_hash,
         **measured,
-        **{name: telemetry[name] for name in _FROM_AGENT if name in telemetry},
         "state": outcome.state,
         "reason": outcome.reason,
         "failure": outcome.failure,
@@ -90,8 +86,6 @@ def attempt_row(
         "node_id": lease.node_id or None,
         "driver": versions.driver,
         "started_at": attempt.started_at,
-        "ended_at": ended_at,
-        "log": log,
         "revision": versions.revision.commit,
         "dirty": versions.revision.dirty,
         "ray": versions.ray,
@@ -100,8 +94,15 @@ def attempt_row(
     }
 
 
-def _unbelievable(doubt: str) -> Outcome:
-    return Outcome("failed", f"the report cannot be believed: {doubt}", None, "cell", doubt)
+def delivery_columns(delivery: Delivery | None, log: str | None) -> dict[str, Any]:
+    """What the agent measured, where its log is kept, and that the attempt ends now."""
+    telemetry = delivery.telemetry if delivery is not None else {}
+    measured = {name: telemetry[name] for name in _FROM_AGENT if name in telemetry}
+    return {**measured, "log": log, "ended_at": datetime.now(UTC)}
+
+
+def _rejected(mismatch: str) -> Outcome:
+    return Outcome("failed", f"the report is rejected: {mismatch}", None, "cell", mismatch)
 
 
 def identity_columns(sweep: str, cell: Cell) -> dict[str, Any]:
@@ -172,11 +173,11 @@ def lost_row(
     }
 
 
-def _doubt(cell: Cell, delivery: Delivery, report: Report) -> str | None:
+def _mismatch(cell: Cell, delivery: Delivery, report: Report) -> str | None:
     spec, budget = cell.spec, cell.spec.parsed_budget
     if report.spec_hash != spec_hash(spec):
-        return f"it answers the question {report.spec_hash}, asked was {spec_hash(spec)}"
-    asked = {
+        return f"it answers the question {report.spec_hash}, the cell is {spec_hash(spec)}"
+    expected = {
         "recipe_hash": recipe_hash(spec.recipe),
         "corpus_sha256": spec.corpus_sha256,
         "tokenizer_sha256": spec.tokenizer_sha256,
@@ -187,12 +188,12 @@ def _doubt(cell: Cell, delivery: Delivery, report: Report) -> str | None:
         "code_bytes": spec.recipe.artifact.code_bytes,
     }
     if report.state == "succeeded" and budget.kind == "steps":
-        asked["steps"] = int(budget.value)
+        expected["steps"] = int(budget.value)
     if report.model_bytes is not None:
-        asked["artifact_bytes"] = report.model_bytes + report.code_bytes
-    for name, value in asked.items():
+        expected["artifact_bytes"] = report.model_bytes + report.code_bytes
+    for name, value in expected.items():
         if getattr(report, name) != value:
-            return f"its {name} is {getattr(report, name)}, asked was {value}"
+            return f"its {name} is {getattr(report, name)}, expected is {value}"
     if delivery.curve is None:
         return "the curve is missing"
     if report.state == "succeeded" and delivery.layers is None:

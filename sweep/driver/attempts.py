@@ -1,6 +1,6 @@
-"""How does what became of an attempt enter the store? Announced before it starts, closed once.
+"""Write attempts to the store: announced before they start, closed once, late answers kept.
 
-The one writer of a driver. Where the store does not answer or has no room it is asked again for a
+The one writer of a driver. Where the store does not answer or has no room it is tried again for a
 while, so that a cell of hours is not lost to a hiccup; where another driver has closed the attempt
 meanwhile, what came too late is kept under a number of its own.
 """
@@ -12,12 +12,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
 from sweep.cluster.interface import Lease
-from sweep.driver.attempt_row import Outcome, Versions, attempt_row, identity_columns
+from sweep.driver.attempt_row import (
+    Outcome,
+    Versions,
+    attempt_row,
+    delivery_columns,
+    identity_columns,
+)
 from sweep.driver.tensorboard import Curves
 from sweep.messages import Delivery
 from sweep.schedule.plan import Task
@@ -35,24 +40,24 @@ T = TypeVar("T")
 
 
 @dataclass
-class Record:
-    """What one driver writes. A store that fails is not asked again once ``is_over`` says so."""
+class Attempts:
+    """What one driver writes. A store that fails is not tried again once ``must_stop`` says so."""
 
     sweep: SweepSpec
     store: Store
     versions: Versions
     say: Callable[[str], None]
     curves: Curves | None = None
-    is_over: Callable[[], bool] = lambda: False
+    must_stop: Callable[[], bool] = lambda: False
     _numbers: dict[str, int] = field(default_factory=dict)
     _watched_s: float = 0.0
-    _of_node: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    _timings: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
 
-    def know(self, rows: Iterable[Row], numbers: Mapping[str, int]) -> None:
+    def load(self, rows: Iterable[Row], numbers: Mapping[str, int]) -> None:
         """Start from what the store has: rows, and the highest number of each cell's attempts."""
         self._numbers = dict(numbers)
         for row in sorted(rows, key=lambda row: row["started_at"]):
-            self._note(row)
+            self._remember_timing(row)
 
     def announce(self, task: Task, lease: Lease) -> Attempt | None:
         """Begin the next attempt at a cell; None where another driver has begun it."""
@@ -64,7 +69,7 @@ class Record:
             "generation": task.generation,
             "identity": identity_columns(self.sweep.name, task.cell),
         }
-        attempt = self._patiently(lambda: self.store.announce(task.cell.id, number, note))
+        attempt = self._retrying(lambda: self.store.announce(task.cell.id, number, note))
         self._numbers[task.cell.id] = number
         return attempt
 
@@ -84,33 +89,33 @@ class Record:
             attempt,
             outcome,
             lease=lease,
-            ended_at=datetime.now(UTC),
-            log=log,
             versions=self.versions,
-            telemetry=delivery.telemetry if delivery is not None else {},
         )
-        row |= self._judge_timing(row)
-        self._patiently(lambda: self._commit(attempt, row))
-        self._note(row)
+        row |= delivery_columns(delivery, log)
+        row |= self._taint(row)
+        self._retrying(lambda: self._commit(attempt, row))
+        self._remember_timing(row)
         if self.curves is not None:
             curve = delivery.curve if delivery is not None and outcome.report else None
             self.curves.ended(task.cell.name, attempt.number, row, curve)
         return row
 
-    def follow(self, cell: Cell, attempt: Attempt, progress: Mapping[str, Any] | None) -> None:
+    def show_progress(
+        self, cell: Cell, attempt: Attempt, progress: Mapping[str, Any] | None
+    ) -> None:
         """Show those who watch curves what a running attempt says of itself."""
         if self.curves is not None:
             self.curves.progress(cell.name, attempt.number, progress)
 
-    def watch_others(self) -> None:
-        """Look at the drivers beside this one: without locks, a death shows over several looks."""
+    def check_other_drivers(self) -> None:
+        """Look at the other drivers: without locks, a death shows over several looks."""
         now_s = time.monotonic()
         if now_s - self._watched_s > WATCH_EVERY_S:
             self._watched_s = now_s
             with contextlib.suppress(StoreError):  # the next look will do
                 self.store.drivers()
 
-    def leave(self) -> None:
+    def close_curves(self) -> None:
         """Write no more."""
         if self.curves is not None:
             self.curves.close()
@@ -123,13 +128,13 @@ class Record:
             kept.append(("layers", f"{stem}.parquet", delivery.layers))
         if outcome.report is not None and delivery.artifact and self.sweep.keep_artifacts:
             kept.append(("artifacts", f"{stem}.bin", delivery.artifact))
-        names = [self._patiently(partial(self.store.keep, *file)) for file in kept]
+        names = [self._retrying(partial(self.store.write_file, *file)) for file in kept]
         return str(names[0])
 
-    def _judge_timing(self, row: Row) -> Mapping[str, Any]:
+    def _taint(self, row: Row) -> Mapping[str, Any]:
         if row["state"] != "succeeded":
             return {}
-        reason = taint(row, self._of_node[row["node"]], self.sweep.timing)
+        reason = taint(row, self._timings[row["node"]], self.sweep.timing)
         return {"tainted": reason is not None, "taint_reason": reason}
 
     def _commit(self, attempt: Attempt, row: Row) -> None:
@@ -143,19 +148,19 @@ class Record:
                 f"gave is kept as attempt {late.number}."
             )
 
-    def _note(self, row: Row) -> None:
+    def _remember_timing(self, row: Row) -> None:
         was_measured = any(row.get(name) is not None for name in PROBES)
         if was_measured and row["node"] and row["state"] == "succeeded" and not row["tainted"]:
-            self._of_node[row["node"]].append({name: row.get(name) for name in MEASURE})
+            self._timings[row["node"]].append({name: row.get(name) for name in MEASURE})
 
-    def _patiently(self, write: Callable[[], T]) -> T:
+    def _retrying(self, write: Callable[[], T]) -> T:
         """``write()``, again and again while the store fails, for at most the grace time."""
         deadline_s = time.monotonic() + self.sweep.limits.grace_s
         while True:
             try:
                 return write()
             except StoreError as error:
-                if time.monotonic() > deadline_s or self.is_over():
+                if time.monotonic() > deadline_s or self.must_stop():
                     raise
                 self.say(f"warning: {error} Trying again for a while.")
                 time.sleep(RETRY_S)

@@ -1,4 +1,4 @@
-"""What is the sweep doing now? A live table on a terminal, plain lines anywhere else."""
+"""Show the progress of a sweep: a live table on a terminal, plain lines anywhere else."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from sweep.schedule.retry import Verdict
 
-HEARTBEAT_S = 30.0
+LINE_EVERY_S = 30.0
 MAX_LINES = 30
 COLOURS = {"succeeded": "green", "diverged": "yellow", "interrupted": "yellow"}
 
@@ -63,7 +63,7 @@ class SweepView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class EndedView:
     """An attempt that has ended. ``done`` cells of ``total`` are; None where it is tried again."""
 
     cell: str
@@ -82,7 +82,7 @@ class Display(Protocol):
 
     def say(self, text: str) -> None: ...
 
-    def ended(self, ending: Ending) -> None: ...
+    def ended(self, ending: EndedView) -> None: ...
 
 
 class PlainDisplay:
@@ -104,14 +104,14 @@ class PlainDisplay:
         self._view = view
         if changed:
             self.say(STOPPING)
-        elif time.monotonic() - self._spoke_s > HEARTBEAT_S:
+        elif time.monotonic() - self._spoke_s > LINE_EVERY_S:
             self._spoke_s = time.monotonic()
             running = ", ".join(f"{lease.cell} {phase(lease)}" for lease in view.leases)
             self.say(f"{summary(view)}; running: {running or 'nothing, waiting for a lease'}")
             if view.note is not None:
                 self.say(f"waiting: {view.note}")
 
-    def ended(self, ending: Ending) -> None:
+    def ended(self, ending: EndedView) -> None:
         self.say(ending_line(ending))
 
     def say(self, text: str) -> None:
@@ -139,7 +139,7 @@ class LiveDisplay:
     def show(self, view: SweepView) -> None:
         self._live.update(render(view))
 
-    def ended(self, ending: Ending) -> None:
+    def ended(self, ending: EndedView) -> None:
         style = COLOURS.get(ending.state, "red")
         self._live.console.print(Text(ending_line(ending), style=style), soft_wrap=True)
 
@@ -199,7 +199,7 @@ def summary(view: SweepView) -> str:
     return ", ".join(parts)
 
 
-def ending_line(ending: Ending) -> str:
+def ending_line(ending: EndedView) -> str:
     """What is said of an attempt that has just ended."""
     count = f"[{ending.done}/{ending.total}] " if ending.done is not None else ""
     line = f"{count}{ending.cell}: {ending.state} in {ending.wall_s:.0f} s"
@@ -211,8 +211,8 @@ def ending_line(ending: Ending) -> str:
     return ": ".join([line, *([ending.reason] if ending.reason else [])])
 
 
-def what_follows(row: Mapping[str, Any], follows: Verdict, *, goes_on: bool) -> str | None:
-    """What is said beside the state of an attempt: why, and whether the cell is tried again."""
+def describe_outcome(row: Mapping[str, Any], follows: Verdict, *, goes_on: bool) -> str | None:
+    """What is said with the state of an attempt: why, and whether the cell is tried again."""
     reason = f"tainted: {row['taint_reason']}" if row["tainted"] else row["reason"]
     match follows.kind:
         case "again":

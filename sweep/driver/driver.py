@@ -1,4 +1,4 @@
-"""Run a plan: hand cells to leases, keep every answer, lose none when anything dies.
+"""Run a plan: hand cells to leases, keep every answer, and go on when leases or nodes are lost.
 
 The scheduler decides, this module does. Everything that happens elsewhere arrives as an event on
 one queue and is handled by one thread; no wait is without a deadline. Only the driver writes to the
@@ -13,20 +13,21 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from sweep.cluster.interface import Lease, LeaseLost, Pool
-from sweep.driver.attempt_row import Outcome, judge
-from sweep.driver.attempts import Record
-from sweep.driver.display import Display, Ending, LeaseView, SweepView, what_follows
+from sweep.driver.attempt_row import Outcome, check_delivery
+from sweep.driver.attempts import Attempts
+from sweep.driver.display import Display, EndedView, LeaseView, SweepView, describe_outcome
 from sweep.driver.interrupts import Interruption
-from sweep.driver.leases import Event, Heart, Holding
-from sweep.driver.orders import Code, order_for, requirements_for
+from sweep.driver.leases import AgentPoller, Event, Leases
+from sweep.driver.requirements import order_for, requirements_for
 from sweep.messages import Delivery
+from sweep.provenance import Code
 from sweep.schedule.plan import Plan, Task
 from sweep.schedule.scheduler import Rules, Scheduler
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.files import StoreError
 from sweep.store.history import History
 from sweep.store.store import Attempt
-from sweep.store.table import ended_of
+from sweep.store.table import ended_attempt
 from trainer.config.config_errors import ConfigError
 
 TICK_S = 0.25
@@ -59,18 +60,18 @@ class Driver:
 
     sweep: SweepSpec
     pool: Pool
-    record: Record
+    attempts: Attempts
     display: Display
     interruption: Interruption
     limit: Callable[[frozenset[str]], int]
     code: Code
-    set_aside: list[Task] = field(default_factory=list)
+    skipped: list[Task] = field(default_factory=list)
     _running: dict[int, _Running] = field(default_factory=dict)
     _events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue)
     _durations_s: list[float] = field(default_factory=list)
     _ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _busy_s: float = field(default_factory=time.monotonic)
-    _looked_s: float = 0.0
+    _checked_s: float = 0.0
 
     def run(self, plan: Plan, history: History) -> str | None:
         """Try every cell of ``plan`` until it is settled or final; why it paused, None if not."""
@@ -88,30 +89,30 @@ class Driver:
             ),
             plan.settled,
         )
-        self._holding = Holding(
+        self._leases = Leases(
             self.sweep, self.pool, self._scheduler, self._events, requirements, self._say
         )
         try:
-            with Heart(self._holding):
+            with AgentPoller(self._leases):
                 while self._scheduler.is_open or self._running:
-                    self._turn()
+                    self._step()
         except BaseException as error:
-            if not isinstance(error, StoreError):  # which has been asked for long enough
-                self._give_up(f"its driver gave up: {error or type(error).__name__}")
+            if not isinstance(error, StoreError):  # which has been tried for long enough
+                self._close_all_as_lost(f"its driver gave up: {error or type(error).__name__}")
             raise
         finally:
-            self._holding.close()
+            self._leases.close()
         self._show()
         return self._scheduler.paused
 
-    def _turn(self) -> None:
+    def _step(self) -> None:
         """One round: hand out, notice, show, and wait for news for at most a tick."""
         # Before the look, which gives back leases that have nothing to do.
-        self._holding.idle[:] = [a for a in self._holding.idle if not self._hand_out(a)]
+        self._leases.idle[:] = [a for a in self._leases.idle if not self._start_next(a)]
         now_s = time.monotonic()
-        if now_s - self._looked_s > LOOK_EVERY_S:
-            self._looked_s = now_s
-            self._look()
+        if now_s - self._checked_s > LOOK_EVERY_S:
+            self._checked_s = now_s
+            self._check()
             self._show()
         try:
             self._events.get(timeout=TICK_S)()
@@ -120,73 +121,73 @@ class Driver:
         for _ in range(self._events.qsize()):  # what they bring about waits for the next round
             self._events.get()()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self.interruption.requests:
             self._scheduler.stop()
-        self._holding.look(self.limit(frozenset(self._scheduler.shunned)))
-        for lease, reason in self._holding.failing():
-            self._lose(lease, reason)
-        self._hurry()
-        self._require_reach()
-        if self.set_aside:
-            self.record.watch_others()
+        self._leases.update(self.limit(frozenset(self._scheduler.quarantined)))
+        for lease, reason in self._leases.failing():
+            self._lose_lease(lease, reason)
+        self._stop_attempts()
+        self._require_nodes()
+        if self.skipped:
+            self.attempts.check_other_drivers()
 
-    def _hurry(self) -> None:
+    def _stop_attempts(self) -> None:
         """End what is to end, and give up what does not."""
         now_s = time.monotonic()
-        over = self.interruption.is_over(self.sweep.limits.grace_s)
+        over = self.interruption.must_stop(self.sweep.limits.grace_s)
         for running in list(self._running.values()):
             if running.lost_at_s is not None:
                 if now_s - running.lost_at_s > FETCH_DEADLINE_S:
-                    self._bury(running, None)
+                    self._close_lost(running, None)
             elif over:
                 running.stopped_at_s = running.stopped_at_s or now_s
                 running.lease.stop()  # at every look: the first may come before the attempt begins
                 if now_s - running.stopped_at_s > STOP_DEADLINE_S:
-                    self._lose(running.lease, "it was told to stop and did not", "user")
+                    self._lose_lease(running.lease, "it was told to stop and did not", "user")
 
-    def _require_reach(self) -> None:
+    def _require_nodes(self) -> None:
         """Do not wait for ever for nodes; ConfigError where there is nothing to wait for."""
-        limits, holding = self.sweep.limits, self._holding
+        limits, leases = self.sweep.limits, self._leases
         if self.pool.unresponsive_s > limits.agent_silence_s:
             raise ConfigError(
                 f"Ray's head has not answered for {self.pool.unresponsive_s:.0f} s. What is "
                 f"stored is safe; `make sweep` goes on when the cluster is back."
             )
-        if self._running or holding.idle or holding.num_preparing or not self._scheduler.is_open:
+        if self._running or leases.idle or leases.num_preparing or not self._scheduler.is_open:
             self._busy_s = time.monotonic()
             return
-        shunned = self._scheduler.shunned
-        reasons = " ".join(f"{node}: {reason}" for node, reason in sorted(shunned.items()))
-        if shunned and holding.seen <= set(shunned) and not self.sweep.node.autoscale:
+        quarantined = self._scheduler.quarantined
+        reasons = " ".join(f"{node}: {reason}" for node, reason in sorted(quarantined.items()))
+        if quarantined and leases.nodes_seen <= set(quarantined) and not self.sweep.node.autoscale:
             raise ConfigError(f"no node can run this sweep's cells. {reasons}")
         waited_s = time.monotonic() - self._busy_s
         if waited_s > limits.lease_wait_s / 2:
-            self._scheduler.avoid_nothing()  # rather a retry on the same node than none
+            self._scheduler.retry_anywhere()  # rather a retry on the same node than none
         if waited_s > limits.lease_wait_s:
-            why = self.pool.pending_reason() or "none was asked for"
+            why = self.pool.pending_reason() or "none was requested"
             raise ConfigError(
                 f"no lease was granted for {limits.lease_wait_s:g} s while nothing ran "
                 f"({why}). `make sweep` goes on when nodes are back; "
                 f"limits.lease_wait_s waits longer. {reasons}".rstrip()
             )
 
-    def _hand_out(self, lease: Lease) -> bool:
+    def _start_next(self, lease: Lease) -> bool:
         """Start the next cell on ``lease``; False if there is nothing for it."""
         while (task := self._scheduler.assign(lease.node)) is not None:
-            attempt = self.record.announce(task, lease)
+            attempt = self.attempts.announce(task, lease)
             if attempt is not None:
-                self._begin(lease, task, attempt)
+                self._start(lease, task, attempt)
                 return True
-            self._scheduler.set_aside(task, lease.node)
-            self.set_aside.append(task)
+            self._scheduler.skip(task, lease.node)
+            self.skipped.append(task)
         return False
 
-    def _begin(self, lease: Lease, task: Task, attempt: Attempt) -> None:
+    def _start(self, lease: Lease, task: Task, attempt: Attempt) -> None:
         running = _Running(lease, task, attempt, time.monotonic())
         self._running[id(lease)] = running
         future = lease.submit(
-            order_for(self.sweep, task.cell, attempt, self.code, self.record.store.place)
+            order_for(self.sweep, task.cell, attempt, self.code, self.attempts.store.place)
         )
         future.add_done_callback(lambda done: self._events.put(lambda: self._finish(running, done)))
 
@@ -196,7 +197,7 @@ class Driver:
             return  # given up; what comes now comes too late
         error = done.exception()
         if isinstance(error, LeaseLost):
-            self._lose(running.lease, f"its lease was lost ({error})")
+            self._lose_lease(running.lease, f"its lease was lost ({error})")
             return
         del self._running[id(running.lease)]
         if error is not None:
@@ -204,16 +205,16 @@ class Driver:
             outcome, delivery = Outcome("failed", text, None, "infrastructure", None), None
         else:
             delivery = done.result()
-            outcome = judge(running.task.cell, delivery)
+            outcome = check_delivery(running.task.cell, delivery)
         self._close(running, outcome, delivery)
-        if not self._hand_out(running.lease):
-            self._holding.idle.append(running.lease)
+        if not self._start_next(running.lease):
+            self._leases.idle.append(running.lease)
 
-    def _lose(self, lease: Lease, reason: str, failure: str = "infrastructure") -> None:
+    def _lose_lease(self, lease: Lease, reason: str, failure: str = "infrastructure") -> None:
         """Give a lease up; if an attempt ran on it, fetch its log first."""
         running = self._running.get(id(lease))
         if running is None:
-            self._holding.give_up(lease, reason)
+            self._leases.give_up(lease, reason)
             return
         if running.lost_because is not None:
             return
@@ -221,13 +222,13 @@ class Driver:
         running.lost_as = failure
         fetched = self.pool.fetch_log(lease, running.attempt.stem)
         fetched.add_done_callback(
-            lambda done: self._events.put(lambda: self._bury(running, done.result()))
+            lambda done: self._events.put(lambda: self._close_lost(running, done.result()))
         )
 
-    def _bury(self, running: _Running, log: str | None) -> None:
+    def _close_lost(self, running: _Running, log: str | None) -> None:
         if self._running.pop(id(running.lease), None) is None:
             return
-        self._holding.lose(running.lease)
+        self._leases.release(running.lease)
         reason, delivery = str(running.lost_because), None
         if log is None:
             reason += "; its log could not be fetched"
@@ -239,18 +240,18 @@ class Driver:
 
     def _close(self, running: _Running, outcome: Outcome, delivery: Delivery | None) -> None:
         task = running.task
-        row = self.record.close(running.attempt, task, running.lease, outcome, delivery)
-        follows = self._scheduler.ended(task, running.lease.node, ended_of(row))
+        row = self.attempts.close(running.attempt, task, running.lease, outcome, delivery)
+        follows = self._scheduler.record_end(task, running.lease.node, ended_attempt(row))
         duration_s = time.monotonic() - running.since_s
         if outcome.state == "succeeded":
             self._durations_s.append(duration_s)
-        is_done = follows.kind != "again" and not task.is_companion
+        is_done = follows.kind != "again" and not task.is_reference_rerun
         self._ended[outcome.state] += is_done
         self.display.ended(
-            Ending(
+            EndedView(
                 cell=task.cell.name,
                 state=outcome.state,
-                reason=what_follows(row, follows, goes_on=self._scheduler.is_open),
+                reason=describe_outcome(row, follows, goes_on=self._scheduler.is_open),
                 wall_s=duration_s,
                 row=row,
                 done=sum(self._ended.values()) if is_done else None,
@@ -258,12 +259,12 @@ class Driver:
             )
         )
 
-    def _give_up(self, reason: str) -> None:
+    def _close_all_as_lost(self, reason: str) -> None:
         """Close what runs as lost, as far as the store lets us: the agents end with this driver."""
         for running in list(self._running.values()):
             outcome = Outcome("lost", running.lost_because or reason, None, "driver", None)
             try:
-                self.record.close(running.attempt, running.task, running.lease, outcome, None)
+                self.attempts.close(running.attempt, running.task, running.lease, outcome, None)
             except Exception:  # the next driver closes it
                 return
 
@@ -271,10 +272,12 @@ class Driver:
         self.display.say(text)
 
     def _show(self) -> None:
-        idle = len(self._holding.idle)
-        note = self.pool.pending_reason() if self._holding.num_asked else None
+        idle = len(self._leases.idle)
+        note = self.pool.pending_reason() if self._leases.num_requested else None
         for running in self._running.values():
-            self.record.follow(running.task.cell, running.attempt, running.lease.last_progress)
+            self.attempts.show_progress(
+                running.task.cell, running.attempt, running.lease.last_progress
+            )
         self.display.show(
             SweepView(
                 name=self.sweep.name,

@@ -1,4 +1,4 @@
-"""What has the user asked for with Ctrl-C?"""
+"""Count the user's requests to stop (Ctrl-C, SIGTERM)."""
 
 import time
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Interruption:
-    """What the user has asked for: once to finish what runs, twice to end it now."""
+    """One request: finish what runs. Two: end it now."""
 
     requests: int = 0
     first_at_s: float | None = None
@@ -16,7 +16,7 @@ class Interruption:
         if self.first_at_s is None:
             self.first_at_s = time.monotonic()
 
-    def is_over(self, grace_s: float) -> bool:
+    def must_stop(self, grace_s: float) -> bool:
         """Running cells are to end now."""
         waited_s = time.monotonic() - self.first_at_s if self.first_at_s is not None else 0.0
         return self.requests > 1 or (self.requests == 1 and waited_s > grace_s)

@@ -1,4 +1,4 @@
-"""Which leases does a driver hold? Asked for, made ready, listened to, and given back."""
+"""The leases of a driver: requested, prepared, polled, and given back."""
 
 import contextlib
 import threading
@@ -14,13 +14,13 @@ from sweep.messages import PrepareResult, Requirements
 from sweep.schedule.scheduler import Scheduler
 from sweep.spec.sweep_file import SweepSpec
 
-HEARTBEAT_S = 1.0
+POLL_EVERY_S = 1.0
 
 Event = Callable[[], None]
 
 
 @dataclass
-class Holding:
+class Leases:
     """The leases of one driver. ``requirements`` says what a node is checked against.
 
     ``seen`` are the nodes on which a lease fits that have ever been there. The next request leaves
@@ -35,43 +35,43 @@ class Holding:
     say: Callable[[str], None]
     idle: list[Lease] = field(default_factory=list)
     held: dict[int, Lease] = field(default_factory=dict)
-    num_asked: int = 0
-    seen: set[str] = field(default_factory=set)
+    num_requested: int = 0
+    nodes_seen: set[str] = field(default_factory=set)
     _preparing: dict[int, float] = field(default_factory=dict)
-    _elsewhere: frozenset[str] = frozenset()
-    _avoided: frozenset[str] = frozenset()
-    _said: set[str] = field(default_factory=set)
+    _avoid_next: frozenset[str] = frozenset()
+    _avoided_now: frozenset[str] = frozenset()
+    _warned: set[str] = field(default_factory=set)
 
     @property
     def num_preparing(self) -> int:
         return len(self._preparing)
 
-    def look(self, limit: int) -> None:
+    def update(self, limit: int) -> None:
         """Take what has been granted; ask for what is missing, up to ``limit``; return the rest."""
         nodes = self.pool.nodes()
         fitting = [node.name for node in nodes if capacity([node], self.sweep.node)[0]]
-        self.seen.update(fitting)
-        self.scheduler.reach(fitting)
+        self.nodes_seen.update(fitting)
+        self.scheduler.set_reachable(fitting)
         for lease in self.pool.ready():
-            self.num_asked -= 1
-            self._take(lease)
+            self.num_requested -= 1
+            self._accept(lease)
         self._balance(limit)
 
-    def lose(self, lease: Lease) -> None:
+    def release(self, lease: Lease) -> None:
         """``lease`` is of no use any more; it is never used again."""
         self._preparing.pop(id(lease), None)
         if self.held.pop(id(lease), None) is not None:
-            self.scheduler.let_go(lease.node)
+            self.scheduler.remove_lease(lease.node)
             self.pool.release(lease)
 
     def give_up(self, lease: Lease, reason: str) -> None:
         """Lose a lease that runs nothing; one that never got ready speaks against its node."""
         if id(lease) in self._preparing:
             self.say(f"{lease.node}: lost while it was made ready ({reason}).")
-            self.scheduler.lost_unready(lease.node, reason)
+            self.scheduler.lost_while_preparing(lease.node, reason)
         if lease in self.idle:
             self.idle.remove(lease)
-        self.lose(lease)
+        self.release(lease)
 
     def failing(self) -> list[tuple[Lease, str]]:
         """Leases to give up, and why."""
@@ -80,10 +80,10 @@ class Holding:
 
     def close(self) -> None:
         """Give everything back: who drives next with this pool asks anew."""
-        self.num_asked -= self.pool.withdraw(self.num_asked)
+        self.num_requested -= self.pool.withdraw(self.num_requested)
         self.idle.clear()
         for lease in list(self.held.values()):
-            self.lose(lease)
+            self.release(lease)
 
     def _why_failing(self, lease: Lease) -> str | None:
         limits = self.sweep.limits
@@ -96,17 +96,19 @@ class Holding:
             return f"it was not ready within {limits.prepare_s:g} s"
         return None
 
-    def _take(self, lease: Lease) -> None:
+    def _accept(self, lease: Lease) -> None:
         self.held[id(lease)] = lease
-        self.scheduler.hold(lease.node)
-        if lease.node in self.scheduler.shunned or not self.scheduler.is_open:
-            self.lose(lease)
+        self.scheduler.add_lease(lease.node)
+        if lease.node in self.scheduler.quarantined or not self.scheduler.is_open:
+            self.release(lease)
             return
         self._preparing[id(lease)] = time.monotonic()
         ready = lease.prepare(replace(self.requirements, sent_at=time.time()))
-        ready.add_done_callback(lambda done: self.events.put(lambda: self._welcome(lease, done)))
+        ready.add_done_callback(
+            lambda done: self.events.put(lambda: self._finish_preparing(lease, done))
+        )
 
-    def _welcome(self, lease: Lease, done: "Future[PrepareResult]") -> None:
+    def _finish_preparing(self, lease: Lease, done: "Future[PrepareResult]") -> None:
         """Use the lease if its node is fit for the sweep; if not, leave that node alone."""
         if id(lease) not in self._preparing:
             return  # given up meanwhile
@@ -117,70 +119,70 @@ class Holding:
         del self._preparing[id(lease)]
         readiness = done.result()
         for text in [f"warning: {lease.node}: {warning}" for warning in readiness.warnings]:
-            if text not in self._said:
-                self._said.add(text)
+            if text not in self._warned:
+                self._warned.add(text)
                 self.say(text)
         if readiness.refusal is not None:
             self.say(f"{lease.node} is left alone: {readiness.refusal}")
-            self.scheduler.refuse(lease.node, readiness.refusal)
-            self.lose(lease)
+            self.scheduler.quarantine(lease.node, readiness.refusal)
+            self.release(lease)
         else:
             self.idle.append(lease)
 
     def _balance(self, limit: int) -> None:
         useful = min(limit, self.scheduler.useful_leases())
-        self._give_back(useful)
-        shunned = frozenset(self.scheduler.shunned)
-        for_a_task = self._avoided - shunned
-        outdated = any(self.scheduler.elsewhere(node) is None for node in for_a_task)
-        if self.num_asked and (outdated or not self._avoided >= shunned):
-            self.num_asked -= self.pool.withdraw(self.num_asked)
-        missing = useful - len(self.held) - self.num_asked
+        self._return_surplus(useful)
+        quarantined = frozenset(self.scheduler.quarantined)
+        for_a_task = self._avoided_now - quarantined
+        outdated = any(self.scheduler.avoided_by_retry(node) is None for node in for_a_task)
+        if self.num_requested and (outdated or not self._avoided_now >= quarantined):
+            self.num_requested -= self.pool.withdraw(self.num_requested)
+        missing = useful - len(self.held) - self.num_requested
         if missing > 0 and self.scheduler.is_open:
-            avoid = self._elsewhere | shunned
+            avoid = self._avoid_next | quarantined
             self.pool.request(
                 self.sweep.node,
                 missing,
                 driver_silence_s=self.sweep.limits.driver_silence_s,
                 avoid=avoid,
             )
-            self._avoided = self._avoided | avoid if self.num_asked else avoid
-            self._elsewhere = frozenset()
-            self.num_asked += missing
+            self._avoided_now = self._avoided_now | avoid if self.num_requested else avoid
+            self._avoid_next = frozenset()
+            self.num_requested += missing
 
-    def _give_back(self, useful: int) -> None:
-        surplus = len(self.held) + self.num_asked - useful
-        if surplus > 0 and self.num_asked:
-            surplus -= (taken := self.pool.withdraw(min(surplus, self.num_asked)))
-            self.num_asked -= taken
+    def _return_surplus(self, useful: int) -> None:
+        surplus = len(self.held) + self.num_requested - useful
+        if surplus > 0 and self.num_requested:
+            surplus -= (taken := self.pool.withdraw(min(surplus, self.num_requested)))
+            self.num_requested -= taken
         for lease in list(self.idle):
-            shunned = lease.node in self.scheduler.shunned
-            avoid = self.scheduler.elsewhere(lease.node)
-            if surplus > 0 or shunned or avoid is not None:
+            quarantined = lease.node in self.scheduler.quarantined
+            avoid = self.scheduler.avoided_by_retry(lease.node)
+            if surplus > 0 or quarantined or avoid is not None:
                 surplus -= 1
-                self._elsewhere |= avoid or frozenset()
+                self._avoid_next |= avoid or frozenset()
                 self.idle.remove(lease)
-                self.lose(lease)
+                self.release(lease)
 
 
-class Heart:
-    """Asks every agent once a second how it does: news for the display, and a sign of life."""
+class AgentPoller:
+    """Polls every agent once a second: for its progress, and as a sign of life."""
 
-    def __init__(self, holding: Holding) -> None:
-        self._holding = holding
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name="heart")
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="poll agents")
 
-    def __enter__(self) -> "Heart":
+    def __enter__(self) -> "AgentPoller":
         self._thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._done.set()
-        self._thread.join(2 * HEARTBEAT_S)
+        self._thread.join(2 * POLL_EVERY_S)
 
     def _beat(self) -> None:
-        while not self._done.wait(HEARTBEAT_S):
-            for lease in list(self._holding.held.values()):
-                with contextlib.suppress(Exception):  # no lease may stop the heart of the others
+        while not self._done.wait(POLL_EVERY_S):
+            for lease in list(self._leases.held.values()):
+                with contextlib.suppress(Exception):  # no lease may stop the polling of the others
                     lease.beat()

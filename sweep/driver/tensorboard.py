@@ -1,6 +1,6 @@
-"""How do those who watch curves see the sweep? As TensorBoard event files, one run per attempt.
+"""Write the curves of a sweep as TensorBoard event files, one run per attempt.
 
-A mirror and no record: nothing is ever read back from these files, and where they cannot be
+A copy: nothing is ever read back from these files, and where they cannot be
 written the sweep goes on without them. Written with tensorboardX's synchronous writer, because its
 ``SummaryWriter`` blocks its caller for good once the thread behind it has met a full disk.
 """
@@ -30,7 +30,7 @@ SCORES = {
 
 
 def tensorboard_folder(results: str, sweep: str) -> Path:
-    """Beside the results of ``sweep``; in the working directory where those are at a URI.
+    """In the results of ``sweep``; in the working directory where those are at a URI.
 
     >>> str(tensorboard_folder("results", "tiny")), str(tensorboard_folder("s3://b/r", "tiny"))
     ('results/tiny/tensorboard', 'tensorboard/tiny')

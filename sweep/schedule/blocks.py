@@ -1,7 +1,7 @@
-"""Which cell comes next for a node? The cells that nothing has been tried on, by block and home.
+"""Queues of untried cells by block, and the home node of each block.
 
 With ``paired`` a block has a home: the node that took it first. Where no lease is held on its home
-it is adrift, and whichever node takes it next is its new home. Otherwise all cells are one queue.
+it has none, and whichever node takes it next is its new home. Otherwise all cells are one queue.
 """
 
 from collections import OrderedDict, defaultdict, deque
@@ -23,13 +23,13 @@ class Blocks:
         for task in tasks:
             self._queues.setdefault(self._key(task.cell), deque()).append(task)
         self._unclaimed = OrderedDict.fromkeys(self._queues)
-        self._adrift: OrderedDict[str, None] = OrderedDict()
+        self._homeless: OrderedDict[str, None] = OrderedDict()
         self.num_queued = sum(map(len, self._queues.values()))
 
     @property
     def num_free(self) -> int:
         """How many nodes could begin something here: blocks without a home, or single cells."""
-        return len(self._unclaimed) + len(self._adrift) if self._paired else self.num_queued
+        return len(self._unclaimed) + len(self._homeless) if self._paired else self.num_queued
 
     def num_at_home(self, node: str) -> int:
         """Cells of the blocks that are at home on ``node``."""
@@ -40,26 +40,26 @@ class Blocks:
         home = self._homes.get(cell.block)
         return home if home in self._held else None
 
-    def hold(self, node: str) -> None:
+    def add_node(self, node: str) -> None:
         """The first lease on ``node`` is there."""
         self._held.add(node)
         for block in self._at_home.get(node, ()):
-            del self._adrift[block]
+            del self._homeless[block]
 
-    def let_go(self, node: str) -> None:
+    def remove_node(self, node: str) -> None:
         """The last lease on ``node`` is gone."""
         self._held.discard(node)
-        self._adrift.update(self._at_home.get(node, {}))
+        self._homeless.update(self._at_home.get(node, {}))
 
     def take(self, node: str) -> Task | None:
-        """The next cell for ``node``: of a block at home there, of a new one, of one adrift."""
+        """The next cell for ``node``: of a block at home there, of a new one, of a homeless one."""
         if not self._paired:
             block = next(iter(self._unclaimed), None)
         elif not (block := next(iter(self._at_home.get(node, ())), None)):
-            block = next(iter(self._unclaimed or self._adrift), None)
+            block = next(iter(self._unclaimed or self._homeless), None)
         if block is None:
             return None
-        self.settle(block, node)
+        self.set_home(block, node)
         queue = self._queues[block]
         task = queue.popleft()
         self.num_queued -= 1
@@ -67,7 +67,7 @@ class Blocks:
             self._forget(block)
         return task
 
-    def settle(self, block: str, node: str) -> None:
+    def set_home(self, block: str, node: str) -> None:
         """From now on ``block`` is at home on ``node``."""
         previous = self._homes.get(block)
         if not self._paired or previous == node:
@@ -76,17 +76,17 @@ class Blocks:
         if block not in self._queues:
             return
         self._unclaimed.pop(block, None)
-        self._adrift.pop(block, None)
+        self._homeless.pop(block, None)
         if previous is not None:
             del self._at_home[previous][block]
         self._at_home[node][block] = None
         if node not in self._held:
-            self._adrift[block] = None
+            self._homeless[block] = None
 
     def _forget(self, block: str) -> None:
         del self._queues[block]
         self._unclaimed.pop(block, None)
-        self._adrift.pop(block, None)
+        self._homeless.pop(block, None)
         if self._paired:
             del self._at_home[self._homes[block]][block]
 

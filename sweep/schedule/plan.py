@@ -1,7 +1,7 @@
-"""What remains to be done, and why? The grid minus what the store holds. Pure.
+"""Plan what remains to run, with a reason per cell: the grid minus what the store holds. Pure.
 
 A cell that was settled by other trainer code stays settled: it is said to be stale, and runs again
-only where that is asked for, as a new generation of attempts.
+only with ``--refresh``, as a new generation of attempts.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from statistics import fmean
 from sweep.schedule.retry import verdict
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import Retries
-from sweep.store.history import Ended, History, believed, latest_generation
+from sweep.store.history import EndedAttempt, History, latest_generation, select_attempt
 from trainer.config.config_errors import ConfigError
 from trainer.contract import recipe_hash
 
@@ -21,16 +21,17 @@ from trainer.contract import recipe_hash
 class Task:
     """A cell to run, and the reason why.
 
-    ``avoid`` are nodes where it would prove nothing. ``afresh``: earlier failures do not count.
-    ``is_companion``: a settled reference that runs once more, on the node of what it serves.
+    ``avoid`` are nodes where it would prove nothing. ``ignores_failures``: earlier ones do not
+    count. ``is_reference_rerun``: a settled reference that runs once more, on the node of the cells
+    that are compared with it.
     """
 
     cell: Cell
     why: str
     generation: int = 0
     avoid: frozenset[str] = frozenset()
-    afresh: bool = False
-    is_companion: bool = False
+    ignores_failures: bool = False
+    is_reference_rerun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def plan_failed(cells: Sequence[Cell], history: History) -> Plan:
     """Only the cells that have been attempted and are not settled, as if nothing had failed yet."""
     everything = plan_unsettled(cells, history)
     failed = {
-        task.cell.id: replace(task, afresh=True)
+        task.cell.id: replace(task, ignores_failures=True)
         for task in (*everything.todo, *everything.final)
         if history.get(task.cell.id)
     }
@@ -89,16 +90,16 @@ def plan_one(cells: Sequence[Cell], selector: str, history: History) -> Plan:
     """Exactly the cell that ``selector`` names, whatever became of it before."""
     cell = find_cell(cells, selector)
     generation = latest_generation(history.get(cell.id, ()))
-    task = Task(cell, "asked for by name", generation, afresh=True)
+    task = Task(cell, "asked for by name", generation, ignores_failures=True)
     settled = tuple(
         other for other in plan_unsettled(cells, history).settled if other.id != cell.id
     )
     return Plan((task,), settled)
 
 
-def without(plan: Plan, elsewhere: Collection[str]) -> Plan:
-    """``plan`` but for the cells, by id, that run elsewhere."""
-    return replace(plan, todo=tuple(t for t in plan.todo if t.cell.id not in elsewhere))
+def exclude_cells(plan: Plan, cell_ids: Collection[str]) -> Plan:
+    """``plan`` without the cells of these ids."""
+    return replace(plan, todo=tuple(t for t in plan.todo if t.cell.id not in cell_ids))
 
 
 def plan_refresh(
@@ -107,7 +108,7 @@ def plan_refresh(
     """What ``of`` plans, and the stale cells, all in the generation of the trainer of today."""
     planned = of(cells, history)
     tasks = {task.cell.id: task for task in planned.todo}
-    outdated = {cell.id: cell for cell in stale(planned.settled, history, trainer_hash)}
+    outdated = {cell.id: cell for cell in stale_cells(planned.settled, history, trainer_hash)}
     for cell in outdated.values():
         tasks[cell.id] = Task(cell, why_stale(history[cell.id], trainer_hash))
     todo = [
@@ -122,29 +123,29 @@ def plan_refresh(
     return replace(planned, todo=tuple(todo), settled=settled)
 
 
-def first(plan: Plan, limit: int | None) -> Plan:
+def limit_tasks(plan: Plan, limit: int | None) -> Plan:
     """The first ``limit`` tasks of ``plan``; all of them where it is None."""
     return replace(plan, todo=plan.todo[:limit])
 
 
-def stale(cells: Sequence[Cell], history: History, trainer_hash: str) -> list[Cell]:
-    """The settled cells whose believed row is known to be of another trainer."""
+def stale_cells(cells: Sequence[Cell], history: History, trainer_hash: str) -> list[Cell]:
+    """The settled cells whose row is known to be of another trainer."""
     return [
         cell
         for cell in cells
         if (attempts := history.get(cell.id, ()))
-        and (chosen := believed(attempts)).settles
+        and (chosen := select_attempt(attempts)).settles
         and chosen.trainer_hash not in (None, trainer_hash)
     ]
 
 
-def why_stale(attempts: Sequence[Ended], trainer_hash: str) -> str:
+def why_stale(attempts: Sequence[EndedAttempt], trainer_hash: str) -> str:
     """``trainer code has changed since (0123abcd, now 89ef4567)``."""
-    then = believed(attempts).trainer_hash or "unknown"
+    then = select_attempt(attempts).trainer_hash or "unknown"
     return f"trainer code has changed since ({then[:8]}, now {trainer_hash[:8]})"
 
 
-def _generation_of_today(attempts: Sequence[Ended], trainer_hash: str) -> int:
+def _generation_of_today(attempts: Sequence[EndedAttempt], trainer_hash: str) -> int:
     """One generation is of one trainer: an earlier refresh with the same one is gone on with."""
     last = latest_generation(attempts)
     trainers = {ended.trainer_hash for ended in attempts if ended.generation == last}
@@ -154,8 +155,8 @@ def _generation_of_today(attempts: Sequence[Ended], trainer_hash: str) -> int:
 def find_cell(cells: Sequence[Cell], selector: str) -> Cell:
     """The one cell whose name or id is or begins with ``selector``."""
     names = [(cell.name, cell.id) for cell in cells]
-    wanted = match_cell(names, selector)
-    return next(cell for cell in cells if cell.id == wanted)
+    cell_id = match_cell(names, selector)
+    return next(cell for cell in cells if cell.id == cell_id)
 
 
 def match_cell(names: Sequence[tuple[str, str]], selector: str) -> str:

@@ -1,7 +1,8 @@
-"""When is a node left alone, and when does the whole sweep pause?
+"""Put failing nodes in quarantine, and pause the sweep where all cells fail alike.
 
-A node is left alone after some infrastructure failures without a success between them. The sweep
-pauses where that would be its last node, and where different cells fail alike before any succeeds.
+A node gets no more cells after some infrastructure failures without a success between them. The
+sweep pauses where that would be its last node, and where different cells fail alike before any
+succeeds.
 """
 
 from collections import Counter, defaultdict
@@ -9,14 +10,14 @@ from collections.abc import Collection
 
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import Retries
-from sweep.store.history import Ended
+from sweep.store.history import EndedAttempt
 from sweep.store.schema import TERMINAL_STATES
 
 LAST_NODE_STRIKES = 3  # times the strikes of any other: without it nothing runs at all
 COMMON = 0.1  # failures that are alike, to cells that run: fewer are no fault of the sweep
 
 
-class Suspicion:
+class Quarantine:
     """Strikes against nodes, and failures that are alike. ``reachable``: the cluster's nodes."""
 
     def __init__(self, retries: Retries, *, any_success: bool) -> None:
@@ -25,14 +26,14 @@ class Suspicion:
         self._went: set[str] = set()
         self._alike: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self.reachable: Collection[str] = frozenset()
-        self.shunned: dict[str, str] = {}
+        self.quarantined: dict[str, str] = {}
         self.paused: str | None = None
 
-    def hold(self, node: str) -> None:
+    def add_node(self, node: str) -> None:
         """``node`` is there, perhaps again."""
         self._went.discard(node)
 
-    def note(self, cell: Cell, node: str, ended: Ended, num_running: int) -> None:
+    def record_end(self, cell: Cell, node: str, ended: EndedAttempt, num_running: int) -> None:
         """Draw the conclusions from an attempt that has ended on ``node``, while others run."""
         if ended.state in TERMINAL_STATES:
             del self._strikes[node]
@@ -43,9 +44,9 @@ class Suspicion:
         if not self._any_success:
             self._compare(cell, node, ended, num_running)
 
-    def spares(self, avoid: Collection[str]) -> bool:
-        """Whether a node is there that is neither shunned nor in ``avoid``."""
-        return any(node not in self.shunned and node not in avoid for node in self.reachable)
+    def has_other_node(self, avoid: Collection[str]) -> bool:
+        """Whether a node is there that is neither in quarantine nor in ``avoid``."""
+        return any(node not in self.quarantined and node not in avoid for node in self.reachable)
 
     def strike(self, node: str, reason: str | None, *, went: bool) -> None:
         """Hold a failure of class infrastructure against ``node``, which ``went`` with it."""
@@ -58,12 +59,12 @@ class Suspicion:
         if count < limit:
             return
         reason = f"{count} failures of class infrastructure in a row; the last: {reason}"
-        if self.spares({node}):
-            self.shunned[node] = reason
+        if self.has_other_node({node}):
+            self.quarantined[node] = reason
         elif count >= LAST_NODE_STRIKES * limit:
             self.paused = f"node {node} is the last one and has {reason}"
 
-    def _compare(self, cell: Cell, node: str, ended: Ended, num_running: int) -> None:
+    def _compare(self, cell: Cell, node: str, ended: EndedAttempt, num_running: int) -> None:
         alike = ended.signature or ended.reason
         # Nodes that go say nothing of the cells: a wave of preemptions may come before any success.
         if alike is None or ended.state == "lost" or ended.failure in ("user", "driver"):
@@ -74,7 +75,7 @@ class Suspicion:
         # Of a thousand cells a few fail before the first succeeds; and on one node of several it is
         # the node that is broken, as far as is known.
         is_common = count >= max(self._retries.alike, num_running * COMMON)
-        if is_common and (len(nodes) > 1 or not self.spares(nodes)):
+        if is_common and (len(nodes) > 1 or not self.has_other_node(nodes)):
             self.paused = (
                 f"{count} different cells have failed alike and none has succeeded: {alike}"
             )

@@ -1,4 +1,4 @@
-"""What follows from the attempts at a cell: is it settled, is it given up, or is it tried again?
+"""Decide from the attempts at a cell whether it is settled, given up, or tried again.
 
 Pure, and read from rows alone, so that a new driver goes on counting where the last one stopped.
 Every class of failure has a budget of its own (:class:`sweep.spec.sweep_file.Retries`).
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sweep.spec.sweep_file import Retries
-from sweep.store.history import Ended
+from sweep.store.history import EndedAttempt
 from sweep.store.schema import TERMINAL_STATES
 
 MOVING = ("cell", "hang")  # classes whose next attempt is made elsewhere
@@ -29,7 +29,7 @@ class Verdict:
     avoid: frozenset[str] = frozenset()
 
 
-def verdict(attempts: Sequence[Ended], policy: Retries, trainer_hash: str | None) -> Verdict:
+def verdict(attempts: Sequence[EndedAttempt], policy: Retries, trainer_hash: str | None) -> Verdict:
     """What follows from ``attempts``, lowest number first, of one generation.
 
     Errors that a cell made itself under another ``trainer_hash`` are not held against it.
@@ -54,7 +54,7 @@ def verdict(attempts: Sequence[Ended], policy: Retries, trainer_hash: str | None
     return Verdict("again", said, _nodes([*answers, *(e for e in own if _class(e) in MOVING)]))
 
 
-def _final(attempts: Sequence[Ended], policy: Retries) -> str | None:
+def _final(attempts: Sequence[EndedAttempt], policy: Retries) -> str | None:
     """Why nothing is to be gained from another attempt; None if something is."""
     by_class = {
         name: [ended for ended in attempts if _class(ended) == name]
@@ -75,10 +75,10 @@ def _final(attempts: Sequence[Ended], policy: Retries) -> str | None:
     return None
 
 
-def _class(ended: Ended) -> str | None:
+def _class(ended: EndedAttempt) -> str | None:
     """The class of a failure; where the row does not tell it, as its state has it."""
     return ended.failure or CLASS_OF_STATE.get(ended.state)
 
 
-def _nodes(attempts: Sequence[Ended]) -> frozenset[str]:
+def _nodes(attempts: Sequence[EndedAttempt]) -> frozenset[str]:
     return frozenset(ended.node for ended in attempts if ended.node is not None)

@@ -1,4 +1,4 @@
-"""What does a lease do next? Cells, retries and nodes of one run, as a state machine.
+"""Choose the next cell for a lease: cells, retries and nodes of one run, as a state machine.
 
 It has neither clock nor disk: the driver tells it what has happened, it answers what follows, and
 the scheduler that is simulated on a thousand nodes (benchmarks/simulate.py) is the one that runs.
@@ -16,12 +16,12 @@ from typing import Literal
 
 from sweep.schedule.blocks import Blocks
 from sweep.schedule.plan import Task
-from sweep.schedule.quarantine import Suspicion
-from sweep.schedule.reference_reruns import Companions
+from sweep.schedule.quarantine import Quarantine
+from sweep.schedule.reference_reruns import ReferenceReruns
 from sweep.schedule.retry import Verdict, verdict
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import Retries
-from sweep.store.history import Ended, History, latest_generation
+from sweep.store.history import EndedAttempt, History, latest_generation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +46,12 @@ class Scheduler:
     ) -> None:
         self.rules, self.stopped, self.num_running = rules, False, 0
         self._attempts = {task.cell.id: _counted(task, history) for task in tasks}
-        self._again = [task for task in tasks if self._attempts[task.cell.id]]
+        self._to_retry = [task for task in tasks if self._attempts[task.cell.id]]
         new = [task for task in tasks if not self._attempts[task.cell.id]]
         self._blocks = Blocks(
             new if self._is_paired else _longest_first(new), paired=self._is_paired
         )
-        self._companions = Companions(rules.retries, rules.trainer_hash)
+        self._reruns = ReferenceReruns(rules.retries, rules.trainer_hash)
         self._held: Counter[str] = Counter()
         self._busy: Counter[str] = Counter()
         cells = [*settled, *(task.cell for task in tasks)]
@@ -60,66 +60,66 @@ class Scheduler:
         current = {task.cell.id: task.generation for task in tasks}
         answers = [(c, e) for c, e in answers if e.generation == current.get(c.id, e.generation)]
         any_success = any(self._is_of_today(ended) for _, ended in answers)
-        self._suspicion = Suspicion(rules.retries, any_success=any_success)
+        self._quarantine = Quarantine(rules.retries, any_success=any_success)
         if self._is_paired:
-            self._know(answers)
+            self._learn_homes(answers)
 
     # -- what the driver says
 
-    def hold(self, node: str) -> None:
+    def add_lease(self, node: str) -> None:
         """A lease on ``node`` has been granted."""
         self._held[node] += 1
-        self._suspicion.hold(node)
+        self._quarantine.add_node(node)
         if self._held[node] == 1:
-            self._blocks.hold(node)
-            self._companions.hold(node)
+            self._blocks.add_node(node)
+            self._reruns.add_node(node)
 
-    def let_go(self, node: str) -> None:
+    def remove_lease(self, node: str) -> None:
         """A lease on ``node`` has been given back or lost."""
         self._held[node] -= 1
         if self._held[node] == 0:
             del self._held[node]
-            self._blocks.let_go(node)
-            self._companions.let_go(node)
+            self._blocks.remove_node(node)
+            self._reruns.remove_node(node)
 
-    def reach(self, nodes: Iterable[str]) -> None:
+    def set_reachable(self, nodes: Iterable[str]) -> None:
         """These are the nodes of the cluster now on which a lease fits; none: it is not known."""
-        self._suspicion.reachable = frozenset(nodes) or self._suspicion.reachable
+        self._quarantine.reachable = frozenset(nodes) or self._quarantine.reachable
 
-    def lost_unready(self, node: str, reason: str) -> None:
+    def lost_while_preparing(self, node: str, reason: str) -> None:
         """A lease on ``node`` was lost before it could be used."""
-        self._suspicion.strike(node, reason, went=True)
+        self._quarantine.strike(node, reason, went=True)
 
-    def refuse(self, node: str, reason: str) -> None:
+    def quarantine(self, node: str, reason: str) -> None:
         """``node`` cannot run cells of this sweep."""
-        self._suspicion.shunned[node] = reason
+        self._quarantine.quarantined[node] = reason
 
     def stop(self) -> None:
         """Hand out nothing more."""
         self.stopped = True
 
-    def avoid_nothing(self) -> None:
+    def retry_anywhere(self) -> None:
         """No other node is to be had: try again anywhere what was to be tried again elsewhere."""
-        self._again = [replace(task, avoid=frozenset()) for task in self._again]
+        self._to_retry = [replace(task, avoid=frozenset()) for task in self._to_retry]
 
-    def set_aside(self, task: Task, node: str) -> None:
+    def skip(self, task: Task, node: str) -> None:
         """``task``, just handed out to ``node``, is being run by another driver."""
         self._free(node)
 
-    def ended(self, task: Task, node: str, ended: Ended) -> Verdict:
+    def record_end(self, task: Task, node: str, ended: EndedAttempt) -> Verdict:
         """Take in how an attempt at ``task`` on ``node`` has ended; what follows for its cell."""
         self._free(node)
-        self._suspicion.note(task.cell, node, ended, self.num_running)
-        if task.is_companion:
-            self._companions.ended(task, node, ended)
-            return Verdict("settled", "taken along as a reference")
+        self._quarantine.record_end(task.cell, node, ended, self.num_running)
+        if task.is_reference_rerun:
+            self._reruns.record_end(task, node, ended)
+            return Verdict("settled", "a rerun of a reference")
         if ended.settles and self._is_paired:
             self._note_answer(task.cell, node, task.generation)
         attempts = self._attempts[task.cell.id]
         attempts.append(ended)
         follows = verdict(attempts, self.rules.retries, self.rules.trainer_hash)
         if follows.kind == "again":
-            self._again.append(replace(task, why=follows.why, avoid=follows.avoid))
+            self._to_retry.append(replace(task, why=follows.why, avoid=follows.avoid))
         return follows
 
     # -- what it answers
@@ -127,12 +127,12 @@ class Scheduler:
     @property
     def paused(self) -> str | None:
         """Why nothing more is handed out until somebody has looked; None if it is."""
-        return self._suspicion.paused
+        return self._quarantine.paused
 
     @property
     def num_waiting(self) -> int:
         """Tasks that are not handed out."""
-        return self._blocks.num_queued + len(self._again) + self._companions.num_owed
+        return self._blocks.num_queued + len(self._to_retry) + self._reruns.num_pending
 
     @property
     def is_open(self) -> bool:
@@ -140,9 +140,9 @@ class Scheduler:
         return self.num_waiting > 0 and not self.stopped and self.paused is None
 
     @property
-    def shunned(self) -> Mapping[str, str]:
+    def quarantined(self) -> Mapping[str, str]:
         """Nodes that get no cells, with the reason."""
-        return self._suspicion.shunned
+        return self._quarantine.quarantined
 
     def useful_leases(self) -> int:
         """How many leases would all have something to do.
@@ -152,28 +152,28 @@ class Scheduler:
         """
         if not self.is_open:
             return self.num_running
-        homes = [self._home(task) for task in self._again]
+        homes = [self._home(task) for task in self._to_retry]
         own = Counter(home for home in homes if home is not None)
         waiting_at_home = sum(
             min(num_held - self._busy[node], own[node] + self._num_own(node))
             for node, num_held in self._held.items()
-            if node not in self.shunned and num_held > self._busy[node]
+            if node not in self.quarantined and num_held > self._busy[node]
         )
         return self.num_running + waiting_at_home + self._blocks.num_free + homes.count(None)
 
-    def elsewhere(self, node: str) -> frozenset[str] | None:
+    def avoided_by_retry(self, node: str) -> frozenset[str] | None:
         """Nodes that a task which has to avoid ``node`` avoids; None if there is no such task.
 
-        To be asked where :meth:`assign` has nothing for a lease on ``node``.
+        To be called where :meth:`assign` has nothing for a lease on ``node``.
         """
-        return next((task.avoid for task in self._again if self._must_avoid(task, node)), None)
+        return next((task.avoid for task in self._to_retry if self._must_avoid(task, node)), None)
 
     def assign(self, node: str) -> Task | None:
         """What a free lease on ``node`` is to do now; None if there is nothing for it."""
-        if not self.is_open or node in self.shunned:
+        if not self.is_open or node in self.quarantined:
             return None
         task = (
-            self._companions.take(node)
+            self._reruns.take(node)
             or self._retry(node, late=False)
             or self._blocks.take(node)
             or self._retry(node, late=True)
@@ -194,28 +194,28 @@ class Scheduler:
 
         Time is the only other thing that such a task can be given, so it comes last.
         """
-        for index, task in enumerate(self._again):
+        for index, task in enumerate(self._to_retry):
             if (node in task.avoid) is not late:
                 continue
             if not self._must_avoid(task, node) and self._home(task) in (None, node):
                 if self._blocks.home(task.cell) is None:
-                    self._blocks.settle(task.cell.block, node)
-                return self._again.pop(index)
+                    self._blocks.set_home(task.cell.block, node)
+                return self._to_retry.pop(index)
         return None
 
     def _must_avoid(self, task: Task, node: str) -> bool:
         """``task`` would prove nothing on ``node``, and there is another node for it."""
-        return node in task.avoid and self._suspicion.spares(task.avoid)
+        return node in task.avoid and self._quarantine.has_other_node(task.avoid)
 
     def _home(self, task: Task) -> str | None:
         """The node that a task which has been tried waits for; None if any will do."""
         home = self._blocks.home(task.cell) if self._is_paired else None
-        if home is None or home in self.shunned or self._must_avoid(task, home):
+        if home is None or home in self.quarantined or self._must_avoid(task, home):
             return None
         return home
 
     def _num_own(self, node: str) -> int:
-        return self._blocks.num_at_home(node) + self._companions.num_owed_to(node)
+        return self._blocks.num_at_home(node) + self._reruns.num_pending_on(node)
 
     def _free(self, node: str) -> None:
         self.num_running -= 1
@@ -223,9 +223,9 @@ class Scheduler:
 
     def _note_answer(self, cell: Cell, node: str, generation: int) -> None:
         is_reference = cell.spec.activation.label == self.rules.reference
-        self._companions.settled(cell, node, generation=generation, is_reference=is_reference)
+        self._reruns.settled(cell, node, generation=generation, is_reference=is_reference)
 
-    def _know(self, answers: Iterable[tuple[Cell, Ended]]) -> None:
+    def _learn_homes(self, answers: Iterable[tuple[Cell, EndedAttempt]]) -> None:
         """Learn from what has been answered before: homes of blocks, and which references ran."""
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for cell, ended in answers:
@@ -233,9 +233,9 @@ class Scheduler:
                 counts[cell.block][ended.node] += 1
                 self._note_answer(cell, ended.node, ended.generation)
         for block, of_block in counts.items():
-            self._blocks.settle(block, max(of_block, key=lambda node: of_block[node]))
+            self._blocks.set_home(block, max(of_block, key=lambda node: of_block[node]))
 
-    def _is_of_today(self, ended: Ended) -> bool:
+    def _is_of_today(self, ended: EndedAttempt) -> bool:
         known = self.rules.trainer_hash
         return known is None or ended.trainer_hash in (None, known)
 
@@ -248,14 +248,14 @@ def _longest_first(tasks: Sequence[Task]) -> list[Task]:
     return sorted(tasks, key=lambda task: rank[task.cell.spec.budget])
 
 
-def _counted(task: Task, history: History) -> list[Ended]:
-    """The earlier attempts that count: none where the cell was asked for anew."""
-    if task.afresh:
+def _counted(task: Task, history: History) -> list[EndedAttempt]:
+    """The earlier attempts that count: none where the task ignores failures."""
+    if task.ignores_failures:
         return []
     return [e for e in history.get(task.cell.id, ()) if e.generation == task.generation]
 
 
-def _answers(attempts: Sequence[Ended]) -> list[Ended]:
+def _answers(attempts: Sequence[EndedAttempt]) -> list[EndedAttempt]:
     """Untainted answers of the latest generation, from wherever they came."""
     latest = latest_generation(attempts)
     return [ended for ended in attempts if ended.settles and ended.generation == latest]

@@ -1,4 +1,4 @@
-"""Which cells does a sweep ask for, what is each called, and in which order do they run?
+"""Expand a sweep into its cells: their names, ids, blocks and order of execution.
 
 Pure: the same sweep, recipe and data give the same cells. A cell's id is a hash of what changes its
 answer and of nothing else: no path, host, revision or retry is in it.
@@ -14,7 +14,7 @@ from sweep.spec.sweep_file import SweepSpec
 from trainer.activations import neg_beta
 from trainer.config import Recipe
 from trainer.config.config_errors import ConfigError
-from trainer.contract import RunSpec, canonical_json, short_hash
+from trainer.contract import ActivationSpec, RunSpec, canonical_json, short_hash
 
 Overrides = Mapping[str, Any]
 NOT_IDENTITY = ("recipe_name", "data_dir", "threads", "log_every")
@@ -66,12 +66,9 @@ def expand(
         recipe = resolve(overrides)
         data = find_data(recipe)
         for budget, seed, replicate in product(sweep.budgets, sweep.seeds, range(sweep.replicates)):
-            suffix = _suffix(sweep, overrides, replicate)
-            block = f"seed{seed}__{budget}{suffix}"
-            members = [
-                _cell(sweep, activation, recipe, data, overrides, (seed, budget, replicate), block)
-                for activation in sweep.expanded_activations()
-            ]
+            block = f"seed{seed}__{budget}{_suffix(sweep, overrides, replicate)}"
+            shared = _Block(block, recipe, data, overrides, seed, budget, replicate)
+            members = [_cell(sweep, shared, a) for a in sweep.expanded_activations()]
             random.Random(f"{sweep.order_seed}:{block}").shuffle(members)
             cells += members
     ordered = [replace(cell, order_position=i) for i, cell in enumerate(cells)]
@@ -96,37 +93,41 @@ def identity(spec: RunSpec, gpus: int, gpu_model: str | None) -> dict[str, Any]:
     return values
 
 
-def _cell(
-    sweep: SweepSpec,
-    activation: Any,
-    recipe: Recipe,
-    data: DataFound,
-    overrides: Overrides,
-    point: tuple[int, str, int],
-    block: str,
-) -> Cell:
-    seed, budget, replicate = point
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What the cells of one block share."""
+
+    name: str
+    recipe: Recipe
+    data: DataFound
+    overrides: Overrides
+    seed: int
+    budget: str
+    replicate: int
+
+
+def _cell(sweep: SweepSpec, block: _Block, activation: ActivationSpec) -> Cell:
     spec = RunSpec(
         recipe_name=sweep.recipe.removesuffix(".toml").rpartition("/")[2],
-        recipe=recipe,
+        recipe=block.recipe,
         activation=activation,
-        seed=seed,
-        budget=budget,
-        replicate=replicate,
+        seed=block.seed,
+        budget=block.budget,
+        replicate=block.replicate,
         device=sweep.node.device,
         dtype=sweep.resolved_dtype,
-        data_dir=data.folder,
-        corpus_sha256=data.corpus_sha256,
-        tokenizer_sha256=data.tokenizer_sha256,
+        data_dir=block.data.folder,
+        corpus_sha256=block.data.corpus_sha256,
+        tokenizer_sha256=block.data.tokenizer_sha256,
         threads=max(1, sweep.node.cpus // sweep.node.ranks),
         log_every=sweep.log_every,
     )
     return Cell(
-        name=f"{activation.label}__{block}",
+        name=f"{activation.label}__{block.name}",
         id=short_hash(identity(spec, sweep.node.gpus, sweep.node.gpu_model)),
         spec=spec,
-        overrides=overrides,
-        block=block,
+        overrides=block.overrides,
+        block=block.name,
         order_position=0,
     )
 

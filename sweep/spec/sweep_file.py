@@ -1,4 +1,4 @@
-"""What does a sweep file say? What varies, on which nodes it may run, and what it is compared with.
+"""Load a sweep file: what varies, on which nodes it may run, and what it is compared with.
 
 A sweep file is strict TOML under ``configs/sweeps/``: an unknown key is an error.
 """

@@ -1,4 +1,4 @@
-"""Which drivers of a sweep are alive, and how do they show it?
+"""Tell which drivers of a sweep are alive, by their locks or heartbeats.
 
 A driver keeps a file ``drivers/<id>.json`` for as long as it lives. In a folder it holds a lock on
 it, which goes with the process, however that ends. Where there are no locks it writes a new number
@@ -36,7 +36,7 @@ class Life(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
+class HeartbeatIntervals:
     """How often a driver without a lock writes, and how long its silence may last."""
 
     beat_s: float = BEAT_S
@@ -76,7 +76,7 @@ class _Seen:
     since_s: float
 
 
-class Watch:
+class DriverWatch:
     """What one observer knows of the drivers of a sweep; each look adds to it.
 
     Who beats is first judged by the age of his file: if that is old he is dead, else it takes
@@ -85,9 +85,13 @@ class Watch:
     """
 
     def __init__(
-        self, files: Files, rhythm: Rhythm, *, clock: Callable[[], float] = time.monotonic
+        self,
+        files: Files,
+        intervals: HeartbeatIntervals,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._files, self._rhythm, self._clock = files, rhythm, clock
+        self._files, self._intervals, self._clock = files, intervals, clock
         self._seen: dict[str, _Seen] = {}
         self.own: str | None = None
 
@@ -107,7 +111,7 @@ class Watch:
             data = self._files.read(name)
             note = DriverNote(**json.loads(data))
             if note.beats is None:
-                life = Life.ALIVE if self._files.is_held(name) else Life.DEAD
+                life = Life.ALIVE if self._files.is_locked(name) else Life.DEAD
             else:
                 life = self._judge(driver_id, name, data)
         except FileNotFoundError:  # it has just left
@@ -120,11 +124,11 @@ class Watch:
         now_s, before = self._clock(), self._seen.get(driver_id)
         if before is None:
             silent_s = (self._now() - self._files.modified_at(name)).total_seconds()
-            old = silent_s > self._rhythm.dead_after_s
+            old = silent_s > self._intervals.dead_after_s
             seen = _Seen(data, Life.DEAD if old else Life.UNSURE, now_s)
         elif before.data != data:
             seen = _Seen(data, Life.ALIVE, now_s)
-        elif now_s - before.since_s > self._rhythm.dead_after_s:
+        elif now_s - before.since_s > self._intervals.dead_after_s:
             seen = _Seen(data, Life.DEAD, before.since_s)
         else:
             seen = before
@@ -139,35 +143,33 @@ class Watch:
         return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """This process drives the sweep, under ``id``: the note of what it announces names it."""
-
-    id: str
-
-
 @contextlib.contextmanager
-def present(files: Files, watch: Watch, rhythm: Rhythm) -> Iterator[Presence]:
-    """Show that this process drives, until the end of the block."""
+def registered(files: Files, watch: DriverWatch, intervals: HeartbeatIntervals) -> Iterator[str]:
+    """Show that this process drives, until the end of the block; yields its id.
+
+    The note of what it announces names that id.
+    """
     host = re.sub(r"[^\w.-]", "-", socket.gethostname())
-    presence = Presence(f"{host}-{os.getpid()}-{time.time_ns()}")
-    name = f"{FOLDER}/{presence.id}.json"
+    driver_id = f"{host}-{os.getpid()}-{time.time_ns()}"
+    name = f"{FOLDER}/{driver_id}.json"
     note = DriverNote(os.getpid(), socket.gethostname(), f"{datetime.now(UTC):%F %T} UTC")
     with contextlib.ExitStack() as stack:
-        held = files.hold(name, _json(note))
+        lock = files.lock(name, _json(note))
         stack.callback(_leave, files, name)
-        if held is not None:
-            stack.enter_context(held)
+        if lock is not None:
+            stack.enter_context(lock)
         else:
-            stack.enter_context(_beating(files, name, note, rhythm.beat_s))
-        watch.own = presence.id
+            stack.enter_context(_beating(files, name, note, intervals.beat_s))
+        watch.own = driver_id
         try:
-            yield presence
+            yield driver_id
         finally:
             watch.own = None
 
 
-def admit(watch: Watch, rhythm: Rhythm, place: str, say: Callable[[str], None]) -> None:
+def require_only_driver(
+    watch: DriverWatch, intervals: HeartbeatIntervals, place: str, say: Callable[[str], None]
+) -> None:
     """Be this sweep's only driver: a ConfigError that names the other one if there is one.
 
     Whoever shows himself first and looks then cannot overlook another; two that come in the same
@@ -188,10 +190,10 @@ def admit(watch: Watch, rhythm: Rhythm, place: str, say: Callable[[str], None]) 
         if not said:
             say(
                 f"Another driver has been at work here ({', '.join(unsure)}): waiting up to "
-                f"{rhythm.dead_after_s:.0f} s to see whether it still is. JOIN=1 does not wait."
+                f"{intervals.dead_after_s:.0f} s to see whether it still is. JOIN=1 does not wait."
             )
             said = True
-        time.sleep(rhythm.beat_s / 10)
+        time.sleep(intervals.beat_s / 10)
 
 
 @contextlib.contextmanager
@@ -207,7 +209,7 @@ def _beating(files: Files, name: str, note: DriverNote, beat_s: float) -> Iterat
             with contextlib.suppress(StoreError):
                 files.replace(name, _json(note, beats))
 
-    thread = threading.Thread(target=beat, name="presence", daemon=True)
+    thread = threading.Thread(target=beat, name="driver heartbeat", daemon=True)
     thread.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What has become of the attempts at a cell, and which of them stands for it? Pure."""
+"""The attempts at a cell that have ended, and the choice of the one that counts. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from sweep.store.schema import TERMINAL_STATES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class EndedAttempt:
     """What planning needs to know of an attempt that has ended.
 
     ``trainer_hash`` is None where the row does not say it.
@@ -30,24 +30,24 @@ class Ended:
         return self.state in TERMINAL_STATES and not self.tainted
 
 
-History = Mapping[str, Sequence[Ended]]
+History = Mapping[str, Sequence[EndedAttempt]]
 """Ended attempts by cell id, lowest number first."""
 
 
-def believed(attempts: Sequence[Ended]) -> Ended:
-    """The attempt that stands for its cell, see :func:`precedence`."""
+def select_attempt(attempts: Sequence[EndedAttempt]) -> EndedAttempt:
+    """The attempt that stands for its cell, see :func:`selection_key`."""
     return min(
         attempts,
-        key=lambda ended: precedence(
+        key=lambda ended: selection_key(
             ended.state, tainted=ended.tainted, generation=ended.generation, attempt=ended.attempt
         ),
     )
 
 
-def precedence(
+def selection_key(
     state: str, *, tainted: bool, generation: int, attempt: int
 ) -> tuple[int, int, bool, int]:
-    """What is least for the attempt that is believed of a cell.
+    """A key that is least for the attempt that stands for its cell.
 
     That is, of the latest generation that has settled the cell, the first untainted success, so
     that re-running cannot pick, else the first attempt that settled it (diverged). Where none has,
@@ -58,5 +58,5 @@ def precedence(
     return int(tainted), -generation, state != "succeeded" and not tainted, attempt
 
 
-def latest_generation(attempts: Sequence[Ended]) -> int:
+def latest_generation(attempts: Sequence[EndedAttempt]) -> int:
     return max((ended.generation for ended in attempts), default=0)

@@ -1,4 +1,4 @@
-"""What does one attempt at a cell leave behind? The declared, versioned columns of every row.
+"""The schema of an attempt's row: declared, versioned columns.
 
 Additive changes only: a column that an older file lacks reads as null. A column that is renamed or
 re-defined raises SCHEMA_VERSION, and a store of a newer version is refused. The dictionary in

@@ -1,4 +1,4 @@
-"""Where every answer is kept: one immutable Parquet file per attempt, and nothing else is state.
+"""The store of a sweep's results: one immutable Parquet file per attempt, and no other state.
 
 An attempt is announced by a ``.start`` file that only one driver can create, and closed by its
 Parquet file, which only one can create either, whole or not at all: in a folder as on S3. So two
@@ -21,10 +21,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sweep.store.drivers import Driver, Life, Presence, Rhythm, Watch, admit, present
+from sweep.store.drivers import (
+    Driver,
+    DriverWatch,
+    HeartbeatIntervals,
+    Life,
+    registered,
+    require_only_driver,
+)
 from sweep.store.files import StoreError, open_files
 from sweep.store.schema import IDENTITY, STATES
-from sweep.store.table import Contents, Row, joined, read_attempt, table_bytes, to_parquet
+from sweep.store.table import Row, StoredAttempts, joined, read_attempt, table_bytes, to_parquet
 from trainer.config.config_errors import ConfigError
 
 CELLS_FILE = "cells.parquet"
@@ -58,10 +65,10 @@ Unfinished = list[tuple[Attempt, dict[str, Any]]]
 class Store:
     """The results of one sweep: a folder or URI, ``RESULTS/<sweep>``."""
 
-    def __init__(self, place: str | Path, *, rhythm: Rhythm | None = None) -> None:
+    def __init__(self, place: str | Path, *, intervals: HeartbeatIntervals | None = None) -> None:
         self.files = open_files(place)
-        self._rhythm = rhythm or Rhythm()
-        self._watch = Watch(self.files, self._rhythm)
+        self._intervals = intervals or HeartbeatIntervals()
+        self._watch = DriverWatch(self.files, self._intervals)
         self._in_doubt: dict[str, tuple[Attempt, bytes]] = {}
 
     @classmethod
@@ -74,37 +81,37 @@ class Store:
         return self.files.place
 
     @contextlib.contextmanager
-    def driving(
-        self, *, join: bool = False, say: Callable[[str], None] = print
-    ) -> Iterator[Presence]:
+    def as_driver(self, *, join: bool = False, say: Callable[[str], None] = print) -> Iterator[str]:
         """Be seen as a driver of this sweep: the only one, or beside others if ``join``.
 
         What others announced stays theirs while they live. ``say`` is told of a wait.
         """
-        with present(self.files, self._watch, self._rhythm) as presence:
+        with registered(self.files, self._watch, self._intervals) as driver_id:
             if not join:
-                admit(self._watch, self._rhythm, self.place, say)
+                require_only_driver(self._watch, self._intervals, self.place, say)
             self._tidy()
-            yield presence
+            yield driver_id
 
     def drivers(self) -> list[Driver]:
         """The other drivers that are, or may be, alive; waits for none."""
         return [driver for driver in self._watch.look() if driver.life is not Life.DEAD]
 
-    def read(self) -> Contents:
+    def read(self) -> StoredAttempts:
         """Everything that the attempts say; a store of a newer schema is refused."""
-        torn: list[str] = []
+        unreadable: list[str] = []
         names = []
         for name in self.files.names("attempts"):
             if name.endswith(".parquet") and _ATTEMPT.fullmatch(name):
                 names.append(name)
             elif not _ATTEMPT.fullmatch(name):
-                torn.append(_passed_over(self.files.where(f"attempts/{name}"), "no attempt's name"))
+                unreadable.append(
+                    _passed_over(self.files.where(f"attempts/{name}"), "no attempt's name")
+                )
         tables = []
         for batch in _batches(self._read_all(names), BATCH):
-            found = [self._attempt(name, data, torn) for name, data in batch]
+            found = [self._attempt(name, data, unreadable) for name, data in batch]
             tables.append(joined([table for table in found if table is not None]))
-        return Contents(joined(tables), tuple(torn))
+        return StoredAttempts(joined(tables), tuple(unreadable))
 
     def numbers(self) -> dict[str, int]:
         """The highest number, by cell id, that was announced or closed. Lists the whole store."""
@@ -118,8 +125,8 @@ class Store:
     def announce(self, cell_id: str, number: int, note: Mapping[str, Any]) -> Attempt | None:
         """Create the ``.start`` file of an attempt; None if another driver has done so.
 
-        ``note["driver"]`` is the id of the driver's presence, by which its death is known. After a
-        StoreError it may have been made all the same: asked again, it is ours.
+        ``note["driver"]`` is the driver's id, by which its death is known. After a
+        StoreError it may have been made all the same: tried again, it is ours.
         """
         attempt = Attempt(cell_id, number, datetime.now(UTC))
         attempt, data = self._in_doubt.pop(attempt.stem, (attempt, _announcement(attempt, note)))
@@ -187,37 +194,37 @@ class Store:
         """What living drivers announced, oneself among them."""
         return self._by_life(alive=True)
 
-    def keep(self, kind: str, name: str, data: bytes) -> str:
+    def write_file(self, kind: str, name: str, data: bytes) -> str:
         """Keep a file of an attempt; returns its path relative to the sweep's place."""
         self.files.replace(f"{kind}/{name}", data)
         return f"{kind}/{name}"
 
-    def kept(self, path: str) -> bytes:
+    def read_file(self, path: str) -> bytes:
         """What ``keep`` has put at that relative path."""
         return self.files.read(path)
 
-    def write_cells(self, wanted: Collection[str]) -> Contents:
-        """Derive ``cells.parquet`` anew: the ``wanted`` cells, by id, that have been attempted.
+    def write_cells(self, cell_ids: Collection[str]) -> StoredAttempts:
+        """Derive ``cells.parquet`` anew: those of ``cell_ids`` that have been attempted.
 
         And ``replicates.parquet``: what else succeeded at them. Attempts at cells that the grid no
         longer has stay in the record.
         """
-        contents, ids = self.read(), pa.array(wanted, pa.string())
+        stored, ids = self.read(), pa.array(cell_ids, pa.string())
         for name, table in (
-            (REPLICATES_FILE, contents.replicates_table()),
-            (CELLS_FILE, contents.cells_table()),
+            (REPLICATES_FILE, stored.replicates_table()),
+            (CELLS_FILE, stored.cells_table()),
         ):
-            asked = pc.is_in(table["cell_id"], value_set=ids)
-            self.files.replace(name, table_bytes(table.filter(asked)))
-        return contents
+            selected = pc.is_in(table["cell_id"], value_set=ids)
+            self.files.replace(name, table_bytes(table.filter(selected)))
+        return stored
 
     def write_sweep(self, description: Mapping[str, Any]) -> None:
-        """Keep what the sweep asks for, so that its state can be told from this place alone."""
+        """Keep a description of the sweep, so that its state can be told from this place alone."""
         text = json.dumps(description, indent=1, sort_keys=True)
         self.files.replace(SWEEP_FILE, text.encode())
 
     def read_sweep(self) -> dict[str, Any]:
-        """What was last asked for; a ConfigError if no sweep has run here."""
+        """The description that ``write_sweep`` kept; a ConfigError if no sweep has run here."""
         try:
             description: dict[str, Any] = json.loads(self.files.read(SWEEP_FILE))
         except FileNotFoundError:
@@ -250,14 +257,14 @@ class Store:
                 data = pool.map(self.files.read, [path for _, path in some])
                 yield from zip([name for name, _ in some], data, strict=True)
 
-    def _attempt(self, name: str, data: bytes, torn: list[str]) -> pa.Table | None:
+    def _attempt(self, name: str, data: bytes, unreadable: list[str]) -> pa.Table | None:
         where = self.files.where(f"attempts/{name}")
         try:
             return read_attempt(data, name.removesuffix(".parquet"), where)
         except ConfigError:
             raise
         except (pa.ArrowException, ValueError, OSError) as error:
-            torn.append(_passed_over(where, str(error)))
+            unreadable.append(_passed_over(where, str(error)))
             return None
 
     def _announced(self, match: re.Match[str], data: bytes) -> tuple[Attempt, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What do the attempts of a sweep say, and which of them stands for its cell?"""
+"""The table of all attempts, and what follows from it: one row per cell, replicates, history."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweep.store.history import Ended, precedence
+from sweep.store.history import EndedAttempt, selection_key
 from sweep.store.schema import SCHEMA, SCHEMA_VERSION, VERSION_KEY
 from trainer.config.config_errors import ConfigError
 
@@ -22,32 +22,32 @@ _ORDER = ["order_position", "cell_id", "attempt"]
 
 
 @dataclass(frozen=True)
-class Contents:
+class StoredAttempts:
     """Every readable attempt, by cell and number, and a sentence for each file that is not."""
 
     table: pa.Table
-    torn: tuple[str, ...]
+    unreadable: tuple[str, ...]
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         return tuple(self.table.to_pylist())
 
-    def history(self) -> dict[str, list[Ended]]:
+    def history(self) -> dict[str, list[EndedAttempt]]:
         """What planning needs, by cell id."""
-        result: dict[str, list[Ended]] = defaultdict(list)
+        result: dict[str, list[EndedAttempt]] = defaultdict(list)
         for row in self.table.select(_OF_ENDED).to_pylist():
-            result[row["cell_id"]].append(ended_of(row))
+            result[row["cell_id"]].append(ended_attempt(row))
         return dict(result)
 
     def cells(self) -> list[dict[str, Any]]:
-        """One row per cell, see :func:`believed`, in the sweep's order."""
+        """One row per cell, see :func:`select_row`, in the sweep's order."""
         rows: list[dict[str, Any]] = self.cells_table().to_pylist()
         return rows
 
     def cells_table(self) -> pa.Table:
         """The same as a table: 100,000 rows as dictionaries take a gigabyte."""
         groups = self._by_cell
-        chosen = self._take([believed(rows) for rows in groups])
+        chosen = self._take([select_row(rows) for rows in groups])
         column = chosen.column_names.index("num_attempts")
         counts = pa.array([len(rows) for rows in groups], pa.int64())
         return chosen.set_column(column, SCHEMA.field(column), counts)
@@ -55,12 +55,12 @@ class Contents:
     def replicates_table(self) -> pa.Table:
         """The successes that are not their cell's row and repeat it: made in its generation.
 
-        Companions, late successes, and tainted ones that ran again. An answer that a refresh has
-        replaced came from other code, and repeats nothing.
+        Reruns of references, late successes, and tainted ones that ran again. An answer that a
+        refresh has replaced came from other code, and repeats nothing.
         """
         repeats: list[Row] = []
         for rows in self._by_cell:
-            chosen = believed(rows)
+            chosen = select_row(rows)
             repeats += [
                 row
                 for row in rows
@@ -72,7 +72,7 @@ class Contents:
 
     @cached_property
     def _by_cell(self) -> tuple[tuple[Row, ...], ...]:
-        """What decides which row is believed, and where that row is; cell by cell."""
+        """What decides which row stands for a cell, and where that row is; cell by cell."""
         names = ["cell_id", "attempt", "state", "tainted", "generation"]
         groups: dict[str, list[Row]] = defaultdict(list)
         for index, row in enumerate(self.table.select(names).to_pylist()):
@@ -83,9 +83,9 @@ class Contents:
         return self.table.take(pa.array([row["index"] for row in rows], pa.int64()))
 
 
-def ended_of(row: Row) -> Ended:
+def ended_attempt(row: Row) -> EndedAttempt:
     """What planning needs of an attempt's row."""
-    return Ended(
+    return EndedAttempt(
         attempt=row["attempt"],
         state=row["state"],
         tainted=bool(row["tainted"]),
@@ -99,11 +99,11 @@ def ended_of(row: Row) -> Ended:
     )
 
 
-def believed(rows: Sequence[Row]) -> Row:
-    """The row that stands for a cell, see :func:`sweep.store.history.precedence`."""
+def select_row(rows: Sequence[Row]) -> Row:
+    """The row that stands for a cell, see :func:`sweep.store.history.selection_key`."""
     return min(
         rows,
-        key=lambda row: precedence(
+        key=lambda row: selection_key(
             row["state"],
             tainted=bool(row["tainted"]),
             generation=row.get("generation") or 0,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from sweep.store.drivers import Rhythm
+from sweep.store.drivers import HeartbeatIntervals
 from sweep.store.store import AlreadyClosed, Attempt, Store
 
 PATIENCE_S = 60.0
@@ -48,21 +48,21 @@ def race(place: str, rounds: int, barrier: Any, answers: Any, who: str) -> None:
     answers.put((who, announced, closed))
 
 
-def _drive(place: str, rhythm: Rhythm, cell: str, pipe: Any) -> None:
-    store = Store(place, rhythm=rhythm)
-    with store.driving(join=True) as presence:
-        store.announce(cell, 1, {"driver": presence.id})
-        pipe.send(presence.id)
+def _drive(place: str, intervals: HeartbeatIntervals, cell: str, pipe: Any) -> None:
+    store = Store(place, intervals=intervals)
+    with store.as_driver(join=True) as driver_id:
+        store.announce(cell, 1, {"driver": driver_id})
+        pipe.send(driver_id)
         pipe.recv()
 
 
 @contextlib.contextmanager
 def driver_elsewhere(
-    place: str, rhythm: Rhythm, cell: str
+    place: str, intervals: HeartbeatIntervals, cell: str
 ) -> Iterator[tuple[BaseProcess, str, Callable[[], None]]]:
     """A driver in another process that has announced an attempt: it, its id, and how it ends."""
     ours, theirs = SPAWN.Pipe()
-    process = SPAWN.Process(target=_drive, args=(place, rhythm, cell, theirs), daemon=True)
+    process = SPAWN.Process(target=_drive, args=(place, intervals, cell, theirs), daemon=True)
     process.start()
     try:
         assert ours.poll(PATIENCE_S), "the driver did not begin"

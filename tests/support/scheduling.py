@@ -3,7 +3,7 @@
 from sweep.schedule.plan import plan_unsettled
 from sweep.schedule.scheduler import Rules, Scheduler
 from sweep.spec.sweep_file import Retries
-from sweep.store.history import Ended
+from sweep.store.history import EndedAttempt
 from tests.support.grids import cells_of, sweep_spec
 
 CELLS = cells_of(sweep_spec())  # two blocks of three activations
@@ -36,23 +36,23 @@ def ended(fate, node, attempt=1, **changes):
         "signature": signature,
         "node": node,
     }
-    return Ended(**(values | changes))
+    return EndedAttempt(**(values | changes))
 
 
 def scheduler(pairing="seed", *, cells=CELLS, history=None, retries=BENIGN, held="", **rules):
     planned = plan_unsettled(cells, history or {}, retries)
     rules = Rules(retries=retries, pairing=pairing, reference=REFERENCE, **rules)
     made = Scheduler(planned.todo, history or {}, rules, planned.settled)
-    made.reach(NODES)
+    made.set_reachable(NODES)
     for node in held:
-        made.hold(node)
+        made.add_lease(node)
     return made
 
 
 def end(made, node, fate="success", task=None):
     """Hand the next task to ``node``, unless one is given, and end it; (task, verdict)."""
     task = task or made.assign(node)
-    return task, made.ended(task, node, ended(fate, node))
+    return task, made.record_end(task, node, ended(fate, node))
 
 
 def drain(made, nodes, fate="success"):

@@ -1,4 +1,4 @@
-"""Where may results lie? In a folder, on S3 or on GCS: the few operations a store stands on."""
+"""Files of a place of results: a folder, a bucket on S3 or on GCS, behind one interface."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How does a bucket on S3 or GCS keep files, and give a name to one writer only?
+"""Files in a bucket on S3 or GCS, created by one writer only.
 
 Creation is a put on the condition that nothing is there (``If-None-Match: *``, on GCS
 ``ifGenerationMatch=0``). A service that ignores the condition is found out by
@@ -82,10 +82,10 @@ class RemoteFiles:
     def folders(self) -> list[str]:
         return [name for name, kind in self._entries("") if kind == "directory"]
 
-    def hold(self, name: str, data: bytes) -> None:
+    def lock(self, name: str, data: bytes) -> None:
         return None
 
-    def is_held(self, name: str) -> bool:
+    def is_locked(self, name: str) -> bool:
         return False
 
     def tidy(self) -> None:

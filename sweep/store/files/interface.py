@@ -1,4 +1,4 @@
-"""What does a store ask of the place where it lies?
+"""The interface of a place of files: exclusive creation, atomic replacement, listing, locks.
 
 Names are relative to one place and separated by "/". A file appears whole or not at all, and
 ``create`` succeeds for one caller only, whatever machine it runs on. An error of the disk or of the
@@ -16,7 +16,7 @@ Parts = bytes | memoryview
 
 
 class StoreError(ConfigError):
-    """The place of the results cannot do what was asked; nothing false is stored."""
+    """The place of the results cannot do what is needed; nothing false is stored."""
 
 
 class Files(Protocol):
@@ -62,14 +62,14 @@ class Files(Protocol):
         """The folders directly in this place, sorted."""
         ...
 
-    def hold(self, name: str, data: bytes) -> AbstractContextManager[object] | None:
-        """Make a file and hold it for as long as this process lives, or until it is let go.
+    def lock(self, name: str, data: bytes) -> AbstractContextManager[object] | None:
+        """Make a file and lock it for as long as this process lives, or until it is unlocked.
 
         None where the place knows no such thing; then no file is made.
         """
         ...
 
-    def is_held(self, name: str) -> bool: ...
+    def is_locked(self, name: str) -> bool: ...
 
     def tidy(self) -> None:
         """Remove what killed writers left half-written."""

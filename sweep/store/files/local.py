@@ -1,4 +1,4 @@
-"""How does a folder keep files whole, give a name to one writer only, and show who is alive?"""
+"""Files in a folder: written whole, created by one writer only, locked by a living process."""
 
 import contextlib
 import errno
@@ -75,7 +75,7 @@ class LocalFiles:
     def folders(self) -> list[str]:
         return sorted(e.name for e in self._entries("") if e.is_dir() and e.name[0] != ".")
 
-    def hold(self, name: str, data: bytes) -> AbstractContextManager[object] | None:
+    def lock(self, name: str, data: bytes) -> AbstractContextManager[object] | None:
         """The lock is taken before the file has its name: nobody ever sees it unlocked."""
         path = self.folder / name
         with _explained(path, "kept", missing_is_normal=False):
@@ -91,7 +91,7 @@ class LocalFiles:
                 temporary.replace(path)
                 return opened.pop_all()
 
-    def is_held(self, name: str) -> bool:
+    def is_locked(self, name: str) -> bool:
         """By another process. Asked of one's own, NFS lets the lock go when this look ends."""
         with _explained(self.folder / name, "read"):
             try:

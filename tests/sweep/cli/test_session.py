@@ -28,7 +28,7 @@ def test_who_asks_again_for_the_end_waits_for_nothing(numbers):
     with _signals(interruption):
         for number in numbers:
             ask(number)
-        assert interruption.is_over(grace_s=1000.0)
+        assert interruption.must_stop(grace_s=1000.0)
         with pytest.raises(KeyboardInterrupt):
             ask(numbers[0])
 
@@ -45,19 +45,19 @@ def test_ctrl_c_while_the_cluster_is_left_is_one_word(monkeypatch, capsys):
 def test_rows_are_read_last_so_that_nothing_another_driver_ends_meanwhile_looks_new(monkeypatch):
     """A cell that begins after the numbers were listed collides with its number; one that ends
     after the running ones were listed is among the rows."""
-    asked = []
+    planned = []
 
     class Watched(Store):
         def numbers(self):
-            asked.append("numbers")
+            planned.append("numbers")
             return super().numbers()
 
         def running(self):
-            asked.append("running")
+            planned.append("running")
             return super().running()
 
         def read(self):
-            asked.append("rows")
+            planned.append("rows")
             return super().read()
 
     class Nothing(SimpleNamespace):
@@ -77,4 +77,4 @@ def test_rows_are_read_last_so_that_nothing_another_driver_ends_meanwhile_looks_
         invocation = Nothing(store=Watched(folder))
         run = session._Session(invocation, [], None, "a driver")
         assert not run.run(lambda cells, history: Plan((), ()), Interruption())
-    assert asked[-3:] == ["numbers", "running", "rows"]
+    assert planned[-3:] == ["numbers", "running", "rows"]

@@ -2,7 +2,7 @@
 
 from benchmarks.driver_scale import CODE, NUM_LEASES, Silent, stub_pool, sweep_of
 from sweep.driver.attempt_row import Versions
-from sweep.driver.attempts import Record
+from sweep.driver.attempts import Attempts
 from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption
 from sweep.provenance import Revision
@@ -26,20 +26,20 @@ class Impatient(Silent):
 def test_an_interruption_is_heard_while_news_comes_without_a_break(tmp_path):
     sweep, store, interruption = sweep_of(400), Store(tmp_path / "sweep"), Interruption()
     display, cells = Impatient(interruption), cells_of(sweep)
-    with store.driving() as presence:
-        record = Record(
+    with store.as_driver() as driver_id:
+        attempts = Attempts(
             sweep=sweep,
             store=store,
-            versions=Versions(presence.id, Revision("abc", False), "none", CODE.trainer_hash),
+            versions=Versions(driver_id, Revision("abc", False), "none", CODE.trainer_hash),
             say=display.say,
         )
         driver = Driver(
             sweep=sweep,
             pool=stub_pool(),
-            record=record,
+            attempts=attempts,
             display=display,
             interruption=interruption,
-            limit=lambda shunned: NUM_LEASES,
+            limit=lambda quarantined: NUM_LEASES,
             code=CODE,
         )
         driver.run(plan_unsettled(cells, {}), {})

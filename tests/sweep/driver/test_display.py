@@ -6,13 +6,20 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sweep.driver import display
-from sweep.driver.display import Ending, LeaseView, LiveDisplay, PlainDisplay, SweepView, render
+from sweep.driver.display import (
+    MAX_LINES,
+    EndedView,
+    LeaseView,
+    LiveDisplay,
+    PlainDisplay,
+    SweepView,
+    render,
+)
 
 TRAINING = {"phase": "train", "step": 36, "remaining_steps": 100.0, "step_ms": 90.0}
 ROW = {"pre_quant_bpb": 3.25, "post_quant_bpb": 3.5, "ttt_bpb": None}
 ENDINGS = [
-    Ending(
+    EndedView(
         cell="asqu__seed1",
         state="succeeded",
         reason=None,
@@ -21,7 +28,7 @@ ENDINGS = [
         done=8,
         total=36,
     ),
-    Ending(
+    EndedView(
         cell="relu2__seed1",
         state="failed",
         reason="rank 0 ended; it is tried again",
@@ -83,7 +90,7 @@ def test_a_lease_that_has_said_nothing_yet_is_starting():
 
 def test_of_many_leases_the_first_are_shown_and_the_rest_counted():
     text = drawn(render(view(leases=[*view().leases] * 100)))
-    assert text.count("lease 0 on n1") == display.MAX_LINES
+    assert text.count("lease 0 on n1") == MAX_LINES
     assert "and 70 leases more" in text
 
 
@@ -114,7 +121,7 @@ def test_without_a_terminal_a_line_says_now_and_then_what_is_running(monkeypatch
     display = PlainDisplay(console)
     display.show(view())
     assert console.file.getvalue() == ""
-    monkeypatch.setattr(display, "HEARTBEAT_S", -1.0)
+    monkeypatch.setattr("sweep.driver.display.LINE_EVERY_S", -1.0)
     display.show(view())
     assert "asqu__seed1 (train, step 36, 90 ms/step, 9 s left)" in console.file.getvalue()
 

@@ -17,12 +17,11 @@ import pytest
 from sweep.cli.session import close_orphans
 from sweep.cluster.interface import LeaseLost, Node, capacity
 from sweep.driver.attempt_row import Versions, lost_row
-from sweep.driver.attempts import Record
+from sweep.driver.attempts import Attempts
 from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption
-from sweep.driver.orders import Code
 from sweep.messages import PrepareResult
-from sweep.provenance import Revision
+from sweep.provenance import Code, Revision
 from sweep.schedule.plan import Plan, Task, plan_unsettled
 from sweep.spec.sweep_file import NodeShape
 from sweep.store.files import StoreError
@@ -55,8 +54,8 @@ class Recorder:
 @pytest.fixture
 def store(tmp_path):
     store = Store(tmp_path / "test")
-    with store.driving() as presence:
-        store.driver_id = presence.id
+    with store.as_driver() as driver_id:
+        store.driver_id = driver_id
         yield store
 
 
@@ -67,17 +66,17 @@ def folder(store):
 
 def driver_of(store, pool, sweep=None, interruption=None, num_leases=2):
     sweep, display = sweep or sweep_spec(), Recorder()
-    record = Record(
+    attempts = Attempts(
         sweep=sweep,
         store=store,
         versions=Versions(store.driver_id, Revision("abc", False), "fake", CODE.trainer_hash),
         say=display.say,
     )
-    record.know(store.read().rows, store.numbers())
+    attempts.load(store.read().rows, store.numbers())
     return Driver(
         sweep=sweep,
         pool=pool,
-        record=record,
+        attempts=attempts,
         display=display,
         interruption=interruption or Interruption(),
         limit=lambda left_alone: num_leases,
@@ -273,7 +272,7 @@ def test_a_report_of_nonsense_is_a_failed_attempt_without_numbers(store, folder,
     found = run(store, work)
     assert states(found.rows) == {"succeeded": 5, "failed": 2}
     for bad in the_bad_rows(found):
-        assert "cannot be believed" in bad["reason"]
+        assert "the report is rejected" in bad["reason"]
         assert bad["pre_quant_bpb"] is None
         assert not (folder / "artifacts" / f"{bad['cell_id']}-1.bin").exists()
 
@@ -427,9 +426,9 @@ def test_what_another_driver_has_announced_is_left_to_it(store):
     cells = cells_of(sweep_spec())
     store.announce(cells[0].id, 1, {"driver": "another"})
     driver = driver_of(store, FakePool(well))
-    driver.record._numbers = {}  # it was announced after this driver had looked
+    driver.attempts._numbers = {}  # it was announced after this driver had looked
     driver.run(plan_unsettled(cells, {}), {})
-    assert [task.cell for task in driver.set_aside] == [cells[0]]
+    assert [task.cell for task in driver.skipped] == [cells[0]]
     assert {row["cell_id"] for row in store.read().rows} == {cell.id for cell in cells[1:]}
 
 
@@ -676,9 +675,9 @@ def test_any_number_of_cells_may_have_been_begun_by_another_driver(store):
     sweep = sweep_spec(replicates=300)
     cells = cells_of(sweep)
     driver = driver_of(store, FakePool(well), sweep)
-    driver.record.announce = lambda task, lease: None
+    driver.attempts.announce = lambda task, lease: None
     driver.run(plan_unsettled(cells, {}), {})
-    assert len(driver.set_aside) == len(cells) == 1800
+    assert len(driver.skipped) == len(cells) == 1800
 
 
 def test_a_node_where_no_lease_can_be_made_ready_is_left_alone(store):
@@ -700,7 +699,7 @@ def test_a_node_where_no_lease_can_be_made_ready_is_left_alone(store):
     pool = OneBadNode(work, names=["bad", "good"], per_node=1)
     found = run(store, work, pool=pool)
     assert {row["node"] for row in found.rows} == {"good"}
-    assert "bad" in found.driver._scheduler.shunned
+    assert "bad" in found.driver._scheduler.quarantined
 
 
 def test_where_no_lease_can_be_made_ready_anywhere_the_sweep_pauses(store):
@@ -781,7 +780,7 @@ def test_whoever_wants_the_end_now_does_not_wait_for_a_store_that_fails(store, m
 
     monkeypatch.setattr(store, "commit", full)
     driver = driver_of(store, FakePool(well), interruption=interruption)
-    driver.record.is_over = lambda: interruption.requests > 1
+    driver.attempts.must_stop = lambda: interruption.requests > 1
     with pytest.raises(StoreError, match="the disk is full"):
         driver.run(plan_unsettled(cells_of(sweep_spec()), {}), {})
     assert interruption.requests <= 3
@@ -796,7 +795,7 @@ def test_a_look_at_other_drivers_that_fails_ends_nothing(store, monkeypatch):
     cells = cells_of(sweep_spec())
     store.announce(cells[0].id, 1, {"driver": "another"})
     driver = driver_of(store, FakePool(lambda order, stop: stop.wait(0.3) or delivered(order)))
-    driver.record._numbers = {}
+    driver.attempts._numbers = {}
     driver.run(plan_unsettled(cells, {}), {})
     assert len(store.read().rows) == len(cells) - 1
 

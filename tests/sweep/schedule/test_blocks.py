@@ -26,7 +26,7 @@ def test_without_failures_a_block_stays_on_one_node():
     places = defaultdict(set)
     for task, node in drain(made, "aab"):
         places[task.cell.block].add(node)
-        assert not task.is_companion
+        assert not task.is_reference_rerun
     assert sorted(map(len, places.values())) == [1, 1]
     assert set.union(*places.values()) == {"a", "b"}
 
@@ -37,7 +37,7 @@ def test_a_cell_that_failed_waits_for_the_home_of_its_block():
     failed, _ = end(made, "a", "fault")
     drain(made, "b")
     assert made.assign("b") is None
-    assert made.elsewhere("b") is None
+    assert made.avoided_by_retry("b") is None
     assert made.assign("a").cell == failed.cell
 
 
@@ -49,7 +49,7 @@ def test_a_cell_that_hung_at_home_runs_elsewhere_and_its_reference_is_taken_alon
     ran = drain(made, "b")
     is_reference = hung.cell.spec.activation.label == REFERENCE
     assert ran[0][0].cell == hung.cell
-    along = [task for task, _ in [*ran[1:], *drain(made, "a")] if task.is_companion]
+    along = [task for task, _ in [*ran[1:], *drain(made, "a")] if task.is_reference_rerun]
     if not is_reference:
         assert [task.cell.spec.activation.label for task in along] == [REFERENCE]
 
@@ -57,13 +57,13 @@ def test_a_cell_that_hung_at_home_runs_elsewhere_and_its_reference_is_taken_alon
 def test_a_block_whose_home_is_gone_moves_once_and_whole():
     made = scheduler("node", held="a", cells=[c for c in CELLS if c.block == BLOCKS[0]])
     end(made, "a")
-    made.let_go("a")
+    made.remove_lease("a")
     for node in "bc":
-        made.hold(node)
+        made.add_lease(node)
     first = made.assign("b")
     assert made.assign("c") is None
     end(made, "b", task=first)
-    made.hold("a")
+    made.add_lease("a")
     assert made.assign("a") is None or made.num_waiting == 0  # it has a new home
 
 
@@ -91,17 +91,17 @@ def test_every_node_with_an_answer_has_the_reference_too_unless_its_lease_is_los
         node = data.draw(st.sampled_from(NODES))
         if node not in held:
             held.add(node)
-            made.hold(node)
+            made.add_lease(node)
         elif (task := made.assign(node)) is not None:
             fate = data.draw(st.sampled_from(["success", "success", "fault", "loss", "hang"]))
             if fate == "loss":
                 held.discard(node)
-                made.let_go(node)
+                made.remove_lease(node)
             if fate == "success":
                 answers.add((task.cell.block, node, task.cell.spec.activation.label))
             end(made, node, fate, task)
     for node in set(NODES) - held:
-        made.hold(node)
+        made.add_lease(node)
     for task, node in drain(made, NODES):
         answers.add((task.cell.block, node, task.cell.spec.activation.label))
     assert made.num_waiting == 0
@@ -110,7 +110,7 @@ def test_every_node_with_an_answer_has_the_reference_too_unless_its_lease_is_los
     given_up = {(b, n) for b, n, _ in answers if b in known} - {
         (b, n) for b, n, label in answers if label == REFERENCE
     }
-    assert all(made._companions._attempts[pair] for pair in given_up)
+    assert all(made._reruns._attempts[pair] for pair in given_up)
 
 
 def test_a_reference_that_was_taken_along_and_failed_is_tried_again_there():
@@ -120,12 +120,12 @@ def test_a_reference_that_was_taken_along_and_failed_is_tried_again_there():
     made = scheduler("node", cells=block, history=history, held="b")
     first, _ = end(made, "b")
     along = made.assign("b")
-    assert (along.is_companion, along.cell, along.generation) == (True, reference, 2)
+    assert (along.is_reference_rerun, along.cell, along.generation) == (True, reference, 2)
     end(made, "b", "fault", along)
     again = made.assign("b")
-    assert (again.is_companion, again.cell) == (True, reference)
+    assert (again.is_reference_rerun, again.cell) == (True, reference)
     end(made, "b", task=again)
-    assert [task.is_companion for task, _ in drain(made, "b")] == [False]
+    assert [task.is_reference_rerun for task, _ in drain(made, "b")] == [False]
     assert first.cell != reference
 
 
@@ -139,7 +139,7 @@ def test_an_answer_that_is_being_refreshed_is_taken_along_nowhere():
     rules = Rules(retries=BENIGN, pairing="node", reference=REFERENCE, trainer_hash=now)
     made = Scheduler(planned.todo, history, rules, planned.settled)
     for node in "ab":
-        made.hold(node)
+        made.add_lease(node)
     tasks = [task for task in map(made.assign, "abababab") if task is not None]
     assert sorted(task.cell.id for task in tasks) == sorted(cell.id for cell in block)
     assert {task.generation for task in tasks} == {1}

@@ -7,22 +7,22 @@ from hypothesis import strategies as st
 from sweep.schedule.plan import (
     estimate,
     find_cell,
-    first,
+    limit_tasks,
     plan_failed,
     plan_one,
     plan_refresh,
     plan_unsettled,
-    stale,
+    stale_cells,
     why_stale,
 )
-from sweep.store.history import Ended, believed, precedence
+from sweep.store.history import EndedAttempt, select_attempt, selection_key
 from sweep.store.schema import FAILURES, STATES, TERMINAL_STATES
 from tests.support.grids import cells_of, sweep_spec
 from trainer.config.config_errors import ConfigError
 
 CELLS = cells_of(sweep_spec())
 ENDED = st.builds(
-    Ended,
+    EndedAttempt,
     attempt=st.integers(1, 5),
     state=st.sampled_from(STATES),
     tainted=st.booleans(),
@@ -40,7 +40,7 @@ HISTORIES = st.dictionaries(
 
 
 def ended(state, attempt=1, *, tainted=False, wall_s=1.0, trainer=NOW, generation=0):
-    return Ended(
+    return EndedAttempt(
         attempt=attempt,
         state=state,
         tainted=tainted,
@@ -72,7 +72,7 @@ def test_rerunning_the_failed_runs_what_was_attempted_and_is_not_settled(history
     everything, failed = plan_unsettled(CELLS, history), plan_failed(CELLS, history)
     open_ = {task.cell.id for task in (*everything.todo, *everything.final)} & set(history)
     assert [t.cell.id for t in failed.todo] == [c.id for c in CELLS if c.id in open_]
-    assert all(task.afresh for task in failed.todo)
+    assert all(task.ignores_failures for task in failed.todo)
 
 
 def test_a_cell_asked_for_by_name_is_run_even_if_it_is_settled():
@@ -139,7 +139,7 @@ def test_what_is_planned_without_a_refresh_stays_in_the_generation_it_is_in(hist
 @given(HISTORIES)
 def test_a_refresh_adds_the_stale_cells_to_the_plan_and_loses_none(history):
     planned, refreshed = plan_unsettled(CELLS, history), plan_refresh(CELLS, history, NOW)
-    outdated = {cell.id for cell in stale(CELLS, history, NOW)}
+    outdated = {cell.id for cell in stale_cells(CELLS, history, NOW)}
     todo = [task.cell.id for task in refreshed.todo]
     assert set(todo) == {task.cell.id for task in planned.todo} | outdated
     given_up = {task.cell.id for task in refreshed.final}
@@ -162,13 +162,13 @@ def test_once_a_stale_cell_has_been_refreshed_it_is_believed_anew_and_stale_no_m
         attempts = [*history.get(task.cell.id, [])]
         new = ended(state, attempt=9, generation=task.generation)
         settled_before = any(e.settles for e in attempts if e.generation == task.generation)
-        assert settled_before or believed([*attempts, new]) == new
-        assert stale([task.cell], {task.cell.id: [*attempts, new]}, NOW) == []
+        assert settled_before or select_attempt([*attempts, new]) == new
+        assert stale_cells([task.cell], {task.cell.id: [*attempts, new]}, NOW) == []
 
 
 @given(HISTORIES)
 def test_a_stale_cell_is_never_run_unasked(history):
-    outdated = {cell.id for cell in stale(CELLS, history, NOW)}
+    outdated = {cell.id for cell in stale_cells(CELLS, history, NOW)}
     assert outdated.isdisjoint(task.cell.id for task in plan_unsettled(CELLS, history).todo)
 
 
@@ -177,7 +177,7 @@ def test_a_refresh_that_fails_leaves_the_old_answer_and_is_gone_on_with():
     old = ended("succeeded", trainer="a" * 64)
     failed = ended("failed", 2, generation=1)
     history = {cell.id: [old, failed]}
-    assert believed(history[cell.id]) == old
+    assert select_attempt(history[cell.id]) == old
     assert [task.generation for task in plan_refresh([cell], history, NOW).todo] == [1]
     assert [task.generation for task in plan_refresh([cell], history, "c" * 64).todo] == [2]
 
@@ -189,12 +189,12 @@ def test_a_stale_cell_says_which_trainers_it_means():
 
 def test_a_cell_whose_trainer_is_not_known_is_not_called_stale():
     cell = CELLS[0]
-    assert stale([cell], {cell.id: [ended("succeeded", trainer=None)]}, NOW) == []
+    assert stale_cells([cell], {cell.id: [ended("succeeded", trainer=None)]}, NOW) == []
 
 
 @given(st.lists(ENDED, min_size=1, max_size=6, unique_by=lambda e: e.attempt))
 def test_the_believed_attempt_is_of_the_latest_generation_that_settled_the_cell(attempts):
-    chosen = believed(attempts)
+    chosen = select_attempt(attempts)
     settling = [e for e in attempts if e.settles]
     if not settling:
         assert not chosen.settles
@@ -208,7 +208,7 @@ def test_the_believed_attempt_is_of_the_latest_generation_that_settled_the_cell(
 @given(st.lists(ENDED, min_size=2, max_size=6, unique_by=lambda e: e.attempt))
 def test_no_two_attempts_are_equally_believed(attempts):
     keys = {
-        precedence(e.state, tainted=e.tainted, generation=e.generation, attempt=e.attempt)
+        selection_key(e.state, tainted=e.tainted, generation=e.generation, attempt=e.attempt)
         for e in attempts
     }
     assert len(keys) == len(attempts)
@@ -217,6 +217,6 @@ def test_no_two_attempts_are_equally_believed(attempts):
 @given(HISTORIES, st.none() | st.integers(1, 9))
 def test_a_limit_keeps_the_first_of_the_plan_and_settles_nothing(history, limit):
     everything = plan_unsettled(CELLS, history)
-    some = first(everything, limit)
+    some = limit_tasks(everything, limit)
     assert some.settled == everything.settled
     assert some.todo == (everything.todo if limit is None else everything.todo[:limit])

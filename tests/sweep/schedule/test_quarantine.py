@@ -12,11 +12,11 @@ def test_a_node_that_fails_twice_in_a_row_gets_no_more_cells():
     made = scheduler(held="ab", retries=Retries())
     end(made, "b")
     end(made, "a", "fault")
-    assert not made.shunned
+    assert not made.quarantined
     end(made, "a", "fault")
-    assert set(made.shunned) == {"a"}
-    assert "NCCL" not in made.shunned["a"]
-    assert "2 failures of class infrastructure in a row" in made.shunned["a"]
+    assert set(made.quarantined) == {"a"}
+    assert "NCCL" not in made.quarantined["a"]
+    assert "2 failures of class infrastructure in a row" in made.quarantined["a"]
     assert made.assign("a") is None
     assert made.assign("b") is not None
 
@@ -25,29 +25,29 @@ def test_a_success_clears_what_a_node_is_suspected_of():
     made = scheduler(held="a", retries=Retries())
     for fate in ("fault", "success", "fault", "success"):
         end(made, "a", fate)
-    assert not made.shunned
+    assert not made.quarantined
 
 
 def test_a_node_that_goes_with_all_its_leases_has_one_strike():
     made = scheduler(held="aaaa", retries=Retries())
     tasks = [made.assign("a") for _ in range(4)]
     for task in tasks:
-        made.let_go("a")
-        made.ended(task, "a", ended("loss", "a"))
-    assert not made.shunned
-    made.hold("a")
+        made.remove_lease("a")
+        made.record_end(task, "a", ended("loss", "a"))
+    assert not made.quarantined
+    made.add_lease("a")
     task = made.assign("a")
-    made.let_go("a")
-    made.ended(task, "a", ended("loss", "a"))
-    assert set(made.shunned) == {"a"}
+    made.remove_lease("a")
+    made.record_end(task, "a", ended("loss", "a"))
+    assert set(made.quarantined) == {"a"}
 
 
 def test_the_last_node_is_given_more_chances_and_then_the_sweep_pauses():
     made = scheduler(held="a", retries=Retries(strikes=2, infrastructure=100, alike=100))
-    made.reach(["a"])
+    made.set_reachable(["a"])
     for _ in range(2 * LAST_NODE_STRIKES - 1):
         end(made, "a", "fault")
-    assert (made.paused, made.shunned) == (None, {})
+    assert (made.paused, made.quarantined) == (None, {})
     end(made, "a", "fault")
     assert "node a is the last one" in made.paused
     assert made.assign("a") is None
@@ -64,7 +64,7 @@ def test_different_cells_that_fail_alike_before_any_success_pause_the_sweep():
 def next_new(made, node):
     """A task that nothing was tried on; retries that come before it are set aside."""
     while (task := made.assign(node)).why != "new":
-        made.set_aside(task, node)
+        made.skip(task, node)
     return task
 
 
@@ -104,7 +104,7 @@ def test_a_few_that_fail_alike_of_many_that_run_do_not_pause_the_sweep():
     cells = cells_of(sweep_spec(seeds=list(range(20))))
     made = scheduler(cells=cells, retries=Retries(alike=2))
     for node in "ab" * 25:
-        made.hold(node)
+        made.add_lease(node)
     tasks = [(node, made.assign(node)) for node in "ab" * 25]
     for node, task in tasks[:4]:
         end(made, node, "hang", task)

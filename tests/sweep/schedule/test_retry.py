@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sweep.schedule.retry import verdict
 from sweep.spec.sweep_file import Retries
-from sweep.store.history import Ended
+from sweep.store.history import EndedAttempt
 from sweep.store.schema import FAILURES, STATES, TERMINAL_STATES
 
 POLICY = Retries()
@@ -23,7 +23,7 @@ STATE_OF = {
 
 def ended(state, failure=None, **changes):
     values = {"attempt": 1, "tainted": False, "reason": "why", "wall_s": 1.0, "node": "a"}
-    return Ended(state=state, failure=failure, **(values | changes))
+    return EndedAttempt(state=state, failure=failure, **(values | changes))
 
 
 def failed(failure, **changes):
@@ -32,7 +32,9 @@ def failed(failure, **changes):
 
 def follows(*attempts, policy=POLICY, trainer_hash=None):
     numbered = [
-        Ended(**{name: getattr(e, name) for name in Ended.__slots__} | {"attempt": i + 1})
+        EndedAttempt(
+            **{name: getattr(e, name) for name in EndedAttempt.__slots__} | {"attempt": i + 1}
+        )
         for i, e in enumerate(attempts)
     ]
     return verdict(numbered, policy, trainer_hash)

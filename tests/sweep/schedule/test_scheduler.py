@@ -44,7 +44,7 @@ def test_a_cell_that_failed_comes_before_those_that_are_new():
 
 def test_where_there_is_one_node_alone_a_cell_is_tried_again_there_after_all_others():
     made = scheduler(held="a")
-    made.reach(["a"])
+    made.set_reachable(["a"])
     failed, _ = end(made, "a", "hang")
     handed = [task.cell for task, _ in drain(made, "a")]
     assert handed == [*(cell for cell in CELLS if cell != failed.cell), failed.cell]
@@ -52,10 +52,10 @@ def test_where_there_is_one_node_alone_a_cell_is_tried_again_there_after_all_oth
 
 def test_nodes_that_are_left_alone_are_no_other_nodes():
     made = scheduler(held="ab", cells=CELLS[:1])
-    made.reach("ab")
+    made.set_reachable("ab")
     end(made, "a", "hang")
     assert made.assign("a") is None
-    made.refuse("b", "its disk is full")
+    made.quarantine("b", "its disk is full")
     assert made.assign("b") is None
     assert made.assign("a") is not None
 
@@ -63,8 +63,8 @@ def test_nodes_that_are_left_alone_are_no_other_nodes():
 def test_a_lease_whose_node_is_to_be_avoided_is_of_use_elsewhere():
     made = scheduler(held="a", cells=CELLS[:1])
     end(made, "a", "hang")
-    assert made.elsewhere("a") == {"a"}
-    assert made.elsewhere("b") is None
+    assert made.avoided_by_retry("a") == {"a"}
+    assert made.avoided_by_retry("b") is None
     assert made.useful_leases() == 1
 
 
@@ -90,7 +90,7 @@ def test_a_scheduler_made_from_the_history_of_another_decides_as_it_would(data):
         if task is not None:
             said = ended(data.draw(st.sampled_from(fates)), node, len(history[task.cell.id]) + 1)
             history[task.cell.id].append(said)
-            old.ended(task, node, said)
+            old.record_end(task, node, said)
     history = {cell: list(attempts) for cell, attempts in history.items() if attempts}
     new = scheduler(held=NODES, history=history)
     order = data.draw(st.permutations(NODES))
@@ -104,15 +104,15 @@ def everything(made, node):
     handed = []
     while (task := made.assign(node)) is not None:
         handed.append((task.cell.id, task.avoid))
-        made.set_aside(task, node)
+        made.skip(task, node)
     return sorted(handed, key=repr)
 
 
 def test_a_cell_that_is_asked_for_anew_has_all_its_budgets():
     history = {CELLS[0].id: [ended("memory", "a")]}
-    task = Task(CELLS[0], "asked for by name", afresh=True)
+    task = Task(CELLS[0], "asked for by name", ignores_failures=True)
     made = Scheduler([task], history, Rules(retries=BENIGN, pairing="seed", reference=REFERENCE))
-    made.hold("a")
+    made.add_lease("a")
     assert end(made, "a", "fault")[1].kind == "again"
 
 
@@ -120,6 +120,6 @@ def test_attempts_of_another_generation_are_not_counted():
     history = {CELLS[0].id: [ended("hang", "a"), ended("hang", "b", 2)]}
     task = Task(CELLS[0], "stale", generation=1)
     made = Scheduler([task], history, Rules(retries=BENIGN, pairing="seed", reference=REFERENCE))
-    made.reach(NODES)
-    made.hold("a")
+    made.set_reachable(NODES)
+    made.add_lease("a")
     assert end(made, "a", "hang")[1].kind == "again"

@@ -23,7 +23,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(node=st.sampled_from(NODES))
     def grant(self, node):
-        self.made.hold(node)
+        self.made.add_lease(node)
         self.leases[self.count] = (node, None)
         self.count += 1
 
@@ -34,7 +34,7 @@ class Machine(RuleBasedStateMachine):
         node, task = self.leases[lease]
         if task is None:
             task = self.made.assign(node)
-            assert task is None or node not in self.made.shunned
+            assert task is None or node not in self.made.quarantined
             self.leases[lease] = (node, task)
 
     @precondition(lambda self: self.running())
@@ -49,33 +49,33 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def lose(self, data):
         node, task = self.leases.pop(data.draw(st.sampled_from(sorted(self.leases))))
-        self.made.let_go(node)
+        self.made.remove_lease(node)
         if task is not None:
             self.close(task, node, "loss")
 
     @rule(node=st.sampled_from(NODES))
-    def refuse(self, node):
-        if len(set(self.made.shunned) | {node}) < len(NODES):
-            self.made.refuse(node, "unfit")
+    def quarantine(self, node):
+        if len(set(self.made.quarantined) | {node}) < len(NODES):
+            self.made.quarantine(node, "unfit")
 
     @precondition(lambda self: self.running())
     @rule(data=st.data())
-    def set_aside(self, data):
+    def skip(self, data):
         """Another driver runs it: from here on it is none of ours."""
         lease = data.draw(st.sampled_from(self.running()))
         node, task = self.leases[lease]
-        if not task.is_companion:
+        if not task.is_reference_rerun:
             self.leases[lease] = (node, None)
-            self.made.set_aside(task, node)
+            self.made.skip(task, node)
             self.kinds[task.cell.id] = "set aside"
 
     @rule(nodes=st.sets(st.sampled_from(NODES), min_size=1))
     def reach(self, nodes):
-        self.made.reach(nodes)
+        self.made.set_reachable(nodes)
 
     @rule()
-    def avoid_nothing(self):
-        self.made.avoid_nothing()
+    def retry_anywhere(self):
+        self.made.retry_anywhere()
 
     def running(self):
         return [lease for lease, (_, task) in sorted(self.leases.items()) if task is not None]
@@ -83,22 +83,22 @@ class Machine(RuleBasedStateMachine):
     def close(self, task, node, fate):
         self.numbers[task.cell.id] += 1
         said = ended(fate, node, self.numbers[task.cell.id])
-        follows = self.made.ended(task, node, said)
-        if not task.is_companion:
+        follows = self.made.record_end(task, node, said)
+        if not task.is_reference_rerun:
             assert self.kinds.get(task.cell.id, "again") == "again", "ran after it was done"
             self.kinds[task.cell.id] = follows.kind
 
     @invariant()
     def no_cell_runs_twice(self):
         running = [self.leases[lease][1] for lease in self.running()]
-        own = [task.cell.id for task in running if not task.is_companion]
+        own = [task.cell.id for task in running if not task.is_reference_rerun]
         assert len(own) == len(set(own))
         assert self.made.num_running == len(running)
 
     @invariant()
     def what_is_not_done_is_waiting_or_running(self):
         running = [self.leases[lease][1] for lease in self.running()]
-        own = {task.cell.id for task in running if not task.is_companion}
+        own = {task.cell.id for task in running if not task.is_reference_rerun}
         done = {cell for cell, kind in self.kinds.items() if kind != "again"}
         assert not own & done
         assert self.made.num_waiting >= len(CELLS) - len(own) - len(done)
@@ -116,12 +116,12 @@ class Machine(RuleBasedStateMachine):
             node, task = self.leases[lease]
             self.close(task, node, "success")
         for node, _ in self.leases.values():
-            if node in self.made.shunned:  # the holding gives them back
-                self.made.let_go(node)
-        self.made.reach(NODES)
-        nodes = [node for node in NODES if node not in self.made.shunned]
+            if node in self.made.quarantined:  # the holding gives them back
+                self.made.remove_lease(node)
+        self.made.set_reachable(NODES)
+        nodes = [node for node in NODES if node not in self.made.quarantined]
         for node in nodes:
-            self.made.hold(node)
+            self.made.add_lease(node)
         for task, node in drain_of(self, nodes):
             self.close(task, node, "success")
         if self.made.paused is None:
@@ -147,9 +147,9 @@ def test_where_everything_fails_it_ends_within_the_budgets(pairing, random):
     budget = (2 * retries.cell + 2) + retries.infrastructure + retries.hang + retries.tainted
     number, held = 0, set(NODES)
     while made.is_open:
-        for node in held & set(made.shunned):
-            made.let_go(node)
-        held -= set(made.shunned)
+        for node in held & set(made.quarantined):
+            made.remove_lease(node)
+        held -= set(made.quarantined)
         batch = [(node, task) for node in sorted(held) if (task := made.assign(node)) is not None]
         assert batch
         for node, task in batch:

@@ -48,7 +48,7 @@ def require_nothing_lost_or_doubled(cells, outcome):
     for attempt in outcome.attempts:
         assert attempt.state is not None
         assert attempt.until_s >= attempt.from_s
-        if not attempt.task.is_companion:
+        if not attempt.task.is_reference_rerun:
             by_cell[attempt.task.cell.id].append(attempt)
     for attempts in by_cell.values():
         attempts.sort(key=lambda attempt: attempt.from_s)
@@ -65,7 +65,7 @@ def require_nodes_that_are_there(outcome, world):
             from_s <= attempt.from_s <= (until_s or outcome.makespan_s) + world.notice_s
             for from_s, until_s in up[attempt.node]
         )
-        assert attempt.from_s <= outcome.shunned_at_s.get(attempt.node, outcome.makespan_s)
+        assert attempt.from_s <= outcome.quarantined_at_s.get(attempt.node, outcome.makespan_s)
 
 
 def test_the_makespan_is_within_three_percent_of_the_least_there_could_be(large):
@@ -111,7 +111,7 @@ def test_leases_are_not_given_back_to_be_asked_for_again(seed, pairing, slots):
 def test_nodes_that_fail_often_are_left_alone_and_the_others_do_the_work():
     world = replace(ROUGH, num_nodes=6, infrastructure=0.2)
     cells, outcome = simulated(Case("seed", 6, 6), world, alike=1000, infrastructure=50)
-    assert outcome.shunned
+    assert outcome.quarantined
     require_nothing_lost_or_doubled(cells, outcome)
     require_nodes_that_are_there(outcome, world)
 

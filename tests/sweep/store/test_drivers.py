@@ -13,38 +13,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.store.drivers import DriverNote, Life, Rhythm, Watch
+from sweep.store.drivers import DriverNote, DriverWatch, HeartbeatIntervals, Life
 from sweep.store.files import StoreError, open_files
 from sweep.store.store import AlreadyClosed, Store
 from tests.support.drivers import driver_elsewhere, row_of, wait_until
 from trainer.config.config_errors import ConfigError
 
 CELL, MINE = "0123456789abcdef", "f" * 16
-QUICK = Rhythm(beat_s=0.2, dead_after_s=2.0)
+QUICK = HeartbeatIntervals(beat_s=0.2, dead_after_s=2.0)
 """A beat may be late by nine times its interval, on a machine with two cores for everything."""
 
 
 def test_a_second_driver_is_told_who_is_running_unless_it_joins(shared):
     with driver_elsewhere(shared, QUICK, CELL) as (process, its_id, _):
-        store = Store(shared, rhythm=QUICK)
+        store = Store(shared, intervals=QUICK)
         told = f"process {process.pid} on {socket.gethostname()} since .*make status.*JOIN=1"
         with (
             pytest.raises(ConfigError, match=told),
-            store.driving(say=lambda text: None),
+            store.as_driver(say=lambda text: None),
         ):
             pytest.fail("two drivers drove one sweep")
         assert store.files.names("drivers") == [f"{its_id}.json"]
-        with store.driving(join=True) as presence:
-            assert presence.id != its_id
+        with store.as_driver(join=True) as driver_id:
+            assert driver_id != its_id
             assert [driver.id for driver in store.drivers()] == [its_id]
-            store.announce(MINE, 1, {"driver": presence.id})
+            store.announce(MINE, 1, {"driver": driver_id})
             assert store.orphans() == []
             assert {attempt.cell_id for attempt, _ in store.running()} == {CELL, MINE}
 
 
 def test_what_a_killed_driver_announced_is_an_orphan(shared):
     """At once where it held a lock, else after its silence has lasted."""
-    store = Store(shared, rhythm=QUICK)
+    store = Store(shared, intervals=QUICK)
     with driver_elsewhere(shared, QUICK, CELL) as (process, its_id, _):
         assert [note["driver"] for _, note in store.running()] == [its_id]
         assert store.orphans() == []
@@ -54,9 +54,9 @@ def test_what_a_killed_driver_announced_is_an_orphan(shared):
             assert [attempt.cell_id for attempt, _ in store.orphans()] == [CELL]
         wait_until(lambda: bool(store.orphans()))
         assert store.running() == []
-        with store.driving(say=pytest.fail) as presence:
+        with store.as_driver(say=pytest.fail) as driver_id:
             assert [attempt.cell_id for attempt, _ in store.orphans()] == [CELL]
-            assert store.files.names("drivers") == [f"{presence.id}.json"]
+            assert store.files.names("drivers") == [f"{driver_id}.json"]
 
 
 def test_a_driver_that_ends_leaves_no_sign_of_life(shared):
@@ -66,14 +66,14 @@ def test_a_driver_that_ends_leaves_no_sign_of_life(shared):
         store = Store(shared)
         assert store.drivers() == []
         assert [attempt.cell_id for attempt, _ in store.orphans()] == [CELL]
-        with store.driving():  # at once, with a patience of a minute
+        with store.as_driver():  # at once, with a patience of a minute
             pass
 
 
 def test_a_driver_waits_to_see_whether_another_is_dead_and_says_so(place_on):
-    store, said = Store(place_on("memory"), rhythm=Rhythm(0.05, 0.4)), []
+    store, said = Store(place_on("memory"), intervals=HeartbeatIntervals(0.05, 0.4)), []
     leave_behind(store)
-    with store.driving(say=said.append):
+    with store.as_driver(say=said.append):
         assert len(said) == 1
         assert "process 7 on elsewhere" in said[0]
 
@@ -83,7 +83,7 @@ def test_a_driver_that_fell_silent_long_ago_is_not_waited_for(place_on):
     store = Store(place)
     leave_behind(store)
     age(place, 61.0)
-    with store.driving(say=pytest.fail):
+    with store.as_driver(say=pytest.fail):
         pass
 
 
@@ -97,9 +97,9 @@ def test_a_driver_that_was_taken_for_dead_keeps_its_answer(place_on):
     place = place_on("memory")
     clock = Clock()
     slow, other = Store(place), Store(place)
-    other._watch = Watch(other.files, Rhythm(), clock=clock)
-    with slow.driving() as presence:  # its first beat is 10 s away
-        attempt = slow.announce(CELL, 1, {"driver": presence.id})
+    other._watch = DriverWatch(other.files, HeartbeatIntervals(), clock=clock)
+    with slow.as_driver() as driver_id:  # its first beat is 10 s away
+        attempt = slow.announce(CELL, 1, {"driver": driver_id})
         assert other.orphans() == []
         clock.now_s += 61.0
         ((found, _),) = other.orphans()
@@ -112,14 +112,14 @@ def test_a_driver_that_was_taken_for_dead_keeps_its_answer(place_on):
 
 
 def test_a_driver_that_cannot_show_itself_goes_on_and_shows_itself_again(place_on, monkeypatch):
-    store, failed = Store(place_on("memory"), rhythm=Rhythm(0.02, 60.0)), []
+    store, failed = Store(place_on("memory"), intervals=HeartbeatIntervals(0.02, 60.0)), []
 
     def unreachable(name, *parts):
         failed.append(name)
         raise StoreError("no answer in time")
 
-    with store.driving() as presence:
-        name = f"drivers/{presence.id}.json"
+    with store.as_driver() as driver_id:
+        name = f"drivers/{driver_id}.json"
         with monkeypatch.context() as patch:
             patch.setattr(store.files, "replace", unreachable)
             wait_until(lambda: len(failed) > 2)
@@ -133,8 +133,8 @@ def test_where_locks_are_unknown_a_driver_beats(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    store = Store(tmp_path, rhythm=Rhythm(0.02, 60.0))
-    with store.driving():
+    store = Store(tmp_path, intervals=HeartbeatIntervals(0.02, 60.0))
+    with store.as_driver():
         other = Store(tmp_path)
         other.drivers()
         wait_until(lambda: [driver.life for driver in other.drivers()] == [Life.ALIVE])
@@ -146,7 +146,7 @@ def test_a_service_that_ignores_the_condition_is_refused(place_on, s3):
 
     s3.application.refuse = forget_condition
     try:
-        with pytest.raises(StoreError, match="If-None-Match"), Store(place_on("s3")).driving():
+        with pytest.raises(StoreError, match="If-None-Match"), Store(place_on("s3")).as_driver():
             pytest.fail("an attempt could have been made twice")
     finally:
         s3.application.refuse = None
@@ -162,11 +162,11 @@ def test_a_foreign_file_among_the_drivers_is_no_driver(tmp_path):
 @given(st.lists(st.tuples(st.floats(0.0, 200.0), st.booleans()), max_size=8))
 def test_death_is_a_silence_that_lasted_on_the_clock_of_the_observer(looks):
     """Each look comes some time after the one before; in between, the driver has beaten or not."""
-    files = open_files(f"memory://presence-{os.getpid()}")
+    files = open_files(f"memory://drivers-{os.getpid()}")
     for name in files.names("drivers"):
         files.remove(f"drivers/{name}")
     clock, beats, silent_s = Clock(), 0, 0.0
-    watch = Watch(files, Rhythm(), clock=clock)
+    watch = DriverWatch(files, HeartbeatIntervals(), clock=clock)
     beat(files, beats)
     assert [driver.life for driver in watch.look()] == [Life.UNSURE]
     has_beaten = False

@@ -126,7 +126,7 @@ def test_only_old_temporaries_are_tidied_away(tmp_path):
 
 
 def hold_and_wait(folder, pipe):
-    with LocalFiles(Path(folder)).hold("drivers/a", b"x"):
+    with LocalFiles(Path(folder)).lock("drivers/a", b"x"):
         pipe.send("held")
         pipe.recv()
 
@@ -138,13 +138,13 @@ def test_a_held_file_is_held_until_its_process_lets_go_or_dies(tmp_path, end):
     process.start()
     files = open_files(tmp_path)
     assert ours.recv() == "held"
-    assert files.is_held("drivers/a")
+    assert files.is_locked("drivers/a")
     if end == "kill":
         process.kill()
     else:
         ours.send("let go")
     process.join()
-    assert not files.is_held("drivers/a")
+    assert not files.is_locked("drivers/a")
     assert files.read("drivers/a") == b"x"
 
 
@@ -153,7 +153,7 @@ def test_where_locks_are_unknown_nothing_is_held_and_nothing_made(tmp_path, monk
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    assert open_files(tmp_path).hold("drivers/a", b"x") is None
+    assert open_files(tmp_path).lock("drivers/a", b"x") is None
     assert list((tmp_path / "drivers").iterdir()) == []
 
 

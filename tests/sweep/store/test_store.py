@@ -22,7 +22,7 @@ from sweep.store.schema import (
     measures_markdown,
 )
 from sweep.store.store import AlreadyClosed, Attempt, Store
-from sweep.store.table import believed, to_parquet
+from sweep.store.table import select_row, to_parquet
 from tests.support.drivers import SPAWN, race, row_of
 from trainer.config.config_errors import ConfigError
 from trainer.contract import LAYER_MEASURES, Report
@@ -191,10 +191,10 @@ def test_a_torn_file_is_named_and_the_rest_is_read(somewhere):
     add(somewhere)
     name = f"attempts/{add(somewhere, cell=OTHER).stem}.parquet"
     somewhere.files.replace(name, somewhere.files.read(name)[:-20])
-    contents = somewhere.read()
-    assert [r["cell_id"] for r in contents.rows] == [CELL]
-    assert len(contents.torn) == 1
-    assert somewhere.files.where(name) in contents.torn[0]
+    stored = somewhere.read()
+    assert [r["cell_id"] for r in stored.rows] == [CELL]
+    assert len(stored.unreadable) == 1
+    assert somewhere.files.where(name) in stored.unreadable[0]
 
 
 FOREIGN = {
@@ -212,25 +212,25 @@ def test_a_foreign_file_is_named_and_the_rest_is_read(store, what):
     name, data = FOREIGN[what]
     content = (folder_of(store) / f"{attempt.stem}.parquet").read_bytes() if data is None else data
     (folder_of(store) / name).write_bytes(content)
-    contents = store.read()
-    assert [(r["cell_id"], r["attempt"]) for r in contents.rows] == [(CELL, 1)]
-    assert len(contents.torn) == 1
-    assert name in contents.torn[0]
+    stored = store.read()
+    assert [(r["cell_id"], r["attempt"]) for r in stored.rows] == [(CELL, 1)]
+    assert len(stored.unreadable) == 1
+    assert name in stored.unreadable[0]
 
 
 def test_a_parquet_file_of_others_is_named_and_passed_over(store):
     add(store)
     pq.write_table(pa.table({"x": [1]}), folder_of(store) / f"{OTHER}-1.parquet")
-    contents = store.read()
-    assert len(contents.rows) == 1
-    assert "not written by a sweep" in contents.torn[0]
+    stored = store.read()
+    assert len(stored.rows) == 1
+    assert "not written by a sweep" in stored.unreadable[0]
 
 
 def test_half_written_files_are_not_seen(store):
     add(store)
     (folder_of(store) / f".{CELL}-2.parquet.12ab34cd").write_bytes(b"PAR1")
     assert len(store.read().rows) == 1
-    assert store.read().torn == ()
+    assert store.read().unreadable == ()
     assert store.numbers() == {CELL: 1}
 
 
@@ -280,15 +280,15 @@ def is_answer(row):
 
 @given(attempts(), st.randoms())
 def test_the_order_of_the_rows_never_matters(rows, random):
-    assert believed(random.sample(rows, len(rows))) == believed(rows)
+    assert select_row(random.sample(rows, len(rows))) == select_row(rows)
 
 
 @given(attempts(), attempts())
 def test_only_a_refresh_changes_an_answer(rows, more):
     """Whatever follows, unless it is a later generation, which counts once it has settled."""
-    answer = believed(rows)
+    answer = select_row(rows)
     later = [{**row, "attempt": len(rows) + row["attempt"]} for row in more]
-    changed = believed(rows + later)
+    changed = select_row(rows + later)
     if is_answer(answer) and changed != answer:
         assert (changed["generation"] or 0) > (answer["generation"] or 0)
         assert changed["state"] in TERMINAL_STATES
@@ -297,7 +297,7 @@ def test_only_a_refresh_changes_an_answer(rows, more):
 
 @given(attempts())
 def test_the_believed_row_is_the_first_answer_of_the_latest_generation_that_settled(rows):
-    chosen = believed(rows)
+    chosen = select_row(rows)
     ended = [row for row in rows if row["state"] in TERMINAL_STATES]
     if not ended:
         assert chosen == rows[-1]
@@ -349,9 +349,9 @@ def test_the_same_rows_give_the_same_bytes():
 
 
 def test_what_is_kept_is_found_where_it_was_said_to_be(somewhere):
-    path = somewhere.keep("logs", f"{CELL}-1.log", b"a line\n")
+    path = somewhere.write_file("logs", f"{CELL}-1.log", b"a line\n")
     assert path == f"logs/{CELL}-1.log"
-    assert somewhere.kept(path) == b"a line\n"
+    assert somewhere.read_file(path) == b"a line\n"
 
 
 def test_a_sweep_that_never_ran_says_how_to_run_it(somewhere):

@@ -58,9 +58,9 @@ def require_intact(store, attempt):
     assert [pq.read_table(path)["cell_id"].to_pylist() for path in attempts.glob("*.parquet")] == [
         [OTHER]
     ]
-    contents = store.read()
-    assert [row["cell_id"] for row in contents.rows] == [OTHER]
-    assert contents.torn == ()
+    stored = store.read()
+    assert [row["cell_id"] for row in stored.rows] == [OTHER]
+    assert stored.unreadable == ()
     assert [found for found, _ in store.unfinished()] == [attempt]
 
 
@@ -73,9 +73,9 @@ def require_closable(store, attempt):
 WRITES = {
     "commit": lambda store, attempt: store.commit(attempt, row_of(attempt)),
     "announce": lambda store, attempt: store.announce(CELL, 2, NOTE),
-    "keep": lambda store, attempt: store.keep("logs", "a.log", b"x" * 10_000),
+    "keep": lambda store, attempt: store.write_file("logs", "a.log", b"x" * 10_000),
     "write_cells": lambda store, attempt: store.write_cells({OTHER}),
-    "driving": lambda store, attempt: store.driving().__enter__(),
+    "driving": lambda store, attempt: store.as_driver().__enter__(),
 }
 
 
@@ -106,7 +106,7 @@ def test_a_disk_that_became_read_only_is_named_and_can_still_be_read(disk, write
 def test_a_folder_that_cannot_hold_results_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     store = Store(tmp_path / "file" / "sweep")
-    with pytest.raises(StoreError, match=r"file/sweep.*RESULTS="), store.driving():
+    with pytest.raises(StoreError, match=r"file/sweep.*RESULTS="), store.as_driver():
         pytest.fail("drove a sweep in a place that is not there")
 
 
@@ -152,6 +152,6 @@ def test_a_kill_between_writing_and_naming_leaves_no_half_of_a_file(tmp_path, st
         return
     require_intact(store, attempt)
     os.utime(hidden[0], (0, 0))
-    with store.driving():
+    with store.as_driver():
         assert not hidden[0].exists()
     require_closable(store, attempt)

@@ -1,34 +1,16 @@
-"""What is asked of a node: before its first cell, and for each attempt?"""
+"""The messages from a driver to a node: what it must be (requirements), what to run (order)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.messages import CheckpointPlace, Order, RequiredDataset, Requirements
-from sweep.provenance import Software, lockfile_hash, software
+from sweep.provenance import Code
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import DataPlace, SweepSpec
 from sweep.store.store import Attempt
 from trainer.budget import parse_budget
 from trainer.config.config_errors import ConfigError
 from trainer.data.manifest import read_manifest
-from trainer.source import trainer_source
-
-PROJECT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """Which code this is: of the trainer, the pinned versions (None without the file), software."""
-
-    trainer_hash: str
-    lockfile_hash: str | None
-    software: Software | None = None
-
-
-def code_here() -> Code:
-    """The code that this process runs from."""
-    return Code(trainer_source().sha256, lockfile_hash(PROJECT), software())
 
 
 def requirements_for(sweep: SweepSpec, cells: Sequence[Cell], code: Code) -> Requirements:
@@ -64,11 +46,11 @@ def order_for(
 
 
 def _checkpoint(sweep: SweepSpec, cell: Cell, results_place: str) -> CheckpointPlace | None:
-    asked = sweep.checkpoints
-    if asked.keep == "no" or cell.spec.parsed_budget.kind == "seconds":
+    policy = sweep.checkpoints
+    if policy.keep == "no" or cell.spec.parsed_budget.kind == "seconds":
         return None
-    copy_to = f"{results_place}/checkpoints" if asked.keep == "results" else None
-    return CheckpointPlace(folder=asked.folder, every_s=asked.every_s, copy_to=copy_to)
+    copy_to = f"{results_place}/checkpoints" if policy.keep == "results" else None
+    return CheckpointPlace(folder=policy.folder, every_s=policy.every_s, copy_to=copy_to)
 
 
 def _supplies(cells: Sequence[Cell], place: DataPlace) -> tuple[RequiredDataset, ...]:
