@@ -26,7 +26,7 @@ from sweep.node.agent import Agent
 from sweep.node.scratch import read_abandoned_log
 from sweep.preflight import run_checks
 from sweep.spec.sweep_file import NodeShape
-from sweep.timing.sampler import gpu_sampler
+from sweep.timing.telemetry import gpu_sampler
 from trainer.config.config_errors import ConfigError
 
 prepare_ray()

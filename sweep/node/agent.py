@@ -25,7 +25,7 @@ from sweep.node.ranks import Starter, ask_for_stacks, rank_ends
 from sweep.node.scratch import note, read_logs, scratch
 from sweep.preflight import refusal, run_checks, warnings
 from sweep.processes.process_tree import Processes
-from sweep.timing.sampler import SamplerFactory, sampled
+from sweep.timing.telemetry import SamplerFactory, sample_telemetry
 from trainer.contract import (
     ARTIFACT_FILE,
     CURVE_FILE,
@@ -120,7 +120,7 @@ class Agent:
             try:
                 arguments = checkpoint.arguments if checkpoint else ()
                 self._starter.start(self._ranks, order, folder, arguments, stop=self._stop, say=say)
-                with sampled(
+                with sample_telemetry(
                     self._sampler_factory,
                     lambda: set(self._ranks.pids),
                     lambda: (_progress(folder) or {}).get("phase"),

@@ -1,4 +1,4 @@
-"""What do the GPUs say of themselves? Every question to NVIDIA's management library, in one place.
+"""Read GPUs by NVML, NVIDIA's management library (``pynvml``): state, clocks, power, processes.
 
 NVML needs no CUDA context and makes none. Any field may be unreadable (a container without the
 right, a model without the feature): that is an answer, :class:`Unreadable`, never a zero.
@@ -7,7 +7,7 @@ right, a model without the feature): that is an answer, :class:`Unreadable`, nev
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -31,34 +31,6 @@ class Unreadable:
     """There is no answer, and why."""
 
     reason: str
-
-
-class Library(Protocol):
-    """What is used of ``pynvml``, by its own names; tests script a double of it."""
-
-    NVML_CLOCK_SM: int
-    NVML_TEMPERATURE_GPU: int
-    NVML_MEMORY_ERROR_TYPE_UNCORRECTED: int
-    NVML_VOLATILE_ECC: int
-
-    def nvmlInit(self) -> None: ...
-    def nvmlSystemGetDriverVersion(self) -> str: ...
-    def nvmlSystemGetCudaDriverVersion_v2(self) -> int: ...
-    def nvmlDeviceGetCount(self) -> int: ...
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any: ...
-    def nvmlDeviceGetUUID(self, handle: Any) -> str: ...
-    def nvmlDeviceGetName(self, handle: Any) -> str: ...
-    def nvmlDeviceGetMemoryInfo(self, handle: Any, version: int | None = None) -> Any: ...
-    def nvmlDeviceGetMigMode(self, handle: Any) -> Sequence[int]: ...
-    def nvmlDeviceGetTotalEccErrors(self, handle: Any, error: int, counter: int) -> int: ...
-    def nvmlDeviceGetRemappedRows(self, handle: Any) -> Sequence[int]: ...
-    def nvmlDeviceGetRetiredPagesPendingStatus(self, device: Any) -> int: ...
-    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: Any) -> int: ...
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: Any) -> int: ...
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Sequence[Any]: ...
-    def nvmlDeviceGetClockInfo(self, handle: Any, kind: int) -> int: ...
-    def nvmlDeviceGetPowerUsage(self, handle: Any) -> int: ...
-    def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +64,12 @@ class Reading:
 class Nvml:
     """The library, opened, and the GPUs that this process may use."""
 
-    def __init__(self, library: Library, visible: Sequence[str] | None) -> None:
+    def __init__(self, library: Any, visible: Sequence[str] | None) -> None:
         self._nvml = library
         library.nvmlInit()
         every = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
         uuids = [library.nvmlDeviceGetUUID(handle) for handle in every]
-        self._handles = every
-        self._uuids = uuids
+        self._handles, self._uuids = every, uuids
         self.names = tuple(library.nvmlDeviceGetName(handle) for handle in every)
         self.used = tuple(
             range(len(every)) if visible is None else (_index(entry, uuids) for entry in visible)
@@ -180,8 +151,11 @@ class Nvml:
         return frozenset(int(process.pid) for process in running)
 
 
-def open_nvml(visible: Sequence[str] | None, library: Library | None = None) -> Nvml | Unreadable:
-    """NVML for the GPUs that CUDA_VISIBLE_DEVICES names, for all of them where it is None."""
+def open_nvml(visible: Sequence[str] | None, library: Any = None) -> Nvml | Unreadable:
+    """NVML for the GPUs that CUDA_VISIBLE_DEVICES names, for all of them where it is None.
+
+    ``library`` stands in for ``pynvml``.
+    """
     if library is None:
         try:
             import pynvml

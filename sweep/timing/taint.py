@@ -1,4 +1,4 @@
-"""Was the timing of this attempt disturbed? Judged by what does not know its activation.
+"""Taint: was the timing of an attempt disturbed? Judged by what does not know its activation.
 
 Readings of throttling and of foreign processes, and the probe: a fixed piece of work that the node
 does before and after every cell. The attempt's own steps are never looked at, for a slow activation

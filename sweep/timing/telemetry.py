@@ -1,22 +1,25 @@
-"""How did the node's GPUs do while a cell ran? Once a second they are asked; the columns say.
+"""GPU telemetry of a cell: a sampler reads the GPUs once a second and sums them up as columns.
 
 Clocks, power, heat and the two fractions are of readings in the training phase alone. What was not
-told is None: a fraction is of those readings that told it.
+told is None: a fraction is of those readings that told it. The sampler may fail or hang and never
+disturbs the cell.
 """
 
+import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from sweep.timing.nvml import Nvml, Reading, Unreadable, sees_host_pids
+from sweep.deadline import call_with_deadline
+from sweep.environment import visible_gpus
+from sweep.timing.nvml import Nvml, Reading, Unreadable, open_nvml, sees_host_pids
 
 EVERY_S = 1.0
-STOP_DEADLINE_S = 5.0  # for a reading that NVML does not answer, when a GPU falls off its bus
+DEADLINE_S = 5.0  # for a library that does not answer, when a GPU falls off its bus
 TRAINING = "train"  # as the trainer's progress file calls it
 
 COLUMNS = (
@@ -31,9 +34,33 @@ COLUMNS = (
     "gpu_driver",
 )
 
+T = TypeVar("T")
+Pids = Callable[[], set[int]]  # which processes are ours
+Phase = Callable[[], str | None]  # what the trainer is doing
+SamplerFactory = Callable[[Pids, Phase], "Sampler"]
+
+
+@contextlib.contextmanager
+def sample_telemetry(
+    factory: SamplerFactory | None, pids: Pids, phase: Phase, say: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    """The columns, which are there once the block has ended; {} without a factory."""
+    columns: dict[str, Any] = {}
+    sampler = _in_time(lambda: _start(factory, pids, phase), say) if factory else None
+    try:
+        yield columns
+    finally:
+        if sampler is not None:
+            columns |= _in_time(lambda: _stop(sampler), say) or {}
+
+
+def gpu_sampler(pids: Pids, phase: Phase) -> "Sampler":
+    """Reads the GPUs that this process may see."""
+    return Sampler(open_nvml(visible_gpus()), pids, phase)
+
 
 class Sampler:
-    """Reads the GPUs from ``start`` (or ``with``) to ``stop``, in a thread of its own.
+    """Reads the GPUs from ``start`` to ``stop``, in a thread of its own.
 
     ``pids`` gives the processes that are ours, ``phase`` what the trainer says it is doing. Without
     NVML nothing is started and every column is None. ``host_pids``: whether the process numbers
@@ -42,34 +69,20 @@ class Sampler:
 
     def __init__(
         self,
-        nvml: Nvml | Unreadable | None,
-        pids: Callable[[], set[int]],
-        phase: Callable[[], str | None],
+        nvml: Nvml | Unreadable,
+        pids: Pids,
+        phase: Phase,
         *,
         every_s: float = EVERY_S,
         host_pids: bool | None = None,
     ) -> None:
         self._nvml = nvml if isinstance(nvml, Nvml) else None
-        self._pids = pids
-        self._phase = phase
-        self._every_s = every_s
+        self._pids, self._phase, self._every_s = pids, phase, every_s
         self._host_pids = sees_host_pids() if host_pids is None else host_pids
         self._tally = _Tally()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-
-    def __enter__(self) -> "Sampler":
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         if self._nvml is not None:
@@ -79,7 +92,7 @@ class Sampler:
         """End the reading; never waits long, whatever the GPUs do."""
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join(STOP_DEADLINE_S)
+            self._thread.join(DEADLINE_S / 2)
 
     def sample(self) -> None:
         """Take one reading now."""
@@ -110,21 +123,41 @@ class Sampler:
             due_s = max(due_s + self._every_s, time.monotonic())  # a late one is not made up for
 
 
-@dataclass(slots=True)
-class _Share:
-    """Of so many readings that told it, in how many it was so."""
+def _start(factory: SamplerFactory, pids: Pids, phase: Phase) -> Sampler:
+    sampler = factory(pids, phase)
+    sampler.start()
+    return sampler
 
-    told: int = 0
-    so: int = 0
+
+def _stop(sampler: Sampler) -> Mapping[str, Any]:
+    sampler.stop()
+    return sampler.summary()
+
+
+def _in_time(work: Callable[[], T], say: Callable[[str], None]) -> T | None:
+    """What ``work`` gives, if it does so before a broken driver would hold up the attempt."""
+    try:
+        return call_with_deadline(DEADLINE_S, work)
+    except Exception as error:  # no telemetry is no reason for no result
+        say(f"the node's telemetry: {type(error).__name__}: {error}")
+        return None
+
+
+@dataclass(slots=True)
+class _Fraction:
+    """Of the readings that told something, in how many it was true."""
+
+    num_told: int = 0
+    num_true: int = 0
 
     def add(self, value: bool | None) -> None:
         if value is not None:
-            self.told += 1
-            self.so += value
+            self.num_told += 1
+            self.num_true += value
 
     @property
-    def fraction(self) -> float | None:
-        return self.so / self.told if self.told else None
+    def value(self) -> float | None:
+        return self.num_true / self.num_told if self.num_told else None
 
 
 @dataclass(slots=True)
@@ -136,8 +169,8 @@ class _Tally:
     watts: float = 0.0
     num_watts: int = 0
     hottest_c: int | None = None
-    throttled: _Share = field(default_factory=_Share)
-    foreign: _Share = field(default_factory=_Share)
+    throttled: _Fraction = field(default_factory=_Fraction)
+    foreign: _Fraction = field(default_factory=_Fraction)
 
     def add(self, readings: Sequence[Reading], own: set[int] | None) -> None:
         """One reading in training; ``own`` is None where process numbers mean nothing."""
@@ -159,8 +192,8 @@ class _Tally:
             "sm_clock_mhz_min": float(min(self.clocks_mhz)) if self.clocks_mhz else None,
             "power_w_mean": self.watts / self.num_watts if self.num_watts else None,
             "temperature_c_max": None if self.hottest_c is None else float(self.hottest_c),
-            "throttled_fraction": self.throttled.fraction,
-            "foreign_fraction": self.foreign.fraction,
+            "throttled_fraction": self.throttled.value,
+            "foreign_fraction": self.foreign.value,
         }
 
 
@@ -172,7 +205,7 @@ def _any_slowed(readings: Sequence[Reading]) -> bool | None:
 
 
 def _any_foreign(readings: Sequence[Reading], own: set[int]) -> bool | None:
-    """Whether a process that is not ours is on a GPU; None where the list cannot be believed.
+    """Whether a process that is not ours is on a GPU; None where the list may not be ours.
 
     A list without any of our ranks, while they train, is not of this machine's process numbers.
     """
