@@ -40,7 +40,7 @@ from benchmarks.turns import quartiles
 from sweep.messages import Order
 from sweep.node import ranks
 from sweep.node.agent import Agent
-from sweep.node.scratch import STEM, log_of, place
+from sweep.node.scratch import STEM, rank_log, scratch_root
 from trainer.config import load_recipe
 from trainer.contract import PROGRESS_FILE, REPORT_FILE, SPEC_FILE, RunSpec
 from trainer.data.manifest import read_manifest
@@ -78,7 +78,7 @@ class Onlooker(threading.Thread):
 
     def run(self) -> None:
         while not self._end.wait(LOOK_S):
-            for entry in os.scandir(place()):
+            for entry in os.scandir(scratch_root()):
                 if STEM.fullmatch(entry.name) and entry.is_dir():
                     _look(Path(entry.path), self.seen.setdefault(entry.name, Times()))
 
@@ -89,7 +89,7 @@ class Onlooker(threading.Thread):
 
 def _look(folder: Path, times: Times) -> None:
     times.begun = times.begun or _written_at(folder / SPEC_FILE)
-    times.started = times.started or _written_at(log_of(folder, 0))
+    times.started = times.started or _written_at(rank_log(folder, 0))
     times.reported = times.reported or _written_at(folder / REPORT_FILE)
     try:
         at = (folder / PROGRESS_FILE).stat().st_mtime

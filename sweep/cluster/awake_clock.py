@@ -1,4 +1,4 @@
-"""How long has this process been awake? By this clock the driver waits for others.
+"""A clock of the time in which this process ran: by it the driver waits for others.
 
 A process that was stopped (Ctrl-Z, a debugger, a machine that swaps) finds everybody silent when it
 goes on, since it has not listened. By the monotonic clock it would give up all that it waits for.

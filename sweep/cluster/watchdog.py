@@ -1,12 +1,12 @@
-"""Who cleans up when the driver is killed and can clean up nothing itself?
+"""The watchdog: it kills what is left of a driver on this machine, however the driver ends.
 
 A small process that keeps note of the driver's descendants, waits for the driver to end, in
 whatever way, and then kills those that are still there. It knows them in two ways: by looking from
 time to time, and at the end by a mark in their environment, which finds those that came since the
 last look and have lost their parent (a process that renames itself may overwrite the mark).
 
-Nearly everything dies by itself (ranks are tethered, Ray shares its driver's fate), but Ray was
-seen to leave two helpers of its own for most of a minute after a SIGKILL.
+Nearly everything dies by itself (ranks die with their agent, Ray shares its driver's fate), but Ray
+was seen to leave two helpers of its own for most of a minute after a SIGKILL.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""On the node: make one attempt after the other, watch its ranks, and bring back what they leave.
+"""The agent of a lease on its node: makes attempts, watches their ranks, delivers what they leave.
 
 Knows nothing of Ray. Whatever happens, no process stays behind: the kernel kills the ranks when
 this process dies, and this process ends itself when its driver falls silent.
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from sweep.messages import Delivery, Order, PrepareResult, Requirements
-from sweep.node.checkpoints import held_checkpoint
+from sweep.node.checkpoints import lock_checkpoint
 from sweep.node.data import NotStaged, stage
 from sweep.node.failures import Failure, classify, hung, stopped, unable, unreported
-from sweep.node.liveness import DeadMan, HangWatch
+from sweep.node.liveness import DeadManSwitch, HangWatch
 from sweep.node.memory_use import MemoryWatch
-from sweep.node.ranks import Starter, ask_for_stacks, rank_ends
-from sweep.node.scratch import note, read_logs, scratch
+from sweep.node.ranks import RankLauncher, dump_stacks, rank_ends
+from sweep.node.scratch import append_agent_log, read_logs, scratch
 from sweep.preflight import refusal, run_checks, warnings
 from sweep.processes.process_tree import Processes
 from sweep.timing.telemetry import SamplerFactory, sample_telemetry
@@ -39,7 +39,7 @@ from trainer.source import trainer_source
 POLL_S = 0.05
 SETTLE_S = 0.1  # in which ranks that fail together are seen to have
 DYING_S = 2.0
-EXIT_UNHEARD = 70
+EXIT_DRIVER_GONE = 70
 
 
 class Agent:
@@ -57,11 +57,11 @@ class Agent:
         self._stop = threading.Event()
         self._folder: Path | None = None
         self._ranks = Processes()
-        self._starter = Starter()
+        self._launcher = RankLauncher()
         self._data: dict[str, str] = {}
         self._sampler_factory = sampler_factory
         self._silence_s = driver_silence_s
-        self._dead_man = DeadMan(driver_silence_s, self._die) if driver_silence_s else None
+        self._switch = DeadManSwitch(driver_silence_s, self._die) if driver_silence_s else None
 
     def stop(self) -> None:
         """End the running attempt; it is delivered as interrupted."""
@@ -84,7 +84,7 @@ class Agent:
         if readiness.refusal is not None:
             return readiness
         if requirements.threads is not None:
-            self._starter.begin(requirements.trainer_hash, requirements.threads)
+            self._launcher.start_server(requirements.trainer_hash, requirements.threads)
         try:
             for dataset in requirements.datasets:
                 self._data[dataset.data_dir] = stage(dataset)
@@ -110,16 +110,18 @@ class Agent:
 
     def close(self) -> None:
         """End what is kept from one attempt to the next; as the end of this process does."""
-        self._starter.close()
+        self._launcher.close()
 
     def _attempt(self, order: Order, folder: Path) -> Delivery:
         say = _speaker(folder)
         self._ranks, memory = Processes(), MemoryWatch()
-        with held_checkpoint(order.checkpoint, order.cell_id, say, self._stop) as checkpoint:
+        with lock_checkpoint(order.checkpoint, order.cell_id, say, self._stop) as checkpoint:
             (folder / SPEC_FILE).write_text(self._with_data_here(order), encoding="utf-8")
             try:
                 arguments = checkpoint.arguments if checkpoint else ()
-                self._starter.start(self._ranks, order, folder, arguments, stop=self._stop, say=say)
+                self._launcher.launch(
+                    self._ranks, order, folder, arguments, stop=self._stop, say=say
+                )
                 with sample_telemetry(
                     self._sampler_factory,
                     lambda: set(self._ranks.pids),
@@ -143,19 +145,19 @@ class Agent:
         return json.dumps(spec | {"data_dir": self._data.get(spec["data_dir"], spec["data_dir"])})
 
     def _heard(self) -> None:
-        if self._dead_man is not None:
-            self._dead_man.heard()
+        if self._switch is not None:
+            self._switch.heard()
 
     def _die(self) -> None:
         """Nobody waits for this any more: leave no process, whatever state the disk is in."""
         self._ranks.kill_now()
-        threading.Timer(DYING_S, os._exit, [EXIT_UNHEARD]).start()
+        threading.Timer(DYING_S, os._exit, [EXIT_DRIVER_GONE]).start()
         folder = self._folder
         if folder is not None:
-            note(
+            append_agent_log(
                 folder, f"no word from the driver for {self._silence_s:g} s: the agent ended itself"
             )
-        os._exit(EXIT_UNHEARD)
+        os._exit(EXIT_DRIVER_GONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ def _watch(
     ranks: Processes, folder: Path, order: Order, stop: threading.Event, memory: MemoryWatch
 ) -> _End:
     """Until every rank has ended well, or one thing has gone wrong."""
-    silence = HangWatch(
+    watch = HangWatch(
         no_progress_s=order.no_progress_s,
         slow_phase_s=order.slow_phase_s,
         now_s=time.monotonic(),
@@ -188,9 +190,9 @@ def _watch(
             return _End(codes, stopped())
         if (latest := _modified_at(folder / PROGRESS_FILE)) != sign:
             sign, phase = latest, (_progress(folder) or {}).get("phase", phase)
-        if silence.look(sign, phase, time.monotonic()):
-            ask_for_stacks(ranks, folder)
-            return _End(codes, hung(phase, silence.silent_s))
+        if watch.look(sign, phase, time.monotonic()):
+            dump_stacks(ranks, folder)
+            return _End(codes, hung(phase, watch.stalled_s))
         memory.look(ranks.pids)
         ranks.wait(POLL_S)
 
@@ -262,7 +264,7 @@ def _code_differs(wanted: str) -> str | None:
 
 
 def _speaker(folder: Path) -> Callable[[str], None]:
-    return lambda text: note(folder, text)
+    return lambda text: append_agent_log(folder, text)
 
 
 def _progress(folder: Path) -> Mapping[str, Any] | None:

@@ -1,142 +1,101 @@
-"""How does a checkpoint get to a place that outlives the node, and back, without disturbing a run?
+"""Copy a checkpoint to a place that outlives the node, and back, without disturbing the run.
 
-The place is a folder or a URI that fsspec knows. Everything that touches it is done by a thread of
-its own, for which nobody waits longer than a deadline; what fails is told and tried again.
+The place is a folder or a bucket, as for results (``sweep/store/files``): a reader never sees a
+part of a copy. Everything that touches it is done by a thread of its own, for which nobody waits
+longer than a deadline; what fails is told and tried again.
 """
 
-import contextlib
 import os
-import secrets
-import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
+from typing import IO
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from sweep.deadline import run_in_background
+from sweep.store.files import Files, open_files
+from trainer.files import write_atomically
 
 FETCH_S = 120.0
 CLOSE_S = 15.0
+POLL_S = 0.1
 LOOK_EVERY_S = 1.0
 TRY_AGAIN_S = 30.0
 
 
-class Copy:
-    """The copy of the local file ``path`` in the folder ``place``, under the same name."""
+class CheckpointSync:
+    """Keeps a copy of the local file ``path`` in ``place``, under the same name."""
 
     def __init__(self, path: Path, place: str, say: Callable[[str], None]) -> None:
         self._path, self._place, self._say = path, place, say
         self._closing = threading.Event()
         self._remove = False
         self._copied: tuple[int, int, int] | None = None
-        self._thread = threading.Thread(target=self._run, name="checkpoint copy", daemon=True)
+        self._running: Future[None] | None = None
 
     def fetch(self, stop: threading.Event) -> None:
         """Bring the copy here, if there is one and it comes in time."""
-        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
-        came = threading.Event()
-        thread = threading.Thread(target=self._download, args=(temporary, came), daemon=True)
-        thread.start()
+        copy = run_in_background(lambda: self._files().read(self._path.name))
         deadline_s = time.monotonic() + FETCH_S
-        while thread.is_alive() and time.monotonic() < deadline_s and not stop.is_set():
-            thread.join(0.1)
-        if came.is_set():
-            temporary.replace(self._path)  # here, so that one that comes too late changes nothing
-            self._copied = _version(self._path)
-        elif thread.is_alive() and not stop.is_set():
+        while not (copy.done() or stop.is_set() or time.monotonic() > deadline_s):
+            wait([copy], POLL_S)
+        if copy.done():
+            self._try(lambda: self._keep(copy))
+        elif not stop.is_set():
             self._say(f"the checkpoint in {self._place} did not come within {FETCH_S:g} s.")
 
     def start(self) -> None:
         """Bring every change from now on to the place."""
-        self._thread.start()
+        self._running = run_in_background(self._run)
 
     def close(self, *, remove: bool) -> None:
         """Bring the last change, or remove the copy; does not wait for long."""
         self._remove = remove
         self._closing.set()
-        self._thread.join(CLOSE_S)
-        if self._thread.is_alive():
+        if self._running is not None and not wait([self._running], CLOSE_S).done:
             self._say(f"the checkpoint in {self._place} was not done with within {CLOSE_S:g} s.")
 
     def _run(self) -> None:
         pause_s = LOOK_EVERY_S
         while not self._closing.wait(pause_s):
-            pause_s = LOOK_EVERY_S if self._try(self._bring) else TRY_AGAIN_S
-        self._try(self._take_away if self._remove else self._bring)
+            pause_s = LOOK_EVERY_S if self._try(self._upload) else TRY_AGAIN_S
+        self._try(self._remove_copy if self._remove else self._upload)
 
     def _try(self, work: Callable[[], None]) -> bool:
         try:
             work()
-        except Exception as error:  # whatever a file system may raise, the run goes on
+        except Exception as error:  # whatever the place may raise, the run goes on
             self._say(f"the checkpoint in {self._place}: {type(error).__name__}: {error}")
             return False
         return True
 
-    def _download(self, temporary: Path, came: threading.Event) -> None:
+    def _keep(self, copy: "Future[bytes]") -> None:
         try:
-            files, target = self._target()
-            with contextlib.suppress(FileNotFoundError):
-                files.get_file(target, str(temporary))
-                came.set()
-        except Exception as error:  # the cell starts from zero then
-            self._say(f"the checkpoint in {self._place}: {type(error).__name__}: {error}")
-        finally:
-            if not came.is_set():
-                temporary.unlink(missing_ok=True)
-
-    def _bring(self) -> None:
-        version = _version(self._path)
-        if version is None or version == self._copied:
+            write_atomically(self._path, copy.result(), durable=False)
+        except FileNotFoundError:  # there is no copy: the cell starts from zero
             return
-        # A second name for this very version, which the ranks may replace at any time.
-        snapshot = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
+        with self._path.open("rb") as file:
+            self._copied = _version(file)
+
+    def _upload(self) -> None:
         try:
-            os.link(self._path, snapshot)
-            files, target = self._target()
-            if isinstance(files, LocalFileSystem):
-                _copy_whole(snapshot, Path(target))
-            else:
-                files.put_file(str(snapshot), target)
-        finally:
-            snapshot.unlink(missing_ok=True)
-        self._copied = version
+            file = self._path.open("rb")  # one version, whatever the ranks put in its place
+        except FileNotFoundError:
+            return
+        with file:
+            version = _version(file)
+            if version != self._copied:
+                self._files().replace(self._path.name, file.read())
+                self._copied = version
 
-    def _take_away(self) -> None:
-        files, target = self._target()
-        with contextlib.suppress(FileNotFoundError):
-            files.rm_file(target)
-        if isinstance(files, LocalFileSystem):
-            _remove_parts(Path(target))
+    def _files(self) -> Files:
+        return open_files(self._place, deadline_s=FETCH_S)
 
-    def _target(self) -> "tuple[fsspec.AbstractFileSystem, str]":
-        files, folder = fsspec.url_to_fs(self._place)
-        return files, f"{folder.rstrip('/')}/{self._path.name}"
+    def _remove_copy(self) -> None:
+        self._files().remove(self._path.name)
 
 
-def _copy_whole(source: Path, target: Path) -> None:
-    """Replace ``target``, of which no reader ever sees a part."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{socket.gethostname()}-{os.getpid()}")
-    try:
-        shutil.copyfile(source, part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _remove_parts(target: Path) -> None:
-    """What an agent that was killed while it copied has left."""
-    for part in target.parent.glob(f".{target.name}.*"):
-        part.unlink(missing_ok=True)
-
-
-def _version(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
+def _version(file: IO[bytes]) -> tuple[int, int, int]:
+    stat = os.fstat(file.fileno())
     return stat.st_mtime_ns, stat.st_size, stat.st_ino

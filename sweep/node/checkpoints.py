@@ -1,4 +1,4 @@
-"""Where does a cell of fixed steps keep what it needs to be resumed, and who may write there?
+"""The checkpoint file of a cell of fixed steps on this node, which one attempt at a time may write.
 
 One file per cell on the node, ``<folder>/<cell id>.ckpt``, which the ranks replace as a whole. The
 attempt that holds the file's lock uses it, any other runs without. Where a copy is kept beside the
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sweep.messages import CheckpointPlace
-from sweep.node.checkpoint_sync import Copy
-from sweep.node.scratch import place
-from sweep.processes.process_lock import age_s, held, lock_of
+from sweep.node.checkpoint_sync import CheckpointSync
+from sweep.node.scratch import scratch_root
+from sweep.processes.process_lock import age_s, lock_path, try_lock
 
 OLD_S = 7 * 24 * 3600.0
 CELL_ID = re.compile(r"[0-9a-f]{16}")
@@ -41,33 +41,33 @@ class Checkpoint:
 
 
 @contextlib.contextmanager
-def held_checkpoint(
-    asked: CheckpointPlace | None, cell_id: str, say: Say, stop: threading.Event
+def lock_checkpoint(
+    place: CheckpointPlace | None, cell_id: str, say: Say, stop: threading.Event
 ) -> Iterator[Checkpoint | None]:
     """The cell's checkpoint; None where none is asked for or another attempt holds it."""
-    if asked is None:
+    if place is None:
         yield None
         return
     if not CELL_ID.fullmatch(cell_id):
         raise ValueError(f"cell {cell_id!r}: the name of a cell is 16 hexadecimal digits.")
-    folder = Path(asked.folder) if asked.folder is not None else place() / "checkpoints"
+    folder = Path(place.folder) if place.folder is not None else scratch_root() / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     _remove_old(folder, cell_id)
     path = folder / f"{cell_id}.ckpt"
-    with held(path) as is_ours:
+    with try_lock(path) as is_ours:
         if not is_ours:
             say(f"{path} is held by another attempt at this cell here: this one keeps none.")
             yield None
             return
-        with _copied(Checkpoint(path, asked.every_s), asked.copy_to, say, stop) as checkpoint:
+        with _synced(Checkpoint(path, place.every_s), place.copy_to, say, stop) as checkpoint:
             yield checkpoint
 
 
 @contextlib.contextmanager
-def _copied(
+def _synced(
     checkpoint: Checkpoint, copy_to: str | None, say: Say, stop: threading.Event
 ) -> Iterator[Checkpoint]:
-    copy = Copy(checkpoint.path, copy_to, say) if copy_to is not None else None
+    copy = CheckpointSync(checkpoint.path, copy_to, say) if copy_to is not None else None
     if copy is not None:
         if not checkpoint.path.exists():
             copy.fetch(stop)
@@ -83,7 +83,7 @@ def _copied(
 
 def _remove(path: Path) -> None:
     """The file, what a killed writer left half-written beside it, and the lock, which is held."""
-    for file in (path, *path.parent.glob(f".{path.name}.*"), lock_of(path)):
+    for file in (path, *path.parent.glob(f".{path.name}.*"), lock_path(path)):
         file.unlink(missing_ok=True)
 
 
@@ -96,6 +96,6 @@ def _remove_old(folder: Path, cell_id: str) -> None:
         path = folder / f"{match['cell']}.ckpt"
         if path.exists() and age_s(path) < OLD_S:
             continue
-        with held(path) as is_left:
+        with try_lock(path) as is_left:
             if is_left:
                 _remove(path)

@@ -1,4 +1,4 @@
-"""What went wrong in a rank, by its log, and do two logs tell of the same error?
+"""The error that a rank's log ends with, and a signature by which equal errors are known.
 
 Pure: text in, values out. The signature of an error is its type, where in the project it came from
 and its message without what changes from run to run: numbers, addresses, paths.

@@ -1,4 +1,4 @@
-"""Why did an attempt fail, and whose fault was it: the cell's, the node's, memory's?
+"""Classify a failed attempt: whose fault was it, the cell's, the node's or memory's?
 
 Pure: exit statuses and logs in, state, class, reason and signature out. The class decides how often
 a cell is tried again, so what may come of the node must not count as the cell's own error, and the
@@ -98,12 +98,12 @@ def classify(
     return _failed("cell", reason, culprit)
 
 
-def hung(phase: str, silent_s: float) -> Failure:
-    """No rank has said anything for ``silent_s`` seconds."""
+def hung(phase: str, stalled_s: float) -> Failure:
+    """No rank has made progress for ``stalled_s`` seconds."""
     return Failure(
         state="hung",
         failure="hang",
-        reason=f"no progress for {silent_s:.0f} s in phase {phase}; killed",
+        reason=f"no progress for {stalled_s:.0f} s in phase {phase}; killed",
         signature=f"no progress in phase {phase}",
     )
 

@@ -1,4 +1,4 @@
-"""How long has somebody said nothing: the ranks to their agent, the driver to the agent?
+"""Liveness: the time without progress of the ranks, and without a call of the driver.
 
 Both count with the monotonic clock. Time in which this process did not run (it was stopped, or its
 node stood still) says nothing about the ranks, which may have stood still with it, but it counts as
@@ -25,29 +25,29 @@ class HangWatch:
         self._no_progress_s, self._slow_phase_s = no_progress_s, slow_phase_s
         self._sign: object = None
         self._looked_s = now_s
-        self.silent_s = 0.0
+        self.stalled_s = 0.0
 
     def look(self, sign: object, phase: str, now_s: float) -> bool:
         """Whether the ranks have said nothing for too long."""
         gap_s, self._looked_s = now_s - self._looked_s, now_s
         if sign != self._sign:
-            self._sign, self.silent_s = sign, 0.0
+            self._sign, self.stalled_s = sign, 0.0
             return False
-        self.silent_s += min(gap_s, LONGEST_LOOK_S)
-        return self.silent_s > (
+        self.stalled_s += min(gap_s, LONGEST_LOOK_S)
+        return self.stalled_s > (
             max(self._slow_phase_s, self._no_progress_s)
             if phase in PATIENT_PHASES
             else self._no_progress_s
         )
 
 
-class DeadMan:
+class DeadManSwitch:
     """Calls ``end``, from a thread of its own, when nothing was heard for ``patience_s``."""
 
     def __init__(self, patience_s: float, end: Callable[[], None]) -> None:
         self._patience_s, self._end = patience_s, end
         self._heard_s = time.monotonic()
-        threading.Thread(target=self._watch, name="dead man", daemon=True).start()
+        threading.Thread(target=self._watch, name="dead man's switch", daemon=True).start()
 
     def heard(self) -> None:
         """A word; one that comes too late, after this process stood still, changes nothing."""

@@ -1,4 +1,4 @@
-"""How much memory had the node and its ranks? The numbers that explain an attempt that ran out."""
+"""Memory of the node and of its ranks: the numbers that explain an attempt that ran out."""
 
 import contextlib
 import time

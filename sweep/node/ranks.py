@@ -1,4 +1,4 @@
-"""How do the ranks of one attempt come to run, and what do they say when they are at their end?"""
+"""Launch the ranks of an attempt, forked or started, dump their stacks, and read how they ended."""
 
 import contextlib
 import os
@@ -14,8 +14,8 @@ from typing import IO
 from sweep.environment import rank_environment
 from sweep.messages import Order
 from sweep.node.failures import RankEnd
-from sweep.node.scratch import log_of, place, tail
-from sweep.processes.fork_server_client import PROJECT, Keeper, NotForked, Served
+from sweep.node.scratch import rank_log, scratch_root, tail
+from sweep.processes.fork_server_client import PROJECT, ForkServerManager, NotForked, ServerSpec
 from sweep.processes.process_tree import Processes
 from trainer.contract import SPEC_FILE
 from trainer.fork_server.fork import Request
@@ -28,19 +28,19 @@ STACKS_MARK = "\n--- stacks when it hung ---\n"
 STACKS_S, STACKS_POLL_S = 2.0, 0.05
 
 
-class Starter:
-    """How the ranks of one attempt after the other are started: by forking, where that can be."""
+class RankLauncher:
+    """Launches the ranks of one attempt after the other: by forking, where that can be."""
 
     def __init__(self) -> None:
-        self._keeper = Keeper()
+        self._servers = ForkServerManager()
 
-    def begin(self, trainer_hash: str, threads: int) -> None:
-        """Have ready by and by what makes ranks begin at once; waits for nothing."""
+    def start_server(self, trainer_hash: str, threads: int) -> None:
+        """Have a fork server ready by and by; waits for nothing."""
         with contextlib.suppress(OSError):  # of the scratch folders' place: an attempt will tell
-            if (served := _served(trainer_hash, threads)) is not None:
-                self._keeper.begin(served)
+            if (spec := _server_spec(trainer_hash, threads)) is not None:
+                self._servers.start(spec)
 
-    def start(
+    def launch(
         self,
         ranks: Processes,
         order: Order,
@@ -54,25 +54,25 @@ class Starter:
 
         Where ``stop`` is set nothing is waited for.
         """
-        served = _served(order.trainer_hash, order.threads)
-        server = None if served is None else self._keeper.ready(served, stop, say)
+        spec = _server_spec(order.trainer_hash, order.threads)
+        server = None if spec is None else self._servers.ready(spec, stop, say)
         command = [*TRAINER, *arguments]
         for rank, environment in enumerate(_environments(order, folder)):
-            with log_of(folder, rank).open("ab") as log:  # the agent may write in between
+            with rank_log(folder, rank).open("ab") as log:  # the agent may write in between
                 if server is not None:
                     try:
                         server.fork(_request(command, folder, environment), log, ranks.adopt)
                     except NotForked as error:
-                        self._keeper.failed(error, say)
+                        self._servers.failed(error, say)
                         server = None
                 if server is None:
                     _start(ranks, command, folder, environment, log)
         if server is not None:
-            self._keeper.succeeded()
+            self._servers.succeeded()
 
     def close(self) -> None:
         """End what was begun; ranks go on."""
-        self._keeper.close()
+        self._servers.close()
 
 
 def _start(
@@ -95,27 +95,29 @@ def _environments(order: Order, folder: Path) -> list[dict[str, str]]:
 
 
 def _shared_environment(threads: int) -> dict[str, str]:
-    return rank_environment(PROJECT, threads, compiled=place() / COMPILED)
+    return rank_environment(PROJECT, threads, compiled=scratch_root() / COMPILED)
 
 
-def _served(trainer_hash: str, threads: int) -> Served | None:
+def _server_spec(trainer_hash: str, threads: int) -> ServerSpec | None:
     """What a server has to be; what programs read when they are imported is the ranks' own."""
     if FORK_SERVER is None:
         return None
-    return Served(program=FORK_SERVER, code=trainer_hash, environment=_shared_environment(threads))
+    return ServerSpec(
+        program=FORK_SERVER, code=trainer_hash, environment=_shared_environment(threads)
+    )
 
 
 def _request(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Request:
     return Request(command=command, cwd=str(folder), environment=environment, parent=os.getpid())
 
 
-def ask_for_stacks(ranks: Processes, folder: Path) -> None:
+def dump_stacks(ranks: Processes, folder: Path) -> None:
     """Have every rank write where it is to its log; give it a moment, and not more.
 
     The trainer registers faulthandler on SIGUSR1. A rank that was stopped has to be continued
     first, and one that has not come as far as registering dies of the signal, as it is about to.
     """
-    logs = [log_of(folder, rank) for rank, code in enumerate(ranks.codes()) if code is None]
+    logs = [rank_log(folder, rank) for rank, code in enumerate(ranks.codes()) if code is None]
     for log in logs:
         with contextlib.suppress(OSError), log.open("ab") as file:
             file.write(STACKS_MARK.encode())
@@ -132,7 +134,7 @@ def ask_for_stacks(ranks: Processes, folder: Path) -> None:
 
 def rank_ends(codes: Sequence[int | None], folder: Path) -> list[RankEnd]:
     """What the ranks left, which had ended with ``codes`` before the rest of them was killed."""
-    logs = [log_of(folder, rank) for rank in range(len(codes))]
+    logs = [rank_log(folder, rank) for rank in range(len(codes))]
     return [
         RankEnd(code=code, log=tail(log), wrote_at=log.stat().st_mtime)
         for code, log in zip(codes, logs, strict=True)

@@ -1,4 +1,4 @@
-"""Where does an attempt keep its files on the node, and what is left of one whose agent is killed?
+"""Scratch folders and logs of attempts on a node, and what a killed agent leaves of them.
 
 ``<temporary folder>/activation-sweep-<user>/<stem>``: a name that can be told from elsewhere, so
 that the log of a lost attempt can be fetched. A lock beside the folder says that its agent lives,
@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweep.processes.process_lock import age_s, held, lock_of
+from sweep.processes.process_lock import age_s, lock_path, try_lock
 from trainer.contract import PROGRESS_FILE
 
 STEM = re.compile(r"[0-9a-f]{16}-\d+")
@@ -27,7 +27,7 @@ _FOLDER = re.compile(rf"(?P<stem>{STEM.pattern})(?:\.\d+)?")
 _RANK_LOG = re.compile(r"rank(\d+)\.log")
 
 
-def place() -> Path:
+def scratch_root() -> Path:
     """This user's folder on this node."""
     root = Path(tempfile.gettempdir()) / f"activation-sweep-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
@@ -42,11 +42,11 @@ def place() -> Path:
 def scratch(stem: str) -> Iterator[Path]:
     """An empty folder for the attempt ``stem``, while it is made."""
     _check(stem)
-    root = place()
+    root = scratch_root()
     _remove_old(root)
     for number in itertools.count():
         folder = root / (f"{stem}.{number}" if number else stem)
-        with held(folder) as is_ours:
+        with try_lock(folder) as is_ours:
             if not is_ours:
                 continue
             shutil.rmtree(folder, ignore_errors=True)
@@ -65,11 +65,11 @@ def read_abandoned_log(stem: str) -> str | None:
     """
     _check(stem)
     found = []
-    for folder in sorted(place().glob(f"{stem}*")):
+    for folder in sorted(scratch_root().glob(f"{stem}*")):
         match = _FOLDER.fullmatch(folder.name)
         if match is None or match["stem"] != stem or not folder.is_dir():
             continue
-        with held(folder) as is_left:
+        with try_lock(folder) as is_left:
             mark = "has died" if is_left else "was given up and still runs"
             found.append(f"[the agent of this attempt {mark}; {_last_progress(folder)}]")
             found.append(read_logs(folder))
@@ -78,13 +78,13 @@ def read_abandoned_log(stem: str) -> str | None:
     return "\n".join(found) or None
 
 
-def note(folder: Path, text: str) -> None:
+def append_agent_log(folder: Path, text: str) -> None:
     """Add a line to what the agent itself says of the attempt."""
     with contextlib.suppress(OSError), (folder / AGENT_LOG).open("a", encoding="utf-8") as file:
         file.write(f"{text}\n")
 
 
-def log_of(folder: Path, rank: int) -> Path:
+def rank_log(folder: Path, rank: int) -> Path:
     return folder / f"rank{rank}.log"
 
 
@@ -93,7 +93,7 @@ def read_logs(folder: Path) -> str:
     ranks = sorted(
         int(match[1]) for path in folder.glob("*.log") if (match := _RANK_LOG.fullmatch(path.name))
     )
-    parts = {f"rank {rank}": tail(log_of(folder, rank)) for rank in ranks}
+    parts = {f"rank {rank}": tail(rank_log(folder, rank)) for rank in ranks}
     if (folder / AGENT_LOG).exists():
         parts["agent"] = tail(folder / AGENT_LOG)
     if list(parts) == ["rank 0"]:
@@ -121,7 +121,7 @@ def _check(stem: str) -> None:
 def _remove(folder: Path) -> None:
     """Remove a folder whose lock is held, and the lock."""
     shutil.rmtree(folder, ignore_errors=True)
-    lock_of(folder).unlink(missing_ok=True)
+    lock_path(folder).unlink(missing_ok=True)
 
 
 def _remove_old(root: Path) -> None:
@@ -129,7 +129,7 @@ def _remove_old(root: Path) -> None:
     for folder in root.iterdir():
         if not _FOLDER.fullmatch(folder.name) or age_s(folder) < OLD_S:
             continue
-        with held(folder) as is_left:
+        with try_lock(folder) as is_left:
             if is_left:
                 _remove(folder)
 

@@ -1,4 +1,4 @@
-"""How does an agent come by ranks that need not import anything? From a server that it keeps.
+"""Client of the fork server: ranks that need not import anything are forked from a warm process.
 
 The server (trainer/fork_server/server.py) is one process for each agent, which has the environment
 of the ranks and one version of the code; where either differs from what is asked for, another takes
@@ -46,8 +46,8 @@ class NotForked(Exception):  # noqa: N818  (it says what is the case, in a line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What a server answers for: its program, the hash of the trainer's code, the environment."""
+class ServerSpec:
+    """What a server is: its program, the hash of the trainer's code, the environment of ranks."""
 
     program: Sequence[str]
     code: str
@@ -57,21 +57,22 @@ class Served:
 class ForkServer:
     """One server process, from when it is started until it is closed or dies."""
 
-    def __init__(self, served: Served) -> None:
-        self.served = served
-        self._control, self._theirs = socket.socketpair()
+    def __init__(self, spec: ServerSpec) -> None:
+        self.spec = spec
+        self._control, self._server_end = socket.socketpair()
         self._control.settimeout(FORK_S)  # a request may be longer than what is sent unread
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the server)
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = False
         self._started = threading.Event()
-        # A tether holds as long as the thread that tied it: this one waits for the server's end.
-        self._minder = threading.Thread(target=self._mind, name="fork server", daemon=True)
-        self._minder.start()
+        # The kernel takes the end of the thread that began a process for its parent's death, so
+        # this one waits for the server's end.
+        self._monitor = threading.Thread(target=self._run, name="fork server", daemon=True)
+        self._monitor.start()
 
     @property
     def has_ended(self) -> bool:
-        return not self._minder.is_alive()
+        return not self._monitor.is_alive()
 
     def wait(self, stop: threading.Event, timeout_s: float = START_S) -> None:
         """Until it has imported everything; NotForked where that fails, or ``stop`` is set."""
@@ -88,9 +89,9 @@ class ForkServer:
                 raise NotForked(f"it ended: {self._last_words()}")
             said += word
             self._is_ready = said.endswith(b"\n")
-        if said and (code := said.decode().strip()) != self.served.code:
+        if said and (code := said.decode().strip()) != self.spec.code:
             self._is_ready = False
-            raise NotForked(f"it has the trainer's code {code[:12]}, not {self.served.code[:12]}")
+            raise NotForked(f"it has the trainer's code {code[:12]}, not {self.spec.code[:12]}")
 
     def fork(self, request: Request, log: IO[bytes], adopt: Callable[[int], None]) -> None:
         """Begin the rank ``request``; ``adopt`` is told its number before it does anything."""
@@ -113,18 +114,18 @@ class ForkServer:
         """End it. What it has begun goes on."""
         self._started.wait(CLOSE_S)
         self._control.close()
-        if self._process is not None and self._minder.is_alive():
+        if self._process is not None and self._monitor.is_alive():
             self._process.kill()
-        self._minder.join(CLOSE_S)
+        self._monitor.join(CLOSE_S)
         self._said.close()
 
-    def _mind(self) -> None:
+    def _run(self) -> None:
         try:
-            with self._theirs as theirs:
-                command = [*self.served.program, str(theirs.fileno()), ROOM]
+            with self._server_end as theirs:
+                command = [*self.spec.program, str(theirs.fileno()), ROOM]
                 self._process = subprocess.Popen(
                     [sys.executable, "-S", parent_death.__file__, str(os.getpid()), *command],
-                    env=dict(self.served.environment),
+                    env=dict(self.spec.environment),
                     stdin=subprocess.DEVNULL,
                     stdout=self._said,
                     stderr=self._said,
@@ -140,7 +141,7 @@ class ForkServer:
         _end_group(self._process)
 
     def _last_words(self) -> str:
-        self._minder.join(LAST_WORDS_S)
+        self._monitor.join(LAST_WORDS_S)
         lines = []
         with contextlib.suppress(OSError, ValueError):  # no room on the disk; closed meanwhile
             self._said.seek(0)
@@ -148,22 +149,22 @@ class ForkServer:
         return lines[-1] if lines else "it said nothing"
 
 
-class Keeper:
-    """The server of one agent, made anew when it has died or has become another's."""
+class ForkServerManager:
+    """The server of one agent, started anew when it has died or another is needed."""
 
     def __init__(self) -> None:
         self._server: ForkServer | None = None
         self._failures = 0
 
-    def begin(self, served: Served) -> None:
+    def start(self, spec: ServerSpec) -> None:
         """See that a server for it is on its way, without waiting."""
         with contextlib.suppress(NotForked):  # it is tried again when it is needed
-            self._see_to(served)
+            self._ensure(spec)
 
-    def ready(self, served: Served, stop: threading.Event, say: Say) -> ForkServer | None:
+    def ready(self, spec: ServerSpec, stop: threading.Event, say: Say) -> ForkServer | None:
         """A server that can fork; None where there is none to be had."""
         try:
-            self._see_to(served)
+            self._ensure(spec)
             if self._server is not None:
                 self._server.wait(stop)
         except NotForked as error:
@@ -172,15 +173,15 @@ class Keeper:
             self.failed(error, say)
         return self._server
 
-    def _see_to(self, served: Served) -> None:
+    def _ensure(self, spec: ServerSpec) -> None:
         if sys.platform != "linux" or self._failures >= MAX_FAILURES:
             return
         server = self._server
-        if server is not None and server.served == served and not server.has_ended:
+        if server is not None and server.spec == spec and not server.has_ended:
             return
         self.close()
         try:
-            self._server = ForkServer(served)
+            self._server = ForkServer(spec)
         except (OSError, RuntimeError) as error:  # no room for a thread is the latter
             raise NotForked(f"it cannot be started: {error}") from None
 

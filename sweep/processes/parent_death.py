@@ -1,7 +1,7 @@
 """Start a program that dies with the process that started it, however that one ends.
 
-``python tether.py PARENT_PID COMMAND …``. On Linux the kernel is asked to kill this process when
-its parent goes, and the process becomes the command; elsewhere it stays and watches. Imports
+``python parent_death.py PARENT_PID COMMAND …``. On Linux the kernel is asked to kill this process
+when its parent goes, and the process becomes the command; elsewhere it stays and watches. Imports
 nothing of the project: it runs before every rank and should cost nothing.
 """
 

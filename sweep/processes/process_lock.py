@@ -1,4 +1,4 @@
-"""Is a file or folder of this node in use by a process that lives? A lock beside it tells.
+"""Lock files: is a file or folder of this node in use by a process that lives?
 
 The kernel gives the lock back when its holder ends, however that happens.
 """
@@ -11,14 +11,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 
-def lock_of(path: Path) -> Path:
+def lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[bool]:
+def try_lock(path: Path) -> Iterator[bool]:
     """Whether the lock of ``path`` could be had, without waiting; it is held meanwhile."""
-    lock = FileLock(lock_of(path))
+    lock = FileLock(lock_path(path))
     try:
         lock.acquire(blocking=False)
     except Timeout:

@@ -1,4 +1,4 @@
-"""How are processes on a node started that must not outlive the agent, and ended with all they own?
+"""Start processes that never outlive this one, and kill them with all that they have started.
 
 They are direct children that the kernel kills when this process dies
 (sweep/processes/parent_death.py, and trainer/fork_server/fork.py for those that were adopted), each
@@ -91,7 +91,7 @@ class Processes:
         return process
 
     def adopt(self, pid: int) -> None:
-        """Take charge of a child that leads a session of its own and is tethered."""
+        """Take charge of a child that leads a session of its own and dies with this process."""
         self._started.append(Adopted(pid))
 
     @property

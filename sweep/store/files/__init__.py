@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from sweep.store.files.bucket import PACKAGES, RemoteFiles
+from sweep.store.files.bucket import DEADLINE_S, PACKAGES, RemoteFiles
 from sweep.store.files.interface import Files, Parts, StoreError
 from sweep.store.files.local import LocalFiles
 from trainer.config.config_errors import ConfigError
@@ -11,7 +11,7 @@ from trainer.config.config_errors import ConfigError
 __all__ = ["Files", "LocalFiles", "Parts", "RemoteFiles", "StoreError", "open_files"]
 
 
-def open_files(place: str | Path) -> Files:
+def open_files(place: str | Path, *, deadline_s: float = DEADLINE_S) -> Files:
     """The files of a folder, or of an ``s3://`` or ``gs://`` URI."""
     scheme = re.match(r"([a-z0-9]+):(/+)", str(place))
     if scheme is None:
@@ -20,4 +20,4 @@ def open_files(place: str | Path) -> Files:
         raise ConfigError(
             f"results {str(place)!r}: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX is needed."
         )
-    return RemoteFiles(str(place))
+    return RemoteFiles(str(place), deadline_s=deadline_s)

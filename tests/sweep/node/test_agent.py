@@ -18,8 +18,8 @@ import pytest
 
 from sweep.messages import RequiredDataset, Requirements
 from sweep.node import data, memory_use
-from sweep.node.agent import EXIT_UNHEARD, Agent
-from sweep.node.scratch import place, read_abandoned_log
+from sweep.node.agent import EXIT_DRIVER_GONE, Agent
+from sweep.node.scratch import read_abandoned_log, scratch_root
 from sweep.spec.sweep_file import NodeShape
 from tests.support.standin import STEM, WELL, order, scratch_under, stand_in
 from tests.support.tiny import build_tiny_dataset
@@ -75,10 +75,10 @@ def make_agent():
 
 
 def left_here():
-    return list(place().iterdir())
+    return list(scratch_root().iterdir())
 
 
-def wait_for(condition, timeout_s=20.0):
+def wait_for(condition, timeout_s=60.0):
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, "it did not come about in time"
@@ -154,32 +154,29 @@ def a_collective_that_never_ends():
 a_collective_that_never_ends()
 """
     )
-    begun_s = time.monotonic()
     delivery = make_agent().run(order(ranks=2, no_progress_s=1.0))
     assert (delivery.state, delivery.failure) == ("hung", "hang")
     assert "phase train" in (delivery.reason or "")
     assert delivery.signature == "no progress in phase train"
     assert delivery.log.count("stacks when it hung") == 2
     assert delivery.log.count("in a_collective_that_never_ends") == 2
-    assert time.monotonic() - begun_s < 20
     assert left_here() == []
 
 
 def test_a_run_that_keeps_reporting_is_not_killed(trainer, make_agent):
     trainer(
         f"""
-for step in range(9):
+for step in range(13):
     pathlib.Path("{PROGRESS_FILE}").write_text(json.dumps({{"phase": "train", "step": step}}))
     time.sleep(0.25)
 """
         + WELL
     )
-    assert make_agent().run(order(no_progress_s=2.0)).state == "succeeded"
+    assert make_agent().run(order(no_progress_s=3.0)).state == "succeeded"
 
 
-@pytest.mark.parametrize("word", ["", TRAINING.replace("train", "warmup")])
-def test_what_cannot_speak_for_long_is_given_more_time(trainer, word, make_agent):
-    trainer(word + "time.sleep(0.8)\n" + WELL)
+def test_what_cannot_speak_for_long_is_given_more_time(trainer, make_agent):
+    trainer(TRAINING.replace("train", "warmup") + "time.sleep(0.8)\n" + WELL)
     assert make_agent().run(order(no_progress_s=0.2)).state == "succeeded"
 
 
@@ -200,11 +197,9 @@ def test_a_rank_that_was_stopped_hangs_the_run_and_is_killed_with_it(trainer, ma
 
 def test_when_one_rank_dies_the_others_are_killed_at_once(trainer, make_agent):
     trainer("sys.exit(3) if rank == 1 else time.sleep(60)")
-    begun_s = time.monotonic()
     delivery = make_agent().run(order(ranks=3))
     assert (delivery.state, delivery.failure) == ("failed", "cell")
     assert "rank 1 ended with status 3" in (delivery.reason or "")
-    assert time.monotonic() - begun_s < 20
     assert "--- rank 2 ---" in delivery.log
 
 
@@ -258,14 +253,6 @@ def test_progress_is_what_the_trainer_last_wrote(trainer, make_agent):
     assert agent.progress() is None
 
 
-def test_a_long_log_is_cut_at_its_start_and_says_so(trainer, make_agent):
-    trainer("print('x' * 10**6); print('the end'); sys.exit(1)")
-    delivery = make_agent().run(order())
-    assert delivery.log.startswith("[the first ")
-    assert delivery.log.endswith("the end\n")
-    assert len(delivery.log) < 300_000
-
-
 class Glance:
     """A sampler that keeps what it is told."""
 
@@ -293,16 +280,17 @@ def test_the_node_is_looked_at_while_the_ranks_run(trainer, make_agent):
     assert delivery.telemetry == {"telemetry_samples": [(2, "train")]}
 
 
-@pytest.mark.parametrize("broken", ["start", "stop", "summary"])
-def test_a_sampler_that_fails_costs_no_result(trainer, monkeypatch, broken, make_agent):
+def test_a_sampler_that_fails_costs_no_result(trainer, monkeypatch, make_agent):
     def fail(self):
         raise RuntimeError("NVML is gone")
 
-    monkeypatch.setattr(Glance, broken, fail)
-    trainer(TRAINING + "time.sleep(0.5)\n" + WELL)
-    delivery = make_agent(sampler_factory=Glance).run(order())
-    assert (delivery.state, delivery.telemetry) == ("succeeded", {})
-    assert "the node's telemetry: RuntimeError: NVML is gone" in delivery.log
+    trainer(TRAINING + WELL)
+    for broken in ("start", "stop", "summary"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Glance, broken, fail)
+            delivery = make_agent(sampler_factory=Glance).run(order())
+        assert (delivery.state, delivery.telemetry) == ("succeeded", {})
+        assert "the node's telemetry: RuntimeError: NVML is gone" in delivery.log
 
 
 # -- what the node cannot do
@@ -352,33 +340,42 @@ SAYS_ITS_NUMBER = TRAINING + "print(os.getpid(), flush=True); time.sleep(60)"
 
 
 def test_an_agent_that_hears_nothing_leaves_no_process_and_its_log(agent_process):
-    folder = place() / STEM
-    with agent_process("agent.run(order(ranks=2))", SAYS_ITS_NUMBER) as agent:
+    folder = scratch_root() / STEM
+    body = f"""
+import pathlib
+threading.Thread(target=agent.run, args=[order(ranks=2)], daemon=True).start()
+while not pathlib.Path({str(folder / "heard")!r}).exists():
+    time.sleep(0.05)
+    agent.progress()
+time.sleep(60)
+"""
+    with agent_process(body, SAYS_ITS_NUMBER, silence_s=3.0) as agent:
         ranks = rank_pids(folder, 2)
-        assert agent.wait(20) == EXIT_UNHEARD
-    gone, _ = psutil.wait_procs(ranks, timeout=5)
+        (folder / "heard").touch()  # from now on the driver is silent
+        assert agent.wait(60) == EXIT_DRIVER_GONE
+    gone, _ = psutil.wait_procs(ranks, timeout=60)
     assert set(gone) == set(ranks)
     left = read_abandoned_log(STEM)
-    assert "no word from the driver for 1 s" in left
+    assert "no word from the driver for 3 s" in left
     assert '"step": 7' in left
     assert left_here() == []
 
 
 def test_an_idle_agent_that_hears_nothing_ends_too(agent_process):
     with agent_process("time.sleep(60)") as agent:
-        assert agent.wait(20) == EXIT_UNHEARD
+        assert agent.wait(60) == EXIT_DRIVER_GONE
 
 
 @pytest.mark.slow
 def test_an_agent_that_is_asked_lives_on(agent_process):
     body = """
 threading.Thread(target=agent.run, args=[order()], daemon=True).start()
-for _ in range(60):
+for _ in range(100):
     time.sleep(0.05)
     agent.progress()
 agent.stop()
 """
-    with agent_process(body, SAYS_ITS_NUMBER, silence_s=2.0) as agent:
+    with agent_process(body, SAYS_ITS_NUMBER, silence_s=4.0) as agent:
         assert agent.wait(30) == 0
 
 
@@ -390,21 +387,21 @@ while True:
     time.sleep(0.05)
     agent.progress()
 """
-    with agent_process(body, SAYS_ITS_NUMBER, silence_s=2.0) as agent:
-        [rank] = rank_pids(place() / STEM, 1)
+    with agent_process(body, SAYS_ITS_NUMBER, silence_s=4.0) as agent:
+        [rank] = rank_pids(scratch_root() / STEM, 1)
         agent.send_signal(signal.SIGSTOP)
-        time.sleep(2.1)  # by then the driver has given up
+        time.sleep(4.1)  # by then the driver has given up
         assert rank.is_running()
         agent.send_signal(signal.SIGCONT)
-        assert agent.wait(20) == EXIT_UNHEARD
-    assert psutil.wait_procs([rank], timeout=5)[0] == [rank]
+        assert agent.wait(60) == EXIT_DRIVER_GONE
+    assert psutil.wait_procs([rank], timeout=60)[0] == [rank]
 
 
 def test_the_log_of_a_killed_agent_can_be_had(agent_process):
     with agent_process("agent.run(order())", SAYS_ITS_NUMBER, silence_s=60.0) as agent:
-        [rank] = rank_pids(place() / STEM, 1)
+        [rank] = rank_pids(scratch_root() / STEM, 1)
         os.kill(agent.pid, signal.SIGKILL)
-    assert psutil.wait_procs([rank], timeout=5)[0] == [rank]
+    assert psutil.wait_procs([rank], timeout=60)[0] == [rank]
     assert f"{rank.pid}\n" in read_abandoned_log(STEM)
 
 

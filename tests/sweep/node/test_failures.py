@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,14 +68,13 @@ RAISED = {
 }
 
 
-@pytest.mark.parametrize("last", RAISED)
-def test_an_exception_is_laid_at_the_door_of_cell_node_or_memory(last):
-    failure = one(1, traceback(last))
-    assert failure.failure == RAISED[last]
-    assert failure.state == ("oom" if RAISED[last] == "memory" else "failed")
-    assert (
-        last.splitlines()[0].removeprefix("torch.").removeprefix("distributed.") in failure.reason
-    )
+def test_an_exception_is_the_cells_the_nodes_or_memorys():
+    for last, expected in RAISED.items():
+        failure = one(1, traceback(last))
+        assert failure.failure == expected, last
+        assert failure.state == ("oom" if expected == "memory" else "failed"), last
+        line = last.splitlines()[0]
+        assert line.removeprefix("torch.").removeprefix("distributed.") in failure.reason
 
 
 CRASHES = {
@@ -92,12 +90,12 @@ CRASHES = {
 }
 
 
-@pytest.mark.parametrize(("number", "log"), CRASHES)
-def test_a_signal_from_outside_is_the_nodes_and_a_crash_is_the_cells(number, log):
-    failure = one(-number, log)
-    assert failure.failure == CRASHES[number, log]
-    assert number.name in failure.reason
-    assert failure.signature == f"signal {number.name}"
+def test_a_signal_from_outside_is_the_nodes_and_a_crash_is_the_cells():
+    for (number, log), expected in CRASHES.items():
+        failure = one(-number, log)
+        assert failure.failure == expected, (number, log)
+        assert number.name in failure.reason
+        assert failure.signature == f"signal {number.name}"
 
 
 def test_what_a_log_tells_of_things_survived_is_not_held_against_the_node():
@@ -158,16 +156,15 @@ CULPRITS = {
 }
 
 
-@pytest.mark.parametrize("case", CULPRITS)
-def test_the_culprit_is(case):
-    ranks, (culprit, failure) = CULPRITS[case]
-    ends = [
-        RankEnd(code=code, log=traceback(last) if last else "some line\n", wrote_at=at)
-        for code, last, at in ranks
-    ]
-    found = classify(ends)
-    assert found.reason.startswith(f"rank {culprit} ")
-    assert found.failure == failure
+def test_the_culprit_is_the_rank_that_did_not_merely_lose_another():
+    for case, (ranks, (culprit, failure)) in CULPRITS.items():
+        ends = [
+            RankEnd(code=code, log=traceback(last) if last else "some line\n", wrote_at=at)
+            for code, last, at in ranks
+        ]
+        found = classify(ends)
+        assert found.reason.startswith(f"rank {culprit} "), case
+        assert found.failure == failure, case
 
 
 texts = st.text(max_size=200)

@@ -29,22 +29,10 @@ def test_a_wait_ends_when_the_first_process_does(tmp_path):
         os.kill(mortal.pid, signal.SIGKILL)
         begun_s = time.monotonic()
         processes.wait(LONG_S)
-        assert time.monotonic() - begun_s < LONG_S / 2
+        assert time.monotonic() - begun_s < LONG_S
         assert processes.codes() == [None, -signal.SIGKILL]
         begun_s = time.monotonic()
         processes.wait(0.05)  # what has ended already is not waited for again
         assert time.monotonic() - begun_s >= 0.04
-    finally:
-        processes.kill()
-
-
-def test_a_wait_for_processes_that_go_on_ends_in_time(tmp_path):
-    processes = Processes()
-    try:
-        started(processes, tmp_path, f"import time; time.sleep({LONG_S})")
-        begun_s = time.monotonic()
-        processes.wait(0.05)
-        assert 0.04 <= time.monotonic() - begun_s < LONG_S / 2
-        assert processes.codes() == [None]
     finally:
         processes.kill()
