@@ -26,7 +26,7 @@ def peak_bytes(work: Callable[[], object], world: World) -> int:
     work()
     if world.device.type == "cuda":
         before = torch.cuda.memory_allocated(world.device)
-        world.forget_peak_memory()
+        world.reset_peak_memory()
         work()
         world.synchronize()
         return world.peak_memory_bytes() - before

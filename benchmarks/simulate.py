@@ -16,7 +16,7 @@ from benchmarks.simulation import Outcome, Simulation
 from sweep.spec.grid import Cell, DataFound, expand
 from sweep.spec.sweep_file import SweepSpec
 from trainer.config import load_recipe
-from trainer.config.config_errors import build
+from trainer.config.config_errors import validated
 
 SETUP_S = 120.0  # compiling, scoring and adapting: part of every cell
 BUDGETS = ("300s", "600s", "1200s")  # from short to long: the scheduler begins with the long ones
@@ -67,7 +67,7 @@ def sweep_of(case: Case) -> SweepSpec:
             {"name": "leaky_relu2", "slope": list(SLOPES)},
         ],
     }
-    return build(SweepSpec, values, "simulated")
+    return validated(SweepSpec, values, "simulated")
 
 
 def cells_of(sweep: SweepSpec) -> list[Cell]:

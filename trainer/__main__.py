@@ -17,12 +17,12 @@ from typing import NoReturn
 
 from trainer.activations import ACTIVATIONS
 from trainer.config import Recipe, load_recipe, parse_override
-from trainer.config.config_errors import ConfigError, build
+from trainer.config.config_errors import ConfigError, validated
 from trainer.contract import (
-    ANSWERS,
     EXIT_BAD_INPUT,
     EXIT_OUT_OF_MEMORY,
     EXIT_REPORTED,
+    OUTPUT_FILES,
     SPEC_FILE,
     ActivationSpec,
     Report,
@@ -33,9 +33,9 @@ from trainer.data.manifest import read_manifest
 from trainer.files import write_atomically
 
 
-def live() -> NoReturn:
+def run_rank() -> NoReturn:
     """Be the process of a rank, as the command line says, from here to its end."""
-    _show_stacks_when_asked()
+    _dump_stacks_on_sigusr1()
     try:
         _exit(main())
     except SystemExit as error:  # of argparse, which has said why
@@ -69,20 +69,20 @@ def main(argv: list[str] | None = None) -> int:
 def _run(spec: RunSpec, arguments: argparse.Namespace) -> int:
     from trainer.cell import run
     from trainer.distributed.world import open_world
-    from trainer.training.checkpoint import Keeping
+    from trainer.training.checkpoint import CheckpointSettings
 
     out = Path(arguments.out)
     _make_folder(out, f"--out {out}")
-    keeping = None
+    checkpoint = None
     if arguments.checkpoint is not None:
-        keeping = Keeping(Path(arguments.checkpoint), arguments.checkpoint_every_s)
-        _make_folder(keeping.path.parent, f"--checkpoint {keeping.path}")
+        checkpoint = CheckpointSettings(Path(arguments.checkpoint), arguments.checkpoint_every_s)
+        _make_folder(checkpoint.path.parent, f"--checkpoint {checkpoint.path}")
     with open_world(spec.device, spec.threads) as world:
         if world.is_main:
-            for name in ANSWERS:  # to another question
+            for name in OUTPUT_FILES:  # to another question
                 (out / name).unlink(missing_ok=True)
             write_atomically(out / SPEC_FILE, spec.model_dump_json(indent=1).encode())
-        report = run(spec, out, world, keeping)
+        report = run(spec, out, world, checkpoint)
     if world.is_main:
         print(_summary(report), flush=True)
     return EXIT_REPORTED
@@ -121,7 +121,7 @@ def _spec_from_flags(arguments: argparse.Namespace) -> RunSpec:
     recipe, activation, dtype = _question_from_flags(arguments)
     data_dir = Path(arguments.data or Path("data") / recipe.data.dataset)
     manifest = read_manifest(data_dir)
-    return build(
+    return validated(
         RunSpec,
         {
             "recipe_name": Path(arguments.recipe).stem,
@@ -149,7 +149,7 @@ def _question_from_flags(arguments: argparse.Namespace) -> tuple[Recipe, Activat
     params = dict(map(_parse_param, arguments.activation_param))
     if arguments.slope is not None:
         params["slope"] = arguments.slope
-    activation = build(
+    activation = validated(
         ActivationSpec, {"name": arguments.activation, "params": params}, "activation"
     )
     dtype = arguments.dtype or ("bfloat16" if arguments.device == "cuda" else "float32")
@@ -199,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _show_stacks_when_asked() -> None:
+def _dump_stacks_on_sigusr1() -> None:
     """Of every thread, on stderr: of a crash, and at a SIGUSR1, after which the run goes on."""
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -217,4 +217,4 @@ def _exit(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    live()
+    run_rank()

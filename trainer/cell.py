@@ -22,52 +22,55 @@ from trainer.evaluate.bpb import Score, Stream
 from trainer.evaluate.slot import slot_score
 from trainer.evaluate.ttt import adapt_and_score
 from trainer.files import write_atomically
-from trainer.mechanism.measure import LayerRow, collect, validation_sample
+from trainer.mechanism.measure import LayerRow, measure_layers, validation_sample
 from trainer.model import GPT
 from trainer.model.init import initialize
-from trainer.optim import kind_of, newton_schulz_of
+from trainer.optim.optimizers import newton_schulz_of
+from trainer.optim.parameter_kinds import kind_of
 from trainer.report_files import Scores, write_curve
-from trainer.run_context import Cell
+from trainer.run_context import RunContext
 from trainer.training.averaging import Average
-from trainer.training.checkpoint import Keeping
+from trainer.training.checkpoint import CheckpointSettings
 from trainer.training.step import Training
-from trainer.training.train import Trained, Watch, train, warm_up
+from trainer.training.train import TrainingHooks, TrainingResult, train, warm_up
 
 
-def run(spec: RunSpec, out: Path, world: World, keeping: Keeping | None = None) -> Report:
+def run(
+    spec: RunSpec, out: Path, world: World, checkpoint: CheckpointSettings | None = None
+) -> Report:
     """Answer ``spec``; rank 0 leaves curve, artifact, layers and report in ``out``.
 
-    With ``keeping`` it goes on from the checkpoint that it finds there, and leaves others.
+    With ``checkpoint`` it goes on from the checkpoint that it finds there, and leaves others.
     """
-    cell = Cell(spec, out, world)
-    saver = cell.saver(keeping)
-    cell.progress.report("setup")
+    context = RunContext(spec, out, world)
+    checkpointer = context.checkpointer(checkpoint)
+    context.progress.report("setup")
     if spec.device == "cuda":  # TensorFloat-32 has a place in bfloat16 runs alone
         torch.set_float32_matmul_precision("high" if spec.dtype == "bfloat16" else "highest")
     dataset = _checked_dataset(spec)
     stream = validation_stream(spec, dataset, world)
     model = placed(build_model(spec), world)
-    training = Training(model, spec.recipe, spec.seed, world, cell.progress.beat)
-    with cell.timed("warmup"):
+    training = Training(model, spec.recipe, spec.seed, world, context.progress.beat)
+    with context.timed("warmup"):
         warm_up(training, _loader(spec, dataset, world))
     average = Average(spec.recipe.averaging, dict(model.named_parameters()))
-    cell.durations_s["setup"] = max(0.0, _seconds_alive() - cell.durations_s["warmup"])
-    watch = Watch(
+    context.durations_s["setup"] = max(0.0, _seconds_alive() - context.durations_s["warmup"])
+    hooks = TrainingHooks(
         spec.log_every,
-        cell.on_start,
-        cell.on_step,
-        lambda step: cell.validate(model, stream, step),
+        context.on_start,
+        context.on_step,
+        lambda step: context.validate(model, stream, step),
     )
-    cell.probe()
+    context.probe()
     loader = _loader(spec, dataset, world)
-    trained = train(training, loader, spec.training_budget, average, watch, saver)
+    trained = train(training, loader, spec.training_budget, average, hooks, checkpointer)
     if world.is_main:
         write_curve(trained, spec, out / CURVE_FILE)
     if trained.first_bad_step is not None:
         where = f"the training loss of step {trained.first_bad_step} is not finite"
-        return cell.finish(model, trained, where)
+        return context.finish(model, trained, where)
     model.load_state_dict(average.current())
-    return _score_all(cell, model, trained, dataset, stream)
+    return _score_all(context, model, trained, dataset, stream)
 
 
 def build_model(spec: RunSpec) -> GPT:
@@ -121,59 +124,61 @@ def validation_stream(spec: RunSpec, dataset: Dataset, world: World) -> Stream:
 
 
 def _score_all(
-    cell: Cell, model: GPT, trained: Trained, dataset: Dataset, stream: Stream
+    context: RunContext, model: GPT, trained: TrainingResult, dataset: Dataset, stream: Stream
 ) -> Report:
-    recipe, world = cell.spec.recipe, cell.world
+    recipe, world = context.spec.recipe, context.world
     which = recipe_hash(recipe)
-    with cell.timed("score"):
-        pre = cell.score(model, stream, recipe.scoring.seq_len)
+    with context.timed("score"):
+        pre = context.score(model, stream, recipe.scoring.seq_len)
     if not pre.is_finite:
-        return cell.finish(model, trained, "the pre-quantization score is not finite")
-    with cell.timed("pack"):
+        return context.finish(model, trained, "the pre-quantization score is not finite")
+    with context.timed("pack"):
         weights = dict(model.named_parameters())
-        hessians_found = _calibrate(cell, model, dataset)
-        packed = world.of_rank_0(
+        hessians_found = _calibrate(context, model, dataset)
+        packed = world.on_rank_0(
             lambda: pack(
                 weights,
                 recipe.quantization,
                 which,
                 code_bytes=recipe.artifact.code_bytes,
                 hessians=hessians_found,
-                beat=cell.progress.beat,
+                beat=context.progress.beat,
             )
         )
         if world.is_main:
-            write_atomically(cell.out / ARTIFACT_FILE, packed.data)
+            write_atomically(context.out / ARTIFACT_FILE, packed.data)
         read_back = unpack(packed.data, recipe.quantization, which, like=weights)
-    layers = _measure(cell, model, stream, packed)
+    layers = _measure(context, model, stream, packed)
     model.load_state_dict(read_back)
-    with cell.timed("score"):
-        post = cell.score(model, stream, recipe.scoring.seq_len)
+    with context.timed("score"):
+        post = context.score(model, stream, recipe.scoring.seq_len)
         slid = post
         if recipe.scoring.stride != recipe.scoring.seq_len:
-            slid = cell.score(model, stream, recipe.scoring.stride)
-    adapted, shifted = _adapt(cell, model, stream)
-    return cell.finish(model, trained, Scores(pre, post, slid, adapted, shifted, packed, layers))
+            slid = context.score(model, stream, recipe.scoring.stride)
+    adapted, shifted = _adapt(context, model, stream)
+    return context.finish(model, trained, Scores(pre, post, slid, adapted, shifted, packed, layers))
 
 
-def _measure(cell: Cell, model: GPT, stream: Stream, packed: Packed) -> tuple[LayerRow, ...]:
+def _measure(
+    context: RunContext, model: GPT, stream: Stream, packed: Packed
+) -> tuple[LayerRow, ...]:
     """What the mechanism study needs of the averaged weights, on rank 0; the others go on."""
-    scoring, quantization = cell.spec.recipe.scoring, cell.spec.recipe.quantization
-    with cell.timed("mechanism"), cell.beside_the_peak():
-        if not cell.world.is_main:
+    scoring, quantization = context.spec.recipe.scoring, context.spec.recipe.quantization
+    with context.timed("mechanism"), context.outside_peak_memory():
+        if not context.world.is_main:
             return ()
         sample_NT = validation_sample(stream, scoring.seq_len)
-        return collect(model, sample_NT, packed, quantization, cell.progress.beat)
+        return measure_layers(model, sample_NT, packed, quantization, context.progress.beat)
 
 
-def _calibrate(cell: Cell, model: GPT, dataset: Dataset) -> Mapping[str, Tensor] | None:
+def _calibrate(context: RunContext, model: GPT, dataset: Dataset) -> Mapping[str, Tensor] | None:
     """The Hessians that GPTQ weighs its errors with; None where nothing asks for them.
 
     As published, training data serves the banks alone, and generated text the projections too, a
     sequence at a time and without its last token.
     """
-    spec, world = cell.spec, cell.world
-    gptq, beat = spec.recipe.quantization.gptq, cell.progress.beat
+    spec, world = context.spec, context.world
+    gptq, beat = spec.recipe.quantization.gptq, context.progress.beat
     if spec.recipe.quantization.matrices != "gptq":
         return None
     if gptq.calibration == "train":
@@ -193,17 +198,17 @@ def _calibrate(cell: Cell, model: GPT, dataset: Dataset) -> Mapping[str, Tensor]
     return hessians(model, sequences, len(sequences), gptq, world, beat)
 
 
-def _adapt(cell: Cell, model: GPT, stream: Stream) -> tuple[Score | None, Score | None]:
+def _adapt(context: RunContext, model: GPT, stream: Stream) -> tuple[Score | None, Score | None]:
     """The scores of test-time training and of SLOT, each None where the recipe does without.
 
     The published SLOT runs on the model that test-time training has left, the causal one on
     ``model``, which stays as it is.
     """
-    recipe, world = cell.spec.recipe, cell.world
+    recipe, world = context.spec.recipe, context.world
     adapted = shifted = None
     if recipe.ttt is not None:
         copied = copy.deepcopy(model)
-        with cell.timed("ttt"):
+        with context.timed("ttt"):
             adapted = adapt_and_score(
                 copied,
                 stream,
@@ -211,13 +216,13 @@ def _adapt(cell: Cell, model: GPT, stream: Stream) -> tuple[Score | None, Score 
                 ttt=recipe.ttt,
                 world=world,
                 newton_schulz=newton_schulz_of(recipe.optim),
-                sink=cell.beat,
-                beat=cell.progress.beat,
+                sink=context.beat,
+                beat=context.progress.beat,
             )
         if recipe.slot is not None and recipe.slot.mode == "published":
             model = copied
     if recipe.slot is not None:
-        with cell.timed("slot"):
+        with context.timed("slot"):
             shifted = slot_score(
                 model,
                 stream,
@@ -225,7 +230,7 @@ def _adapt(cell: Cell, model: GPT, stream: Stream) -> tuple[Score | None, Score 
                 slot=recipe.slot,
                 virtual_world=recipe.data.virtual_world,
                 world=world,
-                sink=cell.beat,
+                sink=context.beat,
             )
     return adapted, shifted
 

@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
 
 from trainer.activations import activation_label, check_activation
 from trainer.budget import Seconds, Steps, parse_budget
 from trainer.config import Recipe
-from trainer.config.config_errors import ConfigError, Strict, build
+from trainer.config.config_errors import ConfigError, StrictModel, validated
 from trainer.layer_measures import LAYER_MEASURES as LAYER_MEASURES
 from trainer.layer_measures import Measure as Measure
 
@@ -27,7 +27,7 @@ CURVE_FILE = "curve.parquet"
 ARTIFACT_FILE = "artifact.bin"
 LAYERS_FILE = "layers.parquet"
 PROGRESS_FILE = "progress.json"
-ANSWERS = (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE, LAYERS_FILE)
+OUTPUT_FILES = (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE, LAYERS_FILE)
 
 EXIT_REPORTED = 0
 EXIT_BAD_INPUT = 2
@@ -37,12 +37,10 @@ CURVE_COLUMNS = ("step", "tokens", "train_s", "train_loss", "lr_mult", "val_loss
 LAYER_COLUMNS = ("kind", "name", "layer", "measure", "value")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class ActivationSpec(Strict):
+class ActivationSpec(StrictModel):
     """An activation by name, with the parameters that its table entry asks for."""
 
     name: str
@@ -58,7 +56,7 @@ class ActivationSpec(Strict):
         return activation_label(self.name, self.params)
 
 
-class RunSpec(Strict):
+class RunSpec(StrictModel):
     """One question: this recipe, this activation, this seed, this budget, on this data."""
 
     contract_version: Literal[1] = CONTRACT_VERSION
@@ -67,7 +65,7 @@ class RunSpec(Strict):
     activation: ActivationSpec
     seed: Seed
     budget: str
-    replicate: Count = 0
+    replicate: NonNegativeInt = 0
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
     data_dir: str
@@ -108,7 +106,7 @@ class RunSpec(Strict):
         return self
 
 
-class Report(Strict):
+class Report(StrictModel):
     """The answer of one run. Durations in seconds, sizes in bytes, losses in nats per token.
 
     A diverged run is an answer too: its scores are absent and ``reason`` says what happened.
@@ -118,36 +116,36 @@ class Report(Strict):
     spec_hash: str
     state: Literal["succeeded", "diverged"]
     reason: str | None
-    steps: Count
-    tokens: Count
-    resumed_from_step: Count | None
-    train_s: NonNegative
-    step_ms_p50: NonNegative | None
-    step_ms_p99: NonNegative | None
+    steps: NonNegativeInt
+    tokens: NonNegativeInt
+    resumed_from_step: NonNegativeInt | None
+    train_s: NonNegativeFloat
+    step_ms_p50: NonNegativeFloat | None
+    step_ms_p99: NonNegativeFloat | None
     train_loss: float | None
-    val_tokens: Count | None
-    val_bytes: Count | None
-    window: Count
-    stride: Count
-    pre_quant_loss: NonNegative | None
-    pre_quant_bpb: NonNegative | None
-    pre_quant_sliding_bpb: NonNegative | None
-    post_quant_loss: NonNegative | None
-    post_quant_bpb: NonNegative | None
-    post_quant_sliding_bpb: NonNegative | None
-    ttt_bpb: NonNegative | None
-    slot_bpb: NonNegative | None
+    val_tokens: NonNegativeInt | None
+    val_bytes: NonNegativeInt | None
+    window: NonNegativeInt
+    stride: NonNegativeInt
+    pre_quant_loss: NonNegativeFloat | None
+    pre_quant_bpb: NonNegativeFloat | None
+    pre_quant_sliding_bpb: NonNegativeFloat | None
+    post_quant_loss: NonNegativeFloat | None
+    post_quant_bpb: NonNegativeFloat | None
+    post_quant_sliding_bpb: NonNegativeFloat | None
+    ttt_bpb: NonNegativeFloat | None
+    slot_bpb: NonNegativeFloat | None
     slot_legal: bool | None
     beta_mean: float | None
-    beta_std: NonNegative | None
+    beta_std: NonNegativeFloat | None
     floored_rows: Annotated[float, Field(ge=0.0, le=1.0)] | None
-    pruned_codes: Count | None
-    gptq_fallbacks: Count | None
-    num_params: Count
-    model_bytes: Count | None
-    code_bytes: Count
-    trainer_source_bytes: Count
-    artifact_bytes: Count | None
+    pruned_codes: NonNegativeInt | None
+    gptq_fallbacks: NonNegativeInt | None
+    num_params: NonNegativeInt
+    model_bytes: NonNegativeInt | None
+    code_bytes: NonNegativeInt
+    trainer_source_bytes: NonNegativeInt
+    artifact_bytes: NonNegativeInt | None
     fits_cap: bool | None
     world_size: Annotated[int, Field(ge=1)]
     device: str
@@ -155,19 +153,19 @@ class Report(Strict):
     dtype: str
     attention_backend: str
     mlp_backend: str
-    compile_misses: Count | None
-    peak_memory_bytes: Count
-    setup_s: NonNegative
-    warmup_s: NonNegative
-    score_s: NonNegative | None
-    ttt_s: NonNegative | None
-    slot_s: NonNegative | None
-    pack_s: NonNegative | None
-    mechanism_s: NonNegative | None
-    probe_before_ms: NonNegative | None
-    probe_after_ms: NonNegative | None
-    allreduce_before_ms: NonNegative | None
-    allreduce_after_ms: NonNegative | None
+    compile_misses: NonNegativeInt | None
+    peak_memory_bytes: NonNegativeInt
+    setup_s: NonNegativeFloat
+    warmup_s: NonNegativeFloat
+    score_s: NonNegativeFloat | None
+    ttt_s: NonNegativeFloat | None
+    slot_s: NonNegativeFloat | None
+    pack_s: NonNegativeFloat | None
+    mechanism_s: NonNegativeFloat | None
+    probe_before_ms: NonNegativeFloat | None
+    probe_after_ms: NonNegativeFloat | None
+    allreduce_before_ms: NonNegativeFloat | None
+    allreduce_after_ms: NonNegativeFloat | None
     corpus_sha256: Sha256
     tokenizer_sha256: Sha256
     recipe_hash: str
@@ -197,7 +195,7 @@ class Report(Strict):
 
 def read_spec(path: Path) -> RunSpec:
     """The specification in ``path``; a ConfigError says what is wrong with it."""
-    return build(RunSpec, _read_json(path), str(path))
+    return validated(RunSpec, _read_json(path), str(path))
 
 
 def parse_report(text: str) -> Report:
@@ -208,7 +206,7 @@ def parse_report(text: str) -> Report:
         raise ConfigError(f"{REPORT_FILE} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{REPORT_FILE} holds {type(values).__name__}, not an object.")
-    return build(Report, values, REPORT_FILE)
+    return validated(Report, values, REPORT_FILE)
 
 
 def canonical_json(value: Any) -> str:

@@ -18,14 +18,14 @@ def write_atomically(path: Path, *parts: bytes | memoryview, durable: bool = Tru
     Written under a hidden name in the same folder, flushed to disk if ``durable``, then renamed.
     An OSError names the file, which that of a full disk does not do by itself.
     """
-    with written_beside(path, *parts, durable=durable) as temporary:
+    with temporary_file(path, *parts, durable=durable) as temporary:
         temporary.replace(path)
     if durable:
         fsync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def written_beside(path: Path, *parts: bytes | memoryview, durable: bool = True) -> Iterator[Path]:
+def temporary_file(path: Path, *parts: bytes | memoryview, durable: bool = True) -> Iterator[Path]:
     """A hidden file in the folder of ``path`` that holds ``parts``; what is left of it goes."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -45,7 +45,7 @@ def written_beside(path: Path, *parts: bytes | memoryview, durable: bool = True)
 
 
 def is_temporary(name: str) -> bool:
-    """Whether ``written_beside`` gives files such names.
+    """Whether ``temporary_file`` gives files such names.
 
     >>> is_temporary(".report.json.0a1b2c3d"), is_temporary("report.json")
     (True, False)
@@ -53,7 +53,7 @@ def is_temporary(name: str) -> bool:
     return re.fullmatch(r"\..+\.[0-9a-f]{8}", name) is not None
 
 
-def remove_unfinished(path: Path) -> None:
+def remove_temporaries(path: Path) -> None:
     """Remove what processes have left that were killed while they wrote ``path``."""
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.*"):
         temporary.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ from trainer.mechanism.measure import LayerRow
 from trainer.model import GPT
 from trainer.model.attention import attention_backend
 from trainer.source import trainer_source
-from trainer.training.train import Trained
+from trainer.training.train import TrainingResult
 
 DURATIONS = ("setup", "warmup", "score", "ttt", "slot", "pack", "mechanism")
 _CURVE_TYPES = (*[pa.int64()] * 2, *[pa.float64()] * 5)
@@ -65,7 +65,7 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RunCosts:
     """What a run took: how long each phase, memory of rank 0, and what it had to compile.
 
     A probe of fixed work ``before`` and ``after`` the run, None where it was not probed.
@@ -82,9 +82,9 @@ def make_report(
     spec: RunSpec,
     world: World,
     model: GPT,
-    trained: Trained,
+    trained: TrainingResult,
     result: Scores | str,
-    measured: Measured,
+    measured: RunCosts,
 ) -> Report:
     """The report of a run whose ``result`` is its scores, or the reason why it has diverged."""
     if isinstance(result, Scores) and (bad := result.first_bad()) is not None:
@@ -103,7 +103,7 @@ def make_report(
     return Report.model_validate(values)
 
 
-def write_curve(trained: Trained, spec: RunSpec, path: Path) -> None:
+def write_curve(trained: TrainingResult, spec: RunSpec, path: Path) -> None:
     """One row per step as ``CURVE_COLUMNS``: the loss of its batch before the update.
 
     Where the recipe validates, the row of step n has the contiguous score after n updates, and a
@@ -137,7 +137,7 @@ def _write_table(
     write_atomically(path, sink.getvalue().to_pybytes())
 
 
-def _training(spec: RunSpec, trained: Trained) -> dict[str, Any]:
+def _training(spec: RunSpec, trained: TrainingResult) -> dict[str, Any]:
     step_ms = sorted(log.step_ms for log in trained.steps)
     last = trained.losses[-max(1, len(trained.losses) // 10) :]
     return {
@@ -193,7 +193,7 @@ def _beta(model: GPT, *, stands: bool) -> dict[str, float | None]:
     return {"beta_mean": float(beta.mean()), "beta_std": float(beta.std(correction=0))}
 
 
-def _measured(measured: Measured) -> dict[str, Any]:
+def _measured(measured: RunCosts) -> dict[str, Any]:
     durations = {f"{name}_s": measured.durations_s.get(name) for name in DURATIONS}
     probes = {"before": measured.before, "after": measured.after}
     return (

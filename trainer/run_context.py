@@ -18,15 +18,15 @@ from trainer.evaluate.bpb import Score, Stream, score
 from trainer.evaluate.windows import windows
 from trainer.files import write_atomically
 from trainer.model import GPT
-from trainer.model.compilation import Compilation, while_compiling
+from trainer.model.compilation import Compilation, during_compilation
 from trainer.progress import Progress
-from trainer.report_files import Measured, Scores, device_name, make_report, write_layers
-from trainer.training.checkpoint import Keeping, Saver, identity_of
-from trainer.training.train import StepLog, Trained
+from trainer.report_files import RunCosts, Scores, device_name, make_report, write_layers
+from trainer.training.checkpoint import Checkpointer, CheckpointSettings, identity_of
+from trainer.training.train import StepLog, TrainingResult
 
 
 @dataclass
-class Cell:
+class RunContext:
     """One run of ``spec``, on one of the ranks of ``world``."""
 
     spec: RunSpec
@@ -42,11 +42,11 @@ class Cell:
         self.progress = Progress(self.out, enabled=self.world.is_main)
         self._compilation = Compilation(self.world.device)
         if self.world.device.type == "cuda":  # scoring and adapting have graphs of their own
-            while_compiling(lambda: self.progress.during("compile"))
+            during_compilation(lambda: self.progress.during("compile"))
 
-    def saver(self, keeping: Keeping | None) -> Saver | None:
+    def checkpointer(self, checkpoint: CheckpointSettings | None) -> Checkpointer | None:
         """What keeps the checkpoint, if one is kept."""
-        if keeping is None:
+        if checkpoint is None:
             return None
         if isinstance(self.spec.parsed_budget, Seconds):
             raise ConfigError(
@@ -54,7 +54,7 @@ class Cell:
                 f"it starts again from zero. Leave --checkpoint out, or give a budget of steps."
             )
         identity = identity_of(self.spec, self.world, device_name(self.world.device))
-        return Saver(keeping, self.world, identity, self.progress)
+        return Checkpointer(checkpoint, self.world, identity, self.progress)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -69,15 +69,15 @@ class Cell:
     def probe(self) -> None:
         """Probe the machine, if this is a run of fixed time."""
         if isinstance(self.spec.parsed_budget, Seconds):
-            with self.progress.during("probe"), self.beside_the_peak():
+            with self.progress.during("probe"), self.outside_peak_memory():
                 self._probes.append(probe(self.world))
 
     @contextmanager
-    def beside_the_peak(self) -> Iterator[None]:
+    def outside_peak_memory(self) -> Iterator[None]:
         """What is allocated inside does not count, where that can be told: on a GPU."""
         self._peak_memory_bytes = self._peak()
         yield
-        self.world.forget_peak_memory()
+        self.world.reset_peak_memory()
 
     def beat(self, targets_BS: Tensor, nll_BS: Tensor) -> None:
         """Say that a batch has been scored: a long score is no hang."""
@@ -121,11 +121,11 @@ class Cell:
                 flush=True,
             )
 
-    def finish(self, model: GPT, trained: Trained, result: Scores | str) -> Report:
+    def finish(self, model: GPT, trained: TrainingResult, result: Scores | str) -> Report:
         """Make the report and leave it as the last of the files; before it, a success's layers."""
         self.probe()
         misses = self._compilation.misses()
-        measured = Measured(self.durations_s, self._peak(), misses, *self._probes)
+        measured = RunCosts(self.durations_s, self._peak(), misses, *self._probes)
         report = make_report(self.spec, self.world, model, trained, result, measured)
         if self.world.is_main:
             self.progress.report("done")

@@ -22,7 +22,7 @@ from sweep.store.files import open_files
 from sweep.store.schema import SCHEMA
 from trainer.activations import check_activation
 from trainer.config import Recipe, load_recipe, parse_override
-from trainer.config.config_errors import ConfigError, suggestion
+from trainer.config.config_errors import ConfigError, did_you_mean
 
 # The recipes that reproduce a published run, and the parameters of that run's model with a fixed β.
 PUBLISHED_RECIPES = {"pr1035": 17_059_912, "pr549": 26_928_220, "pr1176": 27_038_812}
@@ -67,7 +67,7 @@ def claim_of(
     if recipe not in PUBLISHED_RECIPES:
         known = list(PUBLISHED_RECIPES)
         raise ConfigError(
-            f"--recipe {recipe!r} reproduces no published run.{suggestion(recipe, known)}"
+            f"--recipe {recipe!r} reproduces no published run.{did_you_mean(recipe, known)}"
             f" Published are {', '.join(known)}; what a run changed of one is said by --set."
         )
     if pr < 1:

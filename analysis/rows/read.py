@@ -20,7 +20,7 @@ from analysis.rows.sweep_description import read_description
 from sweep.store.files import Files, open_files
 from sweep.store.schema import SCHEMA
 from sweep.store.store import SWEEP_FILE
-from trainer.config.config_errors import ConfigError, suggestion
+from trainer.config.config_errors import ConfigError, did_you_mean
 
 __all__ = [
     "AXIS_PREFIX",
@@ -122,7 +122,7 @@ def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
     if reference not in keys:
         raise ConfigError(
             f"{files.where(SWEEP_FILE)}: reference {reference!r} is no activation of this sweep."
-            f"{suggestion(reference, list(keys))} Known: {', '.join(keys)}."
+            f"{did_you_mean(reference, list(keys))} Known: {', '.join(keys)}."
         )
     return Sweep(
         name=told.name or parts_of(files.place)[1],
@@ -189,6 +189,6 @@ def _no_store(files: Files) -> str:
     known = [other for other in others.folders() if others.exists(f"{other}/{CELLS_FILE}")]
     return (
         f"{files.where(CELLS_FILE)}: there is no such file, so sweep {name!r} has left no row"
-        f" here; `make sweep` makes it.{suggestion(name, known)}"
+        f" here; `make sweep` makes it.{did_you_mean(name, known)}"
         f" Sweeps in {results}: {', '.join(known) or 'none'}."
     )

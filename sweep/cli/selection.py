@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.spec.grid import Cell
-from trainer.config.config_errors import ConfigError, suggestion
+from trainer.config.config_errors import ConfigError, did_you_mean
 from trainer.contract import canonical_json
 
 Value = bool | int | float | str | None
@@ -190,7 +190,7 @@ class _Reader:
     def _name(self, node: ast.expr) -> str:
         name = ast.unparse(node)
         if name not in self.known:
-            hint = f"text stands in quotes.{suggestion(name, list(self.known))}"
+            hint = f"text stands in quotes.{did_you_mean(name, list(self.known))}"
             raise self._refuse(
                 node, f"unknown name {name!r}; {hint} Known: {', '.join(self.known)}"
             )

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from sweep.processes import parent_death
-from trainer.fork_server.fork import GO, Request, ask
+from trainer.fork_server.fork import GO, Request, request_rank
 from trainer.fork_server.process_title import ROOM
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -99,7 +99,7 @@ class ForkServer:
         with ours:
             with theirs, _reaping():
                 try:
-                    ask(self._control, request, log=log.fileno(), channel=theirs.fileno())
+                    request_rank(self._control, request, log=log.fileno(), channel=theirs.fileno())
                     theirs.close()
                     word = _line(ours, FORK_S)
                 except OSError as error:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trainer.activations import check_activation
 from trainer.budget import parse_budget
-from trainer.config.config_errors import ConfigError, Strict, build, find_config, read_toml
+from trainer.config.config_errors import ConfigError, StrictModel, find_config, read_toml, validated
 from trainer.contract import ActivationSpec, Seed
 
 SWEEPS = Path(__file__).resolve().parents[2] / "configs" / "sweeps"
@@ -21,7 +21,7 @@ Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 
 
-class NodeShape(Strict):
+class NodeShape(StrictModel):
     """What one lease is: a bundle of one node. Ranks run one to a GPU, or one on CPUs alone.
 
     With ``autoscale`` the driver asks for ``max_leases`` even if the nodes have no room for them
@@ -49,7 +49,7 @@ class NodeShape(Strict):
         return "cuda" if self.gpus else "cpu"
 
 
-class Limits(Strict):
+class Limits(StrictModel):
     """How long the driver and its agents are patient, in seconds.
 
     With a rank that says nothing (``no_progress_s``; ``slow_phase_s`` in phases that cannot say
@@ -78,7 +78,7 @@ class Limits(Strict):
         return self
 
 
-class Retries(Strict):
+class Retries(StrictModel):
     """How often a cell is tried again after a failure of each class, and when a node is left alone.
 
     ``cell``: after an error of its own, which is final when it comes alike on two nodes;
@@ -96,7 +96,7 @@ class Retries(Strict):
     alike: Positive = 3
 
 
-class Checkpoints(Strict):
+class Checkpoints(StrictModel):
     """Where a cell of fixed steps keeps what it needs to be resumed, and how often, in seconds.
 
     ``keep = "node"``: on the node's disk, in ``folder`` (default: the system's temporary folder);
@@ -108,7 +108,7 @@ class Checkpoints(Strict):
     folder: str | None = None
 
 
-class Timing(Strict):
+class Timing(StrictModel):
     """From when on a timed attempt is tainted; fixed before the sweep, blind to the activation.
 
     ``throttled``, ``foreign``: fraction of readings with a slowed GPU, with a process of others.
@@ -122,7 +122,7 @@ class Timing(Strict):
     history: Positive = 3
 
 
-class DataPlace(Strict):
+class DataPlace(StrictModel):
     """Where a node reads its data: where the driver has it, or copied to ``cache`` on its own disk.
 
     A node that does not have the data is refused, or with ``missing = "fetch"`` brings it there.
@@ -132,13 +132,13 @@ class DataPlace(Strict):
     missing: Literal["refuse", "fetch"] = "refuse"
 
 
-class GridAxes(Strict):
+class GridAxes(StrictModel):
     """Recipe values that vary, by the names that ``--set`` takes."""
 
     set: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
 
 
-class SweepSpec(Strict):
+class SweepSpec(StrictModel):
     """One sweep file. ``estimate_cell_s`` serves the plan until a cell has been measured.
 
     ``screened_in``: name of the sweep whose leaders this one tries again, under fresh seeds.
@@ -232,7 +232,7 @@ def _read(path: Path) -> SweepSpec:
     table = read_toml(path)
     if "name" in table:
         raise ConfigError(f"sweep {path.stem}: name: a sweep is called as its file is.")
-    return build(SweepSpec, {"name": path.stem, **table}, f"sweep {path.stem}")
+    return validated(SweepSpec, {"name": path.stem, **table}, f"sweep {path.stem}")
 
 
 def _check_fresh_seeds(sweep: SweepSpec, before: list[SweepSpec]) -> None:

@@ -126,7 +126,7 @@ def model_step(
 
 def proof(shape: tuple[int, int, int], fault: str | None) -> tuple[bool, str]:
     """What the proof says of the kernel, or of one with a fault, and what it prints."""
-    from trainer.model import mlp_proof, mlp_triton
+    from trainer.model import mlp_check, mlp_triton
 
     up, gate = mlp_triton.up, mlp_triton.gate
 
@@ -154,6 +154,6 @@ def proof(shape: tuple[int, int, int], fault: str | None) -> tuple[bool, str]:
     mlp_triton.gate = gate if fault is None else faulty_gate
     try:
         with contextlib.redirect_stderr(said):
-            return mlp_proof.is_right(torch.device("cpu"), *shape), said.getvalue()
+            return mlp_check.is_correct(torch.device("cpu"), *shape), said.getvalue()
     finally:
         mlp_triton.up, mlp_triton.gate = up, gate

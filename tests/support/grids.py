@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sweep.spec.grid import Cell, DataFound, expand
 from sweep.spec.sweep_file import SweepSpec
 from trainer.config import load_recipe
-from trainer.config.config_errors import build
+from trainer.config.config_errors import validated
 
 DATA = DataFound(folder="/nowhere", corpus_sha256="a" * 64, tokenizer_sha256="b" * 64)
 
@@ -26,7 +26,7 @@ def sweep_spec(**changes: object) -> SweepSpec:
         ],
         **changes,
     }
-    return build(SweepSpec, values, "test")
+    return validated(SweepSpec, values, "test")
 
 
 def cells_of(sweep: SweepSpec, data: DataFound = DATA) -> list[Cell]:

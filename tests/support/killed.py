@@ -20,7 +20,7 @@ import torch._dynamo  # noqa: F401
 from trainer.cell import run
 from trainer.contract import RunSpec
 from trainer.distributed.world import open_world
-from trainer.training.checkpoint import Keeping
+from trainer.training.checkpoint import CheckpointSettings
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])
@@ -59,19 +59,19 @@ class Death:
 def statuses(
     spec: RunSpec,
     out: Path,
-    keeping: Keeping | None,
+    checkpoint: CheckpointSettings | None,
     *,
     num_ranks: int = 1,
     death: Death | None = None,
 ) -> list[int | None]:
     """``spec`` in ``num_ranks`` processes; how each ended, −9 if it was killed."""
-    return ended(group(spec, out, keeping, num_ranks=num_ranks, death=death))
+    return ended(group(spec, out, checkpoint, num_ranks=num_ranks, death=death))
 
 
 def group(
     spec: RunSpec,
     out: Path,
-    keeping: Keeping | None,
+    checkpoint: CheckpointSettings | None,
     *,
     num_ranks: int = 1,
     death: Death | None = None,
@@ -86,7 +86,7 @@ def group(
     for rank in range(num_ranks):
         own = place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         fatal = death if death is not None and death.rank == rank else None
-        processes.append(PROCESSES.Process(target=_cell, args=(spec, out, keeping, own, fatal)))
+        processes.append(PROCESSES.Process(target=_cell, args=(spec, out, checkpoint, own, fatal)))
     return processes
 
 
@@ -106,10 +106,14 @@ def ended(processes: Sequence[Any]) -> list[int | None]:
 
 
 def _cell(
-    spec: RunSpec, out: Path, keeping: Keeping | None, place: Mapping[str, str], death: Death | None
+    spec: RunSpec,
+    out: Path,
+    checkpoint: CheckpointSettings | None,
+    place: Mapping[str, str],
+    death: Death | None,
 ) -> None:
     os.environ.update(place)
     if death is not None:
         death.install()
     with open_world(spec.device, spec.threads) as world:
-        run(spec, out, world, keeping)
+        run(spec, out, world, checkpoint)

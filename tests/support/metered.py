@@ -14,5 +14,5 @@ class MeteredWorld(World):
     def peak_memory_bytes(self):
         return self.peak[-1]
 
-    def forget_peak_memory(self):
+    def reset_peak_memory(self):
         self.peak.append(10)

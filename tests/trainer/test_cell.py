@@ -34,9 +34,9 @@ from trainer.evaluate.bpb import Score, score
 from trainer.evaluate.ttt import adapt_and_score
 from trainer.evaluate.windows import windows
 from trainer.model.embeddings import HashedBigram
-from trainer.optim import Optimizers
+from trainer.optim.optimizers import Optimizers
 from trainer.training.step import Training, take_step
-from trainer.training.train import StepLog, Trained, train, warm_up
+from trainer.training.train import StepLog, TrainingResult, train, warm_up
 
 SCORES = (
     "pre_quant_loss",
@@ -461,9 +461,9 @@ def test_a_score_that_is_not_finite_makes_the_run_diverged(
 
 def test_the_first_bad_step_is_the_first():
     log = StepLog(step=1, elapsed_s=0.0, lr_mult=1.0, step_ms=1.0, remaining_steps=None)
-    trained = Trained(steps=(log,) * 4, losses=(1.0, math.nan, math.inf, 1.0))
+    trained = TrainingResult(steps=(log,) * 4, losses=(1.0, math.nan, math.inf, 1.0))
     assert trained.first_bad_step == 2
-    assert Trained(steps=(log,), losses=(1.0,)).first_bad_step is None
+    assert TrainingResult(steps=(log,), losses=(1.0,)).first_bad_step is None
 
 
 # -- the data that was meant

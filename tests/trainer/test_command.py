@@ -13,11 +13,11 @@ import pytest
 from tests.support.tiny import answer, read_curve, read_report, run_cell
 from trainer.__main__ import main
 from trainer.contract import (
-    ANSWERS,
     ARTIFACT_FILE,
     CURVE_COLUMNS,
     CURVE_FILE,
     LAYERS_FILE,
+    OUTPUT_FILES,
     PROGRESS_FILE,
     REPORT_FILE,
     SPEC_FILE,
@@ -146,7 +146,7 @@ def test_a_diverged_run_exits_with_zero_and_leaves_nothing_of_an_earlier_answer(
     data_dir, tmp_path, capsys
 ):
     """In a folder that is used twice, an old artifact beside a new report would be believed."""
-    for name in ANSWERS:
+    for name in OUTPUT_FILES:
         (tmp_path / name).write_text("of another run")
     rates = ["--set", "optim.matrix_lr=1e37", "--set", "optim.embed_lr=1e37"]
     assert main([*flags(data_dir, tmp_path), *rates]) == 0
@@ -197,7 +197,7 @@ def assert_refused(code, out_text, err_text, message, folder):
     assert err_text.startswith("error: ")
     assert err_text.count("\n") == 1
     assert message in err_text
-    assert not any((folder / name).exists() for name in ANSWERS)
+    assert not any((folder / name).exists() for name in OUTPUT_FILES)
 
 
 @pytest.mark.parametrize(("changes", "overrides", "message"), BAD.values(), ids=BAD.keys())

@@ -6,7 +6,7 @@ import torch
 from tests.support.tiny import answer, busy_model, random_tokens, run_cell, tiny_recipe, tiny_spec
 from trainer.compress.artifact import unpack
 from trainer.contract import ARTIFACT_FILE, recipe_hash
-from trainer.optim import parameters_by_kind
+from trainer.optim.parameter_kinds import parameters_by_kind
 
 EQUAL = {"train.equal_cost": True}
 FIXED = [("relu2", {}), ("leaky_relu2", {"slope": 0.3}), ("rrelu2", {})]

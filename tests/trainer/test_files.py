@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.tiny import run_cell, tiny_spec
 from trainer.contract import ARTIFACT_FILE, CURVE_FILE, PROGRESS_FILE, REPORT_FILE
-from trainer.files import remove_unfinished, write_atomically
+from trainer.files import remove_temporaries, write_atomically
 
 
 @pytest.fixture
@@ -48,6 +48,6 @@ def test_an_error_leaves_what_was_there(full_disk, tmp_path):
 def test_what_was_left_half_written_is_removed_and_nothing_else(tmp_path):
     for name in (".a.0123", ".a.4567", "a", ".b.0123", "a.0123"):
         (tmp_path / name).write_bytes(b"")
-    remove_unfinished(tmp_path / "a")
+    remove_temporaries(tmp_path / "a")
     assert {path.name for path in tmp_path.iterdir()} == {"a", ".b.0123", "a.0123"}
-    remove_unfinished(tmp_path / "no folder" / "a")
+    remove_temporaries(tmp_path / "no folder" / "a")

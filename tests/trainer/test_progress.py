@@ -11,7 +11,7 @@ from trainer.cell import run
 from trainer.contract import PROGRESS_FILE
 from trainer.files import write_atomically
 from trainer.progress import SLOW_PHASES, Progress
-from trainer.training.checkpoint import Keeping
+from trainer.training.checkpoint import CheckpointSettings
 
 
 @pytest.fixture
@@ -91,12 +91,12 @@ def test_a_loss_that_is_no_number_is_told_as_unknown(said, data_dir, tmp_path):
 
 
 def test_a_resumed_run_says_from_where(said, data_dir, tmp_path):
-    keeping = Keeping(tmp_path / "cell.checkpoint", 0.0)
-    run(tiny_spec(data_dir), tmp_path, RANK_0, keeping)
+    checkpoint = CheckpointSettings(tmp_path / "cell.checkpoint", 0.0)
+    run(tiny_spec(data_dir), tmp_path, RANK_0, checkpoint)
     assert phases(said)[2:5] == ["checkpoint", "warmup", "train"]
     assert phases(said).count("checkpoint") == 1 + 4
     said.clear()
-    run(tiny_spec(data_dir), tmp_path, RANK_0, keeping)
+    run(tiny_spec(data_dir), tmp_path, RANK_0, checkpoint)
     assert said[-1]["phase"] == "done"
     assert said[-1]["resumed_from_step"] == said[-1]["step"] == 4
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from trainer.config.config_errors import ConfigError, suggestion
+from trainer.config.config_errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +47,7 @@ class Entry:
 
 
 @runtime_checkable
-class BeginsSteps(Protocol):
+class StepDependent(Protocol):
     """An activation that is told which step of training begins, such as one that is random."""
 
     def begin_step(self, seed: int, step: int | None, layer: int) -> None:
@@ -92,7 +92,8 @@ def check_activation(name: str, params: Params) -> Entry:
     if name not in ACTIVATIONS:
         known = list(ACTIVATIONS)
         raise ConfigError(
-            f"activation {name!r} is not known.{suggestion(name, known)} Known: {', '.join(known)}."
+            f"activation {name!r} is not known.{did_you_mean(name, known)} "
+            f"Known: {', '.join(known)}."
         )
     entry = ACTIVATIONS[name]
     for key, value in params.items():
@@ -107,7 +108,7 @@ def check_activation(name: str, params: Params) -> Entry:
                 f"activation {name}: {key} = {value:g} is outside its range, "
                 f"{bounds.low:g} to {bounds.high:g}."
             )
-    missing = sorted(entry.params.keys() - complete(name, params).keys())
+    missing = sorted(entry.params.keys() - with_defaults(name, params).keys())
     if missing:
         raise ConfigError(
             f"activation {name} needs {', '.join(missing)}; give for example {missing[0]} = 0.5."
@@ -117,7 +118,7 @@ def check_activation(name: str, params: Params) -> Entry:
 
 
 def _check_order(name: str, params: Params) -> None:
-    ordered, values = ACTIVATIONS[name].ordered, complete(name, params)
+    ordered, values = ACTIVATIONS[name].ordered, with_defaults(name, params)
     if ordered is not None and values[ordered[0]] > values[ordered[1]]:
         low, high = (
             f"{key} = {values[key]:g}{'' if key in params else ' (its default)'}" for key in ordered
@@ -127,10 +128,10 @@ def _check_order(name: str, params: Params) -> None:
         )
 
 
-def complete(name: str, params: Params) -> dict[str, float]:
+def with_defaults(name: str, params: Params) -> dict[str, float]:
     """``params`` with the default of everything that was omitted.
 
-    >>> complete("rrelu2", {"high": 0.5})
+    >>> with_defaults("rrelu2", {"high": 0.5})
     {'low': 0.125, 'high': 0.5}
     """
     defaults = {
@@ -157,12 +158,12 @@ def activation_label(name: str, params: Params) -> str:
 def neg_beta(name: str, params: Params) -> float | None:
     """The factor of x² on the negative side: s² for a slope s, 0 for ReLU²; None if not fixed."""
     entry = ACTIVATIONS[name]
-    return None if entry.neg_beta is None else entry.neg_beta(complete(name, params))
+    return None if entry.neg_beta is None else entry.neg_beta(with_defaults(name, params))
 
 
 def build_activation(name: str, params: Params, hidden: int) -> "nn.Module":
     """A fresh module of this activation for one layer of ``hidden`` channels."""
     entry = check_activation(name, params)
     code = importlib.import_module(f"{__name__}.{entry.module}")
-    module: nn.Module = code.build(hidden, complete(name, params))
+    module: nn.Module = code.build(hidden, with_defaults(name, params))
     return module

@@ -20,7 +20,7 @@ class RReLU2(Squared):
         self.low, self.high = low, high
 
     def begin_step(self, seed: int, step: int | None, layer: int) -> None:
-        """See :class:`trainer.activations.BeginsSteps`."""
+        """See :class:`trainer.activations.StepDependent`."""
         where = 0.5 if step is None else uniform(seed, step, layer)
         with torch.no_grad():  # under equal_cost β has a gradient, which is dropped
             self.beta.fill_(((1 - where) * self.low + where * self.high) ** 2)

@@ -20,7 +20,7 @@ from trainer.compress.int8_row import int8_vectors
 from trainer.compress.pruning import prune
 from trainer.config import Quantization
 from trainer.config.config_errors import ConfigError
-from trainer.optim import kind_of
+from trainer.optim.parameter_kinds import kind_of
 
 Method = str | torch.dtype
 """The quantizer of a parameter, or the type in which it is kept."""

@@ -1,7 +1,7 @@
 """What is wrong with this configuration, what is allowed, and what should be typed instead?
 
 The one place that reads TOML and turns a schema violation into a sentence. Every configuration
-type of the project (recipes, run specifications, sweep files) derives from :class:`Strict`.
+type of the project (recipes, run specifications, sweep files) derives from :class:`StrictModel`.
 """
 
 import difflib
@@ -19,7 +19,7 @@ class ConfigError(ValueError):
     """The user's input cannot be used: what was given, what is allowed, what to do next."""
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """A frozen value: unknown keys are refused, and no type is coerced into another."""
 
     model_config = ConfigDict(
@@ -27,7 +27,7 @@ class Strict(BaseModel):
     )
 
 
-def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+def validated(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     """``values`` as a ``kind``, or a ConfigError that names ``where`` the mistake stands."""
     try:
         return kind.model_validate(dict(values))
@@ -60,7 +60,7 @@ def find_config(name_or_path: str, folder: Path, kind: str) -> Path:
     known = sorted(path.stem for path in folder.glob("*.toml"))
     raise ConfigError(
         f"{kind} {name_or_path!r}: there is no {named.name} in {folder.name}/."
-        f"{suggestion(name_or_path, known)} Known: {', '.join(known) or 'none'}."
+        f"{did_you_mean(name_or_path, known)} Known: {', '.join(known) or 'none'}."
         f" A path that ends in .toml is taken as it is."
     )
 
@@ -70,7 +70,7 @@ def explain(error: ValidationError, kind: type[BaseModel], where: str) -> str:
     return "\n".join(_explain_one(dict(item), kind, where) for item in error.errors())
 
 
-def suggestion(given: str, known: list[str]) -> str:
+def did_you_mean(given: str, known: list[str]) -> str:
     close = difflib.get_close_matches(given, known, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -82,7 +82,7 @@ def _explain_one(item: dict[str, Any], kind: type[BaseModel], where: str) -> str
     if item["type"] == "extra_forbidden":
         known = _keys_at(kind, location[:-1])
         allowed = f" Known keys here: {', '.join(known)}." if known else ""
-        return f"{place}: unknown key.{suggestion(location[-1], known)}{allowed}"
+        return f"{place}: unknown key.{did_you_mean(location[-1], known)}{allowed}"
     if item["type"] == "missing":
         return f"{place}: this key is required and was not given."
     message = item["msg"].removeprefix("Value error, ")

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from trainer.config.config_errors import Strict
-from trainer.config.values import Positive, Rate, require
+from trainer.config.config_errors import StrictModel
+from trainer.config.values import require
 
 
-class Coprime(Strict):
+class Coprime(StrictModel):
     """How the coprime order mixes shards: few at first, then more and more evenly.
 
     A call takes ``mix_start`` shards at first and ``mix_end`` from call ``anneal_calls`` on (or the
@@ -16,14 +16,14 @@ class Coprime(Strict):
     proportional to its blocks left to the power ``exponent_start``, later ``exponent_end``.
     """
 
-    anneal_calls: Positive = 1800
-    exponent_start: Rate = 0.9
-    exponent_end: Rate = 0.5
-    mix_start: Positive = 8
-    mix_end: Positive = 32
+    anneal_calls: PositiveInt = 1800
+    exponent_start: NonNegativeFloat = 0.9
+    exponent_end: NonNegativeFloat = 0.5
+    mix_start: PositiveInt = 8
+    mix_end: PositiveInt = 32
 
 
-class Data(Strict):
+class Data(StrictModel):
     """``virtual_world`` is the number of ranks that the order is drawn for, whatever runs.
 
     ``seed_names`` are the names that seed the coprime order: absent, the dataset's and the shard's
@@ -32,7 +32,7 @@ class Data(Strict):
 
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     loader: Literal["sequential", "coprime"] = "sequential"
-    virtual_world: Positive = 8
+    virtual_world: PositiveInt = 8
     seed_names: str | Annotated[tuple[str, ...], Field(strict=False)] | None = None
     coprime: Coprime = Coprime()
 

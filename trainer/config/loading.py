@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
-from trainer.config.config_errors import ConfigError, Strict, build, find_config, read_toml
+from trainer.config.config_errors import ConfigError, StrictModel, find_config, read_toml, validated
 from trainer.config.data import Data
 from trainer.config.model import Model
 from trainer.config.quantization import Artifact, Quantization
@@ -18,7 +18,7 @@ from trainer.config.values import require
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "recipes"
 
 
-class Recipe(Strict):
+class Recipe(StrictModel):
     """One point in the space of everything that a sweep holds fixed."""
 
     data: Data
@@ -81,7 +81,7 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     table = read_toml(path)
     for key, value in (overrides or {}).items():
         _put(table, key, value)
-    return build(Recipe, table, f"recipe {path.stem}")
+    return validated(Recipe, table, f"recipe {path.stem}")
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -2,34 +2,34 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, StrictInt, model_validator
 
-from trainer.config.config_errors import Strict
-from trainer.config.values import Above0, Count, Positive, require
+from trainer.config.config_errors import StrictModel
+from trainer.config.values import require
 
 
-class Bigram(Strict):
+class Bigram(StrictModel):
     """A hashed embedding of the last two tokens, added to the token embedding.
 
     ``factors`` multiply the token and the one before it in the hash.
     """
 
     vocab_size: Annotated[int, Field(ge=2)]
-    dim: Positive
+    dim: PositiveInt
     scale: float = 0.05
     factors: Annotated[tuple[StrictInt, StrictInt], Field(strict=False)] = (36313, 27191)
 
 
-class ValueEmbedding(Strict):
+class ValueEmbedding(StrictModel):
     """A second token embedding, added to the attention values of some layers."""
 
     layers: Annotated[tuple[StrictInt, ...], Field(strict=False, min_length=1)]
-    dim: Positive
+    dim: PositiveInt
     scale: float = 0.1
     init_std: float = 0.01
 
 
-class Model(Strict):
+class Model(StrictModel):
     """``rope_ntk_len``: sequences longer than this stretch the RoPE base with their length.
 
     ``rope_frequencies``: whether a run in bfloat16 rounds them, as the published models do.
@@ -37,22 +37,22 @@ class Model(Strict):
 
     vocab_size: Annotated[int, Field(ge=4, le=65536)]
     num_layers: Annotated[int, Field(ge=2)]
-    width: Positive
-    num_heads: Positive
-    num_kv_heads: Positive
-    mlp_hidden: Positive
+    width: PositiveInt
+    num_heads: PositiveInt
+    num_kv_heads: PositiveInt
+    mlp_hidden: PositiveInt
     rope_dims: Annotated[int, Field(ge=2)]
-    rope_base: Above0 = 10000.0
-    rope_ntk_len: Positive | None = None
+    rope_base: PositiveFloat = 10000.0
+    rope_ntk_len: PositiveInt | None = None
     rope_frequencies: Literal["exact", "rounded"] = "exact"
     qk_gain: float = 1.5
-    xsa_last_layers: Count = 0
+    xsa_last_layers: NonNegativeInt = 0
     smear_gate: bool = False
     layer_scale: Literal["none", "inverse_sqrt_depth"] = "none"
-    logit_softcap: Above0 = 30.0
+    logit_softcap: PositiveFloat = 30.0
     init: Literal["orthogonal", "kaiming"] = "orthogonal"
     embed_init_std: float = 0.005
-    orthogonal_min_dim: Positive = 64
+    orthogonal_min_dim: PositiveInt = 64
     bigram: Bigram | None = None
     value_embedding: ValueEmbedding | None = None
 

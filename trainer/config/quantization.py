@@ -2,15 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from trainer.config.config_errors import Strict
-from trainer.config.values import Above0, Count, Positive, Rate
+from trainer.config.config_errors import StrictModel
 
 Quantile = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
-class Gptq(Strict):
+class Gptq(StrictModel):
     """Codes that make up for each other's error on calibration text (``matrices = "gptq"``).
 
     ``calibration``: ``batches`` micro-batches of the training data (of the first virtual rank), or
@@ -20,16 +19,16 @@ class Gptq(Strict):
     """
 
     calibration: Literal["train", "generated"] = "train"
-    batches: Positive = 64
-    sequences: Positive = 64
-    sequence_batch: Positive = 8
-    temperature: Above0 = 0.8
-    damping: Rate = 0.01
-    block: Positive = 128
-    reserve_s: Rate = 10.0
+    batches: PositiveInt = 64
+    sequences: PositiveInt = 64
+    sequence_batch: PositiveInt = 8
+    temperature: PositiveFloat = 0.8
+    damping: NonNegativeFloat = 0.01
+    block: PositiveInt = 128
+    reserve_s: NonNegativeFloat = 10.0
 
 
-class Quantization(Strict):
+class Quantization(StrictModel):
     """``scale_floor`` is the smallest scale of int6 and GPTQ rows, ``int8_scale_floor`` of int8.
 
     ``int8_codes_by``: the scale that int8 codes are computed with, the float16 one that is stored
@@ -41,13 +40,13 @@ class Quantization(Strict):
 
     matrices: Literal["int6_row", "int8_row", "gptq"]
     embeddings: Literal["int6_row", "int8_row"]
-    passthrough_numel: Count
+    passthrough_numel: NonNegativeInt
     control: Literal["float16", "float32"] = "float16"
     large_control: Literal["float32", "int8"] = "float32"
     container: Literal["safetensors", "torch"] = "safetensors"
     compressor: Literal["lzma", "zlib"]
     preset: Annotated[int, Field(ge=0, le=9)]
-    scale_floor: Above0 | None = None
+    scale_floor: PositiveFloat | None = None
     percentiles: Annotated[tuple[Quantile, ...], Field(strict=False, min_length=1)] = (
         0.999,
         0.9995,
@@ -55,13 +54,13 @@ class Quantization(Strict):
         0.99999,
         1.0,
     )
-    int8_scale_floor: Above0 | None = None
+    int8_scale_floor: PositiveFloat | None = None
     int8_clip: Quantile = 0.9999984
     int8_codes_by: Literal["stored_scale", "exact_scale"] = "stored_scale"
     gptq: Gptq = Gptq()
-    prune_to_bytes: Positive | None = None
+    prune_to_bytes: PositiveInt | None = None
 
 
-class Artifact(Strict):
-    code_bytes: Count
-    cap_bytes: Positive = 16_000_000
+class Artifact(StrictModel):
+    code_bytes: NonNegativeInt
+    cap_bytes: PositiveInt = 16_000_000

@@ -2,24 +2,24 @@
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from trainer.config.config_errors import Strict
-from trainer.config.values import Above0, Count, Fraction, Positive, Rate, require
+from trainer.config.config_errors import StrictModel
+from trainer.config.values import Fraction, require
 
 
-class Scoring(Strict):
+class Scoring(StrictModel):
     """``tail``: whether the last stride of the stream is scored once, or again by every window
     that reaches it (published). ``every_steps``: validate the weights before the first step and
     after each so many, off the clock.
     """
 
-    seq_len: Positive
-    stride: Positive
-    batch_seqs: Positive
-    max_targets: Positive | None = None
+    seq_len: PositiveInt
+    stride: PositiveInt
+    batch_seqs: PositiveInt
+    max_targets: PositiveInt | None = None
     tail: Literal["once", "published"] = "once"
-    every_steps: Positive | None = None
+    every_steps: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _divides(self) -> "Scoring":
@@ -34,7 +34,7 @@ class Scoring(Strict):
         return self
 
 
-class TTT(Strict):
+class TTT(StrictModel):
     """Score-first test-time training.
 
     ``optimizer = "muon"`` makes every matrix's gradient orthogonal and takes no momentum.
@@ -44,13 +44,13 @@ class TTT(Strict):
     """
 
     optimizer: Literal["sgd", "muon"] = "sgd"
-    lr: Rate
+    lr: NonNegativeFloat
     momentum: Fraction = 0.0
-    epochs: Positive
-    chunk_tokens: Positive
-    batch_seqs: Positive
-    grad_clip: Above0 | None = None
-    freeze_layers: Count = 0
+    epochs: PositiveInt
+    chunk_tokens: PositiveInt
+    batch_seqs: PositiveInt
+    grad_clip: PositiveFloat | None = None
+    freeze_layers: NonNegativeInt = 0
     freeze_matrices: bool = True
     late_qat: bool = False
 
@@ -63,7 +63,7 @@ class TTT(Strict):
         return self
 
 
-class Slot(Strict):
+class Slot(StrictModel):
     """A shift of the final hidden states, fitted at test time by AdamW.
 
     ``mode = "published"`` fits one shift for a batch of windows on the very targets that it then
@@ -72,10 +72,10 @@ class Slot(Strict):
     """
 
     mode: Literal["published", "causal"]
-    lr: Rate = 0.003
-    steps: Positive = 5
-    batch_seqs: Positive = 32
+    lr: NonNegativeFloat = 0.003
+    steps: PositiveInt = 5
+    batch_seqs: PositiveInt = 32
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
-    eps: Above0 = 1e-5
-    weight_decay: Rate = 1e-8
+    eps: PositiveFloat = 1e-5
+    weight_decay: NonNegativeFloat = 1e-8

@@ -2,23 +2,30 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
-from trainer.config.config_errors import Strict
-from trainer.config.values import Above0, Count, Fraction, Positive, Rate, require
+from trainer.config.config_errors import StrictModel
+from trainer.config.values import Fraction, require
 
 
-class Train(Strict):
+class Train(StrictModel):
     """``late_qat_below``: under this rate multiplier the projections of the embeddings train as if
     they were quantized. The published script asks for 0.15 and its compiler drops it.
     ``equal_cost``: a fixed β goes through the graph of a learned one, and its gradient is dropped.
     """
 
-    seq_len: Positive
-    batch_tokens: Positive
-    micro_steps: Positive
-    warmup_steps: Count
-    warmdown_steps: Count
+    seq_len: PositiveInt
+    batch_tokens: PositiveInt
+    micro_steps: PositiveInt
+    warmup_steps: NonNegativeInt
+    warmdown_steps: NonNegativeInt
     late_qat_below: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     equal_cost: bool = False
 
@@ -32,7 +39,7 @@ class Train(Strict):
         return self
 
 
-class Optim(Strict):
+class Optim(StrictModel):
     """Muon for matrices, AdamW for the rest.
 
     ``adam_weight_decay`` is ``weight_decay`` where absent, and ``gain_weight_decay`` is
@@ -42,23 +49,23 @@ class Optim(Strict):
     matrices in bfloat16 where the run computes in it.
     """
 
-    matrix_lr: Rate
-    embed_lr: Rate
-    scalar_lr: Rate
-    activation_lr: Rate = 0.001
-    grad_clip: Above0 | None = None
+    matrix_lr: NonNegativeFloat
+    embed_lr: NonNegativeFloat
+    scalar_lr: NonNegativeFloat
+    activation_lr: NonNegativeFloat = 0.001
+    grad_clip: PositiveFloat | None = None
     clip: Literal["global", "per_shard"] = "global"
-    weight_decay: Rate = 0.0
-    adam_weight_decay: Rate | None = None
-    gain_weight_decay: Rate | None = None
+    weight_decay: NonNegativeFloat = 0.0
+    adam_weight_decay: NonNegativeFloat | None = None
+    gain_weight_decay: NonNegativeFloat | None = None
     adam_beta1: Fraction = 0.9
     adam_beta2: Fraction = 0.95
-    adam_eps: Above0 = 1e-8
+    adam_eps: PositiveFloat = 1e-8
     muon_momentum: Fraction = 0.95
     muon_momentum_start: Fraction = 0.85
-    muon_momentum_warmup_steps: Count = 0
+    muon_momentum_warmup_steps: NonNegativeInt = 0
     muon_momentum_dtype: Literal["float32", "compute"] = "float32"
-    newton_schulz_steps: Positive = 5
+    newton_schulz_steps: PositiveInt = 5
     newton_schulz: Annotated[tuple[float, float, float], Field(strict=False)] = (
         3.4445,
         -4.7750,
@@ -74,7 +81,7 @@ class Optim(Strict):
         return self
 
 
-class Averaging(Strict):
+class Averaging(StrictModel):
     kind: Literal["none", "ema"]
     decay: Fraction | None = None
 

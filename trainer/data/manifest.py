@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from sentencepiece import SentencePieceProcessor
 
-from trainer.config.config_errors import ConfigError, Strict, build
+from trainer.config.config_errors import ConfigError, StrictModel, validated
 from trainer.contract import Sha256
 from trainer.data.shards import RESTORE, open_shard
 from trainer.data.token_bytes import RULE_VERSION, ByteTable
@@ -35,7 +35,7 @@ _AGAIN = (
 Count = Annotated[int, Field(ge=0)]
 
 
-class Shard(Strict):
+class Shard(StrictModel):
     """A file of the dataset's folder: its name, its tokens, and its content."""
 
     name: Annotated[str, Field(pattern=SHARD_NAME)]
@@ -46,7 +46,7 @@ class Shard(Strict):
 Shards = Annotated[tuple[Shard, ...], Field(strict=False, min_length=1)]
 
 
-class Manifest(Strict):
+class Manifest(StrictModel):
     """What a dataset's folder holds. Bytes are those of the text, counted by the byte table.
 
     ``audited`` is the version of the byte rule for which every validation document's count was held
@@ -148,7 +148,7 @@ def read_manifest(directory: Path) -> Manifest:
         raise ConfigError(f"{path}: this is not JSON: {error}. {_AGAIN}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: this holds {type(values).__name__}, not an object. {_AGAIN}")
-    return build(Manifest, values, str(path))
+    return validated(Manifest, values, str(path))
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

@@ -25,13 +25,13 @@ from trainer.distributed.malloc import keep_freed_memory
 # Ranks part company where rank 0 measures or writes by itself; a rank that is gone is noticed by
 # who started the ranks.
 COLLECTIVE_TIMEOUT = timedelta(seconds=600)
-STILL_AT_IT_S = 5.0
+STATUS_INTERVAL_S = 5.0
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Arriving:
+class PendingTensor:
     """A tensor that is on its way between ranks; :meth:`wait` returns it when it is there."""
 
     tensor: Tensor
@@ -56,7 +56,7 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def share(self, num_items: int) -> range:
+    def own_range(self, num_items: int) -> range:
         """This rank's contiguous part of ``num_items`` items; the parts cover each item once."""
         return range(num_items * self.rank // self.size, num_items * (self.rank + 1) // self.size)
 
@@ -88,28 +88,28 @@ class World:
             p.grad.copy_(flat[offset : offset + p.numel()].view_as(p))
             offset += p.numel()
 
-    def sum_part(self, whole_NRC: Tensor) -> Arriving:
+    def reduce_scatter(self, whole_NRC: Tensor) -> PendingTensor:
         """This rank's part of ``whole_NRC`` summed over ranks, (P, R, C) with P = ⌈N / size⌉.
 
         Zeros stand behind the last matrix where size does not divide N. ``whole_NRC`` must not be
         written to before it has arrived.
         """
         if self.size == 1:
-            return Arriving(whole_NRC)
+            return PendingTensor(whole_NRC)
         padded = self._padded(whole_NRC)
         part = padded.new_empty(len(padded) // self.size, *padded.shape[1:])
-        return Arriving(part, _reduce_scatter(part, padded, async_op=True))
+        return PendingTensor(part, _reduce_scatter_op(part, padded, async_op=True))
 
-    def gather_parts(self, part_PRC: Tensor, num_matrices: int) -> Arriving:
+    def all_gather(self, part_PRC: Tensor, num_matrices: int) -> PendingTensor:
         """The parts of all ranks behind one another, the first ``num_matrices`` of them."""
         if self.size == 1:
-            return Arriving(part_PRC)
+            return PendingTensor(part_PRC)
         whole = part_PRC.new_empty(len(part_PRC) * self.size, *part_PRC.shape[1:])
-        work = _all_gather(whole, part_PRC.contiguous(), async_op=True)
-        return Arriving(whole[:num_matrices], work)
+        work = _all_gather_op(whole, part_PRC.contiguous(), async_op=True)
+        return PendingTensor(whole[:num_matrices], work)
 
     def part(self, whole_NRC: Tensor) -> Tensor:
-        """This rank's part of ``whole_NRC``, as :meth:`sum_part` divides it; a copy."""
+        """This rank's part of ``whole_NRC``, as :meth:`reduce_scatter` divides it; a copy."""
         parts = self._padded(whole_NRC).chunk(self.size)
         return parts[self.rank].clone()
 
@@ -122,7 +122,7 @@ class World:
         self.sum_(torch.zeros((), device=self.device)).item()
         return cast("T", made) if self.is_main else make()
 
-    def bytes_of_rank_0(self, data: bytes) -> bytes:
+    def broadcast_bytes(self, data: bytes) -> bytes:
         """Rank 0's ``data``, on every rank."""
         if self.size == 1:
             return data
@@ -130,11 +130,11 @@ class World:
         dist.broadcast_object_list(sent, src=0, device=self.device)
         return sent[0]
 
-    def of_rank_0(self, make: Callable[[], T]) -> T:
+    def on_rank_0(self, make: Callable[[], T]) -> T:
         """What ``make`` gives on rank 0, on every rank; the others do not call it.
 
         It may take longer than a collective may: meanwhile rank 0, which makes it on a thread, says
-        every ``STILL_AT_IT_S`` seconds that it is not done.
+        every ``STATUS_INTERVAL_S`` seconds that it is not done.
         """
         if self.size == 1:
             return make()
@@ -152,7 +152,7 @@ class World:
         Who started the ranks notices that one of them is gone.
         """
         if making is not None:
-            wait([making], timeout=STILL_AT_IT_S)
+            wait([making], timeout=STATUS_INTERVAL_S)
             if making.done():
                 making.result()
         done = torch.tensor(making is not None and making.done(), device=self.device).int()
@@ -177,7 +177,7 @@ class World:
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
-    def forget_peak_memory(self) -> None:
+    def reset_peak_memory(self) -> None:
         """Begin anew to look for the peak, where that can be done."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -225,6 +225,6 @@ def open_world(device: str, threads: int) -> Iterator[World]:
 
 
 # Their names from torch 2.13 on, where the old ones warn.
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+_all_gather_op = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter_op = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

@@ -86,7 +86,7 @@ def score(
     sink: Sink | None = None,
 ) -> Score:
     """The score of ``plan`` over all ranks, each of which scores a contiguous share of it."""
-    mine = world.share(len(plan))
+    mine = world.own_range(len(plan))
     scorer = Scorer(model, stream, batch_seqs, sink)
     return to_score(world.sum_(scorer.sums(plan[mine.start : mine.stop])))
 
@@ -105,14 +105,14 @@ class Scorer:
     def sums(self, plan: Sequence[Window]) -> Tensor:
         """(Σ nll, number of targets, Σ bytes) of ``plan``, float64."""
         self.model.eval()
-        sums = no_sums(self.stream)
+        sums = zero_sums(self.stream)
         every = batches(plan, self.batch_seqs)
         sizes = [len(batch) for batch in every]
         bounds = torch.split(self.stream.bounds(plan), sizes)
         for batch, bounds_B3 in zip(every, bounds, strict=True):
             targets_BS = self.stream.scored(bounds_B3, batch[0].num_scored)
             nll_BS = self._nll(batch, bounds_B3)
-            sums += sums_of(self.stream, targets_BS, nll_BS)
+            sums += batch_sums(self.stream, targets_BS, nll_BS)
             if self.sink is not None:
                 self.sink(targets_BS, nll_BS)
         return sums
@@ -140,13 +140,13 @@ class Scorer:
         return self._compiled[length]
 
 
-def no_sums(stream: Stream) -> Tensor:
+def zero_sums(stream: Stream) -> Tensor:
     return torch.zeros(3, dtype=torch.float64, device=stream.tokens.device)
 
 
-def sums_of(stream: Stream, targets_BS: Tensor, nll_BS: Tensor) -> Tensor:
+def batch_sums(stream: Stream, targets_BS: Tensor, nll_BS: Tensor) -> Tensor:
     """(Σ nll, number of targets, Σ bytes), float64."""
-    sums = no_sums(stream)
+    sums = zero_sums(stream)
     sums[0] = nll_BS.sum(dtype=torch.float64)
     sums[1] = nll_BS.numel()
     sums[2] = stream.target_bytes[targets_BS].sum()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from trainer.config import Scoring, Slot
 from trainer.distributed.world import World
-from trainer.evaluate.bpb import Score, Sink, Stream, no_sums, sums_of, to_score
+from trainer.evaluate.bpb import Score, Sink, Stream, batch_sums, to_score, zero_sums
 from trainer.evaluate.windows import Window, windows
 from trainer.model import GPT
 
@@ -51,13 +51,13 @@ def slot_score(
     model.eval()
     plan = windows(stream.num_targets, scoring.seq_len, scoring.stride, scoring.tail)
     every = slot_batches(plan, slot.batch_seqs, virtual_world)
-    mine = world.share(len(every))
-    sums = no_sums(stream)
+    mine = world.own_range(len(every))
+    sums = zero_sums(stream)
     for members in every[mine.start : mine.stop]:
         batch = _read(model, stream, members, scoring.seq_len)
         targets_1N = batch.index_BT[batch.scored_BT][None]
         nll_1N = _score(model, batch, _fit(model, batch, slot))
-        sums += sums_of(stream, targets_1N, nll_1N)
+        sums += batch_sums(stream, targets_1N, nll_1N)
         if sink is not None:
             sink(targets_1N, nll_1N)
     return to_score(world.sum_(sums))

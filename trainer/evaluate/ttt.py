@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from trainer.config import TTT, Scoring
 from trainer.distributed.world import World
-from trainer.evaluate.bpb import Score, Scorer, Sink, Stream, no_sums, to_score
-from trainer.evaluate.ttt_optimizer import Moving, moving, optimizer_for
+from trainer.evaluate.bpb import Score, Scorer, Sink, Stream, to_score, zero_sums
+from trainer.evaluate.ttt_optimizer import AdaptedParameter, adapted_parameters, optimizer_for
 from trainer.evaluate.windows import by_chunk, windows
 from trainer.model import GPT
 from trainer.model.gpt import NLL
@@ -41,15 +41,15 @@ def adapt_and_score(
     """
     plan = windows(stream.num_targets, scoring.seq_len, scoring.stride, scoring.tail)
     chunks = by_chunk(plan, ttt.chunk_tokens)
-    moved = moving(model, ttt)
+    moved = adapted_parameters(model, ttt)
     rule = newton_schulz or NewtonSchulz()
     optimizer = optimizer_for(moved, ttt, newton_schulz=rule, update_dtype=model.compute_dtype)
     nll = model.compiled_nll(scoring.seq_len)
     lessons = _Lessons(model, nll, stream, scoring.seq_len, ttt, world, moved, optimizer, beat)
     scorer = Scorer(model, stream, scoring.batch_seqs, sink)
-    sums = no_sums(stream)
+    sums = zero_sums(stream)
     for index, members in enumerate(chunks):
-        mine = world.share(len(members))
+        mine = world.own_range(len(members))
         sums += scorer.sums(members[mine.start : mine.stop])
         if index + 1 < len(chunks):
             first = index * ttt.chunk_tokens
@@ -68,7 +68,7 @@ class _Lessons:
     seq_len: int
     ttt: TTT
     world: World
-    moved: list[Moving]
+    moved: list[AdaptedParameter]
     optimizer: torch.optim.Optimizer
     beat: Callable[[], None]
 
@@ -90,7 +90,7 @@ class _Lessons:
         return tokens[starts_N[:, None] + offsets_T]
 
     def _take_step(self, batch_BT: Tensor, parameters: list[nn.Parameter]) -> None:
-        mine = self.world.share(len(batch_BT))
+        mine = self.world.own_range(len(batch_BT))
         if mine:
             local_BT = batch_BT[mine.start : mine.stop]
             with self.model.late_qat(self.ttt.late_qat):

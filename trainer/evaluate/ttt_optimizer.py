@@ -18,7 +18,7 @@ STACKED_BY_LAYER = (*STACKED_VECTORS, "_L2D")
 
 
 @dataclass(frozen=True, slots=True)
-class Moving:
+class AdaptedParameter:
     """A parameter that is adapted, but for the slices ``frozen`` of its first dimension."""
 
     name: str
@@ -36,12 +36,12 @@ class Moving:
             self.parameter.grad[list(self.frozen)] = 0.0
 
 
-def moving(model: GPT, ttt: TTT) -> list[Moving]:
+def adapted_parameters(model: GPT, ttt: TTT) -> list[AdaptedParameter]:
     """The parameters of ``model`` that are adapted; those frozen as a whole are left out."""
     num_layers = model.config.num_layers
     frozen_activations = tuple(f"activations.{layer}." for layer in range(ttt.freeze_layers))
     return [
-        Moving(name, parameter, _frozen(name, num_layers, ttt))
+        AdaptedParameter(name, parameter, _frozen(name, num_layers, ttt))
         for name, parameter in model.named_parameters()
         if not name.startswith(frozen_activations)
     ]
@@ -61,15 +61,21 @@ def _frozen(name: str, num_layers: int, ttt: TTT) -> tuple[int, ...]:
 
 
 def optimizer_for(
-    moved: list[Moving], ttt: TTT, *, newton_schulz: NewtonSchulz, update_dtype: torch.dtype
+    moved: list[AdaptedParameter],
+    ttt: TTT,
+    *,
+    newton_schulz: NewtonSchulz,
+    update_dtype: torch.dtype,
 ) -> torch.optim.Optimizer:
     """SGD, whose momentum persists, or Muon without any."""
     if ttt.optimizer == "sgd":
         return torch.optim.SGD([m.parameter for m in moved], lr=ttt.lr, momentum=ttt.momentum)
-    return MemorylessMuon(moved, lr=ttt.lr, newton_schulz=newton_schulz, update_dtype=update_dtype)
+    return MuonWithoutMomentum(
+        moved, lr=ttt.lr, newton_schulz=newton_schulz, update_dtype=update_dtype
+    )
 
 
-class MemorylessMuon(torch.optim.Optimizer):
+class MuonWithoutMomentum(torch.optim.Optimizer):
     """w ← w − lr·orthogonalize(g) where w is a matrix, w ← w − lr·g where it is a vector.
 
     As parameter-golf PR #1176 adapts: every matrix, embeddings and projections too, without
@@ -78,7 +84,7 @@ class MemorylessMuon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        moved: list[Moving],
+        moved: list[AdaptedParameter],
         *,
         lr: float,
         newton_schulz: NewtonSchulz,

@@ -45,7 +45,7 @@ class Request:
     parent: int
 
 
-def ask(control: socket.socket, request: Request, *, log: int, channel: int) -> None:
+def request_rank(control: socket.socket, request: Request, *, log: int, channel: int) -> None:
     """Send ``request`` to the server at the other end of ``control``."""
     body = json.dumps(asdict(request)).encode()
     socket.send_fds(control, [len(body).to_bytes(LENGTH_BYTES, "big")], [log, channel])
@@ -60,21 +60,21 @@ def serve(control: socket.socket, run: Run) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     gc.collect()
     gc.freeze()  # a collection in a copy would write to every page that is shared
-    while (asked := _receive(control)) is not None:
-        with asked.channel:
+    while (received := _receive(control)) is not None:
+        with received.channel:
             with contextlib.suppress(OSError):  # no room for a process: the channel closes unsaid
-                _fork_twice(asked, lambda rank: _live(rank, control, libc, run))
-            os.close(asked.log)
+                _fork_twice(received, lambda rank: _become_rank(rank, control, libc, run))
+            os.close(received.log)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Received:
     request: Request
     log: int
     channel: socket.socket
 
 
-def _receive(control: socket.socket) -> _Asked | None:
+def _receive(control: socket.socket) -> _Received | None:
     """The next request; None if there will be none."""
     length, descriptors, _, _ = socket.recv_fds(control, LENGTH_BYTES, 2)
     if not length:
@@ -82,7 +82,7 @@ def _receive(control: socket.socket) -> _Asked | None:
     log, channel = descriptors
     length += _exactly(control, LENGTH_BYTES - len(length))
     body = _exactly(control, int.from_bytes(length, "big"))
-    return _Asked(Request(**json.loads(body)), log, socket.socket(fileno=channel))
+    return _Received(Request(**json.loads(body)), log, socket.socket(fileno=channel))
 
 
 def _exactly(control: socket.socket, num_bytes: int) -> bytes:
@@ -96,7 +96,7 @@ def _exactly(control: socket.socket, num_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _fork_twice(asked: _Asked, live: Callable[[_Asked], NoReturn]) -> None:
+def _fork_twice(received: _Received, run_rank: Callable[[_Received], NoReturn]) -> None:
     """A copy of this process that lives, once whoever reaps orphans has become its parent."""
     middle = os.fork()
     if middle:
@@ -108,31 +108,31 @@ def _fork_twice(asked: _Asked, live: Callable[[_Asked], NoReturn]) -> None:
             os._exit(0)
         while os.getppid() == middle:
             time.sleep(ADOPTION_POLL_S)
-        live(asked)
+        run_rank(received)
     except Exception:
         traceback.print_exc()
     finally:  # no copy of the server goes on as one
         os._exit(1)
 
 
-def _live(asked: _Asked, control: socket.socket, libc: Any, run: Run) -> NoReturn:
+def _become_rank(received: _Received, control: socket.socket, libc: Any, run: Run) -> NoReturn:
     """Become the rank that is asked for."""
-    request = asked.request
+    request = received.request
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != request.parent:
         os._exit(1)  # the agent has died, or is not the reaper
     try:
         os.chdir(request.cwd)
     except OSError as error:
-        asked.channel.sendall(f"{request.cwd}: {error.strerror}\n".encode())
+        received.channel.sendall(f"{request.cwd}: {error.strerror}\n".encode())
         os._exit(1)
     os.setsid()  # last, for until then it ends with the server's group
-    asked.channel.sendall(b"%d\n" % os.getpid())
-    if asked.channel.recv(1) != GO:
+    received.channel.sendall(b"%d\n" % os.getpid())
+    if received.channel.recv(1) != GO:
         os._exit(1)
-    os.dup2(asked.log, 1)
-    os.dup2(asked.log, 2)
-    os.close(asked.log)
-    asked.channel.close()
+    os.dup2(received.log, 1)
+    os.dup2(received.log, 2)
+    os.close(received.log)
+    received.channel.close()
     control.close()
     os.environ.clear()
     os.environ.update(request.environment)

@@ -29,7 +29,7 @@ MODULES = (
 COMPILER = ("torch._inductor.compile_fx",)
 
 
-def load() -> str:
+def import_everything() -> str:
     """Import what ranks import at one time or another; the hash of the code that was imported."""
     source = importlib.import_module("trainer.source").trainer_source
     before: str = source().sha256
@@ -45,7 +45,7 @@ def load() -> str:
     return before
 
 
-def flaw() -> str | None:
+def fork_hazard() -> str | None:
     """Why this process may not be copied: what it runs or holds; None if it may.
 
     OpenBLAS ends its threads before every fork and begins them again when it computes; the copy
@@ -71,14 +71,14 @@ def flaw() -> str | None:
 
 def _rank(command: Sequence[str]) -> NoReturn:
     """What ``python -m trainer …`` does."""
-    from trainer.__main__ import live
+    from trainer.__main__ import run_rank
 
-    _draw_anew()
+    _reseed()
     sys.argv = [str(sys.modules["trainer.__main__"].__file__), *command[3:]]
-    live()
+    run_rank()
 
 
-def _draw_anew() -> None:
+def _reseed() -> None:
     """The seeds that libraries draw when they are imported; Python's own is drawn at every fork."""
     import numpy as np
     import torch
@@ -93,8 +93,8 @@ def main() -> int:
     os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
     # Of torch, which otherwise wakes the driver to count GPUs, after which no copy can use it.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    code = load()
-    if (found := flaw()) is not None:
+    code = import_everything()
+    if (found := fork_hazard()) is not None:
         print(f"the fork server may not be copied: {found}", file=sys.stderr)
         return 1
     control.sendall(f"{code}\n".encode())

@@ -29,7 +29,7 @@ from trainer.mechanism.distribution import (
     root_mean_square,
 )
 from trainer.model import GPT
-from trainer.optim import kind_of
+from trainer.optim.parameter_kinds import kind_of
 
 SAMPLE_TOKENS: Final = 8192
 BATCH_TOKENS: Final = 2048  # at 1536 hidden channels 25 MB in float64
@@ -53,7 +53,7 @@ Beat = Callable[[], None]
 Values = Mapping[str, float | None]
 
 
-def collect(
+def measure_layers(
     model: GPT, sample_NT: Tensor, packed: Packed, config: Quantization, beat: Beat = lambda: None
 ) -> tuple[LayerRow, ...]:
     """Every measure of ``model``, which was packed as ``packed`` says by ``config``.

@@ -61,7 +61,7 @@ def _keep_functions_of_autograd() -> None:
         config.autograd_cache_allow_custom_autograd_functions = True
 
 
-def while_compiling(during: Callable[[], AbstractContextManager[object]]) -> None:
+def during_compilation(during: Callable[[], AbstractContextManager[object]]) -> None:
     """Be within ``during()`` whenever torch compiles: minutes, where a node has kept nothing."""
     from torch._dynamo.callback import on_compile_end, on_compile_start
 

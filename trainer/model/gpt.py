@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.activations import BeginsSteps, Params, build_activation
+from trainer.activations import Params, StepDependent, build_activation
 from trainer.activations.squared import Squared
 from trainer.config import Model
 from trainer.model.attention import (
@@ -27,7 +27,7 @@ from trainer.model.attention import (
 from trainer.model.compilation import compiled
 from trainer.model.cross_entropy import capped_nll
 from trainer.model.embeddings import HashedBigram, SharedValueEmbedding, smear
-from trainer.model.layers import Layer, Tap, last, layers_of, observer
+from trainer.model.layers import LayerWeights, Tap, last_positions, layer_weights, observer
 from trainer.model.mlp import MLP, mlp
 from trainer.model.mlp_backend import Backend, mlp_backend, mlp_of
 from trainer.model.norm import normed_and_rotated, rms_norm
@@ -97,7 +97,7 @@ class GPT(nn.Module):
             x0 = x
             skips: list[Tensor] = []
             num_encoders = self.config.num_layers // 2
-            for layer in layers_of(self, tail):
+            for layer in layer_weights(self, tail):
                 if layer.number >= num_encoders and skips:
                     gate = self.skip_weights[layer.number - num_encoders].to(x.dtype)
                     x = torch.addcmul(x, gate, skips.pop())
@@ -114,7 +114,7 @@ class GPT(nn.Module):
 
     def nll(self, tokens_BT: Tensor, targets_BT: Tensor, tail: int | None = None) -> Tensor:
         """Nats that each of the last ``tail`` targets costs, float32 (B, tail)."""
-        return self.nll_of(self.body(tokens_BT, tail), last(targets_BT, tail))
+        return self.nll_of(self.body(tokens_BT, tail), last_positions(targets_BT, tail))
 
     def nll_of(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
         """Nats that each target costs, given the hidden states before the head; float32 (B, T)."""
@@ -165,7 +165,7 @@ class GPT(nn.Module):
     def begin_step(self, seed: int, step: int | None) -> None:
         """Tell activations that draw something in training which step it is; None: they do not."""
         for layer, activation in enumerate(self.activations):
-            if isinstance(activation, BeginsSteps):
+            if isinstance(activation, StepDependent):
                 activation.begin_step(seed, step, layer)
 
     @contextmanager
@@ -201,12 +201,17 @@ class GPT(nn.Module):
         return values
 
     def _block(
-        self, layer: Layer, x: Tensor, x0: Tensor, extra_value: Tensor | None, tap: Tap | None
+        self,
+        layer: LayerWeights,
+        x: Tensor,
+        x0: Tensor,
+        extra_value: Tensor | None,
+        tap: Tap | None,
     ) -> Tensor:
         mix = layer.resid_mix_2D.to(x.dtype)
         x = torch.addcmul(mix[0] * x, mix[1], x0)
         attended = self._attention(layer, self._layer_norm(layer, x), extra_value, tap)
-        x = layer.asked(x)
+        x = layer.tail_of(x)
         x = torch.addcmul(x, layer.attn_scale_D.to(x.dtype), attended.to(x.dtype))
         normed = self._layer_norm(layer, x)
         if tap is not None:
@@ -220,13 +225,13 @@ class GPT(nn.Module):
         )
         return torch.addcmul(x, layer.mlp_scale_D.to(x.dtype), out.to(x.dtype))
 
-    def _layer_norm(self, layer: Layer, x: Tensor) -> Tensor:
+    def _layer_norm(self, layer: LayerWeights, x: Tensor) -> Tensor:
         if self.config.layer_scale == "none":
             return rms_norm(x)
         return rms_norm(x, (layer.number + 1) ** -0.5)
 
     def _attention(
-        self, layer: Layer, x: Tensor, extra_value: Tensor | None, tap: Tap | None
+        self, layer: LayerWeights, x: Tensor, extra_value: Tensor | None, tap: Tap | None
     ) -> Tensor:
         config = self.config
         if tap is not None:
@@ -237,13 +242,13 @@ class GPT(nn.Module):
         v = v.unflatten(-1, (config.num_kv_heads, -1))
         y = self._attend(q, k, v)
         if layer.number >= config.num_layers - config.xsa_last_layers:
-            y = exclude_self(y, layer.asked(v))
+            y = exclude_self(y, layer.tail_of(v))
         y = y.flatten(2)
         if tap is not None:
             tap("attention_out", layer.number, y)
         return F.linear(y, layer.out_DD)
 
-    def _project(self, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, layer: LayerWeights, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of the positions that are asked for, keys and values of all."""
         config, (cos, sin) = self.config, self._rope(x.size(1))
         width, kv, heads, groups = x.size(2), config.kv_dim, config.num_heads, config.num_kv_heads
@@ -253,7 +258,7 @@ class GPT(nn.Module):
             q, k = normed_and_rotated(qk, layer.qk_gain_H, cos, sin).split([heads, groups], dim=2)
             return q, k, v
         query_DD, kv_XD = layer.qkv_XD.split([width, 2 * kv])
-        q = F.linear(layer.asked(x), query_DD).unflatten(-1, (heads, -1))
+        q = F.linear(layer.tail_of(x), query_DD).unflatten(-1, (heads, -1))
         k, v = F.linear(x, kv_XD).split(kv, dim=-1)
         of_queries_H, of_keys_G = layer.qk_gain_H.split([heads, groups])
         q = normed_and_rotated(q, of_queries_H, cos[-layer.tail :], sin[-layer.tail :])

@@ -19,7 +19,7 @@ Positions that are not computed are not shown: with a tail, of the last layer al
 """
 
 
-class Layer(NamedTuple):
+class LayerWeights(NamedTuple):
     """The weights of layer ``number``; X = D + 2·G·K rows give queries, keys and values at once.
 
     ``tail``: of so many last positions it is asked for more than keys and values; None: of all.
@@ -36,8 +36,8 @@ class Layer(NamedTuple):
     mlp_scale_D: Tensor
     resid_mix_2D: Tensor
 
-    def asked(self, x_BTD: Tensor) -> Tensor:
-        return last(x_BTD, self.tail)
+    def tail_of(self, x_BTD: Tensor) -> Tensor:
+        return last_positions(x_BTD, self.tail)
 
 
 class Banks(Protocol):
@@ -59,7 +59,7 @@ def observer(tap: Tap | None, what: str, layer: int) -> Callable[[Tensor], None]
     return None if tap is None else lambda x: tap(what, layer, x)
 
 
-def layers_of(model: Banks, tail: int | None) -> Iterator[Layer]:
+def layer_weights(model: Banks, tail: int | None) -> Iterator[LayerWeights]:
     """Each layer's part of the banks: divided once, and so is their gradient put together.
 
     Of the last layer the last ``tail`` positions are asked for, of every layer before it all.
@@ -81,9 +81,9 @@ def layers_of(model: Banks, tail: int | None) -> Iterator[Layer]:
     unbound = zip(*(part.unbind() for part in parts), strict=True)
     tails = [None] * (num - 1) + [tail]
     for number, (asked, weights) in enumerate(zip(tails, unbound, strict=True)):
-        yield Layer._make((number, asked, *weights))
+        yield LayerWeights._make((number, asked, *weights))
 
 
-def last(x_BTD: Tensor, tail: int | None) -> Tensor:
+def last_positions(x_BTD: Tensor, tail: int | None) -> Tensor:
     """The last ``tail`` positions, or all."""
     return x_BTD if tail is None else x_BTD[:, -tail:]

@@ -29,7 +29,7 @@ def mlp_backend(
     if device.type != "cuda":
         return "torch"
     in_family = isinstance(activation, SquaredFamily)
-    if in_family and dtype is torch.bfloat16 and _triton_is_here() and _is_right(device, *shape):
+    if in_family and dtype is torch.bfloat16 and _triton_is_here() and _is_correct(device, *shape):
         return "triton_fused"
     return "torch_compiled"
 
@@ -49,7 +49,7 @@ def _triton_is_here() -> bool:
 
 
 @cache
-def _is_right(device: torch.device, width: int, hidden: int) -> bool:
-    from trainer.model.mlp_proof import is_right
+def _is_correct(device: torch.device, width: int, hidden: int) -> bool:
+    from trainer.model.mlp_check import is_correct
 
-    return is_right(device, width, hidden)
+    return is_correct(device, width, hidden)

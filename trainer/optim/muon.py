@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.distributed.world import Arriving, World
+from trainer.distributed.world import PendingTensor, World
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
@@ -71,13 +71,13 @@ class Muon(torch.optim.Optimizer):
         super().__init__(largest_first, defaults)
         self._newton_schulz = newton_schulz
         self._momentum_dtype, self._update_dtype, self._world = momentum_dtype, update_dtype, world
-        self._arriving: list[tuple[Tensor, dict[str, Any], Arriving]] = []
+        self._pending: list[tuple[Tensor, dict[str, Any], PendingTensor]] = []
 
     @torch.no_grad()
     def reduce(self) -> None:
         """Send every bank's gradient on its way to the ranks that own its parts."""
-        self._arriving = [
-            (bank, group, self._world.sum_part(bank.grad.to(self._momentum_dtype)))
+        self._pending = [
+            (bank, group, self._world.reduce_scatter(bank.grad.to(self._momentum_dtype)))
             for group in self.param_groups
             for bank in group["params"]
             if bank.grad is not None
@@ -86,20 +86,20 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def local_gradients(self) -> list[Tensor]:
         """This rank's part of every reduced gradient, to measure and to scale in place."""
-        return [arriving.wait() for _, _, arriving in self._arriving]
+        return [pending.wait() for _, _, pending in self._pending]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        waiting: tuple[Tensor, dict[str, Any], Arriving] | None = None
-        for bank, group, arriving in self._arriving:
-            update_PRC = self._update(bank, arriving.wait(), group)
-            gathering = self._world.gather_parts(update_PRC, len(bank))
+        waiting: tuple[Tensor, dict[str, Any], PendingTensor] | None = None
+        for bank, group, pending in self._pending:
+            update_PRC = self._update(bank, pending.wait(), group)
+            gathering = self._world.all_gather(update_PRC, len(bank))
             if waiting is not None:
                 self._apply(*waiting)
             waiting = bank, group, gathering
         if waiting is not None:
             self._apply(*waiting)
-        self._arriving = []
+        self._pending = []
 
     def momentum(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every bank that has been updated, and its momentum (N, R, C), gathered from all ranks.
@@ -109,7 +109,7 @@ class Muon(torch.optim.Optimizer):
         for bank in (bank for group in self.param_groups for bank in group["params"]):
             if bank in self.state:
                 momentum_PRC = self.state[bank]["momentum"]
-                yield bank, self._world.gather_parts(momentum_PRC, len(bank)).wait()
+                yield bank, self._world.all_gather(momentum_PRC, len(bank)).wait()
 
     def set_momentum(self, bank: Tensor, momentum_NRC: Tensor) -> None:
         """Go on from this momentum, of which the rank takes its part."""
@@ -124,8 +124,8 @@ class Muon(torch.optim.Optimizer):
         nesterov_PRC = gradient_PRC.add(momentum_PRC, alpha=group["momentum"])
         return self._newton_schulz(nesterov_PRC.to(self._update_dtype))
 
-    def _apply(self, bank: Tensor, group: dict[str, Any], arriving: Arriving) -> None:
+    def _apply(self, bank: Tensor, group: dict[str, Any], pending: PendingTensor) -> None:
         rows, columns = bank.shape[-2:]
         scale = max(1.0, rows / columns) ** 0.5
         bank.mul_(1 - group["lr"] * group["weight_decay"])
-        bank.add_(arriving.wait().to(bank.dtype), alpha=-group["lr"] * scale)
+        bank.add_(pending.wait().to(bank.dtype), alpha=-group["lr"] * scale)

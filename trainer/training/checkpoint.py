@@ -21,7 +21,7 @@ from torch import Tensor
 from trainer.config.config_errors import ConfigError
 from trainer.contract import RunSpec, spec_hash
 from trainer.distributed.world import World
-from trainer.files import remove_unfinished, write_atomically
+from trainer.files import remove_temporaries, write_atomically
 from trainer.progress import Progress
 from trainer.source import trainer_source
 
@@ -29,7 +29,7 @@ SHA256_BYTES = 32
 _HEADER_BYTES, _FACTS = 8, "facts"
 
 
-class UnusableError(ValueError):
+class UnusableCheckpointError(ValueError):
     """This file is none that the run can go on from, and why."""
 
 
@@ -47,7 +47,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class CheckpointSettings:
     """Where a run keeps its checkpoint, and how often, in seconds (0: after every step)."""
 
     path: Path
@@ -59,10 +59,10 @@ class Keeping:
 
 
 @dataclass
-class Saver:
+class Checkpointer:
     """The checkpoint of one run. Every rank calls its methods, at the same steps; rank 0 writes."""
 
-    keeping: Keeping
+    settings: CheckpointSettings
     world: World
     identity: Mapping[str, str | int]
     progress: Progress
@@ -71,40 +71,40 @@ class Saver:
     def load(self) -> State | None:
         """What there is to go on from, or None: a line in the log says why it is not used."""
         with self.progress.during("checkpoint"):
-            data = self.world.bytes_of_rank_0(self._read() if self.world.is_main else b"")
+            data = self.world.broadcast_bytes(self._read() if self.world.is_main else b"")
         self._saved_s = time.perf_counter()
         return decode(data, self.identity) if data else None
 
     def is_due(self) -> bool:
         """Whether it is time, by rank 0's clock, on every rank alike."""
-        return self.world.seconds_since(self._saved_s) >= self.keeping.every_s
+        return self.world.seconds_since(self._saved_s) >= self.settings.every_s
 
     def save(self, state: State) -> None:
         """Write ``state``; if it cannot be written, say so and go on with the earlier one."""
         if self.world.is_main:
             with self.progress.during("checkpoint"):
                 try:
-                    write_atomically(self.keeping.path, *encode(state, self.identity))
+                    write_atomically(self.settings.path, *encode(state, self.identity))
                 except OSError as error:
                     self._say(f"not written: {error}")
         self._saved_s = time.perf_counter()
 
     def _read(self) -> bytes:
         """The file's content if it can be used, else nothing."""
-        path = self.keeping.path
+        path = self.settings.path
         try:
-            remove_unfinished(path)
+            remove_temporaries(path)
             data = path.read_bytes()
             decode(data, self.identity)
         except FileNotFoundError:
             return b""
-        except (OSError, UnusableError) as error:
+        except (OSError, UnusableCheckpointError) as error:
             self._say(f"not used, the run starts from zero: {error}")
             return b""
         return data
 
     def _say(self, what: str) -> None:
-        print(f"checkpoint {self.keeping.path}: {what}", flush=True)
+        print(f"checkpoint {self.settings.path}: {what}", flush=True)
 
 
 def identity_of(spec: RunSpec, world: World, device_name: str) -> dict[str, str | int]:
@@ -127,15 +127,15 @@ def encode(state: State, identity: Mapping[str, str | int]) -> tuple[bytes, byte
 
 
 def decode(data: bytes, identity: Mapping[str, str | int]) -> State:
-    """The state in ``data``; UnusableError if it is damaged or not of ``identity``."""
+    """The state in ``data``; UnusableCheckpointError if it is damaged or not of ``identity``."""
     content, digest = memoryview(data)[:-SHA256_BYTES], data[-SHA256_BYTES:]
     if hashlib.sha256(content).digest() != digest:
-        raise UnusableError(f"its {len(data)} bytes are not what was written")
+        raise UnusableCheckpointError(f"its {len(data)} bytes are not what was written")
     header_bytes = int.from_bytes(content[:_HEADER_BYTES], "little")
     header = json.loads(bytes(content[_HEADER_BYTES : _HEADER_BYTES + header_bytes]))
     known = json.loads(header["__metadata__"][_FACTS])
     for name in identity.keys() | known["identity"].keys():
         found, wanted = known["identity"].get(name), identity.get(name)
         if found != wanted:
-            raise UnusableError(f"its {name} is {found}, this run's is {wanted}")
+            raise UnusableCheckpointError(f"its {name} is {found}, this run's is {wanted}")
     return State(safetensors.torch.load(bytes(content)), known["facts"])

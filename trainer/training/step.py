@@ -10,7 +10,7 @@ from torch import Tensor
 from trainer.config import Recipe
 from trainer.distributed.world import World
 from trainer.model import GPT
-from trainer.optim import Optimizers
+from trainer.optim.optimizers import Optimizers
 
 MicroBatches = Sequence[tuple[Tensor, Tensor]]
 

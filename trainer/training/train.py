@@ -15,7 +15,7 @@ from trainer.distributed.world import World
 from trainer.evaluate.bpb import Score
 from trainer.optim.schedule import lr_multiplier
 from trainer.training.averaging import Average
-from trainer.training.checkpoint import Saver, State
+from trainer.training.checkpoint import Checkpointer, State
 from trainer.training.step import Training, take_step
 
 
@@ -31,7 +31,7 @@ class StepLog:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainingResult:
     """The steps that were taken, and their training losses in nats per token (mean over ranks).
 
     ``validations`` are (updates taken, score of the weights then), as the recipe asks for them.
@@ -55,7 +55,7 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class TrainingHooks:
     """Who looks on: at the start, and how many steps were taken from a checkpoint if any were; at
     each step, with its loss at every ``check_every``-th; at the weights.
     """
@@ -89,32 +89,32 @@ def train(
     loader: Loader,
     budget: Budget,
     average: Average,
-    watch: Watch,
-    saver: Saver | None = None,
-) -> Trained:
+    hooks: TrainingHooks,
+    checkpointer: Checkpointer | None = None,
+) -> TrainingResult:
     """Train in place under ``budget``; stop early where a checked loss is not finite.
 
-    With a ``saver`` the steps go on from its checkpoint, if it has one. Validation in between and
-    saving are off the clock.
+    With a ``checkpointer`` the steps go on from its checkpoint, if it has one. Validation in
+    between and saving are off the clock.
     """
-    course = _Course(training, loader, average, check_every=watch.check_every)
-    if saver is not None and (state := saver.load()) is not None:
+    course = _TrainingRun(training, loader, average, check_every=hooks.check_every)
+    if checkpointer is not None and (state := checkpointer.load()) is not None:
         course.restore(state, budget)
-    watch.on_start(course.resumed_from_step)
+    hooks.on_start(course.resumed_from_step)
     clock = _Clock(training.world, course.elapsed_s)
     while True:
         is_last = course.is_over(budget)
         if _validates(training.recipe.scoring.every_steps, course.step, is_last=is_last):
             with clock.stopped():
                 training.model.begin_step(training.seed, None)
-                course.validations.append((course.step, watch.validate(course.step)))
+                course.validations.append((course.step, hooks.validate(course.step)))
         if is_last:
             break
         course.advance(budget, clock)
-        watch.on_step(course.steps[-1], course.checked)
-        if saver is not None and (saver.is_due() or course.is_over(budget)):
+        hooks.on_step(course.steps[-1], course.checked)
+        if checkpointer is not None and (checkpointer.is_due() or course.is_over(budget)):
             with clock.stopped():
-                saver.save(course.state())
+                checkpointer.save(course.state())
     training.model.begin_step(training.seed, None)
     return course.trained()
 
@@ -136,7 +136,7 @@ class _Clock:
         self._start_s += time.perf_counter() - paused_s
 
 
-class _Course:
+class _TrainingRun:
     """How far training has come: what the next step depends on, and what will be reported.
 
     ``checked`` is the loss of the last step over all ranks, where that step is one to be checked.
@@ -205,7 +205,7 @@ class _Course:
             "optimizers": self._optimizers.state(),
             "average": self._average.state(),
             "course": {
-                "losses_WS": self._training.world.gather_parts(own_1S, size).wait(),
+                "losses_WS": self._training.world.all_gather(own_1S, size).wait(),
                 "times_S3": torch.tensor(
                     [(log.elapsed_s, log.lr_mult, log.step_ms) for log in self.steps],
                     dtype=torch.float64,
@@ -236,9 +236,9 @@ class _Course:
         self.resumed_from_step = self.step
         self._check()
 
-    def trained(self) -> Trained:
+    def trained(self) -> TrainingResult:
         losses = _over_ranks(self._losses, self._training.world)
-        return Trained(
+        return TrainingResult(
             tuple(self.steps), tuple(losses), tuple(self.validations), self.resumed_from_step
         )
 

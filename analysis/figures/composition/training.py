@@ -21,7 +21,7 @@ from analysis.rows.learning_curves import (
     windowed_loss,
 )
 from analysis.rows.read import Sweep, is_scored, labels_of
-from trainer.activations import ACTIVATIONS, complete
+from trainer.activations import ACTIVATIONS, with_defaults
 
 _LINE_IN = 0.16  # height that the name of a line needs beside it
 _AROUND_IN = 0.52  # ticks, axis label and gap of a panel
@@ -125,5 +125,5 @@ def _initial(row: "pd.Series[object]") -> float | None:
     """β before training; it is a parameter of the activation."""
     text = row["params_json"]
     params = json.loads(text) if isinstance(text, str) else {}
-    value = complete(str(row["activation"]), params).get("init")
+    value = with_defaults(str(row["activation"]), params).get("init")
     return None if value is None else float(value)

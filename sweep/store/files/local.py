@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sweep.store.files.interface import Parts, StoreError
-from trainer.files import fsync_folder, is_temporary, write_atomically, written_beside
+from trainer.files import fsync_folder, is_temporary, temporary_file, write_atomically
 
 ABANDONED_S = (
     24 * 3600.0
@@ -40,7 +40,7 @@ class LocalFiles:
         path = self.folder / name
         with _explained(path, "kept", missing_is_normal=False):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with written_beside(path, *parts) as temporary:
+            with temporary_file(path, *parts) as temporary:
                 created = _link(temporary, path)
             if created is None:
                 created = _fill_new(path, parts)
@@ -80,7 +80,7 @@ class LocalFiles:
         path = self.folder / name
         with _explained(path, "kept", missing_is_normal=False):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with written_beside(path, data) as temporary, contextlib.ExitStack() as opened:
+            with temporary_file(path, data) as temporary, contextlib.ExitStack() as opened:
                 file = opened.enter_context(temporary.open("r+b"))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -25,21 +25,22 @@ from tests.support.tiny import (
 )
 from trainer.activations import (
     ACTIVATIONS,
-    BeginsSteps,
+    StepDependent,
     activation_label,
     build_activation,
     check_activation,
-    complete,
     neg_beta,
+    with_defaults,
 )
 from trainer.activations.rrelu2 import uniform
 from trainer.config.config_errors import ConfigError
-from trainer.optim import Optimizers, parameters_by_kind
+from trainer.optim.optimizers import Optimizers
+from trainer.optim.parameter_kinds import parameters_by_kind
 
 EPS = 2.0**-24
 CHANNELS = 8
 CASES = activation_cases()
-RANDOM = [case for case in CASES if isinstance(build_activation(*case, CHANNELS), BeginsSteps)]
+RANDOM = [case for case in CASES if isinstance(build_activation(*case, CHANNELS), StepDependent)]
 
 
 def label(case):
@@ -344,7 +345,7 @@ def test_rrelu2_alone_is_random():
 @every_random_one
 def test_beta_is_the_square_of_a_slope_between_low_and_high(case):
     """Tolerance: the slope is rounded in float64 and its square to float32."""
-    module, bounds = build(case), complete(*case)
+    module, bounds = build(case), with_defaults(*case)
     for step in range(100):
         slope = math.sqrt(beta_in(module, 7, step, 0))
         assert bounds["low"] * (1 - EPS) <= slope <= bounds["high"] * (1 + EPS)
@@ -354,7 +355,7 @@ def test_beta_is_the_square_of_a_slope_between_low_and_high(case):
 
 @every_random_one
 def test_without_a_step_beta_is_that_of_the_mean_slope_as_it_was_built(case):
-    module, bounds = build(case), complete(*case)
+    module, bounds = build(case), with_defaults(*case)
     scored = torch.tensor([((bounds["low"] + bounds["high"]) / 2) ** 2])
     assert torch.equal(module.beta, scored)
     module.begin_step(7, 3, 1)
@@ -518,8 +519,8 @@ def test_the_table_imports_neither_torch_nor_numpy():
 def test_what_is_within_its_range_is_accepted_and_what_has_a_default_may_be_omitted(case):
     name, params = case
     assert check_activation(name, params) is ACTIVATIONS[name]
-    assert complete(name, params).keys() == ACTIVATIONS[name].params.keys()
-    assert complete(name, params).items() >= params.items()
+    assert with_defaults(name, params).keys() == ACTIVATIONS[name].params.keys()
+    assert with_defaults(name, params).items() >= params.items()
 
 
 @every_name

@@ -16,7 +16,7 @@ from trainer.compress.gptq import gptq
 from trainer.compress.int6_row import int6_row
 from trainer.config import Gptq, Quantization
 from trainer.distributed.world import World
-from trainer.optim import kind_of
+from trainer.optim.parameter_kinds import kind_of
 
 BANKS = ("qo_bank", "kv_bank", "up_bank", "down_bank")
 UNDAMPED = Gptq(damping=0.0)

@@ -69,7 +69,7 @@ def _operate(rank, folder):
         largest = world.largest(torch.tensor([float(rank), -float(rank)])).tolist()
         whole_N11 = torch.arange(4.0).view(4, 1, 1)
         part_P11 = world.part(whole_N11)
-        together = world.gather_parts(part_P11, 4).wait().flatten().tolist()
+        together = world.all_gather(part_P11, 4).wait().flatten().tolist()
     (folder / f"{rank}.json").write_text(json.dumps([largest, part_P11.numel(), together]))
 
 
@@ -93,11 +93,11 @@ def _take_from_rank_0(rank, folder):
     def fail():
         raise ValueError("no artifact")
 
-    world_module.STILL_AT_IT_S = 0.02  # some twenty times "not yet"
+    world_module.STATUS_INTERVAL_S = 0.02  # some twenty times "not yet"
     with open_world("cpu", 1) as world:
-        made = world.of_rank_0(make)
+        made = world.on_rank_0(make)
         (folder / f"{rank}.json").write_text(json.dumps([made["made_by"], len(calls)]))
-        world.of_rank_0(fail)
+        world.on_rank_0(fail)
 
 
 def test_what_rank_0_alone_makes_every_rank_has_and_its_error_ends_them_all(tmp_path):

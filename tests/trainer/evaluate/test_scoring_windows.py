@@ -73,7 +73,7 @@ def test_chunks_are_the_plan_cut_where_a_scored_part_begins(num_targets, shape, 
 
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_the_shares_of_the_ranks_cover_the_plan_once(num_items, size):
-    shares = [World(rank, size, torch.device("cpu")).share(num_items) for rank in range(size)]
+    shares = [World(rank, size, torch.device("cpu")).own_range(num_items) for rank in range(size)]
     assert [i for share in shares for i in share] == list(range(num_items))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

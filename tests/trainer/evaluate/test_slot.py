@@ -249,7 +249,7 @@ def test_batches_are_cut_within_the_shares_of_virtual_ranks(count, batch_seqs, v
     found = slot_batches(plan, batch_seqs, virtual_world)
     expected = []
     for rank in range(virtual_world):
-        share = World(rank, virtual_world, torch.device("cpu")).share(len(plan))
+        share = World(rank, virtual_world, torch.device("cpu")).own_range(len(plan))
         mine = plan[share.start : share.stop]
         expected += [mine[i : i + batch_seqs] for i in range(0, len(mine), batch_seqs)]
     assert found == expected

@@ -13,7 +13,7 @@ import torch
 from tests.support.tiny import RANK_0, busy_model, default_params, random_stream, tiny_recipe
 from trainer.evaluate.bpb import Stream, score
 from trainer.evaluate.ttt import adapt_and_score
-from trainer.evaluate.ttt_optimizer import moving
+from trainer.evaluate.ttt_optimizer import adapted_parameters
 from trainer.evaluate.windows import windows
 from trainer.model import GPT
 
@@ -335,7 +335,7 @@ def counts(activation, freeze_matrices):
     change = {"freeze_layers": 2, "freeze_matrices": freeze_matrices}
     num_moved = sum(
         m.parameter.numel() - sum(m.parameter[index].numel() for index in m.frozen)
-        for m in moving(model, RECIPE.ttt.model_copy(update=change))
+        for m in adapted_parameters(model, RECIPE.ttt.model_copy(update=change))
     )
     return num_moved, sum(p.numel() for p in model.parameters()) - num_moved
 

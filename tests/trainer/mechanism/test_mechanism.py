@@ -33,7 +33,7 @@ from trainer.mechanism.measure import (
     SAMPLE_TOKENS,
     activation_rows,
     class_of,
-    collect,
+    measure_layers,
     validation_sample,
 )
 
@@ -63,7 +63,7 @@ def table(rows):
 
 def measured(model, config=None):
     config = config or config_of("tiny")
-    return table(collect(model, SAMPLE, packed_of(model, config), config))
+    return table(measure_layers(model, SAMPLE, packed_of(model, config), config))
 
 
 def seen_by_hooks(model, num_at_once):
@@ -236,7 +236,7 @@ def test_codes_are_measured_where_there_are_codes():
 def test_the_floored_rows_of_the_tensors_are_those_of_the_report():
     config, model = config_of("everything in codes"), busy_model()
     packed, weights = packed_of(model, config), dict(model.named_parameters())
-    found = table(collect(model, SAMPLE, packed, config))
+    found = table(measure_layers(model, SAMPLE, packed, config))
     rows = [
         (weights[parameter][index].size(0), found["tensor", label, layer, "floored_rows"])
         for label, layer, parameter, index in matrices_of(model)
@@ -269,7 +269,7 @@ def test_the_classes_share_the_weights_and_the_bytes(name):
     by what a compressor learns of one class for another, below 2 %."""
     config, model = config_of(name), busy_model()
     packed = packed_of(model, config)
-    rows = table(collect(model, SAMPLE, packed, config))
+    rows = table(measure_layers(model, SAMPLE, packed, config))
     classes = {key[1]: {} for key in rows if key[0] == "class"}
     for (kind, label, layer, measure), value in rows.items():
         if kind == "class":
@@ -292,7 +292,7 @@ def test_a_class_is_compressed_as_the_artifact_is_and_alone():
     tensors = safetensors.torch.load(lzma.decompress(packed.data))
     part = {key: t for key, t in tensors.items() if key.startswith(("up_bank", "down_bank"))}
     plain = safetensors.torch.save(part, metadata={"recipe_hash": HASH})
-    found = table(collect(model, SAMPLE, packed, config))
+    found = table(measure_layers(model, SAMPLE, packed, config))
     expected = len(lzma.compress(plain, preset=config.preset))
     assert found["class", "mlp", None, "compressed_bytes"] == expected
 
@@ -327,7 +327,7 @@ def test_the_file_has_the_columns_and_the_measures_that_are_promised(data_dir, t
 def test_measuring_changes_no_bit_of_the_answer(monkeypatch, data_dir, tmp_path):
     spec = tiny_spec(data_dir, activation="asqu", overrides={"slot": SLOT})
     measured_ = run_cell(spec, tmp_path / "with")
-    monkeypatch.setattr("trainer.cell.collect", lambda *arguments: ())
+    monkeypatch.setattr("trainer.cell.measure_layers", lambda *arguments: ())
     plain = run_cell(spec, tmp_path / "without")
     assert answer(measured_) == answer(plain)
     artifacts = [(tmp_path / name / ARTIFACT_FILE).read_bytes() for name in ("with", "without")]
@@ -357,7 +357,7 @@ def test_its_memory_does_not_count_on_a_device_that_can_forget(monkeypatch, data
         world.peak.append(10**9)
         return ()
 
-    monkeypatch.setattr("trainer.cell.collect", greedy)
+    monkeypatch.setattr("trainer.cell.measure_layers", greedy)
     report = run(tiny_spec(data_dir), tmp_path, world)
     assert world.peak.count(10**9) == 1
     assert report.peak_memory_bytes == 1000

@@ -13,7 +13,7 @@ from torch._dynamo.exc import Unsupported
 from tests.support.commands import ROOT
 from tests.support.graphs import Kept
 from trainer.contract import PROGRESS_FILE
-from trainer.model.compilation import Compilation, compiled, while_compiling
+from trainer.model.compilation import Compilation, compiled, during_compilation
 from trainer.progress import Progress
 
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ def test_compiling_is_a_phase_and_a_call_of_what_is_compiled_is_not(counters, tm
         said.append(json.loads((tmp_path / PROGRESS_FILE).read_text())["phase"])
         return graph.forward
 
-    while_compiling(lambda: progress.during("compile"))
+    during_compilation(lambda: progress.during("compile"))
     try:
         doubled = in_one_graph(lambda x: 2 * x, double)
         for _ in range(2):

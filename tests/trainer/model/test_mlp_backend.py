@@ -31,7 +31,7 @@ SMALL = {"model.bigram": None, "model.value_embedding": None, "model.xsa_last_la
 @pytest.fixture
 def triton_is_here(monkeypatch):
     monkeypatch.setattr(seam, "_triton_is_here", lambda: True)
-    monkeypatch.setattr(seam, "_is_right", lambda device, width, hidden: True)
+    monkeypatch.setattr(seam, "_is_correct", lambda device, width, hidden: True)
 
 
 def default(name):
@@ -53,7 +53,7 @@ def test_the_kernel_serves_the_squared_family_in_bfloat16_on_cuda_and_nobody_els
 
 
 @pytest.mark.usefixtures("triton_is_here")
-@pytest.mark.parametrize("lacking", ["_triton_is_here", "_is_right"])
+@pytest.mark.parametrize("lacking", ["_triton_is_here", "_is_correct"])
 def test_without_triton_or_where_the_kernel_is_wrong_torch_computes_it(monkeypatch, lacking):
     monkeypatch.setattr(seam, lacking, lambda *_: False)
     assert mlp_backend(CUDA, torch.bfloat16, default("relu2"), SHAPE) == "torch_compiled"

@@ -15,9 +15,10 @@ from tests.support.tiny import (
     tiny_recipe,
 )
 from trainer.activations import ACTIVATIONS
-from trainer.distributed.world import Arriving
-from trainer.optim import Optimizers, kind_of, parameters_by_kind
+from trainer.distributed.world import PendingTensor
 from trainer.optim.muon import QUINTIC, Muon, NewtonSchulz, orthogonalize
+from trainer.optim.optimizers import Optimizers
+from trainer.optim.parameter_kinds import kind_of, parameters_by_kind
 
 EPS = 2.0**-24
 SHAPES = [(16, 16), (16, 48), (48, 16), (1, 8), (8, 1)]
@@ -297,14 +298,14 @@ class Ranks:
     def __init__(self, rank, size):
         self.rank, self.size, self.parts = rank, size, []
 
-    def sum_part(self, whole_NRC):
+    def reduce_scatter(self, whole_NRC):
         missing = -len(whole_NRC) % self.size
         padded = torch.cat([whole_NRC, whole_NRC.new_zeros(missing, *whole_NRC.shape[1:])])
-        return Arriving(padded.chunk(self.size)[self.rank].clone())
+        return PendingTensor(padded.chunk(self.size)[self.rank].clone())
 
-    def gather_parts(self, part_PRC, num_matrices):
+    def all_gather(self, part_PRC, num_matrices):
         self.parts.append(part_PRC.clone())
-        return Arriving(part_PRC.new_zeros(num_matrices, *part_PRC.shape[1:]))
+        return PendingTensor(part_PRC.new_zeros(num_matrices, *part_PRC.shape[1:]))
 
 
 @pytest.mark.parametrize("size", [2, 4])

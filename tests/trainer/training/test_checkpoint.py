@@ -15,11 +15,17 @@ from trainer.activations import ACTIVATIONS
 from trainer.cell import run
 from trainer.config.config_errors import ConfigError
 from trainer.contract import ARTIFACT_FILE, LAYERS_FILE, REPORT_FILE
-from trainer.training.checkpoint import Keeping, State, UnusableError, decode, encode
+from trainer.training.checkpoint import (
+    CheckpointSettings,
+    State,
+    UnusableCheckpointError,
+    decode,
+    encode,
+)
 from trainer.training.step import take_step
 
 NUM_STEPS = 6
-STEP = "trainer.training.train._Course.advance"
+STEP = "trainer.training.train._TrainingRun.advance"
 WAYS = {
     "as it is": {},
     "no average": {"averaging": {"kind": "none"}},
@@ -53,7 +59,7 @@ def left(out):
 
 
 def every_step(folder):
-    return Keeping(folder / "cell.checkpoint", 0.0)
+    return CheckpointSettings(folder / "cell.checkpoint", 0.0)
 
 
 def assert_killed_and_continued(spec, folder, deaths, num_ranks=1):
@@ -145,14 +151,14 @@ def test_every_activation_and_every_way_goes_on_in_every_bit(data_dir, tmp_path,
 
 
 def test_a_death_in_scoring_repeats_no_step(monkeypatch, data_dir, tmp_path):
-    spec, keeping = asked(data_dir), Keeping(tmp_path / "cell.checkpoint", 1e9)
-    assert statuses(spec, tmp_path, keeping, death=DEATHS["in scoring"]) == [-9]
+    spec, checkpoint = asked(data_dir), CheckpointSettings(tmp_path / "cell.checkpoint", 1e9)
+    assert statuses(spec, tmp_path, checkpoint, death=DEATHS["in scoring"]) == [-9]
 
     def refused(*arguments):
         raise AssertionError("a step was repeated")
 
     monkeypatch.setattr(STEP, refused)
-    report = run(asked(data_dir), tmp_path, RANK_0, keeping)
+    report = run(asked(data_dir), tmp_path, RANK_0, checkpoint)
     assert report.resumed_from_step == report.steps == NUM_STEPS
 
 
@@ -202,20 +208,20 @@ def clock(monkeypatch):
 
 
 def test_it_is_saved_so_often_and_at_the_end_and_off_the_clock(clock, data_dir, tmp_path):
-    keeping = Keeping(tmp_path / "cell.checkpoint", 80.0)
-    report = run(asked(data_dir, budget="10steps"), tmp_path, RANK_0, keeping)
+    checkpoint = CheckpointSettings(tmp_path / "cell.checkpoint", 80.0)
+    report = run(asked(data_dir, budget="10steps"), tmp_path, RANK_0, checkpoint)
     assert clock == [3, 6, 9, 10]
     assert report.train_s == 10 * 30.0
     assert report.step_ms_p50 == report.step_ms_p99 == 30_000.0
 
 
 def test_the_time_of_a_resumed_run_is_that_of_its_parts(clock, monkeypatch, data_dir, tmp_path):
-    spec, keeping = asked(data_dir), every_step(tmp_path)
+    spec, checkpoint = asked(data_dir), every_step(tmp_path)
     with monkeypatch.context() as broken:
-        broken.setattr("trainer.run_context.Cell.on_step", interrupt_at(4))
+        broken.setattr("trainer.run_context.RunContext.on_step", interrupt_at(4))
         with pytest.raises(KeyboardInterrupt):
-            run(spec, tmp_path, RANK_0, keeping)
-    report = run(spec, tmp_path, RANK_0, keeping)
+            run(spec, tmp_path, RANK_0, checkpoint)
+    report = run(spec, tmp_path, RANK_0, checkpoint)
     assert (report.resumed_from_step, report.train_s) == (3, NUM_STEPS * 30.0)
 
 
@@ -253,20 +259,22 @@ def test_a_checkpoint_read_back_is_what_was_written():
 def test_a_changed_byte_is_seen(where, difference):
     changed = bytearray(WRITTEN)
     changed[where] ^= difference
-    with pytest.raises(UnusableError):
+    with pytest.raises(UnusableCheckpointError):
         decode(bytes(changed), IDENTITY)
 
 
 @given(st.integers(0, len(WRITTEN) - 1))
 @settings(max_examples=30)
 def test_a_cut_file_is_seen(length):
-    with pytest.raises(UnusableError):
+    with pytest.raises(UnusableCheckpointError):
         decode(WRITTEN[:length], IDENTITY)
 
 
 @pytest.mark.parametrize("name", IDENTITY)
 def test_a_checkpoint_of_another_run_is_refused_by_name(name):
-    with pytest.raises(UnusableError, match=f"its {name} is {IDENTITY[name]}, this run's is other"):
+    with pytest.raises(
+        UnusableCheckpointError, match=f"its {name} is {IDENTITY[name]}, this run's is other"
+    ):
         decode(WRITTEN, IDENTITY | {name: "other"})
 
 
@@ -283,21 +291,21 @@ class Bomb:
 def test_what_cannot_be_used_is_named_and_the_run_starts_from_zero(
     data_dir, tmp_path, capsys, content
 ):
-    spec, keeping = asked(data_dir), Keeping(tmp_path / "cell.checkpoint", 1e9)
-    keeping.path.write_bytes(content)
-    report = run(spec, tmp_path, RANK_0, keeping)
+    spec, checkpoint = asked(data_dir), CheckpointSettings(tmp_path / "cell.checkpoint", 1e9)
+    checkpoint.path.write_bytes(content)
+    report = run(spec, tmp_path, RANK_0, checkpoint)
     said = [line for line in capsys.readouterr().out.splitlines() if "checkpoint" in line]
     assert len(said) == 1
-    assert f"checkpoint {keeping.path}: not used, the run starts from zero: its " in said[0]
+    assert f"checkpoint {checkpoint.path}: not used, the run starts from zero: its " in said[0]
     assert report.resumed_from_step is None
     assert answer(report) == answer(run_cell(spec, tmp_path / "alone"))
-    assert run(spec, tmp_path, RANK_0, keeping).resumed_from_step == NUM_STEPS
+    assert run(spec, tmp_path, RANK_0, checkpoint).resumed_from_step == NUM_STEPS
 
 
 def test_a_run_of_another_question_does_not_go_on_from_this_one(data_dir, tmp_path):
-    keeping = every_step(tmp_path)
-    run(asked(data_dir), tmp_path, RANK_0, keeping)
-    other = run(replace_seed(asked(data_dir)), tmp_path, RANK_0, keeping)
+    checkpoint = every_step(tmp_path)
+    run(asked(data_dir), tmp_path, RANK_0, checkpoint)
+    other = run(replace_seed(asked(data_dir)), tmp_path, RANK_0, checkpoint)
     assert other.resumed_from_step is None
 
 

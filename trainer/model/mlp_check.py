@@ -20,7 +20,7 @@ NUM_TOKENS = 16_383  # enough to tune the kernel on, and no multiple of a tile
 TOLERANCE = 2.0**-7
 
 
-def is_right(device: torch.device, width: int, hidden: int, num_tokens: int = NUM_TOKENS) -> bool:
+def is_correct(device: torch.device, width: int, hidden: int, num_tokens: int = NUM_TOKENS) -> bool:
     """Whether outputs and gradients agree, for a β that is fixed, learned by the layer, and learned
     by each channel."""
     try:
