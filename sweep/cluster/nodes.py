@@ -6,6 +6,7 @@ Ray is asked on a thread of its own: a head that is gone answers nothing for a m
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sweep.cluster.awake_clock import AwakeClock
@@ -57,23 +58,31 @@ class NodeWatch:
         self.nodes = [_node(node) for node in found if node["Alive"]]
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """What a lease shall be: its shape, on no node of ``avoid``."""
+
+    shape: NodeShape
+    driver_silence_s: float
+    avoid: frozenset[str]
+
+
 def pending_reason(
-    shape: NodeShape,
+    request: LeaseRequest,
     count: int,
-    avoid: frozenset[str],
-    *,
     nodes: Sequence[Node],
     groups: Iterable[Mapping[str, Any]],
 ) -> str:
-    """Why ``count`` leases of ``shape`` on no node of ``avoid`` are not granted, for people.
+    """Why ``count`` leases are not granted, for people.
 
     Busy and impossible are told apart, and who holds the GPUs is named. ``groups`` are the others
     of Ray's table of placement groups.
     """
+    shape, avoid = request.shape, request.avoid
     wanted = f"{shape.gpus} GPUs and {shape.cpus} CPUs" if shape.gpus else f"{shape.cpus} CPUs"
     if shape.gpu_model is not None:
         wanted += f" of model {shape.gpu_model}"
-    allowed = [node for node in nodes if node.name not in avoid]
+    allowed = [node for node in nodes if node.name not in request.avoid]
     fits, _ = capacity(allowed, shape)
     if fits == 0:
         have = ", ".join(f"{n.name}: {n.gpus} GPUs, {n.cpus} CPUs" for n in allowed) or "no node"

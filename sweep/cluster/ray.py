@@ -17,7 +17,7 @@ from typing import Any
 
 from sweep.cluster.awake_clock import AwakeClock
 from sweep.cluster.interface import Lease, LeaseLost, Node, Pool
-from sweep.cluster.nodes import GPU_MODEL, NodeWatch, pending_reason
+from sweep.cluster.nodes import GPU_MODEL, LeaseRequest, NodeWatch, pending_reason
 from sweep.cluster.watchdog import Watchdog
 from sweep.deadline import call_with_deadline, run_in_background
 from sweep.environment import local_cpus, prepare_ray
@@ -50,15 +50,6 @@ MAX_FAILED_STARTS = 5
 HOLDER = "activation-sweep, process"
 AUTH_LOGGER = "ray._private.authentication.authentication_token_setup"  # says it at every start
 AGENT_CALLS = 4  # one runs the attempt, one asks for progress, one stops, one inspects
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseRequest:
-    """What a lease shall be."""
-
-    shape: NodeShape
-    driver_silence_s: float
-    avoid: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +171,9 @@ class RayPool(Pool):
         if self._table.done():
             self._groups = self._groups if self._table.exception() else self._table.result()
             self._table = self._head_calls.submit(placement_group_table)
-        oldest = self._pending[0].request
         mine = {starting.group.id.hex() for each in self._pending if (starting := each.starting)}
         others = [entry for key, entry in self._groups.items() if key not in mine]
-        return pending_reason(
-            oldest.shape, len(self._pending), oldest.avoid, nodes=self.nodes(), groups=others
-        )
+        return pending_reason(self._pending[0].request, len(self._pending), self.nodes(), others)
 
     def release(self, lease: Lease) -> None:
         """Give the bundle back; the agent and its ranks end with it."""

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import median
 from typing import Any, TypeVar
 
 from sweep.deadline import call_with_deadline
@@ -186,10 +186,11 @@ class _Tally:
         self.foreign.add(None if own is None else _any_foreign(readings, own))
 
     def columns(self) -> dict[str, Any]:
+        clocks = self.clocks_mhz
         return {
             "telemetry_samples": self.samples,
-            "sm_clock_mhz_p50": _median(self.clocks_mhz),
-            "sm_clock_mhz_min": float(min(self.clocks_mhz)) if self.clocks_mhz else None,
+            "sm_clock_mhz_p50": float(median(clocks.elements())) if clocks else None,
+            "sm_clock_mhz_min": float(min(clocks)) if clocks else None,
             "power_w_mean": self.watts / self.num_watts if self.num_watts else None,
             "temperature_c_max": None if self.hottest_c is None else float(self.hottest_c),
             "throttled_fraction": self.throttled.value,
@@ -216,14 +217,3 @@ def _any_foreign(readings: Sequence[Reading], own: set[int]) -> bool | None:
     if seen - own:
         return True
     return None if any(isinstance(pids, Unreadable) for pids in lists) else False
-
-
-def _median(counts: Counter[int]) -> float | None:
-    """The median of what was counted: the mean of the two in the middle where they are even."""
-    total = counts.total()
-    middle = {(total - 1) // 2, total // 2}
-    found, before = [], 0
-    for value in sorted(counts):
-        found += [value for place in middle if before <= place < before + counts[value]]
-        before += counts[value]
-    return fmean(found) if found else None

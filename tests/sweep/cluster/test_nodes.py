@@ -5,7 +5,7 @@ The entries are as Ray 2.60 gives them. Not claimed: that Ray goes on giving the
 
 from sweep.cluster.awake_clock import AwakeClock
 from sweep.cluster.interface import Node
-from sweep.cluster.nodes import NodeWatch, pending_reason
+from sweep.cluster.nodes import LeaseRequest, NodeWatch, pending_reason
 from sweep.spec.sweep_file import NodeShape
 
 
@@ -40,7 +40,7 @@ NODES = [Node("a", cpus=16, gpus=8, id="1"), Node("b", cpus=16, gpus=8, id="2")]
 
 
 def why(shape, avoid=(), nodes=NODES, groups=()):
-    return pending_reason(shape, 3, frozenset(avoid), nodes=nodes, groups=groups)
+    return pending_reason(LeaseRequest(shape, 60.0, frozenset(avoid)), 3, nodes, groups)
 
 
 def test_a_lease_that_no_node_could_ever_carry_is_told_from_one_that_waits():
