@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sweep.environment import rank_environment
 from sweep.messages import RequiredDataset
-from sweep.processes.fork_server_client import PROJECT
 from sweep.processes.process_tree import Processes
+from sweep.provenance import PROJECT
 
 STAGE_S = 7200.0
 

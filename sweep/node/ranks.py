@@ -15,8 +15,9 @@ from sweep.environment import rank_environment
 from sweep.messages import Order
 from sweep.node.failures import RankEnd
 from sweep.node.scratch import rank_log, scratch_root, tail
-from sweep.processes.fork_server_client import PROJECT, ForkServerManager, NotForked, ServerSpec
+from sweep.processes.fork_server_client import ForkServerManager, NotForked, ServerSpec
 from sweep.processes.process_tree import Processes
+from sweep.provenance import PROJECT
 from trainer.contract import SPEC_FILE
 from trainer.fork_server.fork import Request
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from sweep.environment import rank_environment
 from sweep.processes.process_tree import Processes
+from sweep.provenance import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "trainer.distributed.all_reduce_check")
 DEADLINE_S = 180.0  # torch is read from a cold disk by every rank, then NCCL looks at the machine
 POLL_S = 0.05

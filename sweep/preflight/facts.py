@@ -24,7 +24,7 @@ from sweep.deadline import call_with_deadline
 from sweep.environment import communication_settings, local_gpus, visible_gpus
 from sweep.messages import RequiredDataset, Requirements
 from sweep.preflight.all_reduce import AllReduceResult, all_reduce
-from sweep.provenance import Software, lockfile_hash, software
+from sweep.provenance import PROJECT, Software, lockfile_hash, software
 from sweep.timing.nvml import Gpu, Nvml, Unreadable, open_nvml
 from trainer.config.config_errors import ConfigError
 from trainer.data.manifest import read_manifest
@@ -32,7 +32,6 @@ from trainer.source import trainer_source
 
 T = TypeVar("T")
 
-PROJECT = Path(__file__).resolve().parents[2]
 READ_DEADLINE_S = 20.0
 SETTLE_S, SETTLE_POLL_S = 10.0, 0.5  # for what a killed cell held to be given back
 TORCH_CUDA = re.compile(r"^cuda\b[^=\n]*= *(.+)$", re.MULTILINE)

@@ -19,14 +19,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from sweep.processes import parent_death
+from sweep.provenance import PROJECT
 from trainer.fork_server.fork import GO, Request, request_rank
 from trainer.fork_server.process_title import ROOM
 
-PROJECT = Path(__file__).resolve().parents[2]
 START_S = 120.0  # of a file system that is slow to be read for the first time
 FORK_S = 10.0
 CLOSE_S = 5.0
