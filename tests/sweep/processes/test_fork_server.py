@@ -27,7 +27,7 @@ from tests.support.standin import FORK_SERVER, WELL, order, scratch_under, stand
 from tests.support.tiny import answer as answer_of
 from tests.support.tiny import build_tiny_dataset, tiny_spec
 from trainer.contract import PROGRESS_FILE, parse_report
-from trainer.fork_server.server import _draw_anew, load
+from trainer.fork_server.server import _reseed, import_everything
 from trainer.source import Source
 
 SAYS = WELL + "print({what}, flush=True)"
@@ -118,7 +118,7 @@ def test_the_agent_reaps_orphans_only_while_it_forks(agent, monkeypatch):
 def test_what_libraries_draw_when_they_are_imported_is_not_the_same_in_every_rank():
     before, of_numpy = torch.get_rng_state(), np.random.get_state()
     try:
-        _draw_anew()
+        _reseed()
         assert not torch.equal(torch.get_rng_state(), before)
         assert (np.random.get_state()[1] != of_numpy[1]).any()
     finally:
@@ -215,7 +215,7 @@ def fork(once=os.fork):
     return once()
 os.fork = fork
 """,
-    "has a copy that hangs": "forking._live = lambda *_: time.sleep(60)",
+    "has a copy that hangs": "forking._become_rank = lambda *_: time.sleep(60)",
 }
 
 
@@ -263,7 +263,7 @@ def test_code_that_changes_while_it_is_imported_is_not_served(monkeypatch):
     sources = Mock(side_effect=[Source("a" * 64, 1), Source("b" * 64, 1)])
     monkeypatch.setattr("trainer.source.trainer_source", sources)
     with pytest.raises(ImportError, match="has changed"):
-        load()
+        import_everything()
 
 
 def test_a_stop_is_not_kept_waiting_by_a_server_that_is_not_ready(agent, monkeypatch):
