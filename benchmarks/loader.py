@@ -21,10 +21,8 @@ from benchmarks.contenders import CONTENDERS, REFERENCE, Ours, build, random_bat
 from benchmarks.hardware import need_gpu, versions
 from benchmarks.turns import Quartiles, in_turn, quartiles, ratios
 from trainer.config import Recipe, load_recipe
-from trainer.data.coprime import CoprimeLoader
-from trainer.data.loader import Loader, SequentialLoader
+from trainer.data.loader import BatchLayout, CoprimeLoader, Loader, SequentialLoader
 from trainer.data.prefetch import prefetched
-from trainer.data.rank_share import Share
 from trainer.data.shards import write_shard
 from trainer.distributed.world import open_world
 
@@ -44,7 +42,7 @@ def shards(folder: Path, vocab_size: int) -> list[Path]:
 
 def loader_of(kind: str, recipe: Recipe, paths: list[Path], *, world_size: int) -> Loader:
     """Rank 0's, of an order for as many ranks as there are."""
-    share = Share(
+    layout = BatchLayout(
         batch_tokens=recipe.train.batch_tokens,
         seq_len=recipe.train.seq_len,
         micro_steps=recipe.train.micro_steps,
@@ -53,8 +51,8 @@ def loader_of(kind: str, recipe: Recipe, paths: list[Path], *, world_size: int) 
         world_size=world_size,
     )
     if kind == "sequential":
-        return SequentialLoader(paths, share)
-    return CoprimeLoader(paths, [path.name for path in paths], share, recipe.data.coprime)
+        return SequentialLoader(paths, layout)
+    return CoprimeLoader(paths, [path.name for path in paths], layout, recipe.data.coprime)
 
 
 def local_share(paths: list[Path], *, rounds: int) -> dict[str, list[float]]:

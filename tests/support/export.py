@@ -1,4 +1,4 @@
-"""A small FineWeb export, and what fetching it into a folder leaves there."""
+"""A small FineWeb export, and what downloading it into a folder leaves there."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from tests.support.tiny import VOCAB_SIZE, word_corpus
-from trainer.data.building.prepare import Prepared, build_dataset
-from trainer.data.download.fetch import fetch
-from trainer.data.download.hub import Hub
-from trainer.data.download.wanted import Wanted
-from trainer.data.manifest import open_dataset
+from trainer.data.building.prepare import build_dataset
+from trainer.data.download import DownloadRequest, download
+from trainer.data.manifest import Prepared, open_dataset
 from trainer.data.shards import load_stream, write_shard
 
 NAME = "fineweb10B_sp512"
@@ -46,26 +44,19 @@ def shard_bytes(path: Path, tokens_N: Any) -> bytes:
     return path.read_bytes()
 
 
-def fetch_from(
-    endpoint: str, root: Path, train_shards: int | None = None, *, offline: bool = False
-) -> Prepared:
-    wanted = Wanted(dataset=NAME, vocab_size=VOCAB_SIZE, root=root, train_shards=train_shards)
-    return fetch(wanted, Hub(endpoint), offline=offline)
+def request(root: Path, train_shards: int | None = None) -> DownloadRequest:
+    return DownloadRequest(
+        dataset=NAME, vocab_size=VOCAB_SIZE, root=root, train_shards=train_shards
+    )
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    """Every file of the dataset, those on the way to it included, by name."""
-    files = (path for path in (root / NAME).rglob("*") if path.is_file())
-    return {path.relative_to(root / NAME).as_posix(): path.read_bytes() for path in files}
+def fetch(root: Path, train_shards: int | None = None, *, offline: bool = False) -> Prepared:
+    return download(request(root, train_shards), offline=offline)
 
 
-def assert_nothing_looks_whole(files: dict[str, bytes], root: Path) -> None:
-    """Under a final name there is only what was published, and no manifest yet."""
-    found = contents(root)
-    assert "manifest.json" not in found
-    for name, content in found.items():
-        if not name.startswith(".fetch/") and name != "tokenizer.model":
-            assert content == files[f"{FOLDER}/{name}"], name
+def dataset_files(root: Path) -> dict[str, bytes]:
+    """Every file of the dataset, by name."""
+    return {path.name: path.read_bytes() for path in (root / NAME).glob("*")}
 
 
 def damaged(content: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""A Hub on this machine: the part of its protocol that fetching needs, and its failures on demand.
+"""A Hugging Face Hub on this machine: what snapshot_download asks it for, and failures on demand.
 
-Large files are answered by a redirect to another host, as the Hub answers with its CDN; the tree
-comes in pages; files are served in ranges. What it does not have: tokens, Xet, branches.
+Large files are answered by a redirect to another host, as the Hub answers with its CDN; files are
+served in ranges. What it does not have: tokens, Xet, branches, pages.
 """
 
 import hashlib
@@ -15,16 +15,15 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from huggingface_hub import close_session
 
-from trainer.data.download.hub import REPO
+from trainer.data.hub import REPO
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-PAGE_ENTRIES = 3
-PIECE_BYTES = 200
+LARGE_BYTES = 1_000  # from here on, a file is answered as the Hub answers one that Git LFS holds
 
 
 @dataclass(frozen=True)
@@ -37,32 +36,18 @@ class Fault:
     hold_after: int | None = None  # then nothing comes until the test lets go
 
 
-@dataclass(frozen=True)
-class Request:
-    method: str
-    path: str
-    start: int | None
-    authorized: bool
-    encoding: str | None
-
-
 @dataclass
 class FakeHub:
-    """``files`` by their paths in the repository, ``faults`` by name, one for each answer.
-
-    From ``large_bytes`` on, a file is answered as the Hub answers one that Git LFS holds.
-    """
+    """``files`` by their paths in the repository, ``faults`` by name, one for each answer."""
 
     files: dict[str, bytes]
-    large_bytes: int = 1_000
-    commit: str = COMMIT
     faults: dict[str, Iterator[Fault]] = field(
         default_factory=lambda: defaultdict(lambda: iter(()))
     )
     refusal: tuple[int, str | None] | None = None  # of everything: status and X-Error-Code
-    ignores_ranges: bool = False
     port: int = 0
-    requests: list[Request] = field(default_factory=list)
+    num_requests: int = 0
+    served: list[str] = field(default_factory=list)  # names of files whose bytes were asked for
     holding: threading.Event = field(default_factory=threading.Event)
     let_go: threading.Event = field(default_factory=threading.Event)
 
@@ -70,28 +55,17 @@ class FakeHub:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def digest(self, content: bytes) -> str:
-        """The hash by which the Hub knows a file of that content."""
-        return sha256(content) if len(content) >= self.large_bytes else git_hash(content)
-
-    def served(self) -> list[tuple[str, int | None]]:
-        """Names and first bytes of the large files that were asked for, in that order."""
-        names = {sha256(content): path.rpartition("/")[2] for path, content in self.files.items()}
-        return [
-            (names[each.path.rpartition("/")[2]], each.start)
-            for each in self.requests
-            if each.path.startswith("/cdn/")
-        ]
-
     @contextmanager
     def running(self) -> Iterator["FakeHub"]:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        handler = type("Handler", (_Handler,), {"hub": self})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         server.daemon_threads = True
         self.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield self
+            with library_asks(self.endpoint):
+                yield self
         finally:
             self.let_go.set()
             server.shutdown()
@@ -100,14 +74,16 @@ class FakeHub:
 
 
 @contextmanager
-def local_library() -> Iterator[None]:
-    """The library without pauses, in small pieces, and with no word to anybody but the fake."""
+def library_asks(endpoint: str) -> Iterator[None]:
+    """The library in this process with another server, without pauses, and no word to others."""
     with pytest.MonkeyPatch.context() as patch:
-        pauseless = SimpleNamespace(sleep=lambda _: None)
-        patch.setattr("huggingface_hub.file_download.time", pauseless)
-        patch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", PIECE_BYTES)
-        patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True)
-        patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+        constants = "huggingface_hub.constants"
+        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(f"{constants}.ENDPOINT", endpoint)
+        patch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patch.setattr(f"{constants}.HF_HUB_DISABLE_TELEMETRY", True)
+        patch.setattr(f"{constants}.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+        patch.setattr("huggingface_hub.file_download.time", SimpleNamespace(sleep=lambda _: None))
         patch.setenv("NO_PROXY", "*")
         close_session()  # it knows the proxies of when it was opened
         yield
@@ -122,16 +98,6 @@ def git_hash(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
-    """A handler class that answers for ``hub``: the server makes one object for a connection."""
-
-    class Handler(_Handler):
-        pass
-
-    Handler.hub = hub
-    return Handler
-
-
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
@@ -144,81 +110,63 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        url = urlsplit(self.path)
-        path = unquote(url.path)
-        given = re.fullmatch(r"bytes=([0-9]+)-", self.headers.get("Range", ""))
-        start = int(given[1]) if given else None
-        authorized = "Authorization" in self.headers
-        encoding = self.headers.get("Accept-Encoding")
-        self.hub.requests.append(Request(self.command, path, start, authorized, encoding))
+        self.hub.num_requests += 1
+        path = unquote(urlsplit(self.path).path)
         if self.hub.refusal is not None:
             status, code = self.hub.refusal
             self._send(status, headers={"X-Error-Code": code} if code else {})
-        elif path.startswith(f"/api/datasets/{REPO}/tree/"):
-            self._send_tree(path.split("/", 7)[7], parse_qs(url.query))
-        elif path.startswith(f"/datasets/{REPO}/resolve/"):
-            self._resolve(path.split("/", 6)[6], start)
+        elif path == f"/api/datasets/{REPO}":
+            siblings = [_entry("rfilename", "blobId", "sha256", each) for each in self._files()]
+            self._send_json({"id": REPO, "sha": COMMIT, "siblings": siblings})
+        elif path == f"/api/datasets/{REPO}/tree/{COMMIT}":
+            entries = [_entry("path", "oid", "oid", each) for each in self._files()]
+            self._send_json([entry | {"type": "file"} for entry in entries])
+        elif path.startswith(f"/datasets/{REPO}/resolve/{COMMIT}/"):
+            self._resolve(path.split("/", 6)[6])
         elif path.startswith("/cdn/"):
             digest = path.removeprefix("/cdn/")
-            paths = [each for each, content in self.hub.files.items() if sha256(content) == digest]
-            self._send_file(paths[0], start)
+            self._send_file(next(p for p, each in self._files() if sha256(each) == digest))
         else:
             self._send(404)  # such as the list by which the library tells who runs it
 
-    def _resolve(self, path: str, start: int | None) -> None:
+    def _files(self) -> list[tuple[str, bytes]]:
+        return sorted(self.hub.files.items())
+
+    def _resolve(self, path: str) -> None:
         """What there is to know of a file; a small one itself, or where the large one is."""
         content = self.hub.files.get(path)
         if content is None:
             self._send(404, headers={"X-Error-Code": "EntryNotFound"})
-        elif len(content) < self.hub.large_bytes:
-            self._send_file(path, start)
+        elif len(content) < LARGE_BYTES:
+            self._send_file(path)
         else:
             headers = {
-                "X-Repo-Commit": self.hub.commit,
+                "X-Repo-Commit": COMMIT,
                 "X-Linked-Size": str(len(content)),
                 "X-Linked-Etag": f'"{sha256(content)}"',
                 "Location": f"http://localhost:{self.hub.port}/cdn/{sha256(content)}",
             }
             self._send(302, headers=headers)
 
-    def _send_tree(self, folder: str, query: dict[str, list[str]]) -> None:
-        entries: list[dict[str, Any]] = []
-        for path, content in sorted(self.hub.files.items()):
-            if path.rpartition("/")[0] != folder:
-                continue
-            entry = {"type": "file", "path": path, "size": len(content), "oid": git_hash(content)}
-            if len(content) >= self.hub.large_bytes:
-                large = {"oid": sha256(content), "size": len(content), "pointerSize": 134}
-                entry["lfs"] = large
-            entries.append(entry)
-        if not entries:
-            self._send(404, headers={"X-Error-Code": "EntryNotFound"})
-            return
-        first = int(query.get("cursor", ["0"])[0])
-        last = first + PAGE_ENTRIES
-        url = f"{self.hub.endpoint}{urlsplit(self.path).path}?cursor={last}"
-        more = {"Link": f'<{url}>; rel="next"'} if last < len(entries) else {}
-        body = json.dumps(entries[first:last]).encode()
-        self._send(200, body, {"Content-Type": "application/json", **more})
+    def _send_json(self, value: Any) -> None:
+        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def _send_file(self, path: str, start: int | None) -> None:
-        own = self.hub.files[path]
-        is_asked = self.command == "GET"
-        fault = Fault()
-        if is_asked:
-            fault = next(self.hub.faults[path.rpartition("/")[2]], fault)
+    def _send_file(self, path: str) -> None:
+        own, name, fault = self.hub.files[path], path.rpartition("/")[2], Fault()
+        if self.command == "GET":
+            fault = next(self.hub.faults[name], fault)
+            self.hub.served.append(name)
         if fault.status is not None:
             self._send(fault.status)
             return
         content = own if fault.content is None else fault.content
-        headers = {"ETag": f'"{self.hub.digest(own)}"', "X-Repo-Commit": self.hub.commit}
-        if start is None or self.hub.ignores_ranges:
-            self._send(200, content, headers, fault)
-        elif start >= len(content):
-            self._send(416, headers={"Content-Range": f"bytes */{len(content)}"})
-        else:
+        digest = sha256(own) if len(own) >= LARGE_BYTES else git_hash(own)
+        headers = {"ETag": f'"{digest}"', "X-Repo-Commit": COMMIT}
+        asked = re.fullmatch(r"bytes=([0-9]+)-", self.headers.get("Range", ""))
+        start = int(asked[1]) if asked else 0
+        if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self._send(206, content[start:], headers, fault)
+        self._send(206 if start else 200, content[start:], headers, fault)
 
     def _send(
         self,
@@ -254,3 +202,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_args: object) -> None:
         """The tests' output is not for this."""
+
+
+def _entry(name: str, git: str, lfs: str, file: tuple[str, bytes]) -> dict[str, Any]:
+    """A file in a list, whose keys differ between the two lists that the Hub gives."""
+    path, content = file
+    entry: dict[str, Any] = {name: path, "size": len(content), git: git_hash(content)}
+    if len(content) >= LARGE_BYTES:
+        entry["lfs"] = {lfs: sha256(content), "size": len(content), "pointerSize": 134}
+    return entry

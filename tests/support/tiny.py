@@ -22,9 +22,9 @@ from trainer.contract import (
     parse_report,
 )
 from trainer.data.building.corpus import Corpus, split_documents
+from trainer.data.building.documents import Document
 from trainer.data.building.prepare import build_dataset
 from trainer.data.manifest import read_manifest
-from trainer.data.tokenizer import Document
 from trainer.distributed.world import World
 from trainer.evaluate.bpb import Stream
 from trainer.model import GPT

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tests.support.export import contents, fetch_from, published_files
-from tests.support.hub import FakeHub, local_library
+from tests.support.export import dataset_files, fetch, published_files
+from tests.support.hub import FakeHub
 from tests.support.tiny import build_tiny_dataset
 
 torch.set_num_threads(1)
@@ -33,16 +33,9 @@ def server(published):
 def undisturbed(published, tmp_path_factory):
     """What a fetch of all of it leaves, if nothing goes wrong."""
     root = tmp_path_factory.mktemp("undisturbed")
-    with local_library(), FakeHub(dict(published)).running() as hub:
-        fetch_from(hub.endpoint, root)
-    return contents(root)
-
-
-@pytest.fixture(scope="module")
-def library():
-    """What the Hub's library does while a test runs; see there."""
-    with local_library():
-        yield
+    with FakeHub(dict(published)).running():
+        fetch(root)
+    return dataset_files(root)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Is the data that a recipe asks for there, and is it what it says? ``--help`` lists the commands.
+"""Prepare, build, adopt, inspect and decode datasets from the command line.
 
 python -m trainer.data prepare --recipe NAME-OR-PATH --root data [--set section.key=value]
     [--train-shards N] [--offline]
@@ -9,30 +9,35 @@ python -m trainer.data decode DIR [--split val] [--start 0] [--count 200]
 """
 
 import argparse
+import os
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
 
+from trainer.config import load_recipe, parse_override
 from trainer.config.config_errors import ConfigError
 from trainer.contract import EXIT_BAD_INPUT
-from trainer.data.commands import Command, adopt, build, decode, inspect, prepare, stage
+from trainer.data.building.adopt import adopt
+from trainer.data.building.build import VAL_FRACTION, TextBuild, build_from_text
+from trainer.data.building.corpus import stdlib_corpus
+from trainer.data.building.inspect import description, findings, inspect_dataset, span_text
+from trainer.data.building.prepare import check_stdlib, find_prepared, prepare_stdlib
+from trainer.data.building.writer import SHARD_TOKENS
+from trainer.data.download import TRAIN_SHARDS, DownloadRequest, download, is_export
+from trainer.data.manifest import Prepared, Shard, read_manifest
+from trainer.data.stage import StageRequest, stage
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-
-COMMANDS: dict[str, Command] = {
-    "prepare": prepare,
-    "adopt": adopt,
-    "build": build,
-    "inspect": inspect,
-    "decode": decode,
-    "stage": stage,
-}
+PROGRESS_EVERY_S = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 if it was done, 2 if it cannot be (standard error says why), 130 after Ctrl-C."""
     options = _parser().parse_args(argv)
     try:
-        said = COMMANDS[options.command].run(options)
+        answer: str = options.run(options)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -42,17 +47,256 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. Run it again to go on.", file=sys.stderr)
         return EXIT_INTERRUPTED
-    print(said)
+    print(answer)
     return 0
+
+
+def _prepare(options: argparse.Namespace) -> str:
+    started_at_s = time.perf_counter()
+    try:
+        prepared = _prepare_recipe(options)
+    except OSError as error:
+        raise ConfigError(f"--root {options.root}: {error}. Name a folder to write to.") from None
+    return _summary(prepared, time.perf_counter() - started_at_s)
+
+
+def _prepare_recipe(options: argparse.Namespace) -> Prepared:
+    recipe = load_recipe(options.recipe, dict(map(parse_override, options.set)))
+    dataset, vocab_size, root = recipe.data.dataset, recipe.model.vocab_size, options.root
+    if is_export(dataset) and not options.rebuild:
+        request = DownloadRequest(
+            dataset=dataset, vocab_size=vocab_size, root=root, train_shards=options.train_shards
+        )
+        return download(request, offline=options.offline)
+    if options.train_shards is not None:
+        raise ConfigError(
+            f"--train-shards is for datasets of the FineWeb export, such as fineweb10B_sp1024; the "
+            f"recipe's is {dataset!r}. Leave it out."
+        )
+    if not options.rebuild and (prepared := find_prepared(dataset, vocab_size, root)):
+        return prepared
+    check_stdlib(dataset, root)
+    return prepare_stdlib(dataset, vocab_size, root, stdlib_corpus(), rebuild=options.rebuild)
+
+
+def _adopt(options: argparse.Namespace) -> str:
+    started_at_s = time.perf_counter()
+    adopted = adopt(options.directory, options.tokenizer, options.dataset)
+    return _summary(adopted, time.perf_counter() - started_at_s)
+
+
+def _build(options: argparse.Namespace) -> str:
+    started_at_s = time.perf_counter()
+    build = TextBuild(
+        text=tuple(options.text),
+        out=options.out,
+        name=options.out.absolute().name if options.name is None else options.name,
+        vocab_size=options.vocab_size,
+        tokenizer=options.tokenizer,
+        val_fraction=options.val_fraction,
+        shard_tokens=options.shard_tokens,
+        workers=options.workers if options.workers is not None else os.cpu_count() or 1,
+        rebuild=options.rebuild,
+    )
+    prepared = build_from_text(build, ProgressLines(sys.stderr))
+    return _summary(prepared, time.perf_counter() - started_at_s)
+
+
+def _inspect(options: argparse.Namespace) -> str:
+    # Printed first: it helps to know what was meant when something turns out to be wrong.
+    print(*description(read_manifest(options.directory)), sep="\n", flush=True)
+    return "\n".join(findings(inspect_dataset(options.directory)))
+
+
+def _decode(options: argparse.Namespace) -> str:
+    return span_text(
+        options.directory, options.split, options.start, options.count, pieces=options.pieces
+    )
+
+
+def _stage(options: argparse.Namespace) -> str:
+    request = StageRequest(
+        data=options.data,
+        dataset=options.dataset,
+        vocab_size=options.vocab_size,
+        corpus_sha256=options.corpus,
+        tokenizer_sha256=options.tokenizer,
+        train_shards=options.train_shards,
+        cache=options.cache,
+        fetch_missing=options.missing == "fetch",
+    )
+    return str(stage(request))
+
+
+class ProgressLines:
+    """Prints how far a build has come, at most one line in ``PROGRESS_EVERY_S``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._printed_at_s = time.monotonic()
+
+    def __call__(self, what: str, num_documents: int, num_bytes: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._printed_at_s >= PROGRESS_EVERY_S:
+            self._printed_at_s = now_s
+            size = f"{num_bytes / 1e6:,.1f} MB"
+            print(f"{what}: {num_documents:,} documents, {size}", file=self._stream, flush=True)
+
+
+def _summary(prepared: Prepared, elapsed_s: float) -> str:
+    """What became of a dataset, and what it holds; a line each."""
+    manifest = prepared.dataset.manifest
+    directory = prepared.dataset.directory
+    status = f"{directory} {'was' if prepared.status != 'up to date' else 'is'} {prepared.status}"
+    note = f"\n  note        {prepared.note}" if prepared.note else ""
+    bytes_per_token = manifest.val_bytes / manifest.num_val_tokens
+    return (
+        f"{status} ({elapsed_s:.1f} s){note}\n"
+        f"  text        {manifest.source}, corpus {manifest.corpus_sha256[:16]}\n"
+        f"  train       {_count(manifest.train)}, {manifest.num_train_documents:,} documents, "
+        f"{manifest.num_train_tokens:,} tokens, {manifest.train_bytes:,} bytes\n"
+        f"  validation  {_count(manifest.validation)}, {manifest.num_val_documents:,} documents, "
+        f"{manifest.num_val_tokens:,} tokens, {manifest.val_bytes:,} bytes, "
+        f"{bytes_per_token:.3f} bytes per token"
+    )
+
+
+def _count(shards: Sequence[Shard]) -> str:
+    return f"{len(shards)} shard{'' if len(shards) == 1 else 's'}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer.data")
-    subparsers = parser.add_subparsers(dest="command", required=True)
-    for command in COMMANDS.values():
-        command.add_command(subparsers)
+    verbs = parser.add_subparsers(dest="command", required=True)
+    for name, run, add_arguments, text in (
+        ("prepare", _prepare, _add_prepare, "build or fetch a recipe's dataset if it is not there"),
+        (
+            "adopt",
+            _adopt,
+            _add_adopt,
+            "make a dataset of shards that are there already, reading all of them",
+        ),
+        (
+            "build",
+            _build,
+            _add_build,
+            "make a dataset of your own text: plain files, JSON lines, Parquet",
+        ),
+        (
+            "inspect",
+            _inspect,
+            _add_directory,
+            "print what a dataset holds and check all of it, the byte counts too",
+        ),
+        ("decode", _decode, _add_decode, "print a span of a dataset as text"),
+        ("stage", _stage, _add_stage, "bring a cell's data to this node (for agents)"),
+    ):
+        verb = verbs.add_parser(name, help=text)
+        verb.set_defaults(run=run)
+        add_arguments(verb)
     return parser
 
 
+def _add_prepare(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--recipe", required=True, help="a name in configs/recipes, or a .toml")
+    verb.add_argument("--root", type=Path, required=True, help="the folder of all datasets")
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="section.key=value",
+        help="override the recipe",
+    )
+    verb.add_argument(
+        "--rebuild", action="store_true", help="replace a dataset that was built here"
+    )
+    verb.add_argument(
+        "--train-shards",
+        type=int,
+        metavar="N",
+        help="how many training shards of the FineWeb export the dataset is to have (as many as it "
+        f"has, or {TRAIN_SHARDS}); a larger number than before adds the others",
+    )
+    verb.add_argument(
+        "--offline", action="store_true", help="fetch nothing: what is not there is an error"
+    )
+
+
+def _add_adopt(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("directory", type=Path, metavar="DIR", help="the folder of the shards")
+    verb.add_argument(
+        "--tokenizer",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the SentencePiece model that they were written with; it is copied beside them",
+    )
+    verb.add_argument("--dataset", metavar="NAME", help="its name, if not that of the folder")
+
+
+def _add_directory(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("directory", type=Path, metavar="DIR", help="the dataset's folder")
+
+
+def _add_decode(verb: argparse.ArgumentParser) -> None:
+    _add_directory(verb)
+    verb.add_argument("--split", choices=("train", "val"), default="val")
+    verb.add_argument("--start", type=int, default=0, metavar="N", help="the first token's number")
+    verb.add_argument("--count", type=int, default=200, metavar="N", help="how many tokens")
+    verb.add_argument(
+        "--pieces", action="store_true", help="show the pieces themselves, with bars between them"
+    )
+
+
+def _add_stage(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--data", type=Path, required=True, help="where the data lies elsewhere")
+    verb.add_argument("--dataset", required=True)
+    verb.add_argument("--vocab-size", type=int, required=True)
+    verb.add_argument("--corpus", required=True, metavar="SHA256")
+    verb.add_argument("--tokenizer", required=True, metavar="SHA256")
+    verb.add_argument("--train-shards", type=int, metavar="N")
+    verb.add_argument("--cache", type=Path, metavar="DIR", help="a folder on this node's disk")
+    verb.add_argument("--missing", choices=("refuse", "fetch"), default="refuse")
+
+
+def _add_build(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--text",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="files, or folders with .txt, .md, .jsonl and .parquet files in them. A plain file is "
+        "one document; a line of .jsonl is one and has a field text; a row of .parquet is one and "
+        "has a column text",
+    )
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new folder")
+    verb.add_argument(
+        "--vocab-size", type=int, metavar="N", help="how many pieces to learn (at most 65536)"
+    )
+    verb.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="a SentencePiece model, to learn none"
+    )
+    verb.add_argument("--name", help="what recipes call the dataset, if not the folder's name")
+    verb.add_argument(
+        "--val-fraction",
+        type=float,
+        default=VAL_FRACTION,
+        metavar="F",
+        help=f"the chance of a document to be for validation (default {VAL_FRACTION:g})",
+    )
+    verb.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS, metavar="N")
+    verb.add_argument(
+        "--workers", type=int, metavar="N", help="processes that cut text (default: every core)"
+    )
+    verb.add_argument(
+        "--rebuild", action="store_true", help="replace a dataset of other text that is there"
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == EXIT_INTERRUPTED:  # at once: an exit would wait for files that are on their way
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

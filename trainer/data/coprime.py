@@ -1,26 +1,21 @@
-"""In which order are the windows of many shards mixed?
+"""Draw the published coprime order of training windows over many shards.
 
-The published coprime order: within a shard, windows follow each other by a stride that is coprime
-to their number, so that every window comes once a pass; a call draws from few shards at first and
-from more, more evenly, later. It is drawn from the shards' names, and depends on neither the run's
-seed nor the number of ranks. B sequences, T tokens, L the sequence length, V virtual ranks.
+Within a shard, windows follow each other by a stride that is coprime to their number, so that every
+window comes once a pass; a call draws from few shards at first and from more, more evenly, later.
+The order is drawn from the shards' names, and depends on neither the run's seed nor the number of
+ranks. L is the sequence length.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, from_numpy
 
 from trainer.config.config_errors import ConfigError
 from trainer.config.data import Coprime, Data
-from trainer.data.rank_share import Share
-from trainer.data.shards import WatchedShard
 
 _HASH_FACTOR = 1_099_511_628_211
 
@@ -30,68 +25,6 @@ class Window(NamedTuple):
 
     shard: int
     start: int
-
-
-class CoprimeLoader:
-    """One rank's share of the coprime order, which is drawn for V = ``share.virtual_world`` ranks.
-
-    A call draws the windows of one micro-step of every virtual rank; virtual rank v has the windows
-    v, V + v, 2V + v, … of it. An optimizer step is micro_steps / V calls, its micro-steps are
-    numbered call · V + v, and rank r of W computes those r, W + r, 2W + r, …: every world size
-    trains on the same windows, and another V on others.
-
-    Every rank draws the whole order and reads its own windows of it. :meth:`seek` makes the draws
-    of the calls before it: those of 7,000 steps of 384 windows over 80 shards of 10⁸ tokens take
-    8 s for V = 8 and 30 s for V = 1, which has eight times the calls.
-    """
-
-    def __init__(
-        self, paths: Sequence[Path], names: Sequence[str], share: Share, mixing: Coprime
-    ) -> None:
-        _check_calls(share)
-        self._shards = [WatchedShard(path) for path in paths]
-        sizes = [shard.size for shard in self._shards]
-        _check_eligible(sizes, share.seq_len)
-        self._share = share
-        self._order = CoprimeOrder(tuple(sizes), seed_of(names), share, mixing)
-        self.seek(0)
-
-    @property
-    def position(self) -> int:
-        """Calls drawn so far."""
-        return self._position
-
-    def seek(self, position: int) -> None:
-        """Continue as the loader did that had this ``position``."""
-        if position < 0:
-            raise ValueError(f"position {position}: a loader starts at 0")
-        self._position = position
-        self._calls = self._order.calls()
-        next(islice(self._calls, position, position), None)  # draws those before
-
-    def next_batch(self) -> list[tuple[Tensor, Tensor]]:
-        """This rank's micro-steps of the next optimizer step, as int64 (x_BT, y_BT), T = L."""
-        num_virtual = self._share.virtual_world
-        calls = list(islice(self._calls, self._share.micro_steps // num_virtual))
-        self._position += len(calls)
-        return [
-            self._pair(calls[number // num_virtual][number % num_virtual :: num_virtual])
-            for number in self._share.mine
-        ]
-
-    def calibration(self, num_calls: int) -> Iterator[Tensor]:
-        """Inputs x_BT of virtual rank 0 in the first calls of a fresh order."""
-        for windows in islice(self._order.calls(), num_calls):
-            x_BT, _ = self._pair(windows[:: self._share.virtual_world])
-            yield x_BT
-
-    def _pair(self, windows: Sequence[Window]) -> tuple[Tensor, Tensor]:
-        length = self._share.seq_len + 1
-        tokens = np.empty((len(windows), length), np.int64)
-        for row, (shard, start) in zip(tokens, windows, strict=True):
-            row[:] = self._shards[shard][start : start + length]
-        pairs = from_numpy(tokens)
-        return pairs[:, :-1].contiguous(), pairs[:, 1:].contiguous()
 
 
 def seed_names(data: Data, files: Sequence[str]) -> list[str]:
@@ -124,13 +57,18 @@ def seed_of(names: Sequence[str]) -> int:
     return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CoprimeOrder:
-    """An endless order of windows over shards of ``num_tokens``; every reading draws the same."""
+    """An endless order of windows over shards of ``num_tokens``; every reading draws the same.
+
+    A call draws ``call_windows`` of them, those of one micro-step of ``virtual_world`` ranks.
+    """
 
     num_tokens: tuple[int, ...]
     seed: int
-    share: Share
+    seq_len: int
+    call_windows: int
+    virtual_world: int
     mixing: Coprime
 
     def calls(self) -> Iterator[list[Window]]:
@@ -148,19 +86,18 @@ class _Draws:
     """
 
     def __init__(self, order: CoprimeOrder) -> None:
-        share = order.share
         self._rng = np.random.Generator(np.random.PCG64(order.seed))
         self._mixing = order.mixing
-        self._seq_len = share.seq_len
-        self._num_virtual = share.virtual_world
-        self._num_windows = share.micro_tokens // share.seq_len * share.virtual_world
+        self._seq_len = order.seq_len
+        self._num_virtual = order.virtual_world
+        self._num_windows = order.call_windows
         self._num_tokens = order.num_tokens
         self._eligible = [
-            index for index, size in enumerate(order.num_tokens) if size > share.seq_len
+            index for index, size in enumerate(order.num_tokens) if size > order.seq_len
         ]
         self._passes: dict[int, _Pass] = {}
         self._left = np.array(
-            [(self._num_tokens[index] - 1) // share.seq_len for index in self._eligible],
+            [(self._num_tokens[index] - 1) // order.seq_len for index in self._eligible],
             np.float64,
         )
         self._num_calls = 0
@@ -258,23 +195,3 @@ class _Pass:
             self.phase + (self.first + block * self.stride) % self.num_blocks * self.seq_len
             for block in blocks
         ]
-
-
-def _check_calls(share: Share) -> None:
-    if share.micro_steps % share.virtual_world:
-        fitting = -(-share.micro_steps // share.virtual_world) * share.virtual_world
-        raise ConfigError(
-            f"train.micro_steps {share.micro_steps} is not divisible by data.virtual_world "
-            f"{share.virtual_world}: a call of the coprime loader gives every virtual rank one "
-            f"micro-step. Choose a multiple: --set train.micro_steps={fitting}."
-        )
-
-
-def _check_eligible(sizes: Sequence[int], seq_len: int) -> None:
-    longest = max(sizes, default=0)
-    if longest <= seq_len:
-        raise ConfigError(
-            f"none of the {len(sizes)} training shards holds a sequence of train.seq_len {seq_len} "
-            f"and the token after it: the longest has {longest} tokens. Choose another "
-            f"data.dataset or a train.seq_len below {longest}."
-        )

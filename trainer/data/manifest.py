@@ -1,4 +1,4 @@
-"""Is this folder the data that the recipe means, whole and unchanged?
+"""Read, check and write a dataset's manifest: what its folder holds, by name, size and hash.
 
 A dataset is a folder with ``tokenizer.model``, shards and ``manifest.json``, which says what the
 rest must be. :func:`open_dataset` believes nothing that it can check cheaply.
@@ -105,6 +105,15 @@ class Dataset:
     @cached_property
     def byte_table(self) -> ByteTable:
         return ByteTable.from_tokenizer(self.processor, self.vocab_size)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset that can be used, how it came about, and what a person should know of it."""
+
+    status: Literal["built", "adopted", "fetched", "up to date", "kept"]
+    dataset: Dataset
+    note: str | None
 
 
 def open_dataset(

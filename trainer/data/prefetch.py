@@ -1,4 +1,4 @@
-"""How does a GPU find its next batch ready? A thread reads it while the last one is computed.
+"""Read the next batch on a thread while the last one is computed, in pinned memory for a GPU.
 
 Order, positions and errors are the loader's own: a batch that cannot be read raises where it would
 have been taken.

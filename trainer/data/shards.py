@@ -1,4 +1,4 @@
-"""How do tokens lie on the disk?
+"""Read and write token shards: a 1024-byte header, then little-endian uint16 tokens.
 
 A shard is 256 little-endian int32 (magic, version, number of tokens, zeros) and then the tokens as
 little-endian uint16, nothing else: 1024 + 2 · count bytes. This is the published format. N tokens.

@@ -1,19 +1,23 @@
-"""Where do the shards lie that this node reads? In a cache of its own, copied once and verified.
+"""Stage a cell's dataset on this node: use it where it lies, copy it into a cache, or fetch it.
 
 A shared file system serves every rank of every node at once, a local disk one node. A staged
 dataset is a folder of the cache that is named after its content; it is copied beside its place,
-every file checked against its hash on the way, and renamed whole. A lock makes others that want it
+every file checked against its hash on the way, and renamed whole. A lock makes others that need it
 meanwhile wait for the one that copies. Nothing is ever removed from a cache: running cells read it.
 """
 
 import hashlib
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from trainer.config.config_errors import ConfigError
+from trainer.data.building.corpus import is_stdlib_dataset, stdlib_corpus
+from trainer.data.building.prepare import prepare_stdlib
+from trainer.data.download import DownloadRequest, download, is_export
 from trainer.data.manifest import (
     MANIFEST_FILE,
     TOKENIZER_FILE,
@@ -28,13 +32,72 @@ WAIT_S = 3600.0  # for another cell that copies: 16 GB at 5 MB/s
 SPARE_BYTES = 1 << 28
 
 
+@dataclass(frozen=True, kw_only=True)
+class StageRequest:
+    """The dataset that a sweep's cells read, by content, and where it lies on the driver's node."""
+
+    data: Path
+    dataset: str
+    vocab_size: int
+    corpus_sha256: str
+    tokenizer_sha256: str
+    train_shards: int | None = None
+    cache: Path | None = None  # a folder on this node's disk
+    fetch_missing: bool = False
+
+
+def stage(request: StageRequest) -> Path:
+    """The folder to read on this node, with the dataset in it; ConfigError if it cannot be had."""
+    fetched = request.fetch_missing and not request.data.is_dir()
+    source = _fetch(request) if fetched else request.data
+    _check_content(source, read_manifest(source), request)
+    if request.cache is None or fetched:
+        open_dataset(source, request.vocab_size)
+        return source
+    return copy_to_cache(source, request.cache)
+
+
+def _fetch(request: StageRequest) -> Path:
+    """The folder of data that was downloaded or built on this node, beside others of its name."""
+    root = request.data.parent
+    if request.cache is not None:
+        content = f"{request.corpus_sha256[:16]}-{request.tokenizer_sha256[:16]}"
+        root = request.cache / content
+    if is_export(request.dataset):
+        export = DownloadRequest(
+            dataset=request.dataset,
+            vocab_size=request.vocab_size,
+            root=root,
+            train_shards=request.train_shards,
+        )
+        return download(export).dataset.directory
+    if is_stdlib_dataset(request.dataset):
+        corpus = stdlib_corpus()
+        prepared = prepare_stdlib(request.dataset, request.vocab_size, root, corpus)
+        return prepared.dataset.directory
+    raise ConfigError(
+        f"{request.data}: not on this node, and dataset {request.dataset!r} can be fetched from "
+        f"nowhere. Put it at this path on every node."
+    )
+
+
+def _check_content(source: Path, manifest: Manifest, request: StageRequest) -> None:
+    found = manifest.corpus_sha256, manifest.tokenizer_sha256
+    if found != (request.corpus_sha256, request.tokenizer_sha256):
+        raise ConfigError(
+            f"{source}: the sweep asks for corpus {request.corpus_sha256[:12]} and tokenizer "
+            f"{request.tokenizer_sha256[:12]}, on this node are {found[0][:12]} and "
+            f"{found[1][:12]}. Make the data the same on every node."
+        )
+
+
 def staged_folder(cache: Path, manifest: Manifest) -> Path:
     """Where in ``cache`` the dataset of ``manifest`` lies, or would."""
     content = f"{manifest.corpus_sha256[:16]}-{manifest.tokenizer_sha256[:16]}"
     return cache / f"{manifest.dataset}-{content}"
 
 
-def stage(source: Path, cache: Path) -> Path:
+def copy_to_cache(source: Path, cache: Path) -> Path:
     """The folder in ``cache`` with the dataset of ``source``, copied there if it is not yet.
 
     ConfigError if the source is no whole dataset, if there is no room, or if a copied file is not

@@ -1,6 +1,6 @@
-"""How many bytes of text does a token stand for?
+"""Count the bytes of text that each token stands for, by the published rule.
 
-Bits per byte divides by bytes so that tokenizers can be compared; this is the published rule of the
+Bits per byte divides by bytes so that tokenizers can be compared; this is the rule of the
 parameter-golf evaluation, as a table over token ids. V is the model's vocabulary, N any shape.
 """
 

@@ -1,16 +1,13 @@
-"""How is text cut into tokens?
+"""Learn and load SentencePiece tokenizers.
 
-A SentencePiece BPE that loses nothing: no normalisation, and what has no piece of its own is
-spelled in bytes. Ids are those of the parameter-golf tokenizers: 0 padding, 1 beginning of
+What is learnt here is a BPE that loses nothing: no normalisation, and what has no piece of its own
+is spelled in bytes. Ids are those of the parameter-golf tokenizers: 0 padding, 1 beginning of
 document, 2 end, 3 unknown, 4 to 259 the bytes.
 """
 
-import hashlib
 import io
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
@@ -25,45 +22,21 @@ SPACE_MARK = "\u2581"
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = range(4)
 NUM_RESERVED = 4 + 256
 
-SAMPLE_BYTES = (
-    2_000_000  # merges of a small vocabulary settle long before; keeps training to seconds
-)
+# Merges of a small vocabulary settle long before; keeps training to seconds.
+SAMPLE_BYTES = 2_000_000
 MAX_LINE_BYTES = 4192  # SentencePiece passes longer ones over
 _ERRORS_ONLY = 2
 _SET = "Set the vocabulary (model.vocab_size of the recipe, --vocab-size of a build)"
 
 
-@dataclass(frozen=True)
-class Document:
-    """A text with a name for people; its identity is the SHA-256 of its UTF-8 bytes."""
-
-    name: str
-    text: str
-
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-    @property
-    def num_bytes(self) -> int:
-        return len(self.text.encode())
-
-    def is_validation(self, fraction: float) -> bool:
-        """Whether the document's own hash, read as a number in [0, 1), falls below ``fraction``.
-
-        No other document has a say, so a growing corpus moves none across.
-        """
-        return int(self.sha256[:16], 16) < fraction * 2**64
-
-
 def train_tokenizer(
-    documents: Iterable[Document], vocab_size: int, sample_bytes: int | None = None
+    texts: Iterable[str], vocab_size: int, sample_bytes: int | None = None
 ) -> bytes:
     """A serialized SentencePiece model with exactly ``vocab_size`` pieces.
 
-    Learnt from the lines of the first ``sample_bytes`` of ``documents`` (``SAMPLE_BYTES`` if that
-    is left out), on one thread: the same documents give the same bytes. Lines carry no newline, so
-    it stays the byte piece ``<0x0A>``; and no piece holds a space but at its front, which is what
+    Learnt from the lines of the first ``sample_bytes`` of ``texts`` (``SAMPLE_BYTES`` if that is
+    left out), on one thread: the same texts give the same bytes. Lines carry no newline, so it
+    stays the byte piece ``<0x0A>``; and no piece holds a space but at its front, which is what
     counting bytes relies on.
     """
     if vocab_size <= NUM_RESERVED:
@@ -71,7 +44,7 @@ def train_tokenizer(
             f"a vocabulary of {vocab_size} is too small: 4 control pieces and 256 bytes take "
             f"{NUM_RESERVED}, and the characters of the text come on top. {_SET} to 512 or more."
         )
-    lines = list(_sample_lines(documents, sample_bytes or SAMPLE_BYTES))
+    lines = list(_sample_lines(texts, sample_bytes or SAMPLE_BYTES))
     if not lines:
         raise ConfigError("there is no text to train a tokenizer on: every document is blank.")
     try:
@@ -114,8 +87,8 @@ def parse_tokenizer(model: bytes) -> SentencePieceProcessor:
     return SentencePieceProcessor(model_proto=model)
 
 
-def _sample_lines(documents: Iterable[Document], limit_bytes: int) -> Iterator[str]:
-    lines = itertools.chain.from_iterable(document.text.split("\n") for document in documents)
+def _sample_lines(texts: Iterable[str], limit_bytes: int) -> Iterator[str]:
+    lines = itertools.chain.from_iterable(text.split("\n") for text in texts)
     taken = 0
     for line in lines:
         taken += len(line.encode()) + 1

@@ -17,7 +17,7 @@ from tests.support.tiny import VOCAB_SIZE, build_tiny_dataset, run_cell, tiny_sp
 from tests.support.tokenizers import KINDS, LINES, MISCOUNTED, learn, tokenizer
 from trainer.config.config_errors import ConfigError
 from trainer.data.building.adopt import adopt
-from trainer.data.building.prepare import find_adopted, prepare
+from trainer.data.building.prepare import find_prepared, prepare_stdlib
 from trainer.data.byte_audit import (
     Audit,
     Auditor,
@@ -334,7 +334,7 @@ def test_an_audit_is_made_once_and_changes_nothing_else(data, data_dir):
 
 
 def test_preparing_an_unaudited_dataset_audits_it(data, data_dir):
-    prepared = prepare(data.name, VOCAB_SIZE, data.parent, word_corpus())
+    prepared = prepare_stdlib(data.name, VOCAB_SIZE, data.parent, word_corpus())
     assert prepared.status == "up to date"
     assert read_manifest(data) == read_manifest(data_dir)
 
@@ -354,7 +354,7 @@ def test_adopting_or_preparing_an_adopted_dataset_that_is_unaudited_audits_it(ad
     assert manifest.audited == RULE_VERSION
     for again in (
         lambda: adopt(adopted, adopted / "tokenizer.model"),
-        lambda: find_adopted(adopted.name, VOCAB_SIZE, adopted.parent),
+        lambda: find_prepared(adopted.name, VOCAB_SIZE, adopted.parent),
     ):
         write_manifest(adopted, manifest.model_copy(update={"audited": None}))
         assert again().status == "up to date"

@@ -1,282 +1,115 @@
-"""The coprime order is drawn once for all ranks and folders, and read as it was drawn."""
+"""The coprime order is drawn as the published script draws it: the same draws, in their order.
 
-import doctest
+The restatement keeps to the description of that script and shares no code with the trainer.
+"""
+
+import math
 from itertools import islice
 
 import numpy as np
 import pytest
-import torch
 
-import trainer.data.coprime
-from trainer.config import Coprime, Data, Train
-from trainer.config.config_errors import ConfigError
-from trainer.data.coprime import CoprimeOrder, seed_names, seed_of
-from trainer.data.loader import SequentialLoader, open_loader
-from trainer.data.manifest import Dataset, Manifest, Shard
-from trainer.data.rank_share import Share
-from trainer.data.shards import write_shard
+from trainer.config import Coprime
+from trainer.data.coprime import CoprimeOrder, seed_of
 
 SEQ_LEN = 4
-PER_SHARD = 1000  # token of shard s at offset o is s · PER_SHARD + o, so a window names its place
 SIZES = (90, 4, 61, 0, 33, 5, 120, 47, 9, 75, 6, 200)
-MIXING = {"anneal_calls": 6, "mix_start": 2, "mix_end": 5}
+NAMES = [f"data/möbel/web_train_{index:06d}.bin" for index in range(len(SIZES))]
 
 
-def write(folder, sizes=SIZES, name="web"):
-    """A dataset of these training shards; only what a loader looks at is true."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = []
-    for index, size in enumerate(sizes):
-        shard = Shard(name=f"{name}_train_{index:06d}.bin", num_tokens=size, sha256="0" * 64)
-        write_shard(folder / shard.name, index * PER_SHARD + np.arange(size))
-        shards.append(shard)
-    manifest = Manifest.model_construct(dataset=name, train=tuple(shards))
-    return Dataset(directory=folder, manifest=manifest, vocab_size=65536)
+class Restated:
+    """The published draws in their order, as plainly as they can be written."""
+
+    def __init__(self, names, num_windows, num_virtual):
+        digest = 0
+        for name in names:
+            for byte in name.encode("utf-8"):
+                digest = ((digest ^ byte) * 1099511628211) % 2**64
+        self.rng = np.random.Generator(np.random.PCG64(digest))
+        self.num_windows, self.num_virtual = num_windows, num_virtual
+        self.shards = [index for index, size in enumerate(SIZES) if (size - 1) // SEQ_LEN >= 1]
+        self.state = {}
+        self.calls = 0
+
+    def choose(self):
+        progress = min(self.calls / 6, 1)
+        p = np.array([self.remaining(shard) for shard in self.shards]) ** (0.9 - 0.4 * progress)
+        p = p / p.sum()
+        most = min(len(self.shards), self.num_windows)
+        low = min(max(2, self.num_virtual), most)
+        high = min(max(5, 8 * self.num_virtual), most)
+        mix = min(max(round(low + progress * (high - low)), 1), most)
+        chosen = self.rng.choice(len(self.shards), size=mix, replace=False, p=p)
+        counts = [1] * mix
+        if self.num_windows > mix:
+            q = p[chosen] / p[chosen].sum()
+            counts = 1 + self.rng.multinomial(self.num_windows - mix, q)
+        order = self.rng.permutation(mix)
+        return [(self.shards[chosen[index]], counts[index]) for index in order]
+
+    def remaining(self, shard):
+        if shard not in self.state:
+            return float((SIZES[shard] - 1) // SEQ_LEN)
+        return float(max(self.state[shard]["blocks"] - self.state[shard]["next"], 1))
+
+    def take(self, shard):
+        if shard not in self.state or self.state[shard]["next"] >= self.state[shard]["blocks"]:
+            self.state[shard] = self.reset(SIZES[shard])
+        now = self.state[shard]
+        block = (now["start"] + now["next"] * now["stride"]) % now["blocks"]
+        now["next"] += 1
+        return shard, now["phase"] + block * SEQ_LEN
+
+    def reset(self, size):
+        max_phase = min(SEQ_LEN - 1, max(0, size - SEQ_LEN - 1))
+        phase = self.rng.integers(max_phase + 1) if max_phase > 0 else 0
+        blocks = (size - 1 - phase) // SEQ_LEN
+        start = self.rng.integers(blocks) if blocks > 1 else 0
+        stride = 1
+        if blocks > 1:
+            stride = self.rng.integers(1, blocks)
+            while math.gcd(stride, blocks) != 1:
+                stride = self.rng.integers(1, blocks)
+        return {"phase": phase, "blocks": blocks, "start": start, "stride": stride, "next": 0}
+
+    def next_call(self):
+        buckets = []
+        for shard, count in self.choose():
+            bucket = [self.take(shard) for _ in range(count)]
+            if count > 1:
+                bucket = [bucket[index] for index in self.rng.permutation(count)]
+            buckets.append(bucket)
+        dealt = []
+        while any(buckets):
+            active = [bucket for bucket in buckets if bucket]
+            buckets = [active[index] for index in self.rng.permutation(len(active))]
+            for bucket in buckets:
+                dealt.append(bucket.pop())
+        self.calls += 1
+        return dealt
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("web"))
-
-
-def load(source, /, *, rank=0, world_size=1, micro_steps=8, rows=3, **data):
-    """A loader of ``rows`` sequences a micro-step."""
-    values = {"dataset": "web", "loader": "coprime", "virtual_world": 8, "coprime": MIXING} | data
-    return open_loader(
-        source,
-        Data(**values),
-        Train(
-            seq_len=SEQ_LEN,
-            batch_tokens=micro_steps * rows * SEQ_LEN,
-            micro_steps=micro_steps,
-            warmup_steps=0,
-            warmdown_steps=1,
-        ),
-        rank=rank,
-        world_size=world_size,
-    )
-
-
-def windows(pair):
-    """Where each row of a micro-batch begins: (shard, offset)."""
-    return [divmod(first, PER_SHARD) for first in pair[0][:, 0].tolist()]
-
-
-def read(loader, steps):
-    """The micro-batches of so many steps, as windows."""
-    return [windows(pair) for _ in range(steps) for pair in loader.next_batch()]
-
-
-# -- the order
-
-
+@pytest.mark.parametrize("rows", [1, 3, 13])
 @pytest.mark.parametrize("virtual_world", [1, 2, 8])
-def test_a_virtual_rank_reads_every_vth_window_of_a_call(dataset, virtual_world):
-    share = Share(
-        batch_tokens=8 * 3 * SEQ_LEN,
+def test_the_draws_are_the_published_ones_in_their_order(virtual_world, rows):
+    """From the first call until long after the mix has widened and every pass has ended."""
+    order = CoprimeOrder(
+        num_tokens=SIZES,
+        seed=seed_of(NAMES),
         seq_len=SEQ_LEN,
-        micro_steps=8,
+        call_windows=rows * virtual_world,
         virtual_world=virtual_world,
-        rank=0,
-        world_size=1,
+        mixing=Coprime(anneal_calls=6, mix_start=2, mix_end=5),
     )
-    names = [f"web/{path.name}" for path in dataset.train_paths]
-    order = CoprimeOrder(SIZES, seed_of(names), share, Coprime(**MIXING))
-    calls = list(islice(order.calls(), 24))
-    assert read(load(dataset, virtual_world=virtual_world), 3 * virtual_world) == [
-        call[rank::virtual_world] for call in calls for rank in range(virtual_world)
-    ]
+    restated = Restated(NAMES, rows * virtual_world, virtual_world)
+    for drawn in islice(order.calls(), 100):
+        assert drawn == restated.next_call()
+    assert list(islice(order.calls(), 5)) == list(islice(order.calls(), 5))
 
 
-@pytest.mark.parametrize("virtual_world", [1, 2, 4, 8])
-@pytest.mark.parametrize("world_size", [1, 2, 4, 8])
-def test_the_ranks_together_read_what_one_rank_reads(dataset, world_size, virtual_world):
-    alone = load(dataset, virtual_world=virtual_world)
-    ranks = [
-        load(dataset, rank=rank, world_size=world_size, virtual_world=virtual_world)
-        for rank in range(world_size)
-    ]
-    for _ in range(4):
-        shares = [read(rank, 1) for rank in ranks]
-        # Accumulation step a of rank r is micro-step a · W + r of the optimizer step.
-        assert [each for group in zip(*shares, strict=True) for each in group] == read(alone, 1)
-    assert {rank.position for rank in ranks} == {alone.position}
-
-
-def test_a_pass_of_a_shard_visits_every_block_exactly_once(dataset):
-    one = {"mix_start": 1, "mix_end": 1}
-    loader = load(dataset, virtual_world=1, micro_steps=1, rows=1, coprime=one)
-    visits = {}
-    for ((shard, offset),) in read(loader, 3000):
-        visits.setdefault(shard, []).append(offset)
-    num_passes = 0
-    for shard, offsets in visits.items():
-        while offsets:
-            phase = offsets[0] % SEQ_LEN
-            blocks = list(range(phase, SIZES[shard] - SEQ_LEN, SEQ_LEN))
-            taken, offsets = offsets[: len(blocks)], offsets[len(blocks) :]
-            assert len(set(taken)) == len(taken)
-            assert set(taken) <= set(blocks)
-            num_passes += len(taken) == len(blocks)
-    assert num_passes > 50
-
-
-@pytest.mark.parametrize("virtual_world", [1, 8])
-def test_a_window_lies_in_its_shard_and_targets_are_the_inputs_one_token_on(dataset, virtual_world):
-    loader = load(dataset, virtual_world=virtual_world)
-    seen = set()
-    for _ in range(40):
-        for x_BT, y_BT in loader.next_batch():
-            assert x_BT.shape == y_BT.shape == (3, SEQ_LEN)
-            assert x_BT.dtype == y_BT.dtype == torch.int64
-            assert x_BT.is_contiguous()
-            assert y_BT.is_contiguous()
-            # Tokens count up within a shard, so nothing but one piece of one shard satisfies this.
-            assert torch.equal(x_BT, x_BT[:, :1] + torch.arange(SEQ_LEN))
-            assert torch.equal(y_BT, x_BT + 1)
-            for shard, offset in windows((x_BT, y_BT)):
-                assert offset + SEQ_LEN < SIZES[shard]
-                seen.add(shard)
-    assert seen == {index for index, size in enumerate(SIZES) if size > SEQ_LEN}
-
-
-# -- the virtual world
-
-
-def num_mixed(dataset, step, **options):
-    """Shards that the last call of a step draws from."""
-    loader = load(dataset, rows=32, **options)
-    micro_batches = read(loader, step)[-options["virtual_world"] :]
-    return len({shard for windows in micro_batches for shard, _ in windows})
-
-
-def test_the_virtual_world_sets_the_mix_and_how_fast_it_widens(tmp_path):
-    """Up to max(32, 8 V) shards from call 16 on: step 3 of 8 calls each, or step 17."""
-    many = write(tmp_path, [60] * 65)
-    mixing = {"anneal_calls": 16}
-    for virtual_world, first, third, late in ((1, 8 + 7 * 24 // 16, 32, 32), (8, 8, 15, 64)):
-        options = {"virtual_world": virtual_world, "coprime": mixing}
-        # Python rounds a half to even: 8 + 7 · 24 / 16 = 18.5 is 18.
-        assert num_mixed(many, 1, **options) == first
-        assert num_mixed(many, 3, **options) == third
-        assert num_mixed(many, 17, **options) == late
-
-
-def test_another_virtual_world_is_another_order(dataset):
-    orders = [read(load(dataset, virtual_world=each), 2) for each in (1, 2, 4, 8)]
-    assert all(a != b for index, a in enumerate(orders) for b in orders[:index])
-
-
-# -- what the order is drawn from
-
-
-def test_the_order_does_not_depend_on_the_folder(dataset, tmp_path):
-    moved = write(tmp_path / "another" / "cache")
-    assert read(load(moved), 5) == read(load(dataset), 5)
-
-
-def test_other_names_are_another_order(dataset, tmp_path):
-    here = read(load(dataset), 1)
-    assert read(load(dataset, dataset="other"), 1) != here
-    assert read(load(write(tmp_path, name="renamed")), 1) != here
-    assert read(load(dataset, seed_names="web"), 1) == here
-
-
-def test_a_list_of_names_is_taken_as_it_is(dataset):
-    names = [f"web/{path.name}" for path in dataset.train_paths]
-    assert read(load(dataset, seed_names=names), 2) == read(load(dataset), 2)
-    assert read(load(dataset, seed_names=names[::-1]), 2) != read(load(dataset), 2)
-
-
-@pytest.mark.parametrize("folder", ["a/b", "a/b/", "a/b//"])
-def test_a_folder_is_joined_with_one_slash(folder):
-    data = Data(dataset="web", seed_names=folder)
-    assert seed_names(data, ["x.bin", "y.bin"]) == ["a/b/x.bin", "a/b/y.bin"]
-
-
-def test_the_examples_of_the_docstrings_hold():
-    found = doctest.testmod(trainer.data.coprime)
-    assert found.attempted > 0
-    assert found.failed == 0
-
-
-def test_weights_too_large_for_a_float_count_alike(dataset):
-    """49 blocks to the power of 400 is no float; to the power of 0 every shard weighs 1."""
-    orders = [
-        read(load(dataset, coprime={"exponent_start": each, "exponent_end": each}), 5)
-        for each in (400.0, 0.0)
-    ]
-    assert orders[0] == orders[1]
-
-
-# -- restart and calibration
-
-
-@pytest.mark.parametrize("virtual_world", [2, 8])
-@pytest.mark.parametrize("steps", [0, 1, 17])
-def test_a_restart_continues_exactly(dataset, steps, virtual_world):
-    loader = load(dataset, virtual_world=virtual_world)
-    read(loader, steps)
-    assert loader.position == steps * 8 // virtual_world
-    again = load(dataset, virtual_world=virtual_world)
-    read(again, 3)
-    again.seek(loader.position)
-    assert read(again, 5) == read(loader, 5)
-    assert again.position == loader.position
-
-
-@pytest.mark.parametrize("virtual_world", [1, 2, 8])
-def test_calibration_is_what_the_first_virtual_rank_reads(dataset, virtual_world):
-    options = {"micro_steps": virtual_world, "virtual_world": virtual_world}
-    rank_0 = load(dataset, rank=0, world_size=virtual_world, **options)
-    expected = [x_BT for _ in range(20) for x_BT, _ in rank_0.next_batch()]
-    for rank in range(2):
-        loader = load(dataset, rank=rank, world_size=2, virtual_world=virtual_world)
-        calibration = list(loader.calibration(20))
-        assert len(calibration) == 20
-        assert all(map(torch.equal, calibration, expected))
-
-
-def test_calibration_moves_nothing(dataset):
-    loader, other = load(dataset), load(dataset)
-    read(loader, 2)
-    read(other, 2)
-    first = next(iter(loader.calibration(1)))
-    assert read(loader, 2) == read(other, 2)
-    assert torch.equal(first, next(iter(loader.calibration(1))))
-
-
-# -- bad input
-
-
-def test_the_recipe_chooses_the_loader(dataset):
-    assert isinstance(load(dataset, loader="sequential"), SequentialLoader)
-
-
-@pytest.mark.parametrize("sizes", [(), (0,), (4, 2)])
-def test_shards_without_a_single_sequence_are_refused(tmp_path, sizes):
-    with pytest.raises(
-        ConfigError, match=rf"none of the {len(sizes)} .* train\.seq_len 4 .*longest"
-    ):
-        load(write(tmp_path, sizes))
-
-
-def test_micro_steps_that_do_not_make_up_calls_are_refused(dataset):
-    with pytest.raises(ConfigError, match=r"micro_steps 6 .*virtual_world 4.*train\.micro_steps=8"):
-        load(dataset, micro_steps=6, virtual_world=4)
-
-
-@pytest.mark.parametrize("loader", ["sequential", "coprime"])
-def test_ranks_that_cannot_share_the_micro_steps_are_refused(dataset, loader):
-    with pytest.raises(ConfigError, match=r"3 ranks.*micro_steps = 8.*train\.micro_steps=9"):
-        load(dataset, world_size=3, loader=loader)
-
-
-def test_another_number_of_names_than_shards_is_refused_with_both(dataset):
-    with pytest.raises(ConfigError, match=r"seed_names lists 2 names .* has 12 training shards"):
-        load(dataset, seed_names=["a", "b"])
-
-
-def test_a_position_before_the_start_is_refused(dataset):
-    with pytest.raises(ValueError, match="position -1"):
-        load(dataset).seek(-1)
+def test_the_published_mixing_is_the_default():
+    """In float64 too: the published exponent is 0.90 − 0.40 · progress."""
+    mixing = Coprime()
+    assert (mixing.anneal_calls, mixing.mix_start, mixing.mix_end) == (1800, 8, 32)
+    assert mixing.exponent_start == 0.90
+    assert mixing.exponent_start - mixing.exponent_end == 0.40

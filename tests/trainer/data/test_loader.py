@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.config.config_errors import ConfigError
-from trainer.data.loader import SequentialLoader
-from trainer.data.rank_share import Share
+from trainer.data.loader import BatchLayout, SequentialLoader
 from trainer.data.shards import write_shard
 
 BATCH_TOKENS, SEQ_LEN, MICRO_STEPS = 32, 4, 4
@@ -27,7 +26,7 @@ def write(folder, *sizes):
 
 
 def load(paths, rank=0, world_size=1, micro_steps=MICRO_STEPS, virtual_world=2):
-    share = Share(
+    layout = BatchLayout(
         batch_tokens=BATCH_TOKENS,
         seq_len=SEQ_LEN,
         micro_steps=micro_steps,
@@ -35,7 +34,7 @@ def load(paths, rank=0, world_size=1, micro_steps=MICRO_STEPS, virtual_world=2):
         rank=rank,
         world_size=world_size,
     )
-    return SequentialLoader(paths, share)
+    return SequentialLoader(paths, layout)
 
 
 def spans(batch):

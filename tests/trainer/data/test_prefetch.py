@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from trainer.config.config_errors import ConfigError
-from trainer.data.loader import SequentialLoader
+from trainer.data.loader import BatchLayout, SequentialLoader
 from trainer.data.prefetch import Prefetcher, prefetched
-from trainer.data.rank_share import Share
 from trainer.data.shards import write_shard
 
-SHARE = Share(batch_tokens=32, seq_len=4, micro_steps=4, virtual_world=2, rank=0, world_size=2)
+LAYOUT = BatchLayout(
+    batch_tokens=32, seq_len=4, micro_steps=4, virtual_world=2, rank=0, world_size=2
+)
 
 
 @pytest.fixture
@@ -33,14 +34,14 @@ def same(found, expected):
 
 
 def test_the_batches_and_positions_are_those_of_the_loader(path):
-    ahead, alone = Prefetcher(SequentialLoader([path], SHARE)), SequentialLoader([path], SHARE)
+    ahead, alone = Prefetcher(SequentialLoader([path], LAYOUT)), SequentialLoader([path], LAYOUT)
     for _ in range(12):
         assert same(taken(ahead, 1), taken(alone, 1))
         assert ahead.position == alone.position
 
 
 def test_what_was_read_ahead_is_forgotten_where_the_loader_is_told_to_seek(path):
-    ahead, alone = Prefetcher(SequentialLoader([path], SHARE)), SequentialLoader([path], SHARE)
+    ahead, alone = Prefetcher(SequentialLoader([path], LAYOUT)), SequentialLoader([path], LAYOUT)
     expected = taken(alone, 5)
     taken(ahead, 3)
     ahead.seek(2 * alone.position // 5)
@@ -49,7 +50,7 @@ def test_what_was_read_ahead_is_forgotten_where_the_loader_is_told_to_seek(path)
 
 
 def test_calibration_leaves_the_order_as_it_is(path):
-    ahead, alone = Prefetcher(SequentialLoader([path], SHARE)), SequentialLoader([path], SHARE)
+    ahead, alone = Prefetcher(SequentialLoader([path], LAYOUT)), SequentialLoader([path], LAYOUT)
     taken(ahead, 1), taken(alone, 1)
     assert all(map(torch.equal, ahead.calibration(3), alone.calibration(3)))
     assert same(taken(ahead, 2), taken(alone, 2))
@@ -62,12 +63,12 @@ def test_a_batch_that_cannot_be_read_raises_where_it_is_taken(path):
                 raise ConfigError("the shard changed")
             return super().next_batch()
 
-    ahead = Prefetcher(Breaks([path], SHARE))
+    ahead = Prefetcher(Breaks([path], LAYOUT))
     taken(ahead, 1)
     with pytest.raises(ConfigError, match="the shard changed"):
         ahead.next_batch()
 
 
 def test_on_a_cpu_nothing_is_read_ahead(path):
-    loader = SequentialLoader([path], SHARE)
+    loader = SequentialLoader([path], LAYOUT)
     assert prefetched(loader, torch.device("cpu")) is loader

@@ -1,5 +1,9 @@
-"""A shard is read as it was written, and anything else is refused by name."""
+"""A shard is read as it was written; what is no shard, or does not stay one, is refused by name.
 
+Not claimed: that a file which is cut short is noticed before a reading runs past its new end.
+"""
+
+import os
 import struct
 
 import numpy as np
@@ -8,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from trainer.config import Coprime
 from trainer.config.config_errors import ConfigError
-from trainer.data.shards import HEADER_BYTES, load_stream, open_shard, write_shard
+from trainer.data.loader import BatchLayout, CoprimeLoader, SequentialLoader
+from trainer.data.shards import HEADER_BYTES, WatchedShard, load_stream, open_shard, write_shard
 
 
 @settings(deadline=None)
@@ -86,3 +92,97 @@ def test_a_bad_shard_is_refused_with_what_was_found_and_expected(tmp_path, conte
 def test_a_missing_shard_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"gone\.bin: it cannot be read.*make data"):
         open_shard(tmp_path / "gone.bin")
+
+
+# -- a shard that changes or goes away while a run reads it
+
+SIZES = (120, 90)
+
+
+def paths_in(folder):
+    paths = [folder / f"x_train_{index:06d}.bin" for index in range(len(SIZES))]
+    for path, size in zip(paths, SIZES, strict=True):
+        write_shard(path, np.arange(size))
+    return paths
+
+
+@pytest.fixture(params=["sequential", "coprime"])
+def loader(request, tmp_path):
+    """A loader of two shards, a step of which reads from both."""
+    paths = paths_in(tmp_path)
+    layout = BatchLayout(
+        batch_tokens=160, seq_len=8, micro_steps=2, virtual_world=2, rank=0, world_size=1
+    )
+    if request.param == "sequential":
+        return SequentialLoader(paths, layout)
+    return CoprimeLoader(paths, [path.name for path in paths], layout, Coprime())
+
+
+def remove(path):
+    path.unlink()
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size - 20)
+
+
+def grow(path):
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def write_into(path):
+    before_ns = path.stat().st_mtime_ns
+    with path.open("r+b") as file:
+        file.seek(1100)
+        file.write(b"\0\1")
+    os.utime(path, ns=(before_ns + 1, before_ns + 1))  # however coarse the clock of the disk
+
+
+def put_another_there(path):
+    other = path.with_name("other")
+    write_shard(other, np.array(open_shard(path)))
+    os.utime(other, ns=(path.stat().st_mtime_ns,) * 2)
+    other.replace(path)
+
+
+CHANGES = {
+    remove: "it cannot be read",
+    cut: r"its size changed from 1204 to 1184 bytes while it was read",
+    grow: r"its size changed from 1204 to 1208 bytes while it was read",
+    write_into: "it was written to while it was read",
+    put_another_there: "another file took its place while it was read",
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES.items(), ids=lambda each: str(each)[:12])
+def test_a_shard_that_does_not_stay_what_it_was_is_named(
+    loader, tmp_path, monkeypatch, change, message
+):
+    monkeypatch.setattr("trainer.data.shards.CHECK_EVERY_S", 0.0)
+    loader.next_batch()
+    change(tmp_path / "x_train_000001.bin")
+    with pytest.raises(ConfigError, match=rf"x_train_000001\.bin: {message}.*fetch again"):
+        loader.next_batch()
+
+
+def test_a_shard_that_stays_what_it_was_is_read_on(loader, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.data.shards.CHECK_EVERY_S", 0.0)
+    for path in tmp_path.iterdir():
+        path.chmod(0o444)
+        open_shard(path)
+    for _ in range(20):
+        loader.next_batch()
+
+
+def test_a_shard_that_changes_while_it_is_opened_is_refused(tmp_path, monkeypatch):
+    (path, _) = paths_in(tmp_path)
+
+    def open_and_remove(path):
+        tokens = open_shard(path)
+        path.unlink()
+        return tokens
+
+    monkeypatch.setattr("trainer.data.shards.open_shard", open_and_remove)
+    with pytest.raises(ConfigError, match="it cannot be read"):
+        WatchedShard(path)

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.export import fetch_from
+from tests.support.export import fetch
 from tests.support.tiny import run_cell, tiny_spec
 from trainer.config.config_errors import ConfigError
 from trainer.data import stage as staging
 from trainer.data.__main__ import main
-from trainer.data.download.fetch import fetch
-from trainer.data.download.hub import Hub
 from trainer.data.manifest import MANIFEST_FILE, open_dataset, read_manifest
-from trainer.data.stage import stage, staged_folder
+from trainer.data.stage import copy_to_cache, staged_folder
 
 
 @pytest.fixture
@@ -29,34 +27,34 @@ def content(folder):
 
 def flags(source, *more):
     manifest = read_manifest(source)
-    given = {
+    values = {
         "--data": source,
         "--dataset": manifest.dataset,
         "--vocab-size": manifest.vocab_size,
         "--corpus": manifest.corpus_sha256,
         "--tokenizer": manifest.tokenizer_sha256,
     }
-    return ["stage", *(str(part) for pair in given.items() for part in pair), *map(str, more)]
+    return ["stage", *(str(part) for pair in values.items() for part in pair), *map(str, more)]
 
 
 def test_what_is_staged_is_the_source(source, tmp_path):
-    staged = stage(source, tmp_path / "cache")
+    staged = copy_to_cache(source, tmp_path / "cache")
     assert content(staged) == content(source)
     assert open_dataset(staged, 512).manifest == read_manifest(source)
 
 
 def test_staging_again_touches_nothing(source, tmp_path):
-    staged = stage(source, tmp_path / "cache")
+    staged = copy_to_cache(source, tmp_path / "cache")
     before = {path.name: path.stat().st_mtime_ns for path in staged.iterdir()}
-    assert stage(source, tmp_path / "cache") == staged
+    assert copy_to_cache(source, tmp_path / "cache") == staged
     assert {path.name: path.stat().st_mtime_ns for path in staged.iterdir()} == before
 
 
 def test_once_staged_the_source_is_not_read_but_for_its_manifest(source, tmp_path):
-    staged = stage(source, tmp_path / "cache")
+    staged = copy_to_cache(source, tmp_path / "cache")
     for path in source.glob("*.bin"):
         path.unlink()
-    assert stage(source, tmp_path / "cache") == staged
+    assert copy_to_cache(source, tmp_path / "cache") == staged
 
 
 def test_another_content_lies_elsewhere(source, tmp_path):
@@ -66,17 +64,15 @@ def test_another_content_lies_elsewhere(source, tmp_path):
     assert staged_folder(tmp_path, manifest) != staged_folder(tmp_path, other)
 
 
-@pytest.mark.parametrize("pattern", ["*_val_*.bin", "*_train_*.bin", "tokenizer.model"])
-def test_a_file_that_is_not_what_the_manifest_says_is_named_and_nothing_is_staged(
-    source, tmp_path, pattern
-):
-    (path,) = source.glob(pattern)
-    damaged = bytearray(path.read_bytes())
-    damaged[-1] ^= 1
-    path.write_bytes(damaged)
-    with pytest.raises(ConfigError, match=rf"{path.name}: found content .* expected"):
-        stage(source, tmp_path / "cache")
-    assert not staged_folder(tmp_path / "cache", read_manifest(source)).exists()
+def test_a_file_that_is_not_what_the_manifest_says_is_named_and_nothing_is_staged(source, tmp_path):
+    for pattern in ("*_val_*.bin", "*_train_*.bin", "tokenizer.model"):
+        (path,) = source.glob(pattern)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(ConfigError, match=rf"{path.name}: found content .* expected"):
+            copy_to_cache(source, tmp_path / "cache")
+        assert not staged_folder(tmp_path / "cache", read_manifest(source)).exists()
+        path.write_bytes(whole)
 
 
 def test_a_copy_that_was_cut_is_made_anew(source, tmp_path, monkeypatch):
@@ -91,16 +87,16 @@ def test_a_copy_that_was_cut_is_made_anew(source, tmp_path, monkeypatch):
 
         monkeypatch.setattr(staging, "_copy_verified", cut)
         with pytest.raises(StopIteration):
-            stage(source, tmp_path / "cache")
+            copy_to_cache(source, tmp_path / "cache")
         assert not staged_folder(tmp_path / "cache", read_manifest(source)).exists()
     monkeypatch.setattr(staging, "_copy_verified", real)
-    assert content(stage(source, tmp_path / "cache")) == content(source)
+    assert content(copy_to_cache(source, tmp_path / "cache")) == content(source)
 
 
 def test_many_at_once_copy_once(source, tmp_path):
     """Four processes that start together give one folder, and none sees a part of it."""
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        found = pool.starmap(stage, [(source, tmp_path / "cache")] * 4)
+        found = pool.starmap(copy_to_cache, [(source, tmp_path / "cache")] * 4)
     assert len(set(found)) == 1
     assert content(found[0]) == content(source)
     assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [
@@ -112,14 +108,14 @@ def test_too_little_room_is_said_before_anything_is_copied(source, tmp_path, mon
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: full)
     with pytest.raises(ConfigError, match=r"GB are needed .* 0\.0 GB are free"):
-        stage(source, tmp_path / "cache")
+        copy_to_cache(source, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*/"))
 
 
 def test_a_cell_answers_alike_from_the_cache(data_dir, tmp_path):
     """Every loss and score; only where the data lies differs."""
     spec = tiny_spec(data_dir, budget="2steps")
-    staged = stage(data_dir, tmp_path / "cache")
+    staged = copy_to_cache(data_dir, tmp_path / "cache")
     report = run_cell(spec, tmp_path / "a")
     other = run_cell(spec.model_copy(update={"data_dir": str(staged)}), tmp_path / "b")
     assert (report.pre_quant_bpb, report.ttt_bpb) == (other.pre_quant_bpb, other.ttt_bpb)
@@ -158,15 +154,9 @@ def test_a_folder_without_a_manifest_is_no_data(source, capsys):
     assert "no manifest.json in it" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("library")
-def test_a_node_without_the_data_fetches_it_where_that_is_wanted(
-    server, root, tmp_path, capsys, monkeypatch
-):
+def test_a_node_without_the_data_fetches_it_where_that_is_asked_for(server, root, tmp_path, capsys):
     """As many training shards as the driver has; what comes is what it has, in the cache."""
-    from trainer.data.commands import stage as command
-
-    monkeypatch.setattr(command, "fetch", lambda wanted: fetch(wanted, Hub(server.endpoint)))
-    there = fetch_from(server.endpoint, root, 2).dataset.directory
+    there = fetch(root, 2).dataset.directory
     arguments = flags(there, "--train-shards", 2, "--cache", tmp_path / "cache")
     arguments[arguments.index("--data") + 1] = str(tmp_path / "other-node" / there.name)
     assert main(arguments) == 2

@@ -1,6 +1,6 @@
-"""How do shards that were made elsewhere become a dataset?
+"""Make a dataset of token shards that are there already, by describing them in a manifest.
 
-They are read from end to end, described by a manifest, and left as they are.
+They are read from end to end and left as they are.
 """
 
 import re
@@ -12,7 +12,7 @@ from sentencepiece import SentencePieceProcessor
 
 from trainer.config.config_errors import ConfigError
 from trainer.config.data import Data
-from trainer.data.building.prepare import Prepared, is_buildable
+from trainer.data.building.corpus import is_stdlib_dataset
 from trainer.data.byte_audit import audited
 from trainer.data.manifest import (
     MANIFEST_FILE,
@@ -21,10 +21,11 @@ from trainer.data.manifest import (
     TOKENIZER_FILE,
     Dataset,
     Manifest,
+    Prepared,
     read_manifest,
     write_manifest,
 )
-from trainer.data.shard_contents import Split, describe, read_shard
+from trainer.data.shard_counts import count_split, hash_of_shards
 from trainer.data.shards import open_shard
 from trainer.data.token_bytes import ByteTable
 from trainer.data.tokenizer import BOS_ID, load_tokenizer
@@ -33,34 +34,35 @@ from trainer.files import file_sha256, write_atomically
 SOURCE = "shards that were made elsewhere"
 
 
-def adopt(directory: Path, tokenizer: Path, dataset: str | None = None) -> Prepared:
+def adopt(
+    directory: Path, tokenizer: Path, dataset: str | None = None, *, source: str = SOURCE
+) -> Prepared:
     """Make ``directory``, which holds shards, a dataset, by default of the folder's own name.
 
     Every ``*_train_*.bin`` and ``*_val_*.bin`` is taken, in lexicographic order, and read whole.
     ``tokenizer`` is copied beside them and the manifest written last; where ConfigError is raised,
-    or the writing fails, neither is left. Doing it again checks everything and changes nothing.
-    A shard of 10⁸ tokens takes 2 s.
+    or the writing fails, neither is left. Doing it again checks everything and changes nothing, nor
+    does ``source``, which says where the shards come from. A shard of 10⁸ tokens takes 2 s.
     """
     name = dataset or directory.absolute().name
     check_name(name, "--dataset fineweb10B_sp1024")
     train, validation = _shard_paths(directory)
-    before = _manifest_before(directory)
-    _check_tokenizer(tokenizer, directory)
-    source = SOURCE if before is None else before.source
-    manifest = _read(name, tokenizer, train, validation, source)
-    manifest = audited(manifest, validation, load_tokenizer(tokenizer))
-    unaudited = manifest.model_copy(update={"audited": None})
-    if before is not None and before not in (manifest, unaudited):
+    existing = _existing_manifest(directory)
+    _check_same_tokenizer(tokenizer, directory)
+    source = source if existing is None else existing.source
+    unaudited = _describe(name, tokenizer, train, validation, source)
+    manifest = audited(unaudited, validation, load_tokenizer(tokenizer))
+    if existing is not None and existing not in (manifest, unaudited):
         raise ConfigError(
             f"{directory / MANIFEST_FILE} describes another dataset than what is here: its "
-            f"{_differences(before, manifest)} would change, and results may depend on it. Move "
+            f"{_differences(existing, manifest)} would change, and results may depend on it. Move "
             f"it away to adopt these shards anew, or fetch again what it describes."
         )
     _complete(directory, manifest, tokenizer.read_bytes())
-    if before == unaudited:
+    if existing == unaudited:
         write_manifest(directory, manifest)
     found = Dataset(directory=directory, manifest=manifest, vocab_size=manifest.vocab_size)
-    return Prepared("adopted" if before is None else "up to date", found, None)
+    return Prepared("adopted" if existing is None else "up to date", found, None)
 
 
 def check_tokenizer(processor: SentencePieceProcessor, path: Path) -> None:
@@ -73,19 +75,24 @@ def check_tokenizer(processor: SentencePieceProcessor, path: Path) -> None:
         )
 
 
-def _read(
+def _describe(
     name: str, tokenizer: Path, train_paths: Sequence[Path], val_paths: Sequence[Path], source: str
 ) -> Manifest:
+    """The manifest of shards that nobody has audited yet."""
     processor = load_tokenizer(tokenizer)
     table = ByteTable.from_tokenizer(processor, processor.vocab_size())
-    validation = Split().followed_by([read_shard(path, table) for path in val_paths], table)
-    train = Split().followed_by([read_shard(path, table) for path in train_paths], table)
-    return describe(
-        name,
+    validation, train = count_split(val_paths, table), count_split(train_paths, table)
+    return Manifest(
+        dataset=name,
         vocab_size=processor.vocab_size(),
+        corpus_sha256=hash_of_shards(train.shards, validation.shards),
         tokenizer_sha256=file_sha256(tokenizer),
-        train=train,
-        validation=validation,
+        train=train.shards,
+        validation=validation.shards,
+        num_train_documents=train.num_documents,
+        num_val_documents=validation.num_documents,
+        train_bytes=train.num_bytes,
+        val_bytes=validation.num_bytes,
         source=source,
     )
 
@@ -113,7 +120,7 @@ def _shard_paths(directory: Path) -> tuple[list[Path], list[Path]]:
     return train, validation
 
 
-def _manifest_before(directory: Path) -> Manifest | None:
+def _existing_manifest(directory: Path) -> Manifest | None:
     if not (directory / MANIFEST_FILE).exists():
         return None
     try:
@@ -124,7 +131,7 @@ def _manifest_before(directory: Path) -> Manifest | None:
         ) from None
 
 
-def _check_tokenizer(path: Path, directory: Path) -> None:
+def _check_same_tokenizer(path: Path, directory: Path) -> None:
     check_tokenizer(load_tokenizer(path), path)
     there = directory / TOKENIZER_FILE
     if there.exists() and there.read_bytes() != path.read_bytes():
@@ -138,7 +145,7 @@ def check_name(name: str, example: str) -> None:
     """ConfigError unless a dataset that is not built from the standard library can be ``name``."""
     try:
         Data(dataset=name)
-        fits = not is_buildable(name)
+        fits = not is_stdlib_dataset(name)
     except ValidationError:
         fits = False
     if not fits:
@@ -150,9 +157,8 @@ def check_name(name: str, example: str) -> None:
         )
 
 
-def _differences(before: Manifest, now: Manifest) -> str:
-    keys = [key for key, value in before if value != getattr(now, key)]
-    return ", ".join(keys)
+def _differences(one: Manifest, other: Manifest) -> str:
+    return ", ".join(key for key, value in one if value != getattr(other, key))
 
 
 def _complete(directory: Path, manifest: Manifest, model: bytes) -> None:

@@ -1,39 +1,40 @@
-"""How does a person's own text become a dataset?
+"""Build a dataset from text files: plain text, JSON lines or Parquet.
 
-It is read twice: once to check it, to split it and to learn a tokenizer, and once to cut it into
-tokens. Neither time is it in memory as a whole. The order of the documents is that of the sources,
-and the same sources and options give the same files, byte for byte, however many cores there are.
+They are read twice: once to check them, to split them and to learn a tokenizer, and once to cut
+them into tokens. Neither time are they in memory as a whole. The order of the documents is that of
+the sources, and the same sources and options give the same files, byte for byte, however many cores
+there are.
 """
 
 import hashlib
-import secrets
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.config.config_errors import ConfigError
 from trainer.data.building.adopt import check_name, check_tokenizer
-from trainer.data.building.documents import find_sources, read_documents
-from trainer.data.building.encode import EncodedSplit, Encoder, encode
-from trainer.data.building.prepare import SHARD_TOKENS, Prepared, check_replaceable, install
-from trainer.data.building.scan import Scan, Tell, scan
-from trainer.data.building.writer import ShardWriter
-from trainer.data.byte_audit import Auditor, ensure_audited, require_sound
+from trainer.data.building.documents import SplitDocument, find_sources, read_documents
+from trainer.data.building.scan import Progress, Scan, scan
+from trainer.data.building.writer import (
+    SHARD_TOKENS,
+    WriteOptions,
+    build_folder,
+    check_replaceable,
+    install,
+    write_dataset,
+)
+from trainer.data.byte_audit import ensure_audited
 from trainer.data.manifest import (
     MANIFEST_FILE,
     MAX_VOCAB_SIZE,
-    TOKENIZER_FILE,
     Manifest,
+    Prepared,
     Shard,
     open_dataset,
     read_manifest,
-    write_manifest,
 )
 from trainer.data.shards import MAX_TOKENS
-from trainer.data.token_bytes import RULE_VERSION, ByteTable
-from trainer.data.tokenizer import SAMPLE_BYTES, load_tokenizer, parse_tokenizer, train_tokenizer
-from trainer.files import write_atomically
+from trainer.data.tokenizer import SAMPLE_BYTES, load_tokenizer, train_tokenizer
 
 SOURCE = "own text"
 VAL_FRACTION = 0.01
@@ -73,95 +74,45 @@ class TextBuild:
             )
 
 
-def build_from_text(wanted: TextBuild, tell: Tell) -> Prepared:
-    """Make ``wanted.out`` that dataset: all of it or nothing; nothing is done if it is there.
+def build_from_text(build: TextBuild, progress: Progress) -> Prepared:
+    """Make ``build.out`` that dataset: all of it or nothing; nothing is done if it is there.
 
     ConfigError if the text or an option cannot be used, if the bytes counted over the validation
     tokens are not those of their text, or if the folder holds anything else.
     """
-    before = _before(wanted.out)
-    model = None if wanted.tokenizer is None else _given_model(wanted.tokenizer, wanted.vocab_size)
-    sources = find_sources(wanted.text)
-    sample_bytes = max(SAMPLE_BYTES, SAMPLE_BYTES_PER_PIECE * (wanted.vocab_size or 0))
-    found = scan(read_documents(sources), wanted.val_fraction, sample_bytes, tell)
-    _check_splits(found, wanted.val_fraction)
+    existing = _existing_manifest(build.out)
+    model = None if build.tokenizer is None else _read_model(build.tokenizer, build.vocab_size)
+    sources = find_sources(build.text)
+    sample_bytes = max(SAMPLE_BYTES, SAMPLE_BYTES_PER_PIECE * (build.vocab_size or 0))
+    found = scan(_read_split(sources, build.val_fraction), sample_bytes, progress)
+    _check_splits(found, build.val_fraction)
     if model is None:
-        assert wanted.vocab_size is not None
-        model = train_tokenizer(found.sample, wanted.vocab_size, sample_bytes)
-    if before is not None and _is_up_to_date(wanted, before, found, model):
-        there = open_dataset(wanted.out, before.vocab_size)
-        return Prepared("up to date", there, _note(before, found))
-    wanted.out.parent.mkdir(parents=True, exist_ok=True)
-    workplace = wanted.out.with_name(f".{wanted.out.name}.{secrets.token_hex(4)}.building")
-    try:
-        workplace.mkdir()
-        manifest = _write(workplace, wanted, sources, found, model, tell)
-        if not install(workplace, wanted.out, replace=before is not None):
-            raise ConfigError(f"{wanted.out} was made by someone else meanwhile. Run this again.")
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
-    return Prepared("built", open_dataset(wanted.out, manifest.vocab_size), _note(manifest, found))
-
-
-def _write(
-    folder: Path, wanted: TextBuild, sources: Sequence[Path], found: Scan, model: bytes, tell: Tell
-) -> Manifest:
-    write_atomically(folder / TOKENIZER_FILE, model)
-    processor = parse_tokenizer(model)
-    vocab_size = processor.vocab_size()
-    auditor = Auditor(processor, ByteTable.from_tokenizer(processor, vocab_size))
-    encoder = Encoder(model, wanted.val_fraction)
-    order = hashlib.sha256()
-    with (
-        ShardWriter(folder, f"{wanted.name}_train", wanted.shard_tokens) as train_writer,
-        ShardWriter(folder, f"{wanted.name}_val", wanted.shard_tokens) as val_writer,
-    ):
-        train, validation = _Split(train_writer), _Split(val_writer)
-        for chunk in encode(read_documents(sources), encoder, wanted.workers):
-            order.update(chunk.digests)
-            train.add(chunk.train)
-            validation.add(chunk.validation)
-            auditor.feed(chunk.validation.tokens_N)
-            require_sound(auditor.found, wanted.out)  # at the first, not after hours
-            num_documents = train.num_documents + validation.num_documents
-            tell("cut into tokens", num_documents, train.raw_bytes + validation.raw_bytes)
-    require_sound(auditor.finish(), wanted.out)
-    if order.hexdigest() != found.order_sha256:
-        raise ConfigError("the text changed while it was read. Run this again once it is complete.")
-    manifest = Manifest(
-        dataset=wanted.name,
-        vocab_size=vocab_size,
-        corpus_sha256=found.corpus_sha256,
-        tokenizer_sha256=hashlib.sha256(model).hexdigest(),
-        train=tuple(train_writer.shards),
-        validation=tuple(val_writer.shards),
-        num_train_documents=train.num_documents,
-        num_val_documents=validation.num_documents,
-        train_bytes=train.num_bytes,
-        val_bytes=auditor.found.counted_bytes,
-        val_raw_bytes=validation.raw_bytes,
-        audited=RULE_VERSION,
-        source=SOURCE,
+        assert build.vocab_size is not None
+        model = train_tokenizer(found.sample, build.vocab_size, sample_bytes)
+    if existing is not None and _is_up_to_date(build, existing, found, model):
+        dataset = open_dataset(build.out, existing.vocab_size)
+        return Prepared("up to date", dataset, _note(existing, found))
+    options = WriteOptions(
+        name=build.name, source=SOURCE, shard_tokens=build.shard_tokens, workers=build.workers
     )
-    write_manifest(folder, manifest)
-    return manifest
+    with build_folder(build.out) as folder:
+        documents = _read_split(sources, build.val_fraction)
+        manifest = write_dataset(folder, documents, model, options, progress)
+        if manifest.corpus_sha256 != found.corpus_sha256:
+            raise ConfigError(
+                "the text changed while it was read. Run this again once it is complete."
+            )
+        if not install(folder, build.out, replace=existing is not None):
+            raise ConfigError(f"{build.out} was made by someone else meanwhile. Run this again.")
+    return Prepared("built", open_dataset(build.out, manifest.vocab_size), _note(manifest, found))
 
 
-@dataclass
-class _Split:
-    writer: ShardWriter
-    num_documents: int = 0
-    num_bytes: int = 0
-    raw_bytes: int = 0
-
-    def add(self, part: EncodedSplit) -> None:
-        self.writer.append(part.tokens_N)
-        self.num_documents += part.num_documents
-        self.num_bytes += part.num_bytes
-        self.raw_bytes += part.raw_bytes
+def _read_split(sources: Sequence[Path], val_fraction: float) -> Iterator[SplitDocument]:
+    for document in read_documents(sources):
+        yield SplitDocument(document, document.is_validation(val_fraction))
 
 
-def _before(out: Path) -> Manifest | None:
+def _existing_manifest(out: Path) -> Manifest | None:
     """The manifest of the dataset in ``out``; ConfigError if it holds what may not be replaced."""
     check_replaceable(out)
     if not out.exists() or not any(out.iterdir()):
@@ -180,26 +131,26 @@ def _before(out: Path) -> Manifest | None:
     return manifest
 
 
-def _is_up_to_date(wanted: TextBuild, before: Manifest, found: Scan, model: bytes) -> bool:
+def _is_up_to_date(build: TextBuild, existing: Manifest, found: Scan, model: bytes) -> bool:
     """Whether the dataset that is there is whole and what a build would write."""
     same = {
-        "name": before.dataset == wanted.name,
-        "text or split": before.corpus_sha256 == found.corpus_sha256,
-        "tokenizer": before.tokenizer_sha256 == hashlib.sha256(model).hexdigest(),
-        "length of shards": _are_cut(before.train, wanted.shard_tokens)
-        and _are_cut(before.validation, wanted.shard_tokens),
+        "name": existing.dataset == build.name,
+        "text or split": existing.corpus_sha256 == found.corpus_sha256,
+        "tokenizer": existing.tokenizer_sha256 == hashlib.sha256(model).hexdigest(),
+        "length of shards": _are_cut(existing.train, build.shard_tokens)
+        and _are_cut(existing.validation, build.shard_tokens),
     }
     differing = ", ".join(what for what, is_same in same.items() if not is_same)
-    if wanted.rebuild:
+    if build.rebuild:
         return False
     if differing:
         raise ConfigError(
-            f"{wanted.out} holds another dataset (its {differing} would change), and results may "
+            f"{build.out} holds another dataset (its {differing} would change), and results may "
             f"depend on it. Name another folder, or replace it with --rebuild."
         )
     try:
-        ensure_audited(wanted.out)
-        open_dataset(wanted.out, before.vocab_size, hash_train=True)
+        ensure_audited(build.out)
+        open_dataset(build.out, existing.vocab_size, hash_train=True)
     except ConfigError:
         return False  # damaged: it is built anew
     return True
@@ -211,7 +162,7 @@ def _are_cut(shards: Sequence[Shard], shard_tokens: int) -> bool:
     return set(whole) <= {shard_tokens} and last <= shard_tokens
 
 
-def _given_model(path: Path, vocab_size: int | None) -> bytes:
+def _read_model(path: Path, vocab_size: int | None) -> bytes:
     processor = load_tokenizer(path)
     check_tokenizer(processor, path)
     if vocab_size not in (None, processor.vocab_size()):
@@ -241,9 +192,9 @@ def _check_splits(found: Scan, val_fraction: float) -> None:
             )
 
 
-def _check_range(option: str, given: float, fits: bool, allowed: str) -> None:
+def _check_range(option: str, value: float, fits: bool, allowed: str) -> None:
     if not fits:
-        raise ConfigError(f"{option} {given}: this is out of its range. Give {allowed}.")
+        raise ConfigError(f"{option} {value}: this is out of its range. Give {allowed}.")
 
 
 def _note(manifest: Manifest, found: Scan) -> str | None:

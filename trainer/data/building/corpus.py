@@ -1,4 +1,4 @@
-"""Which text does every Python ship, and which of it is for validation?
+"""The corpus that every Python ships: the text of its standard library, split for validation.
 
 Prose (the language reference behind ``help()``) and code (the sources of the standard library)
 make a corpus that needs no download. Whole files are assigned to a split and then cut into
@@ -12,13 +12,15 @@ import os
 import platform
 import re
 import sysconfig
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from trainer.config.config_errors import ConfigError
-from trainer.data.tokenizer import SPACE_MARK, Document
+from trainer.data.building.documents import Document, SplitDocument
+from trainer.data.tokenizer import SPACE_MARK
 
 VALIDATION_FRACTION = 0.05
 PASSAGE_CHARS = 1000
@@ -65,11 +67,53 @@ class Corpus:
     validation: tuple[Document, ...]
     source: str
 
+    def documents(self) -> Iterator[SplitDocument]:
+        """All of them, training first."""
+        yield from (SplitDocument(each, False) for each in self.train)
+        yield from (SplitDocument(each, True) for each in self.validation)
+
     @cached_property
     def sha256(self) -> str:
-        lines = [f"validation {document.sha256}\n" for document in self.validation]
-        lines += [f"train {document.sha256}\n" for document in self.train]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        with CorpusHash() as digest:
+            for each in self.documents():
+                digest.add(each)
+            return digest.hexdigest()
+
+
+class CorpusHash:
+    """The ``corpus_sha256`` of documents that come in any mixture of the two splits.
+
+    It is the SHA-256 of a line ``validation HASH`` or ``train HASH`` for each document, validation
+    first. Until then the hashes of training wait in a temporary file, 32 bytes each.
+    """
+
+    def __init__(self) -> None:
+        self._lines = hashlib.sha256()
+        self._train_digests = tempfile.TemporaryFile()  # noqa: SIM115  (closed on exit)
+
+    def __enter__(self) -> "CorpusHash":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._train_digests.close()
+
+    def add(self, each: SplitDocument) -> None:
+        if each.is_validation:
+            self._lines.update(f"validation {each.document.sha256}\n".encode())
+        else:
+            self._train_digests.write(bytes.fromhex(each.document.sha256))
+
+    def hexdigest(self) -> str:
+        """The hash of all that were added; to be asked for once, at the end."""
+        self._train_digests.seek(0)
+        while digest := self._train_digests.read(32):
+            self._lines.update(f"train {digest.hex()}\n".encode())
+        return self._lines.hexdigest()
+
+
+def is_stdlib_dataset(name: str) -> bool:
+    """Whether a dataset of that name is built from the standard library, and so may be replaced."""
+    return name.startswith("stdlib")
 
 
 def stdlib_corpus(validation_fraction: float = VALIDATION_FRACTION) -> Corpus:

@@ -1,21 +1,23 @@
-"""Which documents do these files hold?
+"""Read the documents of text files, JSON lines and Parquet files.
 
 A plain text file is one document, a line of JSON lines is one, a row of a Parquet file is one; they
 come in the order of the sources and, within one, in its own. One file, line or batch of rows is in
 memory at a time.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainer.config.config_errors import ConfigError
-from trainer.data.tokenizer import Document
 
 FIELD = "text"
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")  # what is taken from a folder
@@ -29,14 +31,44 @@ _BOM = "\ufeff"
 _CONVERT = "Convert it (iconv -f LATIN1 -t UTF-8, say) or leave it out."
 
 
-def find_sources(given: Sequence[Path]) -> list[Path]:
-    """The files that ``given`` means, in its order; ConfigError if one is absent or there twice.
+@dataclass(frozen=True)
+class Document:
+    """A text with a name for people; its identity is the SHA-256 of its UTF-8 bytes."""
+
+    name: str
+    text: str
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.text.encode())
+
+    def is_validation(self, fraction: float) -> bool:
+        """Whether the document's own hash, read as a number in [0, 1), falls below ``fraction``.
+
+        No other document has a say, so a growing corpus moves none across.
+        """
+        return int(self.sha256[:16], 16) < fraction * 2**64
+
+
+class SplitDocument(NamedTuple):
+    """A document and the split that it is in."""
+
+    document: Document
+    is_validation: bool
+
+
+def find_sources(paths: Sequence[Path]) -> list[Path]:
+    """The text files in ``paths``, in its order; ConfigError if one is absent or there twice.
 
     A file is taken whatever it is called. In a folder those with a known suffix are, in all of its
     subfolders, sorted by path; what begins with a dot is passed over.
     """
     sources: list[Path] = []
-    for path in given:
+    for path in paths:
         if path.is_dir():
             sources += _files_in(path)
         elif path.is_file():

@@ -1,4 +1,4 @@
-"""What does this folder hold, and is it all that it says?"""
+"""Inspect a dataset: describe what it holds, check all of it, and show its tokens as text."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.config.config_errors import ConfigError
-from trainer.data.byte_audit import Audit, audit_shards, require_sound
-from trainer.data.decoded_bytes import drops_first_space
+from trainer.data.byte_audit import Audit, audit_shards, drops_first_space, require_sound
 from trainer.data.manifest import Dataset, Manifest, Shard, open_dataset, read_manifest
-from trainer.data.shard_contents import Split, read_shard
+from trainer.data.shard_counts import count_split
 from trainer.data.shards import HEADER_BYTES, RESTORE, TOKEN_BYTES, open_shard
 from trainer.data.token_bytes import RULE_VERSION
 from trainer.data.tokenizer import BOS_ID
@@ -33,11 +32,10 @@ def inspect_dataset(directory: Path) -> Inspected:
     """
     manifest = read_manifest(directory)
     dataset = open_dataset(directory, manifest.vocab_size, unaudited=True)
-    for kind, shards, expected in (
-        ("validation", manifest.validation, (manifest.num_val_documents, manifest.val_bytes)),
-        ("training", manifest.train, (manifest.num_train_documents, manifest.train_bytes)),
-    ):
-        _check_split(dataset, kind, shards, expected)
+    val_counts = manifest.num_val_documents, manifest.val_bytes
+    train_counts = manifest.num_train_documents, manifest.train_bytes
+    _check_split(dataset, "validation", manifest.validation, *val_counts)
+    _check_split(dataset, "training", manifest.train, *train_counts)
     audit = audit_shards(dataset.val_paths, dataset.processor, dataset.byte_table)
     require_sound(audit, directory)
     return Inspected(dataset, audit)
@@ -113,26 +111,23 @@ def span_text(directory: Path, split: str, start: int, count: int, *, pieces: bo
 
 
 def _check_split(
-    dataset: Dataset, kind: str, shards: Sequence[Shard], expected: tuple[int, int]
+    dataset: Dataset, kind: str, shards: Sequence[Shard], num_documents: int, num_bytes: int
 ) -> None:
-    table = dataset.byte_table
-    stream = Split()
-    for shard in shards:
-        path = dataset.directory / shard.name
-        read = read_shard(path, table)
-        if read.shard != shard:
+    counts = count_split([dataset.directory / shard.name for shard in shards], dataset.byte_table)
+    for found, shard in zip(counts.shards, shards, strict=True):
+        if found != shard:
             raise ConfigError(
-                f"shard {path}: found content {read.shard.sha256[:16]}…, expected "
-                f"{shard.sha256[:16]}… as its manifest says. {RESTORE}"
+                f"shard {dataset.directory / shard.name}: found content {found.sha256[:16]}…, "
+                f"expected {shard.sha256[:16]}… as its manifest says. {RESTORE}"
             )
-        stream = stream.followed_by([read], table)
-    for what, found, said in zip(
-        ("documents", "bytes"), (stream.num_documents, stream.num_bytes), expected, strict=True
+    for what, number, stated in (
+        ("documents", counts.num_documents, num_documents),
+        ("bytes", counts.num_bytes, num_bytes),
     ):
-        if found != said:
+        if number != stated:
             raise ConfigError(
-                f"{dataset.directory}: found {found:,} {what} in the {kind} shards, expected "
-                f"{said:,} as the manifest says. Make or adopt it again."
+                f"{dataset.directory}: found {number:,} {what} in the {kind} shards, expected "
+                f"{stated:,} as the manifest says. Make or adopt it again."
             )
 
 

@@ -1,6 +1,17 @@
-"""How does a stream of tokens become shards without ever being in memory as a whole? N tokens."""
+"""Write a dataset: encode documents, audit them, and write shards, tokenizer and manifest.
 
+A stream of tokens becomes shards without ever being in memory as a whole. A dataset is written into
+a folder beside its place and renamed when it is whole. N tokens.
+"""
+
+import contextlib
+import errno
+import hashlib
 import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -8,9 +19,165 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from trainer.data.manifest import Shard
+from trainer.config.config_errors import ConfigError
+from trainer.data.building.corpus import CorpusHash
+from trainer.data.building.documents import SplitDocument
+from trainer.data.building.encode import EncodedSplit, encode
+from trainer.data.building.scan import Progress
+from trainer.data.byte_audit import Auditor, require_sound
+from trainer.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, Shard, write_manifest
 from trainer.data.shards import HEADER_BYTES, shard_header
-from trainer.files import file_sha256
+from trainer.data.token_bytes import RULE_VERSION, ByteTable
+from trainer.data.tokenizer import parse_tokenizer
+from trainer.files import file_sha256, write_atomically
+
+SHARD_TOKENS = 100_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions:
+    """``lossless``: the counted bytes must be those of the text, which no normalisation changed."""
+
+    name: str
+    source: str
+    shard_tokens: int = SHARD_TOKENS
+    workers: int = 1
+    lossless: bool = False
+
+
+def write_dataset(
+    folder: Path,
+    documents: Iterable[SplitDocument],
+    model: bytes,
+    options: WriteOptions,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write the files of a dataset into the empty ``folder``, the manifest last.
+
+    Every document that is not empty is prefixed with BOS; there is no EOS. The same documents and
+    the same tokenizer ``model`` give the same files. ConfigError if bytes counted over tokens are
+    not those of the text.
+    """
+    write_atomically(folder / TOKENIZER_FILE, model)
+    processor = parse_tokenizer(model)
+    vocab_size = processor.vocab_size()
+    auditor = Auditor(processor, ByteTable.from_tokenizer(processor, vocab_size))
+    with (
+        CorpusHash() as corpus_hash,
+        ShardWriter(folder, f"{options.name}_train", options.shard_tokens) as train_shards,
+        ShardWriter(folder, f"{options.name}_val", options.shard_tokens) as val_shards,
+    ):
+        train, validation = _SplitWriter(train_shards), _SplitWriter(val_shards)
+        for chunk in encode(_hashed(documents, corpus_hash), model, options.workers):
+            train.add(chunk.train)
+            validation.add(chunk.validation)
+            auditor.feed(chunk.validation.tokens_N)
+            require_sound(auditor.found, f"dataset {options.name}")  # at the first, not after hours
+            if progress is not None:
+                num_documents = train.num_documents + validation.num_documents
+                progress("cut into tokens", num_documents, train.raw_bytes + validation.raw_bytes)
+        corpus_sha256 = corpus_hash.hexdigest()
+    audit = auditor.finish()
+    require_sound(audit, f"dataset {options.name}")
+    if options.lossless:
+        train.check_lossless()
+        validation.check_lossless()
+    manifest = Manifest(
+        dataset=options.name,
+        vocab_size=vocab_size,
+        corpus_sha256=corpus_sha256,
+        tokenizer_sha256=hashlib.sha256(model).hexdigest(),
+        train=tuple(train_shards.shards),
+        validation=tuple(val_shards.shards),
+        num_train_documents=train.num_documents,
+        num_val_documents=validation.num_documents,
+        train_bytes=train.num_bytes,
+        val_bytes=audit.counted_bytes,
+        val_raw_bytes=None if options.lossless else validation.raw_bytes,
+        audited=RULE_VERSION,
+        source=options.source,
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+@contextlib.contextmanager
+def build_folder(target: Path) -> Iterator[Path]:
+    """A new hidden folder beside ``target``; what is still in it afterwards is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}.building")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def install(folder: Path, target: Path, *, replace: bool) -> bool:
+    """Rename ``folder`` to ``target``; False if another dataset came to stand there."""
+    if replace:
+        old = folder.with_suffix(".replaced")
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def check_replaceable(target: Path) -> None:
+    """ConfigError if the folder holds a file that no build writes: it may be someone's work."""
+    entries = sorted(target.iterdir()) if target.is_dir() else []
+    foreign = [each.name for each in entries if not _is_of_a_dataset(each)]
+    if foreign or (target.exists() and not target.is_dir()):
+        raise ConfigError(
+            f"{target} cannot be replaced: found {', '.join(foreign) or 'a file'}, expected a "
+            f"folder with nothing but a dataset in it. Move it away and run this again."
+        )
+
+
+def _is_of_a_dataset(path: Path) -> bool:
+    return path.name in (MANIFEST_FILE, TOKENIZER_FILE) or path.suffix == ".bin"
+
+
+def _hashed(documents: Iterable[SplitDocument], corpus_hash: CorpusHash) -> Iterator[SplitDocument]:
+    """Those that are not empty, added to the hash on their way."""
+    for each in documents:
+        if each.document.text:
+            corpus_hash.add(each)
+            yield each
+
+
+@dataclass
+class _SplitWriter:
+    shards: "ShardWriter"
+    num_documents: int = 0
+    num_bytes: int = 0
+    raw_bytes: int = 0
+
+    def add(self, part: EncodedSplit) -> None:
+        self.shards.append(part.tokens_N)
+        self.num_documents += part.num_documents
+        self.num_bytes += part.num_bytes
+        self.raw_bytes += part.raw_bytes
+
+    def check_lossless(self) -> None:
+        """ConfigError unless the bytes counted over the tokens are the text's UTF-8 length.
+
+        Nothing is left over: the one space that the rule does not count, in front of a document, is
+        the one that SentencePiece put there; a space that the text begins with comes after it.
+        """
+        if self.num_bytes != self.raw_bytes:
+            raise ConfigError(
+                f"the tokens stand for {self.num_bytes} bytes and their documents have "
+                f"{self.raw_bytes}: bits per byte would be wrong, so nothing was written. This "
+                f"SentencePiece tokenizes with loss; install one that the project is tested with "
+                f"(sentencepiece 0.2)."
+            )
 
 
 class ShardWriter:

@@ -4,42 +4,32 @@ Not claimed: that what is learnt as a tokenizer is a good one.
 """
 
 import itertools
-import json
-import os
+import subprocess
 import sys
 import time
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.texts import (
-    DyingEncoder,
-    some_texts,
-    write_json_lines,
-    write_parquet,
-    write_plain,
-)
+from tests.support.commands import ROOT
+from tests.support.texts import Dying, some_texts, write_json_lines, write_parquet, write_plain
 from tests.support.tiny import run_cell, tiny_spec
 from tests.support.tokenizers import tokenizer
 from trainer.config.config_errors import ConfigError
-from trainer.data.__main__ import main
+from trainer.data.__main__ import ProgressLines, main
 from trainer.data.building.adopt import adopt
 from trainer.data.building.build import TextBuild, build_from_text
 from trainer.data.building.corpus import Corpus
-from trainer.data.building.documents import find_sources, read_documents
-from trainer.data.building.encode import Encoder, encode
-from trainer.data.building.prepare import find_adopted
+from trainer.data.building.documents import Document, SplitDocument
+from trainer.data.building.encode import encode
+from trainer.data.building.prepare import find_prepared
 from trainer.data.building.scan import scan
-from trainer.data.commands.build import Teller
 from trainer.data.manifest import open_dataset, read_manifest
 from trainer.data.shards import load_stream, write_shard
-from trainer.data.tokenizer import BOS_ID, Document, train_tokenizer
+from trainer.data.tokenizer import BOS_ID, train_tokenizer
 
 NAME, VOCAB_SIZE, FRACTION = "words", 400, 0.3
 
@@ -53,7 +43,7 @@ def texts():
 def model(texts, tmp_path_factory):
     """A tokenizer, so that most builds need not learn one."""
     path = tmp_path_factory.mktemp("model") / "some.model"
-    path.write_bytes(train_tokenizer([Document("", text) for text in texts], VOCAB_SIZE))
+    path.write_bytes(train_tokenizer(texts, VOCAB_SIZE))
     return path
 
 
@@ -66,14 +56,14 @@ def silent(_what, _documents, _bytes):
     pass
 
 
-def build(out, *text, tell=silent, **options):
+def build(out, *text, **options):
     values = {"name": NAME, "val_fraction": FRACTION, **options}
     if values.get("tokenizer") is None:
         values.setdefault("vocab_size", VOCAB_SIZE)
-    return build_from_text(TextBuild(text=text, out=out, **values), tell)
+    return build_from_text(TextBuild(text=text, out=out, **values), silent)
 
 
-def contents(folder):
+def files_of(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
@@ -134,7 +124,7 @@ def test_what_is_written_is_a_dataset_that_recipes_find(source, tmp_path):
     prepared = build(tmp_path / "data" / NAME, source)
     assert prepared.status == "built"
     assert open_dataset(tmp_path / "data" / NAME, VOCAB_SIZE, hash_train=True)
-    assert find_adopted(NAME, VOCAB_SIZE, tmp_path / "data").status == "up to date"
+    assert find_prepared(NAME, VOCAB_SIZE, tmp_path / "data").status == "up to date"
     assert [path.name for path in (tmp_path / "data").iterdir()] == [NAME]
 
 
@@ -152,25 +142,16 @@ def test_a_tokenizer_is_learnt_from_text_without_line_ends(tmp_path):
     assert dataset.manifest.val_bytes > 1.2 * dataset.manifest.num_val_tokens
 
 
-@pytest.mark.parametrize("learnt", [True, False])
-def test_the_files_are_the_same_for_any_number_of_workers(
-    source, model, tmp_path, monkeypatch, learnt
+def test_the_files_are_the_same_for_any_number_of_workers_and_size_of_chunks(
+    source, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("trainer.data.building.encode.CHUNK_CHARS", 3_000)
-    chosen = {} if learnt else {"tokenizer": model}
-    outs = [tmp_path / f"workers-{workers}" for workers in (1, 2, 3)]
-    for workers, out in enumerate(outs, start=1):
-        build(out, source, workers=workers, shard_tokens=5_000, **chosen)
+    outs = []
+    for workers, chunk_chars in ((1, 1 << 20), (1, 1), (2, 3_000), (3, 3_000)):
+        monkeypatch.setattr("trainer.data.building.encode.CHUNK_CHARS", chunk_chars)
+        outs.append(tmp_path / f"{workers}-{chunk_chars}")
+        build(outs[-1], source, workers=workers, shard_tokens=5_000)
     assert len(list(outs[0].iterdir())) > 4
-    assert contents(outs[0]) == contents(outs[1]) == contents(outs[2])
-
-
-@pytest.mark.parametrize("chunk", [1, 500, 1 << 20])
-def test_the_size_of_chunks_does_not_matter(source, model, tmp_path, monkeypatch, chunk):
-    build(tmp_path / "a", source, tokenizer=model)
-    monkeypatch.setattr("trainer.data.building.encode.CHUNK_CHARS", chunk)
-    build(tmp_path / "b", source, tokenizer=model)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert all(files_of(out) == files_of(outs[0]) for out in outs)
 
 
 def test_every_kind_of_file_gives_the_same_dataset(texts, model, tmp_path):
@@ -182,22 +163,7 @@ def test_every_kind_of_file_gives_the_same_dataset(texts, model, tmp_path):
     outs = [tmp_path / f"out-{index}" for index in range(len(sources))]
     for source, out in zip(sources, outs, strict=True):
         build(out, source, tokenizer=model)
-    assert contents(outs[0]) == contents(outs[1]) == contents(outs[2])
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.text("ab🙂", max_size=9)),
-    st.lists(st.text("ab🙂", max_size=9)),
-    st.floats(0.01, 0.99),
-)
-def test_a_growing_text_moves_no_document_and_a_repeated_one_stays_on_its_side(
-    texts, more, fraction
-):
-    before, after = split(texts, fraction), split([*more, *texts, *texts], fraction)
-    for side, grown, other in ((0, after[0], after[1]), (1, after[1], after[0])):
-        assert set(before[side]) <= set(grown)
-        assert not set(grown) & set(other)
+    assert files_of(outs[0]) == files_of(outs[1]) == files_of(outs[2])
 
 
 def test_a_tokenizer_that_normalises_loses_what_it_says_it_does(texts, tmp_path):
@@ -228,10 +194,10 @@ def test_no_more_than_a_few_chunks_are_under_way(model, texts, monkeypatch):
         nonlocal taken
         for text in itertools.cycle(texts):
             taken += 1
-            yield Document("", text)
+            yield SplitDocument(Document("", text), False)
 
     for workers in (1, 2):
-        chunks, taken = encode(endless(), Encoder(model.read_bytes(), FRACTION), workers), 0
+        chunks, taken = encode(endless(), model.read_bytes(), workers), 0
         for given_back in range(1, 40):
             next(chunks)
             assert taken - given_back <= 2 * workers
@@ -245,13 +211,13 @@ def test_memory_does_not_grow_with_the_text(model, texts, tmp_path, monkeypatch)
     monkeypatch.setattr("trainer.files._CHUNK_BYTES", 10_000)  # of a shard that is hashed
     build(tmp_path / "imports", write_json_lines(tmp_path / "0.jsonl", texts), tokenizer=model)
     peaks = []
-    for times in (3, 16):
+    for times in (8, 20):
         source = write_json_lines(tmp_path / f"{times}.jsonl", some_texts(120 * times))
         tracemalloc.start()
         build(tmp_path / f"out-{times}", source, tokenizer=model)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    num_bytes = (tmp_path / "16.jsonl").stat().st_size
+    num_bytes = (tmp_path / "20.jsonl").stat().st_size
     assert peaks[1] < 1.1 * peaks[0]
     assert peaks[1] < num_bytes
 
@@ -266,8 +232,8 @@ def test_the_sample_is_bounded_and_does_not_depend_on_the_order(texts, limit, ra
     shuffled = random.sample(texts, len(texts))
     samples = []
     for order in (texts, shuffled):
-        documents = [Document("", text) for text in order]
-        samples.append([each.text for each in scan(documents, 0.0, limit, silent).sample])
+        documents = [SplitDocument(Document("", text), False) for text in order]
+        samples.append(scan(documents, limit, silent).sample)
     assert samples[0] == samples[1]
     sizes = [len(text.encode()) for text in samples[0]]
     assert sum(sizes) >= min(limit, sum(len(text.encode()) for text in texts))
@@ -286,65 +252,68 @@ def test_the_same_again_changes_nothing(source, tmp_path):
     assert after == before
 
 
-OTHERWISE = {
-    "name": ({"name": "other"}, "its name would change"),
-    "split": ({"val_fraction": 0.6}, "its text or split, tokenizer would change"),
-    "vocabulary": ({"vocab_size": 380}, "its tokenizer would change"),
-    "shards": ({"shard_tokens": 1_000}, "its length of shards would change"),
-}
+OTHERWISE = (
+    ({"name": "other"}, "its name would change"),
+    ({"val_fraction": 0.6}, "its text or split, tokenizer would change"),
+    ({"vocab_size": 380}, "its tokenizer would change"),
+    ({"shard_tokens": 1_000}, "its length of shards would change"),
+)
 
 
-@pytest.mark.parametrize(("options", "message"), OTHERWISE.values(), ids=OTHERWISE.keys())
-def test_another_dataset_is_replaced_only_if_that_is_asked_for(source, tmp_path, options, message):
+def test_another_dataset_is_replaced_only_if_that_is_asked_for(source, tmp_path):
     out = tmp_path / "out"
     build(out, source)
-    before = contents(out)
-    with pytest.raises(ConfigError, match=rf"{message}.*--rebuild"):
-        build(out, source, **options)
-    assert contents(out) == before
+    before = files_of(out)
+    for options, message in OTHERWISE:
+        with pytest.raises(ConfigError, match=rf"{message}.*--rebuild"):
+            build(out, source, **options)
+        assert files_of(out) == before
     assert build(out, source, **options, rebuild=True).status == "built"
-    assert contents(out) != before
-    assert build(out, source, rebuild=True).status == "built"
-    assert contents(out) == before
+    assert files_of(out) != before
 
 
 def test_a_damaged_dataset_is_built_anew(source, tmp_path):
     out = tmp_path / "out"
     build(out, source)
-    before = contents(out)
+    before = files_of(out)
     path = out / f"{NAME}_train_000000.bin"
     path.write_bytes(path.read_bytes()[:-2])
     assert build(out, source).status == "built"
-    assert contents(out) == before
-
-
-def test_an_empty_folder_is_filled(source, model, tmp_path):
-    (tmp_path / "out").mkdir()
-    assert build(tmp_path / "out", source, tokenizer=model).status == "built"
+    assert files_of(out) == before
 
 
 # -- all or nothing
 
 
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize(
-    "moment",
-    ["build.write_atomically", "writer.ShardWriter.append", "build.write_manifest"],
-)
-def test_an_interrupted_build_leaves_what_was_there(
-    source, model, tmp_path, monkeypatch, moment, interruption
-):
+def test_an_interrupted_build_leaves_what_was_there(source, model, tmp_path, monkeypatch):
     def stop(*_args):
-        raise interruption
+        raise KeyboardInterrupt
 
     build(tmp_path / "old", source, tokenizer=model)
-    before = contents(tmp_path / "old")
-    monkeypatch.setattr(f"trainer.data.{moment}", stop)
+    before = files_of(tmp_path / "old")
+    monkeypatch.setattr("trainer.data.building.writer.write_manifest", stop)
     for out, options in (("new", {}), ("old", {"rebuild": True})):
-        with pytest.raises(interruption):
+        with pytest.raises(KeyboardInterrupt):
             build(tmp_path / out, source, tokenizer=model, **options)
-    assert contents(tmp_path / "old") == before
+    assert files_of(tmp_path / "old") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old", source.name]
+
+
+def test_a_build_that_was_killed_leaves_no_dataset_and_the_next_is_whole(source, tmp_path):
+    """Killed in the midst of writing, in a process of its own."""
+    build(tmp_path / "whole", source)
+    command = ["build", "--text", str(source), "--vocab-size", "400", "--out", str(tmp_path / "w")]
+    command += ["--name", NAME, "--val-fraction", str(FRACTION), "--workers", "1"]
+    code = (
+        "import os, sys; from trainer.data.__main__ import main; "
+        "from trainer.data.building import writer; "
+        "writer.write_manifest = lambda *_: os.kill(os.getpid(), 9); main(sys.argv[1:])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, *command], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    assert not (tmp_path / "w").exists()
+    assert main(command) == 0
+    assert files_of(tmp_path / "w") == files_of(tmp_path / "whole")
 
 
 def test_a_text_that_changes_between_its_two_readings_is_refused(
@@ -353,17 +322,17 @@ def test_a_text_that_changes_between_its_two_readings_is_refused(
     readings = iter([["for training", "for validation 2"], ["changed", "for validation 2"]])
     monkeypatch.setattr(
         "trainer.data.building.build.read_documents",
-        lambda _sources: [Document("", text) for text in next(readings)],
+        lambda _sources: (Document("", text) for text in next(readings)),
     )
     with pytest.raises(ConfigError, match="the text changed while it was read"):
         build(tmp_path / "out", source, tokenizer=model)
     assert [path.name for path in tmp_path.iterdir()] == [source.name]
 
 
-def test_a_worker_that_dies_is_an_error_and_nobody_waits(model, texts):
-    documents = [Document("", text) for text in texts]
+def test_a_worker_that_dies_is_an_error_and_nobody_waits(texts):
+    documents = [SplitDocument(Document("", text), False) for text in texts]
     with pytest.raises(ConfigError, match=r"2 workers.*memory.*--workers 1"):
-        list(encode(documents, DyingEncoder(model.read_bytes(), FRACTION), 2))
+        list(encode(documents, Dying(), 2))
 
 
 def test_a_folder_with_anything_else_is_not_touched(source, model, tmp_path):
@@ -380,138 +349,46 @@ def test_a_folder_with_anything_else_is_not_touched(source, model, tmp_path):
         (bare, "is no dataset and not empty"),
         (shards, "holds shards, made from shards that were made elsewhere, which is not replaced"),
     ):
-        before = contents(folder)
+        before = files_of(folder)
         for rebuild in (False, True):
             with pytest.raises(ConfigError, match=message):
                 build(folder, source, tokenizer=model, rebuild=rebuild)
-        assert contents(folder) == before
+        assert files_of(folder) == before
 
 
-# -- what is no text, and what no option
+# -- what cannot be used
 
 
-def good_line(text="text"):
-    return json.dumps({"text": text})
-
-
-NO_TEXT = {
-    "not UTF-8": ("a.txt", b"caf\xe9", r"a\.txt: this is not UTF-8 text: byte 3 is 0xE9"),
-    "not UTF-8 in a line": (
-        "a.jsonl",
-        good_line().encode() + b'\n{"text": "\xff"}',
-        r"a\.jsonl, line 2: this is not UTF-8 text: byte 10 is 0xFF",
-    ),
-    "not JSON": ("a.jsonl", f"{good_line()}\n\nno".encode(), r"a\.jsonl, line 3: .*not JSON"),
-    "nested": ("a.jsonl", b"[" * 200_000, "line 1: this is not JSON"),
-    "no field": ("a.jsonl", b'{"body": "x", "id": 1}', r"line 1: .*the keys body, id, expected"),
-    "no object": ("a.jsonl", b'["text"]', r'line 1: there is no text: found \["text"\]'),
-    "no string": ("a.jsonl", b'{"text": null}', r"line 1: found text = null, expected a string"),
-    "half a pair": ("a.jsonl", b'{"text": "a\\ud800"}', r"line 1: character 1 is '\\ud800', half"),
-    "not Parquet": ("a.parquet", b"PAR1 no", r"a\.parquet: this is no Parquet file"),
-    "nothing": ("a.jsonl", b"\n", r"there is no document: found 0 empty ones"),
-    "empty": ("a.txt", b"", r"there is no document: found 1 empty ones"),
-    "a single one": ("a.txt", b"one", r"none of the 1 documents is for validation.*--val-fraction"),
-}
-
-
-@pytest.mark.parametrize(("name", "content", "message"), NO_TEXT.values(), ids=NO_TEXT.keys())
-def test_what_is_no_text_is_named_with_its_place_and_nothing_is_written(
-    tmp_path, model, name, content, message
-):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConfigError, match=message):
-        build(tmp_path / "out", tmp_path / name, tokenizer=model)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_a_parquet_file_without_a_column_of_texts_is_refused_with_what_it_has(tmp_path, model):
-    for table, found in (
-        (pa.table({"body": ["x"], "id": [1]}), r"body \(string\), id \(int64\)"),
-        (pa.table({"text": [1]}), r"text \(int64\)"),
-        (pa.table({}), "none"),
+def test_a_text_that_makes_no_dataset_is_refused_and_nothing_is_written(tmp_path, model):
+    for content, message in (
+        (b"caf\xe9", r"a\.txt: this is not UTF-8 text"),
+        (b"", r"there is no document: found 1 empty ones"),
+        (b"one", r"none of the 1 documents is for validation.*--val-fraction"),
     ):
-        pq.write_table(table, tmp_path / "a.parquet")
-        with pytest.raises(ConfigError, match=f"found the columns {found}, expected one of str"):
-            build(tmp_path / "out", tmp_path / "a.parquet", tokenizer=model)
-    pq.write_table(pa.table({"text": ["x", None]}), tmp_path / "a.parquet")
-    with pytest.raises(ConfigError, match=r"a\.parquet, row 2: found text = null"):
-        build(tmp_path / "out", tmp_path / "a.parquet", tokenizer=model)
-    bad = pa.array([b"good", b"\xff"]).view(pa.string())
-    pq.write_table(pa.table({"text": bad}), tmp_path / "a.parquet")
-    with pytest.raises(ConfigError, match=r"a\.parquet, row 2: this is not UTF-8 text: byte 0"):
-        build(tmp_path / "out", tmp_path / "a.parquet", tokenizer=model)
-
-
-@pytest.mark.parametrize("kind", ["string", "large_string", "string_view", "dictionary"])
-def test_every_column_of_strings_is_read(tmp_path, kind):
-    strings = pa.array(["one", "two", "one"])
-    column = strings.dictionary_encode() if kind == "dictionary" else strings.cast(kind)
-    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
-    assert [each.text for each in read_documents([tmp_path / "a.parquet"])] == ["one", "two", "one"]
-
-
-def test_a_document_that_is_too_long_to_be_cut_at_once_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.data.building.documents.MAX_DOCUMENT_BYTES", 10)
-    monkeypatch.setattr("trainer.data.building.documents._MAX_LINE_BYTES", 30)
-    (tmp_path / "fits.txt").write_text("é" * 5)
-    (tmp_path / "long.txt").write_text("é" * 5 + "x")
-    (tmp_path / "long.jsonl").write_text(good_line("é" * 5 + "x"))
-    (tmp_path / "line.jsonl").write_text(good_line("x" * 99))
-    write_parquet(tmp_path / "long.parquet", ["x" * 11])
-    assert len(list(read_documents([tmp_path / "fits.txt"]))) == 1
-    for name in ("long.txt", "long.jsonl", "line.jsonl", "long.parquet"):
-        with pytest.raises(ConfigError, match=rf"{name.split('.')[1]}.* at most 10 are cut"):
-            list(read_documents([tmp_path / name]))
-
-
-def test_a_folder_is_read_in_the_order_of_its_paths_and_hidden_files_are_not(tmp_path):
-    folder = tmp_path / "folder"
-    for name in ("b.txt", "a/z.md", "a/b.TXT", ".git/x.txt", ".x.txt", "c.py", "a.b/c.txt"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
-    write_json_lines(folder / "a" / "c.jsonl", ["first", "second"])
-    sources = find_sources([folder / "c.py", folder])
-    texts = [each.text for each in read_documents(sources)]
-    assert texts == ["c.py", "a.b/c.txt", "a/b.TXT", "first", "second", "a/z.md", "b.txt"]
-
-
-def test_sources_that_are_absent_repeated_or_no_text_are_refused(tmp_path):
-    (tmp_path / "a.txt").write_text("text")
-    (tmp_path / "empty").mkdir()
-    for given_paths, message in (
-        (["gone.txt"], r"gone\.txt: there is no such file or folder"),
-        (["a.txt", "."], r"a\.txt is given twice"),
-        (["empty"], r"empty: there is no text in it: found 0 files.*\.jsonl"),
-    ):
+        (tmp_path / "a.txt").write_bytes(content)
         with pytest.raises(ConfigError, match=message):
-            find_sources([tmp_path / each for each in given_paths])
+            build(tmp_path / "out", tmp_path / "a.txt", tokenizer=model)
+        assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_byte_order_mark_is_no_text_and_line_ends_are(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r")
-    (tmp_path / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + good_line("three").encode())
-    documents = read_documents(find_sources([tmp_path]))
-    assert [each.text for each in documents] == ["one\r\ntwo\r", "three"]
+OPTIONS = (
+    ({"vocab_size": 65_537}, r"--vocab-size 65537 is too large: .*16 bits.*65536"),
+    ({"vocab_size": 200}, r"vocabulary of 200 is too small.*--vocab-size"),
+    ({"vocab_size": 60_000}, r"60000 is too large for this text"),
+    ({"vocab_size": None}, r"which tokenizer\? --vocab-size N .*--tokenizer"),
+    ({"val_fraction": 1.0}, r"--val-fraction 1\.0: .*0 to 1"),
+    ({"val_fraction": float("nan")}, r"--val-fraction nan"),
+    ({"workers": 0}, r"--workers 0: .*1 or more"),
+    ({"shard_tokens": 2**31}, r"--shard-tokens 2147483648: .*2,147,483,647"),
+    ({"name": "my words"}, r"'my words' cannot be the name.*--name"),
+    ({"name": "stdlib-words"}, r"'stdlib-words' cannot be the name"),
+)
 
 
-OPTIONS = {
-    "wide": ({"vocab_size": 65_537}, r"--vocab-size 65537 is too large: .*16 bits.*65536"),
-    "narrow": ({"vocab_size": 200}, r"vocabulary of 200 is too small.*--vocab-size"),
-    "too wide for the text": ({"vocab_size": 60_000}, r"60000 is too large for this text"),
-    "no tokenizer": ({"vocab_size": None}, r"which tokenizer\? --vocab-size N .*--tokenizer"),
-    "fraction": ({"val_fraction": 1.0}, r"--val-fraction 1\.0: .*0 to 1"),
-    "no number": ({"val_fraction": float("nan")}, r"--val-fraction nan"),
-    "workers": ({"workers": 0}, r"--workers 0: .*1 or more"),
-    "shards": ({"shard_tokens": 2**31}, r"--shard-tokens 2147483648: .*2,147,483,647"),
-    "name": ({"name": "my words"}, r"'my words' cannot be the name.*--name"),
-    "taken": ({"name": "stdlib-words"}, r"'stdlib-words' cannot be the name"),
-}
-
-
-@pytest.mark.parametrize(("options", "message"), OPTIONS.values(), ids=OPTIONS.keys())
-def test_an_option_that_cannot_be_used_says_what_can(source, tmp_path, options, message):
-    with pytest.raises(ConfigError, match=message):
-        build(tmp_path / "out", source, **{"vocab_size": VOCAB_SIZE, **options})
+def test_an_option_that_cannot_be_used_says_what_can(source, tmp_path):
+    for options, message in OPTIONS:
+        with pytest.raises(ConfigError, match=message):
+            build(tmp_path / "out", source, **{"vocab_size": VOCAB_SIZE, **options})
     assert [path.name for path in tmp_path.iterdir()] == [source.name]
 
 
@@ -523,13 +400,13 @@ def test_a_tokenizer_that_is_none_or_has_another_size_is_refused(source, model, 
     assert build(tmp_path / "out", source, tokenizer=model, vocab_size=400).status == "built"
 
 
-@pytest.mark.parametrize("kind", ["no byte fallback", "several spaces"])
-def test_data_that_fails_the_audit_is_not_written(texts, tmp_path, kind):
+def test_data_that_fails_the_audit_is_not_written(texts, tmp_path):
     source = write_json_lines(tmp_path / "a.jsonl", [f"{text}    0" for text in texts])
     path = tmp_path / "bad.model"
-    path.write_bytes(tokenizer(kind).serialized_model_proto())
-    with pytest.raises(ConfigError, match="bits per byte would be wrong"):
-        build(tmp_path / "out", source, tokenizer=path)
+    for kind in ("no byte fallback", "several spaces"):
+        path.write_bytes(tokenizer(kind).serialized_model_proto())
+        with pytest.raises(ConfigError, match="bits per byte would be wrong"):
+            build(tmp_path / "out", source, tokenizer=path)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.jsonl", "bad.model"]
 
 
@@ -555,25 +432,12 @@ def test_the_command_builds_says_what_is_there_and_finds_it_up_to_date(source, t
     assert not streams.out
 
 
-def test_the_command_takes_all_cores_unless_told(source, tmp_path, monkeypatch):
-    asked = []
-
-    def note(wanted, _tell):
-        asked.append(wanted)
-        raise ConfigError("enough")
-
-    monkeypatch.setattr("trainer.data.commands.build.build_from_text", note)
-    assert main(["build", "--text", str(source), "--out", "a/b", "--vocab-size", "400"]) == 2
-    assert asked[0].workers == os.cpu_count()
-    assert (asked[0].name, asked[0].out) == ("b", Path("a/b"))
-
-
 def test_progress_is_told_at_most_once_a_second(monkeypatch, capsys):
     now_s = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    tell = Teller(sys.stderr)
+    progress = ProgressLines(sys.stderr)
     for tenth in range(1, 36):
         now_s = tenth / 10
-        tell("read", tenth, tenth * 100_000)
+        progress("read", tenth, tenth * 100_000)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [f"read: {n}0 documents, {n}.0 MB" for n in (1, 2, 3)]

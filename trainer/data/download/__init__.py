@@ -1,1 +1,0 @@
-"""Fetch the published FineWeb export."""
