@@ -93,15 +93,15 @@ def build_from_text(build: TextBuild, progress: Progress) -> Prepared:
         dataset = open_dataset(build.out, existing.vocab_size)
         return Prepared("up to date", dataset, _note(existing, found))
     options = WriteOptions(
-        name=build.name, source=SOURCE, shard_tokens=build.shard_tokens, workers=build.workers
+        name=build.name,
+        source=SOURCE,
+        corpus_sha256=found.corpus_sha256,
+        shard_tokens=build.shard_tokens,
+        workers=build.workers,
     )
     with build_folder(build.out) as folder:
         documents = _read_split(sources, build.val_fraction)
         manifest = write_dataset(folder, documents, model, options, progress)
-        if manifest.corpus_sha256 != found.corpus_sha256:
-            raise ConfigError(
-                "the text changed while it was read. Run this again once it is complete."
-            )
         if not install(folder, build.out, replace=existing is not None):
             raise ConfigError(f"{build.out} was made by someone else meanwhile. Run this again.")
     return Prepared("built", open_dataset(build.out, manifest.vocab_size), _note(manifest, found))

@@ -66,7 +66,11 @@ def build_dataset(
             )
     model = train_tokenizer((each.text for each in corpus.train), vocab_size)
     options = WriteOptions(
-        name=dataset, source=corpus.source, shard_tokens=shard_tokens, lossless=True
+        name=dataset,
+        source=corpus.source,
+        corpus_sha256=corpus.sha256,
+        shard_tokens=shard_tokens,
+        lossless=True,
     )
     folder.mkdir(parents=True, exist_ok=True)
     return write_dataset(folder, corpus.documents(), model, options)

@@ -36,10 +36,14 @@ SHARD_TOKENS = 100_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class WriteOptions:
-    """``lossless``: the counted bytes must be those of the text, which no normalisation changed."""
+    """What the documents are, as their first reading found, and how they are written.
+
+    ``lossless``: the counted bytes must be those of the text, which no normalisation changed.
+    """
 
     name: str
     source: str
+    corpus_sha256: str
     shard_tokens: int = SHARD_TOKENS
     workers: int = 1
     lossless: bool = False
@@ -55,8 +59,8 @@ def write_dataset(
     """Write the files of a dataset into the empty ``folder``, the manifest last.
 
     Every document that is not empty is prefixed with BOS; there is no EOS. The same documents and
-    the same tokenizer ``model`` give the same files. ConfigError if bytes counted over tokens are
-    not those of the text.
+    the same tokenizer ``model`` give the same files. ConfigError if the documents are not those of
+    the first reading, or if bytes counted over tokens are not those of the text.
     """
     write_atomically(folder / TOKENIZER_FILE, model)
     processor = parse_tokenizer(model)
@@ -77,6 +81,8 @@ def write_dataset(
                 num_documents = train.num_documents + validation.num_documents
                 progress("cut into tokens", num_documents, train.raw_bytes + validation.raw_bytes)
         corpus_sha256 = corpus_hash.hexdigest()
+    if corpus_sha256 != options.corpus_sha256:
+        raise ConfigError("the text changed while it was read. Run this again once it is complete.")
     audit = auditor.finish()
     require_sound(audit, f"dataset {options.name}")
     if options.lossless:
