@@ -1,6 +1,7 @@
 """A healthy node with eight H100s, as the checks see it, to be spoiled by tests."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from sweep.messages import RequiredDataset, Requirements
 from sweep.preflight.all_reduce import AllReduceResult
@@ -9,6 +10,7 @@ from sweep.provenance import Software
 from sweep.spec.sweep_file import NodeShape
 from sweep.timing.nvml import Unreadable
 from tests.support.gpus import GIB, h100s, scripted_nvml
+from trainer.data.manifest import read_manifest
 
 SOFTWARE = Software(python="3.11.7", torch="2.13.0+cu128", ray="2.60.0")
 DATASET = RequiredDataset(
@@ -59,6 +61,22 @@ def node_facts(gpus=None, *, visible=None, library=None, **changes):
         all_reduce=lambda ranks: AllReduceResult(ok=True, detail=f"{ranks} ranks, 400 GB/s"),
     )
     return replace(healthy, **changes)
+
+
+def required_dataset(folder: Path, **changes):
+    """The dataset in ``folder``, as a node is asked for it."""
+    manifest = read_manifest(folder)
+    required = RequiredDataset(
+        data_dir=str(folder),
+        dataset=manifest.dataset,
+        vocab_size=manifest.vocab_size,
+        corpus_sha256=manifest.corpus_sha256,
+        tokenizer_sha256=manifest.tokenizer_sha256,
+        train_shards=1,
+        cache=None,
+        missing="refuse",
+    )
+    return replace(required, **changes)
 
 
 def blind(reason="no driver", **changes):

@@ -10,17 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from sweep.messages import RequiredDataset, Requirements
+from sweep.messages import Requirements
 from sweep.node import data, memory_use
 from sweep.node.agent import EXIT_DRIVER_GONE, Agent
 from sweep.node.scratch import read_abandoned_log, scratch_root
 from sweep.spec.sweep_file import NodeShape
+from tests.support.commands import wait_until
+from tests.support.nodes import required_dataset
 from tests.support.standin import STEM, WELL, order, scratch_under, stand_in
 from tests.support.tiny import build_tiny_dataset
 from trainer.contract import PROGRESS_FILE
@@ -76,13 +77,6 @@ def make_agent():
 
 def left_here():
     return list(scratch_root().iterdir())
-
-
-def wait_for(condition, timeout_s=60.0):
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not come about in time"
-        time.sleep(0.01)
 
 
 def test_a_run_that_ends_well_is_brought_back_whole(trainer, make_agent):
@@ -224,33 +218,24 @@ def test_the_rank_that_failed_is_told_from_those_that_lost_it(trainer, make_agen
 # -- stopping, and what is seen meanwhile
 
 
-def test_a_stopped_run_is_interrupted_and_leaves_no_process(trainer, make_agent):
-    trainer(TRAINING + "time.sleep(60)")
-    agent = make_agent()
-    threading.Thread(target=lambda: (wait_for(agent.progress), agent.stop())).start()
-    before = set(psutil.Process().children(recursive=True))
-    delivery = agent.run(order(ranks=2))
-    assert (delivery.state, delivery.failure) == ("interrupted", "user")
-    agent.close()
-    assert set(psutil.Process().children(recursive=True)) <= before
-    assert left_here() == []
-
-
-def test_progress_is_what_the_trainer_last_wrote(trainer, make_agent):
+def test_a_run_tells_its_progress_and_is_interrupted_and_leaves_no_process(trainer, make_agent):
     trainer(TRAINING + "time.sleep(60)")
     agent, seen = make_agent(), []
 
     def look():
-        wait_for(agent.progress)
+        wait_until(agent.progress)
         seen.append(agent.progress())
         agent.stop()
 
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    agent.run(order())
-    watcher.join(5)
+    threading.Thread(target=look, daemon=True).start()
+    before = set(psutil.Process().children(recursive=True))
+    delivery = agent.run(order(ranks=2))
+    assert (delivery.state, delivery.failure) == ("interrupted", "user")
     assert seen == [{"phase": "train", "step": 7}]
     assert agent.progress() is None
+    agent.close()
+    assert set(psutil.Process().children(recursive=True)) <= before
+    assert left_here() == []
 
 
 class Glance:
@@ -260,7 +245,7 @@ class Glance:
         self.pids, self.phase, self.seen = pids, phase, []
 
     def start(self):
-        wait_for(lambda: self.phase() == "train")
+        wait_until(lambda: self.phase() == "train")
         self.seen.append((len(self.pids()), self.phase()))
 
     def stop(self):
@@ -332,7 +317,7 @@ def test_a_node_with_other_code_refuses_cell_and_lease(trainer, make_agent):
 
 def rank_pids(folder, num_ranks):
     logs = [folder / f"rank{rank}.log" for rank in range(num_ranks)]
-    wait_for(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs))
+    wait_until(lambda: all(log.exists() and log.read_text().endswith("\n") for log in logs))
     return [psutil.Process(int(log.read_text())) for log in logs]
 
 
@@ -419,44 +404,32 @@ def requirements(*datasets, trainer_hash=None):
     )
 
 
-def dataset_of(folder, **changes):
-    manifest = read_manifest(folder)
-    values = {
-        "data_dir": str(folder),
-        "dataset": manifest.dataset,
-        "vocab_size": manifest.vocab_size,
-        "corpus_sha256": manifest.corpus_sha256,
-        "tokenizer_sha256": manifest.tokenizer_sha256,
-        "train_shards": 1,
-        "cache": None,
-        "missing": "refuse",
-    }
-    return RequiredDataset(**(values | changes))
-
-
 @pytest.fixture(scope="module")
 def tiny_data(tmp_path_factory):
     return build_tiny_dataset(tmp_path_factory.mktemp("data"))
 
 
-def test_a_staged_dataset_is_what_the_ranks_read(tiny_data, tmp_path):
-    agent = Agent()
-    asked = requirements(dataset_of(tiny_data, cache=str(tmp_path / "cache")))
-    assert agent.prepare(asked).refusal is None
+def test_a_staged_dataset_is_what_the_ranks_read(trainer, tiny_data, tmp_path, make_agent):
+    trainer(WELL)  # its report is its specification
+    agent, place = make_agent(), tmp_path / "cache"
+    datasets = required_dataset(tiny_data, cache=str(place))
+    assert agent.prepare(requirements(datasets)).refusal is None
     spec = json.dumps({"data_dir": str(tiny_data), "seed": 7})
-    given = json.loads(agent._with_data_here(replace(order(), spec_json=spec)))
+    given = json.loads(agent.run(order(spec_json=spec)).report)
     assert given["seed"] == 7
-    assert Path(given["data_dir"]).parent == tmp_path / "cache"
+    assert Path(given["data_dir"]).parent == place
     assert read_manifest(Path(given["data_dir"])) == read_manifest(tiny_data)
 
 
 def test_a_node_without_the_data_says_so_in_a_line(tiny_data, tmp_path):
-    gone = dataset_of(tiny_data, data_dir=str(tmp_path / "gone"))
+    gone = required_dataset(tiny_data, data_dir=str(tmp_path / "gone"))
     refused = Agent().prepare(requirements(gone)).refusal
     assert refused is not None
     assert "not on this node" in refused
     assert "\n" not in refused
-    other = Agent().prepare(requirements(dataset_of(tiny_data, corpus_sha256="c" * 64))).refusal
+    other = (
+        Agent().prepare(requirements(required_dataset(tiny_data, corpus_sha256="c" * 64))).refusal
+    )
     assert "not what the sweep asks for" in other
 
 
@@ -464,5 +437,5 @@ def test_staging_that_does_not_end_is_ended(tiny_data, monkeypatch):
     monkeypatch.setattr(data, "_command", lambda dataset: ["sleep", "60"])
     before = set(psutil.Process().children(recursive=True))
     with pytest.raises(data.NotStaged, match="has not ended within"):
-        data.stage(dataset_of(tiny_data), deadline_s=0.2)
+        data.stage(required_dataset(tiny_data), deadline_s=0.2)
     assert set(psutil.Process().children(recursive=True)) <= before

@@ -16,6 +16,7 @@ from sweep.node.agent import Agent
 from sweep.node.checkpoints import OLD_S, lock_checkpoint
 from sweep.node.scratch import scratch_root
 from sweep.processes.process_lock import lock_path
+from tests.support.commands import wait_until
 from tests.support.standin import CELL_ID, WELL, order, scratch_under, stand_in
 
 OTHER = "fedcba9876543210"
@@ -40,13 +41,6 @@ def content(copy_to):
         return files.cat_file(f"{folder}/{CELL_ID}.ckpt")
     except FileNotFoundError:
         return None
-
-
-def wait_for(condition, timeout_s=60.0):
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not come about in time"
-        time.sleep(0.01)
 
 
 class Attempt:
@@ -111,7 +105,7 @@ def test_a_settled_cell_leaves_nothing_anywhere(tmp_path, copy_to):
     with Attempt(tmp_path, copy_to) as held:
         held.write(b"x")
         held.checkpoint.path.with_name(f".{held.checkpoint.path.name}.ab12").touch()
-        wait_for(lambda: content(copy_to) == b"x")
+        wait_until(lambda: content(copy_to) == b"x")
         held.checkpoint.settle()
     assert list((tmp_path / "disk").iterdir()) == []
     assert content(copy_to) is None
@@ -122,7 +116,7 @@ def test_every_change_reaches_the_copy_and_another_node_goes_on_from_it(tmp_path
     with Attempt(tmp_path, copy_to) as held:
         for data in (b"1", b"22", b"33"):
             held.write(data)
-            wait_for(lambda data=data: content(copy_to) == data)
+            wait_until(lambda data=data: content(copy_to) == data)
         held.write(b"the last moment")
     assert content(copy_to) == b"the last moment"
     assert {path.name for path in (tmp_path / "disk").iterdir()} == {
