@@ -179,7 +179,7 @@ def test_without_a_server_ranks_are_started_and_it_is_said_no_more_than_twice(
 
 
 DIES_OR_HANGS = {
-    "dies before it forks": "forking._fork_twice = lambda *_: os.kill(os.getpid(), 9)",
+    "dies before it forks": "os.fork = lambda: os.kill(os.getpid(), 9)",
     "dies while it forks": """
 server = os.getpid()
 def fork(once=os.fork):
@@ -196,7 +196,7 @@ def fork(once=os.fork):
     return once()
 os.fork = fork
 """,
-    "has a copy that hangs": "forking._become_rank = lambda *_: time.sleep(60)",
+    "has a copy that hangs": "os.setsid = lambda: time.sleep(60)",
 }
 
 
