@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.figures.catalog import save_figures
-from analysis.planning.power_text import power_summary
+from analysis.planning.power_summary import power_summary
 from analysis.planning.second_stage import write_second_stage
 from analysis.published.importer import PUBLISHED_RECIPES, claim_of, import_logs, write_rows
 from analysis.report.report import write_report
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="command", required=True)
     for name, run, meaning in (
         ("figures", _figures, "draw every figure as PNG and SVG into the sweep's figures/"),
-        ("summary", _summary, "print the table and the verdict, and write summary.md"),
+        ("summary", _summary, "print the table and the decision, and write summary.md"),
         ("report", _report, "write report.html, one page that needs nothing else, and report.md"),
         ("notebooks", _notebooks, "execute the notebooks on the sweep into its notebooks/"),
         ("power", _power, "say which difference its grid can resolve, and what others would need"),

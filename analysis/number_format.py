@@ -1,4 +1,4 @@
-"""How is a number written so that its digits say how well it is known?"""
+"""Numbers, intervals, p values and lists in words: the digits say how well a number is known."""
 
 import math
 

@@ -14,8 +14,8 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from analysis.rows.read import load_cells, load_sweep, parts_of, succeeded
-from analysis.rows.scoring import check_equal_scoring
+from analysis.rows.read import parts_of, succeeded
+from analysis.study import read_study
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
 
@@ -25,9 +25,7 @@ TIMEOUT_S = 300
 
 def run_notebooks(place: str | Path) -> list[str]:
     """Execute every notebook on the sweep in ``place``; the paths of the executed copies."""
-    cells = load_cells(place)  # the user's mistakes, told before a kernel starts
-    load_sweep(place, cells)
-    check_equal_scoring(succeeded(cells))
+    succeeded(read_study(place).cells)  # the user's mistakes, told before a kernel starts
     files, names = open_files(place), []
     for source in sorted(NOTEBOOKS.glob("*.py")):
         names.append(f"notebooks/{source.stem}.ipynb")

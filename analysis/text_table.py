@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class TextTable:
     """One setting: what its scores stand on, the column headings, one line per activation."""
 
     title: str
@@ -23,13 +23,13 @@ class Summary:
     """What is printed at the end of a sweep, and written to ``summary.md``."""
 
     name: str
-    sections: tuple[Section, ...]
+    sections: tuple[TextTable, ...]
     sentences: tuple[str, ...]
 
 
 def markdown(summary: Summary) -> str:
     """
-    >>> section = Section("local", ("activation", "n"), (("ASQU", "3"),))
+    >>> section = TextTable("local", ("activation", "n"), (("ASQU", "3"),))
     >>> print(markdown(Summary("slopes", (section,), ("No verdict.",))))
     # Sweep slopes
     <BLANKLINE>

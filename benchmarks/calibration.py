@@ -1,7 +1,7 @@
-"""Are the claims of the analysis true where the truth is known? False positives, coverage, power.
+"""Calibration of the analysis on simulated sweeps: false positives, coverage, power.
 
 Thousands of simulated sweeps (``benchmarks.simulated_sweeps``) go through the functions that judge
-real ones: ``contrasts`` where cells are missing, and elsewhere ``benchmarks.judged_at_once``, which
+real ones: ``compare`` where cells are missing, and elsewhere ``benchmarks.judged_at_once``, which
 is held against it in every batch. Every rate is over independent sweeps, with its binomial 95 %
 interval (Clopper & Pearson 1934) and with what it should be. What is not as claimed is printed as
 such. The same seed gives the same numbers, whatever the number of processes.
@@ -22,18 +22,19 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.models.block_model import Blocking
-from analysis.planning.designs import block, pooled, power_of
+from analysis.models.block_model import Pairing
+from analysis.planning.power import block, pooled, power_of
 from analysis.planning.second_stage import leaders
-from analysis.planning.second_stage_power import probability_kept, two_stage_power
 from analysis.rows.stages import PRIMARY
-from analysis.stats.compare import contrasts
+from analysis.stats.compare import compare
 from analysis.stats.pairs import paired_stats
 from analysis.stats.per_seed import seed_stats
-from benchmarks.calibration_studies import ONE, STUDIES, Study
+from analysis.study import Study
+from benchmarks.calibration_scenarios import ONE, SCENARIOS, Scenario
 from benchmarks.judged_at_once import judged
 from benchmarks.measured import keep
 from benchmarks.simulated_sweeps import NOISE_SD, NUM_FUNCTIONS, REFERENCE, World, simulated
+from benchmarks.two_stages import probability_kept, two_stage_power
 
 Claim = Literal["is", "at most", "at least", "near"]
 
@@ -76,20 +77,20 @@ class Rate:
         return self.count / self.n
 
 
-def tally(study: Study, num_sweeps: int, rng: np.random.Generator) -> Counter[str]:
-    """How often what happened in so many sweeps of ``study``; ``n`` counts them."""
-    frame = simulated(study.world, num_sweeps, rng)
-    if study.second is not None:
-        return _second_stages(study, frame, rng)
-    counts = _counted(study.world, _judged(frame, Blocking(study.pairing), study.world.missing > 0))
-    return counts + (_alone(frame) if study.alone else Counter())
+def tally(scenario: Scenario, num_sweeps: int, rng: np.random.Generator) -> Counter[str]:
+    """How often what happened in so many sweeps of ``scenario``; ``n`` counts them."""
+    frame = simulated(scenario.world, num_sweeps, rng)
+    if scenario.second is not None:
+        return _second_stages(scenario, frame, rng)
+    found = _judged(frame, scenario.pairing, one_by_one=scenario.world.missing > 0)
+    return _counted(scenario.world, found) + (_alone(frame) if scenario.alone else Counter())
 
 
-def _judged(frame: pd.DataFrame, design: Blocking, one_by_one: bool) -> pd.DataFrame:
+def _judged(frame: pd.DataFrame, pairing: Pairing, *, one_by_one: bool = False) -> pd.DataFrame:
     """One row per setting and key: difference, half_width, pooled_half_width."""
     if one_by_one:
-        return contrasts(frame, PRIMARY, REFERENCE, design=design)
-    found = judged(frame, REFERENCE, design)
+        return compare(Study.of(frame, REFERENCE, pairing=pairing), PRIMARY)
+    found = judged(frame, REFERENCE, pairing)
     num_sweeps, num_keys = found.difference_DK.shape
     return pd.DataFrame(
         {
@@ -125,29 +126,31 @@ def _counted(world: World, compared: pd.DataFrame) -> Counter[str]:
     return Counter(events | {"n": len(any_of), "all covered": int((~any_of["missed"]).sum())})
 
 
-def _second_stages(study: Study, frame: pd.DataFrame, rng: np.random.Generator) -> Counter[str]:
+def _second_stages(
+    scenario: Scenario, frame: pd.DataFrame, rng: np.random.Generator
+) -> Counter[str]:
     """Each sweep of ``frame`` is a screening; its leaders run again under fresh seeds.
 
     Screenings with the same leaders share a frame.
     """
-    assert study.second is not None
-    kept = study.second.keep
-    first = _judged(frame, Blocking(study.pairing), one_by_one=False)
+    assert scenario.second is not None
+    kept = scenario.second.keep
+    first = _judged(frame, scenario.pairing)
     ranked = first.sort_values(["setting", "difference"]).groupby("setting", sort=False)["key"]
     chosen = ranked.apply(lambda keys: tuple(sorted(keys.iloc[:kept])))
     name = frame["setting"].iloc[0]
-    said = leaders(frame[frame["setting"] == name], REFERENCE, keep=kept)
+    said = leaders(Study.of(frame[frame["setting"] == name], REFERENCE), keep=kept)
     if tuple(sorted(said)) != chosen[name]:
         raise RuntimeError(f"leaders says {said}, all at once {chosen[name]}")
     counts: Counter[str] = Counter()
     for keys, num_sweeps in sorted(Counter(chosen).items()):
         world = World(
-            num_seeds=study.second.seeds,
-            effects=study.world.effects,
+            num_seeds=scenario.second.seeds,
+            effects=scenario.world.effects,
             keys=(REFERENCE, *keys),
         )
         again = simulated(world, num_sweeps, rng)
-        counts += _counted(world, _judged(again, Blocking(), one_by_one=False))
+        counts += _counted(world, _judged(again, "seed"))
         counts["kept"] += num_sweeps * (ONE in keys)
     return counts
 
@@ -156,7 +159,7 @@ def _alone(frame: pd.DataFrame) -> Counter[str]:
     """The t intervals of one activation, of its mean and of its difference; 2.3 is the truth."""
     means = seed_stats(frame, [PRIMARY])
     means = means[means["key"] == ONE]
-    pairs = paired_stats(frame, PRIMARY, REFERENCE)
+    pairs = paired_stats(Study.of(frame, REFERENCE), PRIMARY)
     pairs = pairs[pairs["key"] == ONE]
     return Counter(
         {
@@ -166,20 +169,20 @@ def _alone(frame: pd.DataFrame) -> Counter[str]:
     )
 
 
-def rates(study: Study, counts: Counter[str]) -> list[Rate]:
-    """What is claimed of ``study``, beside what ``counts`` says."""
+def rates(scenario: Scenario, counts: Counter[str]) -> list[Rate]:
+    """What is claimed of ``scenario``, beside what ``counts`` says."""
     n, found = counts["n"], []
 
     def add(what: str, event: str, claim: Claim | None, expected: float) -> None:
         low, high = clopper_pearson(counts[event], n)
-        found.append(Rate(study.name, what, counts[event], n, low, high, expected, claim))
+        found.append(Rate(scenario.name, what, counts[event], n, low, high, expected, claim))
 
-    effect, seeds = -study.effect, study.world.num_seeds
+    effect, seeds = -scenario.effect, scenario.world.num_seeds
     if effect == 0:
         add("family-wise false positives", "false", "at most", 0.05)
-        exact: Claim | None = "is" if study.is_as_assumed else None
+        exact: Claim | None = "is" if scenario.is_as_assumed else None
         add("the same, pooled interval alone", "false by pooled", exact, 0.05)
-    elif study.second is None:
+    elif scenario.second is None:
         add("all differences covered at once", "all covered", "at least", 0.95)
         of_pooled = pooled(seeds, num_activations=NUM_FUNCTIONS)
         expected = power_of(effect, of_pooled, NOISE_SD)
@@ -187,9 +190,9 @@ def rates(study: Study, counts: Counter[str]) -> list[Rate]:
         of_block = block(seeds, num_activations=NUM_FUNCTIONS)
         add("power", "found", "near", power_of(effect, of_block, NOISE_SD))
     else:
-        add("kept", "kept", "near", probability_kept(effect, study.second, NOISE_SD))
-        add("power", "found", "near", two_stage_power(effect, study.second, NOISE_SD))
-    if study.alone:
+        add("kept", "kept", "near", probability_kept(effect, scenario.second, NOISE_SD))
+        add("power", "found", "near", two_stage_power(effect, scenario.second, NOISE_SD))
+    if scenario.alone:
         add("a mean covered by its own interval", "mean covered", "is", 0.95)
         add("a difference covered by its own interval", "difference covered", "is", 0.95)
     return found
@@ -207,21 +210,21 @@ def clopper_pearson(count: int, n: int, level: float = 0.95) -> tuple[float, flo
 
 
 def calibrate(
-    studies: tuple[Study, ...], num_sweeps: int, *, seed: int = 0, jobs: int = 1
-) -> Iterator[tuple[Study, list[Rate]]]:
-    """Each study with its rates over ``num_sweeps`` sweeps, in whole batches."""
+    scenarios: tuple[Scenario, ...], num_sweeps: int, *, seed: int = 0, jobs: int = 1
+) -> Iterator[tuple[Scenario, list[Rate]]]:
+    """Each scenario with its rates over ``num_sweeps`` sweeps, in whole batches."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for study in studies:
-            batches = math.ceil(num_sweeps * study.share / study.batch)
-            tasks = [(study, seed, batch) for batch in range(batches)]
+        for scenario in scenarios:
+            batches = math.ceil(num_sweeps * scenario.share / scenario.batch)
+            tasks = [(scenario, seed, batch) for batch in range(batches)]
             parts = pool.map(_batch, tasks) if jobs > 1 else map(_batch, tasks)
-            yield study, rates(study, sum(parts, Counter()))
+            yield scenario, rates(scenario, sum(parts, Counter()))
 
 
-def _batch(task: tuple[Study, int, int]) -> Counter[str]:
-    study, seed, batch = task
-    rng = np.random.default_rng([seed, zlib.crc32(study.name.encode()), batch])
-    return tally(study, study.batch, rng)
+def _batch(task: tuple[Scenario, int, int]) -> Counter[str]:
+    scenario, seed, batch = task
+    rng = np.random.default_rng([seed, zlib.crc32(scenario.name.encode()), batch])
+    return tally(scenario, scenario.batch, rng)
 
 
 def line(rate: Rate) -> str:
@@ -238,18 +241,20 @@ def line(rate: Rate) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
-    parser.add_argument("--sweeps", type=int, default=2000, help="of each study (default: 2000)")
+    parser.add_argument("--sweeps", type=int, default=2000, help="of each scenario (default: 2000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
-    parser.add_argument("--only", default="", help="studies whose name begins so; nothing is kept")
+    parser.add_argument(
+        "--only", default="", help="scenarios whose name begins so; nothing is kept"
+    )
     options = parser.parse_args()
-    studies = tuple(study for study in STUDIES if study.name.startswith(options.only))
+    scenarios = tuple(known for known in SCENARIOS if known.name.startswith(options.only))
     print("| simulated sweeps | what | n | rate | 95 % interval | should be | as claimed |")
     print("|---|---|---|---|---|---|---|")
     began, found = time.monotonic(), []
-    for _, of_study in calibrate(studies, options.sweeps, seed=options.seed, jobs=options.jobs):
-        found += of_study
-        print("\n".join(map(line, of_study)), flush=True)
+    for _, of_one in calibrate(scenarios, options.sweeps, seed=options.seed, jobs=options.jobs):
+        found += of_one
+        print("\n".join(map(line, of_one)), flush=True)
     took_s = time.monotonic() - began
     sweeps = sum({rate.study: rate.n for rate in found}.values())
     print(f"{sweeps:,} sweeps in {took_s:.0f} s")

@@ -1,4 +1,4 @@
-"""What would a sweep look like if the truth were known? Rows of the store with simulated scores.
+"""Simulated sweeps of known truth, as rows of the store.
 
 score = level + activation + seed + node + noise, in bits per byte. The cells are those of the sweep
 file ``local``, with the columns and types of a store; of the scores only the primary one is there.
@@ -14,10 +14,10 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis.planning.planned_cells import grid_cells
-from analysis.rows.read import with_names
+from analysis.planning.power_tables import grid_cells
+from analysis.rows.names import with_names
 from analysis.rows.stages import PRIMARY
-from analysis.stats.compare import same_functions
+from analysis.stats.ranking import same_functions
 from sweep.spec.sweep_file import load_sweep
 from sweep.store.schema import SCHEMA
 

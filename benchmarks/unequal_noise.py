@@ -1,9 +1,9 @@
-"""How often does a null sweep call something resolved, and what does the guard cost in power?
+"""False positives under unequal noise, and the power that the second interval costs.
 
     python -m benchmarks.unequal_noise
 
 12 activations; 20,000 simulated sweeps for each number of seeds and each pattern of noise. The
-pooled interval is Dunnett's; the guarded one is what ``analysis.stats.compare`` reports. Power is
+pooled interval is Dunnett's; the wider one is what ``analysis.stats.compare`` reports. Power is
 that of a difference which Dunnett's interval finds in about 84 % of sweeps of equal noise.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis.models.block_model import fit_blocks
 from analysis.models.dunnett import quantile
-from analysis.models.unequal_variance import complete_blocks, decisions
+from benchmarks.judged_at_once import complete_blocks, intervals
 
 ACTIVATIONS, SWEEPS, CHUNK = 12, 20_000, 4_000
 OUT = Path(__file__).parent / "results" / "unequal_noise.json"
@@ -32,7 +32,7 @@ PATTERNS = {
 
 
 def shares(num_seeds: int, sds: list[float], effect: float = 0.0) -> tuple[float, float]:
-    """Of simulated sweeps, the share in which the pooled and the guarded interval resolve anything.
+    """Of simulated sweeps, the share in which the pooled and the wider interval resolve anything.
 
     With an ``effect`` on the first comparison, the share in which they resolve that one.
     """
@@ -41,7 +41,9 @@ def shares(num_seeds: int, sds: list[float], effect: float = 0.0) -> tuple[float
     for _ in range(0, SWEEPS, CHUNK):
         scores = rng.standard_normal((CHUNK, num_seeds, ACTIVATIONS)) * sds
         scores[:, :, 1] += effect
-        for i, resolved in enumerate(decisions(rows, scores.reshape(CHUNK, -1))):
+        difference, wider, pooled = intervals(rows, scores.reshape(CHUNK, -1))
+        for i, half_width in enumerate((pooled, wider)):
+            resolved = np.abs(difference) > half_width
             found[i] += (resolved[:, 0] if effect else resolved.any(axis=1)).sum()
     return float(found[0] / SWEEPS), float(found[1] / SWEEPS)
 

@@ -1,4 +1,4 @@
-"""Does the ranking survive when a recipe value or the budget changes?
+"""Rankings across settings: best activation, Kendall's τ and the test of an interaction.
 
 The published learning rates were tuned at slope 0.5, so "the best slope" may mean "the best at that
 rate". Settings that differ in one axis only (a recipe value of ``set.…``, or the budget) are put
@@ -19,14 +19,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.models.block_model import Blocking
 from analysis.models.least_squares import FTest, f_test, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value, percent
-from analysis.rows.read import AXIS_PREFIX, labels_of, records, settings
-from analysis.rows.scoring import Scoring, check_equal_scoring, scoring_of
+from analysis.rows.names import AXIS_PREFIX
+from analysis.rows.read import records
+from analysis.rows.scoring import Scoring, scoring_of
 from analysis.rows.stages import title_of
-from analysis.stats.compare import contrasts, ranked_scores
+from analysis.stats.compare import compare
+from analysis.stats.ranking import ranked_scores
 from analysis.stats.slope_curve import best_set, slope_curves
+from analysis.study import Study
 
 BUDGET_AXIS = "budget"
 AS_IN_RECIPE = "as in the recipe"
@@ -39,14 +41,7 @@ AXIS_COLUMNS = (
 )
 
 
-def axis_survival(
-    frame: pd.DataFrame,
-    quantity: str,
-    reference: str,
-    *,
-    level: float = 0.95,
-    design: Blocking | None = None,
-) -> pd.DataFrame:
+def axis_survival(study: Study, quantity: str, *, level: float = 0.95) -> pd.DataFrame:
     """One row per axis and group of settings that differ in nothing but that axis.
 
     ``values``, ``settings`` and ``best`` (labels) are tuples in one order. ``n``: seeds under the
@@ -55,22 +50,17 @@ def axis_survival(
     one value and worse under another, both resolved. ``survives``: true where the best is the same
     and no interaction is resolved, false where the best changes and one is; else null, not told.
     """
-    check_equal_scoring(frame)
-    compared = contrasts(frame, quantity, reference, level=level, design=design)
+    compared = compare(study, quantity, level=level)
     best_slopes = {
         curve.setting: f"{number(curve.best, decimals=2)} ({best_set(curve)})"
-        for curve in slope_curves(frame, quantity, level=level, design=design)
+        for curve in slope_curves(study, quantity, level=level)
         if curve.best is not None
     }
-    labels = labels_of(frame)
     rows = []
-    for group in _groups(frame):
-        sides = [
-            _Side.of(here, ranked_scores(here, quantity, reference, design), quantity)
-            for here in group.frames.values()
-        ]
-        row = _row(group, sides, compared, labels, level=level)
-        row |= {"quantity": quantity, "reference": reference}
+    for group in _groups(study):
+        arms = [_Arm.of(here, quantity) for here in group.settings.values()]
+        row = _row(group, arms, compared, study.labels, level=level)
+        row |= {"quantity": quantity, "reference": study.reference}
         rows.append(row | {"sentence": _sentence(row, best_slopes)})
     table = pd.DataFrame(rows, columns=list(AXIS_COLUMNS))
     return table.astype(dict.fromkeys(("same_best", "interaction", "survives"), "boolean"))
@@ -82,26 +72,21 @@ class _Group:
 
     axis: str
     fixed: str
-    frames: Mapping[str, pd.DataFrame]  # by value, in words
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        return tuple(self.frames)
+    settings: Mapping[str, Study]  # by value, in words
 
 
-def _groups(frame: pd.DataFrame) -> list[_Group]:
+def _groups(study: Study) -> list[_Group]:
     """Every axis, with the settings that it alone tells apart; two or more to a group."""
-    recipe_axes = [name for name in frame.columns if str(name).startswith(AXIS_PREFIX)]
-    described = {}
-    for setting in settings(frame):
-        here = frame[frame["setting"] == setting]
-        first = here.iloc[0]
+    recipe_axes = [name for name in study.cells.columns if str(name).startswith(AXIS_PREFIX)]
+    described = []
+    for here in study.settings.values():
+        first = here.cells.iloc[0]
         place = {"recipe": str(first["recipe"]), BUDGET_AXIS: str(first["budget"])}
         place |= {axis: _value(first[axis]) for axis in recipe_axes}
-        described[setting] = (place, here)
-    found: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
+        described.append((place, here))
+    found: dict[tuple[str, str], dict[str, Study]] = {}
     for axis in [*recipe_axes, BUDGET_AXIS]:
-        for place, here in described.values():
+        for place, here in described:
             fixed = [
                 value if name in ("recipe", BUDGET_AXIS) else f"{_short(name)} = {value}"
                 for name, value in place.items()
@@ -109,24 +94,25 @@ def _groups(frame: pd.DataFrame) -> list[_Group]:
             ]
             found.setdefault((axis, ", ".join(fixed)), {})[place[axis]] = here
     return [
-        _Group(_short(axis), fixed, dict(sorted(frames.items(), key=_by_size)))
-        for (axis, fixed), frames in found.items()
-        if len(frames) > 1
+        _Group(_short(axis), fixed, dict(sorted(by_value.items(), key=_by_size)))
+        for (axis, fixed), by_value in found.items()
+        if len(by_value) > 1
     ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Side:
+class _Arm:
     """The ranked scores under one value of the axis, blocks × activations."""
 
     setting: str
     scores: pd.DataFrame
-    footing: Scoring
+    scoring: Scoring
 
     @classmethod
-    def of(cls, here: pd.DataFrame, scores: pd.DataFrame, quantity: str) -> "_Side":
+    def of(cls, here: Study, quantity: str) -> "_Arm":
+        scores = ranked_scores(here, quantity, here.reference)
         known = scores.dropna(how="all").dropna(axis=1, how="all")
-        return cls(str(here["setting"].iloc[0]), known, scoring_of(here, quantity))
+        return cls(str(here.cells["setting"].iloc[0]), known, scoring_of(here.cells, quantity))
 
     @property
     def num_seeds(self) -> int:
@@ -145,35 +131,35 @@ class _Side:
 
 def _row(
     group: _Group,
-    sides: Sequence[_Side],
+    arms: Sequence[_Arm],
     compared: pd.DataFrame,
     labels: Mapping[str, str],
     *,
     level: float,
 ) -> dict[str, object]:
-    common = [key for key in sides[0].scores if all(key in side.scores for side in sides)]
+    common = [key for key in arms[0].scores if all(key in arm.scores for arm in arms)]
     test, best, tau = None, None, None
     if len(common) > 1:
-        effects = pd.DataFrame({side.setting: side.effects(common) for side in sides})
-        test = interaction_test([side.scores[common] for side in sides])
+        effects = pd.DataFrame({arm.setting: arm.effects(common) for arm in arms})
+        test = interaction_test([arm.scores[common] for arm in arms])
         if not effects.isna().to_numpy().any():
             best = tuple(labels[str(key)] for key in effects.idxmin())
             tau = _lowest_tau(effects)
     same = None if best is None else len(set(best)) == 1
     interaction = None if test is None else test.p_value < 1 - level
     told = same is not None and interaction is not None and same != interaction
-    footing = sides[0].footing
+    scoring = arms[0].scoring
     return {
-        **{"axis": group.axis, "fixed": group.fixed, "values": group.values},
-        **{"settings": tuple(side.setting for side in sides), "activations": len(common)},
-        **{"n": min(side.num_seeds for side in sides), "level": level},
+        **{"axis": group.axis, "fixed": group.fixed, "values": tuple(group.settings)},
+        **{"settings": tuple(arm.setting for arm in arms), "activations": len(common)},
+        **{"n": min(arm.num_seeds for arm in arms), "level": level},
         **{"best": best, "same_best": same, "tau": tau},
         **{"statistic": test and test.statistic, "p_value": test and test.p_value},
         **{"df": test and test.df, "noise_df": test and test.noise_df},
         **{"interaction": interaction, "survives": same if told else None},
-        **_shared(compared, sides, labels),
-        **footing,
-        "budget": None if group.axis == BUDGET_AXIS else footing["budget"],
+        **_shared(compared, arms, labels),
+        **scoring,
+        "budget": None if group.axis == BUDGET_AXIS else scoring["budget"],
     }
 
 
@@ -208,16 +194,16 @@ def _lowest_tau(effects: pd.DataFrame) -> float | None:
 
 
 def _shared(
-    compared: pd.DataFrame, sides: Sequence[_Side], labels: Mapping[str, str]
+    compared: pd.DataFrame, arms: Sequence[_Arm], labels: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
     """Which contrasts with the reference are resolved, the same way, under all values."""
     ways: dict[str, list[int]] = {}
-    for side in sides:
-        for row in records(compared[compared["setting"] == side.setting]):
+    for arm in arms:
+        for row in records(compared[compared["setting"] == arm.setting]):
             resolved = not pd.isna(row["resolved"]) and bool(row["resolved"])
             way = int(np.sign(row["difference"])) if resolved else 0
             ways.setdefault(row["key"], []).append(way)
-    full = {key: found for key, found in ways.items() if len(found) == len(sides)}
+    full = {key: found for key, found in ways.items() if len(found) == len(arms)}
     everywhere = [key for key, found in full.items() if len(set(found)) == 1 and found[0]]
     contradicted = [key for key, found in ways.items() if {-1, 1} <= set(found)]
     somewhere = [

@@ -1,4 +1,4 @@
-"""How much of a difference at equal time is made per step, and how much by taking more steps?
+"""Differences at equal time, split into what is made per step and what by taking more steps.
 
 total     = score(activation) − score(reference), under one budget of seconds
 per_step  = the same with both at the reference's number of steps
@@ -20,24 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.costs.node_speed import node_effects, node_sentences
-from analysis.costs.step_effect import (
-    IN_SETTING,
-    StepEffect,
-    across_budgets,
-    along_curve,
-    in_setting,
-    scores_and_steps,
-)
-from analysis.models.block_model import Blocking
+from analysis.costs.step_effect import IN_SETTING, StepEffect, along_curve, in_setting
 from analysis.number_format import capital, counted, percent, plus_minus
-from analysis.rows.read import labels_of, records, settings
-from analysis.rows.scoring import check_equal_scoring, scoring_of
+from analysis.rows.read import records
+from analysis.rows.scoring import scoring_of
 from analysis.rows.stages import title_of
-from analysis.stats.compare import contrasts
-from analysis.stats.ranking import ranked_rows, without_companions
-
-__all__ = ["node_effects", "node_sentences", "split_sentences", "time_splits"]
+from analysis.stats.compare import compare
+from analysis.stats.ranking import ranked_rows
+from analysis.study import Study
 
 FIXED_STEPS = "fixed steps"
 NEAR = 2.0  # a budget of steps says something of a run up to so many times longer or shorter
@@ -56,13 +46,7 @@ _NUMBERS = (
 
 
 def time_splits(
-    frame: pd.DataFrame,
-    curves: pd.DataFrame | None,
-    quantity: str,
-    reference: str,
-    *,
-    level: float = 0.95,
-    design: Blocking | None = None,
+    study: Study, curves: pd.DataFrame | None, quantity: str, *, level: float = 0.95
 ) -> pd.DataFrame:
     """One row per setting with a budget of seconds and activation compared with ``reference``.
 
@@ -71,24 +55,24 @@ def time_splits(
     activation's steps over the reference's, geometric mean over paired seeds. ``curves`` is what
     ``load_curves`` gives, None or empty where there is none.
     """
-    check_equal_scoring(frame)
-    compared = contrasts(frame, quantity, reference, level=level, design=design)
-    labels, rows = labels_of(frame), []
-    for setting in settings(frame[frame["budget_kind"] == "seconds"]):
-        here = frame[frame["setting"] == setting]
+    compared = compare(study, quantity, level=level)
+    reference, labels, rows = study.reference, study.labels, []
+    for setting, here in study.settings.items():
+        if here.cells["budget_kind"].iloc[0] != "seconds":
+            continue
         gaps = records(compared[compared["setting"] == setting])
-        arms = _fixed_step_arms(frame, here, compared)
+        arms = _fixed_step_arms(study.cells, here.cells, compared)
         simultaneous = level ** (1 / max(1, len(gaps)))
-        sources = _sources(frame, here, curves, quantity, level=simultaneous) if gaps else []
-        taken = _steps(here, reference, design or Blocking())
+        sources = _sources(here, curves, quantity, level=simultaneous) if gaps else []
+        taken = _steps(here)
         for gap in gaps:
             steps = _steps_of(taken, gap["key"], reference)
             split = _split(gap, steps, arms, sources)
             rows.append(
                 {**gap, "label": labels[gap["key"]], "total": gap["difference"]}
                 | {"total_half_width": gap["half_width"], **split, **steps}
-                | {"n_tainted": _tainted(here, (gap["key"], reference))}
-                | scoring_of(here, quantity)
+                | {"n_tainted": _tainted(here.cells, (gap["key"], reference))}
+                | scoring_of(here.cells, quantity)
             )
     table = pd.DataFrame(rows, columns=list(SPLIT_COLUMNS))
     return table.astype(dict.fromkeys(_NUMBERS, float))
@@ -114,20 +98,12 @@ def _fixed_step_arms(frame: pd.DataFrame, here: pd.DataFrame, compared: pd.DataF
 
 
 def _sources(
-    frame: pd.DataFrame,
-    here: pd.DataFrame,
-    curves: pd.DataFrame | None,
-    quantity: str,
-    *,
-    level: float,
+    here: Study, curves: pd.DataFrame | None, quantity: str, *, level: float
 ) -> list[dict[str, StepEffect]]:
-    """What each source knows of the effect of steps, by key; the best source first."""
-    frame, here = without_companions(frame), without_companions(here)
-    cells = scores_and_steps(here, quantity)
+    """What each source knows of the effect of steps, by key; the better source first."""
     return [
-        across_budgets(frame, here, cells, quantity, level=level),
-        in_setting(cells, level=level),
-        along_curve(here, curves, quantity, level=level),
+        in_setting(here, quantity, level=level),
+        along_curve(here.cells, curves, quantity, level=level),
     ]
 
 
@@ -163,7 +139,7 @@ def _split(
             "from_steps": from_steps,
             "from_steps_half_width": half,
         }
-    return _parts(None, "no budget of steps, no second budget of seconds, no learning curve")
+    return _parts(None, "no budget of steps, no spread of steps over nodes, no learning curve")
 
 
 def _parts(method: str | None, detail: str) -> dict[str, object]:
@@ -198,10 +174,10 @@ def _informs(effect: StepEffect, log_ratio: float, total_half: float | None) -> 
     return effect.method != IN_SETTING or abs(log_ratio) * effect.half_width < total_half
 
 
-def _steps(here: pd.DataFrame, reference: str, design: Blocking) -> pd.DataFrame:
+def _steps(here: Study) -> pd.DataFrame:
     """The steps of ranked activations: what is compared in a row, activations × columns."""
-    rows = ranked_rows(here, "steps", reference, design)
-    return rows.pivot(index=design.by, columns="key", values="value")
+    rows = ranked_rows(here, "steps", here.reference)
+    return rows.pivot(index=here.blocking.by, columns="key", values="value")
 
 
 def _steps_of(taken: pd.DataFrame, key: str, reference: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How much of what differs is the node, and is an activation slower by itself?
+"""Effects of nodes and of activations on step times, steps and scores, told apart.
 
 A node that is 1 % slower costs about one seed's standard deviation, so time and node are told apart
 before an activation is called slow. Times and steps are modelled as logarithms,
@@ -17,11 +17,12 @@ import pandas as pd
 from analysis.models.interval import t_quantile
 from analysis.models.least_squares import Floats, FTest, Solution, f_test, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value, percent
-from analysis.rows.read import is_scored, labels_of, settings
+from analysis.rows.read import is_scored
 from analysis.rows.scoring import scoring_of
 from analysis.rows.stages import title_of
-from analysis.stats.compare import same_functions
 from analysis.stats.per_seed import outcome_counts
+from analysis.stats.ranking import same_functions
+from analysis.study import Study
 
 TITLES = {
     "step_ms_p50": "median step time",
@@ -37,11 +38,7 @@ NODE_COLUMNS = (
 
 
 def node_effects(
-    frame: pd.DataFrame,
-    quantity: str = "step_ms_p50",
-    *,
-    reference: str,
-    level: float = 0.95,
+    study: Study, quantity: str = "step_ms_p50", *, level: float = 0.95
 ) -> pd.DataFrame:
     """One row per setting and activation (``kind`` activation) or node (``kind`` node).
 
@@ -50,11 +47,10 @@ def node_effects(
     activations (and seeds) leave over, the share that nodes explain; ``node_p`` its F test.
     """
     tables = []
-    for setting in settings(frame):
-        here = frame[frame["setting"] == setting]
-        cells = _cells(here, quantity, reference)
+    for here in study.settings.values():
+        cells = _cells(here, quantity)
         if not cells.empty:
-            tables.append(_effects(here, cells, quantity, reference, level=level))
+            tables.append(_effects(here, cells, quantity, level=level))
     found = pd.concat(tables) if tables else pd.DataFrame()
     return found.reindex(columns=list(NODE_COLUMNS)).reset_index(drop=True)
 
@@ -64,9 +60,9 @@ def node_sentences(effects: pd.DataFrame) -> list[str]:
     return [_sentence(rows) for _, rows in effects.groupby("setting", sort=False)]
 
 
-def _cells(here: pd.DataFrame, quantity: str, reference: str) -> pd.DataFrame:
+def _cells(study: Study, quantity: str) -> pd.DataFrame:
     """``value``, ``key``, ``node`` and ``seed`` of every scored cell that has all of them."""
-    kept = same_functions(here, reference)
+    here, kept = study.cells, same_functions(study.cells, study.reference)
     cells = here.loc[is_scored(here), ["key", "node", "seed", quantity]].dropna()
     cells = cells.assign(key=cells["key"].map(kept), value=cells[quantity].astype(float))
     if quantity in AS_RATIOS:
@@ -117,12 +113,10 @@ def _model(cells: pd.DataFrame, *, seeds: bool) -> _Model:
     return _Model(full, [str(k) for k in keys], [str(n) for n in nodes], share, test)
 
 
-def _effects(
-    here: pd.DataFrame, cells: pd.DataFrame, quantity: str, reference: str, *, level: float
-) -> pd.DataFrame:
-    as_ratio = quantity in AS_RATIOS
+def _effects(study: Study, cells: pd.DataFrame, quantity: str, *, level: float) -> pd.DataFrame:
+    here, reference, as_ratio = study.cells, study.reference, quantity in AS_RATIOS
     model = _model(cells, seeds=not as_ratio)
-    labels, rows = labels_of(here), []
+    labels, rows = study.labels, []
     tainted = here["tainted"].astype("boolean").fillna(False).astype(bool)
     common = {
         "setting": here["setting"].iloc[0],

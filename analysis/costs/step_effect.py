@@ -1,11 +1,9 @@
-"""How much does a score change with the number of steps, everything else equal?
+"""The effect of the number of steps on a score: ∂score / ∂log steps of one activation.
 
 Under a budget of seconds a faster activation takes more steps. Its score with the reference's
-number of steps was not measured, and is estimated from ∂score / ∂log steps, of which there are
-three sources, best first:
+number of steps was not measured, and is estimated from that slope, of which there are two sources,
+the better first:
 
-``several budgets``        the same activation and seed under the nearest other budget of seconds: a
-                           whole run of its own length, with its own schedule
 ``steps in the setting``   within one budget, nodes of unlike speed make the steps differ:
                            score = block + activation + γ log steps
 ``learning curve``         an approximation. Within a run the warmdown is tied to the budget, so the
@@ -25,9 +23,9 @@ from analysis.models.interval import t_quantile
 from analysis.models.least_squares import indicators, solve
 from analysis.rows.read import is_scored
 from analysis.rows.stages import STAGES
-from analysis.stats.compare import ranked_scores
+from analysis.stats.ranking import ranked_scores
+from analysis.study import Study
 
-SEVERAL_BUDGETS = "several budgets"
 IN_SETTING = "steps in the setting"
 LEARNING_CURVE = "learning curve (approximation)"
 
@@ -45,33 +43,9 @@ class StepEffect:
     detail: str
 
 
-def across_budgets(
-    frame: pd.DataFrame, here: pd.DataFrame, cells: pd.DataFrame, quantity: str, *, level: float
-) -> dict[str, StepEffect]:
-    """By key, from the nearest other budget of seconds of the same recipe and axes.
-
-    ``cells`` are the scores and steps of ``here``, one setting of ``frame``.
-    """
-    size = float(here["budget_value"].iloc[0])
-    like = frame[frame["set_json"] == here["set_json"].iloc[0]]
-    like = like[(like["recipe"] == here["recipe"].iloc[0]) & (like["budget_kind"] == "seconds")]
-    others = sorted(
-        set(like["budget_value"].astype(float)) - {size},
-        key=lambda other: (abs(math.log(other / size)), other),
-    )
-    if not others:
-        return {}
-    there = like[like["budget_value"] == others[0]]
-    both = cells.join(scores_and_steps(there, quantity).add_suffix("_there"), how="inner")
-    lengthened = np.log(both["steps"] / both["steps_there"])
-    slopes = (both["value"] - both["value_there"]) / lengthened
-    budget = there["budget"].iloc[0]
-    return _over_seeds(slopes[lengthened != 0], SEVERAL_BUDGETS, f"with {budget}", level=level)
-
-
-def in_setting(cells: pd.DataFrame, *, level: float) -> dict[str, StepEffect]:
+def in_setting(study: Study, quantity: str, *, level: float) -> dict[str, StepEffect]:
     """One γ for all ranked activations; nothing where steps vary with activation and seed alone."""
-    cells = cells.reset_index()
+    cells = _scores_and_steps(study, quantity)
     if cells.empty:
         return {}
     log_steps_N = np.log(cells["steps"].to_numpy(dtype=float))
@@ -135,14 +109,17 @@ def _bits_per_nat(cell: "pd.Series[float]") -> float:
     return float(cell["val_tokens"]) / float(cell["val_bytes"]) / math.log(2)
 
 
-def scores_and_steps(here: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """``value`` and ``steps`` by key and seed: ranked activations, means over replicates."""
-    columns = {}
+def _scores_and_steps(study: Study, quantity: str) -> pd.DataFrame:
+    """``key``, ``seed``, ``value`` and ``steps`` of ranked activations, means over replicates.
+
+    Seeds are the blocks: that nodes differ is what is used here.
+    """
+    by_seed, columns = Study.of(study.cells, study.reference), {}
     for name, column in (("value", quantity), ("steps", "steps")):
-        matrix = ranked_scores(here, column, "").rename_axis(columns="key")
+        matrix = ranked_scores(by_seed, column, None).rename_axis(columns="key")
         long = matrix.reset_index("seed").melt("seed", value_name=name)
         columns[name] = long.groupby(["key", "seed"])[name].mean()
-    both = pd.DataFrame(columns).dropna()
+    both = pd.DataFrame(columns).dropna().reset_index()
     return both[both["steps"] > 0]
 
 

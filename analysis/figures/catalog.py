@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from analysis.figures.captions import DPI, WIDTH_IN
 from analysis.figures.composition import mechanism, scores, training
 from analysis.figures.inputs import Given, given
-from analysis.rows.read import Sweep, is_scored, load_cells, load_sweep, settings, succeeded
-from analysis.rows.scoring import check_equal_scoring
+from analysis.rows.read import Sweep, is_scored, succeeded
 from analysis.stats.quantization import with_deltas
+from analysis.study import Study, read_study
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
 
@@ -142,27 +142,19 @@ FIGURES: dict[str, Picture] = {
 }
 
 
-def draw(
-    name: str,
-    cells: pd.DataFrame,
-    sweep: Sweep,
-    known: Given | None = None,
-    *,
-    place: str | Path | None = None,
-) -> Figure:
-    """The figure ``name`` of cells of one setting; a ConfigError where its input is absent.
+def draw(name: str, study: Study, known: Given | None = None) -> Figure:
+    """The figure ``name`` of one setting; a ConfigError where its input is absent.
 
-    Without ``known``, what the figure takes is computed from the cells and what lies in ``place``
-    (``given.given``).
+    Without ``known``, what the figure takes is computed (``inputs.given``).
     """
     picture = FIGURES[name]
     if known is None:
-        known = given(cells, sweep, [*picture.needs, *picture.uses], place=place)
-    reason = why_not(name, cells, known)
+        known = given(study, [*picture.needs, *picture.uses])
+    reason = why_not(name, study.cells, known)
     if reason is not None:
         raise ConfigError(f"{name} cannot be drawn: {reason}.")
     with mpl.rc_context(STYLE):
-        return picture.compose(cells, sweep, known)
+        return picture.compose(study.cells, study.sweep, known)
 
 
 def why_not(name: str, cells: pd.DataFrame, known: Given) -> str | None:
@@ -177,22 +169,19 @@ def save_figures(
 
     ``tell`` gets a line for each figure that is not drawn.
     """
-    cells = load_cells(place)
-    sweep = load_sweep(place, cells)
-    succeeded(cells)
-    check_equal_scoring(cells)
-    files, everything, names = open_files(place), settings(cells), []
+    study = read_study(place)
+    succeeded(study.cells)
+    files, settings, names = open_files(place), study.settings, []
     wanted = [name for picture in FIGURES.values() for name in (*picture.needs, *picture.uses)]
-    for setting in everything:
-        here = cells[cells["setting"] == setting]
-        known = given(here, sweep, wanted, place=place)
+    for setting, here in settings.items():
+        known = given(here, wanted)
         for name in FIGURES:
-            stem = name if len(everything) == 1 else f"{name}--{slug(setting)}"
-            reason = why_not(name, here, known)
+            stem = name if len(settings) == 1 else f"{name}--{slug(setting)}"
+            reason = why_not(name, here.cells, known)
             if reason is not None:
                 tell(f"{stem}: {reason}")
                 continue
-            for kind, data in _encoded(draw(name, here, sweep, known)).items():
+            for kind, data in _encoded(draw(name, here, known)).items():
                 names.append(f"figures/{stem}.{kind}")
                 files.replace(names[-1], data)
     return [files.where(name) for name in names]

@@ -7,19 +7,17 @@ seeds cannot tell, is None, and ``why`` has the reason in words.
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.planning.power import Grid, achieved, power_curve, power_table
+from analysis.planning.power_tables import Grid, achieved, power_curve, power_table
 from analysis.published.points import published_points
-from analysis.rows.read import Sweep, load_curves, load_layers, load_replicates
 from analysis.rows.stages import PANELS, PRIMARY
-from analysis.stats.compare import contrasts
+from analysis.stats.compare import compare
 from analysis.stats.pairs import paired_stats
-from analysis.stats.ranking import design_of, with_companions
 from analysis.stats.slope_curve import SlopeCurve, slope_curves
+from analysis.study import Study
 from trainer.config.config_errors import ConfigError
 
 POWER = 0.8
@@ -31,7 +29,7 @@ _MOST_SEEDS = 12  # as far as the curve over seeds goes, or twice the grid's
 class Power:
     """What this grid, and larger ones like it, can resolve at ``POWER``.
 
-    ``over_seeds``, ``here``: rows of ``power.power_table``; ``curve``: rows of ``power_curve``;
+    ``over_seeds``, ``here``: rows of ``power_table``; ``curve``: rows of ``power_curve``;
     ``field_effect``: 0.005 nats per token in bits per byte, where that is known.
     """
 
@@ -66,20 +64,12 @@ class Given:
         return None
 
 
-def given(
-    cells: pd.DataFrame, sweep: Sweep, names: Iterable[str], *, place: str | Path | None = None
-) -> Given:
-    """``names`` of the fields of ``Given`` for the cells of one setting.
-
-    What lies in files is read from ``place``; without a place it is absent. Among that are the
-    companions of a sweep that blocked by node: what is compared is compared with them.
-    """
-    found, compared = Given(), cells
-    if place is not None and sweep.pairing == "node":
-        compared = with_companions(cells, load_replicates(place), sweep)
+def given(study: Study, names: Iterable[str]) -> Given:
+    """``names`` of the fields of ``Given`` for one setting; without a place, no files are read."""
+    found = Given()
     for name in dict.fromkeys(names):
         try:
-            value = _SOURCES[name](compared if name in _COMPARED else cells, sweep, place)
+            value = _SOURCES[name](study)
         except ConfigError as error:
             value = str(error)
         known: dict[str, Any] = (
@@ -89,40 +79,36 @@ def given(
     return found
 
 
-def _curves(cells: pd.DataFrame, sweep: Sweep, place: str | Path | None) -> pd.DataFrame | str:
-    if place is None:
-        return "no place to read curve files from"
-    curves = load_curves(place, cells)
+def _curves(study: Study) -> pd.DataFrame | str:
+    curves = study.curves()
     return "no curve file" if curves.empty else curves
 
 
-def _layers(cells: pd.DataFrame, sweep: Sweep, place: str | Path | None) -> pd.DataFrame | str:
-    if place is None:
-        return "no place to read layer files from"
-    layers = load_layers(place, cells)
+def _layers(study: Study) -> pd.DataFrame | str:
+    layers = study.layers()
     return "no layer file" if layers.empty else layers
 
 
-def _contrasts(cells: pd.DataFrame, sweep: Sweep, place: object) -> pd.DataFrame | str:
-    rows = contrasts(cells, PRIMARY, sweep.reference, design=design_of(sweep))
+def _contrasts(study: Study) -> pd.DataFrame | str:
+    rows = compare(study, PRIMARY)
     return "nothing is compared with the reference yet" if rows.empty else rows
 
 
-def _paired(cells: pd.DataFrame, sweep: Sweep, place: object) -> pd.DataFrame | str:
-    rows = paired_stats(cells, PRIMARY, sweep.reference, design=design_of(sweep))
+def _paired(study: Study) -> pd.DataFrame | str:
+    rows = paired_stats(study, PRIMARY)
     return "no pair with the reference" if rows.empty else rows
 
 
-def _slope_curve(cells: pd.DataFrame, sweep: Sweep, place: object) -> SlopeCurve | str:
-    found = slope_curves(cells, PRIMARY, design=design_of(sweep))
+def _slope_curve(study: Study) -> SlopeCurve | str:
+    found = slope_curves(study, PRIMARY)
     if not found:
         return "fewer than three slopes"
     curve: SlopeCurve = found[0]
     return curve if curve.line is not None and len(curve.line) else str(curve.reason)
 
 
-def _power(cells: pd.DataFrame, sweep: Sweep, place: object) -> Power | str:
-    grids: list[Grid] = achieved(cells, sweep.reference, blocks=design_of(sweep))
+def _power(study: Study) -> Power | str:
+    grids: list[Grid] = achieved(study)
     if not grids or grids[0].noise is None or not grids[0].designs():
         return "too few seeds to know the noise"
     grid = grids[0]
@@ -135,10 +121,8 @@ def _power(cells: pd.DataFrame, sweep: Sweep, place: object) -> Power | str:
     )
 
 
-def _published(
-    cells: pd.DataFrame, sweep: Sweep, place: object
-) -> Mapping[str, pd.DataFrame] | str:
-    first = cells.iloc[0]
+def _published(study: Study) -> Mapping[str, pd.DataFrame] | str:
+    first = study.cells.iloc[0]
     recipe, kind = str(first["recipe"]), str(first["budget_kind"])
     if json.loads(first["set_json"] or "{}"):
         return f"nothing is published for recipe {recipe} with values changed"
@@ -147,8 +131,7 @@ def _published(
     return known or f"nothing is published for recipe {recipe}"
 
 
-_COMPARED = ("contrasts", "paired", "slope_curve", "power")
-_SOURCES: dict[str, Callable[[pd.DataFrame, Sweep, str | Path | None], Any]] = {
+_SOURCES: dict[str, Callable[[Study], Any]] = {
     "curves": _curves,
     "layers": _layers,
     "contrasts": _contrasts,

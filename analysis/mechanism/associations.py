@@ -23,7 +23,7 @@ from analysis.number_format import capital, counted, listed, number, p_value
 from analysis.rows.read import is_scored, records, settings
 from analysis.rows.scoring import check_equal_scoring, scoring_of
 from analysis.rows.stages import title_of
-from analysis.stats.per_seed import per_seed
+from analysis.stats.per_seed import per_block
 from analysis.stats.quantization import with_deltas
 from analysis.stats.ranking import same_functions
 
@@ -151,9 +151,10 @@ def _association(cells: pd.DataFrame, outcome: str, level: float) -> dict[str, o
 def _units(cells: pd.DataFrame, outcome: str) -> pd.DataFrame:
     """One row per function and seed that has both: replicates averaged, a second name left out."""
     both = cells[cells["measured"].notna() & cells[outcome].notna()]
-    by, stands_for = ["setting", "key", "seed"], same_functions(cells, "")
+    by, stands_for = ["setting", "key", "seed"], same_functions(cells, None)
     one, other = (
-        per_seed(both, name).rename(columns={"value": name}) for name in ("measured", outcome)
+        per_block(both, name, ["seed"]).rename(columns={"value": name})
+        for name in ("measured", outcome)
     )
     units = one[[*by, "measured"]].merge(other[[*by, outcome]], on=by)
     units = units.assign(function=units["key"].map(stands_for))

@@ -1,4 +1,4 @@
-"""What does a design make of any scores, before a score is seen? Projections, weights, variances.
+"""Projections, weights and variances of a design, the same for any scores.
 
 The residual sum of squares of a block model falls into two parts for each activation a: what the
 scores of the others leave over when they are fitted alone, and what a adds. Under equal variances
@@ -34,6 +34,11 @@ class Geometry:
     def has_rest(self) -> bool:
         """Whether some activation can be held against what the others leave over."""
         return bool(((self.added_df_A > 0) & (self.residual_df > self.added_df_A)).any())
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether the reference has a variance of its own, and others to be held against."""
+        return self.has_rest and bool(self.added_df_A[0] > 0) and len(self.estimate_KN) > 0
 
 
 class DesignKey:

@@ -1,4 +1,4 @@
-"""Would a difference still stand if the reference, or the activation, were noisier than the rest?
+"""A second interval for each difference, which does not take the noise as alike.
 
 The pooled interval takes the noise as alike for all activations. Where it is not, it errs by much:
 with a reference three times as noisy, 12 activations and 3 seeds, 26 % of null sweeps call some
@@ -25,9 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from analysis.models.block_model import Blocked, Reals, fit_blocks
+from analysis.models.block_model import Blocked, Reals
 from analysis.models.design_geometry import DesignKey, Geometry, geometry_of, noisier, variances
-from analysis.models.dunnett import quantile
 
 NUM_DRAWS = 19_999  # so that draws + 1 is a multiple of what the usual levels divide
 _CHUNK = 4_000
@@ -36,7 +35,7 @@ _FAR = 1e300  # a t statistic without noise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Guarded:
+class Interval:
     """The second interval of K comparisons: half widths, and p values adjusted over all of them."""
 
     half_width_K: Reals
@@ -44,7 +43,7 @@ class Guarded:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Calibration:
+class NullDistribution:
     """Under equal variances: per simulated data set, the least p over comparisons; ascending."""
 
     two_sided: Reals
@@ -52,105 +51,60 @@ class Calibration:
     noisiest: Reals  # the least p, over activations, of being noisier than the others
 
 
-def guard(rows: Blocked, *, level: float) -> Guarded | None:
+def unequal_variance_interval(rows: Blocked, *, level: float) -> Interval | None:
     """The second interval for the differences of ``rows`` that can be estimated, two-sided.
 
     None where the reference has no variance of its own (a single pair), and for two activations:
     there the pooled interval is the paired one already.
     """
     key = DesignKey(rows)
-    if not _is_possible(geometry_of(key)):
+    if not geometry_of(key).has_interval:
         return None
-    estimate_K, variance_K, df_K = _studentise(key, rows)
-    null = calibration_of(key).two_sided
-    at = max(0, math.floor(round((1 - level) * (NUM_DRAWS + 1), 6)) - 1)
-    return Guarded(
-        half_width_K=-special.stdtrit(df_K, null[at] / 2) * np.sqrt(variance_K),
+    estimate_K, variance_K, df_K = _of_scores(key, rows)
+    null = null_distribution(key).two_sided
+    return Interval(
+        half_width_K=half_widths(variance_K, df_K, null, level),
         p_value_K=adjusted(
             2 * special.stdtr(df_K, -np.abs(t_statistics(estimate_K, np.sqrt(variance_K)))), null
         ),
     )
 
 
-def guard_below(rows: Blocked, bound: float) -> Reals | None:
+def unequal_variance_p_below(rows: Blocked, bound: float) -> Reals | None:
     """p that each difference is below ``bound``, one-sided, adjusted over the K; None as above."""
     key = DesignKey(rows)
-    if not _is_possible(geometry_of(key)):
+    if not geometry_of(key).has_interval:
         return None
-    estimate_K, variance_K, df_K = _studentise(key, rows)
+    estimate_K, variance_K, df_K = _of_scores(key, rows)
     t_K = t_statistics(estimate_K - bound, np.sqrt(variance_K))
-    return adjusted(special.stdtr(df_K, t_K), calibration_of(key).one_sided)
-
-
-def decisions(
-    rows: Blocked, scores_DN: Reals, *, level: float = 0.95
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """For D data sets of the design of ``rows``: what the pooled interval resolves, what both do.
-
-    Each D × K. What ``analysis.stats.compare`` decides of one data set, for many at once.
-    """
-    key, fit = DesignKey(rows), fit_blocks(rows)
-    geometry = geometry_of(key)
-    if fit.noise_df == 0:
-        nothing = np.zeros((len(scores_DN), len(fit.estimate_K)), dtype=bool)
-        return nothing, nothing
-    pooled_D = ((scores_DN @ geometry.residual_NN) ** 2).sum(axis=1) / geometry.residual_df
-    unit_K = quantile(fit.correlations, fit.noise_df, level) * np.sqrt(
-        geometry.weight_KA.sum(axis=1)
-    )
-    pooled_DK = np.abs(scores_DN @ geometry.estimate_KN.T) > np.sqrt(pooled_D)[:, None] * unit_K
-    if not _is_possible(geometry):
-        alone = len(rows.keys) == 2
-        return pooled_DK, pooled_DK if alone else np.zeros_like(pooled_DK)
-    estimate_DK, variance_DK, df_DK = _studentised(geometry, scores_DN)
-    t_DK = np.abs(t_statistics(estimate_DK, np.sqrt(variance_DK)))
-    p_DK = adjusted(2 * special.stdtr(df_DK, -t_DK), calibration_of(key).two_sided)
-    return pooled_DK, pooled_DK & (p_DK <= 1 - level + 1e-12)
-
-
-def guarded_power(
-    *, num_seeds: int, comparisons: int, effect: float, level: float = 0.95, draws: int = 20_000
-) -> float:
-    """The chance that a difference of ``effect`` noise standard deviations is resolved.
-
-    For complete blocks and equal variances, by simulation of fixed seed (standard error ≤ 0.0036
-    at the default number of draws): the pooled and the second interval must both exclude zero.
-    """
-    rows = complete_blocks(num_seeds, comparisons + 1)
-    rng, hits = np.random.default_rng([_SEED, 1]), 0
-    for size in _chunks(draws):
-        scores_DN = rng.standard_normal((size, rows.score_N.size))
-        scores_DN[:, rows.activation_N == 1] += effect
-        hits += int(decisions(rows, scores_DN, level=level)[1][:, 0].sum())
-    return hits / draws
-
-
-def complete_blocks(num_seeds: int, num_activations: int) -> Blocked:
-    """The design in which every seed has every activation; its scores are zeros."""
-    seed_N, activation_N = (
-        part.ravel() for part in np.mgrid[0:num_seeds, 0:num_activations].astype(np.int64)
-    )
-    keys = tuple(f"{i:03d}" for i in range(num_activations))
-    return Blocked(keys, activation_N, seed_N, seed_N, np.zeros(seed_N.size))
+    return adjusted(special.stdtr(df_K, t_K), null_distribution(key).one_sided)
 
 
 @lru_cache(maxsize=64)
-def calibration_of(key: DesignKey) -> Calibration:
+def null_distribution(key: DesignKey) -> NullDistribution:
     """The null distributions of a design."""
     geometry = geometry_of(key)
     rng = np.random.default_rng(_SEED)
     two, one, noisiest = [], [], []
     for size in _chunks(NUM_DRAWS):
         scores_DN = rng.standard_normal((size, key.activation_N.size))
-        if _is_possible(geometry):
-            estimate_DK, variance_DK, df_DK = _studentised(geometry, scores_DN)
+        if geometry.has_interval:
+            estimate_DK, variance_DK, df_DK = difference_variances(geometry, scores_DN)
             p_DK = special.stdtr(df_DK, t_statistics(estimate_DK, np.sqrt(variance_DK)))
             one.append(p_DK.min(axis=1))
             two.append(2 * np.minimum(p_DK, 1 - p_DK).min(axis=1))
         if geometry.has_rest:
             own_DA, rest_DA, _ = variances(geometry, scores_DN)
             noisiest.append(np.nanmin(noisier(geometry, own_DA, rest_DA), axis=1))
-    return Calibration(*(np.sort(np.concatenate(p or [np.ones(1)])) for p in (two, one, noisiest)))
+    return NullDistribution(
+        *(np.sort(np.concatenate(p or [np.ones(1)])) for p in (two, one, noisiest))
+    )
+
+
+def half_widths(variance_K: Reals, df_K: Reals, null: Reals, level: float) -> Reals:
+    """Half widths of any number of differences; ``null``: two-sided, of their design."""
+    at = max(0, math.floor(round((1 - level) * (null.size + 1), 6)) - 1)
+    return np.asarray(-special.stdtrit(df_K, null[at] / 2) * np.sqrt(variance_K))
 
 
 def adjusted(p: Reals, null: Reals) -> Reals:
@@ -169,9 +123,9 @@ def t_statistics(estimate: Reals, error: Reals) -> Reals:
         return np.nan_to_num(estimate / error, nan=0.0, posinf=_FAR, neginf=-_FAR)
 
 
-def _studentised(geometry: Geometry, scores_DN: Reals) -> tuple[Reals, Reals, Reals]:
+def difference_variances(geometry: Geometry, scores_DN: Reals) -> tuple[Reals, Reals, Reals]:
     """Of each data set: the differences, their variances, and the degrees of freedom of those."""
-    total_DK, df_DK = of_differences(
+    total_DK, df_DK = variances_of_differences(
         geometry.weight_KA,
         variances(geometry, scores_DN),
         (geometry.added_df_A[0], geometry.residual_df),
@@ -179,7 +133,7 @@ def _studentised(geometry: Geometry, scores_DN: Reals) -> tuple[Reals, Reals, Re
     return scores_DN @ geometry.estimate_KN.T, total_DK, df_DK
 
 
-def of_differences(
+def variances_of_differences(
     weight_KA: Reals, of_activations: tuple[Reals, Reals, Reals], df: tuple[int, int]
 ) -> tuple[Reals, Reals]:
     """Variance and degrees of freedom of each difference, from those of the activations.
@@ -199,15 +153,11 @@ def of_differences(
     return total_DK, 1 / (share_DK**2 / df[0] + (1 - share_DK) ** 2 / df[1])
 
 
-def _studentise(key: DesignKey, rows: Blocked) -> tuple[Reals, Reals, Reals]:
+def _of_scores(key: DesignKey, rows: Blocked) -> tuple[Reals, Reals, Reals]:
     """Of the scores at hand: the K differences, their variances, and the degrees of freedom."""
     centred_DN = (rows.score_N - rows.score_N.mean())[None, :]
-    estimate_DK, variance_DK, df_DK = _studentised(geometry_of(key), centred_DN)
+    estimate_DK, variance_DK, df_DK = difference_variances(geometry_of(key), centred_DN)
     return estimate_DK[0], variance_DK[0], df_DK[0]
-
-
-def _is_possible(geometry: Geometry) -> bool:
-    return geometry.has_rest and geometry.added_df_A[0] > 0 and len(geometry.estimate_KN) > 0
 
 
 def _chunks(total: int) -> list[int]:

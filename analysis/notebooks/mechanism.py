@@ -30,17 +30,16 @@ from IPython.display import display
 from analysis.figures.catalog import draw
 from analysis.mechanism.associations import association_sentences, associations
 from analysis.mechanism.layer_tables import beta_by_layer, layer_table
-from analysis.rows.read import load_cells, load_layers, load_sweep, settings, sweep_place
+from analysis.rows.read import sweep_place
+from analysis.study import read_study
 
 # %% tags=["parameters"]
 RESULTS = "../../results"
 SWEEP = "local"
 
 # %%
-place = sweep_place(RESULTS, SWEEP)
-cells = load_cells(place)
-sweep = load_sweep(place, cells)
-layers = load_layers(place, cells)
+study = read_study(sweep_place(RESULTS, SWEEP))
+cells, layers = study.cells, study.layers()
 for sentence in association_sentences(cells, layers):
     print(sentence)
 
@@ -48,8 +47,8 @@ for sentence in association_sentences(cells, layers):
 # What is to be explained: the quantization delta at each slope.
 
 # %%
-for setting in settings(cells):
-    display(draw("quant_delta", cells[cells["setting"] == setting], sweep))
+for setting in study.settings.values():
+    display(draw("quant_delta", setting))
 
 # %% [markdown]
 # Every measure against every outcome: the correlation of the effects of activations, seeds taken

@@ -29,17 +29,16 @@ from matplotlib import pyplot as plt
 from analysis.figures.catalog import draw
 from analysis.figures.panels.fit import published_handles, published_over
 from analysis.published.points import load_published, points_caption, published_points, seed_table
-from analysis.rows.read import load_cells, load_sweep, settings, sweep_place
+from analysis.rows.read import sweep_place
 from analysis.rows.stages import PANELS, title_of
+from analysis.study import read_study
 
 # %% tags=["parameters"]
 RESULTS = "../../results"
 SWEEP = "local"
 
 # %%
-place = sweep_place(RESULTS, SWEEP)
-cells = load_cells(place)
-sweep = load_sweep(place, cells)
+study = read_study(sweep_place(RESULTS, SWEEP))
 published = load_published()
 
 # %% [markdown]
@@ -55,13 +54,12 @@ for pr in (1035, 549, 1176):
 # This sweep, with the published runs of its recipe where there are any.
 
 # %%
-for setting in settings(cells):
-    here = cells[cells["setting"] == setting]
-    recipe = here["recipe"].iloc[0]
+for name, setting in study.settings.items():
+    recipe = setting.cells["recipe"].iloc[0]
     points = [published_points(recipe, stage, published) for stage in PANELS]
     for sentence in dict.fromkeys(points_caption(found, recipe) for found in points):
-        print(f"{setting}: {sentence}")
-    display(draw("slope_bpb", here, sweep, place=place))
+        print(f"{name}: {sentence}")
+    display(draw("slope_bpb", setting))
 
 # %% [markdown]
 # Where others varied the slope most: the runs of one stack at one stage, most of them one seed. One

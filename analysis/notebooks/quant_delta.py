@@ -27,19 +27,17 @@ from IPython.display import display
 
 from analysis.figures.catalog import draw, why_not
 from analysis.figures.inputs import Given
-from analysis.rows.read import load_cells, load_replicates, load_sweep, settings, sweep_place
-from analysis.stats.compare import contrasts
+from analysis.rows.read import sweep_place
+from analysis.stats.compare import compare
 from analysis.stats.quantization import delta_stats, with_deltas
-from analysis.stats.ranking import design_of, with_companions
+from analysis.study import read_study
 
 # %% tags=["parameters"]
 RESULTS = "../../results"
 SWEEP = "local"
 
 # %%
-place = sweep_place(RESULTS, SWEEP)
-cells = load_cells(place)
-sweep = load_sweep(place, cells)
+study = read_study(sweep_place(RESULTS, SWEEP))
 
 # %% [markdown]
 # Mean, standard deviation and 95 % t interval over seeds. `ranked` is false where a seed diverged:
@@ -47,22 +45,20 @@ sweep = load_sweep(place, cells)
 
 # %%
 columns = ["label", "n", "mean", "sd", "half_width", "n_diverged", "ranked"]
-deltas = delta_stats(cells)
+deltas = delta_stats(study.cells)
 for (setting, quantity), rows in deltas.groupby(["setting", "quantity"], sort=False):
     print(f"{setting}: {quantity}, window {rows['window'].max()}, stride {rows['stride'].max()}")
-    display(rows.set_index("key").reindex(sweep.keys).dropna(subset=["label"])[columns])
+    display(rows.set_index("key").reindex(study.sweep.keys).dropna(subset=["label"])[columns])
 
 # %% [markdown]
 # How far each activation's quantization delta is from the reference's, within seeds: described, not
 # tested, since one stage alone is judged.
 
 # %%
-compared = with_companions(cells, load_replicates(place), sweep)  # of a sweep that blocked by node
-display(contrasts(with_deltas(compared), "quant_delta", sweep.reference, design=design_of(sweep)))
+display(compare(study.derive(with_deltas), "quant_delta"))
 
 # %%
-for setting in settings(cells):
-    here = cells[cells["setting"] == setting]
+for setting in study.settings.values():
     for name in ("quant_delta", "ttt_gain", "slot_gain", "artifact_bytes"):
-        reason = why_not(name, here, Given())
-        display(draw(name, here, sweep) if reason is None else f"{name}: {reason}")
+        reason = why_not(name, setting.cells, Given())
+        display(draw(name, setting) if reason is None else f"{name}: {reason}")

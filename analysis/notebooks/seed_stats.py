@@ -25,69 +25,63 @@
 from IPython.display import display
 
 from analysis.figures.catalog import draw
-from analysis.planning.power import achieved, power_table
-from analysis.rows.read import load_cells, load_replicates, load_sweep, settings, sweep_place
+from analysis.planning.power_tables import achieved, power_table
+from analysis.rows.read import sweep_place
 from analysis.rows.stages import PANELS, PRIMARY
 from analysis.stats.aa_control import aa_sentences
-from analysis.stats.compare import contrasts
-from analysis.stats.decision import verdicts
-from analysis.stats.pairs import correlations, paired_stats
+from analysis.stats.compare import compare
+from analysis.stats.decision import decide
+from analysis.stats.pairs import paired_stats
 from analysis.stats.per_seed import seed_stats
-from analysis.stats.ranking import design_of, with_companions
-from analysis.stats.sensitivity import beside_sentences
+from analysis.stats.sensitivity import sensitivity_sentences
 from analysis.stats.variances import variance_checks
+from analysis.study import read_study
 
 # %% tags=["parameters"]
 RESULTS = "../../results"
 SWEEP = "local"
 
 # %%
-place = sweep_place(RESULTS, SWEEP)
-cells = load_cells(place)
-sweep = load_sweep(place, cells)
-compared = with_companions(cells, load_replicates(place), sweep)  # of a sweep that blocked by node
-design = design_of(sweep)
+study = read_study(sweep_place(RESULTS, SWEEP))
 
 # %%
-for setting in settings(cells):
-    display(draw("slope_bpb", cells[cells["setting"] == setting], sweep, place=place))
+for setting in study.settings.values():
+    display(draw("slope_bpb", setting))
 
 # %% [markdown]
 # Bits per byte of each stage: mean, standard deviation, 95 % t interval over seeds.
 
 # %%
 columns = ["label", "n", "mean", "sd", "half_width", "window", "stride", "n_diverged", "ranked"]
-scores = seed_stats(cells, PANELS)
+scores = seed_stats(study.cells, PANELS)
 for (name, quantity), rows in scores.groupby(["setting", "quantity"], sort=False):
     print(f"{name}: {quantity}")
-    display(rows.set_index("key").reindex(sweep.keys).dropna(subset=["label"])[columns])
+    display(rows.set_index("key").reindex(study.sweep.keys).dropna(subset=["label"])[columns])
 
 # %% [markdown]
-# Differences from the reference within seeds, at the one stage that is judged. First each with the
+# Differences from the reference within seeds, at the one stage that is tested. First each with the
 # interval of its own pairs, then with the noise pooled over activations and an interval that holds
-# for all comparisons at once (Dunnett), guarded against unequal noise: docs/statistics.md.
+# for all comparisons at once (Dunnett), widened where noise is unequal: docs/statistics.md.
 
 # %%
-print(f"{PRIMARY}, reference {sweep.reference}")
-display(paired_stats(compared, PRIMARY, sweep.reference, design=design))
-found = contrasts(compared, PRIMARY, sweep.reference, design=design)
+print(f"{PRIMARY}, reference {study.reference}")
+display(paired_stats(study, PRIMARY))
+found = compare(study, PRIMARY)
 display(found)
 
 # %%
-for setting in found["setting"].unique():
-    display(draw("differences", cells[cells["setting"] == setting], sweep, place=place))
+for name in found["setting"].unique():
+    display(draw("differences", study.settings[name]))
 
 # %%
-for verdict in verdicts(compared, sweep):
-    print(verdict.sentence)
-for sentence in [*beside_sentences(compared, sweep), *aa_sentences(cells, sweep)]:
+for decision in decide(study):
+    print(decision.sentence)
+for sentence in [*sensitivity_sentences(study), *aa_sentences(study)]:
     print(sentence)
 
 # %% [markdown]
-# How the differences of two activations go together over seeds (they share the reference), whether
-# noise is alike for all, and the smallest difference that this grid resolves.
+# Whether noise is alike for all, and the smallest difference that this grid resolves.
 
 # %%
-display(correlations(compared, PRIMARY, sweep.reference, design=design))
-display(variance_checks(compared, PRIMARY, sweep.reference, design=design))
-display(power_table(achieved(compared, sweep.reference, blocks=design)))
+display(variance_checks(study, PRIMARY))
+display(power_table(achieved(study)))

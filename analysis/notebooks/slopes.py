@@ -25,48 +25,37 @@
 from IPython.display import display
 
 from analysis.costs.axes import axis_survival
-from analysis.costs.budgets import node_effects, split_sentences, time_splits
+from analysis.costs.budgets import split_sentences, time_splits
+from analysis.costs.node_speed import node_effects
 from analysis.figures.catalog import FIGURES, draw, why_not
 from analysis.figures.inputs import given
-from analysis.rows.read import (
-    load_cells,
-    load_curves,
-    load_replicates,
-    load_sweep,
-    settings,
-    sweep_place,
-)
+from analysis.rows.read import sweep_place
 from analysis.rows.stages import PRIMARY
-from analysis.stats.ranking import design_of, with_companions
 from analysis.stats.slope_curve import best_fixed, slope_curves
 from analysis.stats.slopes import learned_slopes
+from analysis.study import read_study
 
 # %% tags=["parameters"]
 RESULTS = "../../results"
 SWEEP = "local"
 
 # %%
-place = sweep_place(RESULTS, SWEEP)
-cells = load_cells(place)
-sweep = load_sweep(place, cells)
-compared = with_companions(cells, load_replicates(place), sweep)  # of a sweep that blocked by node
-design = design_of(sweep)
+study = read_study(sweep_place(RESULTS, SWEEP))
 
 # %%
-for curve in slope_curves(compared, PRIMARY, design=design):
+for curve in slope_curves(study, PRIMARY):
     print(curve.sentence())
-for sentence in axis_survival(compared, PRIMARY, sweep.reference, design=design)["sentence"]:
+for sentence in axis_survival(study, PRIMARY)["sentence"]:
     print(sentence)
 
 # %%
 names = ("slope_bpb", "learning_curves", "pace")
 needed = {field for name in names for field in (*FIGURES[name].needs, *FIGURES[name].uses)}
-for setting in settings(cells):
-    here = cells[cells["setting"] == setting]
-    known = given(here, sweep, sorted(needed), place=place)
+for setting in study.settings.values():
+    known = given(setting, sorted(needed))
     for name in names:
-        reason = why_not(name, here, known)
-        display(draw(name, here, sweep, known) if reason is None else f"{name}: {reason}")
+        reason = why_not(name, setting.cells, known)
+        display(draw(name, setting, known) if reason is None else f"{name}: {reason}")
 
 # %% [markdown]
 # What learned its slope, against each fixed one: differences in bits per byte with intervals that
@@ -74,15 +63,15 @@ for setting in settings(cells):
 
 # %%
 columns = ["setting", "label", "other_label", "n", "difference", "low", "high", "resolved"]
-display(best_fixed(compared, PRIMARY, design=design)[[*columns, "beats_all", "beaten_by_any"]])
-display(learned_slopes(cells))
+display(best_fixed(study, PRIMARY)[[*columns, "beats_all", "beaten_by_any"]])
+display(learned_slopes(study.cells))
 
 # %% [markdown]
 # A difference at equal time, split into what is made per step and what by taking more steps; and
 # the time of a step, with what nodes contribute to it. Only budgets of seconds have the former.
 
 # %%
-splits = time_splits(compared, load_curves(place, cells), PRIMARY, sweep.reference, design=design)
+splits = time_splits(study, study.curves(), PRIMARY)
 for sentence in split_sentences(splits):
     print(sentence)
-display(node_effects(cells, reference=sweep.reference))
+display(node_effects(study))

@@ -1,4 +1,4 @@
-"""How large is the noise of a grid that has not run yet?
+"""The size of the noise that a grid is planned with: measured here, elsewhere, or published.
 
 In this order: what the sweep itself has shown so far, what another sweep of the same recipe and
 budget has shown in the same results, what was published for the recipe. A recipe of which nothing
@@ -6,32 +6,24 @@ is known has no noise, rather than a guess.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.models.block_model import Blocking, blocked, fit_blocks
-from analysis.planning.designs import Kind
-from analysis.rows.read import (
-    CELLS_FILE,
-    Sweep,
-    is_scored,
-    load_cells,
-    load_replicates,
-    load_sweep,
-    records,
-)
+from analysis.models.block_model import blocked, fit_blocks
+from analysis.planning.power import Kind
+from analysis.rows.read import CELLS_FILE, is_scored, records
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import FIELD_NATS
-from analysis.stats.ranking import design_of, ranked_rows, with_companions
+from analysis.stats.ranking import ranked_rows
+from analysis.study import Study, read_study
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnownNoise:
+class Noise:
     """The noise that a design is judged by, in BPB, and where its size is known from.
 
     ``noise_sd``: of one score after seed and activation are taken out, so that a paired difference
@@ -53,7 +45,7 @@ class KnownNoise:
     def field_bpb(self) -> float | None:
         """0.005 nats per token in BPB.
 
-        >>> noise = KnownNoise(noise_sd=1, seed_sd=1, source="", tokens_per_byte=0.41)
+        >>> noise = Noise(noise_sd=1, seed_sd=1, source="", tokens_per_byte=0.41)
         >>> round(noise.field_bpb, 5)
         0.00296
         """
@@ -68,7 +60,7 @@ class KnownNoise:
 # Between seeds: 0.0004 to 0.0011 where three seeds of one activation were published (PR #1035,
 # #549, #1135, #1176); 0.0007 is what the field plans with. 0.005 nats per token are 0.00296 BPB in
 # sp1024.
-_PUBLISHED = KnownNoise(
+_PUBLISHED = Noise(
     noise_sd=0.0007 / math.sqrt(2),
     seed_sd=0.0007,
     source="published: paired sd 0.0007 in PR #1035 at 10,000 steps",
@@ -79,16 +71,16 @@ PUBLISHED = dict.fromkeys(("pr1035", "pr549", "pr549-clean", "pr1176"), _PUBLISH
 _SETTING = ["recipe", "budget_kind", "budget_value", "setting", "budget"]
 
 
-def expected_noise(
+def planning_noise(
     cells: pd.DataFrame, results: str | Path, sweep: str, *, quantity: str = PRIMARY
-) -> dict[str, KnownNoise | None]:
+) -> dict[str, Noise | None]:
     """The noise to plan each setting of ``cells`` with: the sweep's own, another's, or published.
 
     Of several sweeps with the same recipe and budget, the one that knows it with the most degrees
     of freedom. A sweep in ``results`` that cannot be read or compared is passed over.
     """
     known = _measured(results, quantity)
-    found: dict[str, KnownNoise | None] = {}
+    found: dict[str, Noise | None] = {}
     for row in records(cells[_SETTING].drop_duplicates()):
         alike = known[(known[_SETTING[:3]] == pd.Series(row)[_SETTING[:3]]).all(axis=1)]
         own = alike[(alike["sweep"] == sweep) & (alike["setting"] == row["setting"])]
@@ -98,27 +90,20 @@ def expected_noise(
     return found
 
 
-def noise_in(
-    rows: pd.DataFrame,
-    quantity: str,
-    reference: str,
-    source: str,
-    design: Blocking | None = None,
-) -> KnownNoise | None:
-    """The noise of ``rows``, all of one setting; None before two seeds have two activations."""
-    design = design or Blocking()
-    scores = ranked_rows(rows, quantity, reference, design)
+def noise_of(study: Study, quantity: str, source: str) -> Noise | None:
+    """The noise of one setting; None before two seeds have two activations."""
+    scores = ranked_rows(study, quantity, study.reference)
     if scores.empty:
         return None
-    first = reference if (scores["key"] == reference).any() else min(scores["key"])
-    fit = fit_blocks(blocked(scores, first, design))
+    first = study.reference if study.reference in set(scores["key"]) else min(scores["key"])
+    fit = fit_blocks(blocked(scores, first, study.blocking))
     if not fit.noise_sd:
         return None
     of_key = scores.groupby("key")["value"]
     left = scores["value"] - of_key.transform("mean")
-    scored = rows[is_scored(rows)]
+    scored = study.cells[is_scored(study.cells)]
     ratio = (scored["val_tokens"] / scored["val_bytes"]).dropna()
-    return KnownNoise(
+    return Noise(
         noise_sd=fit.noise_sd,
         seed_sd=math.sqrt(float((left**2).sum()) / (len(scores) - of_key.ngroups)),
         source=source,
@@ -134,26 +119,19 @@ def _measured(results: str | Path, quantity: str) -> pd.DataFrame:
     for name in root.folders():
         if not root.exists(f"{name}/{CELLS_FILE}"):
             continue
-        place = f"{str(results).rstrip('/')}/{name}"
         try:
-            frame = load_cells(place)
-            sweep = load_sweep(place, frame)
-            rows = with_companions(frame, load_replicates(place), sweep)
-            found += _of_sweep(rows, quantity, sweep, name)
+            found += _of_sweep(read_study(f"{str(results).rstrip('/')}/{name}"), quantity, name)
         except ConfigError:  # what is wrong with another sweep is said when that one is asked for
             continue
     columns = ["sweep", *_SETTING, "noise", "noise_df"]
     return pd.DataFrame(found, columns=columns)
 
 
-def _of_sweep(
-    frame: pd.DataFrame, quantity: str, sweep: Sweep, name: str
-) -> Sequence[dict[str, object]]:
+def _of_sweep(study: Study, quantity: str, name: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
-    for facts in records(frame[_SETTING].drop_duplicates()):
-        rows = frame[frame["setting"] == facts["setting"]]
-        source = f"measured in sweep {name}"
-        noise = noise_in(rows, quantity, sweep.reference, source, design_of(sweep))
+    for here in study.settings.values():
+        noise = noise_of(here, quantity, f"measured in sweep {name}")
         if noise is not None:
+            (facts,) = records(here.cells[_SETTING].drop_duplicates())
             found.append({"sweep": name, **facts, "noise": noise, "noise_df": noise.noise_df})
     return found

@@ -1,218 +1,207 @@
-"""What can this grid resolve, as planned and as finished, and how many seeds would more need?
+"""Power of a design: the smallest effect that it resolves, and the seeds that an effect needs.
 
-Two tables and a curve, of each design; ``analysis.planning.designs`` says what
-power means here. A planned grid is judged by the noise that is expected of it, a finished one by
-its own.
+Power here is *per comparison, at the family-wise level*: the probability that one activation that
+truly differs from the reference by ``effect`` is resolved by an interval that is simultaneous over
+all k comparisons of the grid. S seeds, A activations, k = A − 1. Three designs:
+
+*block*     The primary analysis (``analysis.stats.compare``): a seed gives every activation the
+            same weights and data, and the wider of two intervals counts: Dunnett's, of the noise
+            pooled with (S − 1)(A − 1) degrees of freedom, and one that does not take the noise as
+            alike.
+*pooled*    Dunnett's interval alone: the statistic follows a noncentral t with noncentrality
+            effect / (sd · √(2 / S)) (Dunnett 1955; Cohen 1988, chapter 2). What the second interval
+            costs is the difference to this.
+*unpaired*  Every activation has seeds of its own, so the spread between seeds stays in, each pair
+            is compared by Student's t with 2 (S − 1) degrees of freedom, and the k tests share
+            their level by Šidák (1967).
+
+Expectations over the estimate of the noise are sums over nodes: how many *true* standard errors the
+bound is away that a difference must exceed, and how probable each distance is. For Dunnett's
+interval the bound is its quantile times the estimated noise; for the wider of the two intervals the
+nodes are simulated.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
 
-import pandas as pd
+import numpy as np
+from scipy import optimize, special, stats
 
-from analysis.models.block_model import Blocking
-from analysis.planning.designs import (
-    DESIGNS,
-    Design,
-    Kind,
-    power_of,
-    seeds_needed,
-    smallest_effect,
-)
-from analysis.planning.noise import KnownNoise, noise_in
-from analysis.rows.read import settings
-from analysis.rows.stages import PRIMARY, windows_of
-from analysis.stats.compare import FIELD_NATS, contrasts, same_functions
+from analysis.models.block_model import Reals
+from analysis.models.dunnett import quantile
+from analysis.models.interval import t_quantile
+from analysis.models.unequal_variance import variances_of_differences
 
-POWERS = (0.8, 0.9)
-EFFECTS_BPB = (0.0005, 0.001, 0.002, 0.003)  # what the field argues about
+Kind = Literal["block", "pooled", "unpaired"]
+Nodes = tuple[Reals, Reals]
 
-_FOOTING = ("setting", "quantity", "budget", "window", "stride")
-_DESIGN = ("design", "n", "comparisons", "noise_df", "level")
-
-
-def planned(
-    cells: pd.DataFrame,
-    reference: str,
-    noise: Mapping[str, KnownNoise | None],
-    *,
-    quantity: str = PRIMARY,
-    level: float = 0.95,
-) -> list["Grid"]:
-    """The grid of each setting of ``cells`` (one row per cell) when all of them have succeeded.
-
-    ``noise``: of each setting, None or absent where it is unknown.
-    """
-    kept = same_functions(cells, reference)
-    grids = []
-    for setting in settings(cells):
-        here = cells[cells["setting"] == setting]
-        seeds, functions = here["seed"].nunique(), {kept[key] for key in here["key"]}
-        grids.append(
-            Grid(
-                **_facts(here, quantity),
-                n=seeds,
-                num_activations=len(functions),
-                noise=noise.get(setting),
-                level=level,
-            )
-        )
-    return grids
-
-
-def achieved(
-    frame: pd.DataFrame,
-    reference: str,
-    *,
-    quantity: str = PRIMARY,
-    level: float = 0.95,
-    blocks: Blocking | None = None,
-) -> list["Grid"]:
-    """The grid of each setting of ``frame`` as far as it has been answered, with its own noise.
-
-    It is taken for complete with ``n``, the pairs of the comparison that has the fewest. A setting
-    in which nothing can be compared yet is absent.
-    """
-    grids = []
-    compared = contrasts(frame, quantity, reference, level=level, design=blocks)
-    compared = compared.dropna(subset=["noise_sd"])
-    for setting, rows in compared.groupby("setting", sort=False):
-        here = frame[frame["setting"] == setting]
-        grids.append(
-            Grid(
-                **_facts(here, quantity),
-                n=int(rows["n"].min()),
-                num_activations=int(rows["comparisons"].iloc[0]) + 1,
-                noise=noise_in(here, quantity, reference, "its own", blocks),
-                level=level,
-            )
-        )
-    return grids
+MOST_SEEDS = 100_000
+NODES = 120  # Gauss–Legendre; 60 agree with 240 to ten digits
+DRAWS = 20_000
+SEED = 1955
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
-    """One setting of a sweep, planned or finished: what it stands on and how large it is.
+class Design:
+    """How activations are compared with the reference: ``n`` seeds, ``comparisons`` of them.
 
-    ``num_activations`` counts the reference, and two names of one function once. ``window`` and
-    ``stride`` are None where they are unknown, and so is ``noise``.
+    ``noise_df``: degrees of freedom that the noise is estimated with.
     """
 
-    setting: str
-    budget: str
-    quantity: str
+    kind: Kind
     n: int
-    num_activations: int
-    noise: KnownNoise | None
-    window: int | None = None
-    stride: int | None = None
+    comparisons: int
+    noise_df: int
     level: float = 0.95
 
     @property
-    def footing(self) -> dict[str, object]:
-        names = ("setting", "quantity", "budget", "window", "stride")
-        return {name: getattr(self, name) for name in names}
-
-    def designs(self) -> list[Design]:
-        """Every design with the seeds of this grid; none where there is nothing to compare."""
-        if self.num_activations < 2 or self.n < 2:
-            return []
-        return [self.design_of(kind)(self.n) for kind in DESIGNS]
-
-    def design_of(self, kind: Kind) -> Callable[[int], Design]:
-        """The design of a full grid with as many seeds as it is given."""
-        return partial(DESIGNS[kind], num_activations=self.num_activations, level=self.level)
+    def bound(self) -> Nodes:
+        """How many true standard errors the bound is away, and how probable each distance is."""
+        if self.kind == "unpaired":
+            each = t_quantile(self.level ** (1 / self.comparisons), self.noise_df)
+            return _pooled_bound(each, self.noise_df)
+        if self.kind == "pooled" or self.comparisons == 1:  # two activations need no second one
+            dunnett = critical_value(self.comparisons, self.noise_df, self.level)
+            return _pooled_bound(dunnett, self.noise_df)
+        return _wider_bound(self.n, self.comparisons, self.level)
 
 
-def power_table(grids: Iterable[Grid], *, powers: Sequence[float] = POWERS) -> pd.DataFrame:
-    """One row per grid, design and power: the smallest ``effect`` (BPB) that is resolved.
+def block(n: int, *, num_activations: int, level: float = 0.95) -> Design:
+    """The block design of a full grid; ``num_activations`` counts the reference, a function once.
 
-    A grid has no row where its noise is unknown or where it can resolve nothing.
+    >>> block(3, num_activations=11)
+    Design(kind='block', n=3, comparisons=10, noise_df=20, level=0.95)
     """
-    rows = [
-        {**grid.footing, **_of_design(design), "noise_sd": sd, "power": power}
-        | {"effect": smallest_effect(design, sd, power=power), "source": grid.noise.source}
-        for grid in grids
-        if grid.noise is not None
-        for design in grid.designs()
-        for sd in [grid.noise.sd_for(design.kind)]
-        for power in powers
-    ]
-    columns = [*_FOOTING, *_DESIGN, "noise_sd", "effect", "power", "source"]
-    return pd.DataFrame(rows, columns=columns)
+    comparisons = num_activations - 1
+    df = (n - 1) * comparisons
+    return Design(kind="block", n=n, comparisons=comparisons, noise_df=df, level=level)
 
 
-def seeds_table(grids: Iterable[Grid], *, powers: Sequence[float] = POWERS) -> pd.DataFrame:
-    """One row per grid, design, power and effect: how many seeds (``n``) and cells it needs.
+def pooled(n: int, *, num_activations: int, level: float = 0.95) -> Design:
+    """The same, judged by Dunnett's interval alone."""
+    return replace(block(n, num_activations=num_activations, level=level), kind="pooled")
 
-    ``nats``: the effect in nats per token, where it is the field's rule; null otherwise. ``n`` and
-    ``cells`` are null where no number of seeds suffices.
+
+def unpaired(n: int, *, num_activations: int, level: float = 0.95) -> Design:
+    """Every activation under ``n`` seeds of its own."""
+    comparisons = num_activations - 1
+    return Design(kind="unpaired", n=n, comparisons=comparisons, noise_df=2 * (n - 1), level=level)
+
+
+DESIGNS: dict[Kind, Callable[..., Design]] = {
+    "block": block,
+    "pooled": pooled,
+    "unpaired": unpaired,
+}
+
+
+def power_of(effect: float, design: Design, noise_sd: float) -> float:
+    """The probability that a true difference of ``effect`` is resolved; both in the same unit.
+
+    At effect 0 it is what one comparison spends of 1 − level.
     """
-    rows: list[dict[str, object]] = []
-    for grid in grids:
-        if grid.noise is None or grid.num_activations < 2:
-            continue
-        effects: list[tuple[float, float | None]] = [(effect, None) for effect in EFFECTS_BPB]
-        if grid.noise.field_bpb is not None:
-            effects.append((grid.noise.field_bpb, FIELD_NATS))
-        for kind in DESIGNS:
-            sd, design_of = grid.noise.sd_for(kind), grid.design_of(kind)
-            for power in powers:
-                for effect, nats in effects:
-                    n = seeds_needed(effect, design_of, sd, power=power)
-                    rows.append(
-                        {**grid.footing, "design": kind, "comparisons": grid.num_activations - 1}
-                        | {"noise_sd": sd, "effect": effect, "nats": nats, "power": power, "n": n}
-                        | {"cells": None if n is None else n * grid.num_activations}
-                        | {"level": grid.level, "source": grid.noise.source}
-                    )
-    columns = [*_FOOTING, "design", "comparisons", "noise_sd", "effect", "nats", "power"]
-    table = pd.DataFrame(rows, columns=[*columns, "n", "cells", "level", "source"])
-    return table.astype({"n": "Int64", "cells": "Int64", "nats": float})
+    centre = effect / (noise_sd * math.sqrt(2 / design.n))
+    bound, weights = design.bound
+    resolved = special.ndtr(centre - bound) + special.ndtr(-centre - bound)
+    return float(resolved @ weights)
 
 
-def power_curve(grids: Iterable[Grid], *, points: int = 61) -> pd.DataFrame:
-    """``power`` over ``effect`` (BPB) for every design of each grid, from 0 to where all are sure.
+def smallest_effect(design: Design, noise_sd: float, *, power: float = 0.8) -> float:
+    """The difference that is resolved with probability ``power``, in the unit of ``noise_sd``."""
+    unit = math.sqrt(2 / design.n)  # one standard error, at noise of 1
+    most = unit
+    while power_of(most, design, 1.0) < power:
+        most *= 2
+    root = optimize.brentq(lambda effect: power_of(effect, design, 1.0) - power, 0.0, most)
+    return float(root) * noise_sd
 
-    ``points`` effects a curve, evenly spaced.
+
+def seeds_needed(
+    effect: float, design: Callable[[int], Design], noise_sd: float, *, power: float = 0.8
+) -> int | None:
+    """The fewest seeds that resolve ``effect`` with probability ``power``; at least 2.
+
+    None where even 100,000 do not. ``design(n)``: the design with n seeds, e.g.
+    ``partial(block, num_activations=11)``.
     """
-    rows: list[dict[str, object]] = []
-    for grid in grids:
-        if grid.noise is None or not grid.designs():
-            continue
-        sds = {design: grid.noise.sd_for(design.kind) for design in grid.designs()}
-        most = max(smallest_effect(design, sd, power=0.99) for design, sd in sds.items())
-        for design, sd in sds.items():
-            for effect in (most * i / (points - 1) for i in range(points)):
-                rows.append(
-                    {**grid.footing, **_of_design(design), "noise_sd": sd, "effect": effect}
-                    | {"power": power_of(effect, design, sd), "source": grid.noise.source}
-                )
-    columns = [*_FOOTING, *_DESIGN, "noise_sd", "effect", "power", "source"]
-    return pd.DataFrame(rows, columns=columns)
+
+    def suffices(n: int) -> bool:
+        return power_of(effect, design(n), noise_sd) >= power
+
+    most = 2
+    while not suffices(most):
+        most *= 2
+        if most > MOST_SEEDS:
+            return None
+    fewest = most // 2
+    while most - fewest > 1:  # fewest does not suffice, most does
+        middle = (fewest + most) // 2
+        fewest, most = (fewest, middle) if suffices(middle) else (middle, most)
+    return most
 
 
-def _of_design(design: Design) -> dict[str, object]:
-    return {
-        "design": design.kind,
-        "n": design.n,
-        "comparisons": design.comparisons,
-        "noise_df": design.noise_df,
-        "level": design.level,
-    }
+def critical_value(k: int, df: int, level: float) -> float:
+    """Dunnett's (1955) c with P(max |t_i| ≤ c) = ``level`` over ``k`` comparisons.
+
+    Equally many scores of every activation: any two comparisons correlate by 1/2.
+    """
+    return quantile(np.full((k, k), 0.5) + np.eye(k) / 2, df, level)
 
 
-def _facts(rows: pd.DataFrame, quantity: str) -> dict[str, Any]:
-    """What a setting's grid stands on; windows whose stride is their length are contiguous."""
-    window, stride = (
-        None if rows[name].isna().all() else int(rows[name].max()) for name in ("window", "stride")
-    )
-    return {
-        "setting": str(rows["setting"].iloc[0]),
-        "budget": str(rows["budget"].iloc[0]),
-        "quantity": quantity,
-        "window": window,
-        "stride": stride if windows_of(quantity) == "sliding" else window,
-    }
+@lru_cache(maxsize=1024)
+def _pooled_bound(critical: float, df: int) -> Nodes:
+    """The bound ``critical`` estimated standard errors: critical · s, s = √(χ²(df) / df)."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    low, high = np.sqrt(stats.chi2.ppf(1e-16, df)), np.sqrt(stats.chi2.isf(1e-16, df))
+    half, middle = (high - low) / 2, (high + low) / 2
+    chi = middle + half * nodes
+    return critical * chi / np.sqrt(df), half * weights * stats.chi.pdf(chi, df)
+
+
+@lru_cache(maxsize=128)
+def _wider_bound(num_seeds: int, comparisons: int, level: float) -> Nodes:
+    """The wider interval of the primary analysis: complete blocks, equal variances, k ≥ 2.
+
+    Simulated with a fixed seed: ``DRAWS`` data sets give the null distribution of the second
+    interval, as ``unequal_variance.null_distribution`` does for any design, and the widths of both.
+    Given the bound, power is exact, since means are independent of the residuals that a bound is
+    made of.
+    """
+    num_activations, df = comparisons + 1, (num_seeds - 1) * comparisons
+    rng = np.random.default_rng(SEED)
+    of_activations = _variances(num_seeds, num_activations, rng)
+    weight_KA = np.concatenate([np.ones((comparisons, 1)), np.eye(comparisons)], axis=1) / num_seeds
+    variance_DK, df_DK = variances_of_differences(weight_KA, of_activations, (num_seeds - 1, df))
+    error_DK = np.sqrt(variance_DK)
+    means_DA = rng.standard_normal((DRAWS, num_activations)) / math.sqrt(num_seeds)
+    t_DK = np.abs(means_DA[:, 1:] - means_DA[:, :1]) / error_DK
+    least_p = np.quantile(2 * special.stdtr(df_DK, -t_DK).min(axis=1), 1 - level)
+    second_D = -special.stdtrit(df_DK[:, 0], least_p / 2) * error_DK[:, 0]
+    dunnett_D = critical_value(comparisons, df, level) * np.sqrt(of_activations[2])
+    bound_D = np.maximum(second_D / math.sqrt(2 / num_seeds), dunnett_D)
+    return bound_D, np.full(DRAWS, 1 / DRAWS)
+
+
+def _variances(
+    num_seeds: int, num_activations: int, rng: np.random.Generator
+) -> tuple[Reals, Reals, Reals]:
+    """``geometry.variances`` of ``DRAWS`` complete data sets of noise 1, without their scores.
+
+    Residuals enter by their products between activations only, which are Wishart distributed with
+    S − 1 degrees of freedom: a root of them has at most A columns (Bartlett 1933), for any S.
+    """
+    size, df = num_activations, num_seeds - 1
+    if df < size:
+        root_DAR = rng.standard_normal((DRAWS, size, df))
+    else:
+        root_DAR = np.tril(rng.standard_normal((DRAWS, size, size)), -1)
+        on = np.arange(size)
+        root_DAR[:, on, on] = np.sqrt(rng.chisquare(df - on, (DRAWS, size)))
+    left_DAR = root_DAR - root_DAR.mean(axis=1, keepdims=True)
+    sum_DA = (left_DAR**2).sum(axis=2)
+    added_DA, total_D = sum_DA * size / (size - 1), sum_DA.sum(axis=1)
+    rest_df = df * (size - 2)
+    return added_DA / df, (total_D[:, None] - added_DA) / rest_df, total_D / (df * (size - 1))

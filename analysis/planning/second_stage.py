@@ -1,4 +1,4 @@
-"""Which activations deserve a second stage, and what may be concluded from it?
+"""The second stage of a screening: its leaders under fresh seeds, in a sweep file of its own.
 
 A screening tries every activation under few seeds; its leaders, and the reference, then run once
 more under fresh seeds. The second stage is a sweep of its own, and its own rows alone decide: seeds
@@ -11,15 +11,13 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import tomli_w
 
-from analysis.models.block_model import Blocking
 from analysis.number_format import counted, listed
-from analysis.planning.toml_text import toml_text
-from analysis.rows.read import Sweep, load_cells, load_replicates, load_sweep, settings, succeeded
+from analysis.rows.read import succeeded
 from analysis.rows.stages import PRIMARY, title_of
-from analysis.stats.compare import contrasts
-from analysis.stats.ranking import design_of, with_companions
+from analysis.stats.compare import compare
+from analysis.study import Study, read_study
 from sweep.spec import sweep_file
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError, find_config, read_toml
@@ -28,24 +26,22 @@ SUFFIX = "-stage2"
 MOST_SEEDS = 10_000
 
 
-def leaders(
-    frame: pd.DataFrame, reference: str, *, keep: int, design: Blocking | None = None
-) -> list[str]:
+def leaders(study: Study, *, keep: int) -> list[str]:
     """The keys of the ``keep`` activations with the lowest paired difference, best first.
 
-    In every setting of ``frame``, at the primary stage; of several settings, all their leaders, so
+    In every setting of ``study``, at the primary stage; of several settings, all their leaders, so
     that there may be more than ``keep``. The reference is not among them, nor is what a seed of
     diverged; two names of one function are one. ConfigError where fewer can be ranked.
     """
-    ranked = contrasts(frame, PRIMARY, reference, design=design)
-    ranked = ranked.sort_values(["difference", "key"])
+    ranked = compare(study, PRIMARY).sort_values(["difference", "key"])
     chosen: list[str] = []
-    for setting in settings(frame):
+    for setting in study.settings:
         here = [str(key) for key in ranked.loc[ranked["setting"] == setting, "key"]]
         if len(here) < keep:
             raise ConfigError(
-                f"keep {keep}: {counted(len(here), 'activation')} can be ranked against {reference}"
-                f" in {setting} ({listed(here) or 'none'}). Finish the screening, or keep fewer."
+                f"keep {keep}: {counted(len(here), 'activation')} can be ranked against"
+                f" {study.reference} in {setting} ({listed(here) or 'none'}). Finish the screening,"
+                " or keep fewer."
             )
         chosen += [key for key in here[:keep] if key not in chosen]
     return chosen
@@ -76,19 +72,17 @@ def second_stage(screening: str, place: str | Path, *, keep: int, seeds: int) ->
         raise ConfigError(f"--seeds {seeds}: at most {MOST_SEEDS:,} can be planned.")
     path = find_config(screening, sweep_file.SWEEPS, "sweep")
     first = sweep_file.load_sweep(screening)
-    frame = load_cells(place)
-    succeeded(frame)
-    screened = load_sweep(place, frame)
+    screened = read_study(place)
+    succeeded(screened.cells)
     reference = screened.reference
     if reference != first.reference:
         raise ConfigError(
             f"{place}: its reference is {reference}, and {first.reference} in the sweep file of"
             f" {first.name}. `make sweep` writes down what the file says."
         )
-    compared = with_companions(frame, load_replicates(place), screened)
-    chosen = leaders(compared, reference, keep=keep, design=design_of(screened))
+    chosen = leaders(screened, keep=keep)
     before = [first, *sweep_file.screenings(first, path.parent)]
-    used = [*(seed for sweep in before for seed in sweep.seeds), *map(int, frame["seed"])]
+    used = [*(seed for sweep in before for seed in sweep.seeds), *map(int, screened.cells["seed"])]
     entries = {
         activation.label: {"name": activation.name, **activation.params}
         for activation in first.expanded_activations()
@@ -110,7 +104,7 @@ def second_stage(screening: str, place: str | Path, *, keep: int, seeds: int) ->
         f"# Second stage of {first.name}: the reference and the {len(chosen)} leaders of its"
         f" screening ({stage}),\n# best first, under seeds that the screening did not use.\n\n"
     )
-    return heading + toml_text(table)
+    return heading + tomli_w.dumps(table)
 
 
 def write_second_stage(
@@ -135,21 +129,20 @@ def write_second_stage(
     return target
 
 
-def second_stage_sentences(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
+def second_stage_sentences(study: Study) -> list[str]:
     """What must be said of a second stage; nothing of a sweep that is none.
 
-    ConfigError where ``frame`` has rows of the screening.
+    ConfigError where there are rows of the screening.
     """
+    sweep = study.sweep
     if sweep.screened_in is None:
         return []
-    foreign = frame["sweep"].dropna().unique()
-    if sweep.screened_in in foreign:
+    if sweep.screened_in in study.cells["sweep"].dropna().unique():
         raise ConfigError(
             f"sweep {sweep.name}: there are rows of its screening, {sweep.screened_in}, among its"
             " own. Seeds that chose the leaders flatter them: leave them in their own folder."
         )
-    compared = contrasts(frame, PRIMARY, sweep.reference, design=design_of(sweep))
-    numbers = sorted(set(compared["comparisons"]))
+    numbers = sorted(set(compare(study, PRIMARY)["comparisons"]))
     many = [counted(int(number), "comparison") for number in numbers] or ["no comparison yet"]
     return [
         f"Second stage of {sweep.screened_in}: its own rows alone decide;"

@@ -1,6 +1,6 @@
 """Which activation is best in one setting, and how sure is that? The answer, and its words.
 
-The verdict is that of the one judged stage (``stages.PRIMARY``). The same question under other
+The decision is that of the one tested stage (``stages.PRIMARY``). The same question under other
 stages or with tainted attempts is asked by the same functions, and decides nothing.
 """
 
@@ -12,21 +12,22 @@ import pandas as pd
 
 from analysis.number_format import DASH, capital, counted, listed, p_value, percent, plus_minus
 from analysis.report.document import Tone
-from analysis.rows.read import Sweep, labels_of, records
+from analysis.rows.read import records
 from analysis.rows.stages import PRIMARY
-from analysis.stats.compare import contrasts, same_functions
-from analysis.stats.decision import Verdict, joint_labels, verdicts
-from analysis.stats.ranking import design_of
+from analysis.stats.compare import compare
+from analysis.stats.decision import Decision, decide
+from analysis.stats.ranking import function_labels
+from analysis.study import Study
 
 Rows = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What ``verdicts`` and ``contrasts`` say of one setting; ``rows`` is sorted, best first."""
+    """What ``decide`` and ``compare`` say of one setting; ``rows`` is sorted, best first."""
 
     quantity: str
-    verdict: Verdict
+    decision: Decision
     rows: tuple[Rows, ...]
     names: Mapping[str, str]
     reference: str
@@ -34,25 +35,25 @@ class Answer:
     @property
     def best(self) -> Rows | None:
         """The row of the activation that is lowest; None where that is the reference, or no one."""
-        return next((row for row in self.rows if row["key"] == self.verdict.best), None)
+        return next((row for row in self.rows if row["key"] == self.decision.best), None)
 
 
-def answer(cells: pd.DataFrame, sweep: Sweep, quantity: str = PRIMARY) -> Answer:
-    """The answer of ``cells``, which are those of one setting."""
-    rows = records(contrasts(cells, quantity, sweep.reference, design=design_of(sweep)))
+def answer(study: Study, quantity: str = PRIMARY) -> Answer:
+    """The answer of one setting."""
+    rows = records(compare(study, quantity))
     return Answer(
         quantity=quantity,
-        verdict=verdicts(cells, sweep, quantity)[0],
+        decision=decide(study, quantity)[0],
         rows=tuple(sorted(rows, key=lambda row: (row["difference"], row["key"]))),
-        names=joint_labels(same_functions(cells, sweep.reference), labels_of(cells)),
-        reference=sweep.reference,
+        names=function_labels(study),
+        reference=study.reference,
     )
 
 
-def verdict_words(found: Answer) -> str:
+def decision_words(found: Answer) -> str:
     """The answer in one sentence, as large as the page allows."""
     reference = found.names.get(found.reference, found.reference)
-    best_key = found.verdict.best
+    best_key = found.decision.best
     if best_key is None:
         return "No activation can be ranked yet."
     if not found.rows:
@@ -64,9 +65,9 @@ def verdict_words(found: Answer) -> str:
             return f"Too few seeds to tell whether any activation is better than {reference}."
         return f"No activation is shown to be better than {reference}."
     best = found.names[best_key]
-    if found.verdict.resolved is None:
+    if found.decision.resolved is None:
         return f"Too few seeds to tell whether {best} is better than {reference}."
-    if found.verdict.resolved:
+    if found.decision.resolved:
         gap = plus_minus(-found.best["difference"], found.best["half_width"])
         return f"{best} is better than {reference}, by {gap.replace(' ±', ' ± ')} bits per byte."
     return f"No activation is shown to be better than {reference}."
@@ -75,10 +76,10 @@ def verdict_words(found: Answer) -> str:
 def support_words(found: Answer) -> str:
     """What the large sentence leaves out: who is lowest, who differs from the reference."""
     if not found.rows:
-        return found.verdict.sentence
+        return found.decision.sentence
     reference = found.names[found.reference]
     opening = f"{reference}, the reference, is lowest. " if found.best is None else ""
-    if found.best is not None and not found.verdict.resolved:
+    if found.best is not None and not found.decision.resolved:
         gap, n = gap_words(found.best), counted(found.best["n"], "paired seed")
         opening = (
             f"{found.names[found.best['key']]} is lowest, at {gap} bits per byte from it ({n}). "

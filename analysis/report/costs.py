@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.costs.budgets import node_effects, node_sentences
+from analysis.costs.node_speed import node_effects, node_sentences
 from analysis.figures.panels.size import CAP_BYTES
 from analysis.number_format import DASH, capital, counted, number, percent, plus_minus
 from analysis.report.document import Block, Bullets, Row, Table, Text
@@ -21,7 +21,7 @@ def cost_blocks(case: Case) -> tuple[Block, ...]:
     stats = seed_stats(cells, _MEASURES)
     if not case.has_scores:
         return (Text("No cell has an untainted success, so no cost is known."),)
-    nodes = node_sentences(node_effects(case.cells, reference=case.sweep.reference))
+    nodes = node_sentences(node_effects(case.study))
     return (
         Text(_size(cells), "lead"),
         _table(stats, case.sweep.keys),

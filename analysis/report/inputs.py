@@ -11,25 +11,29 @@ from analysis.figures.catalog import FIGURES
 from analysis.figures.inputs import Given, given
 from analysis.report.answers import Answer, answer
 from analysis.rows.completeness import completeness_sentences
-from analysis.rows.read import Sweep, is_scored, load_cells, load_replicates, load_sweep, settings
-from analysis.rows.scoring import check_equal_scoring
+from analysis.rows.read import Sweep, is_scored, settings
 from analysis.rows.stages import PRIMARY
-from analysis.stats.ranking import design_of, with_companions
+from analysis.study import Study, read_study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """The cells of every setting, what the sweep asked for, and what each setting has beside.
+    """The sweep, and what each setting has beside its cells.
 
-    ``compared``: the cells, and companions of the reference where nodes were blocks. ``lacking``:
-    what ``completeness_sentences`` says, nothing where every cell has every score.
+    ``lacking``: what ``completeness_sentences`` says, nothing where every cell has every score.
     """
 
-    cells: pd.DataFrame
-    compared: pd.DataFrame
-    sweep: Sweep
+    study: Study
     known: Mapping[str, Given]
     lacking: tuple[str, ...]
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        return self.study.cells
+
+    @property
+    def sweep(self) -> Sweep:
+        return self.study.sweep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +41,18 @@ class Case:
     """One setting and what several sections say of it; ``splits`` are rows of ``time_splits``."""
 
     name: str
-    cells: pd.DataFrame
-    compared: pd.DataFrame
-    sweep: Sweep
+    study: Study
     known: Given
     answer: Answer
     splits: pd.DataFrame
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        return self.study.cells
+
+    @property
+    def sweep(self) -> Sweep:
+        return self.study.sweep
 
     @property
     def has_scores(self) -> bool:
@@ -51,43 +61,28 @@ class Case:
 
 def load_inputs(place: str | Path) -> Inputs:
     """What the sweep in ``place`` left; ConfigError where there is nothing that can be read."""
-    cells = load_cells(place)
-    check_equal_scoring(cells)
-    sweep = load_sweep(place, cells)
+    study = read_study(place)
     wanted = [name for picture in FIGURES.values() for name in (*picture.needs, *picture.uses)]
-    known = {
-        name: given(cells[cells["setting"] == name], sweep, wanted, place=place)
-        for name in settings(cells)
-    }
-    compared = with_companions(cells, load_replicates(place), sweep)
-    lacking = tuple(completeness_sentences(cells, sweep))
-    return Inputs(cells=cells, compared=compared, sweep=sweep, known=known, lacking=lacking)
+    known = {name: given(here, wanted) for name, here in study.settings.items()}
+    lacking = tuple(completeness_sentences(study.cells, study.sweep))
+    return Inputs(study=study, known=known, lacking=lacking)
 
 
 def cases(inputs: Inputs) -> tuple[Case, ...]:
     """Every setting, the primary one first."""
-    cells, sweep = inputs.cells, inputs.sweep
     curves = [known.curves for known in inputs.known.values() if known.curves is not None]
-    together = pd.concat(curves) if curves else None
-    splits = time_splits(
-        inputs.compared, together, PRIMARY, sweep.reference, design=design_of(sweep)
-    )
-    first = primary_setting(cells)
-    found = []
-    for name in (first, *(name for name in settings(cells) if name != first)):
-        compared = inputs.compared[inputs.compared["setting"] == name]
-        found.append(
-            Case(
-                name=name,
-                cells=cells[cells["setting"] == name],
-                compared=compared,
-                sweep=sweep,
-                known=inputs.known[name],
-                answer=answer(compared, sweep),
-                splits=splits[splits["setting"] == name],
-            )
+    splits = time_splits(inputs.study, pd.concat(curves) if curves else None, PRIMARY)
+    first, studies = primary_setting(inputs.cells), inputs.study.settings
+    return tuple(
+        Case(
+            name=name,
+            study=studies[name],
+            known=inputs.known[name],
+            answer=answer(studies[name]),
+            splits=splits[splits["setting"] == name],
         )
-    return tuple(found)
+        for name in (first, *(name for name in studies if name != first))
+    )
 
 
 def primary_setting(frame: pd.DataFrame) -> str:

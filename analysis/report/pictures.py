@@ -20,7 +20,7 @@ def pictures(names: tuple[str, ...], case: Case) -> tuple[Picture, ...]:
 
 def picture(name: str, case: Case) -> Picture:
     """The figure ``name`` of one setting, its caption as text that can be read at any width."""
-    figure = draw(name, case.cells, case.sweep, case.known)
+    figure = draw(name, case.study, case.known)
     caption = _without_caption(figure)
     svg = io.BytesIO()
     with mpl.rc_context(STYLE):

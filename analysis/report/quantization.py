@@ -12,11 +12,10 @@ from analysis.mechanism.associations import association_sentences
 from analysis.number_format import DASH, capital, counted, listed, number, percent, plus_minus
 from analysis.report.document import Block, Points, Row, Table, Text
 from analysis.report.inputs import Case
-from analysis.rows.read import labels_of, records
+from analysis.rows.read import records
 from analysis.rows.stages import DELTAS, is_legal, title_of
-from analysis.stats.compare import contrasts
+from analysis.stats.compare import compare
 from analysis.stats.quantization import delta_stats, with_deltas
-from analysis.stats.ranking import design_of
 
 _HEADINGS = {
     "quant_delta": "quantization",
@@ -79,18 +78,16 @@ def _range(stats: pd.DataFrame, case: Case) -> str:
 
 
 def _resolved(quantity: str, case: Case) -> str:
-    reference, cells = case.sweep.reference, case.compared
-    design = design_of(case.sweep)
-    rows = records(contrasts(with_deltas(cells), quantity, reference, design=design))
+    rows = records(compare(case.study.derive(with_deltas), quantity))
     if not rows or any(pd.isna(row["resolved"]) for row in rows):
         return "Differences between activations: too few seeds to know their noise."
-    labels = labels_of(cells)
+    labels = case.study.labels
     told = [
         f"{labels[row['key']]} ({plus_minus(row['difference'], row['half_width'], signed=True)})"
         for row in sorted(rows, key=lambda row: row["difference"])
         if row["resolved"]
     ]
-    who = f"{'differs' if len(told) < 2 else 'differ'} from {labels[reference]} in it"
+    who = f"{'differs' if len(told) < 2 else 'differ'} from {labels[case.study.reference]} in it"
     return (
         f"{listed(told) if told else 'None'} {who} (simultaneous {percent(rows[0]['level'])}"
         f" intervals over {counted(len(rows), 'comparison')}; described, not tested)."

@@ -11,7 +11,7 @@ from pathlib import Path
 from analysis.figures.catalog import slug
 from analysis.number_format import counted, number, percent
 from analysis.planning.second_stage import second_stage_sentences
-from analysis.report.answers import gap_words, support_words, verdict_words
+from analysis.report.answers import decision_words, gap_words, support_words
 from analysis.report.costs import cost_blocks
 from analysis.report.document import (
     Block,
@@ -79,7 +79,7 @@ def make_report(inputs: Inputs) -> Report:
     """The whole report as a value; the same inputs give the same value."""
     known = cases(inputs)
     first, sweep = known[0], inputs.sweep
-    over = across_settings(inputs.compared, known)
+    over = across_settings(inputs.study, known)
     return Report(
         sweep=sweep.name,
         kicker=f"Sweep {sweep.name} · {first.name} · {title_of(PRIMARY)}",
@@ -102,7 +102,7 @@ def make_report(inputs: Inputs) -> Report:
 
 def _verdict(case: Case) -> str:
     if case.has_scores:
-        return verdict_words(case.answer)
+        return decision_words(case.answer)
     return f"No answer: none of {counted(len(case.cells), 'cell')} has a score."
 
 
@@ -152,7 +152,7 @@ def _folded(more: tuple[Picture, ...]) -> tuple[Block, ...]:
 
 def _notices(inputs: Inputs) -> list[str]:
     """What a reader must know before believing anything."""
-    notices = second_stage_sentences(inputs.compared, inputs.sweep)
+    notices = second_stage_sentences(inputs.study)
     if not is_complete(inputs):
         notices.append(f"{coverage(inputs)} Section 4 says more.")
     if inputs.cells["dirty"].fillna(False).any():
@@ -184,10 +184,10 @@ def _footnotes(inputs: Inputs, known: tuple[Case, ...]) -> list[str]:
     first = known[0]
     slopes = first.known.slope_curve
     return [
-        first.answer.verdict.sentence,
+        first.answer.decision.sentence,
         *([] if slopes is None else [slopes.sentence()]),
         *resolution_words(first.known),
-        *(case.answer.verdict.sentence for case in known[1:]),
+        *(case.answer.decision.sentence for case in known[1:]),
         coverage(inputs),
         f"Revision {revision_words(inputs.cells)}. `make report SWEEP={inputs.sweep.name}` gives"
         " the whole.",

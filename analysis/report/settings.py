@@ -1,23 +1,20 @@
 """Does the answer hold in every setting: under other budgets, and other values of the recipe?"""
 
-import pandas as pd
-
 from analysis.costs.axes import axis_survival
 from analysis.number_format import DASH
 from analysis.report.answers import gap_words, resolved_word
 from analysis.report.document import Block, Points, Row, Table, Text, or_reason
 from analysis.report.inputs import Case
-from analysis.rows.read import Sweep
 from analysis.rows.stages import PRIMARY, title_of
-from analysis.stats.ranking import design_of
+from analysis.study import Study
 
 
-def across_settings(compared: pd.DataFrame, known: tuple[Case, ...]) -> tuple[Block, ...]:
+def across_settings(study: Study, known: tuple[Case, ...]) -> tuple[Block, ...]:
     """What is said before the settings one by one; nothing where there is one."""
     if len(known) == 1:
         return ()
     opening = Text("One line for each setting; the first is the one that the report opens with.")
-    return (opening, _table(known), *or_reason(lambda: _axes(compared, known[0].sweep)))
+    return (opening, _table(known), *or_reason(lambda: _axes(study)))
 
 
 def _table(known: tuple[Case, ...]) -> Table:
@@ -31,13 +28,13 @@ def _table(known: tuple[Case, ...]) -> Table:
 
 def _row(case: Case) -> Row:
     found = case.answer
-    name = DASH if found.verdict.best is None else found.names[found.verdict.best]
+    name = DASH if found.decision.best is None else found.names[found.decision.best]
     if found.best is None:
         return Row((case.name, name, DASH, DASH, DASH))
     best = found.best
     return Row((case.name, name, gap_words(best), str(best["n"]), resolved_word(best)))
 
 
-def _axes(compared: pd.DataFrame, sweep: Sweep) -> tuple[Block, ...]:
-    table = axis_survival(compared, PRIMARY, sweep.reference, design=design_of(sweep))
+def _axes(study: Study) -> tuple[Block, ...]:
+    table = axis_survival(study, PRIMARY)
     return (Points(tuple(zip(table["axis"], table["sentence"], strict=True))),)

@@ -9,25 +9,15 @@ import pandas as pd
 from analysis.number_format import listed, percent, plus_minus
 from analysis.planning.second_stage import second_stage_sentences
 from analysis.rows.completeness import completeness_sentences
-from analysis.rows.read import (
-    Sweep,
-    is_scored,
-    labels_of,
-    load_cells,
-    load_replicates,
-    load_sweep,
-    records,
-    settings,
-    succeeded,
-)
+from analysis.rows.read import Sweep, is_scored, records, settings, succeeded
 from analysis.rows.stages import PANELS, is_legal
 from analysis.stats.aa_control import aa_sentences
-from analysis.stats.decision import verdicts
+from analysis.stats.decision import decide
 from analysis.stats.per_seed import seed_stats
 from analysis.stats.quantization import with_deltas
-from analysis.stats.ranking import with_companions
-from analysis.stats.sensitivity import beside_sentences
-from analysis.text_table import Section, Summary, markdown
+from analysis.stats.sensitivity import sensitivity_sentences
+from analysis.study import Study, read_study
+from analysis.text_table import Summary, TextTable, markdown
 from sweep.store.files import open_files
 
 SUMMARY_FILE = "summary.md"
@@ -47,19 +37,10 @@ _BY_NODE = (
 )
 
 
-def summarize(
-    frame: pd.DataFrame,
-    sweep: Sweep,
-    *,
-    level: float = 0.95,
-    replicates: pd.DataFrame | None = None,
-) -> Summary:
-    """The whole of what ``frame`` says, in strings; a ConfigError where no cell succeeded.
-
-    ``replicates`` (``load_replicates``) hold the companions of a sweep that blocked by node.
-    """
+def summarize(study: Study, *, level: float = 0.95) -> Summary:
+    """The whole of what ``study`` says, in strings; a ConfigError where no cell succeeded."""
+    frame, sweep = study.cells, study.sweep
     succeeded(frame)
-    compared = with_companions(frame, replicates, sweep)
     measured = with_deltas(frame).assign(artifact_kB=frame["artifact_bytes"] / 1000)
     stats = seed_stats(measured, tuple(HEADINGS), level=level)
     sections = [
@@ -70,11 +51,11 @@ def summarize(
         f"Mean ± half width of the {percent(level)} t interval over seeds; n counts seeds."
         " Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones.",
         *([_BY_NODE] if sweep.pairing == "node" else []),
-        *second_stage_sentences(compared, sweep),
-        *(verdict.sentence for verdict in verdicts(compared, sweep, level=level)),
-        *beside_sentences(compared, sweep, level=level),
-        *_lowest(compared, sweep),
-        *aa_sentences(frame, sweep),
+        *second_stage_sentences(study),
+        *(decision.sentence for decision in decide(study, level=level)),
+        *sensitivity_sentences(study, level=level),
+        *_lowest(study),
+        *aa_sentences(study),
         *_without_score(frame, sweep),
         *_not_legal(frame),
         *unlike_sentences(frame),
@@ -105,14 +86,13 @@ def unlike_sentences(frame: pd.DataFrame) -> list[str]:
 
 def write_summary(place: str | Path) -> tuple[Summary, str]:
     """The summary of the sweep in ``place``, and the file that it was written to."""
-    frame = load_cells(place)
-    summary = summarize(frame, load_sweep(place, frame), replicates=load_replicates(place))
+    summary = summarize(read_study(place))
     files = open_files(place)
     files.replace(SUMMARY_FILE, markdown(summary).encode())
     return summary, files.where(SUMMARY_FILE)
 
 
-def _section(setting: str, stats: pd.DataFrame, order: Sequence[str]) -> Section:
+def _section(setting: str, stats: pd.DataFrame, order: Sequence[str]) -> TextTable:
     present = [name for name in HEADINGS if (stats["quantity"] == name).any()]
     found = {(row["key"], row["quantity"]): row for row in records(stats)}
     lines = []
@@ -122,7 +102,7 @@ def _section(setting: str, stats: pd.DataFrame, order: Sequence[str]) -> Section
         mark = DIVERGED_MARK if rows[0]["n_diverged"] else ""
         lines.append((f"{rows[0]['label']}{mark}", str(most), *(_entry(row, most) for row in rows)))
     headings = ("activation", "n", *(HEADINGS[name] for name in present))
-    return Section(f"{setting}{_footing(stats)}", headings, tuple(lines))
+    return TextTable(f"{setting}{_footing(stats)}", headings, tuple(lines))
 
 
 def _footing(stats: pd.DataFrame) -> str:
@@ -144,17 +124,17 @@ def _entry(row: Mapping[str, Any], most: int) -> str:
     return text if row["n"] in (0, most) else f"{text} (n={row['n']})"
 
 
-def _lowest(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
-    """Which activation is lowest at each stage: a description, since only one stage is judged."""
-    labels = labels_of(frame)
+def _lowest(study: Study) -> list[str]:
+    """Which activation is lowest at each stage: a description, since only one stage is tested."""
+    labels = study.labels
     if len(labels) == 1:
         return []
     lowest: dict[str, list[str]] = {}
     for stage in PANELS:
-        for verdict in verdicts(frame, sweep, stage):
-            if verdict.best is not None:
-                entry = f"{HEADINGS[stage]} {labels[verdict.best]}"
-                lowest.setdefault(verdict.setting, []).append(entry)
+        for decision in decide(study, stage):
+            if decision.best is not None:
+                entry = f"{HEADINGS[stage]} {labels[decision.best]}"
+                lowest.setdefault(decision.setting, []).append(entry)
     return [
         f"Lowest at each stage by differences within seeds, not tested ({setting}):"
         f" {', '.join(entries)}."

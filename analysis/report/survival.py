@@ -13,13 +13,13 @@ from analysis.rows.stages import PRIMARY, STAGES, is_legal, title_of
 
 def survival_table(case: Case) -> Table:
     """One line for each way of asking, and whether it finds the same activation lowest."""
-    cells, primary = case.compared, case.answer
+    cells, primary = case.cells, case.answer
     tested = f"{capital(title_of(PRIMARY))}: the one that is tested"
     rows = [_line(tested, primary, primary), _tainted(case)]
     for stage in STAGES:
         scored = cells.loc[is_scored(cells), stage].notna().any()
         if stage != PRIMARY and scored and is_legal(cells, stage):
-            other = answer(cells, case.sweep, stage)
+            other = answer(case.study, stage)
             rows.append(_line(capital(title_of(stage)), other, primary))
     return Table(
         caption="Does the answer survive? The same question asked otherwise; only the first line"
@@ -32,15 +32,15 @@ def survival_table(case: Case) -> Table:
 
 def _tainted(case: Case) -> Row:
     """The primary question with tainted successes counted, or that there are none."""
-    counting = including_tainted(case.compared)
-    more = int(is_scored(counting).sum() - is_scored(case.compared).sum())
+    counting = case.study.derive(including_tainted)
+    more = int(is_scored(counting.cells).sum() - is_scored(case.cells).sum())
     title = f"With tainted attempts ({more or 'there are none'})"
-    return _line(title, answer(counting, case.sweep) if more else case.answer, case.answer)
+    return _line(title, answer(counting) if more else case.answer, case.answer)
 
 
 def _line(title: str, found: Answer, primary: Answer) -> Row:
-    best, key = found.best, found.verdict.best
-    same = "yes" if key == primary.verdict.best else "no"
+    best, key = found.best, found.decision.best
+    same = "yes" if key == primary.decision.best else "no"
     name = DASH if key is None else found.names[key]
     if best is None:
         return Row((title, name, DASH, DASH, DASH, same))

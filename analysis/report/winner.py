@@ -21,8 +21,7 @@ from analysis.rows.stages import PANELS, PRIMARY, title_of, windows_of
 from analysis.stats.aa_control import aa_sentences
 from analysis.stats.compare import FIELD_NATS, FIELD_P
 from analysis.stats.per_seed import seed_stats
-from analysis.stats.ranking import design_of
-from analysis.stats.sensitivity import DATA_ORDER, beside_sentences
+from analysis.stats.sensitivity import DATA_ORDER, sensitivity_sentences
 from analysis.stats.slope_curve import best_fixed_sentences
 
 
@@ -32,7 +31,7 @@ def winner_blocks(case: Case) -> tuple[Block, ...]:
         return (Text(f"None of {counted(len(case.cells), 'cell')} has a score (section 4)."),)
     found = case.answer
     return (
-        Text(found.verdict.sentence, "lead"),
+        Text(found.decision.sentence, "lead"),
         *([contrast_table(found, case.cells)] if found.rows else []),
         *or_reason(lambda: (_points(case),)),
         *or_reason(lambda: (survival_table(case),)),
@@ -41,7 +40,7 @@ def winner_blocks(case: Case) -> tuple[Block, ...]:
 
 
 def contrast_table(found: Answer, cells: pd.DataFrame) -> Table:
-    """Every activation against the reference: the numbers of ``contrasts``, best first."""
+    """Every activation against the reference: the numbers of ``compare``, best first."""
     first = found.rows[0]
     return Table(
         caption=f"Difference from {found.names[found.reference]} in bits per byte,"
@@ -101,16 +100,16 @@ def _standing(row: Any) -> str:
 def _points(case: Case) -> Points:
     """What stands beside the answer: slope, learned β, what the grid resolves, its A/A control."""
     curve = [] if case.known.slope_curve is None else [case.known.slope_curve.sentence()]
-    learned = best_fixed_sentences(case.compared, PRIMARY, design=design_of(case.sweep))
+    learned = best_fixed_sentences(case.study, PRIMARY)
     said = [
         *(("Best slope", sentence) for sentence in curve),
         *(("Learned β", sentence) for sentence in learned),
         *(("What it resolves", sentence) for sentence in resolution_words(case.known)),
-        *(("A/A control", sentence) for sentence in aa_sentences(case.cells, case.sweep)),
+        *(("A/A control", sentence) for sentence in aa_sentences(case.study)),
     ]
     said += [
         (_about(sentence), sentence)
-        for sentence in beside_sentences(case.compared, case.sweep)
+        for sentence in sensitivity_sentences(case.study)
         if sentence != DATA_ORDER  # said once, in what the report does not say
     ]
     return Points(tuple((about, _bare(sentence, case.name)) for about, sentence in said))

@@ -1,4 +1,4 @@
-"""Do two names of the same function give the same scores?
+"""The A/A control: do the two names of one function give the same scores?
 
 ReLU² and LeakyReLU² with slope 0 are one function, and both stay in the grid. At fixed steps on one
 kind of CPU they must agree in every bit; elsewhere their difference shows what two runs of the same
@@ -9,25 +9,26 @@ import numpy as np
 import pandas as pd
 
 from analysis.number_format import counted
-from analysis.rows.read import Sweep, labels_of, records, settings
+from analysis.rows.read import records
 from analysis.rows.stages import STAGES
-from analysis.stats.compare import same_functions
+from analysis.stats.ranking import same_functions
+from analysis.study import Study
 from sweep.store.schema import TERMINAL_STATES
 
 _SAME = ["device_name", "dtype", "world_size", "trainer_hash", "torch"]
 
 
-def aa_controls(frame: pd.DataFrame, reference: str) -> pd.DataFrame:
+def aa_controls(study: Study) -> pd.DataFrame:
     """One row per setting and pair of names for one function: do they agree, and must they?
 
     ``n_identical`` of ``n`` pairs of cells of one seed and replicate agree in every bit of every
     score, or both diverged. ``must_agree``: fixed steps on one kind of CPU leave no room for noise.
     """
-    twins = {key: kept for key, kept in same_functions(frame, reference).items() if key != kept}
-    ended = frame[frame["state"].isin(TERMINAL_STATES)]
+    functions = same_functions(study.cells, study.reference)
+    twins = {key: kept for key, kept in functions.items() if key != kept}
     rows = []
-    for setting in settings(frame):
-        here = ended[ended["setting"] == setting]
+    for setting, of_setting in study.settings.items():
+        here = of_setting.cells[of_setting.cells["state"].isin(TERMINAL_STATES)]
         for key, twin in twins.items():
             one, other = (
                 here[here["key"] == name].set_index(["seed", "replicate"]).sort_index()
@@ -42,11 +43,10 @@ def aa_controls(frame: pd.DataFrame, reference: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def aa_sentences(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
+def aa_sentences(study: Study) -> list[str]:
     """What the A/A control says, in words; nothing where the sweep has no such pair."""
-    labels = labels_of(frame)
-    sentences = []
-    for row in records(aa_controls(frame, sweep.reference)):
+    labels, sentences = study.labels, []
+    for row in records(aa_controls(study)):
         pair = f"A/A control ({row['setting']}): {labels[row['twin']]} and {labels[row['key']]}"
         n, same = row["n"], row["n_identical"]
         if n == 0:

@@ -1,4 +1,4 @@
-"""How far is each activation from the reference, and how much of that may be noise?
+"""Differences from the reference, their noise, and intervals that hold for all of them at once.
 
 The primary comparison: a block model of one setting (``analysis.models.block_model``) with the
 noise pooled over all ranked activations, so that even three seeds give it many degrees of freedom;
@@ -8,8 +8,7 @@ What is reported is the wider of the two.
 
 The field's rule, "better by 0.005 nats per token at p < 0.01", is read as a test: the hypothesis
 that the improvement is at most 0.005 nats is rejected at 1 %, one-sided, adjusted over the
-comparisons. The looser reading, beside it: the improvement seen is 0.005 nats or more, and p < 0.01
-against none.
+comparisons.
 """
 
 import math
@@ -18,15 +17,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.models.block_model import Blocked, BlockFit, Blocking, Reals, blocked, fit_blocks
+from analysis.models.block_model import Blocked, BlockFit, Reals, blocked, fit_blocks
 from analysis.models.dunnett import adjusted_p, quantile
-from analysis.models.unequal_variance import guard, guard_below, t_statistics
-from analysis.rows.read import is_scored, labels_of, settings
-from analysis.rows.scoring import check_equal_scoring, scoring_of
+from analysis.models.unequal_variance import (
+    t_statistics,
+    unequal_variance_interval,
+    unequal_variance_p_below,
+)
+from analysis.rows.read import is_scored
+from analysis.rows.scoring import scoring_of
 from analysis.rows.stages import STAGES, windows_of
-from analysis.stats.ranking import anchored, ranked_rows
-from analysis.stats.ranking import ranked_scores as ranked_scores
-from analysis.stats.ranking import same_functions as same_functions
+from analysis.stats.ranking import blocking_of, ranked_rows
+from analysis.study import Study
 
 FIELD_NATS = 0.005  # per token: what the field's rule asks of an improvement
 FIELD_P = 0.01
@@ -38,15 +40,15 @@ _NUMBERS = (
 _COLUMNS = (
     *("setting", "key", "label", "quantity", "reference", "n", "difference", "low", "high"),
     *("half_width", "p_value", "level", "comparisons", "noise_sd", "noise_df", "blocks"),
-    *("resolved", "guarded", "pooled_half_width", "pooled_p", "nats", "nats_low", "nats_high"),
-    *("field_p", "field_rule", "field_rule_loose", "window", "stride", "budget"),
+    *("resolved", "widened", "pooled_half_width", "pooled_p", "nats", "nats_low", "nats_high"),
+    *("field_p", "field_rule", "window", "stride", "budget"),
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bounds:
     """Of K differences: Dunnett's interval from the pooled noise, and the wider one of it and the
-    guard. NaN where it is not known.
+    interval of unequal variances. NaN where it is not known.
     """
 
     pooled_K: Reals
@@ -55,39 +57,33 @@ class Bounds:
     p_value_K: Reals
 
 
-def contrasts(
-    frame: pd.DataFrame,
-    quantity: str,
-    reference: str,
-    *,
-    level: float = 0.95,
-    design: Blocking | None = None,
+def compare(
+    study: Study, quantity: str, *, reference: str | None = None, level: float = 0.95
 ) -> pd.DataFrame:
     """One row per setting and ranked activation that shares a block with the reference.
 
-    ``n`` counts the seeds in which both are scored. ``difference`` ± ``half_width`` (``low``,
-    ``high``) is simultaneous over the ``comparisons`` of the setting and ``p_value`` adjusted over
-    them, two-sided; below zero is better. ``pooled_half_width`` and ``pooled_p`` are Dunnett's
-    alone; ``guarded`` says that the guard made the interval wider. Null, as is ``resolved``, where
-    the noise is not known. ``nats`` are nats per token, null for what is no score; ``field_rule``
-    is "met" or "not met", for stages only. A setting whose reference is not ranked has no row.
+    ``reference``: that of the study where it is not given. ``n`` counts the seeds in which both are
+    scored. ``difference`` ± ``half_width`` (``low``, ``high``) is simultaneous over the
+    ``comparisons`` of the setting and ``p_value`` adjusted over them, two-sided; below zero is
+    better. ``pooled_half_width`` and ``pooled_p`` are Dunnett's alone; ``widened`` says that the
+    interval of unequal variances is the wider one. Null, as is ``resolved``, where the noise is not
+    known. ``nats`` are nats per token, null for what is no score; ``field_rule`` is "met" or "not
+    met", for stages only. A setting whose reference is not ranked has no row.
     """
-    check_equal_scoring(frame)
-    design = design or Blocking()
-    labels = labels_of(frame)
+    reference, labels = reference or study.reference, study.labels
     rows: list[dict[str, object]] = []
-    for setting in settings(frame):
-        here = frame[frame["setting"] == setting]
-        scores = ranked_rows(here, quantity, reference, design)
-        within = anchored(design, here, reference)
+    for setting, here in study.settings.items():
+        scores = ranked_rows(here, quantity, reference)
         if not (scores["key"] == reference).any():
             continue
-        factor = nats_per_bpb(here) if windows_of(quantity) else None
+        factor = nats_per_bpb(here.cells) if windows_of(quantity) else None
         shared = {"setting": setting, "quantity": quantity, "reference": reference, "level": level}
-        shared |= {"blocks": design.blocks, **scoring_of(here, quantity)}
-        for row in _compare(blocked(scores, reference, within), level, factor):
+        shared |= {"blocks": study.blocking.blocks, **scoring_of(here.cells, quantity)}
+        for row in _compare(
+            blocked(scores, reference, blocking_of(here, reference)), level, factor
+        ):
             if quantity not in STAGES:
-                row |= {"field_p": None, "field_rule": None, "field_rule_loose": None}
+                row |= {"field_p": None, "field_rule": None}
             rows.append(shared | row | {"label": labels[str(row["key"])]})
     return _typed(rows)
 
@@ -95,7 +91,7 @@ def contrasts(
 def nats_per_bpb(frame: pd.DataFrame) -> float | None:
     """Nats per token for each bit per byte: ln 2 · bytes / tokens of the validation text.
 
-    None where no scored row says both. The rows must share one text (``check_equal_scoring``).
+    None where no scored row says both. The rows share one text.
     """
     told = frame.loc[is_scored(frame), ["val_bytes", "val_tokens"]].dropna()
     if told.empty:
@@ -107,7 +103,7 @@ def bounds(rows: Blocked, fit: BlockFit, *, level: float) -> Bounds:
     """The two intervals of every difference of ``fit``, which is the fit of ``rows``.
 
     Two activations have no others to pool with: Dunnett's interval is the paired t interval then,
-    and it needs no guard. Elsewhere a guard that cannot be had leaves the interval unknown.
+    and needs no second one. Elsewhere a second one that cannot be had leaves the interval unknown.
     """
     unknown = np.full(len(fit.estimate_K), np.nan)
     if fit.noise_sd is None or not len(fit.estimate_K):
@@ -117,7 +113,7 @@ def bounds(rows: Blocked, fit: BlockFit, *, level: float) -> Bounds:
     pooled_p_K = adjusted_p(t_K, fit.correlations, fit.noise_df)
     if len(rows.keys) == 2:
         return Bounds(pooled_K, pooled_p_K, pooled_K, pooled_p_K)
-    second = guard(rows, level=level)
+    second = unequal_variance_interval(rows, level=level)
     if second is None:
         return Bounds(pooled_K, pooled_p_K, unknown, unknown)
     return Bounds(
@@ -129,7 +125,7 @@ def bounds(rows: Blocked, fit: BlockFit, *, level: float) -> Bounds:
 
 
 def p_below(rows: Blocked, fit: BlockFit, bound: float) -> Reals:
-    """p that each difference is below ``bound``: one-sided, adjusted over all, pooled and guarded.
+    """The larger p of both tests that each difference is below ``bound``: one-sided, adjusted.
 
     NaN where the noise is not known.
     """
@@ -140,7 +136,7 @@ def p_below(rows: Blocked, fit: BlockFit, bound: float) -> Reals:
     pooled_K = adjusted_p(t_K, fit.correlations, fit.noise_df, sided="one")
     if len(rows.keys) == 2:
         return pooled_K
-    second_K = guard_below(rows, bound)
+    second_K = unequal_variance_p_below(rows, bound)
     return unknown if second_K is None else np.maximum(pooled_K, second_K)
 
 
@@ -160,7 +156,7 @@ def _compare(rows: Blocked, level: float, factor: float | None) -> list[dict[str
             "half_width": half,
             "p_value": found.p_value_K[k],
             "resolved": abs(difference) > half if known else None,
-            "guarded": known and half > float(found.pooled_K[k]),
+            "widened": known and half > float(found.pooled_K[k]),
             "pooled_half_width": found.pooled_K[k],
             "pooled_p": found.pooled_p_K[k],
             **_in_nats(difference, half, factor),
@@ -169,7 +165,7 @@ def _compare(rows: Blocked, level: float, factor: float | None) -> list[dict[str
     shared = {"comparisons": len(fit.estimate_K), "noise_sd": fit.noise_sd}
     shared |= {"noise_df": fit.noise_df if fit.noise_sd is not None else None}
     return [
-        {"key": rows.keys[activation], "n": rows.num_pairs(activation), "guarded": False}
+        {"key": rows.keys[activation], "n": rows.num_pairs(activation), "widened": False}
         | shared
         | told.get(activation, {})
         for activation in map(int, rows.compared())
@@ -184,25 +180,19 @@ def _in_nats(difference: float, half_width: float, factor: float | None) -> dict
 
 
 def _field_rule(rows: Blocked, fit: BlockFit, factor: float | None) -> list[dict[str, object]]:
-    """For each difference, the field's rule in both readings; nothing where it cannot be told."""
+    """For each difference, the field's rule; nothing where it cannot be told."""
     nothing: list[dict[str, object]] = [{} for _ in fit.estimate_K]
     if factor is None:
         return nothing
     p_K = p_below(rows, fit, -FIELD_NATS / factor)
     if np.isnan(p_K).any():
         return nothing
-    seen_K = -factor * fit.estimate_K >= FIELD_NATS
-    loose_K = seen_K & (p_below(rows, fit, 0.0) < FIELD_P) if seen_K.any() else seen_K
-    met = ("not met", "met")
-    return [
-        {"field_p": p, "field_rule": met[bool(p < FIELD_P)], "field_rule_loose": met[bool(loose)]}
-        for p, loose in zip(p_K, loose_K, strict=True)
-    ]
+    return [{"field_p": p, "field_rule": "met" if p < FIELD_P else "not met"} for p in p_K]
 
 
 def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=_COLUMNS)
     return table.astype(
-        {**dict.fromkeys(_NUMBERS, float), "resolved": "boolean", "guarded": bool}
+        {**dict.fromkeys(_NUMBERS, float), "resolved": "boolean", "widened": bool}
         | {"noise_df": pd.Int64Dtype()}
     )

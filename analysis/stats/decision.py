@@ -1,8 +1,8 @@
-"""Which activation is best, and is it resolved from the reference?
+"""The decision of each setting: which activation is best, and is it resolved from the reference?
 
-"Resolved" means that the simultaneous interval of ``analysis.stats.compare`` excludes zero, with
-its guard against unequal noise. It is a statement about seeds, under one setting and on one text.
-An activation with a diverged seed is not ranked. Only one stage is judged, and it is named before
+"Resolved" means that the simultaneous interval of ``analysis.stats.compare`` excludes zero, also
+where noise is unequal. It is a statement about seeds, under one setting and on one text.
+An activation with a diverged seed is not ranked. Only one stage is tested, and it is named before
 any result is seen (``stages.PRIMARY``).
 """
 
@@ -13,17 +13,18 @@ from typing import Any
 import pandas as pd
 
 from analysis.number_format import capital, counted, listed, number, percent, plus_minus
-from analysis.rows.read import Sweep, labels_of, records, settings
+from analysis.rows.read import records
 from analysis.rows.stages import PRIMARY, title_of
-from analysis.stats.compare import contrasts, same_functions
+from analysis.stats.compare import compare
 from analysis.stats.per_seed import seed_stats
-from analysis.stats.ranking import design_of, without_companions
+from analysis.stats.ranking import function_labels, same_functions
+from analysis.study import Study
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """The answer for one setting.
 
     ``best`` is a key, None where nothing is ranked. ``resolved`` says whether it is resolved from
@@ -37,29 +38,25 @@ class Verdict:
     sentence: str
 
 
-def verdicts(
-    frame: pd.DataFrame, sweep: Sweep, quantity: str = PRIMARY, *, level: float = 0.95
-) -> list[Verdict]:
-    """One verdict for each setting in ``frame``."""
-    kept = same_functions(frame, sweep.reference)
-    labels = joint_labels(kept, labels_of(frame))
-    design = design_of(sweep)
-    compared = records(contrasts(frame, quantity, sweep.reference, level=level, design=design))
-    means = _ranked_means(seed_stats(without_companions(frame), [quantity], level=level), kept)
+def decide(study: Study, quantity: str = PRIMARY, *, level: float = 0.95) -> list[Decision]:
+    """One decision for each setting of ``study``."""
+    labels = function_labels(study)
+    compared = records(compare(study, quantity, level=level))
+    means = _ranked_means(study, seed_stats(study.cells, [quantity], level=level))
     found = []
-    for setting in settings(frame):
-        best, resolved, words = _judge(
+    for setting in study.settings:
+        best, resolved, words = _decide(
             {row["key"]: row for row in compared if row["setting"] == setting},
             {row["key"]: row for row in means if row["setting"] == setting},
-            sweep.reference,
+            study.reference,
             labels,
         )
         sentence = f"{capital(title_of(quantity))} ({setting}): {words}"
-        found.append(Verdict(setting, quantity, best, resolved, sentence))
+        found.append(Decision(setting, quantity, best, resolved, sentence))
     return found
 
 
-def _judge(
+def _decide(
     gaps: Mapping[str, Row], means: Mapping[str, Row], reference: str, labels: Mapping[str, str]
 ) -> tuple[str | None, bool | None, str]:
     """The best key, whether it is resolved from ``reference``, and both in words."""
@@ -85,8 +82,9 @@ def _judge(
     return best, None if pd.isna(resolved) else bool(resolved), words
 
 
-def _ranked_means(means: pd.DataFrame, kept: Mapping[str, str]) -> list[Row]:
+def _ranked_means(study: Study, means: pd.DataFrame) -> list[Row]:
     """One row per setting and function; of two names, the one that stands for both if it can."""
+    kept = same_functions(study.cells, study.reference)
     rows = [{**row, "key": kept[row["key"]], "own": row["key"]} for row in records(means)]
     unranked = {(row["setting"], row["key"]) for row in rows if row["n_diverged"]}
     found: dict[tuple[str, str], Row] = {}
@@ -110,17 +108,17 @@ def _gap(row: Row, labels: Mapping[str, str]) -> str:
     return (
         f"{opening} ({pairs}; simultaneous {percent(row['level'])} interval over"
         f" {counted(row['comparisons'], 'comparison')}; noise sd {number(row['noise_sd'])},"
-        f" {row['noise_df']:.0f} df; block: {row['blocks']}{_guarded(row)}):"
+        f" {row['noise_df']:.0f} df; block: {row['blocks']}{_widened(row)}):"
         f" {_resolution(row)}."
     )
 
 
-def _guarded(row: Row) -> str:
-    """What the guard against unequal noise did to the interval."""
-    if not row["guarded"]:
+def _widened(row: Row) -> str:
+    """What the interval of unequal variances adds to the pooled one."""
+    if not row["widened"]:
         return ""
     alone = number(row["pooled_half_width"])
-    return f"; guarded against unequal noise, ±{alone} if it is alike for all"
+    return f"; widened for unequal noise, ±{alone} if it is alike for all"
 
 
 def _resolution(row: Row) -> str:
@@ -151,12 +149,3 @@ def _worse(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
         f" {number(rows[0]['noise_sd'])}, {rows[0]['noise_df']:.0f} df; block:"
         f" {rows[0]['blocks']})."
     )
-
-
-def joint_labels(kept: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
-    """ReLU² (= LeakyReLU² 0.0): one name for what is one function."""
-    joint = dict(labels)
-    for key, name in kept.items():
-        if key != name:
-            joint[name] = f"{labels[name]} (= {labels[key]})"
-    return joint

@@ -1,7 +1,7 @@
-"""What do the pairs of each activation say by themselves, without the noise of the others?
+"""Paired differences of each activation by itself: t interval and sign-flip test over seeds.
 
 The same seed gives every activation the same initial weights and the same order of data, so two
-activations are compared by their differences within seeds. This stands beside the primary
+activations are compared by their differences within seeds. This is no part of the primary
 comparison (``analysis.stats.compare``): own variance, no correction for the number of comparisons,
 and a test that assumes no normal noise, only that a difference is as likely below zero as above
 (sign flips, Fisher 1935). All pairs share the reference, so their differences are correlated, by ½
@@ -14,54 +14,43 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.models.block_model import Blocking
 from analysis.models.interval import TInterval
-from analysis.rows.read import records, settings
-from analysis.rows.scoring import check_equal_scoring, scoring_of
+from analysis.rows.read import records
 from analysis.stats.per_seed import ESTIMATE, FACTS, estimates, outcome_counts, per_block, scored_in
+from analysis.study import Study
 
 FEWEST_FLIPPED = 9  # 2 / 2⁹ = 0.0039: below that no correction for a dozen comparisons leaves 5 %
 _MOST_ENUMERATED = 16
 _SEED = 20_240_602
 
 
-def paired_differences(
-    frame: pd.DataFrame, quantity: str, reference: str, *, design: Blocking | None = None
-) -> pd.DataFrame:
+def paired_differences(study: Study, quantity: str) -> pd.DataFrame:
     """One row per setting, activation and seed that the reference has too: its score − theirs.
 
-    ``reference`` is a key; below zero is better than the reference. A reference that has not run
-    yet leaves nothing to pair with, and no row. Where nodes are blocks, both are of one node.
+    Below zero is better than the reference. A reference that has not run yet leaves nothing to pair
+    with, and no row. Where nodes are blocks, both are of one node.
     """
-    by = (design or Blocking()).by
-    values = per_block(frame, quantity, by)
-    of_reference = values[values["key"] == reference].drop(columns="key")
-    pairs = values[values["key"] != reference].merge(
+    by = study.blocking.by
+    values = per_block(study.with_reruns, quantity, by)
+    of_reference = values[values["key"] == study.reference].drop(columns="key")
+    pairs = values[values["key"] != study.reference].merge(
         of_reference, on=["setting", *by], suffixes=("", "_reference")
     )
     pairs = pairs.assign(difference=pairs["value"] - pairs["value_reference"])
     return pairs.groupby(["setting", "key", "seed"])["difference"].mean().reset_index()
 
 
-def paired_stats(
-    frame: pd.DataFrame,
-    quantity: str,
-    reference: str,
-    *,
-    level: float = 0.95,
-    design: Blocking | None = None,
-) -> pd.DataFrame:
+def paired_stats(study: Study, quantity: str, *, level: float = 0.95) -> pd.DataFrame:
     """One row per setting and activation: mean difference from the reference and its t interval.
 
     Each interval stands for itself and uses its own variance; nothing is corrected for the number
     of comparisons. ``n`` counts pairs. ``sign_flip_p`` is two-sided and null below
     ``FEWEST_FLIPPED`` pairs; ``smallest_p`` is the smallest that n pairs can give.
     """
-    check_equal_scoring(frame)
-    interval = TInterval(level)
-    pairs = paired_differences(frame, quantity, reference, design=design)
+    interval, reference = TInterval(level), study.reference
+    pairs = paired_differences(study, quantity)
     by_group = dict(iter(pairs.groupby(["setting", "key"])["difference"]))
-    counts = outcome_counts(frame)
+    counts = outcome_counts(study.cells)
     diverged = counts.loc[counts["n_diverged"] > 0, ["setting", "key"]]
     bad = set(map(tuple, diverged.to_numpy().tolist()))
     rows: list[dict[str, object]] = []
@@ -81,34 +70,6 @@ def paired_stats(
     return table.astype({"sign_flip_p": float, "smallest_p": float}).assign(
         low=table["mean"] - table["half_width"], high=table["mean"] + table["half_width"]
     )
-
-
-def correlations(
-    frame: pd.DataFrame, quantity: str, reference: str, *, design: Blocking | None = None
-) -> pd.DataFrame:
-    """One row per setting and pair of activations: how their paired differences go together.
-
-    ``n`` counts the seeds that both share with the reference; ``correlation`` (Pearson) is null for
-    fewer than three, and where either does not vary.
-    """
-    check_equal_scoring(frame)
-    pairs = paired_differences(frame, quantity, reference, design=design)
-    rows: list[dict[str, object]] = []
-    for setting in settings(frame):
-        here = pairs[pairs["setting"] == setting]
-        wide = here.pivot(index="seed", columns="key", values="difference")
-        stands_on = scoring_of(frame[frame["setting"] == setting], quantity)
-        for i, key in enumerate(wide.columns):
-            for other in wide.columns[i + 1 :]:
-                both = wide[[key, other]].dropna().to_numpy(dtype=float)
-                rows.append(
-                    {"setting": setting, "quantity": quantity, "reference": reference}
-                    | {"key_a": key, "key_b": other, "n": len(both)}
-                    | {"correlation": _correlation(both), **stands_on}
-                )
-    columns = ["setting", "quantity", "reference", "key_a", "key_b", "n", "correlation"]
-    columns += ["window", "stride", "budget"]
-    return pd.DataFrame(rows, columns=columns).astype({"correlation": float})
 
 
 def sign_flip_p(differences: NDArray[np.float64]) -> float | None:
@@ -138,9 +99,3 @@ def sign_flip_p(differences: NDArray[np.float64]) -> float | None:
 def smallest_p(n: int) -> float | None:
     """The smallest two-sided p of n sign flips: only the observed signs and their opposites."""
     return None if n == 0 else min(1.0, 2.0 / 2.0**n)
-
-
-def _correlation(both: NDArray[np.float64]) -> float | None:
-    if len(both) < 3 or (both == both[0]).all(axis=0).any():
-        return None
-    return float(np.corrcoef(both[:, 0], both[:, 1])[0, 1])

@@ -1,4 +1,4 @@
-"""What does each activation score over seeds, how sure is that, and how far is it from another?
+"""Mean, standard deviation and t interval over seeds, of each activation and quantity.
 
 The same seed gives every activation the same initial weights and the same order of data, so the
 seed is a block: two activations are compared by their differences within seeds. Replicates of one
@@ -40,7 +40,7 @@ def seed_stats(
     counts = outcome_counts(frame)
     rows: list[dict[str, object]] = []
     for quantity in quantities:
-        values = per_seed(frame, quantity)
+        values = per_block(frame, quantity, ["seed"])
         if values.empty:
             continue
         by_group = dict(iter(values.groupby(_GROUP)["value"]))
@@ -60,11 +60,6 @@ def seed_stats(
     )
 
 
-def per_seed(frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """One ``value`` per setting, activation and seed: the mean over what replicates succeeded."""
-    return per_block(frame, quantity, ["seed"])
-
-
 def per_block(frame: pd.DataFrame, quantity: str, by: list[str]) -> pd.DataFrame:
     """One ``value`` per setting, activation and values of ``by`` (seed; seed and node).
 
@@ -82,7 +77,7 @@ def per_block(frame: pd.DataFrame, quantity: str, by: list[str]) -> pd.DataFrame
 
 
 def outcome_counts(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting and activation: names, footing, and how many cells ended how."""
+    """One row per setting and activation: names, windows, and how many cells ended how."""
     names = ["recipe", "budget", "label", "state", "window", "stride"]
     ordered = frame[[*_GROUP, "seed", "replicate", *names]]
     ordered = ordered.sort_values([*_GROUP, "seed", "replicate"]).assign(
@@ -96,8 +91,8 @@ def outcome_counts(frame: pd.DataFrame) -> pd.DataFrame:
         n_diverged=("n_diverged", "sum"),
         n_failed=("n_failed", "sum"),
     )
-    footing = ordered.groupby("setting", as_index=False)[["window", "stride"]].max()
-    return counts.merge(footing, on="setting")
+    windows = ordered.groupby("setting", as_index=False)[["window", "stride"]].max()
+    return counts.merge(windows, on="setting")
 
 
 def scored_in(quantity: str, *, window: object, stride: object) -> dict[str, object]:

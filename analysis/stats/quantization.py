@@ -1,4 +1,4 @@
-"""What does quantization cost each activation, and what does test-time training win back?
+"""Quantization deltas and gains by test-time training, per cell and per activation.
 
 A delta is taken within a cell, between scores of equal windows, before anything is averaged. The
 sign is after − before: a quantization delta above zero is a loss, a TTT gain below zero is a gain.

@@ -1,4 +1,4 @@
-"""Which scores may be compared? None of a diverged activation, none illegal, each function once.
+"""Which scores may be compared: none of a diverged activation, none illegal, each function once.
 
 Two activations with the same fixed β are the same function: one activation in the ranking, in the
 pooled noise and in the number of comparisons. Their difference is an A/A control
@@ -10,26 +10,24 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.models.block_model import Blocking, within_nodes
-from analysis.rows.read import Sweep, is_scored
 from analysis.rows.stages import is_legal
 from analysis.stats.per_seed import per_block
+from analysis.study import Study
 from trainer.config.config_errors import ConfigError
 
 
-def ranked_rows(
-    frame: pd.DataFrame, quantity: str, reference: str, design: Blocking | None = None
-) -> pd.DataFrame:
-    """Of one setting: key, seed (and node, if the design has it) and value, one row per score.
+def ranked_rows(study: Study, quantity: str, reference: str | None) -> pd.DataFrame:
+    """Of one setting: key, seed (and node, where that is in a block) and value, one row per score.
 
     An activation of which a seed diverged has no row, and neither has its other name. ConfigError
     for a score that is not legal.
     """
+    frame, by = study.with_reruns, study.blocking.by
     if not is_legal(frame, quantity):
         raise ConfigError(
             f"{quantity} was fitted on the targets that it scores: it is no legal score and is not "
             f"ranked. Rank another stage, or run the recipe with slot.mode = causal."
         )
-    by = (design or Blocking()).by
     kept = same_functions(frame, reference)
     diverged = {kept[key] for key in frame.loc[frame["state"] == "diverged", "key"].unique()}
     values = per_block(frame, quantity, by)
@@ -39,53 +37,23 @@ def ranked_rows(
     return once.loc[~once["key"].isin(diverged), ["key", *by, "value"]].reset_index(drop=True)
 
 
-def design_of(sweep: Sweep) -> Blocking:
-    """The design that ``sweep`` was blocked by; its reference is what ran on every node."""
-    return Blocking(sweep.pairing, anchor=sweep.reference if sweep.pairing == "node" else None)
+def blocking_of(study: Study, reference: str | None) -> Blocking:
+    """The blocking of ``study``, its anchor under the name that stands for its function here."""
+    anchor = study.blocking.anchor
+    kept = same_functions(study.cells, reference)
+    return replace(study.blocking, anchor=anchor and kept.get(anchor, anchor))
 
 
-def anchored(design: Blocking, frame: pd.DataFrame, reference: str) -> Blocking:
-    """``design`` with its anchor under the name that stands for its function here."""
-    kept = same_functions(frame, reference)
-    return replace(design, anchor=kept.get(design.anchor or "", design.anchor))
-
-
-def with_companions(
-    frame: pd.DataFrame, replicates: pd.DataFrame | None, sweep: Sweep
-) -> pd.DataFrame:
-    """The rows to be compared: ``frame``, and the reference's companions if nodes were blocks.
-
-    ``replicates`` are what ``load_replicates`` gives. Where seeds are the blocks a repetition of a
-    reference would add nothing but a second draw, so ``frame`` is returned as it is. They are of
-    the settings of ``frame``, and told apart from its cells by ``without_companions``.
-    """
-    if sweep.pairing == "seed" or replicates is None:
-        return frame
-    wanted = (replicates["key"] == sweep.reference) & replicates["setting"].isin(frame["setting"])
-    companions = replicates[wanted & is_scored(replicates)]
-    if companions.empty:
-        return frame
-    both = [frame.assign(is_companion=False), companions.assign(is_companion=True)]
-    return pd.concat(both, ignore_index=True)
-
-
-def without_companions(frame: pd.DataFrame) -> pd.DataFrame:
-    """The cells alone: what is averaged and counted by itself, since companions only compare."""
-    return frame[~frame["is_companion"].astype(bool)] if "is_companion" in frame else frame
-
-
-def ranked_scores(
-    frame: pd.DataFrame, quantity: str, reference: str, design: Blocking | None = None
-) -> pd.DataFrame:
+def ranked_scores(study: Study, quantity: str, reference: str | None) -> pd.DataFrame:
     """``ranked_rows`` as a matrix, blocks (seed first) × activations; null where one is missing.
 
     Where nodes are blocks, what a node adds to a seed is taken off as
     ``analysis.models.block_model`` does, and the mean of the anchor under the seed is put back.
     """
-    design = anchored(design or Blocking(), frame, reference)
-    rows, index = ranked_rows(frame, quantity, reference, design), ["seed"]
-    if design.pairing == "node":
-        anchor = design.anchor or reference
+    blocking = blocking_of(study, reference)
+    rows, index = ranked_rows(study, quantity, reference), ["seed"]
+    if blocking.pairing == "node":
+        anchor = str(blocking.anchor)
         of_anchor = rows[rows["key"] == anchor].groupby("seed")["value"].mean()
         rows, index = within_nodes(rows, anchor), ["seed", "alone_on"]
         back = rows["seed"].map(of_anchor).where(rows["alone_on"].isna(), 0.0)
@@ -94,7 +62,7 @@ def ranked_scores(
     return rows.pivot(index=index, columns="key", values="value").rename_axis(columns=None)
 
 
-def same_functions(frame: pd.DataFrame, reference: str) -> dict[str, str]:
+def same_functions(frame: pd.DataFrame, reference: str | None) -> dict[str, str]:
     """Each key with the key that stands for its function: the reference, else one without slope."""
     rows = frame[["key", "slope", "neg_beta"]].drop_duplicates("key")
     rows = rows.assign(other=rows["key"] != reference, sloped=rows["slope"].notna())
@@ -104,3 +72,13 @@ def same_functions(frame: pd.DataFrame, reference: str) -> dict[str, str]:
     for key, beta in zip(rows["key"], rows["neg_beta"], strict=True):
         stands_for[key] = key if pd.isna(beta) else first.setdefault(float(beta), key)
     return stands_for
+
+
+def function_labels(study: Study) -> dict[str, str]:
+    """The labels, with one name for what is one function: ReLU² (= LeakyReLU² 0.0)."""
+    labels = study.labels
+    joint = dict(labels)
+    for key, name in same_functions(study.cells, study.reference).items():
+        if key != name:
+            joint[name] = f"{labels[name]} (= {labels[key]})"
+    return joint

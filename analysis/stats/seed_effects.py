@@ -1,4 +1,4 @@
-"""What would each cell have scored, had its seed been an average one?
+"""Scores less the effects of their seeds, for pictures.
 
 A seed moves all activations together, by far more than they differ. In the additive model score =
 activation + seed + noise the seed's effect is estimated by least squares, which a missing cell does
@@ -8,6 +8,7 @@ not bias as a mean over the seed's cells would be, and taken off.
 import numpy as np
 import pandas as pd
 
+from analysis.models.least_squares import indicators, solve
 from analysis.rows.read import is_scored
 
 
@@ -21,9 +22,8 @@ def without_seed(cells: pd.DataFrame, quantity: str) -> "pd.Series[float]":
     values = known[quantity].astype(float)
     if values.empty:
         return values.reindex(cells.index)
-    seeds, seed = np.unique(known["seed"].to_numpy(dtype=np.int64), return_inverse=True)
-    keys, key = np.unique(known["key"].to_numpy(dtype=str), return_inverse=True)
-    design = np.concatenate([np.eye(len(seeds))[seed], np.eye(len(keys))[key]], axis=1)
-    centred = values.to_numpy() - values.mean()
-    effects = np.linalg.lstsq(design, centred, rcond=None)[0][: len(seeds)]
-    return (values - (effects - effects.mean())[seed]).reindex(cells.index)
+    seeds_NS, seeds = indicators(known["seed"].tolist())
+    design = np.hstack([seeds_NS, indicators(known["key"].tolist())[0]])
+    model = solve(design, values.to_numpy() - values.mean())
+    effects_S = model.coefficients_P[: len(seeds)]
+    return (values - seeds_NS @ (effects_S - effects_S.mean())).reindex(cells.index)

@@ -1,4 +1,4 @@
-"""Which slope is best, where else may the best slope be, and is there any effect of the slope?
+"""The best slope: a smooth curve over the tested slopes and a confidence set for its minimum.
 
 The model is that of ``analysis.stats.compare`` with a smooth curve in place of one mean per slope:
 score = block + curve(slope) + noise (``analysis.models.curve_fit``). The best slope is where the
@@ -12,19 +12,21 @@ named.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from analysis.models.block_model import Blocking
 from analysis.models.curve_fit import Cells, CurveFit, fit_curve, intervals
 from analysis.models.curve_minimum import critical_values, largest_difference, may_be_minimum
 from analysis.number_format import capital, counted, listed, number, p_value, percent, plus_minus
-from analysis.rows.read import labels_of, settings
-from analysis.rows.scoring import check_equal_scoring, scoring_of
+from analysis.rows.read import labels_of
+from analysis.rows.scoring import scoring_of
 from analysis.rows.stages import title_of
-from analysis.stats.compare import contrasts, ranked_scores
+from analysis.stats.compare import compare
+from analysis.stats.ranking import ranked_scores
 from analysis.stats.slopes import fixed_slopes
+from analysis.study import Study
 from trainer.activations import ACTIVATIONS
 
 FEWEST_SLOPES = 3
@@ -80,22 +82,15 @@ class SlopeCurve:
 
 
 def slope_curves(
-    frame: pd.DataFrame,
-    quantity: str,
-    *,
-    level: float = 0.95,
-    draws: int = 2000,
-    design: Blocking | None = None,
+    study: Study, quantity: str, *, level: float = 0.95, draws: int = 2000
 ) -> tuple[SlopeCurve, ...]:
     """One curve for each setting whose cells have three slopes or more, answered or not."""
-    check_equal_scoring(frame)
     curves = []
-    for setting in settings(frame):
-        here = frame[frame["setting"] == setting]
-        slopes = fixed_slopes(here)
+    for here in study.settings.values():
+        slopes = fixed_slopes(here.cells)
         if len(set(slopes.values())) >= FEWEST_SLOPES:
-            matrix = ranked_scores(here, quantity, "", design).dropna(how="all")
-            curves.append(_curve(here, quantity, slopes, matrix, level=level, draws=draws))
+            matrix = ranked_scores(here, quantity, None).dropna(how="all")
+            curves.append(_curve(here.cells, quantity, slopes, matrix, level=level, draws=draws))
     return tuple(curves)
 
 
@@ -214,9 +209,7 @@ BEST_FIXED_COLUMNS = (
 )
 
 
-def best_fixed(
-    frame: pd.DataFrame, quantity: str, *, level: float = 0.95, design: Blocking | None = None
-) -> pd.DataFrame:
+def best_fixed(study: Study, quantity: str, *, level: float = 0.95) -> pd.DataFrame:
     """One row per setting, learned activation and fixed slope: learned − fixed, simultaneous.
 
     Each learned activation is the reference of Dunnett comparisons with every fixed slope, so
@@ -224,29 +217,31 @@ def best_fixed(
     every one; ``beaten_by_any``: resolved as worse than one; both null where the noise is unknown.
     """
     learned = [name for name, entry in ACTIVATIONS.items() if entry.learns_beta]
-    fixed = frame["neg_beta"].notna()
+    is_learned = study.cells["activation"].isin(learned)
     tables = []
-    for key in sorted(set(frame.loc[frame["activation"].isin(learned), "key"])):
-        here = frame[fixed | (frame["key"] == key)]
-        compared = contrasts(here, quantity, key, level=level, design=design)
+    for key in sorted(set(study.cells.loc[is_learned, "key"])):
+        here = study.derive(partial(_fixed_and, key=key))
+        compared = compare(here, quantity, reference=key, level=level)
         tables.append(_against_fixed(here, compared, quantity))
     found = pd.concat(tables) if tables else pd.DataFrame()
     return found.reindex(columns=list(BEST_FIXED_COLUMNS)).reset_index(drop=True)
 
 
-def best_fixed_sentences(
-    frame: pd.DataFrame, quantity: str, *, level: float = 0.95, design: Blocking | None = None
-) -> list[str]:
+def best_fixed_sentences(study: Study, quantity: str, *, level: float = 0.95) -> list[str]:
     """One sentence per setting and learned activation; nothing where none can be compared."""
-    table = best_fixed(frame, quantity, level=level, design=design)
+    table = best_fixed(study, quantity, level=level)
     return [
         f"{capital(title_of(quantity))} ({setting}): {_against(rows)}"
         for (setting, _), rows in table.groupby(["setting", "key"], sort=False)
     ]
 
 
-def _against_fixed(frame: pd.DataFrame, rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    labels = labels_of(frame)
+def _fixed_and(rows: pd.DataFrame, key: str) -> pd.DataFrame:
+    return rows[rows["neg_beta"].notna() | (rows["key"] == key)]
+
+
+def _against_fixed(study: Study, rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    labels = study.labels
     turned = rows.assign(
         key=rows["reference"],
         other=rows["key"],
@@ -259,14 +254,12 @@ def _against_fixed(frame: pd.DataFrame, rows: pd.DataFrame, quantity: str) -> pd
     told = turned["resolved"].notna()
     better = turned["resolved"].fillna(False) & (turned["difference"] < 0)
     worse = turned["resolved"].fillna(False) & (turned["difference"] > 0)
-    footings = {
-        str(setting): scoring_of(here, quantity) for setting, here in frame.groupby("setting")
-    }
+    scoring = {name: scoring_of(here.cells, quantity) for name, here in study.settings.items()}
     return turned.assign(
         beats_all=better.groupby(turned["setting"]).transform("all").where(told),
         beaten_by_any=worse.groupby(turned["setting"]).transform("any").where(told),
         **{
-            name: [footings[setting][name] for setting in turned["setting"]]
+            name: [scoring[setting][name] for setting in turned["setting"]]
             for name in ("budget", "window", "stride")
         },
     )

@@ -1,4 +1,4 @@
-"""Where does each activation stand on the axis of the negative slope?
+"""The place of each activation on the axis of the negative slope.
 
 Every activation of the family is x² for x > 0 and β·x² else. A fixed β ≥ 0 is a slope s = √β, so
 LeakyReLU² and ReLU² have a place on the axis. A learned β has none: it stands beside the axis, and
@@ -13,29 +13,29 @@ from analysis.rows.read import is_scored
 from analysis.stats.ranking import same_functions
 from trainer.activations import ACTIVATIONS
 
-CURVE, POINT, BESIDE = "curve", "point", "beside"
+CURVE, POINT, OFF_AXIS = "curve", "point", "off axis"
 
 
 def placed(frame: pd.DataFrame) -> pd.DataFrame:
     """``frame`` with ``x``, the place of each row on the axis, and ``role``, how it is drawn.
 
     ``curve``: it has a slope, and neighbours to be joined with. ``point``: it has a fixed β and no
-    slope (ReLU², at 0). ``beside``: neither; x is past every slope, given or learned, one place
+    slope (ReLU², at 0). ``off axis``: neither; x is past every slope, given or learned, one place
     per activation.
     """
     has_slope = frame["slope"].notna()
     has_beta = frame["neg_beta"].notna()
-    role = np.select([has_slope, has_beta], [CURVE, POINT], default=BESIDE)
+    role = np.select([has_slope, has_beta], [CURVE, POINT], default=OFF_AXIS)
     x = frame["slope"].astype(float).where(has_slope, frame["neg_beta"].astype(float) ** 0.5)
-    others = sorted(set(frame.loc[role == BESIDE, "key"]))
+    others = sorted(set(frame.loc[role == OFF_AXIS, "key"]))
     past = pd.concat([x, learned_slopes(frame)["high"], pd.Series([0.0])]).max()
-    beside = frame["key"].map({key: past + 0.15 * (i + 1) for i, key in enumerate(others)})
-    return frame.assign(role=role, x=x.where(role != BESIDE, beside.astype(float)))
+    off_axis = frame["key"].map({key: past + 0.15 * (i + 1) for i, key in enumerate(others)})
+    return frame.assign(role=role, x=x.where(role != OFF_AXIS, off_axis.astype(float)))
 
 
 def fixed_slopes(frame: pd.DataFrame) -> dict[str, float]:
     """The slope √β of each function whose β is fixed, by the key that stands for the function."""
-    kept = same_functions(frame, "")
+    kept = same_functions(frame, None)
     rows = frame[["key", "neg_beta"]].dropna().drop_duplicates("key")
     return {
         kept[key]: float(beta) ** 0.5

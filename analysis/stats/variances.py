@@ -1,11 +1,11 @@
-"""Is the noise alike for all activations?
+"""The check of equal noise: an F test of each activation's variance against all others'.
 
 Each activation's variance is held against that of all others together, in the block model: an exact
 F test for any number of seeds and any missing scores (Russell & Bradley 1958;
-``analysis.models.design_geometry``). The largest of them is judged by the distribution of the least
-p in data sets of equal variances (``analysis.models.unequal_variance.calibration_of``). The check
+``analysis.models.design_geometry``). The largest of them is held against the distribution of
+the least p in data sets of equal variances (``unequal_variance.null_distribution``). The check
 decides nothing: with three seeds it misses a variance nine times the others' about as often as it
-finds it, so the guard is applied whatever it says.
+finds it, so the second interval is applied whatever it says.
 """
 
 import math
@@ -13,12 +13,12 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.models.block_model import Blocked, Blocking, blocked
+from analysis.models.block_model import Blocked, blocked
 from analysis.models.design_geometry import DesignKey, geometry_of, noisier, variances
-from analysis.models.unequal_variance import adjusted, calibration_of
-from analysis.rows.read import labels_of, settings
-from analysis.rows.scoring import check_equal_scoring, scoring_of
+from analysis.models.unequal_variance import adjusted, null_distribution
+from analysis.rows.scoring import scoring_of
 from analysis.stats.ranking import ranked_rows
+from analysis.study import Study
 
 UNEQUAL_BELOW = 0.10  # p of the check
 
@@ -28,9 +28,7 @@ _COLUMNS = (
 )
 
 
-def variance_checks(
-    frame: pd.DataFrame, quantity: str, reference: str, *, design: Blocking | None = None
-) -> pd.DataFrame:
+def variance_checks(study: Study, quantity: str) -> pd.DataFrame:
     """One row per setting. ``n`` counts seeds; ``statistic`` is the largest variance over the
     rest's.
 
@@ -39,20 +37,17 @@ def variance_checks(
     ``smallest_sd`` are an activation's own noise, each against the others, in units of the
     quantity.
     """
-    check_equal_scoring(frame)
-    design = design or Blocking()
-    labels, rows = labels_of(frame), []
-    for setting in settings(frame):
-        here = frame[frame["setting"] == setting]
-        scores = ranked_rows(here, quantity, reference, design)
+    labels, rows = study.labels, []
+    for setting, here in study.settings.items():
+        scores = ranked_rows(here, quantity, study.reference)
         if scores.empty:
             continue
-        first = reference if (scores["key"] == reference).any() else min(scores["key"])
-        found = _check(blocked(scores, first, design))
+        first = study.reference if study.reference in set(scores["key"]) else min(scores["key"])
+        found = _check(blocked(scores, first, study.blocking))
         rows.append(
             {"setting": setting, "quantity": quantity, "n": scores["seed"].nunique(), **found}
             | {"largest_label": labels.get(str(found.get("largest_key")))}
-            | {"level": 1 - UNEQUAL_BELOW, **scoring_of(here, quantity)}
+            | {"level": 1 - UNEQUAL_BELOW, **scoring_of(here.cells, quantity)}
         )
     table = pd.DataFrame(rows, columns=_COLUMNS)
     numbers = ("statistic", "p_value", "largest_sd", "smallest_sd")
@@ -67,7 +62,7 @@ def _check(rows: Blocked) -> dict[str, object]:
     own_DA, rest_DA, _ = variances(geometry, (rows.score_N - rows.score_N.mean())[None, :])
     p_A = noisier(geometry, own_DA, rest_DA)[0]
     largest, smallest = int(np.nanargmin(p_A)), int(np.nanargmin(own_DA[0]))
-    p_value = float(adjusted(p_A[[largest]], calibration_of(key).noisiest)[0])
+    p_value = float(adjusted(p_A[[largest]], null_distribution(key).noisiest)[0])
     rest = float(rest_DA[0, largest])
     return {
         "statistic": float(own_DA[0, largest]) / rest if rest > 0 else None,

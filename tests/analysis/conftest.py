@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.rows.read import Sweep, with_names
+from analysis.rows.names import with_names
+from analysis.rows.read import Sweep
+from analysis.study import Study
 from sweep.store.schema import SCHEMA
 
 SLOPES = tuple(round(0.1 * i, 1) for i in range(10))
@@ -73,6 +75,16 @@ def make_frame(rows: list[Row]) -> pd.DataFrame:
     return with_names(pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas(types_mapper=types.get))
 
 
+def make_study(
+    rows: list[Row] | pd.DataFrame, *, reference: str = REFERENCE, pairing: str = "seed"
+) -> Study:
+    """What ``read_study`` would give for the sweep ``local``, without the files."""
+    cells = make_frame(rows) if isinstance(rows, list) else rows
+    facts = {"name": "local", "keys": KEYS, "num_cells": 36}
+    sweep = Sweep(**facts, reference=reference, pairing=pairing)
+    return Study(cells=cells, sweep=sweep, reference_reruns=cells.iloc[:0])
+
+
 def write_store(folder: Path, rows: list[Row], *, facts: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "cells.parquet")
@@ -116,6 +128,11 @@ def cells_with_losses(rows_with_losses: list[Row]) -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def sweep() -> Sweep:
     return Sweep(name="local", reference=REFERENCE, keys=KEYS, num_cells=36)
+
+
+@pytest.fixture(scope="session")
+def study(cells: pd.DataFrame) -> Study:
+    return make_study(cells)
 
 
 @pytest.fixture(scope="session")

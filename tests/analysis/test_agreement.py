@@ -1,6 +1,5 @@
 """Summary, report and figures say the same of the same rows, however the sweep was blocked."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -14,12 +13,11 @@ from analysis.costs.budgets import time_splits
 from analysis.figures.inputs import given
 from analysis.report.inputs import cases, load_inputs
 from analysis.report.summary import write_summary
-from analysis.rows.read import load_cells, load_replicates, load_sweep, settings
 from analysis.rows.stages import PRIMARY
-from analysis.stats.compare import contrasts
-from analysis.stats.ranking import design_of, with_companions
-from analysis.stats.sensitivity import beside_sentences
+from analysis.stats.compare import compare
+from analysis.stats.sensitivity import sensitivity_sentences
 from analysis.stats.slope_curve import best_fixed, slope_curves
+from analysis.study import read_study
 from sweep.store.schema import SCHEMA
 from tests.analysis.conftest import ACTIVATIONS, KEYS, REFERENCE, lost, make_row, write_store
 
@@ -36,7 +34,7 @@ def on_node(row, node, adds):
 
 
 def blocked_by_node(folder, rows, *, adds):
-    """Slopes from 0.6 on moved to node b, which adds ``adds`` to every score; companions went."""
+    """Slopes from 0.6 on, and reruns of the reference, on node b, which adds ``adds`` to all."""
     moved = [
         on_node(row, "b", adds) if (row["slope"] or 0) > 0.55 else on_node(row, "a", 0.0)
         for row in rows
@@ -61,16 +59,12 @@ def timed(rows):
 
 @pytest.fixture(scope="module")
 def on_two_nodes(rows, tmp_path_factory):
-    """(cells, compared, sweep, place): a node that adds nothing, and one that adds 0.05."""
-    found = []
-    for adds in (0.0, 0.05):
-        folder = tmp_path_factory.mktemp("nodes") / "results" / "local"
-        place = blocked_by_node(folder, timed(rows), adds=adds)
-        cells = load_cells(place)
-        sweep = load_sweep(place, cells)
-        compared = with_companions(cells, load_replicates(place), sweep)
-        found.append((cells, compared, sweep, place))
-    return found
+    """Two studies: of a node that adds nothing, and of one that adds 0.05."""
+    folders = [tmp_path_factory.mktemp("nodes") / "results" / "local" for _ in range(2)]
+    return [
+        read_study(blocked_by_node(folder, timed(rows), adds=adds))
+        for folder, adds in zip(folders, (0.0, 0.05), strict=True)
+    ]
 
 
 def assert_alike(one, other):
@@ -78,29 +72,23 @@ def assert_alike(one, other):
 
 
 @pytest.mark.parametrize(
-    "compare",
+    "make",
     [
-        lambda frame, **design: contrasts(frame, PRIMARY, REFERENCE, **design),
-        lambda frame, **design: best_fixed(frame, PRIMARY, **design),
-        lambda frame, **design: time_splits(frame, None, PRIMARY, REFERENCE, **design),
-        lambda frame, **design: axis_survival(frame, PRIMARY, REFERENCE, **design).drop(
-            columns="sentence"
-        ),
+        lambda study: compare(study, PRIMARY),
+        lambda study: best_fixed(study, PRIMARY),
+        lambda study: time_splits(study, None, PRIMARY),
+        lambda study: axis_survival(study, PRIMARY).drop(columns="sentence"),
     ],
-    ids=["contrasts", "best_fixed", "time_splits", "axis_survival"],
+    ids=["compare", "best_fixed", "time_splits", "axis_survival"],
 )
-def test_what_a_node_adds_changes_no_comparison(on_two_nodes, compare):
-    (_, without, sweep, _), (_, with_it, _, _) = on_two_nodes
-    found = compare(with_it, design=design_of(sweep))
-    assert len(found)
-    assert_alike(found, compare(without, design=design_of(sweep)))
+def test_what_a_node_adds_changes_no_comparison(on_two_nodes, make):
+    without, with_it = map(make, on_two_nodes)
+    assert len(with_it)
+    assert_alike(with_it, without)
 
 
 def test_what_a_node_adds_moves_no_slope(on_two_nodes):
-    (_, without, sweep, _), (_, with_it, _, _) = on_two_nodes
-    one, other = (
-        slope_curves(frame, PRIMARY, design=design_of(sweep)) for frame in (without, with_it)
-    )
+    one, other = (slope_curves(study, PRIMARY) for study in on_two_nodes)
     assert [curve.best for curve in one] == [curve.best for curve in other]
     assert [curve.best_set for curve in one] == [curve.best_set for curve in other]
     assert {curve.missing for curve in other} == {0}
@@ -110,10 +98,7 @@ def test_what_a_node_adds_moves_no_slope(on_two_nodes):
 @pytest.mark.slow
 def test_what_a_node_adds_changes_no_figure(on_two_nodes):
     names = ("contrasts", "paired", "power")
-    drawn = []
-    for cells, _, sweep, place in on_two_nodes:
-        here = cells[cells["setting"] == settings(cells)[0]]
-        drawn.append(given(here, sweep, names, place=place))
+    drawn = [given(next(iter(study.settings.values())), names) for study in on_two_nodes]
     for name in ("contrasts", "paired"):
         assert_alike(getattr(drawn[0], name), getattr(drawn[1], name))
     # Unpaired seeds, the other design that is told of, would have what nodes add in their spread.
@@ -121,8 +106,8 @@ def test_what_a_node_adds_changes_no_figure(on_two_nodes):
     assert_alike(*paired)
 
 
-def test_companions_compare_and_are_in_no_mean(rows, tmp_path):
-    """The mean that the verdict prints is the mean of the table above it."""
+def test_reruns_compare_and_are_in_no_mean(rows, tmp_path):
+    """The mean that the decision prints is the mean of the table above it."""
     few = [row for row in rows if row["slope"] in (0.5, 0.9)]
     place = blocked_by_node(tmp_path / "results" / "local", few, adds=0.05)
     summary, _ = write_summary(place)
@@ -166,16 +151,16 @@ def test_summary_report_and_figures_agree(seed, tmp_path):
     (place / "sweep.json").write_text(json.dumps(facts), encoding="utf-8")
     summary, _ = write_summary(place)
     for case in cases(load_inputs(place)):
-        assert case.answer.verdict.sentence in summary.sentences
+        assert case.answer.decision.sentence in summary.sentences
         assert [
             sentence
-            for sentence in beside_sentences(case.compared, case.sweep)
+            for sentence in sensitivity_sentences(case.study)
             if not sentence.startswith("With ")  # the summary speaks of all settings together
             and sentence not in {said.replace(f" ({case.name})", "") for said in summary.sentences}
         ] == []
         best = case.answer.best
         if best is not None and not pd.isna(best["resolved"]):
-            assert case.answer.verdict.resolved == bool(best["resolved"])
+            assert case.answer.decision.resolved == bool(best["resolved"])
         drawn = case.known.contrasts
         if drawn is None:
             assert not case.answer.rows
@@ -189,6 +174,7 @@ def test_summary_report_and_figures_agree(seed, tmp_path):
             assert case.known.power.here["noise_sd"].iloc[0] == pytest.approx(told["noise_sd"][0])
 
 
-def test_the_design_follows_from_the_sweep(sweep):
-    assert design_of(sweep).pairing == "seed"
-    assert design_of(dataclasses.replace(sweep, pairing="node")).anchor == REFERENCE
+def test_the_blocking_follows_from_the_sweep(study, on_two_nodes):
+    assert (study.blocking.pairing, study.blocking.anchor) == ("seed", None)
+    blocking = on_two_nodes[0].blocking
+    assert (blocking.pairing, blocking.anchor) == ("node", REFERENCE)

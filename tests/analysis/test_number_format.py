@@ -10,14 +10,14 @@ from analysis.costs.node_speed import node_effects, node_sentences
 from analysis.figures.catalog import draw
 from analysis.figures.panels.fit import best_words
 from analysis.number_format import number, percent, plus_minus
-from analysis.planning.power import achieved
+from analysis.planning.power_tables import achieved
 from analysis.rows.stages import PRIMARY, is_legal
 from analysis.stats.aa_control import aa_sentences
-from analysis.stats.compare import contrasts
-from analysis.stats.decision import verdicts
-from analysis.stats.sensitivity import beside_sentences
+from analysis.stats.compare import compare
+from analysis.stats.decision import decide
+from analysis.stats.sensitivity import sensitivity_sentences
 from analysis.stats.slope_curve import slope_curves
-from tests.analysis.conftest import REFERENCE, lost, make_frame, make_row
+from tests.analysis.conftest import lost, make_frame, make_row, make_study
 
 
 @given(st.floats(-1e-4, 1e-4))
@@ -41,7 +41,7 @@ def test_a_share_in_percent_is_read_back_as_the_share(share):
 
 def test_nearest_is_not_called_better_where_it_is_worse(rows, frame_of, sweep):
     worse = [row if row["slope"] == 0.5 else row | {PRIMARY: row[PRIMARY] + 0.05} for row in rows]
-    (said,) = [s for s in beside_sentences(frame_of(worse), sweep) if s.startswith("The field")]
+    (said,) = [s for s in sensitivity_sentences(make_study(worse)) if s.startswith("The field")]
     assert "met by none; nearest is" in said
     assert ", worse by 0." in said
     assert "better by −" not in said
@@ -52,7 +52,7 @@ def test_nodes_that_cannot_be_told_from_activations_have_no_amount(rows, frame_o
         row | {"node": row["activation"] + str(row["slope"]), "step_ms_p50": 5.0 + row["seed"]}
         for row in rows
     ]
-    (said,) = node_sentences(node_effects(frame_of(alone), reference=REFERENCE))
+    (said,) = node_sentences(node_effects(make_study(alone)))
     assert "–" not in said
     assert "differ by is not told apart from the activations that ran on them" in said
 
@@ -63,7 +63,7 @@ def test_sign_flips_are_said_to_reach_the_level_only_where_they_can(pairs, keys,
     frame = make_frame(
         [make_row("leaky_relu2", slope, seed) for slope in slopes for seed in range(1, pairs + 1)]
     )
-    (said,) = [s for s in beside_sentences(frame, sweep) if s.startswith("Sign flips")]
+    (said,) = [s for s in sensitivity_sentences(make_study(frame)) if s.startswith("Sign flips")]
     assert f"{keys} comparisons {'can' if can else 'cannot'} reach 5 %" in said
     assert can == (keys * 2 / 2**pairs < 0.05)
 
@@ -72,7 +72,7 @@ def test_an_aa_pair_of_which_one_diverged_has_no_gap_in_bits(sweep):
     frame = make_frame(
         [lost(make_row("relu2", None, 1), "diverged", "loss"), make_row("leaky_relu2", 0.0, 1)]
     )
-    (said,) = aa_sentences(frame, sweep)
+    (said,) = aa_sentences(make_study(frame))
     assert "agree bit for bit in 0 of 1 pair and else one of the two has no score" in said
 
 
@@ -92,7 +92,7 @@ def test_no_best_slope_is_named_where_none_is_resolved(frame_of):
             for s in range(10)
         ]
     )
-    (curve,) = slope_curves(flat, PRIMARY)
+    (curve,) = slope_curves(make_study(flat), PRIMARY)
     assert curve.flat is True
     assert "no effect of the slope is resolved" in best_words(curve)
     kinked = flat.assign(
@@ -104,7 +104,7 @@ def test_no_best_slope_is_named_where_none_is_resolved(frame_of):
             + 0.05 * flat["slope"]
         }
     )
-    (curve,) = slope_curves(kinked, PRIMARY)
+    (curve,) = slope_curves(make_study(kinked), PRIMARY)
     assert not curve.fits
     assert "does not fit" in best_words(curve)
     assert pd.notna(curve.best)
@@ -113,11 +113,11 @@ def test_no_best_slope_is_named_where_none_is_resolved(frame_of):
 def test_scores_that_are_all_alike_resolve_nothing_and_have_no_power(rows, frame_of, sweep):
     """Sums of equal numbers differ by rounding, which is neither a difference nor noise."""
     alike = frame_of([row | {PRIMARY: 2.3} for row in rows])
-    table = contrasts(alike, PRIMARY, REFERENCE)
+    table = compare(make_study(alike), PRIMARY)
     assert (table["difference"] == 0).all()
     assert not table["resolved"].any()
-    assert all(grid.noise is None for grid in achieved(alike, REFERENCE))
-    assert "the reference" in verdicts(alike, sweep)[0].sentence
+    assert all(grid.noise is None for grid in achieved(make_study(alike)))
+    assert "the reference" in decide(make_study(alike))[0].sentence
 
 
 @pytest.mark.parametrize(("budget", "warned"), [(10_000.0, False), (200.0, True)])
@@ -130,7 +130,7 @@ def test_published_points_of_another_budget_are_compared_by_shape_alone(budget, 
             for seed in (1, 2)
         ]
     )
-    figure = draw("slope_bpb", cells, sweep)
+    figure = draw("slope_bpb", make_study(cells))
     (caption,) = [text.get_text() for text in figure.texts if text.get_gid() == "caption"]
     assert "published runs of this recipe" in " ".join(caption.split())
     assert ("not their height" in " ".join(caption.split())) == warned

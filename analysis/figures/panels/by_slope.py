@@ -17,7 +17,7 @@ from analysis.rows.read import is_scored
 from analysis.rows.stages import DELTAS, STAGES, is_legal, title_of
 from analysis.stats.per_seed import seed_stats
 from analysis.stats.quantization import with_deltas
-from analysis.stats.slopes import BESIDE, CURVE, POINT, learned_slopes, placed
+from analysis.stats.slopes import CURVE, OFF_AXIS, POINT, learned_slopes, placed
 
 INTERVAL = "95 % t interval"
 _TICK_SIZE = 8.0
@@ -117,7 +117,7 @@ def _points(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) -
         )
         row = stats[stats["key"] == key].iloc[0]
         if row["ranked"]:
-            x = row["x"] + (0.035 if row["role"] == BESIDE else -0.035)
+            x = row["x"] + (0.035 if row["role"] == OFF_AXIS else -0.035)
             ax.plot([x], [row["mean"]], marker="_", markersize=7, color=look.colour, linewidth=0)
             if pd.notna(row["half_width"]):
                 ax.plot([x, x], [row["low"], row["high"]], color=look.colour, linewidth=1.6)
@@ -152,8 +152,8 @@ def diverged_marks(cells: pd.DataFrame, ax: Axes) -> None:
 
 def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     """Ticks at the slopes that ran; a strip with its own ticks for what has no slope."""
-    on_axis = cells[cells["role"] != BESIDE]
-    beside = cells[cells["role"] == BESIDE].drop_duplicates("key").sort_values("x")
+    on_axis = cells[cells["role"] != OFF_AXIS]
+    beside = cells[cells["role"] == OFF_AXIS].drop_duplicates("key").sort_values("x")
     slopes = sorted(set(on_axis["x"]))
     names = [_cut(str(label)) for label in beside["label"]]
     ax.set_xlim(cells["x"].min() - 0.08, cells["x"].max() + 0.1)
@@ -174,7 +174,7 @@ def _cut(name: str) -> str:
 
 def _off_curve(cells: pd.DataFrame) -> dict[str, Look]:
     """The look of every activation that is not on the curve of slopes, by key."""
-    rows = cells[cells["role"].isin([POINT, BESIDE])].drop_duplicates("key")
+    rows = cells[cells["role"].isin([POINT, OFF_AXIS])].drop_duplicates("key")
     look_of = looks(cells)
     return {str(key): look_of[str(key)] for key in rows.sort_values(["x", "key"])["key"]}
 

@@ -10,6 +10,7 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
 from analysis.costs.axes import axis_survival, interaction_test
+from tests.analysis.conftest import make_study
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
@@ -39,7 +40,7 @@ def swept(row_of, frame_of):
 
 
 def test_without_an_interaction_the_best_survives(swept):
-    row = axis_survival(swept({0.02: 0.5, 0.04: 0.5}), STAGE, REFERENCE).iloc[0]
+    row = axis_survival(make_study(swept({0.02: 0.5, 0.04: 0.5})), STAGE).iloc[0]
     assert row["axis"] == "optim.matrix_lr"
     assert row["values"] == ("0.02", "0.04")
     assert row["best"] == ("LeakyReLU² 0.5", "LeakyReLU² 0.5")
@@ -51,7 +52,7 @@ def test_without_an_interaction_the_best_survives(swept):
 
 
 def test_a_planted_interaction_is_found_and_the_best_does_not_survive(swept):
-    row = axis_survival(swept({0.02: 0.3, 0.04: 0.7}), STAGE, REFERENCE).iloc[0]
+    row = axis_survival(make_study(swept({0.02: 0.3, 0.04: 0.7})), STAGE).iloc[0]
     assert row["best"] == ("LeakyReLU² 0.3", "LeakyReLU² 0.7")
     assert row["interaction"]
     assert bool(row["survives"]) is False
@@ -63,7 +64,7 @@ def test_a_planted_interaction_is_found_and_the_best_does_not_survive(swept):
 
 
 def test_a_budget_is_an_axis_too(swept):
-    table = axis_survival(swept({300: 0.5, 600: 0.5}, budget="seconds"), STAGE, REFERENCE)
+    table = axis_survival(make_study(swept({300: 0.5, 600: 0.5}, budget="seconds")), STAGE)
     assert table["axis"].tolist() == ["budget"]
     assert table["values"].iloc[0] == ("300 s", "600 s")
     assert pd.isna(table["budget"].iloc[0])
@@ -71,7 +72,7 @@ def test_a_budget_is_an_axis_too(swept):
 
 def test_the_interaction_is_that_of_the_analysis_of_variance(swept):
     frame = swept({0.02: 0.45, 0.04: 0.55})
-    row = axis_survival(frame, STAGE, REFERENCE).iloc[0]
+    row = axis_survival(make_study(frame), STAGE).iloc[0]
     told = pd.DataFrame(
         {
             "y": frame[STAGE],
@@ -97,13 +98,13 @@ def test_the_interaction_ignores_what_shifts_a_seed_or_a_setting():
 
 def test_missing_cells_change_the_degrees_of_freedom_and_raise_nothing(swept):
     frame = swept({0.02: 0.5, 0.04: 0.5})
-    row = axis_survival(frame.drop(index=[0, 7]), STAGE, REFERENCE).iloc[0]
-    whole = axis_survival(frame, STAGE, REFERENCE).iloc[0]
+    row = axis_survival(make_study(frame.drop(index=[0, 7])), STAGE).iloc[0]
+    whole = axis_survival(make_study(frame), STAGE).iloc[0]
     assert row["noise_df"] == whole["noise_df"] - 2
 
 
 def test_one_seed_compares_the_best_and_tests_nothing(swept):
-    row = axis_survival(swept({0.02: 0.5, 0.04: 0.5}, seeds=(1,)), STAGE, REFERENCE).iloc[0]
+    row = axis_survival(make_study(swept({0.02: 0.5, 0.04: 0.5}, seeds=(1,))), STAGE).iloc[0]
     assert row["best"] == ("LeakyReLU² 0.5", "LeakyReLU² 0.5")
     assert pd.isna(row["interaction"])
     assert pd.isna(row["survives"])
@@ -114,12 +115,12 @@ def test_a_diverged_slope_is_compared_under_no_value(swept):
     frame = swept({0.02: 0.5, 0.04: 0.5})
     lost = (frame["key"] == "leaky_relu2-s0.3") & (frame["seed"] == 1) & (frame.index < 15)
     frame.loc[lost, "state"] = "diverged"
-    row = axis_survival(frame, STAGE, REFERENCE).iloc[0]
+    row = axis_survival(make_study(frame), STAGE).iloc[0]
     assert row["activations"] == len(SLOPES) - 1
 
 
 def test_a_sweep_with_one_setting_has_no_further_axis(cells):
-    assert axis_survival(cells, STAGE, REFERENCE).empty
+    assert axis_survival(make_study(cells), STAGE).empty
 
 
 def test_a_true_null_is_called_an_interaction_as_often_as_said():

@@ -11,7 +11,8 @@ import pytest
 
 from analysis.costs.budgets import split_sentences, time_splits
 from analysis.costs.node_speed import node_effects, node_sentences
-from analysis.stats.compare import contrasts
+from analysis.stats.compare import compare
+from tests.analysis.conftest import make_study
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
@@ -68,15 +69,14 @@ def test_the_parts_add_up_to_the_difference_of_the_ranking_whatever_the_source(f
     for rows in (
         seconds,
         seconds + planted("steps", 6000, noise=0.001),
-        seconds + planted("seconds", 300, noise=0.001),
     ):
         frame = frame_of(rows)
-        table = time_splits(frame, None, STAGE, REFERENCE)
+        table = time_splits(make_study(frame), None, STAGE)
         told = table.dropna(subset=["per_step"])
         assert len(told) == len(table) > 0
         # Both parts are doubles of order 0.01, so their sum rounds in the eighteenth decimal.
         assert np.abs(told["per_step"] + told["from_steps"] - told["total"]).max() < 1e-16
-        compared = contrasts(frame, STAGE, REFERENCE).set_index(["setting", "key"])["difference"]
+        compared = compare(make_study(frame), STAGE).set_index(["setting", "key"])["difference"]
         assert (
             table.set_index(["setting", "key"])["total"]
             .eq(compared.reindex(table.set_index(["setting", "key"]).index))
@@ -86,7 +86,7 @@ def test_the_parts_add_up_to_the_difference_of_the_ranking_whatever_the_source(f
 
 def test_a_budget_of_steps_tells_the_effect_per_step(frame_of, planted):
     frame = frame_of(planted("seconds", 600) + planted("steps", 6000))
-    row = split_of(time_splits(frame, None, STAGE, REFERENCE))
+    row = split_of(time_splits(make_study(frame), None, STAGE))
     assert row["method"] == "fixed steps"
     assert row["per_step"] == pytest.approx(PER_STEP["asqu"], abs=1e-12)
     assert row["from_steps"] == pytest.approx(GAMMA * math.log(row["steps_ratio"]), abs=1e-12)
@@ -99,30 +99,22 @@ def test_between_two_budgets_of_steps_the_effect_is_interpolated_in_log_steps(fr
         for row in planted("steps", 9000)
     ]
     frame = frame_of(planted("seconds", 600) + planted("steps", 4000) + grown)
-    row = split_of(time_splits(frame, None, STAGE, REFERENCE))
+    row = split_of(time_splits(make_study(frame), None, STAGE))
     share = math.log(6000 / 4000) / math.log(9000 / 4000)
     assert row["per_step"] == pytest.approx(PER_STEP["asqu"] + 0.008 * share, abs=1e-12)
 
 
 def test_a_budget_of_far_fewer_steps_is_not_used(frame_of, planted):
     frame = frame_of(planted("seconds", 600) + planted("steps", 200))
-    row = split_of(time_splits(frame, None, STAGE, REFERENCE))
+    row = split_of(time_splits(make_study(frame), None, STAGE))
     assert pd.isna(row["method"])
     assert pd.isna(row["per_step"])
-    assert "not known" in split_sentences(time_splits(frame, None, STAGE, REFERENCE))[0]
-
-
-def test_a_second_budget_of_seconds_tells_the_effect_of_steps(frame_of, planted):
-    frame = frame_of(planted("seconds", 600) + planted("seconds", 300))
-    row = split_of(time_splits(frame, None, STAGE, REFERENCE))
-    assert row["method"] == "several budgets"
-    assert row["from_steps"] == pytest.approx(GAMMA * math.log(row["steps_ratio"]), abs=1e-12)
-    assert row["per_step"] == pytest.approx(PER_STEP["asqu"], abs=1e-12)
+    assert "not known" in split_sentences(time_splits(make_study(frame), None, STAGE))[0]
 
 
 def test_nodes_of_unlike_speed_tell_the_effect_of_steps(frame_of, planted):
     frame = frame_of(planted("seconds", 600, nodes=(1.0, 1.1), noise=1e-5))
-    row = split_of(time_splits(frame, None, STAGE, REFERENCE))
+    row = split_of(time_splits(make_study(frame), None, STAGE))
     assert row["method"] == "steps in the setting"
     wanted = GAMMA * math.log(row["steps_ratio"])
     assert abs(row["from_steps"] - wanted) <= row["from_steps_half_width"] < 1e-3
@@ -130,13 +122,13 @@ def test_nodes_of_unlike_speed_tell_the_effect_of_steps(frame_of, planted):
 
 def test_nodes_that_hardly_differ_do_not_tell_it(frame_of, planted):
     vague = frame_of(planted("seconds", 600, nodes=(1.0, 1.0002), noise=0.002))
-    assert pd.isna(split_of(time_splits(vague, None, STAGE, REFERENCE))["method"])
+    assert pd.isna(split_of(time_splits(make_study(vague), None, STAGE))["method"])
 
 
 def test_the_learning_curve_is_the_last_resort_and_is_read_before_the_warmdown(frame_of, planted):
     frame = frame_of(planted("seconds", 600))
     curves = curves_of(frame, -0.3)
-    row = split_of(time_splits(frame, curves, STAGE, REFERENCE))
+    row = split_of(time_splits(make_study(frame), curves, STAGE))
     assert row["method"] == "learning curve (approximation)"
     bits = 20_000 / 60_000 / math.log(2)
     steps = row["steps"]
@@ -145,7 +137,7 @@ def test_the_learning_curve_is_the_last_resort_and_is_read_before_the_warmdown(f
     late = curves.assign(  # whatever the warmdown does to the loss, it is not read
         train_loss=curves["train_loss"] - 2.0 * (curves["lr_mult"] < 1)
     )
-    again = split_of(time_splits(frame, late, STAGE, REFERENCE))
+    again = split_of(time_splits(make_study(frame), late, STAGE))
     assert again["from_steps"] == row["from_steps"]
 
 
@@ -156,22 +148,22 @@ def test_tainted_cells_are_counted_and_change_no_number(frame_of, planted):
         for row in rows
         if row["activation"] == "asqu" and row["seed"] == 1 and row["budget_kind"] == "seconds"
     ]
-    clean = split_of(time_splits(frame_of(rows), None, STAGE, REFERENCE))
-    row = split_of(time_splits(frame_of(rows + spoiled), None, STAGE, REFERENCE))
+    clean = split_of(time_splits(make_study(rows), None, STAGE))
+    row = split_of(time_splits(make_study(rows + spoiled), None, STAGE))
     assert (clean["n_tainted"], row["n_tainted"]) == (0, 1)
     assert row["per_step"] == clean["per_step"]
     assert "1 tainted cell is excluded" in " ".join(
-        split_sentences(time_splits(frame_of(rows + spoiled), None, STAGE, REFERENCE))
+        split_sentences(time_splits(make_study(rows + spoiled), None, STAGE))
     )
 
 
 def test_a_sweep_without_a_budget_of_seconds_has_nothing_to_split(frame_of, planted):
-    assert time_splits(frame_of(planted("steps", 6000)), None, STAGE, REFERENCE).empty
+    assert time_splits(make_study(planted("steps", 6000)), None, STAGE).empty
 
 
 def test_the_speed_of_an_activation_is_told_apart_from_that_of_its_nodes(frame_of, planted):
     rows = planted("seconds", 600, nodes=(1.0, 1.1, 0.97))
-    table = node_effects(frame_of(rows), reference=REFERENCE)
+    table = node_effects(make_study(rows))
     ratios = table.set_index("key")["effect"]
     assert ratios["asqu"] == pytest.approx(1.02, rel=1e-9)
     assert ratios["leaky_relu2-s0.9"] == pytest.approx(1.0, rel=1e-9)
@@ -185,7 +177,7 @@ def test_an_activation_alone_on_its_node_is_not_compared(frame_of, planted):
         {**row, "node": "alone" if row["activation"] == "asqu" else "shared"}
         for row in planted("seconds", 600)
     ]
-    table = node_effects(frame_of(rows), reference=REFERENCE)
+    table = node_effects(make_study(rows))
     own = table[table["key"] == "asqu"].iloc[0]
     assert pd.isna(own["effect"])
     assert pd.isna(own["resolved"])
@@ -200,7 +192,7 @@ def test_node_intervals_hold_the_planted_ratios(frame_of, planted):
     for _ in range(60):
         noise = np.exp(0.002 * generator.standard_normal(len(frame)))
         noisy = frame.assign(step_ms_p50=frame["step_ms_p50"] * noise)
-        table = node_effects(noisy, reference=REFERENCE).set_index("key")
+        table = node_effects(make_study(noisy)).set_index("key")
         wanted = {key: SPEED[key] for key in SPEED if key != REFERENCE}
         missed += any(not table.low[k] <= v <= table.high[k] for k, v in wanted.items())
     assert missed <= 8
@@ -208,7 +200,7 @@ def test_node_intervals_hold_the_planted_ratios(frame_of, planted):
 
 def test_the_sentence_gives_both_parts_and_their_source(frame_of, planted):
     rows = planted("seconds", 600, noise=1e-4) + planted("steps", 6000, noise=1e-4)
-    words = split_sentences(time_splits(frame_of(rows), None, STAGE, REFERENCE))
+    words = split_sentences(time_splits(make_study(rows), None, STAGE))
     assert len(words) == 2
     asqu = next(sentence for sentence in words if ": ASQU" in sentence)
     assert "2 % fewer steps" in asqu
@@ -220,12 +212,12 @@ def test_an_activation_with_a_diverged_seed_is_not_split(frame_of, planted):
     frame = frame_of(rows)
     lost = (frame["key"] == "asqu") & (frame["seed"] == 1) & (frame["budget_kind"] == "seconds")
     frame.loc[lost, "state"] = "diverged"
-    assert set(time_splits(frame, None, STAGE, REFERENCE)["key"]) == {"leaky_relu2-s0.9"}
+    assert set(time_splits(make_study(frame), None, STAGE)["key"]) == {"leaky_relu2-s0.9"}
 
 
 def test_unknown_steps_leave_the_parts_unknown(frame_of, planted):
     frame = frame_of(planted("seconds", 600)).assign(steps=pd.NA)
-    table = time_splits(frame.astype({"steps": "Int64"}), None, STAGE, REFERENCE)
+    table = time_splits(make_study(frame.astype({"steps": "Int64"})), None, STAGE)
     assert len(table) == 2
     assert table["per_step"].isna().all()
     assert set(table["detail"]) == {"the steps are not known"}
@@ -233,6 +225,6 @@ def test_unknown_steps_leave_the_parts_unknown(frame_of, planted):
 
 def test_one_seed_has_parts_and_no_intervals(frame_of, planted):
     rows = planted("seconds", 600) + planted("steps", 6000)
-    table = time_splits(frame_of([row for row in rows if row["seed"] == 1]), None, STAGE, REFERENCE)
+    table = time_splits(make_study([row for row in rows if row["seed"] == 1]), None, STAGE)
     assert table["per_step"].notna().all()
     assert table["per_step_half_width"].isna().all()

@@ -19,6 +19,7 @@ from analysis.figures.panels import by_slope
 from analysis.figures.panels.size import artifact_by_slope, cap_gauge
 from analysis.rows.stages import PANELS
 from analysis.stats.slopes import learned_slopes, placed
+from tests.analysis.conftest import make_study
 from trainer.config.config_errors import ConfigError
 
 # Drawn of the cells alone; what else there is needs files, step times or SLOT.
@@ -41,7 +42,7 @@ def caption(figure):
 @pytest.fixture(scope="module")
 def drawn(cells, sweep):
     names = ("slope_bpb", "quant_delta", "ttt_gain", "artifact_bytes")
-    return {name: draw(name, cells, sweep) for name in names}
+    return {name: draw(name, make_study(cells)) for name in names}
 
 
 def save(place):
@@ -162,19 +163,19 @@ def test_panels_that_share_an_axis_show_the_same_range(drawn):
 
 
 def test_a_partial_sweep_is_drawn_and_says_so(cells_with_losses, sweep):
-    text = caption(draw("slope_bpb", cells_with_losses.head(30), sweep))
+    text = caption(draw("slope_bpb", make_study(cells_with_losses.head(30))))
     assert "28 of the sweep's 36" in text or "29 of the sweep's 36" in text
     assert "unequal seeds" in text
 
 
 def test_one_seed_is_drawn_without_an_interval(cells, sweep):
-    text = caption(draw("quant_delta", cells[cells["seed"] == 1], sweep))
+    text = caption(draw("quant_delta", make_study(cells[cells["seed"] == 1])))
     assert "n = 1" in text
     assert "one seed gives no interval" in text
 
 
 def test_a_stage_that_nobody_scored_is_an_empty_panel(frame_of, rows, sweep):
-    figure = draw("slope_bpb", frame_of([{**row, "ttt_bpb": None} for row in rows]), sweep)
+    figure = draw("slope_bpb", make_study([{**row, "ttt_bpb": None} for row in rows]))
     assert "no score" in [text.get_text() for text in figure.axes[3].texts]
 
 
@@ -211,7 +212,7 @@ def test_what_is_not_drawn_is_told_with_the_reason(store, monkeypatch, capsys):
 def test_a_figure_without_its_input_is_refused_by_name(cells, sweep):
     assert why_not("differences", cells, Given(why={"contrasts": "no pair"})) == "no pair"
     with pytest.raises(ConfigError, match="mechanism cannot be drawn: no layer"):
-        draw("mechanism", cells, sweep, Given(why={"layers": "no layer file"}))
+        draw("mechanism", make_study(cells), Given(why={"layers": "no layer file"}))
 
 
 def test_the_cap_is_in_the_gauge_however_far_it_is(cells):

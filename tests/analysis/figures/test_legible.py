@@ -20,6 +20,7 @@ from analysis.figures.catalog import DPI, FIGURES, STYLE, draw, why_not
 from analysis.figures.inputs import given
 from analysis.figures.style import looks, spread
 from analysis.rows.read import Sweep
+from tests.analysis.conftest import make_study
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
 
 # Boxes of words that only touch: the box of a line of text is taller than its letters.
@@ -87,7 +88,7 @@ def drawn(name, cells, known):
     """The figure as it is laid out, and its renderer; None where it is not drawn."""
     if why_not(name, cells, known) is not None:
         return None
-    figure = draw(name, cells, sweep_of(cells), known)
+    figure = draw(name, make_study(cells), known)
     figure.set_dpi(DPI)
     with mpl.rc_context(STYLE):
         figure.draw_without_rendering()

@@ -24,6 +24,7 @@ from analysis.rows.learning_curves import (
     windowed_loss,
 )
 from analysis.stats.seed_effects import without_seed
+from tests.analysis.conftest import make_study
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
 
 REFERENCE = "leaky_relu2-s0.5"
@@ -286,5 +287,5 @@ def test_the_best_slope_is_drawn_with_its_set(ax):
 
 def test_the_initial_beta_is_the_parameter_that_was_given(frame_of, row_of, sweep):
     cells = frame_of([row_of("asqu", None, 1, params_json=json.dumps({"init": 0.5}))])
-    figure = draw("beta_by_layer", cells, sweep, Given(layers=layers_of(cells)))
+    figure = draw("beta_by_layer", make_study(cells), Given(layers=layers_of(cells)))
     assert "initial 0.5" in words(figure.axes[0])

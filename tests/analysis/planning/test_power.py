@@ -12,26 +12,34 @@ from scipy import stats
 
 from analysis.__main__ import main
 from analysis.models.interval import t_quantile
-from analysis.models.unequal_variance import guarded_power
-from analysis.planning.critical_values import critical_value
-from analysis.planning.designs import (
+from analysis.planning.noise import PUBLISHED, Noise, noise_of, planning_noise
+from analysis.planning.power import (
     Design,
     block,
+    critical_value,
     pooled,
     power_of,
     seeds_needed,
     smallest_effect,
     unpaired,
 )
-from analysis.planning.noise import PUBLISHED, KnownNoise, expected_noise, noise_in
-from analysis.planning.planned_cells import grid_cells
-from analysis.planning.power import achieved, planned, power_curve, power_table, seeds_table
+from analysis.planning.power_tables import (
+    achieved,
+    grid_cells,
+    planned,
+    power_curve,
+    power_table,
+    seeds_table,
+)
 from analysis.rows.stages import PRIMARY
-from analysis.stats.compare import contrasts
+from analysis.stats.compare import compare
+from analysis.study import Study
+from benchmarks.judged_at_once import complete_blocks, intervals
 from sweep.spec.sweep_file import load_sweep
+from tests.analysis.conftest import make_study
 
 REFERENCE = "leaky_relu2-s0.5"
-KNOWN = KnownNoise(noise_sd=0.0005, seed_sd=0.0007, source="a test", tokens_per_byte=0.41)
+KNOWN = Noise(noise_sd=0.0005, seed_sd=0.0007, source="a test", tokens_per_byte=0.41)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +70,11 @@ def test_power_is_a_tail_of_the_noncentral_t(df, ncp):
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 9])
 @pytest.mark.parametrize("effect", [0.0, 1.5, 3.0])
 def test_power_of_the_primary_analysis_is_that_of_simulated_scores(num_seeds, effect):
-    """``guarded_power`` simulates scores; here only variances are, and means are integrated."""
-    simulated = guarded_power(num_seeds=num_seeds, comparisons=10, effect=effect)
+    """Scores are simulated here; for the prediction only variances are, means are integrated."""
+    rows, rng = complete_blocks(num_seeds, 11), np.random.default_rng([20_240_601, 1])
+    scores = rng.standard_normal((20_000, rows.score_N.size)) + effect * (rows.activation_N == 1)
+    difference, half_width, _ = intervals(rows, scores)
+    simulated = (np.abs(difference) > half_width)[:, 0].mean()
     predicted = power_of(effect, block(num_seeds, num_activations=11), 1.0)
     # Four standard errors of 20,000 draws (0.0141), and of both null distributions, of which one
     # (0.0016 of 0.05) moves a power of one half by about 0.005.
@@ -100,11 +111,11 @@ def test_the_smallest_effect_has_the_power_that_was_asked_for(n, activations, po
 @pytest.mark.parametrize("make", [block, pooled, unpaired])
 @pytest.mark.parametrize("effect", [0.001, 0.002])
 def test_one_seed_fewer_than_needed_does_not_suffice(make, effect):
-    design_of = partial(make, num_activations=11)
-    n = seeds_needed(effect, design_of, 0.0007)
+    design = partial(make, num_activations=11)
+    n = seeds_needed(effect, design, 0.0007)
     assert n is not None
-    assert power_of(effect, design_of(n), 0.0007) >= 0.8
-    assert power_of(effect, design_of(n - 1), 0.0007) < 0.8
+    assert power_of(effect, design(n), 0.0007) >= 0.8
+    assert power_of(effect, design(n - 1), 0.0007) < 0.8
 
 
 def test_an_effect_that_no_number_of_seeds_resolves_has_none():
@@ -124,7 +135,7 @@ def test_a_grid_is_planned_from_its_file_alone_and_a_function_counts_once():
     spec = load_sweep("slopes")
     cells = grid_cells(spec)
     assert set(cells["key"]) == {a.label for a in spec.expanded_activations()}
-    (grid,) = planned(cells, spec.reference, {"pr549, 600 s": KNOWN})
+    (grid,) = planned(Study.of(cells, spec.reference), {"pr549, 600 s": KNOWN})
     assert (grid.n, grid.num_activations, grid.quantity) == (3, 11, PRIMARY)
     table = power_table([grid])
     assert list(table["design"]) == [*["block"] * 2, *["pooled"] * 2, *["unpaired"] * 2]
@@ -135,7 +146,7 @@ def test_a_grid_is_planned_from_its_file_alone_and_a_function_counts_once():
 
 def test_every_point_of_a_further_axis_is_a_grid_of_its_own():
     spec = load_sweep("slopes-lr")
-    grids = planned(grid_cells(spec), spec.reference, {})
+    grids = planned(Study.of(grid_cells(spec), spec.reference), {})
     assert len(grids) == 3
     assert all(grid.num_activations == 3 and grid.noise is None for grid in grids)
     assert power_table(grids).empty
@@ -143,8 +154,8 @@ def test_every_point_of_a_further_axis_is_a_grid_of_its_own():
 
 
 def test_a_finished_grid_is_judged_by_its_own_noise(cells):
-    (grid,) = achieved(cells, REFERENCE)
-    row = contrasts(cells, PRIMARY, REFERENCE).iloc[0]
+    (grid,) = achieved(make_study(cells))
+    row = compare(make_study(cells), PRIMARY).iloc[0]
     assert (grid.n, grid.num_activations) == (3, row["comparisons"] + 1)
     assert grid.designs()[0].noise_df == grid.noise.noise_df == row["noise_df"]
     assert grid.noise.noise_sd == pytest.approx(row["noise_sd"])
@@ -152,7 +163,7 @@ def test_a_finished_grid_is_judged_by_its_own_noise(cells):
 
 
 def test_the_noise_is_the_residual_of_seed_and_activation(cells):
-    known = noise_in(cells, PRIMARY, REFERENCE, "here")
+    known = noise_of(make_study(cells), PRIMARY, "here")
     scores = cells[cells["key"] != "leaky_relu2-s0"].pivot(
         index="seed", columns="key", values=PRIMARY
     )
@@ -165,15 +176,15 @@ def test_noise_comes_from_the_sweep_itself_then_from_another_then_from_what_is_p
     results = store.parent
     local = grid_cells(load_sweep("local").model_copy(update={"budgets": ["200steps"]}))
     setting = "local, 200 steps"
-    own = expected_noise(local, results, "local")[setting]
-    other = expected_noise(local, results, "another")[setting]
+    own = planning_noise(local, results, "local")[setting]
+    other = planning_noise(local, results, "another")[setting]
     assert own == other
     assert own.source == "measured in sweep local"
     assert own.noise_df == 20
     elsewhere = grid_cells(load_sweep("local"))  # 170 steps: another budget
-    assert expected_noise(elsewhere, results, "local") == {"local, 170 steps": None}
+    assert planning_noise(elsewhere, results, "local") == {"local, 170 steps": None}
     slopes = grid_cells(load_sweep("slopes"))
-    assert expected_noise(slopes, results, "slopes") == {"pr549, 600 s": PUBLISHED["pr549"]}
+    assert planning_noise(slopes, results, "slopes") == {"pr549, 600 s": PUBLISHED["pr549"]}
 
 
 def test_the_published_noise_is_that_of_the_published_seeds():
@@ -198,7 +209,9 @@ def test_the_published_noise_is_that_of_the_published_seeds():
 
 def test_larger_effects_need_fewer_seeds_and_the_fields_rule_is_one_of_them(cells):
     spec = load_sweep("slopes")
-    table = seeds_table(planned(grid_cells(spec), spec.reference, {"pr549, 600 s": KNOWN}))
+    table = seeds_table(
+        planned(Study.of(grid_cells(spec), spec.reference), {"pr549, 600 s": KNOWN})
+    )
     for _, rows in table.groupby(["design", "power"]):
         needs = rows.sort_values("effect")["n"].to_list()
         assert needs == sorted(needs, reverse=True)
@@ -208,7 +221,7 @@ def test_larger_effects_need_fewer_seeds_and_the_fields_rule_is_one_of_them(cell
 
 def test_a_power_curve_rises_from_chance_to_certainty():
     spec = load_sweep("slopes")
-    grids = planned(grid_cells(spec), spec.reference, {"pr549, 600 s": KNOWN})
+    grids = planned(Study.of(grid_cells(spec), spec.reference), {"pr549, 600 s": KNOWN})
     curves = power_curve(grids)
     for design, rows in curves.groupby("design"):
         assert rows["power"].is_monotonic_increasing, design

@@ -2,25 +2,16 @@
 
 import tomllib
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import tomli_w
 
 from analysis.__main__ import main
-from analysis.planning.designs import block, power_of
 from analysis.planning.second_stage import leaders, second_stage, second_stage_sentences
-from analysis.planning.second_stage_power import (
-    TwoStages,
-    designs_within,
-    probability_kept,
-    two_stage_power,
-)
-from analysis.planning.toml_text import toml_text
 from analysis.report.summary import summarize
-from analysis.rows.read import load_cells, load_sweep
+from analysis.study import read_study
 from sweep.spec import sweep_file
 from sweep.spec.sweep_file import SWEEPS
+from tests.analysis.conftest import make_study
 from tests.support.grids import cells_of, sweep_spec
 from trainer.config.config_errors import ConfigError, read_toml
 
@@ -30,24 +21,24 @@ REFERENCE = "leaky_relu2-s0.5"
 def test_leaders_are_the_lowest_by_paired_difference_and_never_the_reference(cells):
     per_key = cells.groupby("key")["post_quant_sliding_bpb"].mean()
     lowest = per_key.drop([REFERENCE, "leaky_relu2-s0"]).nsmallest(4)
-    assert leaders(cells, REFERENCE, keep=4) == list(lowest.index)
+    assert leaders(make_study(cells), keep=4) == list(lowest.index)
 
 
 def test_no_order_of_rows_changes_the_leaders(cells):
     shuffled = cells.sample(frac=1.0, random_state=1)
-    assert leaders(shuffled, REFERENCE, keep=3) == leaders(cells, REFERENCE, keep=3)
+    assert leaders(make_study(shuffled), keep=3) == leaders(make_study(cells), keep=3)
 
 
 def test_an_activation_with_a_diverged_seed_is_never_a_leader(cells_with_losses):
-    assert "leaky_relu2-s0.8" not in leaders(cells_with_losses, REFERENCE, keep=9)
+    assert "leaky_relu2-s0.8" not in leaders(make_study(cells_with_losses), keep=9)
 
 
 def test_two_names_of_one_function_are_one_leader(cells):
-    everything = leaders(cells, REFERENCE, keep=10)
+    everything = leaders(make_study(cells), keep=10)
     assert len(everything) == 10
     assert "leaky_relu2-s0" not in everything
     with pytest.raises(ConfigError, match="10 activations can be ranked"):
-        leaders(cells, REFERENCE, keep=11)
+        leaders(make_study(cells), keep=11)
 
 
 @pytest.fixture
@@ -109,7 +100,7 @@ def test_seeds_that_chose_the_leaders_are_refused_through_all_stages(tmp_path):
 
     def write(name, seeds, before):
         table = first | {"seeds": seeds} | ({"screened_in": before} if before else {})
-        (tmp_path / f"{name}.toml").write_text(toml_text(table), encoding="utf-8")
+        (tmp_path / f"{name}.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
         return sweep_file.load_sweep(str(tmp_path / f"{name}.toml"))
 
     write("one", [1, 2], None)
@@ -132,74 +123,17 @@ def second_stage_of(store_of, rows, **changes):
     (folder / "sweep.json").write_text(
         f'{{"name": "again", "reference": "{REFERENCE}", "screened_in": "local"}}', encoding="utf-8"
     )
-    frame = load_cells(folder)
-    return frame, load_sweep(folder, frame)
+    return read_study(folder)
 
 
-def test_the_summary_says_that_a_second_stage_alone_decides(store_of, rows, cells, sweep):
-    frame, second = second_stage_of(store_of, rows)
-    (sentence,) = second_stage_sentences(frame, second)
+def test_the_summary_says_that_a_second_stage_alone_decides(store_of, rows, study):
+    second = second_stage_of(store_of, rows)
+    (sentence,) = second_stage_sentences(second)
     assert sentence.startswith("Second stage of local: its own rows alone decide; 10 comparisons.")
-    assert sentence in summarize(frame, second).sentences
-    assert second_stage_sentences(cells, sweep) == []
+    assert sentence in summarize(second).sentences
+    assert second_stage_sentences(study) == []
 
 
 def test_rows_of_the_screening_are_not_mixed_in(store_of, rows):
-    frame, second = second_stage_of(store_of, rows, sweep="local")
     with pytest.raises(ConfigError, match="rows of its screening, local"):
-        summarize(frame, second)
-
-
-def test_the_probability_of_being_kept_is_that_of_a_brute_force_simulation():
-    design = TwoStages(num_activations=11, screening_seeds=3, keep=3, seeds=5)
-    means = np.random.default_rng(0).normal(size=(200_000, 10)) / np.sqrt(3)
-    means[:, 0] -= 0.8
-    kept = ((means < means[:, :1]).sum(axis=1) < 3).mean()
-    # Four standard errors of 200,000 draws: 4 · √(¼ / 200,000) = 0.0045.
-    assert probability_kept(0.8, design, 1.0) == pytest.approx(kept, abs=0.0045)
-
-
-def test_without_an_effect_every_activation_is_kept_alike():
-    for keep in range(1, 10):
-        design = TwoStages(num_activations=11, screening_seeds=3, keep=keep, seeds=5)
-        # 1e-4: Gauss–Hermite of a step function smoothed by ten normal distributions.
-        assert probability_kept(0.0, design, 1.0) == pytest.approx(keep / 10, abs=1e-4)
-
-
-def test_keeping_all_is_one_stage_of_fresh_seeds():
-    design = TwoStages(num_activations=11, screening_seeds=3, keep=10, seeds=5)
-    alone = power_of(1.0, block(5, num_activations=11), 1.0)
-    assert two_stage_power(1.0, design, 1.0) == pytest.approx(alone)
-
-
-def test_no_design_costs_more_cells_than_there_are():
-    designs = designs_within(20, 0.001, noise_sd=0.0005, num_activations=5)
-    assert (designs["cells"] <= 20).all()
-    assert designs.iloc[0][["seeds", "cells"]].to_list() == [4, 20]
-    assert designs["power"].between(0, 1).all()
-    assert designs["screening_seeds"].isna().sum() == 1
-
-
-_SCALARS = st.one_of(
-    st.booleans(),
-    st.integers(-(2**60), 2**60),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.text(st.characters(exclude_categories=("Cs",)), max_size=8),
-)
-_VALUES = st.one_of(_SCALARS, st.lists(_SCALARS, max_size=3))
-_NAMES = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
-_TABLES = st.dictionaries(
-    _NAMES,
-    st.one_of(
-        _VALUES,
-        st.dictionaries(_NAMES, st.one_of(_VALUES, st.dictionaries(_NAMES, _VALUES, max_size=2))),
-        st.lists(st.dictionaries(_NAMES, _VALUES, max_size=2), min_size=1, max_size=3),
-    ),
-    max_size=4,
-)
-
-
-@given(table=_TABLES)
-@settings(max_examples=50, deadline=None)
-def test_what_is_written_as_toml_is_read_as_the_same_table(table):
-    assert tomllib.loads(toml_text(table)) == table
+        second_stage_sentences(second_stage_of(store_of, rows, sweep="local"))

@@ -6,6 +6,7 @@ import pytest
 from analysis.published.importer import claim_of, import_logs
 from analysis.published.points import load_published, of_pull_request, seed_table
 from analysis.stats.pairs import paired_differences
+from tests.analysis.conftest import make_study
 from tests.support.logs import REFERENCE
 
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"{REFERENCE} is not there")
@@ -60,7 +61,7 @@ def test_the_paired_differences_of_1035(table):
         ("leaky_relu2-s0.5", "relu2", -0.0020, 0.0007),
         ("asqu", "relu2", -0.0031, 0.0004),
     ):
-        pairs = paired_differences(runs, "post_quant_bpb", reference)
+        pairs = paired_differences(make_study(runs, reference=reference), "post_quant_bpb")
         differences = pairs.loc[pairs["key"] == key, "difference"]
         places = 5 if mean == -0.00105 else 4
         assert (len(differences), round(differences.mean(), places)) == (3, mean)

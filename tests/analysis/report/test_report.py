@@ -20,9 +20,9 @@ from analysis.report.markdown import MOST_LINES, render_markdown
 from analysis.report.pictures import pictures
 from analysis.report.report import make_report, write_report
 from analysis.rows.stages import PRIMARY
-from analysis.stats.compare import contrasts
+from analysis.stats.compare import compare
 from analysis.stats.quantization import delta_stats
-from tests.analysis.conftest import REFERENCE, lost
+from tests.analysis.conftest import lost, make_study
 from tests.support.page import parsed
 
 HOSTILE = "<script>alert(1)</script>|`rm`\"'&amp; *x* [y](http://z)"
@@ -131,7 +131,7 @@ def test_tables_have_captions_and_scopes_and_pictures_say_what_they_show(page):
 
 def test_the_table_of_contrasts_holds_the_numbers_of_the_function(page, cells):
     shown = {line[0].split(" (=")[0]: line for line in table_of(page, "Difference from")}
-    found = contrasts(cells, PRIMARY, REFERENCE)
+    found = compare(make_study(cells), PRIMARY)
     assert len(shown) == len(found) == 10
     for row in found.to_dict("records"):
         _, bar, difference, n, nats, p, resolved, rule = shown[row["label"]]

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from analysis.report.summary import summarize
-from analysis.rows.read import Sweep
 from analysis.text_table import markdown, plain, show
+from tests.analysis.conftest import make_study
 from trainer.config.config_errors import ConfigError
 
 STAGES = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb")
@@ -16,7 +16,7 @@ STAGES = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb"
 
 @pytest.fixture(scope="module")
 def summary(cells, sweep):
-    return summarize(cells, sweep)
+    return summarize(make_study(cells))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_the_verdict_and_the_control_follow_the_table(summary):
 
 
 def test_what_is_missing_is_said_cell_by_cell(cells_with_losses, sweep):
-    text = plain(summarize(cells_with_losses, sweep))
+    text = plain(summarize(make_study(cells_with_losses)))
     assert "2 cells of 36 (1 diverged, 1 failed)" in text
     assert "leaky_relu2-s0.8_seed2_200steps: diverged, loss is not finite at step 31." in text
     assert line_of(text, "LeakyReLU² 0.8†")
@@ -64,7 +64,7 @@ def test_what_is_missing_is_said_cell_by_cell(cells_with_losses, sweep):
 
 
 def test_cells_that_have_not_run_are_counted(few, sweep):
-    text = plain(summarize(few[few["seed"] != 3], sweep))
+    text = plain(summarize(make_study(few[few["seed"] != 3])))
     assert "30 cells of 36 (30 not run yet)" in text
 
 
@@ -72,30 +72,29 @@ def test_an_activation_without_a_score_has_dashes(few, sweep):
     learned = few["activation"] == "asqu"
     gone = {name: few[name].mask(learned) for name in (*STAGES, "artifact_bytes")}
     lost = few.assign(**gone, state=few["state"].mask(learned, "lost"))
-    assert line_of(plain(summarize(lost, sweep)), "ASQU").split() == ["ASQU", "0"] + 6 * ["–"]
+    assert line_of(plain(summarize(make_study(lost))), "ASQU").split() == ["ASQU", "0"] + 6 * ["–"]
 
 
 def test_a_stage_that_nobody_scored_has_no_column(few, sweep):
-    (section,) = summarize(few.assign(ttt_bpb=float("nan")), sweep).sections
+    (section,) = summarize(make_study(few.assign(ttt_bpb=float("nan")))).sections
     assert "TTT" not in section.headings
     assert "sliding" in section.headings
 
 
 def test_a_sweep_of_one_activation_has_a_table(frame_of, row_of):
-    sweep = Sweep(name="local", reference="asqu", keys=("asqu",), num_cells=1)
-    summary = summarize(frame_of([row_of("asqu", None, 1)]), sweep)
+    summary = summarize(make_study([row_of("asqu", None, 1)], reference="asqu"))
     assert any("nothing to be compared with" in sentence for sentence in summary.sentences)
 
 
 def test_one_seed_has_no_interval_in_its_line(few, sweep):
-    text = plain(summarize(few[few["seed"] == 1], sweep))
+    text = plain(summarize(make_study(few[few["seed"] == 1])))
     assert "±" not in line_of(text, "ASQU")
 
 
 def test_each_setting_has_its_own_section(frame_of, rows, sweep):
     rows = [row for row in rows if row["slope"] in (None, 0.5)]
     longer = [{**row, "budget_value": 1000.0} for row in rows]
-    titles = [section.title for section in summarize(frame_of(rows + longer), sweep).sections]
+    titles = [section.title for section in summarize(make_study(rows + longer)).sections]
     assert [title.split(";")[0] for title in titles] == ["local, 200 steps", "local, 1000 steps"]
 
 
@@ -132,12 +131,12 @@ def test_a_narrow_terminal_loses_no_digit(summary, monkeypatch):
 
 def test_without_a_success_there_is_no_table(frame_of, rows, sweep):
     with pytest.raises(ConfigError, match="36 failed"):
-        summarize(frame_of([{**row, "state": "failed"} for row in rows]), sweep)
+        summarize(make_study([{**row, "state": "failed"} for row in rows]))
 
 
 def test_rows_of_different_code_are_not_compared_without_a_word(few, sweep):
-    alike = summarize(few.assign(trainer_hash="a"), sweep)
+    alike = summarize(make_study(few.assign(trainer_hash="a")))
     assert not any("Not alike" in sentence for sentence in alike.sentences)
     mixed = few.assign(trainer_hash=["a", *["b"] * (len(few) - 1)])
-    (said,) = (s for s in summarize(mixed, sweep).sentences if "Not alike" in s)
+    (said,) = (s for s in summarize(make_study(mixed)).sentences if "Not alike" in s)
     assert "2 versions of the trainer's code (trainer_hash)" in said

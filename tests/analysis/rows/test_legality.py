@@ -3,11 +3,11 @@
 import pytest
 
 from analysis.report.summary import summarize
-from analysis.stats.compare import contrasts
-from analysis.stats.decision import verdicts
+from analysis.stats.compare import compare
+from analysis.stats.decision import decide
 from analysis.stats.per_seed import seed_stats
 from analysis.text_table import plain
-from tests.analysis.conftest import REFERENCE, make_frame, make_rows
+from tests.analysis.conftest import make_frame, make_rows, make_study
 from trainer.config.config_errors import ConfigError
 
 
@@ -29,21 +29,19 @@ def test_comparing_activations_by_an_illegal_score_is_refused(quantity):
     frame = with_slot(legal=False)
     frame["slot_gain"] = frame["slot_bpb"] - frame["post_quant_sliding_bpb"]
     with pytest.raises(ConfigError, match=r"no legal score.*slot\.mode = causal"):
-        contrasts(frame, quantity, REFERENCE)
+        compare(make_study(frame), quantity)
 
 
 def test_one_illegal_row_spoils_the_comparison():
     frame = with_slot(legal=True)
     frame.loc[0, "slot_legal"] = False
     with pytest.raises(ConfigError, match="no legal score"):
-        contrasts(frame, "slot_bpb", REFERENCE)
+        compare(make_study(frame), "slot_bpb")
 
 
 def test_a_legal_score_is_ranked_as_any_other():
     frame = with_slot(legal=True)
-    assert len(contrasts(frame, "slot_bpb", REFERENCE)) == len(
-        contrasts(frame, "ttt_bpb", REFERENCE)
-    )
+    assert len(compare(make_study(frame), "slot_bpb")) == len(compare(make_study(frame), "ttt_bpb"))
     assert seed_stats(frame, ("slot_bpb",))["ranked"].all()
 
 
@@ -51,16 +49,16 @@ def test_the_table_shows_it_and_says_so(sweep):
     few = ["relu2", "leaky_relu2-s0.5", "asqu"]
     illegal, legal = with_slot(legal=False), with_slot(legal=True)
     illegal, legal = (frame[frame["key"].isin(few)] for frame in (illegal, legal))
-    text = plain(summarize(illegal, sweep))
+    text = plain(summarize(make_study(illegal)))
     assert "SLOT" in text.splitlines()[1]
     assert "SLOT was fitted on the targets that it scores: not a legal score" in text
-    assert "not a legal score" not in plain(summarize(legal, sweep))
-    assert "SLOT" not in plain(summarize(legal.assign(slot_bpb=float("nan")), sweep))
+    assert "not a legal score" not in plain(summarize(make_study(legal)))
+    assert "SLOT" not in plain(summarize(make_study(legal.assign(slot_bpb=float("nan")))))
 
 
-def test_no_verdict_rests_on_it(sweep):
-    """The verdicts of a sweep with an illegal score are those of the sweep without."""
+def test_no_decision_rests_on_it(sweep):
+    """The decisions of a sweep with an illegal score are those of the sweep without."""
     with_it, without = with_slot(legal=False), make_frame(make_rows())
-    assert [v.sentence for v in verdicts(with_it, sweep)] == [
-        v.sentence for v in verdicts(without, sweep)
+    assert [v.sentence for v in decide(make_study(with_it))] == [
+        v.sentence for v in decide(make_study(without))
     ]

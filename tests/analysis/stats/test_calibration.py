@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.models.block_model import Blocking
+from analysis.planning.power import block, power_of
 from analysis.rows.stages import PRIMARY
-from analysis.stats.compare import contrasts
+from analysis.stats.compare import compare
 from benchmarks.calibration import POINTS, clopper_pearson, rates, tally
-from benchmarks.calibration_studies import ONE, STUDIES
+from benchmarks.calibration_scenarios import ONE, SCENARIOS
 from benchmarks.judged_at_once import judged
 from benchmarks.simulated_sweeps import KEYS, REFERENCE, World, simulated
+from benchmarks.two_stages import TwoStages, probability_kept, two_stage_power
+from tests.analysis.conftest import make_study
 
-BY_NAME = {study.name: study for study in STUDIES}
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 def test_a_simulated_sweep_has_the_columns_and_types_of_a_store(cells):
@@ -31,7 +33,7 @@ def test_a_simulated_sweep_has_the_columns_and_types_of_a_store(cells):
 def test_without_noise_the_analysis_finds_the_truth():
     effects = {"asqu": 0.002, "leaky_relu2-s0.3": -0.001}
     frame = simulated(World(effects=effects, noise_sd=1e-9), 1, np.random.default_rng(0))
-    found = contrasts(frame, PRIMARY, REFERENCE).set_index("key")["difference"]
+    found = compare(make_study(frame), PRIMARY).set_index("key")["difference"]
     assert len(found) == 10
     for key, difference in found.items():
         assert difference == pytest.approx(effects.get(key, 0.0), abs=1e-7)  # 100 times the noise
@@ -55,11 +57,11 @@ def test_spreads_are_those_of_the_world():
     assert scores["asqu"].std() == pytest.approx(np.hypot(0.003, 0.0015), rel=0.064)
 
 
-def test_sweeps_judged_at_once_are_judged_as_contrasts_judges_each():
+def test_sweeps_judged_at_once_are_judged_as_one_by_one():
     world = World(num_seeds=4, noise_factors={REFERENCE: 3.0})
     frame = simulated(world, 5, np.random.default_rng(0))
-    found = judged(frame, REFERENCE, Blocking())
-    said = contrasts(frame, PRIMARY, REFERENCE)
+    found = judged(frame, REFERENCE)
+    said = compare(make_study(frame), PRIMARY)
     assert found.difference_DK.shape == (5, 10)
     for column, values in (
         ("difference", found.difference_DK),
@@ -102,9 +104,9 @@ def test_no_more_than_one_null_sweep_in_twenty_has_a_false_positive(name):
 
 
 @pytest.mark.slow
-def test_the_guard_is_what_keeps_a_noisy_reference_from_making_winners():
-    study = BY_NAME["null, the reference 3 times as noisy"]
-    counts = tally(study, 500, np.random.default_rng(12))
+def test_the_second_interval_is_what_keeps_a_noisy_reference_from_making_winners():
+    scenario = BY_NAME["null, the reference 3 times as noisy"]
+    counts = tally(scenario, 500, np.random.default_rng(12))
     assert counts["false by pooled"] > stats.binom.ppf(0.999, 500, 0.05)
 
 
@@ -121,6 +123,23 @@ def test_simulated_power_is_what_was_predicted(name):
         assert abs(rate.rate - rate.expected) <= POINTS + chance, rate.what
 
 
-def test_every_study_looks_at_an_activation_that_the_grid_has():
+def test_every_scenario_looks_at_an_activation_that_the_grid_has():
     assert ONE in KEYS
-    assert len(BY_NAME) == len(STUDIES)
+    assert len(BY_NAME) == len(SCENARIOS)
+
+
+def test_the_probability_of_being_kept_is_that_of_a_brute_force_simulation():
+    design = TwoStages(num_activations=11, screening_seeds=3, keep=3, seeds=5)
+    means = np.random.default_rng(0).normal(size=(200_000, 10)) / np.sqrt(3)
+    means[:, 0] -= 0.8
+    kept = ((means < means[:, :1]).sum(axis=1) < 3).mean()
+    # Four standard errors of 200,000 draws: 4 · √(¼ / 200,000) = 0.0045.
+    assert probability_kept(0.8, design, 1.0) == pytest.approx(kept, abs=0.0045)
+    # 1e-4: Gauss–Hermite of a step function smoothed by ten normal distributions.
+    assert probability_kept(0.0, design, 1.0) == pytest.approx(0.3, abs=1e-4)
+
+
+def test_keeping_all_is_one_stage_of_fresh_seeds():
+    design = TwoStages(num_activations=11, screening_seeds=3, keep=10, seeds=5)
+    alone = power_of(1.0, block(5, num_activations=11), 1.0)
+    assert two_stage_power(1.0, design, 1.0) == pytest.approx(alone)

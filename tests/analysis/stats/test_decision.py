@@ -1,16 +1,17 @@
-"""Claims about what is compared with the reference, the A/A control and the verdict.
+"""Claims about what is compared with the reference, the A/A control and the decision.
 
-Whether the intervals are right is the claim of test_contrasts.py, test_dunnett.py, test_guard.py.
+Whether the intervals are right is the claim of the tests of compare, dunnett and unequal_variance.
 """
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.rows.read import Sweep
 from analysis.stats.aa_control import aa_controls, aa_sentences
-from analysis.stats.compare import contrasts, ranked_scores, same_functions
-from analysis.stats.decision import verdicts
+from analysis.stats.compare import compare
+from analysis.stats.decision import decide
+from analysis.stats.ranking import ranked_scores, same_functions
+from tests.analysis.conftest import make_study
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
@@ -22,7 +23,7 @@ def changed(rows, where, **values):
 
 def test_with_two_activations_the_contrast_is_the_paired_t_test(frame_of, rows):
     pair = [row for row in rows if row["activation"] == "asqu" or row["slope"] == 0.5]
-    row = contrasts(frame_of(pair), STAGE, REFERENCE).iloc[0]
+    row = compare(make_study(pair), STAGE).iloc[0]
     asqu, leaky = (
         [row[STAGE] for row in pair if row["activation"] == name]
         for name in ("asqu", "leaky_relu2")
@@ -37,7 +38,7 @@ def test_two_names_of_one_function_are_one_activation(cells):
     assert kept["leaky_relu2-s0"] == "relu2"
     assert kept["asqu"] == "asqu"
     assert len(set(kept.values())) == 11
-    compared = contrasts(cells, STAGE, REFERENCE)
+    compared = compare(make_study(cells), STAGE)
     assert "leaky_relu2-s0" not in set(compared["key"])
     assert set(compared["comparisons"]) == {10}
     assert set(compared["noise_df"]) == {2 * 10}
@@ -49,14 +50,14 @@ def test_the_reference_stands_for_its_function_under_its_own_name(cells):
 
 def test_if_one_name_diverged_neither_is_ranked(frame_of, rows):
     rows = changed(rows, lambda r: r["slope"] == 0.0 and r["seed"] == 1, state="diverged")
-    assert "relu2" not in ranked_scores(frame_of(rows), STAGE, REFERENCE)
+    assert "relu2" not in ranked_scores(make_study(rows), STAGE, REFERENCE)
 
 
 def test_the_control_agrees_bit_for_bit(cells, sweep):
-    row = aa_controls(cells, REFERENCE).iloc[0]
+    row = aa_controls(make_study(cells)).iloc[0]
     assert (row["n"], row["n_identical"], row["largest_gap"]) == (3, 3, 0.0)
     assert row["must_agree"]
-    assert "agree bit for bit in 3 pairs of 3" in aa_sentences(cells, sweep)[0]
+    assert "agree bit for bit in 3 pairs of 3" in aa_sentences(make_study(cells))[0]
 
 
 def test_one_bit_breaks_the_control(frame_of, rows, sweep):
@@ -64,7 +65,7 @@ def test_one_bit_breaks_the_control(frame_of, rows, sweep):
         broken = row["slope"] == 0.0 and row["seed"] == 2
         return {**row, STAGE: np.nextafter(row[STAGE], 3)} if broken else row
 
-    (sentence,) = aa_sentences(frame_of([moved(row) for row in rows]), sweep)
+    (sentence,) = aa_sentences(make_study([moved(row) for row in rows]))
     assert "2 of 3 pairs" in sentence
     assert "no number here can be trusted" in sentence
 
@@ -72,54 +73,54 @@ def test_one_bit_breaks_the_control(frame_of, rows, sweep):
 def test_elsewhere_the_control_shows_replicate_noise(frame_of, rows, sweep):
     rows = changed(rows, lambda r: True, device="cuda")
     rows = changed(rows, lambda r: r["slope"] == 0.0, ttt_bpb=2.0)
-    (sentence,) = aa_sentences(frame_of(rows), sweep)
+    (sentence,) = aa_sentences(make_study(rows))
     assert "replicate noise" in sentence
 
 
 def test_a_pair_of_which_one_diverged_does_not_agree(frame_of, rows):
     rows = changed(rows, lambda r: r["slope"] == 0.0 and r["seed"] == 1, state="diverged")
-    assert aa_controls(frame_of(rows), REFERENCE).iloc[0]["n_identical"] == 2
+    assert aa_controls(make_study(rows)).iloc[0]["n_identical"] == 2
 
 
 def test_a_small_lead_is_not_resolved(cells, sweep):
-    (verdict,) = verdicts(cells, sweep)
-    assert verdict.best == "asqu"
-    assert verdict.resolved is False
-    assert "10 comparisons" in verdict.sentence
-    assert "3 paired seeds" in verdict.sentence
-    assert verdict.sentence.endswith("not resolved.")
+    (decision,) = decide(make_study(cells))
+    assert decision.best == "asqu"
+    assert decision.resolved is False
+    assert "10 comparisons" in decision.sentence
+    assert "3 paired seeds" in decision.sentence
+    assert decision.sentence.endswith("not resolved.")
 
 
 def test_a_large_lead_is_resolved(frame_of, rows, sweep):
     better = [
         {**row, STAGE: row[STAGE] - 0.05} if row["activation"] == "asqu" else row for row in rows
     ]
-    (verdict,) = verdicts(frame_of(better), sweep)
-    assert (verdict.best, verdict.resolved) == ("asqu", True)
+    (decision,) = decide(make_study(better))
+    assert (decision.best, decision.resolved) == ("asqu", True)
 
 
 def test_a_lead_that_only_the_pooled_interval_resolves_is_not_resolved(frame_of, rows, sweep):
-    # 0.008 lies beyond the pooled half width (0.004) and within the guarded one (0.011).
+    # 0.008 lies beyond the pooled half width (0.004) and within the wider one (0.011).
     better = changed(rows, lambda r: r["activation"] == "asqu")
     better = [{**r, STAGE: r[STAGE] - 0.008} if r["activation"] == "asqu" else r for r in better]
-    (verdict,) = verdicts(frame_of(better), sweep)
-    assert (verdict.best, verdict.resolved) == ("asqu", False)
-    assert verdict.sentence.endswith(
+    (decision,) = decide(make_study(better))
+    assert (decision.best, decision.resolved) == ("asqu", False)
+    assert decision.sentence.endswith(
         "resolved only if the noise is alike for all, so not resolved."
     )
 
 
-def test_where_the_reference_leads_the_verdict_names_what_is_worse(frame_of, rows, sweep):
+def test_where_the_reference_leads_the_decision_names_what_is_worse(frame_of, rows, sweep):
     better = [{**row, STAGE: row[STAGE] - 0.05} if row["slope"] == 0.5 else row for row in rows]
-    (verdict,) = verdicts(frame_of(better), sweep)
-    assert (verdict.best, verdict.resolved) == (REFERENCE, None)
-    assert "ReLU² (= LeakyReLU² 0.0)" in verdict.sentence
+    (decision,) = decide(make_study(better))
+    assert (decision.best, decision.resolved) == (REFERENCE, None)
+    assert "ReLU² (= LeakyReLU² 0.0)" in decision.sentence
 
 
 def test_one_seed_resolves_nothing(frame_of, rows, sweep):
-    (verdict,) = verdicts(frame_of([row for row in rows if row["seed"] == 1]), sweep)
-    assert verdict.resolved is None
-    assert "too few seeds" in verdict.sentence
+    (decision,) = decide(make_study([row for row in rows if row["seed"] == 1]))
+    assert decision.resolved is None
+    assert "too few seeds" in decision.sentence
 
 
 def test_the_best_by_survivors_does_not_win(frame_of, rows_with_losses, sweep):
@@ -127,32 +128,31 @@ def test_the_best_by_survivors_does_not_win(frame_of, rows_with_losses, sweep):
         {**row, STAGE: 1.0} if row["slope"] == 0.8 and row[STAGE] is not None else row
         for row in rows_with_losses
     ]
-    (verdict,) = verdicts(frame_of(lucky), sweep)
-    assert verdict.best != "leaky_relu2-s0.8"
+    (decision,) = decide(make_study(lucky))
+    assert decision.best != "leaky_relu2-s0.8"
 
 
 def test_an_easy_seed_that_only_one_activation_has_does_not_make_it_best(frame_of, rows, sweep):
     # Slope 0.9 keeps its easiest seed alone: its mean is then lowest, its difference is not.
     kept = [row for row in rows if row["slope"] != 0.9 or row["seed"] == 1]
-    (verdict,) = verdicts(frame_of(kept), sweep)
-    assert verdict.best == "asqu"
+    (decision,) = decide(make_study(kept))
+    assert decision.best == "asqu"
 
 
 def test_without_a_score_of_the_reference_nothing_is_compared(frame_of, rows, sweep):
     rows = changed(rows, lambda r: r["slope"] == 0.5, state="failed")
-    (verdict,) = verdicts(frame_of(rows), sweep)
-    assert verdict.resolved is None
-    assert "nothing is compared" in verdict.sentence
+    (decision,) = decide(make_study(rows))
+    assert decision.resolved is None
+    assert "nothing is compared" in decision.sentence
 
 
 def test_a_planned_reference_that_has_not_run_is_no_error(frame_of, rows):
-    sweep = Sweep(name="local", reference="asqu", keys=("relu2", "asqu"), num_cells=6)
-    frame = frame_of([row for row in rows if row["activation"] == "relu2"])
-    (verdict,) = verdicts(frame, sweep)
-    assert "nothing is compared" in verdict.sentence
+    kept = [row for row in rows if row["activation"] == "relu2"]
+    (decision,) = decide(make_study(kept, reference="asqu"))
+    assert "nothing is compared" in decision.sentence
 
 
-def test_every_setting_has_its_own_verdict(frame_of, rows, sweep):
+def test_every_setting_has_its_own_decision(frame_of, rows, sweep):
     longer = [{**row, "budget_value": 1000.0} for row in rows]
-    found = verdicts(frame_of(rows + longer), sweep)
-    assert [v.setting for v in found] == ["local, 200 steps", "local, 1000 steps"]
+    found = decide(make_study(rows + longer))
+    assert [one.setting for one in found] == ["local, 200 steps", "local, 1000 steps"]

@@ -10,6 +10,7 @@ from scipy import stats
 from analysis.models.interval import TInterval
 from analysis.stats.pairs import paired_differences, paired_stats
 from analysis.stats.per_seed import seed_stats
+from tests.analysis.conftest import make_study
 from trainer.config.config_errors import ConfigError
 
 STAGE = "post_quant_bpb"
@@ -71,7 +72,7 @@ def test_what_was_not_scored_has_no_row(cells):
 @given(order=st.permutations(range(36)))
 def test_the_order_of_rows_never_matters(rows, frame_of, order):
     straight, shuffled = frame_of(rows), frame_of([rows[i] for i in order])
-    for make in (lambda f: seed_stats(f, [STAGE]), lambda f: paired_stats(f, STAGE, REFERENCE)):
+    for make in (lambda f: seed_stats(f, [STAGE]), lambda f: paired_stats(make_study(f), STAGE)):
         pd.testing.assert_frame_equal(make(straight), make(shuffled), check_exact=True)
 
 
@@ -82,8 +83,8 @@ def test_what_a_seed_adds_to_every_score_changes_no_paired_difference(rows, fram
     rounded = [{**row, STAGE: round(row[STAGE] * 2**30) / 2**30} for row in rows]
     moved = [{**row, STAGE: row[STAGE] + shifts[row["seed"] - 1] / 8} for row in rounded]
     pd.testing.assert_frame_equal(
-        paired_differences(frame_of(rounded), STAGE, REFERENCE),
-        paired_differences(frame_of(moved), STAGE, REFERENCE),
+        paired_differences(make_study(rounded), STAGE),
+        paired_differences(make_study(moved), STAGE),
         check_exact=True,
     )
 
@@ -95,14 +96,14 @@ def test_a_paired_interval_is_that_of_the_paired_t_test(cells, rows):
     }
     test = stats.ttest_rel(scores["asqu", None], scores["leaky_relu2", 0.5])
     low, high = test.confidence_interval(0.95)
-    row = row_of_key(paired_stats(cells, STAGE, REFERENCE), "asqu")
+    row = row_of_key(paired_stats(make_study(cells), STAGE), "asqu")
     assert row["n"] == 3
     assert row["mean"] - row["half_width"] == pytest.approx(low, rel=1e-9)
     assert row["mean"] + row["half_width"] == pytest.approx(high, rel=1e-9)
 
 
 def test_only_seeds_that_both_have_are_paired(cells_with_losses):
-    row = row_of_key(paired_stats(cells_with_losses, STAGE, REFERENCE), "leaky_relu2-s0.3")
+    row = row_of_key(paired_stats(make_study(cells_with_losses), STAGE), "leaky_relu2-s0.3")
     assert (row["n"], row["n_failed"]) == (2, 1)
 
 
@@ -143,12 +144,12 @@ def test_scores_of_different_footing_have_no_common_mean(frame_of, row_of, colum
 
 def test_what_has_no_partner_gives_an_empty_frame_with_its_columns(frame_of, row_of):
     frame = frame_of([row_of("leaky_relu2", 0.5, 1)])
-    assert list(paired_stats(frame, STAGE, REFERENCE)["mean"]) == []
+    assert list(paired_stats(make_study(frame), STAGE)["mean"]) == []
     assert list(seed_stats(frame, ["pre_quant_sliding_bpb"])["mean"]) == []
 
 
 def test_a_reference_that_has_not_run_has_no_pairs(cells):
-    assert paired_differences(cells, STAGE, "gelu").empty
+    assert paired_differences(make_study(cells, reference="gelu"), STAGE).empty
 
 
 def test_an_unknown_quantity_is_refused(cells):

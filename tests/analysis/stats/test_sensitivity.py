@@ -1,4 +1,4 @@
-"""Claims about pairs by themselves and the sentences that stand beside the verdict."""
+"""Claims about pairs by themselves and the sentences about the sensitivity of the decision."""
 
 import itertools
 
@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.rows.read import Sweep
-from analysis.stats.pairs import correlations, paired_stats, sign_flip_p, smallest_p
-from analysis.stats.sensitivity import DATA_ORDER, beside_sentences
+from analysis.stats.pairs import paired_stats, sign_flip_p, smallest_p
+from analysis.stats.sensitivity import DATA_ORDER, sensitivity_sentences
+from tests.analysis.conftest import make_study
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
@@ -40,7 +40,7 @@ def test_no_p_is_smaller_than_that_of_pairs_which_all_agree():
 
 def test_fewer_than_nine_pairs_have_no_sign_flip_p(cells):
     assert sign_flip_p(np.ones(8)) is None
-    table = paired_stats(cells, STAGE, REFERENCE)
+    table = paired_stats(make_study(cells), STAGE)
     assert table["sign_flip_p"].isna().all()
     assert set(table["smallest_p"]) == {0.25}
 
@@ -58,43 +58,27 @@ def test_the_sign_of_all_differences_does_not_change_p():
     assert sign_flip_p(-differences) == sign_flip_p(differences)
 
 
-def test_pairs_correlate_because_they_share_the_reference(ten_seeds):
-    table = correlations(ten_seeds, STAGE, REFERENCE)
-    scores = ten_seeds.pivot(index="seed", columns="key", values=STAGE)
-    gaps = scores.drop(columns=REFERENCE).sub(scores[REFERENCE], axis=0)
-    row = table.iloc[0]
-    assert (row["key_a"], row["key_b"], row["n"]) == ("asqu", "relu2", 10)
-    assert row["correlation"] == pytest.approx(gaps.corr().loc["asqu", "relu2"], rel=1e-9)
-    assert len(table) == 1
-
-
-def test_two_seeds_have_no_correlation(cells):
-    table = correlations(cells[cells["seed"] < 3], STAGE, REFERENCE)
-    assert table["correlation"].isna().all()
-
-
 def test_few_pairs_are_told_why_no_sign_is_flipped(cells, sweep):
-    sentence = said(beside_sentences(cells, sweep), "Sign flips")
+    sentence = said(sensitivity_sentences(make_study(cells)), "Sign flips")
     assert "3 pairs give no p below 0.25" in sentence
     assert "from 9 pairs on" in sentence
 
 
 def test_ten_pairs_are_tested(ten_seeds):
-    sweep = Sweep(name="a", reference=REFERENCE, keys=("relu2", REFERENCE, "asqu"), num_cells=30)
-    sentence = said(beside_sentences(ten_seeds, sweep), "Sign flips")
-    p = paired_stats(ten_seeds, STAGE, REFERENCE).set_index("key")["sign_flip_p"]
+    sentence = said(sensitivity_sentences(make_study(ten_seeds)), "Sign flips")
+    p = paired_stats(make_study(ten_seeds), STAGE).set_index("key")["sign_flip_p"]
     assert f"ReLU² p = {p['relu2']:.2g}" in sentence
 
 
 def test_the_field_rule_is_told_for_the_nearest(cells, sweep):
-    sentence = said(beside_sentences(cells, sweep), "The field's rule")
+    sentence = said(sensitivity_sentences(make_study(cells)), "The field's rule")
     assert "met by none; nearest is ASQU" in sentence
     assert "nats per token" in sentence
 
 
 def test_the_data_order_is_mentioned_once(frame_of, rows, sweep):
     longer = [{**row, "budget_value": 1000.0} for row in rows]
-    assert beside_sentences(frame_of(rows + longer), sweep).count(DATA_ORDER) == 1
+    assert sensitivity_sentences(make_study(rows + longer)).count(DATA_ORDER) == 1
 
 
 def test_taint_is_mentioned_only_where_there_is_any(frame_of, rows, sweep):
@@ -102,28 +86,27 @@ def test_taint_is_mentioned_only_where_there_is_any(frame_of, rows, sweep):
         return row["activation"] == "asqu" and row["seed"] == 3
 
     flagged = frame_of([{**row, "tainted": tainted(row)} for row in rows])
-    assert not any("tainted" in s for s in beside_sentences(frame_of(rows), sweep))
-    assert said(beside_sentences(flagged, sweep), "With 1 tainted").endswith(
-        "the verdict is the same."
+    assert not any("tainted" in s for s in sensitivity_sentences(make_study(rows)))
+    assert said(sensitivity_sentences(make_study(flagged)), "With 1 tainted").endswith(
+        "the decision is the same."
     )
 
 
-def test_a_verdict_that_hangs_on_tainted_attempts_is_told(frame_of, rows, sweep):
+def test_a_decision_that_hangs_on_tainted_attempts_is_told(frame_of, rows, sweep):
     best = [
         {**row, "tainted": True, STAGE: row[STAGE] - 0.05} if row["slope"] == 0.7 else row
         for row in rows
     ]
-    sentence = said(beside_sentences(frame_of(best), sweep), "With 3 tainted")
+    sentence = said(sensitivity_sentences(make_study(best)), "With 3 tainted")
     assert "LeakyReLU² 0.7 would be lowest, resolved from the reference" in sentence
 
 
 def test_nothing_to_compare_is_nothing_to_say(frame_of, row_of):
-    sweep = Sweep(name="a", reference="asqu", keys=("asqu",), num_cells=1)
-    assert beside_sentences(frame_of([row_of("asqu", None, 1)]), sweep) == []
+    assert sensitivity_sentences(make_study([row_of("asqu", None, 1)], reference="asqu")) == []
 
 
 def test_the_mean_of_pairs_stands_with_its_footing(cells):
-    table = paired_stats(cells, STAGE, REFERENCE)
+    table = paired_stats(make_study(cells), STAGE)
     assert set(table["stride"]) == {32}
     assert table["high"].sub(table["low"]).to_numpy() == pytest.approx(
         2 * table["half_width"].to_numpy()

@@ -14,6 +14,7 @@ from analysis.models.least_squares import f_test, solve
 from analysis.stats.slope_curve import best_fixed, best_fixed_sentences, slope_curves
 from analysis.stats.slopes import fixed_slopes
 from benchmarks.slope_coverage import Case, Truth, measure
+from tests.analysis.conftest import make_study
 
 STAGE = "post_quant_sliding_bpb"
 KEYS = {f"s{i}": round(0.1 * i, 1) for i in range(10)}
@@ -48,7 +49,7 @@ def only(curves):
 
 @pytest.mark.parametrize("best", [0.0, 0.35, 0.5, 0.9])
 def test_a_quadratic_minimum_is_found(graded, best):
-    curve = only(slope_curves(graded(quadratic(best), noise=1e-6), STAGE))
+    curve = only(slope_curves(make_study(graded(quadratic(best), noise=1e-6)), STAGE))
     assert curve.best == pytest.approx(best, abs=0.005)  # one step of the grid of places
     assert len(curve.best_set) == 1
     low, high = curve.best_set[0]
@@ -62,7 +63,7 @@ def test_a_quadratic_minimum_is_found(graded, best):
 def test_shifting_the_seeds_moves_the_curve_and_no_conclusion(graded):
     frame = graded(quadratic(0.4), noise=0.003)
     moved = frame.assign(**{STAGE: frame[STAGE] + frame["seed"].astype(float) ** 2})
-    one, other = (only(slope_curves(each, STAGE)) for each in (frame, moved))
+    one, other = (only(slope_curves(make_study(each), STAGE)) for each in (frame, moved))
     assert other.best == one.best
     assert other.best_set == one.best_set
     # Scores of 10 keep 2⁻⁴⁹ beside noise of 0.003: ten digits of an F statistic are left.
@@ -75,7 +76,7 @@ def test_shifting_the_seeds_moves_the_curve_and_no_conclusion(graded):
 def test_scaling_the_scores_scales_the_curve_and_moves_no_slope(graded):
     frame = graded(quadratic(0.4), noise=0.003)
     scaled = frame.assign(**{STAGE: 4.0 * frame[STAGE]})
-    one, other = (only(slope_curves(each, STAGE)) for each in (frame, scaled))
+    one, other = (only(slope_curves(make_study(each), STAGE)) for each in (frame, scaled))
     assert (other.best, other.best_set) == (one.best, one.best_set)
     assert other.largest == pytest.approx(4.0 * one.largest, rel=1e-9)
     assert other.flat_p == pytest.approx(one.flat_p, rel=1e-6)
@@ -83,14 +84,14 @@ def test_scaling_the_scores_scales_the_curve_and_moves_no_slope(graded):
 
 def test_the_fit_is_that_of_ordinary_least_squares_on_the_means(graded):
     frame = graded(quadratic(0.4), noise=0.003)
-    curve = only(slope_curves(frame, STAGE))
+    curve = only(slope_curves(make_study(frame), STAGE))
     means = frame[frame["slope"].notna()].groupby("slope")[STAGE].mean()
     cubic = np.polynomial.Polynomial.fit(means.index.to_numpy(float), means.to_numpy(), 3)
     np.testing.assert_allclose(curve.line["fit"], cubic(curve.line["slope"]), rtol=1e-10)
 
 
 def test_a_flat_curve_is_called_flat_and_says_what_it_excludes(graded):
-    curve = only(slope_curves(graded(lambda slope: 0.0), STAGE))
+    curve = only(slope_curves(make_study(graded(lambda slope: 0.0)), STAGE))
     assert curve.flat
     assert curve.flat_p > 0.05
     assert curve.largest > np.ptp(curve.line["fit"])
@@ -102,24 +103,24 @@ def test_relu2_and_slope_zero_are_one_point(cells):
     assert slopes["relu2"] == 0.0
     assert "leaky_relu2-s0" not in slopes
     assert "asqu" not in slopes
-    curve = only(slope_curves(cells, STAGE))
+    curve = only(slope_curves(make_study(cells), STAGE))
     assert curve.slopes == tuple(SLOPES)
     alone = cells[cells["key"] != "leaky_relu2-s0"]
-    assert only(slope_curves(alone, STAGE)).best_set == curve.best_set
+    assert only(slope_curves(make_study(alone), STAGE)).best_set == curve.best_set
 
 
 def test_a_curve_that_is_too_stiff_is_raised_and_a_wild_one_is_said(graded):
-    kink = only(slope_curves(graded(lambda s: abs(s - 0.4), noise=0.002), STAGE))
+    kink = only(slope_curves(make_study(graded(lambda s: abs(s - 0.4), noise=0.002)), STAGE))
     assert kink.degree > 3
     wild = graded(lambda s: 0.01 * (round(10 * s) % 2), noise=0.001)
-    curve = only(slope_curves(wild, STAGE))
+    curve = only(slope_curves(make_study(wild), STAGE))
     assert curve.fit_p < 0.05
     assert curve.flat is not True
     assert "does not fit" in curve.sentence() or "no smooth curve" in curve.sentence()
 
 
 def test_a_diverged_slope_is_left_out_and_named(cells_with_losses):
-    curve = only(slope_curves(cells_with_losses, STAGE))
+    curve = only(slope_curves(make_study(cells_with_losses), STAGE))
     assert 0.8 not in curve.slopes
     assert curve.left_out == ("LeakyReLU² 0.8",)
     assert curve.missing == 1
@@ -137,7 +138,7 @@ def test_a_diverged_slope_is_left_out_and_named(cells_with_losses):
 )
 def test_what_cannot_be_answered_gets_a_reason(cells, keep, words):
     frame = cells.assign(state=cells["state"].where(keep(cells), "failed"))
-    curve = only(slope_curves(frame, STAGE))
+    curve = only(slope_curves(make_study(frame), STAGE))
     assert words in curve.reason
     assert words in curve.sentence()
     assert curve.best is None
@@ -146,7 +147,7 @@ def test_what_cannot_be_answered_gets_a_reason(cells, keep, words):
 
 
 def test_a_sweep_of_two_slopes_is_no_slope_study(cells):
-    assert slope_curves(cells[cells["slope"].isin([0.1, 0.2])], STAGE) == ()
+    assert slope_curves(make_study(cells[cells["slope"].isin([0.1, 0.2])]), STAGE) == ()
 
 
 def test_seeds_that_share_no_slope_give_a_reason(graded):
@@ -154,7 +155,7 @@ def test_seeds_that_share_no_slope_give_a_reason(graded):
     halves = ((frame["seed"] == 1) & frame["slope"].isin([0.1, 0.2])) | (
         (frame["seed"] == 2) & frame["slope"].isin([0.8, 0.9])
     )
-    assert only(slope_curves(frame[halves], STAGE)).reason is not None
+    assert only(slope_curves(make_study(frame[halves]), STAGE)).reason is not None
 
 
 def test_the_tests_of_the_curve_are_those_of_nested_models():
@@ -206,7 +207,7 @@ def test_a_contrast_outside_the_design_is_not_told():
 
 def test_asqu_beats_every_fixed_slope_only_if_every_interval_says_so(graded):
     for asqu, beats, beaten in ((-0.02, True, False), (0.0, False, False), (0.05, False, True)):
-        table = best_fixed(graded(quadratic(0.5), asqu=asqu), STAGE)
+        table = best_fixed(make_study(graded(quadratic(0.5), asqu=asqu)), STAGE)
         assert len(table) == len(SLOPES)
         assert set(table["key"]) == {"asqu"}
         assert table["beats_all"].unique().tolist() == [beats]
@@ -215,23 +216,23 @@ def test_asqu_beats_every_fixed_slope_only_if_every_interval_says_so(graded):
 
 
 def test_asqu_below_some_and_above_none_is_not_called_better_than_the_best(graded):
-    words = best_fixed_sentences(graded(quadratic(0.5), asqu=0.0), STAGE)
+    words = best_fixed_sentences(make_study(graded(quadratic(0.5), asqu=0.0)), STAGE)
     assert len(words) == 1
     assert "every fixed slope" not in words[0]
     assert "better than LeakyReLU² 0.0" in words[0]
 
 
 def test_one_seed_of_asqu_resolves_nothing(graded):
-    table = best_fixed(graded(quadratic(0.5), seeds=(1,), asqu=-1.0), STAGE)
+    table = best_fixed(make_study(graded(quadratic(0.5), seeds=(1,), asqu=-1.0)), STAGE)
     assert table["beats_all"].isna().all()
     assert (
         "nothing is resolved"
-        in best_fixed_sentences(graded(quadratic(0.5), seeds=(1,), asqu=-1.0), STAGE)[0]
+        in best_fixed_sentences(make_study(graded(quadratic(0.5), seeds=(1,), asqu=-1.0)), STAGE)[0]
     )
 
 
 def test_a_sweep_without_a_learned_activation_compares_none(cells):
-    assert best_fixed(cells[cells["key"] != "asqu"], STAGE).empty
+    assert best_fixed(make_study(cells[cells["key"] != "asqu"]), STAGE).empty
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Claims about unequal noise: what the guard and the check are, and how often they err."""
+"""Claims about unequal noise: the second interval, the check, and how often they err."""
 
 import math
 
@@ -11,14 +11,14 @@ from analysis.models.block_model import Blocked, Blocking, blocked, fit_blocks
 from analysis.models.design_geometry import DesignKey, geometry_of, noisier, variances
 from analysis.models.unequal_variance import (
     NUM_DRAWS,
-    calibration_of,
-    decisions,
-    guard,
-    guarded_power,
+    null_distribution,
+    unequal_variance_interval,
 )
 from analysis.stats.compare import bounds
 from analysis.stats.ranking import ranked_rows
 from analysis.stats.variances import variance_checks
+from benchmarks.judged_at_once import intervals
+from tests.analysis.conftest import make_study
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
@@ -34,7 +34,7 @@ def complete(scores_SA):
 @pytest.fixture(scope="module")
 def holed(rows, frame_of):
     frame = frame_of([{**r, "state": "failed"} if i % 5 == 2 else r for i, r in enumerate(rows)])
-    return blocked(ranked_rows(frame, STAGE, REFERENCE), REFERENCE, Blocking())
+    return blocked(ranked_rows(make_study(frame), STAGE, REFERENCE), REFERENCE, Blocking())
 
 
 def test_an_own_variance_is_what_the_residuals_lose_without_the_activation(holed):
@@ -76,15 +76,15 @@ def test_the_test_of_one_variance_against_the_rest_is_exact():
 def test_the_half_width_and_the_adjusted_p_say_the_same(holed):
     fit = fit_blocks(holed)
     for level in (0.9, 0.95, 0.99):
-        found = guard(holed, level=level)
+        found = unequal_variance_interval(holed, level=level)
         beyond = np.abs(fit.estimate_K) > found.half_width_K
         assert (beyond == (found.p_value_K <= 1 - level + 1e-12)).all()
 
 
 def test_the_null_distribution_does_not_depend_on_when_it_is_drawn(holed):
-    first = calibration_of(DesignKey(holed))
-    calibration_of.cache_clear()
-    again = calibration_of(DesignKey(holed))
+    first = null_distribution(DesignKey(holed))
+    null_distribution.cache_clear()
+    again = null_distribution(DesignKey(holed))
     assert (first.two_sided == again.two_sided).all()
     assert len(first.two_sided) == NUM_DRAWS
 
@@ -92,37 +92,33 @@ def test_the_null_distribution_does_not_depend_on_when_it_is_drawn(holed):
 def test_a_noisy_reference_widens_every_interval_and_a_noisy_activation_its_own():
     scores = np.random.default_rng(5).normal(size=(5, 8))
     factors = np.where(np.arange(8) == 3, 8.0, 1.0)
-    calm = guard(complete(scores), level=0.95).half_width_K
-    noisy = guard(complete(scores * factors), level=0.95).half_width_K
+
+    def half_width(sds):
+        return unequal_variance_interval(complete(scores * sds), level=0.95).half_width_K
+
+    calm, noisy, reference = map(half_width, (1.0, factors, np.roll(factors, -3)))
     assert noisy[2] > 2 * calm[2]  # activation 3 is comparison 2
-    reference = guard(complete(scores * np.roll(factors, -3)), level=0.95).half_width_K
     assert (reference > 2 * calm).all()
 
 
-def test_two_activations_and_a_single_seed_have_no_guard():
+def test_two_activations_and_a_single_seed_have_no_unequal_variance_interval():
     rng = np.random.default_rng(0)
-    assert guard(complete(rng.normal(size=(5, 2))), level=0.95) is None
-    assert guard(complete(rng.normal(size=(1, 6))), level=0.95) is None
+    assert unequal_variance_interval(complete(rng.normal(size=(5, 2))), level=0.95) is None
+    assert unequal_variance_interval(complete(rng.normal(size=(1, 6))), level=0.95) is None
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (5, 2), (1, 4)])
-def test_many_data_sets_are_decided_as_one_by_one(shape):
+def test_many_data_sets_have_the_intervals_of_each(shape):
     rng, sds = np.random.default_rng(4), np.linspace(1, 2, shape[1])
     scores_DSA = rng.normal(size=(20, *shape)) * sds + 3 * (np.arange(shape[1]) == 1)
-    pooled_DK, resolved_DK = decisions(complete(scores_DSA[0]), scores_DSA.reshape(20, -1))
-    for scores_SA, pooled_K, resolved_K in zip(scores_DSA, pooled_DK, resolved_DK, strict=True):
+    many = intervals(complete(scores_DSA[0]), scores_DSA.reshape(20, -1))
+    for scores_SA, difference_K, half_K, pooled_K in zip(scores_DSA, *many, strict=True):
         rows = complete(scores_SA)
         fit = fit_blocks(rows)
         found = bounds(rows, fit, level=0.95)
-        assert (np.abs(fit.estimate_K) > found.pooled_K).tolist() == pooled_K.tolist()
-        assert (np.abs(fit.estimate_K) > found.half_width_K).tolist() == resolved_K.tolist()
-
-
-def test_a_larger_effect_and_more_seeds_have_more_power():
-    power = [guarded_power(num_seeds=3, comparisons=5, effect=e, draws=4000) for e in (0, 3, 6)]
-    assert power[0] < 0.02 < power[1] < power[2]
-    assert power[1] < guarded_power(num_seeds=6, comparisons=5, effect=3, draws=4000)
-    assert guarded_power(num_seeds=1, comparisons=5, effect=9) == 0
+        assert difference_K == pytest.approx(fit.estimate_K, rel=1e-9)
+        assert pooled_K == pytest.approx(np.nan_to_num(found.pooled_K, nan=np.inf), rel=1e-9)
+        assert half_K == pytest.approx(np.nan_to_num(found.half_width_K, nan=np.inf), rel=1e-9)
 
 
 def test_the_check_names_the_noisiest_activation(frame_of, rows):
@@ -132,7 +128,7 @@ def test_the_check_names_the_noisiest_activation(frame_of, rows):
         for r in rows
         if r["slope"] != 0.0
     ]
-    (row,) = variance_checks(frame_of(noisy), STAGE, REFERENCE).to_dict("records")
+    (row,) = variance_checks(make_study(noisy), STAGE).to_dict("records")
     assert (row["largest_key"], row["equal"], row["n"]) == ("asqu", False, 3)
     assert row["p_value"] < 0.01
     assert row["largest_sd"] > 10 * row["smallest_sd"]
@@ -141,7 +137,7 @@ def test_the_check_names_the_noisiest_activation(frame_of, rows):
 def test_the_check_is_null_where_nothing_can_be_held_against_anything(frame_of, rows):
     pair = [row for row in rows if row["activation"] == "asqu" or row["slope"] == 0.5]
     for frame in (frame_of(pair), frame_of([row for row in rows if row["seed"] == 1])):
-        row = variance_checks(frame, STAGE, REFERENCE).iloc[0]
+        row = variance_checks(make_study(frame), STAGE).iloc[0]
         assert pd.isna([row["statistic"], row["p_value"], row["equal"]]).all()
 
 
@@ -169,7 +165,7 @@ def test_a_null_sweep_resolves_something_in_five_percent_at_most(num_seeds, case
 
 @pytest.mark.slow
 @pytest.mark.parametrize("repetition_share", [0.0, 0.5])
-def test_a_companion_is_no_second_draw_of_its_reference(repetition_share):
+def test_a_rerun_is_no_second_draw_of_its_reference(repetition_share):
     """Cells moved at random to a second node; what a repetition shares with its seed varies."""
     rng, sweeps, num_seeds, num_keys = np.random.default_rng(3), 600, 3, 12
     moved_SA = rng.permuted(np.tile(np.arange(num_keys - 1) < 5, (num_seeds, 1)), axis=1)
@@ -182,7 +178,7 @@ def test_a_companion_is_no_second_draw_of_its_reference(repetition_share):
     own = rng.normal(size=(sweeps, len(cells))) * math.sqrt(repetition_share)
     scores = np.concatenate([shared_SA, shared_SA[:, keys == 0]], axis=1) + own
     many = [blocked(cells.assign(value=row), "k00", Blocking("node")) for row in scores]
-    pooled_DK, _ = decisions(many[0], np.stack([rows.score_N for rows in many]))
-    share = pooled_DK.any(axis=1).mean()
+    difference_DK, _, pooled_DK = intervals(many[0], np.stack([rows.score_N for rows in many]))
+    share = (np.abs(difference_DK) > pooled_DK).any(axis=1).mean()
     # Three standard errors above 5 %; blocks of seed and node gave 10 % and 7 %.
     assert share < 0.05 + 3 * math.sqrt(0.05 * 0.95 / sweeps)

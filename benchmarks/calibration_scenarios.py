@@ -1,17 +1,17 @@
-"""In which worlds is the analysis tried? In those that it assumes, and in some that it does not."""
+"""Scenarios of the calibration: worlds that the analysis assumes, and some that it does not."""
 
 from dataclasses import dataclass
 
 from analysis.models.block_model import Pairing
-from analysis.planning.second_stage_power import TwoStages
 from benchmarks.simulated_sweeps import NUM_FUNCTIONS, REFERENCE, World
+from benchmarks.two_stages import TwoStages
 
 ONE = "leaky_relu2-s0.3"  # the activation whose own interval is looked at, and that an effect has
 NOISY = {"leaky_relu2-s0.9": 3.0, "asqu": 3.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class Scenario:
     """One world, and what is predicted of it. ``second``: a screening, then fresh seeds."""
 
     name: str
@@ -48,25 +48,25 @@ def _two(screening_seeds: int, kept: int, seeds: int) -> TwoStages:
     )
 
 
-STUDIES = (
-    Study("null", World(), alone=True),
-    Study("null, 2 seeds", World(num_seeds=2)),
-    Study("null, 9 seeds", World(num_seeds=9)),
-    Study("null, two activations 3 times as noisy", World(noise_factors=NOISY), alone=True),
-    Study("null, the same with 9 seeds", World(noise_factors=NOISY, num_seeds=9)),
-    Study("null, the reference 3 times as noisy", World(noise_factors={REFERENCE: 3.0})),
-    Study("null, four nodes of sd 0.0005 at random", World(node_sd=0.0005, num_nodes=4)),
-    Study(
+SCENARIOS = (
+    Scenario("null", World(), alone=True),
+    Scenario("null, 2 seeds", World(num_seeds=2)),
+    Scenario("null, 9 seeds", World(num_seeds=9)),
+    Scenario("null, two activations 3 times as noisy", World(noise_factors=NOISY), alone=True),
+    Scenario("null, the same with 9 seeds", World(noise_factors=NOISY, num_seeds=9)),
+    Scenario("null, the reference 3 times as noisy", World(noise_factors={REFERENCE: 3.0})),
+    Scenario("null, four nodes of sd 0.0005 at random", World(node_sd=0.0005, num_nodes=4)),
+    Scenario(
         "null, a node of sd 0.005 for every seed, nodes as blocks",
         World(node_sd=0.005, num_nodes=4, whole_blocks=True),
         pairing="node",
     ),
-    Study("null, heavy tails (t, 3 df)", World(tail_df=3)),
-    Study("null, two stages", World(), second=_two(3, 3, 5)),
-    Study("effect 0.0010, 3 seeds", _with_effect(-0.0010, 3)),
-    Study("effect 0.0023, 3 seeds", _with_effect(-0.0023, 3)),
-    Study("effect 0.0010, 7 seeds", _with_effect(-0.0010, 7)),
-    Study("effect 0.0005, 9 seeds", _with_effect(-0.0005, 9)),
-    Study("effect 0.0010, two stages", _with_effect(-0.0010, 3), second=_two(3, 3, 8)),
-    Study("null, a tenth of the cells failed", World(missing=0.1), share=0.2),
+    Scenario("null, heavy tails (t, 3 df)", World(tail_df=3)),
+    Scenario("null, two stages", World(), second=_two(3, 3, 5)),
+    Scenario("effect 0.0010, 3 seeds", _with_effect(-0.0010, 3)),
+    Scenario("effect 0.0023, 3 seeds", _with_effect(-0.0023, 3)),
+    Scenario("effect 0.0010, 7 seeds", _with_effect(-0.0010, 7)),
+    Scenario("effect 0.0005, 9 seeds", _with_effect(-0.0005, 9)),
+    Scenario("effect 0.0010, two stages", _with_effect(-0.0010, 3), second=_two(3, 3, 8)),
+    Scenario("null, a tenth of the cells failed", World(missing=0.1), share=0.2),
 )

@@ -1,4 +1,4 @@
-"""What a grid can resolve, in sentences and a small table: what ``make plan`` prints below a plan.
+"""What a grid can resolve, in sentences and tables: what ``make plan`` prints below a plan.
 
 Settings that differ in nothing that matters here are told together.
 """
@@ -10,20 +10,19 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.number_format import DASH, counted, number, percent
-from analysis.planning.designs import smallest_effect
-from analysis.planning.noise import expected_noise
-from analysis.planning.planned_cells import grid_cells
-from analysis.planning.power import POWERS, Grid, achieved, planned, seeds_table
-from analysis.rows.read import (
-    CELLS_FILE,
-    load_cells,
-    load_replicates,
-    load_sweep,
-    parts_of,
-    records,
+from analysis.planning.noise import planning_noise
+from analysis.planning.power import smallest_effect
+from analysis.planning.power_tables import (
+    POWERS,
+    Grid,
+    achieved,
+    grid_cells,
+    planned,
+    seeds_table,
 )
-from analysis.stats.ranking import design_of, with_companions
-from analysis.text_table import Section, Summary
+from analysis.rows.read import CELLS_FILE, parts_of, records
+from analysis.study import Study, read_study
+from analysis.text_table import Summary, TextTable
 from sweep.spec import sweep_file
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
@@ -44,8 +43,8 @@ def power_summary(place: str | Path, sweep: str) -> Summary:
             raise
         return Summary(name, _sections(finished), tuple(_sentences(finished, "so far")))
     cells = grid_cells(asked)
-    noise = expected_noise(cells, results, name)
-    grids = planned(cells, asked.reference, noise)
+    noise = planning_noise(cells, results, name)
+    grids = planned(Study.of(cells, asked.reference), noise)
     done = [grid for grid in grids if any(_is_done(grid, other) for other in finished)]
     sentences = [
         *_sentences([grid for grid in grids if grid not in done], "as planned"),
@@ -77,10 +76,7 @@ def _finished(place: str | Path) -> tuple[list[Grid], list[str]]:
     if not open_files(place).exists(CELLS_FILE):
         return [], []
     try:
-        frame = load_cells(place)
-        sweep = load_sweep(place, frame)
-        rows = with_companions(frame, load_replicates(place), sweep)
-        return achieved(rows, sweep.reference, blocks=design_of(sweep)), []
+        return achieved(read_study(place)), []
     except ConfigError as error:  # a plan stands without it
         return [], [f"What has run so far cannot be used: {error}"]
 
@@ -119,7 +115,7 @@ def _sentences(grids: Sequence[Grid], when: str) -> list[str]:
     return sentences
 
 
-def _sections(grids: Sequence[Grid]) -> tuple[Section, ...]:
+def _sections(grids: Sequence[Grid]) -> tuple[TextTable, ...]:
     """Seeds by difference, one table for settings that are alike."""
     sections = []
     for alike in _alike(grids):
@@ -138,7 +134,7 @@ def _sections(grids: Sequence[Grid]) -> tuple[Section, ...]:
         ]
         headings = tuple(f"{kind}, power {power:g}" for kind, power in kinds)
         title = f"{_titled(alike)}: seeds that a difference needs"
-        sections.append(Section(title, ("difference", *headings), tuple(lines)))
+        sections.append(TextTable(title, ("difference", *headings), tuple(lines)))
     return tuple(sections)
 
 
