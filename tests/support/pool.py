@@ -41,7 +41,10 @@ class FakeLease:
 
 
 class FakePool:
-    """Grants every lease that there is room for, at once: ``per_node`` on each of ``names``."""
+    """Grants every lease that there is room for, at once: ``per_node`` on each of ``names``.
+
+    ``work_of`` and ``prepare_of`` are those of single nodes.
+    """
 
     version = "fake"
     unresponsive_s = 0.0
@@ -53,9 +56,12 @@ class FakePool:
         names: Sequence[str] = ("fake-node",),
         per_node: int = 2,
         prepare: Prepare = lambda requirements: PrepareResult(),
+        work_of: Mapping[str, Work] | None = None,
+        prepare_of: Mapping[str, Prepare] | None = None,
         lease: type[FakeLease] = FakeLease,
     ) -> None:
         self._work, self._prepare, self._lease = work, prepare, lease
+        self._work_of, self._prepare_of = work_of or {}, prepare_of or {}
         self.names, self.per_node = list(names), per_node
         self._open: list[frozenset[str]] = []
         self.leases: list[FakeLease] = []
@@ -83,7 +89,9 @@ class FakePool:
             if node is None:
                 still_open.append(avoid)
                 continue
-            lease = self._lease(f"lease {self.granted}", node, self._work, self._prepare)
+            work = self._work_of.get(node, self._work)
+            prepare = self._prepare_of.get(node, self._prepare)
+            lease = self._lease(f"lease {self.granted}", node, work, prepare)
             self.granted += 1
             self.leases.append(lease)
             leases.append(lease)

@@ -21,11 +21,6 @@ def place_on(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], 
     return new
 
 
-@pytest.fixture(params=["local", "s3", "memory"])
-def anywhere(request: pytest.FixtureRequest, place_on: Callable[[str], str]) -> str:
-    return place_on(request.param)
-
-
 @pytest.fixture(params=["local", "s3"])
 def shared(request: pytest.FixtureRequest, place_on: Callable[[str], str]) -> str:
     """A place that several processes see."""

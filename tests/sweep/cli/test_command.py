@@ -13,7 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -138,7 +137,7 @@ def undisturbed(tmp_path_factory, data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["while Ray starts", "in the first cells", "after some cells"])
+@pytest.mark.parametrize("moment", ["while Ray starts", "after some cells"])
 def test_a_killed_sweep_leaves_no_process_and_resumes_to_the_same_answers(
     place, undisturbed, moment
 ):
@@ -146,16 +145,13 @@ def test_a_killed_sweep_leaves_no_process_and_resumes_to_the_same_answers(
     with running_sweep(*place.arguments) as process:
         if moment == "while Ray starts":
             wait_until(lambda: any("raylet" in p.name() for p in descendants(process.pid)))
-        elif moment == "in the first cells":
-            wait_until(lambda: ranks(process.pid))
         else:
-            wait_until(lambda: len(place.attempts) >= 2 and ranks(process.pid), 120)
+            wait_until(lambda: len(place.attempts) >= 2 and ranks(process.pid))
         below = descendants(process.pid)
         finished = place.attempts
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(10)
-        time.sleep(5)
-        assert alive(below) == []
+        process.wait()
+        wait_until(lambda: not alive(below))
     kept = {name: (place.folder / "attempts" / name).read_bytes() for name in finished}
 
     resumed = sweep("run", *place.arguments)
@@ -211,25 +207,6 @@ def test_a_stopped_rank_is_a_hung_attempt_with_its_stacks_and_the_cell_runs_agai
     log = (place.folder / hung["log"]).read_text()
     assert "stacks when it hung" in log
     assert "trainer/__main__.py" in log.partition("stacks when it hung")[2]
-
-
-@pytest.mark.slow
-def test_a_killed_agent_loses_one_attempt_whose_log_is_kept_and_the_cell_runs_again(
-    place, undisturbed
-):
-    write_sweep(place.file, budget="12steps")
-    with running_sweep(*place.arguments) as process:
-        wait_until(lambda: place.progressing(process.pid))
-        rank = place.progressing(process.pid)[0]
-        agent = rank.parent()
-        assert agent is not None
-        agent.kill()
-        wait_until(lambda: not alive([rank]), 5)
-        output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    assert answers(place.folder) == undisturbed
-    (lost,) = (row for row in place.rows if row["state"] == "lost")
-    assert "the agent of this attempt has died" in (place.folder / lost["log"]).read_text()
 
 
 @pytest.mark.slow
@@ -338,48 +315,10 @@ def test_a_sweep_runs_on_a_cluster_that_is_already_there(cluster, place):
     assert [row["state"] for row in rows(place.folder)] == ["succeeded", "succeeded"]
 
 
-MISTAKES = {
-    "an unknown sweep": (["--sweep", "slops"], "Did you mean 'slopes'"),
-    "a sweep file that is not there": (["--sweep", "no/such.toml"], "there is no such file"),
-    "a cluster that is not there": (["--sweep", "tiny"], "no Ray cluster answers there"),
-    "rerun without a cell": (["--sweep", "tiny"], "give CELL="),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_on_the_command_line_is_one_sentence_and_exit_2(mistake, tmp_path, data):
-    arguments, message = MISTAKES[mistake]
-    verb = "rerun" if "rerun" in mistake else "run"
-    variables = {"RAY_ADDRESS": "127.0.0.1:1"} if "cluster" in mistake else {}
-    done = sweep(verb, *arguments, "--results", tmp_path / "results", "--data", data, **variables)
+def test_a_cluster_that_is_not_there_is_named(place):
+    write_sweep(place.file)
+    done = sweep("run", *place.arguments, RAY_ADDRESS="127.0.0.1:1")
     assert done.returncode == 2
-    assert message in done.stderr
+    assert "no Ray cluster answers there" in done.stderr
     assert "Traceback" not in done.stderr
-    assert list(tmp_path.rglob("*.parquet")) == []
-
-
-def test_a_results_folder_of_a_newer_version_is_refused_and_left_alone(place):
-    write_sweep(place.file, seeds=[1], slopes=[0.5])
-    attempts = place.folder / "attempts"
-    attempts.mkdir(parents=True)
-    table = pa.table({"cell": ["x"]}).replace_schema_metadata(
-        {"activation_sweep_schema_version": "99"}
-    )
-    pq.write_table(table, attempts / "0123456789abcdef-1.parquet")
-    done = sweep("run", *place.arguments)
-    assert done.returncode == 2
-    assert "schema version 99" in done.stderr
-    assert [path.name for path in attempts.iterdir()] == ["0123456789abcdef-1.parquet"]
-
-
-def test_a_costly_sweep_asks_first(place):
-    text = (
-        write_sweep(place.file)
-        .read_text()
-        .replace("estimate_cell_s = 5.0", "estimate_cell_s = 9000.0")
-    )
-    place.file.write_text(text)
-    done = sweep("run", *place.arguments)
-    assert done.returncode == 2
-    assert "node-hours. Confirm with YES=1" in done.stderr
     assert place.starts == []

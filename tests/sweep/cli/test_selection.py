@@ -110,6 +110,30 @@ def test_a_limit_below_one_is_a_mistake(capsys):
     assert "--limit: 0: at least 1" in capsys.readouterr().err
 
 
+def test_a_mistake_on_the_command_line_is_one_sentence_and_exit_2(tmp_path, capsys):
+    for words, sentence in (
+        (["run", "--sweep", "slops"], "Did you mean 'slopes'"),
+        (["run", "--sweep", "no/such.toml"], "there is no such file"),
+        (["rerun", "--sweep", "tiny"], "give CELL="),
+        (["show", "--sweep", "tiny"], "which cell?"),
+    ):
+        assert main([*words, "--results", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert sentence in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_costly_sweep_asks_first(said, tmp_path, monkeypatch, capfd):
+    monkeypatch.delenv("YES", raising=False)
+    file = tmp_path / "trial.toml"
+    cheap = file.read_text()
+    file.write_text(cheap.replace("estimate_cell_s = 5.0", "estimate_cell_s = 9000.0"))
+    assert main(["run", "--sweep", str(file), "--results", str(tmp_path / "results")]) == 2
+    assert "node-hours. Confirm with YES=1" in capfd.readouterr().err
+    assert said.store.unfinished() == []
+
+
 def test_make_hands_a_condition_over_with_its_quotes(tmp_path):
     """The Makefile itself, run with a stand-in for the interpreter that keeps its arguments."""
     words = tmp_path / "words"

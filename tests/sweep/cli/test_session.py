@@ -2,18 +2,18 @@
 
 import os
 import signal
-import tempfile
 from types import SimpleNamespace
 
 import pytest
 
 from sweep.__main__ import main
-from sweep.cli import session
 from sweep.cli.invocation import Invocation
-from sweep.cli.session import _signals
+from sweep.cli.session import _Session, _signals
 from sweep.driver.interrupts import Interruption
-from sweep.schedule.plan import Plan
+from sweep.schedule.plan import plan_unsettled
 from sweep.store.store import Store
+from tests.support.drivers import row_of
+from tests.support.grids import cells_of, sweep_spec
 
 
 def ask(number):
@@ -42,39 +42,47 @@ def test_ctrl_c_while_the_cluster_is_left_is_one_word(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_rows_are_read_last_so_that_nothing_another_driver_ends_meanwhile_looks_new(monkeypatch):
-    """A cell that begins after the numbers were listed collides with its number; one that ends
-    after the running ones were listed is among the rows."""
-    planned = []
+class Racing(Store):
+    """A store where another driver ends its attempt just after the first look at attempts."""
 
-    class Watched(Store):
-        def numbers(self):
-            planned.append("numbers")
-            return super().numbers()
+    end_other = staticmethod(lambda: None)
 
-        def running(self):
-            planned.append("running")
-            return super().running()
+    def running(self):
+        found = super().running()
+        self.end_other()
+        return found
 
-        def read(self):
-            planned.append("rows")
-            return super().read()
+    def read(self):
+        found = super().read()
+        self.end_other()
+        return found
 
-    class Nothing(SimpleNamespace):
-        sweep = SimpleNamespace(name="tiny", retries=None)
 
-        def estimate(self, todo, history):
-            return None
+class Silent(SimpleNamespace):
+    """What a session needs of an invocation that finds nothing to run."""
 
-        def plan_sentence(self, todo, cost):
-            return "nothing"
+    sweep = SimpleNamespace(name="test")
+    planned = None
 
-        def say(self, text):
-            assert text == "nothing"
+    def estimate(self, todo, history):
+        return None
 
-    monkeypatch.setattr(session, "close_orphans", lambda *_: 0)
-    with tempfile.TemporaryDirectory() as folder:
-        invocation = Nothing(store=Watched(folder))
-        run = session._Session(invocation, [], None, "a driver")
-        assert not run.run(lambda cells, history: Plan((), ()), Interruption())
-    assert planned[-3:] == ["numbers", "running", "rows"]
+    def plan_sentence(self, todo, cost):
+        self.planned = todo
+        return "nothing"
+
+    def say(self, text):
+        pass
+
+
+def test_a_cell_that_another_driver_ends_meanwhile_is_not_run_again(tmp_path):
+    cell = cells_of(sweep_spec())[0]
+    other = Store(tmp_path)
+    with other.as_driver(join=True) as driver_id:
+        attempt = other.announce(cell.id, 1, {"driver": driver_id})
+        store = Racing(tmp_path)
+        store.end_other = lambda: other.commit(attempt, row)
+        row = row_of(attempt)  # committing it twice alike is committing it once
+        invocation = Silent(store=store)
+        assert not _Session(invocation, [cell], None, "us").run(plan_unsettled, Interruption())
+    assert invocation.planned.todo == ()

@@ -4,7 +4,6 @@ The pool is a double; what Ray does is tested with Ray (test_command.py).
 """
 
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +14,7 @@ from types import SimpleNamespace as Namespace
 import pytest
 
 from sweep.cli.session import close_orphans
-from sweep.cluster.interface import LeaseLost, Node, capacity
+from sweep.cluster.interface import LeaseLost, Node
 from sweep.driver.attempt_row import Versions, lost_row
 from sweep.driver.attempts import Attempts
 from sweep.driver.driver import Driver
@@ -23,16 +22,16 @@ from sweep.driver.interrupts import Interruption
 from sweep.messages import PrepareResult
 from sweep.provenance import Code, Revision
 from sweep.schedule.plan import Plan, Task, plan_unsettled
-from sweep.spec.sweep_file import NodeShape
 from sweep.store.files import StoreError
 from sweep.store.store import Store
 from tests.support.grids import cells_of, sweep_spec
-from tests.support.pool import FakePool
+from tests.support.pool import FakeLease, FakePool
 from tests.support.reports import ARTIFACT, LAYERS, delivered, failed
 from trainer.config.config_errors import ConfigError
 from trainer.contract import RunSpec
 
 CODE = Code("0" * 64, None)
+PATIENCE_S = 60.0  # against hanging alone; nothing is judged by it
 
 
 class Recorder:
@@ -95,10 +94,6 @@ def run(store, work, sweep=None, pool=None, **settings):
     return Namespace(cells=cells, pool=pool, rows=rows, driver=driver, paused=paused)
 
 
-def run_plan(store, driver, todo):
-    return driver.run(todo, store.read().history())
-
-
 def is_asqu_of_seed_1(order):
     spec = RunSpec.model_validate_json(order.spec_json)
     return spec.activation.name == "asqu" and spec.seed == 1
@@ -149,35 +144,20 @@ def test_every_cell_ends_in_one_row_with_its_measurements(store, folder):
         assert (folder / "layers" / f"{stem}.parquet").read_bytes() == LAYERS
         assert (folder / row["log"]).read_text() == "a line\n"
     assert found.pool.granted == found.pool.released + len(found.pool.leases) == 2
-
-
-def test_a_second_run_finds_nothing_to_do(store):
-    run(store, well)
     again = run(store, lambda order, stop: pytest.fail("ran again"))
-    assert again.pool.granted == 0
-    assert len(again.rows) == 6
+    assert (again.pool.granted, len(again.rows)) == (0, 6)
 
 
-BAD_ENDINGS = {
-    "failed": ("cell", "rank 0 ended with status 1", 2),
-    "oom": ("memory", "rank 0 ran out of memory", 1),
-    "hung": ("hang", "no progress for 5 s", 2),
-}
-
-
-@pytest.mark.parametrize("state", BAD_ENDINGS)
-def test_a_cell_that_always_ends_badly_is_given_up_and_stops_no_other(store, folder, state):
-    failure, reason, attempts = BAD_ENDINGS[state]
-
+def test_a_cell_that_always_ends_badly_is_given_up_and_stops_no_other(store, folder):
     def work(order, stop):
         if is_asqu_of_seed_1(order):
-            return failed(state, reason, failure, "the same")
+            return failed("failed", "rank 0 ended with status 1", "cell", "the same")
         return delivered(order)
 
     found = run(store, work)
-    assert states(found.rows) == {"succeeded": 5, state: attempts}
+    assert states(found.rows) == {"succeeded": 5, "failed": 2}
     for bad in the_bad_rows(found):
-        assert (bad["reason"], bad["failure"]) == (reason, failure)
+        assert (bad["reason"], bad["failure"]) == ("rank 0 ended with status 1", "cell")
         assert bad["failure_signature"] == "the same"
         assert bad["pre_quant_bpb"] is None
         assert (folder / bad["log"]).read_text() == "Traceback\n"
@@ -185,14 +165,13 @@ def test_a_cell_that_always_ends_badly_is_given_up_and_stops_no_other(store, fol
     assert run(store, lambda order, stop: pytest.fail("ran again")).rows == found.rows
 
 
-@pytest.mark.parametrize("failure", ["cell", "infrastructure", "hang"])
-def test_a_cell_that_fails_once_is_tried_again_and_says_why(store, failure):
+def test_a_cell_that_fails_once_is_tried_again_and_says_why(store):
     seen = []
 
     def work(order, stop):
         if is_asqu_of_seed_1(order) and not seen:
             seen.append(order)
-            return failed("failed", "something passing", failure)
+            return failed("failed", "something passing", "infrastructure")
         return delivered(order)
 
     found = run(store, work)
@@ -219,22 +198,22 @@ def test_what_hung_is_tried_again_on_another_node(store):
 
 
 def test_a_node_that_fails_twice_gets_no_more_cells(store):
+    failures, failed_twice = [], threading.Event()
+
+    def bad_work(order, stop):
+        failures.append(order)
+        if len(failures) == 2:
+            failed_twice.set()
+        return failed("failed", "NCCL", "infrastructure")
+
     def work(order, stop):
-        stop.wait(0.2)  # the bad node is faster
+        failed_twice.wait(PATIENCE_S)
         return delivered(order)
 
-    class OneBadNode(FakePool):
-        def ready(self):
-            leases = super().ready()
-            for lease in leases:
-                if lease.node == "bad":
-                    lease._work = lambda order, stop: failed("failed", "NCCL", "infrastructure")
-            return leases
-
-    found = run(store, work, pool=OneBadNode(work, names=["bad", "good"], per_node=1))
+    pool = FakePool(work, names=["bad", "good"], per_node=1, work_of={"bad": bad_work})
+    found = run(store, work, pool=pool)
     assert states(found.rows) == {"succeeded": 6, "failed": 2}
     assert {row["node"] for row in the_bad_rows(found)} == {"bad"}
-    assert [lease.node for lease in found.pool.leases] in ([], ["good"])
 
 
 def test_the_sweep_pauses_where_cells_fail_alike_before_any_has_succeeded(store):
@@ -247,27 +226,9 @@ def test_the_sweep_pauses_where_cells_fail_alike_before_any_has_succeeded(store)
     assert len(found.rows) < 6
 
 
-NONSENSE = {
-    "NaN": {"pre_quant_bpb": float("nan")},
-    "negative": {"ttt_bpb": -1.0},
-    "a missing score": {"post_quant_bpb": None},
-    "a wrong type": {"steps": "many"},
-    "an unknown state": {"state": "excellent"},
-    "an unknown key": {"bonus": 1},
-    "another recipe": {"recipe_hash": "0" * 16},
-    "other data": {"corpus_sha256": "0" * 64},
-    "another question": {"spec_hash": "0" * 16},
-    "fewer steps": {"steps": 3},
-    "another stride": {"stride": 7},
-    "a sum that is none": {"artifact_bytes": 5},
-    "another artifact": {"model_bytes": 12345},
-}
-
-
-@pytest.mark.parametrize("what", NONSENSE)
-def test_a_report_of_nonsense_is_a_failed_attempt_without_numbers(store, folder, what):
+def test_a_report_of_nonsense_is_a_failed_attempt_without_numbers(store, folder):
     def work(order, stop):
-        return delivered(order, **(NONSENSE[what] if is_asqu_of_seed_1(order) else {}))
+        return delivered(order, **({"ttt_bpb": -1.0} if is_asqu_of_seed_1(order) else {}))
 
     found = run(store, work)
     assert states(found.rows) == {"succeeded": 5, "failed": 2}
@@ -275,22 +236,6 @@ def test_a_report_of_nonsense_is_a_failed_attempt_without_numbers(store, folder,
         assert "the report is rejected" in bad["reason"]
         assert bad["pre_quant_bpb"] is None
         assert not (folder / "artifacts" / f"{bad['cell_id']}-1.bin").exists()
-
-
-@pytest.mark.parametrize("what", ["curve", "layers"])
-def test_a_success_without_all_of_its_files_is_not_believed(store, folder, what):
-    """The trainer is the driver's own, which leaves them before its report."""
-    found = run(store, lambda order, stop: replace(delivered(order), **{what: None}))
-    assert set(states(found.rows)) == {"failed"}
-    assert {f"the {what}" in row["reason"] for row in found.rows} == {True}
-    assert not (folder / "layers").exists()
-
-
-def test_a_report_that_is_no_json_is_a_failed_attempt(store):
-    def work(order, stop):
-        return replace(delivered(order), report="state: fine")
-
-    assert set(states(run(store, work).rows)) == {"failed"}
 
 
 def test_a_diverged_run_is_a_result_without_layers(store, folder):
@@ -345,7 +290,13 @@ def test_where_the_log_of_a_lost_lease_cannot_be_had_the_row_says_so(store):
 
 @pytest.mark.parametrize("how", ["silent", "gone"])
 def test_an_agent_that_does_not_answer_is_given_up_and_what_it_says_later_is_not_kept(store, how):
-    release, fallen_silent = threading.Event(), []
+    given_up, fallen_silent = threading.Event(), []
+
+    class Watched(FakePool):
+        def release(self, lease):
+            super().release(lease)
+            if lease.unresponsive_s or lease.is_gone:
+                given_up.set()
 
     def work(order, stop):
         if is_asqu_of_seed_1(order) and not fallen_silent:
@@ -353,11 +304,10 @@ def test_an_agent_that_does_not_answer_is_given_up_and_what_it_says_later_is_not
             (lease,) = (lease for lease in pool.leases if lease._stop is stop)
             lease.unresponsive_s = 99.0 if how == "silent" else 0.0
             lease.is_gone = how == "gone"
-            release.wait(20)
+            given_up.wait(PATIENCE_S)
         return delivered(order)
 
-    pool = FakePool(work)
-    threading.Timer(2.0, release.set).start()
+    pool = Watched(work)
     found = run(store, work, pool=pool)
     assert states(found.rows) == {"succeeded": 6, "lost": 1}
     (row,) = the_bad_rows(found)
@@ -365,19 +315,24 @@ def test_an_agent_that_does_not_answer_is_given_up_and_what_it_says_later_is_not
 
 
 def test_every_held_agent_is_given_signs_of_life(store):
-    beats = []
+    class Listening(FakeLease):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.heard = threading.Event()
+
+        def beat(self):
+            super().beat()
+            self.heard.set()
 
     def work(order, stop):
         lease = next(lease for lease in pool.leases if lease._stop is stop)
-        deadline_s = time.monotonic() + 10
-        while lease.beats == 0 and time.monotonic() < deadline_s:
-            stop.wait(0.05)
-        beats.append(lease.beats)
+        heard.append(lease.heard.wait(PATIENCE_S))
         return delivered(order)
 
-    pool = FakePool(work)
+    heard = []
+    pool = FakePool(work, lease=Listening)
     run(store, work, pool=pool, sweep=sweep_spec(seeds=[1]))
-    assert all(beats)
+    assert heard == [True] * 3
 
 
 def test_a_head_that_does_not_answer_ends_the_driver_and_closes_what_ran(store):
@@ -390,11 +345,13 @@ def test_a_head_that_does_not_answer_ends_the_driver_and_closes_what_ran(store):
 
     def work(order, stop):
         started.set()
-        stop.wait(3)
+        ended.wait(PATIENCE_S)
         return delivered(order)
 
+    ended = threading.Event()
     with pytest.raises(ConfigError, match="Ray's head has not answered for 99 s"):
         run(store, work, pool=Headless(work))
+    ended.set()
     assert set(states(store.read().rows)) == {"lost"}
     assert {row["failure"] for row in store.read().rows} == {"driver"}
     assert store.unfinished() == []
@@ -424,9 +381,8 @@ def test_an_attempt_is_announced_before_it_is_made(store):
 
 def test_what_another_driver_has_announced_is_left_to_it(store):
     cells = cells_of(sweep_spec())
-    store.announce(cells[0].id, 1, {"driver": "another"})
     driver = driver_of(store, FakePool(well))
-    driver.attempts._numbers = {}  # it was announced after this driver had looked
+    store.announce(cells[0].id, 1, {"driver": "another"})  # after this driver had looked
     driver.run(plan_unsettled(cells, {}), {})
     assert [task.cell for task in driver.skipped] == [cells[0]]
     assert {row["cell_id"] for row in store.read().rows} == {cell.id for cell in cells[1:]}
@@ -505,43 +461,39 @@ def test_an_announcement_of_a_cell_that_the_grid_no_longer_has_is_closed_too(sto
 
 
 def interrupted_run(store, requests, grace_s=60.0):
-    """Run six cells that each wait to be stopped (or half a second), interrupted once two run."""
+    """Run six cells that wait to be stopped, or for a second; interrupt once two of them run."""
     interruption, started = Interruption(), threading.Barrier(3)
+    ends_by_itself = requests == 1 and grace_s > 1
 
     def work(order, stop):
-        started.wait(10)
-        if stop.wait(0.5 if requests == 1 and grace_s > 1 else 20):
+        started.wait(PATIENCE_S)
+        if stop.wait(1.0 if ends_by_itself else PATIENCE_S):
             return failed("interrupted", "stopped by the user", "user")
         return delivered(order)
 
     sweep = sweep_spec(limits={"grace_s": grace_s})
     driver = driver_of(store, FakePool(work), sweep, interruption)
     with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(run_plan, store, driver, plan_unsettled(cells_of(sweep), {}))
-        started.wait(10)
+        done = thread.submit(driver.run, plan_unsettled(cells_of(sweep), {}), {})
+        started.wait(PATIENCE_S)
         for _ in range(requests):
             interruption.request()
-        begun = time.monotonic()
-        done.result(30)
+        done.result()
     reasons = [line.reason for line in driver.display.lines if line.done is None]
     assert all(reason.endswith("`make sweep` tries it again") for reason in reasons)
-    return states(store.read().rows), time.monotonic() - begun
+    return states(store.read().rows)
 
 
 def test_one_interruption_lets_running_cells_finish_and_starts_no_other(store):
-    assert interrupted_run(store, requests=1)[0] == {"succeeded": 2}
+    assert interrupted_run(store, requests=1) == {"succeeded": 2}
 
 
 def test_after_the_grace_time_running_cells_are_stopped(store):
-    found, took_s = interrupted_run(store, requests=1, grace_s=0.1)
-    assert found == {"interrupted": 2}
-    assert took_s < 10
+    assert interrupted_run(store, requests=1, grace_s=0.1) == {"interrupted": 2}
 
 
 def test_two_interruptions_stop_running_cells_at_once(store):
-    found, took_s = interrupted_run(store, requests=2)
-    assert found == {"interrupted": 2}
-    assert took_s < 10
+    assert interrupted_run(store, requests=2) == {"interrupted": 2}
 
 
 def test_a_cluster_that_grants_no_lease_is_not_waited_for_for_ever(store):
@@ -552,14 +504,14 @@ def test_a_cluster_that_grants_no_lease_is_not_waited_for_for_ever(store):
     sweep = sweep_spec(limits={"lease_wait_s": 0.5})
     driver = driver_of(store, Stingy(well), sweep)
     with pytest.raises(ConfigError, match=r"no lease was granted for 0\.5 s .*busy: the fake"):
-        run_plan(store, driver, plan_unsettled(cells_of(sweep), {}))
+        driver.run(plan_unsettled(cells_of(sweep), {}), {})
     assert store.unfinished() == []
 
 
 def test_a_run_of_one_cell_makes_exactly_one_attempt(store):
     cells = cells_of(sweep_spec())
     driver = driver_of(store, FakePool(well))
-    run_plan(store, driver, Plan((Task(cells[3], "asked for by name"),), ()))
+    driver.run(Plan((Task(cells[3], "asked for by name"),), ()), {})
     assert [row["cell_id"] for row in store.read().rows] == [cells[3].id]
 
 
@@ -569,28 +521,6 @@ def test_the_display_is_told_of_every_ending_and_of_progress(store):
     assert display.views[-1].num_ended == display.views[-1].total == 6
     seen = [lease.progress for view in display.views for lease in view.leases]
     assert {progress["step"] for progress in seen if progress} <= {3}
-
-
-@pytest.mark.parametrize(
-    ("nodes", "shape", "expected"),
-    [
-        ([(2, 0)], NodeShape(cpus=1), (2, 1)),
-        ([(64, 8), (64, 8), (8, 0)], NodeShape(cpus=64, gpus=8), (2, 2)),
-        ([(64, 8)], NodeShape(cpus=8, gpus=1), (8, 1)),
-        ([(4, 8)], NodeShape(cpus=8, gpus=1), (0, 0)),
-        ([], NodeShape(), (0, 0)),
-        ([(64, 8)], NodeShape(cpus=8, gpus=8, gpu_model="H100"), (0, 0)),
-    ],
-)
-def test_the_capacity_is_what_fits_on_each_node(nodes, shape, expected):
-    assert capacity([Node(str(i), cpus=c, gpus=g) for i, (c, g) in enumerate(nodes)], shape) == (
-        expected
-    )
-
-
-def test_a_node_of_the_right_model_counts():
-    node = Node("a", cpus=64, gpus=8, gpu_models=frozenset({"H100"}))
-    assert capacity([node], NodeShape(cpus=8, gpus=8, gpu_model="H100")) == (1, 1)
 
 
 # -- what a node must be
@@ -654,16 +584,6 @@ def test_a_lease_that_is_lost_while_it_is_prepared_is_asked_for_anew(store):
 # -- what must not be left, waited for or repeated for ever
 
 
-def ended_within(seconds, work):
-    """Run ``work`` on a thread; its result, or an AssertionError if it takes longer."""
-    results = []
-    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    assert not thread.is_alive(), f"not within {seconds} s"
-    return results[0]
-
-
 def test_a_driver_that_has_ended_holds_and_wants_no_lease(store):
     pool = FakePool(well)
     run(store, well, pool=pool, num_leases=4)
@@ -681,25 +601,22 @@ def test_any_number_of_cells_may_have_been_begun_by_another_driver(store):
 
 
 def test_a_node_where_no_lease_can_be_made_ready_is_left_alone(store):
-    class OneBadNode(FakePool):
-        def ready(self):
-            leases = super().ready()
-            for lease in leases:
-                if lease.node == "bad":
-                    lease._prepare = lambda requirements: lose()
-            return leases
+    losses, lost_twice = [], threading.Event()
 
-    def lose():
+    def lose(requirements):
+        losses.append(requirements)
+        if len(losses) == 2:
+            lost_twice.set()
         raise LeaseLost("ActorDiedError: the driver of the GPU has crashed it")
 
     def work(order, stop):
-        stop.wait(0.3)  # the bad node is faster
+        lost_twice.wait(PATIENCE_S)
         return delivered(order)
 
-    pool = OneBadNode(work, names=["bad", "good"], per_node=1)
+    pool = FakePool(work, names=["bad", "good"], per_node=1, prepare_of={"bad": lose})
     found = run(store, work, pool=pool)
     assert {row["node"] for row in found.rows} == {"good"}
-    assert "bad" in found.driver._scheduler.quarantined
+    assert len(losses) == 2
 
 
 def test_where_no_lease_can_be_made_ready_anywhere_the_sweep_pauses(store):
@@ -707,7 +624,7 @@ def test_where_no_lease_can_be_made_ready_anywhere_the_sweep_pauses(store):
         raise LeaseLost("ActorDiedError: the driver of the GPU has crashed it")
 
     pool = FakePool(well, prepare=prepare)
-    paused = ended_within(20, lambda: run(store, well, pool=pool, num_leases=1).paused)
+    paused = run(store, well, pool=pool, num_leases=1).paused
     assert "the driver of the GPU has crashed it" in paused
 
 
@@ -744,13 +661,6 @@ def test_where_the_good_nodes_are_gone_for_a_while_they_are_waited_for(store):
     """One node is unfit; the other is preempted and comes back."""
 
     class Preempted(FakePool):
-        def ready(self):
-            leases = super().ready()
-            for lease in leases:
-                if lease.node == "unfit":
-                    lease._prepare = lambda requirements: PrepareResult(refusal="not here")
-            return leases
-
         def release(self, lease):
             super().release(lease)
             if lease.node == "good" and gone:
@@ -765,7 +675,8 @@ def test_where_the_good_nodes_are_gone_for_a_while_they_are_waited_for(store):
             raise LeaseLost("NodeDiedError")
         return delivered(order)
 
-    pool = Preempted(work, names=["unfit", "good"], per_node=1)
+    unfit = {"unfit": lambda requirements: PrepareResult(refusal="not here")}
+    pool = Preempted(work, names=["unfit", "good"], per_node=1, prepare_of=unfit)
     found = run(store, work, pool=pool)
     assert states(found.rows) == {"succeeded": 6, "lost": 1}
 
@@ -793,18 +704,10 @@ def test_a_look_at_other_drivers_that_fails_ends_nothing(store, monkeypatch):
     monkeypatch.setattr("sweep.driver.attempts.WATCH_EVERY_S", 0.0)
     monkeypatch.setattr(store, "drivers", unreachable)
     cells = cells_of(sweep_spec())
-    store.announce(cells[0].id, 1, {"driver": "another"})
     driver = driver_of(store, FakePool(lambda order, stop: stop.wait(0.3) or delivered(order)))
-    driver.attempts._numbers = {}
+    store.announce(cells[0].id, 1, {"driver": "another"})
     driver.run(plan_unsettled(cells, {}), {})
     assert len(store.read().rows) == len(cells) - 1
-
-
-def test_a_success_without_a_report_is_none(store):
-    def work(order, stop):
-        return replace(delivered(order), report=None)
-
-    assert set(states(run(store, work).rows)) == {"failed"}
 
 
 def test_a_retry_for_which_no_other_node_is_to_be_had_is_made_on_the_same_one(store):
@@ -815,5 +718,5 @@ def test_a_retry_for_which_no_other_node_is_to_be_had_is_made_on_the_same_one(st
             return "a" if "a" not in avoid and not self.leases else None
 
     pool = OthersHaveB(work, names=["a", "b"], per_node=1)
-    found = run(store, work, sweep_spec(limits={"lease_wait_s": 2.0}), pool=pool)
+    found = run(store, work, sweep_spec(limits={"lease_wait_s": 6.0}), pool=pool)
     assert states(found.rows) == {"succeeded": 6, "hung": 1}

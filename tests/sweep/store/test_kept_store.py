@@ -64,7 +64,7 @@ def test_the_tables_that_are_made_of_its_attempts_are_the_kept_ones(results):
     assert (len(stored.rows), stored.unreadable, store.unfinished()) == (5, (), [])
     for name in ("cells.parquet", "replicates.parquet"):
         made, kept = (pq.read_table(folder / "kept" / name) for folder in (results, KEPT))
-        assert made.equals(kept, check_metadata=True)
+        assert made.select(kept.column_names).equals(kept, check_metadata=True)
 
 
 def test_the_analysis_loads_it(results):
