@@ -69,10 +69,10 @@ class Delivery:
 
     state: str
     reason: str | None
-    report: str | None
-    curve: bytes | None
-    artifact: bytes | None
     log: str
+    report: str | None = None
+    curve: bytes | None = None
+    artifact: bytes | None = None
     layers: bytes | None = None
     failure: str | None = None
     signature: str | None = None

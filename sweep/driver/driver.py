@@ -233,9 +233,7 @@ class Driver:
         if log is None:
             reason += "; its log could not be fetched"
         else:
-            delivery = Delivery(
-                state="lost", reason=None, report=None, curve=None, artifact=None, log=log
-            )
+            delivery = Delivery(state="lost", reason=None, log=log)
         self._close(running, Outcome("lost", reason, None, running.lost_as, None), delivery)
 
     def _close(self, running: _Running, outcome: Outcome, delivery: Delivery | None) -> None:

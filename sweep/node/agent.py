@@ -10,8 +10,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ EXIT_DRIVER_GONE = 70
 
 
 class Agent:
-    """One lease's hands. ``run`` is called by one thread; the other methods by any.
+    """The agent of one lease. ``run`` is called by one thread; the other methods by any.
 
-    Every call is a word from the driver. Without one for ``driver_silence_s`` the
+    Every call is a sign of life of the driver. Without one for ``driver_silence_s`` the
     agent kills its ranks and its process; None: it waits for ever, as a test does.
     """
 
@@ -65,36 +66,36 @@ class Agent:
 
     def stop(self) -> None:
         """End the running attempt; it is delivered as interrupted."""
-        self._heard()
+        self._reset_switch()
         self._stop.set()
 
     def progress(self) -> Mapping[str, Any] | None:
         """What the trainer last said of itself."""
-        self._heard()
+        self._reset_switch()
         folder = self._folder
         return _progress(folder) if folder is not None else None
 
     def prepare(self, requirements: Requirements) -> PrepareResult:
         """Check the node and see to the data, before any attempt."""
-        self._heard()
+        self._reset_switch()
         refusal = _code_differs(requirements.trainer_hash)
         if refusal is not None:
             return PrepareResult(refusal=refusal)
-        readiness = _preflight(requirements)
-        if readiness.refusal is not None:
-            return readiness
+        result = _preflight(requirements)
+        if result.refusal is not None:
+            return result
         if requirements.threads is not None:
             self._launcher.start_server(requirements.trainer_hash, requirements.threads)
         try:
             for dataset in requirements.datasets:
                 self._data[dataset.data_dir] = stage(dataset)
         except NotStaged as error:
-            return PrepareResult(refusal=str(error), warnings=readiness.warnings)
-        return readiness
+            return PrepareResult(refusal=str(error), warnings=result.warnings)
+        return result
 
     def run(self, order: Order) -> Delivery:
         """Make one attempt and wait for its end; a rank that says nothing is not waited for."""
-        self._heard()
+        self._reset_switch()
         self._stop.clear()
         differs = _code_differs(order.trainer_hash)
         if differs is not None:
@@ -113,7 +114,7 @@ class Agent:
         self._launcher.close()
 
     def _attempt(self, order: Order, folder: Path) -> Delivery:
-        say = _speaker(folder)
+        say = partial(append_agent_log, folder)
         self._ranks, memory = Processes(), MemoryWatch()
         with lock_checkpoint(order.checkpoint, order.cell_id, say, self._stop) as checkpoint:
             (folder / SPEC_FILE).write_text(self._with_data_here(order), encoding="utf-8")
@@ -144,9 +145,9 @@ class Agent:
         spec = json.loads(order.spec_json)
         return json.dumps(spec | {"data_dir": self._data.get(spec["data_dir"], spec["data_dir"])})
 
-    def _heard(self) -> None:
+    def _reset_switch(self) -> None:
         if self._switch is not None:
-            self._switch.heard()
+            self._switch.reset()
 
     def _die(self) -> None:
         """Nobody waits for this any more: leave no process, whatever state the disk is in."""
@@ -216,32 +217,21 @@ def _judge(end: _End, folder: Path, memory: MemoryWatch, stuck: Sequence[int]) -
 
 def _collect(folder: Path, failure: Failure | None, telemetry: Mapping[str, Any]) -> Delivery:
     report = _read(folder / REPORT_FILE)
+    outcome = asdict(failure) if failure else {"state": "succeeded", "reason": None}
     return Delivery(
-        state=failure.state if failure else "succeeded",
-        reason=failure.reason if failure else None,
+        **outcome,
         report=report.decode(errors="replace") if report is not None else None,
         curve=_read(folder / CURVE_FILE),
         artifact=_read(folder / ARTIFACT_FILE),
         layers=_read(folder / LAYERS_FILE),
         log=read_logs(folder),
-        failure=failure.failure if failure else None,
-        signature=failure.signature if failure else None,
         telemetry=telemetry,
     )
 
 
 def _undone(failure: Failure) -> Delivery:
     """An attempt that came to nothing before any rank could speak."""
-    return Delivery(
-        state=failure.state,
-        reason=failure.reason,
-        report=None,
-        curve=None,
-        artifact=None,
-        log=f"{failure.reason}\n",
-        failure=failure.failure,
-        signature=failure.signature,
-    )
+    return Delivery(**asdict(failure), log=f"{failure.reason}\n")
 
 
 def _preflight(requirements: Requirements) -> PrepareResult:
@@ -261,10 +251,6 @@ def _code_differs(wanted: str) -> str | None:
         f"{wanted[:12]}: bring the same checkout to both (a shared folder, an image, or Ray's "
         f"working_dir)."
     )
-
-
-def _speaker(folder: Path) -> Callable[[str], None]:
-    return lambda text: append_agent_log(folder, text)
 
 
 def _progress(folder: Path) -> Mapping[str, Any] | None:

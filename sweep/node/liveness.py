@@ -42,20 +42,20 @@ class HangWatch:
 
 
 class DeadManSwitch:
-    """Calls ``end``, from a thread of its own, when nothing was heard for ``patience_s``."""
+    """Calls ``end``, from a thread of its own, when it was not reset for ``patience_s``."""
 
     def __init__(self, patience_s: float, end: Callable[[], None]) -> None:
         self._patience_s, self._end = patience_s, end
-        self._heard_s = time.monotonic()
+        self._reset_s = time.monotonic()
         threading.Thread(target=self._watch, name="dead man's switch", daemon=True).start()
 
-    def heard(self) -> None:
-        """A word; one that comes too late, after this process stood still, changes nothing."""
+    def reset(self) -> None:
+        """Go on; a call that comes too late, after this process stood still, changes nothing."""
         if self._left_s() > 0:
-            self._heard_s = time.monotonic()
+            self._reset_s = time.monotonic()
 
     def _left_s(self) -> float:
-        return self._heard_s + self._patience_s - time.monotonic()
+        return self._reset_s + self._patience_s - time.monotonic()
 
     def _watch(self) -> None:
         while (left_s := self._left_s()) > 0:

@@ -42,16 +42,16 @@ def test_time_in_which_nobody_looked_is_not_held_against_the_ranks(gaps_s):
     assert ranks.stalled_s <= sum(gaps_s) + 1e-6
 
 
-def test_the_dead_man_waits_as_long_as_he_hears_something_in_time(monkeypatch):
+def test_a_dead_man_switch_waits_as_long_as_it_is_reset_in_time(monkeypatch):
     now_s, ended = [0.0], threading.Event()
     real_sleep = time.sleep
     clock = SimpleNamespace(monotonic=lambda: now_s[0], sleep=lambda _: real_sleep(0.001))
     monkeypatch.setattr(liveness, "time", clock)
-    man = DeadManSwitch(60.0, ended.set)
+    switch = DeadManSwitch(60.0, ended.set)
     for _ in range(10):
         now_s[0] += 59.0
-        man.heard()
+        switch.reset()
         assert not ended.wait(0.005)
     now_s[0] += 61.0
-    man.heard()  # too late: the driver has given up
+    switch.reset()  # too late: the driver has given up
     assert ended.wait(10)
