@@ -28,7 +28,7 @@ def ranks(num_ranks, *arguments):
         for rank in range(num_ranks)
     ]
     try:
-        outputs = [process.communicate(timeout=120)[0] for process in started]
+        outputs = [process.communicate()[0] for process in started]
         return [process.returncode for process in started], outputs
     finally:
         for process in started:

@@ -22,7 +22,6 @@ from tests.support.tiny import (
     tiny_spec,
 )
 from trainer.activations import ACTIVATIONS
-from trainer.budget import Seconds
 from trainer.cell import build_model, run, validation_stream
 from trainer.compress.artifact import unpack
 from trainer.config.config_errors import ConfigError
@@ -364,21 +363,12 @@ def test_at_constant_step_time_both_budgets_are_the_same_run(data_dir, tmp_path)
     assert read_curve(tmp_path / "time")["lr_mult"] == [1.0] * 7 + [0.5]
 
 
-def test_a_budget_of_seconds_stops_within_a_step_of_its_time_and_warms_down(data_dir, tmp_path):
-    """The last multiplier is the time left over warmdown · mean step; less than one step is left
-    then, so that last step's own time bounds it. No other claim on a real clock."""
-    seconds, warmdown = 0.4, 5
-    spec = tiny_spec(data_dir, budget=f"{seconds}s", overrides={"train.warmdown_steps": warmdown})
-    assert spec.parsed_budget == Seconds(seconds)
-    report = run_cell(spec, tmp_path)
-    curve = read_curve(tmp_path)
-    ends = curve["train_s"]
-    assert ends[-1] >= seconds
-    assert len(ends) > 1
-    assert all(end < seconds for end in ends[:-1])
-    last_step_s = ends[-1] - ends[-2]
-    mean_before_s = ends[-2] / (len(ends) - 1)
-    assert 0 < curve["lr_mult"][-1] <= min(1.0, last_step_s / mean_before_s / warmdown) * (1 + 1e-9)
+def test_a_budget_of_seconds_stops_within_a_step_of_its_time(data_dir, tmp_path):
+    """On a real clock, on which nothing else is certain; rates are claimed above."""
+    report = run_cell(tiny_spec(data_dir, budget="0.4s"), tmp_path)
+    ends = read_curve(tmp_path)["train_s"]
+    assert ends[-1] >= 0.4
+    assert all(end < 0.4 for end in ends[:-1])
     assert report.state == "succeeded"
     assert report.steps == len(ends)
 

@@ -94,7 +94,7 @@ def test_the_report_says_where_it_comes_from(process, out):
     assert (report.trainer_hash, report.trainer_source_bytes) == (source.sha256, source.num_bytes)
     assert (report.corpus_sha256, report.device) == (spec.corpus_sha256, "cpu")
     assert report.peak_memory_bytes > 10**7
-    assert 0 < report.setup_s < 300
+    assert report.setup_s > 0
     assert report.step_ms_p50 <= report.step_ms_p99
 
 

@@ -44,7 +44,6 @@ def torchrun(num_ranks, *arguments):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
     )
 
 

@@ -157,7 +157,7 @@ def test_contiguous_scoring_is_the_stride_of_a_whole_window(model, stream, usual
 
 
 @every_way
-@pytest.mark.parametrize("batch_seqs", [1, 3, 64])
+@pytest.mark.parametrize("batch_seqs", [1, 64])
 def test_the_batch_size_changes_no_more_than_rounding(how, batch_seqs, model, stream, usual):
     """TTT trains on the same batches whatever the scoring batch is, and every window of SLOT has
     its own shift."""
@@ -186,19 +186,15 @@ def test_sliding_sees_more_than_contiguous_and_the_first_window_the_same(model, 
 
 
 @every_way
-@pytest.mark.parametrize(
-    "position", [1, 2, SEQ_LEN, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 3 * CHUNK + 17, NUM_TARGETS]
-)
-def test_changing_a_later_token_leaves_every_earlier_score_in_every_bit(
-    how, position, model, stream, usual
-):
+def test_changing_a_later_token_leaves_every_earlier_score_in_every_bit(how, model, stream, usual):
     """Token j is the target j − 1, so the targets before j − 1 may not know of it."""
-    tokens = stream.tokens.clone()
-    tokens[position] = (tokens[position] + 1) % VOCAB_SIZE
     _, before = usual[how]
-    _, after = scored(how, model, Stream(tokens, stream.target_bytes))
-    assert torch.equal(before[: position - 1], after[: position - 1])
-    assert before[position - 1] != after[position - 1]
+    for position in (1, 2, SEQ_LEN, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 17, NUM_TARGETS):
+        tokens = stream.tokens.clone()
+        tokens[position] = (tokens[position] + 1) % VOCAB_SIZE
+        _, after = scored(how, model, Stream(tokens, stream.target_bytes))
+        assert torch.equal(before[: position - 1], after[: position - 1]), position
+        assert before[position - 1] != after[position - 1]
 
 
 @every_way
@@ -321,39 +317,29 @@ def test_the_published_tail_repeats_the_last_stride_and_changes_no_other_score(
     assert result.nll == pytest.approx(exact, rel=2 * NUM_TARGETS * 2.0**-53)
 
 
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 31])
-def test_padding_changes_no_score(length, model, stream):
-    """Of a model whose positions do not depend on the length of its input."""
-    first = max(length - STRIDE, 0)
-    bare = Window(64, 64 + first, 64 + length)
-    padded = Window(64, 64 + first, 64 + length, padding=SEQ_LEN - length)
-    assert_same_nats(model, stream, bare, padded, atol=ROUNDING)
-
-
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 31])
-def test_a_padded_window_scores_as_the_beginning_of_a_full_one(length, stream):
-    """In every bit, also where longer inputs stretch the positions: that is what padding is for."""
-    model = busy_model({"model.rope_ntk_len": 16})
-    padded = Window(64, 64, 64 + length, padding=SEQ_LEN - length)
-    sink = Nats(NUM_TARGETS)
-    score(model, stream, [padded], batch_seqs=1, world=RANK_0, sink=sink)
-    full = stream.tokens[64 : 64 + SEQ_LEN + 1][None]
-    with torch.inference_mode():
-        expected = model.nll(full[:, :-1], full[:, 1:])[0, :length]
-    assert torch.equal(sink.values[64 : 64 + length], expected)
-    if 1 < length <= 16:  # a single position attends to itself, wherever it stands
+def test_a_padded_window_scores_as_the_beginning_of_a_full_one(stream):
+    """In every bit, also where longer inputs stretch the positions: that is what padding is for.
+    Where they do not, padding changes no score but by rounding."""
+    plain, stretching = busy_model(), busy_model({"model.rope_ntk_len": 16})
+    for length in (1, 15, 16, 17, 31):
+        padded = Window(64, 64, 64 + length, padding=SEQ_LEN - length)
         bare = Window(64, 64, 64 + length)
-        with pytest.raises(AssertionError, match="not close"):
-            assert_same_nats(model, stream, bare, padded, atol=ROUNDING)
+        full = stream.tokens[64 : 64 + SEQ_LEN + 1][None]
+        with torch.inference_mode():
+            expected = stretching.nll(full[:, :-1], full[:, 1:])[0, :length]
+        assert torch.equal(nats_in(stretching, stream, padded), expected)
+        torch.testing.assert_close(
+            nats_in(plain, stream, bare), nats_in(plain, stream, padded), rtol=0.0, atol=ROUNDING
+        )
+        if 1 < length <= 16:  # a single position attends to itself, wherever it stands
+            difference = nats_in(stretching, stream, bare) - expected
+            assert difference.abs().max() > ROUNDING
 
 
-def assert_same_nats(model, stream, *alternatives, atol):
-    found = []
-    for window in alternatives:
-        sink = Nats(NUM_TARGETS)
-        score(model, stream, [window], batch_seqs=1, world=RANK_0, sink=sink)
-        found.append(sink.values[window.first_scored : window.end])
-    torch.testing.assert_close(*found, rtol=0.0, atol=atol)
+def nats_in(model, stream, window):
+    sink = Nats(NUM_TARGETS)
+    score(model, stream, [window], batch_seqs=1, world=RANK_0, sink=sink)
+    return sink.values[window.first_scored : window.end]
 
 
 def test_padded_windows_of_different_length_share_a_batch(model, stream):
