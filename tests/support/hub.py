@@ -1,12 +1,11 @@
 """A Hugging Face Hub on this machine: what snapshot_download asks it for, and failures on demand.
 
-Large files are answered by a redirect to another host, as the Hub answers with its CDN; files are
-served in ranges. What it does not have: tokens, Xet, branches, pages.
+Large files are answered by a redirect to another host, as the Hub answers with its CDN. What it
+does not have: tokens, Xet, branches, pages, ranges.
 """
 
 import hashlib
 import json
-import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -32,7 +31,6 @@ class Fault:
 
     status: int | None = None
     content: bytes | None = None  # instead of the file's own
-    cut_after: int | None = None  # of the bytes that were promised
     hold_after: int | None = None  # then nothing comes until the test lets go
 
 
@@ -162,11 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = own if fault.content is None else fault.content
         digest = sha256(own) if len(own) >= LARGE_BYTES else git_hash(own)
         headers = {"ETag": f'"{digest}"', "X-Repo-Commit": COMMIT}
-        asked = re.fullmatch(r"bytes=([0-9]+)-", self.headers.get("Range", ""))
-        start = int(asked[1]) if asked else 0
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._send(206 if start else 200, content[start:], headers, fault)
+        self._send(200, content, headers, fault)
 
     def _send(
         self,
@@ -182,17 +176,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        fault = fault or Fault()
-        if fault.cut_after is not None:
-            self.wfile.write(body[: fault.cut_after])
-            self.close_connection = True
-        elif fault.hold_after is not None:
+        if fault is not None and fault.hold_after is not None:
             self.wfile.write(body[: fault.hold_after])
             self.hub.holding.set()
             self.hub.let_go.wait()
-            self.wfile.write(body[fault.hold_after :])
-        else:
-            self.wfile.write(body)
+            body = body[fault.hold_after :]
+        self.wfile.write(body)
 
     def handle(self) -> None:
         try:

@@ -147,7 +147,7 @@ def _not_here(request: DownloadRequest, existing: _Existing) -> str:
     else:
         found = existing.damage or "it has no manifest, so it was never fetched to its end."
     return (
-        f"{request.directory} is not the dataset that is wanted: {found} Without --offline it is "
+        f"{request.directory} is not the dataset that the recipe needs: {found} Without --offline it is "
         f"fetched, and what is there already is kept. Shards that are all there are made a dataset "
         f"with `python -m trainer.data adopt {request.directory} --tokenizer FILE`."
     )

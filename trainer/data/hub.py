@@ -62,7 +62,7 @@ def fetch(export: Export, paths: Sequence[str], workplace: Path) -> None:
     _require_room(files, workplace)
     if not sys.stderr.isatty():
         disable_progress_bars()
-    with _explained_errors(paths[0]):
+    with _explained_errors(paths[0] if len(paths) == 1 else f"one of {len(paths)} files"):
         _in_thread(
             lambda: snapshot_download(
                 REPO,
