@@ -82,12 +82,12 @@ def download(request: DownloadRequest, *, offline: bool = False) -> Prepared:
     existing = _look(request)
     if (dataset := existing.as_requested(request)) is not None:
         return Prepared("up to date", dataset, None)
-    if offline:
-        raise ConfigError(_not_here(request, existing))
     try:
+        if offline:
+            raise ConfigError(_not_here(request, existing))
         return _download(request)
     except ConfigError as error:
-        damage = "" if existing.damage is None else f"{existing.damage}\n"
+        damage = f"{existing.damage}\n" if existing.damage and not offline else ""
         raise ConfigError(
             f"{damage}{error}\nShards that are elsewhere can be copied into {request.directory} "
             f"and made a dataset with `python -m trainer.data adopt {request.directory} "
@@ -147,9 +147,8 @@ def _not_here(request: DownloadRequest, existing: _Existing) -> str:
     else:
         found = existing.damage or "it has no manifest, so it was never fetched to its end."
     return (
-        f"{request.directory} is not the dataset that the recipe needs: {found} Without --offline it is "
-        f"fetched, and what is there already is kept. Shards that are all there are made a dataset "
-        f"with `python -m trainer.data adopt {request.directory} --tokenizer FILE`."
+        f"{request.directory} is not the dataset that the recipe needs: {found} Without --offline "
+        f"it is fetched, and what is there already is kept."
     )
 
 
