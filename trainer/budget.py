@@ -1,4 +1,4 @@
-"""How many steps remain? One question, answered alike for a budget of steps and one of seconds."""
+"""Budgets of steps and of seconds, which answer one question alike: how many steps remain."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What would a run be? The resolved recipe, every tensor and what they cost, without any data."""
+"""Describe a run without its data: the resolved recipe, every tensor, and what they cost."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""How does a file come to exist whole or not at all, and how is its content named?"""
+"""Write files atomically, and hash their content."""
 
 import contextlib
 import glob

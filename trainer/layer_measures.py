@@ -1,4 +1,4 @@
-"""What is measured of each layer, weight tensor and tensor class of a trained model?
+"""The measures of each layer, weight tensor and tensor class of a trained model: names and units.
 
 The open question of parameter-golf PR #1062 is whether the negative slope changes quantization
 through denser weights. ``layers.parquet`` holds these measures as one long table. Imports no torch.

@@ -1,4 +1,4 @@
-"""Where is the run now? One small file that rank 0 replaces and others may read at any time.
+"""Progress of a run: one small file that rank 0 replaces and others may read at any time.
 
 Whoever watches takes a file that stays as it is for a run that hangs. In most phases something is
 said every few seconds; in SLOW_PHASES there may be nothing to say for minutes.
@@ -27,7 +27,7 @@ class Progress:
     def __init__(self, folder: Path, *, enabled: bool) -> None:
         self._path = folder / PROGRESS_FILE
         self._enabled = enabled
-        self._said: dict[str, Any] = {
+        self._state: dict[str, Any] = {
             "phase": None,
             "step": None,
             "remaining_steps": None,
@@ -39,22 +39,22 @@ class Progress:
 
     def beat(self) -> None:
         """Say that the present phase still goes on."""
-        if self._said["phase"] is not None:
-            self.report(self._said["phase"])
+        if self._state["phase"] is not None:
+            self.report(self._state["phase"])
 
     def report(self, phase: str, **known: float | None) -> None:
         """Say that ``phase`` is going on, and what is known anew; the rest stays as it was."""
         now = time.monotonic()
-        is_new = phase != self._said["phase"]
-        self._said |= {"phase": phase, **known}
+        is_new = phase != self._state["phase"]
+        self._state |= {"phase": phase, **known}
         if self._enabled and (is_new or now - self._written_s >= INTERVAL_S):
             self._written_s = now
-            write_atomically(self._path, json.dumps(self._said).encode(), durable=False)
+            write_atomically(self._path, json.dumps(self._state).encode(), durable=False)
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
         """``phase`` inside, and then again what was before."""
-        before = self._said["phase"]
+        before = self._state["phase"]
         self.report(phase)
         yield
         if before is not None:

@@ -1,4 +1,4 @@
-"""What did a run find out? Its parts put into the files that describe it: report, curve, layers."""
+"""Write what a run found: its report, its curve and the measures of its layers."""
 
 import math
 import platform

@@ -1,4 +1,4 @@
-"""What does a run carry from its first step to its report? Where it writes, how long parts took."""
+"""The context of one run: where it writes, its progress, durations, probes and peak memory."""
 
 import math
 import time

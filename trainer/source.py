@@ -1,4 +1,4 @@
-"""Which trainer is this? The hash and the size of its own source files."""
+"""The hash and the size of the trainer's own source files."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which activations exist, what do they take, and where is their code?
+"""The table of activations: the parameters that each one takes, and the module of its code.
 
 This table imports no torch, so that a sweep can be planned where torch is not installed. Each
 entry names a module of this package that defines ``build(hidden, params) -> torch.nn.Module``, with

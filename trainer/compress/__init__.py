@@ -1,4 +1,4 @@
-"""Which quantizers exist? The tests prove each one's stated error bound.
+"""The table of quantizers, each of which states an error bound that the tests prove.
 
 ``QUANTIZERS`` are those that need the weights alone. :func:`gptq` needs a Hessian besides.
 """

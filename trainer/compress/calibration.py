@@ -1,4 +1,4 @@
-"""What do the matrices of a model see? The Hessians that GPTQ needs, and text to take them on.
+"""Hessians of the inputs of every matrix, for GPTQ, and text generated to take them on.
 
 The Hessian of a matrix W is H = XᵀX for its inputs X: replacing W by W' changes its outputs by
 tr((W − W')·H·(W − W')ᵀ) in squares. Q, K and V of a layer share one.
@@ -40,14 +40,14 @@ def hessians(
     ``beat`` is called after each batch.
     """
     sums = {
-        what: torch.zeros(num, size, size, device=world.device)
-        for what, (num, size) in _inputs(model).items()
+        site: torch.zeros(num, size, size, device=world.device)
+        for site, (num, size) in _inputs(model).items()
     }
 
-    def add(what: str, layer: int, x: Tensor) -> None:
-        if what in sums:
+    def add(site: str, layer: int, x: Tensor) -> None:
+        if site in sums:
             flat = x.flatten(0, -2)
-            sums[what][layer] += flat.T @ flat
+            sums[site][layer] += flat.T @ flat
 
     model.eval()
     num_seen = 0
@@ -58,10 +58,10 @@ def hessians(
                 beat()
     if num_seen != num_batches:
         raise ValueError(f"{num_batches} batches were asked for, but there are only {num_seen}")
-    for what, sum_LCC in sums.items():
-        sums[what] = _damped(world.sum_(sum_LCC) / num_batches, config.damping)
+    for site, sum_LCC in sums.items():
+        sums[site] = _damped(world.sum_(sum_LCC) / num_batches, config.damping)
     seen = sums["attention_in"]
-    projections = {name: sums[what] for what, name in PROJECTIONS.items() if what in sums}
+    projections = {name: sums[site] for site, name in PROJECTIONS.items() if site in sums}
     return projections | {
         "qo_bank": torch.cat([seen, sums["attention_out"]]),
         "kv_bank": torch.cat([seen, seen]),
@@ -115,9 +115,9 @@ def _inputs(model: GPT) -> dict[str, tuple[int, int]]:
     inputs = dict.fromkeys(("attention_in", "attention_out", "mlp_in"), (num_layers, width))
     inputs["mlp_hidden"] = (num_layers, hidden)
     parameters = dict(model.named_parameters())
-    for what, name in PROJECTIONS.items():
+    for site, name in PROJECTIONS.items():
         if name in parameters:
-            inputs[what] = (1, parameters[name].size(1))
+            inputs[site] = (1, parameters[name].size(1))
     return inputs
 
 

@@ -1,4 +1,4 @@
-"""Which small codes are set to zero so that an artifact fits?
+"""Pruning: set small codes to zero until the artifact fits its size.
 
 Codes of ±1 alone, those of the smallest scale first: a code of ±1 costs the square of its row's
 scale. No more of them than needed, found by bisection. Source: parameter-golf PR #1019.

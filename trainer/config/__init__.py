@@ -1,4 +1,4 @@
-"""What does a recipe hold constant? Everything but the activation, the seed and the budget.
+"""Recipes: everything that is held constant but the activation, the seed and the budget.
 
 A recipe is a TOML file under ``configs/recipes/``. Every value can be reached as ``section.key``
 (``--set optim.matrix_lr=0.03`` on a command line, ``[grid.set]`` in a sweep file), and an unknown

@@ -1,4 +1,4 @@
-"""What is wrong with this configuration, what is allowed, and what should be typed instead?
+"""Read configuration strictly: TOML in, a frozen value out, or a sentence that says what is wrong.
 
 The one place that reads TOML and turns a schema violation into a sentence. Every configuration
 type of the project (recipes, run specifications, sweep files) derives from :class:`StrictModel`.

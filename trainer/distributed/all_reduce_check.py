@@ -1,4 +1,4 @@
-"""Do the ranks of a node reach one another, and how fast? All of them sum one tensor.
+"""Check the all-reduce between the ranks of a node, and measure its bandwidth.
 
 ``python -m trainer.distributed.all_reduce_check --rank 0 --ranks 8 --rendezvous FILE --device
 cuda``, once for each rank, before a node's first cell. Rank 0 prints what was found as JSON; exit

@@ -1,4 +1,4 @@
-"""May this process keep the memory that it has freed?
+"""Keep freed memory in the process instead of giving it back to the kernel (mallopt of glibc).
 
 On a CPU every operation makes its result anew. The C library gives a megabyte back to the kernel as
 soon as it is free, and the kernel zeroes it for the next operation, page by page. Of sliding

@@ -1,4 +1,4 @@
-"""How fast is this machine just now? The same short work before and after a timed cell.
+"""Probe a machine's speed by the same short work before and after a timed cell.
 
 A matmul and, between several ranks, an all-reduce, of sizes that no recipe changes: what they take
 depends on the node and not on the cell. It leaves nothing behind: its numbers are drawn from a

@@ -1,4 +1,4 @@
-"""Which rank is this, what do the ranks share, and what time is it?
+"""Ranks, their collectives, their devices and the one clock.
 
 The only place of the trainer that reads the environment. There is one clock: rank 0's, read after
 the device has finished its work and broadcast, so that schedule and stop agree on every rank.

@@ -1,1 +1,1 @@
-"""How well does a model predict the validation text? Bits per byte, every target scored once."""
+"""Scores of the validation text in bits per byte: contiguous, sliding, test-time training, SLOT."""

@@ -1,4 +1,4 @@
-"""What does a model score whose final hidden states may be shifted at test time?
+"""SLOT: scoring with final hidden states that are shifted at test time.
 
 SLOT adds one vector δ to the hidden states before the head and fits it by a few steps of AdamW
 while the weights stay as they are. ``mode`` says on what it is fitted, and so what the score is:

@@ -1,4 +1,4 @@
-"""What does a model score that may learn from the text it has already scored?
+"""Test-time training: scoring by a model that learns from the text it has already scored.
 
 Score-first test-time training: the stream is cut into chunks; every chunk is scored, and only then
 trained on, so that no score depends on a token that comes later. Sources: parameter-golf PR #549
@@ -45,7 +45,7 @@ def adapt_and_score(
     rule = newton_schulz or NewtonSchulz()
     optimizer = optimizer_for(moved, ttt, newton_schulz=rule, update_dtype=model.compute_dtype)
     nll = model.compiled_nll(scoring.seq_len)
-    lessons = _Lessons(model, nll, stream, scoring.seq_len, ttt, world, moved, optimizer, beat)
+    trainer = _ChunkTrainer(model, nll, stream, scoring.seq_len, ttt, world, moved, optimizer, beat)
     scorer = Scorer(model, stream, scoring.batch_seqs, sink)
     sums = zero_sums(stream)
     for index, members in enumerate(chunks):
@@ -54,13 +54,13 @@ def adapt_and_score(
         if index + 1 < len(chunks):
             first = index * ttt.chunk_tokens
             progress = index / (len(chunks) - 1)
-            lessons.learn(range(first, first + ttt.chunk_tokens), progress)
+            trainer.train_on(range(first, first + ttt.chunk_tokens), progress)
     return to_score(world.sum_(sums))
 
 
 @dataclass(frozen=True, slots=True)
-class _Lessons:
-    """How a model learns a chunk of the stream."""
+class _ChunkTrainer:
+    """Trains a model on chunks of the stream."""
 
     model: GPT
     nll: NLL
@@ -72,7 +72,7 @@ class _Lessons:
     optimizer: torch.optim.Optimizer
     beat: Callable[[], None]
 
-    def learn(self, chunk: range, progress: float) -> None:
+    def train_on(self, chunk: range, progress: float) -> None:
         """``ttt.epochs`` passes over ``chunk``; ``progress`` is 0 at the first, 1 at the last."""
         self.model.train()
         for group in self.optimizer.param_groups:

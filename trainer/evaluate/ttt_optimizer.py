@@ -1,4 +1,4 @@
-"""What does test-time training move, and by which rule?
+"""The parameters that test-time training adapts, those that it freezes, and its optimizers.
 
 Shapes: L layers, H heads, D width; N matrices of R rows and C columns.
 """

@@ -1,4 +1,4 @@
-"""How does a rank begin in hundredths of a second, and yet in a process of its own?
+"""Fork a rank from a process that has imported everything: in hundredths of a second.
 
 A server that has imported all that a rank needs (trainer/fork_server/server.py) makes a copy of
 itself for every rank that it is asked for through a socket. A copy has the state of a fresh

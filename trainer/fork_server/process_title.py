@@ -1,4 +1,4 @@
-"""How is a process shown that was copied from another? As what it does: ``ps`` reads it here.
+"""Set the command line that ``ps`` shows of a process that was forked.
 
 The kernel shows the memory in which the arguments of the program that was started lie. A copy
 writes its own there; they have the room that the original left them.

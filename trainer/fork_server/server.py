@@ -1,4 +1,4 @@
-"""What is there to be copied for every rank? A process with all imports done and nothing else.
+"""The fork server: a process with all imports done and nothing else, forked for every rank.
 
 ``python -m trainer.fork_server.server FD``: it touches no device and runs no thread, says on the
 socket FD which code it has, and then does what trainer/fork_server/fork.py says until the socket is

@@ -1,4 +1,4 @@
-"""How are the numbers of a tensor distributed? Density, tails and code length, in float64."""
+"""Statistics of a tensor's numbers: root mean square, kurtosis, density, entropy, in float64."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What do the layers of a trained model do, and what became of their weights in the artifact?
+"""Measure the activations of a trained model's layers, and its weights in the artifact.
 
 Everything is of the averaged weights before quantization, activations on the first tokens of the
 validation text. The measures are those of :data:`trainer.layer_measures.LAYER_MEASURES`. Shapes: N
@@ -165,10 +165,10 @@ def _observe(
     """
     before: dict[int, Tensor] = {}
 
-    def tap(what: str, layer: int, x: Tensor) -> None:
-        if what == "mlp_in":
+    def tap(site: str, layer: int, x: Tensor) -> None:
+        if site == "mlp_in":
             before[layer] = F.linear(x, model.up_bank[layer]).flatten(0, -2)
-        elif what == "mlp_hidden":
+        elif site == "mlp_hidden":
             show(layer, before.pop(layer), x.flatten(0, -2))
 
     model.eval()

@@ -1,4 +1,4 @@
-"""What is compiled so that a node's caches keep it, and what did they not have?
+"""Compile the forward pass so that a node's caches keep it, and count what they did not have.
 
 The first cell of a graph on a node compiles it, and every cell after it, whatever its slope and
 seed, should find it: a count above zero there says that it did not. Counted are graphs that torch

@@ -88,8 +88,8 @@ class GPT(nn.Module):
     def body(self, tokens_BT: Tensor, tail: int | None = None, tap: Tap | None = None) -> Tensor:
         """Normalised hidden states (B, T, D), or of the last ``tail`` positions (B, tail, D).
 
-        Of the last layer the other positions are asked for nothing but their keys and values, so
-        nothing but these is computed of them; every layer before it needs all of all positions.
+        Of the last layer the other positions are needed for their keys and values alone, so nothing
+        else is computed of them; every layer before it needs all of all positions.
         """
         with self.precision(tokens_BT):
             x = self._embed(tokens_BT, tap)
@@ -249,7 +249,7 @@ class GPT(nn.Module):
         return F.linear(y, layer.out_DD)
 
     def _project(self, layer: LayerWeights, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of the positions that are asked for, keys and values of all."""
+        """Queries of the last positions, keys and values of all."""
         config, (cos, sin) = self.config, self._rope(x.size(1))
         width, kv, heads, groups = x.size(2), config.kv_dim, config.num_heads, config.num_kv_heads
         if layer.tail is None:

@@ -1,4 +1,4 @@
-"""Which weights does a seed give? The published order of draws, from one CPU generator.
+"""Initial weights of a seed: the published order of draws, from one CPU generator.
 
 Every draw of the published scripts is made, also those whose result is replaced, so that the stream
 of random numbers is the published one. The activation draws nothing: for one seed every activation

@@ -1,4 +1,4 @@
-"""Which weights are a layer's, of which positions is it asked, and who is shown what it computes?
+"""The weights of each layer, cut out of the banks, and the tap that is shown a layer's inputs.
 
 L layers, D width, H query heads, G key-value heads, K dimensions of a head, F hidden channels.
 """
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from trainer.config.model import Model
 
 Tap = Callable[[str, int, Tensor], None]
-"""Shown (what, layer, tensor): what goes into a matrix.
+"""Shown (site, layer, tensor): what goes into a matrix.
 
-``what`` is attention_in, attention_out, mlp_in or mlp_hidden, or bigram_in or value_in (layer 0).
+``site`` is attention_in, attention_out, mlp_in or mlp_hidden, or bigram_in or value_in (layer 0).
 Positions that are not computed are not shown: with a tail, of the last layer all but attention_in.
 """
 
@@ -22,7 +22,7 @@ Positions that are not computed are not shown: with a tail, of the last layer al
 class LayerWeights(NamedTuple):
     """The weights of layer ``number``; X = D + 2·G·K rows give queries, keys and values at once.
 
-    ``tail``: of so many last positions it is asked for more than keys and values; None: of all.
+    ``tail``: of how many last positions more than keys and values is computed; None: of all.
     """
 
     number: int
@@ -54,15 +54,15 @@ class Banks(Protocol):
     resid_mix_L2D: nn.Parameter
 
 
-def observer(tap: Tap | None, what: str, layer: int) -> Callable[[Tensor], None] | None:
+def observer(tap: Tap | None, site: str, layer: int) -> Callable[[Tensor], None] | None:
     """``tap`` for one kind of input of one layer."""
-    return None if tap is None else lambda x: tap(what, layer, x)
+    return None if tap is None else lambda x: tap(site, layer, x)
 
 
 def layer_weights(model: Banks, tail: int | None) -> Iterator[LayerWeights]:
     """Each layer's part of the banks: divided once, and so is their gradient put together.
 
-    Of the last layer the last ``tail`` positions are asked for, of every layer before it all.
+    Of the last layer the last ``tail`` positions are computed, of every layer before it all.
     """
     num = model.config.num_layers
     query_LDD, out_LDD = model.qo_bank.split(num)
@@ -80,8 +80,8 @@ def layer_weights(model: Banks, tail: int | None) -> Iterator[LayerWeights]:
     )
     unbound = zip(*(part.unbind() for part in parts), strict=True)
     tails = [None] * (num - 1) + [tail]
-    for number, (asked, weights) in enumerate(zip(tails, unbound, strict=True)):
-        yield LayerWeights._make((number, asked, *weights))
+    for number, (num_computed, weights) in enumerate(zip(tails, unbound, strict=True)):
+        yield LayerWeights._make((number, num_computed, *weights))
 
 
 def last_positions(x_BTD: Tensor, tail: int | None) -> Tensor:

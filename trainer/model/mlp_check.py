@@ -1,4 +1,4 @@
-"""Does the fused MLP compute, on this device, what the expression of torch computes?
+"""Check on this device that the fused MLP computes what torch's expression computes.
 
 A kernel that is wrong on one GPU or under one version of Triton would train on wrong gradients and
 say nothing. So a model that would use it has it computed once, with every gradient and as scoring

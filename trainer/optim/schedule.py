@@ -1,4 +1,4 @@
-"""What are the learning rate and the momentum of a step? Pure functions of progress.
+"""Schedules of learning rate and momentum: pure functions of progress.
 
 One formula serves budgets of steps and of seconds, because both answer ``remaining_steps``.
 """

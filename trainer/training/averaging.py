@@ -1,4 +1,4 @@
-"""Which weights are scored? The last ones, or their exponential moving average."""
+"""Average the weights that are scored: none, or an exponential moving average."""
 
 from collections.abc import Mapping
 

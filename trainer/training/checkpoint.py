@@ -1,4 +1,4 @@
-"""What must be written down so that another process can take the steps that this one would have?
+"""Checkpoints: all that another process needs to take the steps that this one would have.
 
 A file of safetensors whose metadata has the rest as JSON, and behind it the SHA-256 of all that:
 reading executes nothing, and what is torn, cut or changed is told from what was written. It says
