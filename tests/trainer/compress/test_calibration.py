@@ -10,11 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from tests.support.tiny import RANK_0, VOCAB_SIZE, busy_model, random_tokens
-from trainer.compress import dequantize
 from trainer.compress.calibration import generate, hessians
-from trainer.compress.gptq import gptq
-from trainer.compress.int6_row import int6_row
-from trainer.config import Gptq, Quantization
+from trainer.config import Gptq
 from trainer.distributed.world import World
 from trainer.optim.parameter_kinds import kind_of
 
@@ -120,7 +117,7 @@ def test_what_sees_nothing_is_damped_all_the_same():
         assert torch.equal(hessian_CC, 0.5e-6 * torch.eye(len(hessian_CC)))
 
 
-@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("size", [2, 5])
 def test_the_ranks_together_see_every_batch_once(size):
     """The sums of the ranks add up to that of one; with 5 ranks one of them has nothing to do."""
     model, batches = busy_model(), token_batches(4)
@@ -175,44 +172,17 @@ def test_a_model_can_be_trained_after_calibration():
     assert not any(h.is_inference() for h in found.values())
 
 
-def test_gptq_with_these_hessians_changes_the_outputs_of_a_layer_less_than_int6():
-    """On the text that they are of. Float16 scales and codes in both; most of the noise goes where
-    the inputs have nothing."""
-    model, batches = busy_model(), token_batches(8)
-    config = Quantization(
-        matrices="gptq",
-        embeddings="int8_row",
-        passthrough_numel=0,
-        compressor="lzma",
-        preset=0,
-    )
-    found = hessians(model, batches, 8, Gptq(), RANK_0)
-    for name in BANKS:
-        for matrix, hessian_CC in zip(getattr(model, name).detach(), found[name], strict=True):
-            errors = []
-            for q in (gptq(matrix, config, hessian_CC), int6_row(matrix, config)):
-                d = matrix - dequantize(q.codes_RC, q.scale_R)
-                errors.append(float((d @ hessian_CC * d).sum()))
-            assert errors[0] < errors[1]
-
-
 # -- generated text
 
 
-def test_generated_text_has_the_shape_that_was_asked_for():
-    batches = generated()
-    assert [tuple(batch.shape) for batch in batches] == [(4, LENGTH), (4, LENGTH), (2, LENGTH)]
-    assert all(batch.dtype == torch.int64 for batch in batches)
-    assert torch.cat(batches).unique().numel() > 20
-    assert 0 <= torch.cat(batches).min() <= torch.cat(batches).max() < VOCAB_SIZE
-
-
-def test_a_seed_gives_one_text_and_another_seed_another():
+def test_a_seed_gives_one_text_of_the_shape_that_was_asked_for_and_another_seed_another():
+    assert [tuple(batch.shape) for batch in generated()] == [(4, LENGTH), (4, LENGTH), (2, LENGTH)]
+    assert torch.cat(generated()).unique().numel() > 20
     assert torch.equal(torch.cat(generated()), torch.cat(generated()))
     assert not torch.equal(torch.cat(generated()), torch.cat(generated(seed=8)))
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", [2, 4])
 def test_the_text_does_not_depend_on_the_number_of_ranks(size):
     """Every rank writes its own batches of the same text and leaves the rest to the sum."""
     whole = torch.cat(generated())

@@ -102,26 +102,22 @@ def test_every_flipped_bit_is_refused(container, data):
 
 
 @pytest.mark.parametrize("written", list(product(CONTAINERS, COMPRESS)), ids=str)
-@pytest.mark.parametrize("read", list(product(CONTAINERS, COMPRESS)), ids=str)
-def test_another_compressor_or_container_is_refused(written, read):
+def test_another_compressor_or_container_is_refused(written):
     data = packed(config_of(*written))
-    if written == read:
-        assert unpack(data, config_of(*read), HASH)
-        return
-    with pytest.raises(ConfigError, match=f"not a {read[1]}-compressed {read[0]} file"):
-        unpack(data, config_of(*read), HASH)
+    assert unpack(data, config_of(*written), HASH)
+    for container, compressor in set(product(CONTAINERS, COMPRESS)) - {written}:
+        with pytest.raises(ConfigError, match=f"not a {compressor}-compressed {container} file"):
+            unpack(data, config_of(container, compressor), HASH)
 
 
 @every_container
-@pytest.mark.parametrize(
-    "content", [b"", b"not a file", b"\xff" * 64, b"PK\x03\x04", evil()], ids=len
-)
-def test_whole_bytes_of_something_else_are_refused(content, container):
-    for compressor, compress in COMPRESS.items():
-        config = config_of(container, compressor)
-        for data in (content, compress(content)):
-            with pytest.raises(ConfigError, match="Pack it again"):
-                unpack(data, config, HASH)
+def test_whole_bytes_of_something_else_are_refused(container):
+    for content in (b"", b"not a file", b"\xff" * 64, b"PK\x03\x04", evil()):
+        for compressor, compress in COMPRESS.items():
+            config = config_of(container, compressor)
+            for data in (content, compress(content)):
+                with pytest.raises(ConfigError, match="Pack it again"):
+                    unpack(data, config, HASH)
 
 
 def test_a_pickle_is_refused_without_being_run():
@@ -146,24 +142,19 @@ def test_a_pickle_is_refused_without_being_run():
     assert _Evil.ran
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_a_torch_file_of_another_form_is_refused():
+    layer = torch.ones(2)
+    for content in (
         [1, 2],
         {"recipe_hash": HASH},
-        with_tensors([torch.ones(2)]),
+        with_tensors([layer]),
         with_tensors({"embed": "text"}),
-        with_tensors({3: torch.ones(2)}),
-        with_tensors({"up_bank[0]": torch.ones(2), "up_bank[1]": "text"}),
-        with_tensors({"up_bank[0]": torch.ones(2), "up_bank[2]": torch.ones(2)}),
-        with_tensors({"up_bank[0]": torch.ones(2), "up_bank[1]": torch.ones(3)}),
-    ],
-    ids=str,
-)
-def test_a_torch_file_of_another_form_is_refused(content):
-    config = config_of("torch")
-    with pytest.raises(ConfigError, match="Pack it again"):
-        unpack(lzma.compress(torch_file(content)), config, HASH)
+        with_tensors({3: layer}),
+        with_tensors({"up_bank[0]": layer, "up_bank[1]": "text"}),
+        with_tensors({"up_bank[0]": layer, "up_bank[1]": torch.ones(3)}),
+    ):
+        with pytest.raises(ConfigError, match="Pack it again"):
+            unpack(lzma.compress(torch_file(content)), config_of("torch"), HASH)
 
 
 def test_a_layer_that_is_missing_is_named():
@@ -174,18 +165,15 @@ def test_a_layer_that_is_missing_is_named():
 
 
 @every_container
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"embed.codes": torch.ones(2, 3, dtype=torch.int8)},
-        {"embed.codes": torch.ones(2, 3, dtype=torch.int8), "embed.scale": torch.ones(3).half()},
-        {"embed.codes": torch.ones(2, 3, dtype=torch.int8), "embed.scale": torch.ones(2).int()},
-        {"embed.codes": torch.ones(2, 3), "embed.scale": torch.ones(2).half()},
-        {"embed.codes": torch.tensor(1, dtype=torch.int8), "embed.scale": torch.tensor(1.0).half()},
-    ],
-)
-def test_codes_without_a_scale_for_each_row_are_refused(wrong, container):
-    config = config_of(container)
-    data = containers.write(wrong, HASH, config)
-    with pytest.raises(ConfigError, match="embed is not int8 codes with a scale for each"):
-        unpack(data, config, HASH)
+def test_codes_without_a_scale_for_each_row_are_refused(container):
+    config, codes = config_of(container), torch.ones(2, 3, dtype=torch.int8)
+    for wrong in (
+        {"embed.codes": codes},
+        {"embed.codes": codes, "embed.scale": torch.ones(3).half()},
+        {"embed.codes": codes, "embed.scale": torch.ones(2).int()},
+        {"embed.codes": codes.float(), "embed.scale": torch.ones(2).half()},
+        {"embed.codes": codes[0, 0], "embed.scale": torch.tensor(1.0).half()},
+    ):
+        data = containers.write(wrong, HASH, config)
+        with pytest.raises(ConfigError, match="embed is not int8 codes with a scale for each"):
+            unpack(data, config, HASH)

@@ -4,6 +4,8 @@ R rows, C columns. In float64 the arithmetic under test and that of the referenc
 1e-13 steps, so codes are compared exactly: a weight that near to a tie is not among the drawn.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -93,26 +95,25 @@ def reference(w_RC, hessian_CC, percentiles, scale_floor, damping=0.01):
 # -- what it computes
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("block", [1, 3, 7, 20, 128])
 @pytest.mark.parametrize("scale_floor", [None, FLOOR])
-def test_the_codes_are_those_of_an_elimination_column_by_column(seed, block, scale_floor):
-    w_RC, hessian_CC = problem(seed=seed)
-    q = gptq(w_RC, config_of(scale_floor=scale_floor, block=block), hessian_CC)
-    codes, scales = reference(w_RC, hessian_CC, PERCENTILES, scale_floor)
-    assert q.compensated
-    assert q.codes_RC.tolist() == codes
-    assert q.scale_R.tolist() == scales
+def test_the_codes_are_those_of_an_elimination_column_by_column(scale_floor):
+    for seed in range(3):
+        w_RC, hessian_CC = problem(seed=seed)
+        codes, scales = reference(w_RC, hessian_CC, PERCENTILES, scale_floor)
+        for block in (1, 3, 7, 20, 128):
+            q = gptq(w_RC, config_of(scale_floor=scale_floor, block=block), hessian_CC)
+            assert q.compensated
+            assert q.codes_RC.tolist() == codes
+            assert q.scale_R.tolist() == scales
 
 
-@pytest.mark.parametrize("percentile", PERCENTILES)
-@pytest.mark.parametrize("damping", [0.0, 0.5])
-def test_one_percentile_alone_and_another_damping(percentile, damping):
+def test_one_percentile_alone_and_another_damping():
     w_RC, hessian_CC = problem(seed=5)
-    q = gptq(w_RC, config_of((percentile,), damping=damping), hessian_CC)
-    codes, scales = reference(w_RC, hessian_CC, (percentile,), None, damping)
-    assert q.codes_RC.tolist() == codes
-    assert q.scale_R.tolist() == scales
+    for percentile, damping in itertools.product(PERCENTILES, (0.0, 0.5)):
+        q = gptq(w_RC, config_of((percentile,), damping=damping), hessian_CC)
+        codes, scales = reference(w_RC, hessian_CC, (percentile,), None, damping)
+        assert q.codes_RC.tolist() == codes
+        assert q.scale_R.tolist() == scales
 
 
 def test_no_percentile_is_always_the_best():
@@ -124,15 +125,6 @@ def test_no_percentile_is_always_the_best():
         alone = [gptq(w_RC, config_of((p,)), hessian_CC) for p in PERCENTILES]
         chosen.add([torch.equal(q.codes_RC, each.codes_RC) for each in alone].index(True))
     assert len(chosen) > 1
-
-
-def test_single_precision_loses_little_to_double():
-    """A code that goes the other way at a tie costs next to nothing: a hundredth of the error."""
-    w_RC, hessian_CC = problem(rows=64, columns=96)
-    double = gptq(w_RC, config_of(), hessian_CC)
-    single = gptq(w_RC.float(), config_of(), hessian_CC.float())
-    errors = [float(weighted_errors(w_RC, q, hessian_CC).sum()) for q in (single, double)]
-    assert errors[0] == pytest.approx(errors[1], rel=0.01)
 
 
 @settings(max_examples=50)
@@ -157,20 +149,19 @@ def test_two_inputs_that_are_one_get_codes_for_their_sum():
 # -- what it promises
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale_floor", [None, FLOOR])
-def test_on_correlated_inputs_the_outputs_change_less_than_with_int6(seed, dtype, scale_floor):
-    """And the weights themselves change more."""
-    w_RC, hessian_CC = problem(rows=32, columns=64, seed=seed, dtype=dtype)
+def test_on_correlated_inputs_the_outputs_change_less_than_with_int6(scale_floor):
+    """And the weights themselves change more. In float32, which real runs compute in."""
     config = config_of(scale_floor=scale_floor)
-    ours, plain = gptq(w_RC, config, hessian_CC), int6_row(w_RC, config)
-    errors = [float(weighted_errors(w_RC, q, hessian_CC).sum()) for q in (ours, plain)]
-    assert errors[0] < 0.5 * errors[1]
-    assert miss(w_RC, ours).square().mean() > miss(w_RC, plain).square().mean()
+    for seed in range(5):
+        w_RC, hessian_CC = problem(rows=32, columns=64, seed=seed, dtype=torch.float32)
+        ours, plain = gptq(w_RC, config, hessian_CC), int6_row(w_RC, config)
+        errors = [float(weighted_errors(w_RC, q, hessian_CC).sum()) for q in (ours, plain)]
+        assert errors[0] < 0.5 * errors[1]
+        assert miss(w_RC, ours).square().mean() > miss(w_RC, plain).square().mean()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_error_of_the_outputs_is_within_its_bound(seed):
     """scale² / 4 · Σ U_jj⁻², where the floor keeps every code off the end of its range. U_jj⁻² is
     what is left of input j's square once those after it, of smaller squares, explain it."""
@@ -211,22 +202,6 @@ def test_the_order_of_the_columns_does_not_matter(order):
     assert torch.equal(other.scale_R, q.scale_R)
 
 
-def test_the_sign_passes_through_and_zero_rows_stay_zero():
-    w_RC, hessian_CC = problem(dtype=torch.float32)
-    w_RC[2] = 0.0
-    q, other = (gptq(sign * w_RC, config_of(), hessian_CC) for sign in (1, -1))
-    assert torch.equal(q.codes_RC, -other.codes_RC)
-    assert not q.codes_RC[2].any()
-
-
-def test_neither_the_weights_nor_the_hessian_are_changed():
-    w_RC, hessian_CC = problem(dtype=torch.float32)
-    before = w_RC.clone(), hessian_CC.clone()
-    gptq(w_RC, config_of(), hessian_CC)
-    assert torch.equal(w_RC, before[0])
-    assert torch.equal(hessian_CC, before[1])
-
-
 HOPELESS = {
     "nothing seen": torch.zeros(20, 20),
     "negative": -torch.eye(20),
@@ -236,10 +211,11 @@ HOPELESS = {
 }
 
 
-@pytest.mark.parametrize("hessian_CC", HOPELESS.values(), ids=HOPELESS.keys())
-def test_a_hessian_without_an_inverse_leaves_the_codes_to_int6(hessian_CC):
+def test_a_hessian_without_an_inverse_leaves_the_codes_to_int6():
     w_RC, config = problem(dtype=torch.float32)[0], config_of()
-    q, plain = gptq(w_RC, config, hessian_CC), int6_row(w_RC, config)
-    assert not q.compensated
-    assert torch.equal(q.codes_RC, plain.codes_RC)
-    assert torch.equal(q.scale_R, plain.scale_R)
+    plain = int6_row(w_RC, config)
+    for name, hessian_CC in HOPELESS.items():
+        q = gptq(w_RC, config, hessian_CC)
+        assert not q.compensated, name
+        assert torch.equal(q.codes_RC, plain.codes_RC)
+        assert torch.equal(q.scale_R, plain.scale_R)

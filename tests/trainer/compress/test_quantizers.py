@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.compress import QUANTIZERS, dequantize
-from trainer.compress.int6_row import row_clips
 from trainer.compress.row_codes import (
     Quantized,
     best_by_squared_error,
@@ -109,23 +108,22 @@ def check_bound(case, w_RC, scale_floor=None):
 
 
 @every_quantizer
-@settings(max_examples=50)
-@given(any_matrix)
-def test_the_error_bound_holds_on_any_matrix(case, w_RC):
-    check_bound(case, w_RC)
+@settings(max_examples=60)
+@given(any_matrix, st.sampled_from([None, 1 / 127, 1 / 31, 0.5]))
+def test_the_error_bound_holds_on_any_matrix_and_the_sign_passes_through(case, w_RC, floor):
+    one, other = check_bound(case, w_RC, floor), quantize(case, -w_RC, floor)
+    assert torch.equal(one.codes_RC, -other.codes_RC)
+    assert torch.equal(one.scale_R, other.scale_R)
 
 
 @every_quantizer
-@settings(max_examples=50)
-@given(any_matrix, st.sampled_from([1 / 127, 1 / 31, 0.5]))
-def test_the_error_bound_holds_with_a_scale_floor(case, w_RC, floor):
-    check_bound(case, w_RC, floor)
-
-
-@every_quantizer
-@pytest.mark.parametrize("rows", ADVERSARIAL.values(), ids=ADVERSARIAL.keys())
-def test_the_error_bound_holds_on_adversarial_rows(case, rows):
-    check_bound(case, torch.tensor(rows))
+def test_the_error_bound_holds_on_adversarial_rows_and_zero_rows_stay_zero(case):
+    for rows in ADVERSARIAL.values():
+        check_bound(case, torch.tensor(rows))
+    w_RC = normal_rows()
+    w_RC[3] = 0.0
+    assert not check_bound(case, w_RC).codes_RC[3].any()
+    assert not quantize(case, torch.zeros(4, 8)).codes_RC.any()
 
 
 @every_quantizer
@@ -138,24 +136,15 @@ def test_a_clip_costs_a_row_of_ordinary_length_nothing(case):
 
 
 @every_quantizer
-def test_zero_rows_stay_zero(case):
-    w_RC = normal_rows()
-    w_RC[3] = 0.0
-    q = check_bound(case, w_RC)
-    assert not q.codes_RC[3].any()
-    assert not quantize(case, torch.zeros(4, 8)).codes_RC.any()
-
-
-@every_quantizer
-@pytest.mark.parametrize("exponent", [-5, -1, 1, 6])
-def test_a_power_of_two_passes_through(case, exponent):
+def test_a_power_of_two_passes_through(case):
     """Without a floor, and while every float16 scale is normal: at least 2⁻¹⁴ on both sides."""
     w_RC = 30 * normal_rows()
-    factor = 2.0**exponent
-    one, other = quantize(case, w_RC), quantize(case, factor * w_RC)
-    assert one.scale_R.min() * min(factor, 1.0) >= SMALLEST_NORMAL_HALF
-    assert torch.equal(one.codes_RC, other.codes_RC)
-    assert torch.equal(factor * one.scale_R.float(), other.scale_R.float())
+    one = quantize(case, w_RC)
+    for factor in (2.0**-5, 0.5, 2.0, 64.0):
+        other = quantize(case, factor * w_RC)
+        assert one.scale_R.min() * min(factor, 1.0) >= SMALLEST_NORMAL_HALF
+        assert torch.equal(one.codes_RC, other.codes_RC)
+        assert torch.equal(factor * one.scale_R.float(), other.scale_R.float())
 
 
 @every_quantizer
@@ -178,15 +167,6 @@ def test_weights_beyond_float16_are_cut_off_and_not_lost(case):
         -levels_of(case) * 65504.0,
         0.0,
     ]
-
-
-@every_quantizer
-@settings(max_examples=50)
-@given(any_matrix)
-def test_the_sign_passes_through(case, w_RC):
-    one, other = quantize(case, w_RC), quantize(case, -w_RC)
-    assert torch.equal(one.codes_RC, -other.codes_RC)
-    assert torch.equal(one.scale_R, other.scale_R)
 
 
 @every_quantizer
@@ -226,27 +206,12 @@ def test_int6_and_int8_have_floors_of_their_own(case):
     assert quantize(case, w_RC, **{own: None, other: 100.0}).floored_rows == 0
 
 
-@settings(max_examples=50)
-@given(any_matrix)
-def test_int6_is_never_worse_than_without_clipping(w_RC):
-    """In the mean squared error that it chooses by."""
-    unclipped = encode(w_RC, w_RC.abs().amax(dim=1), LEVELS["int6_row"], None)
-    assert error_of(w_RC, quantize("int6_row", w_RC)) <= error_of(w_RC, unclipped)
-
-
 def test_int6_clips_where_that_is_better():
     """3,998 values within 1 and one of 1.3: a finer step for all outweighs the one."""
     w_RC = torch.linspace(-1, 1, 3999)[None].repeat(2, 1)
     w_RC[:, 0] = 1.3
     q = check_bound("int6_row", w_RC)
     assert (q.scale_R.float() * 31 < 1.2).all()
-
-
-def test_int8_is_finer_than_int6():
-    w_RC = normal_rows()
-    # Noise of a uniform error is scale²/12, and the scales are as 31 to 127: 16.8 in squares.
-    finer, coarser = (error_of(w_RC, quantize(case, w_RC)) for case in ("int8_row", "int6_row"))
-    assert finer < coarser / 10
 
 
 @settings(max_examples=50)
@@ -257,15 +222,6 @@ def test_int6_takes_the_best_percentile_in_whatever_order_they_are_given(w_RC, p
     best = min(alone, key=lambda each: error_of(w_RC, each))
     assert torch.equal(q.codes_RC, best.codes_RC)
     assert torch.equal(q.scale_R, best.scale_R)
-
-
-def test_clips_come_from_the_smallest_percentile_on():
-    """So that of equals the smaller is taken."""
-    config = config_of(percentiles=(1.0, 0.5, 0.9))
-    clips = row_clips(normal_rows(), config)
-    assert len(clips) == 3
-    assert (clips[0] < clips[1]).all()
-    assert (clips[1] < clips[2]).all()
 
 
 def test_of_equally_good_candidates_the_first_is_taken():
