@@ -1,4 +1,4 @@
-"""What do the notebooks show for one sweep? Each is executed on it, from a fresh kernel.
+"""Execute every notebook on one sweep, each from a fresh kernel.
 
 The committed notebooks are jupytext pairs without outputs. The cell tagged ``parameters`` holds the
 values for whoever opens one by hand; here a cell that is inserted after it says which sweep.
@@ -54,7 +54,7 @@ def executed(source: Path, place: str | Path) -> NotebookNode:
     """The notebook ``source`` with what its cells show for the sweep in ``place``."""
     notebook = with_parameters(jupytext.read(source), place)
     # The kernel imports analysis from the checkout, so it starts there.
-    where = {"metadata": {"path": str(NOTEBOOKS.parent.parent)}}
+    resources = {"metadata": {"path": str(NOTEBOOKS.parent.parent)}}
     # Sockets are files of this user, not ports that every user of the machine can read.
     with tempfile.TemporaryDirectory() as sockets:
         kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"}
@@ -62,12 +62,12 @@ def executed(source: Path, place: str | Path) -> NotebookNode:
             notebook,
             timeout=TIMEOUT_S,
             kernel_name="python3",
-            resources=where,
+            resources=resources,
             config=Config({"AsyncKernelManager": kernel}),
         )
         try:
             client.execute()
         except CellExecutionError as error:
-            told = error.evalue if error.ename == ConfigError.__name__ else str(error)
-            raise ConfigError(f"notebook {source.name} failed on {place}: {told}") from None
+            reason = error.evalue if error.ename == ConfigError.__name__ else str(error)
+            raise ConfigError(f"notebook {source.name} failed on {place}: {reason}") from None
     return notebook

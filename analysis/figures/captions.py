@@ -1,4 +1,4 @@
-"""What must be said below a picture, so that nobody can mistake what it shows?
+"""Captions of figures, and the frame of legend and caption around each.
 
 Recipe and budget, n, what an interval is and its level, windows and stride, and how many cells
 stand behind it; around every picture the same frame of legend and caption.
@@ -25,6 +25,7 @@ CAPTION_SIZE = 8.0
 _LINE_IN = 0.165  # height of a line of the caption
 _COLUMNS = 145  # characters in a line of it, at most
 _LEGEND_SIZE = 8.5
+_CAPTION = "caption"  # the name of the caption's text in a figure
 _TIED = "\N{NO-BREAK SPACE}"  # between a number and its unit, until the lines are broken
 _HANDLE_IN = 0.6  # handle, its distance to the text, and the gap between columns
 
@@ -43,7 +44,7 @@ def framed(figure: Figure, remarks: Sequence[str], handles: Sequence[Artist] = (
         "\n".join(lines),
         va="bottom",
         fontsize=CAPTION_SIZE,
-        gid="caption",
+        gid=_CAPTION,
     )
     if handles:
         figure.legend(
@@ -56,14 +57,23 @@ def framed(figure: Figure, remarks: Sequence[str], handles: Sequence[Artist] = (
     return figure
 
 
-def footing(cells: pd.DataFrame) -> str:
+def take_caption(figure: Figure) -> str:
+    """Take the caption and the room for it out of ``figure``; what it said."""
+    found = [text for text in figure.texts if text.get_gid() == _CAPTION]
+    for text in found:
+        text.set_visible(False)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1))
+    return " ".join(" ".join(text.get_text().split()) for text in found)
+
+
+def recipe_and_budget(cells: pd.DataFrame) -> str:
     """Recipe and budget: what the cells have in common."""
     first = cells.iloc[0]
     setting = str(first["setting"]).removeprefix(f"{first['recipe']}, ")
     return f"Recipe {first['recipe']}, budget {setting}."
 
 
-def marks(cells: pd.DataFrame) -> str:
+def marks_and_intervals(cells: pd.DataFrame) -> str:
     """What dots, lines and bands of a quantity over the slope are, with n."""
     scored = cells[is_scored(cells)]
     counts = scored.groupby("key")["seed"].nunique()
@@ -71,12 +81,12 @@ def marks(cells: pd.DataFrame) -> str:
     band = "band and bars: 95 % t interval over seeds" if most > 1 else "one seed gives no interval"
     unequal = "" if counts.nunique() <= 1 else " Means over unequal seeds are not comparable."
     return (
-        f"{footing(cells)} Dots: single seeds, {seeds(cells)};"
+        f"{recipe_and_budget(cells)} Dots: single seeds, {num_seeds(cells)};"
         f" thick line: mean; thin lines join a seed; {band}.{unequal}"
     )
 
 
-def seeds(cells: pd.DataFrame) -> str:
+def num_seeds(cells: pd.DataFrame) -> str:
     """``n = 3 per activation``, or the range of n."""
     counts = cells[is_scored(cells)].groupby("key")["seed"].nunique()
     if counts.empty:
@@ -85,22 +95,22 @@ def seeds(cells: pd.DataFrame) -> str:
     return f"n = {n} per activation"
 
 
-def windows(cells: pd.DataFrame, quantities: Sequence[str]) -> str:
+def scoring_windows(cells: pd.DataFrame, quantities: Sequence[str]) -> str:
     """The windows, and the strides, in which ``quantities`` were scored."""
     first = cells[is_scored(cells)].head(1)
     if first.empty or first[["window", "stride"]].isna().any(axis=None):
         return ""
     window, stride = int(first["window"].iloc[0]), int(first["stride"].iloc[0])
     kinds = {windows_of(quantity) for quantity in quantities}
-    said = []
+    parts = []
     if "contiguous" in kinds:
-        said.append(f"contiguous windows: {window} tokens, stride {window}")
+        parts.append(f"contiguous windows: {window} tokens, stride {window}")
     if "sliding" in kinds:
-        said.append(f"sliding windows: {window} tokens, stride {stride}")
-    return capital("; ".join(said)) + "." if said else ""
+        parts.append(f"sliding windows: {window} tokens, stride {stride}")
+    return capital("; ".join(parts)) + "." if parts else ""
 
 
-def coverage(cells: pd.DataFrame, sweep: Sweep) -> str:
+def cells_drawn(cells: pd.DataFrame, sweep: Sweep) -> str:
     """How many cells stand behind the figure, and what became of those that do not."""
     scored = is_scored(cells)
     drawn = int(scored.sum())

@@ -1,4 +1,4 @@
-"""Which pictures does a sweep deserve, and which of them can be drawn from what it left?
+"""Every figure of a sweep by its name: draw one, or save all of them as PNG and SVG.
 
 One set of figures per setting: budgets change the scores more than slopes do, so two budgets on
 one axis would flatten both. The same cells give the same bytes: no date, no version, no random
@@ -14,19 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.captions import DPI, WIDTH_IN
-from analysis.figures.composition import mechanism, scores, training
-from analysis.figures.inputs import Given, given
-from analysis.rows.read import Sweep, is_scored, succeeded
-from analysis.stats.quantization import with_deltas
-from analysis.study import Study, read_study
+from analysis.figures.captions import DPI
+from analysis.figures.composition import layer_measures, scores, training
+from analysis.figures.figure_data import FigureData
+from analysis.rows.read import succeeded
+from analysis.study import read_study
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
-
-__all__ = ["DPI", "FIGURES", "STYLE", "WIDTH_IN", "Picture", "draw", "save_figures", "why_not"]
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -43,123 +39,58 @@ STYLE: Any = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """One figure: what it is called, how it is drawn, and what it takes to draw it.
-
-    ``needs`` and ``uses`` are fields of ``Given``: without the first it is not drawn, the second
-    add to it. ``lacks`` says why the cells themselves do not suffice; None where they do.
-    """
+@dataclass(frozen=True, slots=True)
+class FigureKind:
+    """One figure: its title, and what composes it or raises a ConfigError that says why not."""
 
     title: str
-    compose: Callable[[pd.DataFrame, Sweep, Given], Figure]
-    needs: tuple[str, ...] = ()
-    uses: tuple[str, ...] = ()
-    lacks: Callable[[pd.DataFrame, Given], str | None] = lambda cells, known: None
+    compose: Callable[[FigureData], Figure]
 
 
-def _unscored(cells: pd.DataFrame, known: Given, *, name: str) -> str | None:
-    found = with_deltas(cells)[name]
-    return None if found[is_scored(cells)].notna().any() else "no cell has both scores"
-
-
-def _nothing_learned(cells: pd.DataFrame, known: Given) -> str | None:
-    told = known.layers is not None and training.learning_keys(cells, known.layers)
-    return None if told else "no activation here learns its β"
-
-
-def _untimed(cells: pd.DataFrame, known: Given) -> str | None:
-    timed = cells.loc[is_scored(cells), "step_ms_p50"].notna().any()
-    return None if timed else "no cell has a step time"
-
-
-FIGURES: dict[str, Picture] = {
-    "slope_bpb": Picture(
-        title="Bits per byte over the negative slope, by stage",
-        compose=scores.slope_bpb,
-        uses=("slope_curve", "published"),
+FIGURES: dict[str, FigureKind] = {
+    "slope_bpb": FigureKind("Bits per byte over the negative slope, by stage", scores.bpb_by_slope),
+    "slope_curve": FigureKind("The best slope, and which slopes may be it", scores.slope_curve),
+    "differences": FigureKind("Paired differences from the reference", scores.differences),
+    "quant_delta": FigureKind(
+        "Quantization delta over the negative slope", partial(scores.delta, name="quant_delta")
     ),
-    "slope_curve": Picture(
-        title="The best slope, and which slopes may be it",
-        compose=scores.slope_curve,
-        needs=("slope_curve",),
+    "ttt_gain": FigureKind(
+        "Gain by test-time training over the negative slope",
+        partial(scores.delta, name="ttt_gain"),
     ),
-    "differences": Picture(
-        title="Paired differences from the reference",
-        compose=scores.differences,
-        needs=("contrasts",),
-        uses=("paired",),
+    "slot_gain": FigureKind(
+        "Gain by SLOT over the negative slope", partial(scores.delta, name="slot_gain")
     ),
-    "quant_delta": Picture(
-        title="Quantization delta over the negative slope",
-        compose=partial(scores.delta, name="quant_delta"),
+    "artifact_bytes": FigureKind(
+        "Size of the artifact over the negative slope", scores.artifact_bytes
     ),
-    "ttt_gain": Picture(
-        title="Gain by test-time training over the negative slope",
-        compose=partial(scores.delta, name="ttt_gain"),
-        lacks=partial(_unscored, name="ttt_gain"),
+    "learning_curves": FigureKind("Learning curves", training.learning_curves),
+    "pace": FigureKind("Steps reached and time of a step", training.speed),
+    "beta_by_layer": FigureKind("What β became, by layer", training.beta_by_layer),
+    "power": FigureKind("Smallest effect that so many seeds resolve", scores.resolution),
+    "mechanism": FigureKind(
+        "Density, weights and codes over the negative slope", layer_measures.by_slope
     ),
-    "slot_gain": Picture(
-        title="Gain by SLOT over the negative slope",
-        compose=partial(scores.delta, name="slot_gain"),
-        lacks=partial(_unscored, name="slot_gain"),
+    "mechanism_delta": FigureKind(
+        "Quantization delta against density and quantization error",
+        layer_measures.against_delta,
     ),
-    "artifact_bytes": Picture(
-        title="Size of the artifact over the negative slope", compose=scores.artifact_bytes
-    ),
-    "learning_curves": Picture(
-        title="Learning curves", compose=training.learning_curves, needs=("curves",)
-    ),
-    "pace": Picture(
-        title="Steps reached and time of a step", compose=training.training_pace, lacks=_untimed
-    ),
-    "beta_by_layer": Picture(
-        title="What β became, by layer",
-        compose=training.beta_by_layer,
-        needs=("layers",),
-        lacks=_nothing_learned,
-    ),
-    "power": Picture(
-        title="Smallest effect that so many seeds resolve",
-        compose=scores.resolution,
-        needs=("power",),
-    ),
-    "mechanism": Picture(
-        title="Density, weights and codes over the negative slope",
-        compose=mechanism.mechanism,
-        needs=("layers",),
-    ),
-    "mechanism_delta": Picture(
-        title="Quantization delta against density and quantization error",
-        compose=mechanism.mechanism_delta,
-        needs=("layers",),
-    ),
-    "mechanism_layers": Picture(
-        title="Density, weights and codes by layer",
-        compose=mechanism.mechanism_layers,
-        needs=("layers",),
-    ),
+    "mechanism_layers": FigureKind("Density, weights and codes by layer", layer_measures.by_layer),
 }
 
 
-def draw(name: str, study: Study, known: Given | None = None) -> Figure:
-    """The figure ``name`` of one setting; a ConfigError where its input is absent.
-
-    Without ``known``, what the figure takes is computed (``inputs.given``).
-    """
-    picture = FIGURES[name]
-    if known is None:
-        known = given(study, [*picture.needs, *picture.uses])
-    reason = why_not(name, study.cells, known)
-    if reason is not None:
-        raise ConfigError(f"{name} cannot be drawn: {reason}.")
+def draw(name: str, data: FigureData) -> Figure:
+    """The figure ``name`` of one setting; a ConfigError says why it cannot be drawn."""
     with mpl.rc_context(STYLE):
-        return picture.compose(study.cells, study.sweep, known)
+        return FIGURES[name].compose(data)
 
 
-def why_not(name: str, cells: pd.DataFrame, known: Given) -> str | None:
-    """Why the figure ``name`` cannot be drawn of these cells; None where it can."""
-    return known.lacks(FIGURES[name].needs) or FIGURES[name].lacks(cells, known)
+def draw_or_reason(name: str, data: FigureData) -> Figure | str:
+    """The figure ``name``, or its name and why it cannot be drawn."""
+    try:
+        return draw(name, data)
+    except ConfigError as error:
+        return f"{name}: {error}"
 
 
 def save_figures(
@@ -171,19 +102,18 @@ def save_figures(
     """
     study = read_study(place)
     succeeded(study.cells)
-    files, settings, names = open_files(place), study.settings, []
-    wanted = [name for picture in FIGURES.values() for name in (*picture.needs, *picture.uses)]
-    for setting, here in settings.items():
-        known = given(here, wanted)
+    files, names = open_files(place), []
+    for setting, here in study.settings.items():
+        data = FigureData(here)
+        ending = "" if len(study.settings) == 1 else f"--{slug(setting)}"
         for name in FIGURES:
-            stem = name if len(settings) == 1 else f"{name}--{slug(setting)}"
-            reason = why_not(name, here.cells, known)
-            if reason is not None:
-                tell(f"{stem}: {reason}")
+            figure = draw_or_reason(name, data)
+            if isinstance(figure, str):
+                tell(figure.replace(name, f"{name}{ending}", 1))
                 continue
-            for kind, data in _encoded(draw(name, here, known)).items():
-                names.append(f"figures/{stem}.{kind}")
-                files.replace(names[-1], data)
+            for kind, content in _encoded(figure).items():
+                names.append(f"figures/{name}{ending}.{kind}")
+                files.replace(names[-1], content)
     return [files.where(name) for name in names]
 
 
@@ -195,10 +125,17 @@ def slug(setting: str) -> str:
     return re.sub(r"[^\w.]+", "-", setting).strip("-")
 
 
+def as_svg(figure: Figure) -> bytes:
+    """The figure as SVG without a date."""
+    content = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    return content.getvalue()
+
+
 def _encoded(figure: Figure) -> dict[str, bytes]:
     """The figure as files, by the ending of their names."""
-    png, svg = io.BytesIO(), io.BytesIO()
+    png = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return {"png": png.getvalue(), "svg": svg.getvalue()}
+    return {"png": png.getvalue(), "svg": as_svg(figure)}

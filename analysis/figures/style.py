@@ -1,4 +1,4 @@
-"""By what is an activation told from the others in every picture, and where do labels find room?
+"""Colours, markers and line styles of activations, plain axes, and labels that do not overlap.
 
 A slope has a colour of an ordered scale (viridis, dark to light, van der Walt and Smith 2015), so
 that neighbours look alike and the order can be read. What has no slope has a colour of Okabe and
@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
 from analysis.stats.slopes import CURVE, POINT, placed
 
@@ -67,7 +68,7 @@ def looks(cells: pd.DataFrame) -> dict[str, Look]:
     return {str(key): found[str(key)] for key in rows["key"]}
 
 
-def quiet(ax: Axes, *, grid: str = "y") -> Axes:
+def light_axes(ax: Axes, *, grid: str = "y") -> Axes:
     """``ax`` without the frame that says nothing, with a grid that is seen only if looked for."""
     if grid:
         ax.grid(axis=grid, color=GREY, alpha=0.25, linewidth=0.6)  # type: ignore[arg-type]
@@ -76,34 +77,28 @@ def quiet(ax: Axes, *, grid: str = "y") -> Axes:
     return ax
 
 
-def nothing(ax: Axes, words: str) -> Axes:
+def empty_axes(ax: Axes, words: str) -> Axes:
     """``ax`` empty, and the reason in its middle."""
     ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", color=GREY)
     return ax
 
 
-def spread(wanted: Sequence[float], gap: float, *, low: float, high: float) -> list[float]:
-    """Places nearest to those ``wanted`` that are ``gap`` apart, in the same order, in low to high.
+def spread_apart(preferred: Sequence[float], gap: float, *, low: float, high: float) -> list[float]:
+    """Places nearest to those ``preferred`` that are ``gap`` apart, in their order, in low to high.
 
-    Least squares under order constraints: pool adjacent violators (Barlow et al. 1972) on what is
-    left of each place after the gaps below it. Where there is no room for all they exceed ``high``.
+    Isotonic regression of what is left of each place after the gaps below it. Where there is no
+    room for all they exceed ``high``.
 
-    >>> spread([0.0, 0.1, 5.0], 1.0, low=0.0, high=9.0)
+    >>> spread_apart([0.0, 0.1, 5.0], 1.0, low=0.0, high=9.0)
     [0.0, 1.0, 5.0]
     """
-    order = np.argsort(np.asarray(wanted, dtype=float), kind="stable")
-    pools: list[tuple[float, int]] = []
-    for rank, i in enumerate(order):
-        mean, size = float(wanted[i]) - rank * gap, 1
-        while pools and pools[-1][0] >= mean:
-            other, count = pools.pop()
-            mean, size = (mean * size + other * count) / (size + count), size + count
-        pools.append((mean, size))
-    levels = np.repeat([mean for mean, _ in pools], [size for _, size in pools])
+    order = np.argsort(np.asarray(preferred, dtype=float), kind="stable")
+    gaps = gap * np.arange(len(order))
+    levels = isotonic_regression(np.asarray(preferred, dtype=float)[order] - gaps).x
     # Both bounds rise by a gap from one place to the next, so they keep the gaps.
     levels = np.maximum(np.minimum(levels, high - (len(order) - 1) * gap), low)
     places = np.empty(len(order))
-    places[order] = levels + gap * np.arange(len(order))
+    places[order] = levels + gaps
     return [round(float(place), 12) for place in places]
 
 
@@ -122,7 +117,7 @@ def label_ends(
     low, high = ax.get_ylim()
     height_pt = 72 * (height_in or ax.get_window_extent().height / figure_of(ax).dpi)
     heights = [min(max((y - low) / (high - low), 0.0), 1.0) for _, y, _, _ in ends]
-    places = spread(heights, _LABEL_GAP * size / height_pt, low=0.0, high=1.0)
+    places = spread_apart(heights, _LABEL_GAP * size / height_pt, low=0.0, high=1.0)
     for (x, y, text, colour), place in zip(ends, places, strict=True):
         ax.annotate(
             text,
@@ -149,7 +144,9 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def sparse(ax: Axes, places: Sequence[float], texts: Sequence[str], *, size: float) -> list[str]:
+def thinned_labels(
+    ax: Axes, places: Sequence[float], texts: Sequence[str], *, size: float
+) -> list[str]:
     """``texts``, of which only every second, third … is kept where more would touch."""
     left, right = ax.get_xlim()
     per_unit = _width_in(ax) * 72 / (right - left)

@@ -21,11 +21,12 @@ from analysis.mechanism.layer_tables import MEASURE, layer_means
 from analysis.models.least_squares import Floats, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value
 from analysis.rows.read import is_scored, records, settings
-from analysis.rows.scoring import check_equal_scoring, scoring_of
+from analysis.rows.scoring import scoring_of
 from analysis.rows.stages import title_of
 from analysis.stats.per_seed import per_block
 from analysis.stats.quantization import with_deltas
 from analysis.stats.ranking import same_functions
+from analysis.study import Study
 
 MEASURES = (
     ("activation", "mlp", "density"),
@@ -47,7 +48,7 @@ _COLUMNS = [
 
 
 def associations(
-    frame: pd.DataFrame,
+    study: Study,
     layers: pd.DataFrame,
     outcomes: Iterable[str] = OUTCOMES,
     *,
@@ -61,8 +62,7 @@ def associations(
     ``reason`` says why there is none. Two names of one function count once, and the survivors of an
     activation with a diverged seed count as the cells that they are.
     """
-    check_equal_scoring(frame)
-    scored = with_deltas(frame[is_scored(frame)])
+    scored = with_deltas(study.cells[is_scored(study.cells)])
     means = layer_means(layers).set_index([*MEASURE, "cell_id"])["value"].sort_index()
     known = [measure for measure in MEASURES if measure in means.index]
     rows: list[dict[str, object]] = []
@@ -87,11 +87,9 @@ def associations(
     )
 
 
-def association_sentences(
-    frame: pd.DataFrame, layers: pd.DataFrame, *, level: float = 0.95
-) -> list[str]:
+def association_sentences(study: Study, layers: pd.DataFrame, *, level: float = 0.95) -> list[str]:
     """How many cells have measures, and for each outcome what became of the question."""
-    scored = frame.loc[is_scored(frame), "cell_id"]
+    scored = study.cells.loc[is_scored(study.cells), "cell_id"]
     measured = int(scored.isin(layers["cell_id"]).sum())
     if measured == 0:
         return [
@@ -104,7 +102,7 @@ def association_sentences(
             f"Measures of layers are there for {measured} of {counted(len(scored), 'scored cell')};"
             " what follows is over those."
         )
-    table = associations(frame, layers, level=level)
+    table = associations(study, layers, level=level)
     for (setting, outcome), rows in table.groupby(["setting", "outcome"], sort=False):
         sentences.append(f"{capital(title_of(outcome))} ({setting}): {_words(rows)}")
     return sentences

@@ -28,6 +28,7 @@
 from IPython.display import display
 
 from analysis.figures.catalog import draw
+from analysis.figures.figure_data import FigureData
 from analysis.mechanism.associations import association_sentences, associations
 from analysis.mechanism.layer_tables import beta_by_layer, layer_table
 from analysis.rows.read import sweep_place
@@ -39,16 +40,16 @@ SWEEP = "local"
 
 # %%
 study = read_study(sweep_place(RESULTS, SWEEP))
-cells, layers = study.cells, study.layers()
-for sentence in association_sentences(cells, layers):
+layers = study.layers()
+for sentence in association_sentences(study, layers):
     print(sentence)
 
 # %% [markdown]
 # What is to be explained: the quantization delta at each slope.
 
 # %%
-for setting in study.settings.values():
-    display(draw("quant_delta", setting))
+for one in study.settings.values():
+    display(draw("quant_delta", FigureData(one)))
 
 # %% [markdown]
 # Every measure against every outcome: the correlation of the effects of activations, seeds taken
@@ -57,7 +58,7 @@ for setting in study.settings.values():
 # %%
 columns = ["kind", "name", "measure", "correlation", "low", "high", "p", "survives"]
 columns += ["n", "activations", "reason"]
-found = associations(cells, layers)
+found = associations(study, layers)
 for (setting, outcome), rows in found.groupby(["setting", "outcome"], sort=False):
     print(f"{setting}: {outcome}")
     display(rows[columns])
@@ -66,5 +67,5 @@ for (setting, outcome), rows in found.groupby(["setting", "outcome"], sort=False
 # The measures by layer, mean and t interval over seeds, and the quantiles of what learned its β.
 
 # %%
-display(layer_table(cells, layers))
+display(layer_table(study.cells, layers))
 display(beta_by_layer(layers))

@@ -27,7 +27,8 @@ from IPython.display import display
 from matplotlib import pyplot as plt
 
 from analysis.figures.catalog import draw
-from analysis.figures.panels.fit import published_handles, published_over
+from analysis.figures.figure_data import FigureData
+from analysis.figures.panels.fitted_curve import published_handles, published_over
 from analysis.published.points import load_published, points_caption, published_points, seed_table
 from analysis.rows.read import sweep_place
 from analysis.rows.stages import PANELS, title_of
@@ -54,12 +55,12 @@ for pr in (1035, 549, 1176):
 # This sweep, with the published runs of its recipe where there are any.
 
 # %%
-for name, setting in study.settings.items():
-    recipe = setting.cells["recipe"].iloc[0]
+for setting, one in study.settings.items():
+    recipe = one.cells["recipe"].iloc[0]
     points = [published_points(recipe, stage, published) for stage in PANELS]
     for sentence in dict.fromkeys(points_caption(found, recipe) for found in points):
-        print(f"{name}: {sentence}")
-    display(draw("slope_bpb", setting))
+        print(f"{setting}: {sentence}")
+    display(draw("slope_bpb", FigureData(one)))
 
 # %% [markdown]
 # Where others varied the slope most: the runs of one stack at one stage, most of them one seed. One

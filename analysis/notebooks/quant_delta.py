@@ -25,8 +25,8 @@
 # %matplotlib inline
 from IPython.display import display
 
-from analysis.figures.catalog import draw, why_not
-from analysis.figures.inputs import Given
+from analysis.figures.catalog import draw_or_reason
+from analysis.figures.figure_data import FigureData
 from analysis.rows.read import sweep_place
 from analysis.stats.compare import compare
 from analysis.stats.quantization import delta_stats, with_deltas
@@ -52,13 +52,12 @@ for (setting, quantity), rows in deltas.groupby(["setting", "quantity"], sort=Fa
 
 # %% [markdown]
 # How far each activation's quantization delta is from the reference's, within seeds: described, not
-# tested, since one stage alone is judged.
+# tested, since one stage alone is tested.
 
 # %%
 display(compare(study.derive(with_deltas), "quant_delta"))
 
 # %%
-for setting in study.settings.values():
+for one in study.settings.values():
     for name in ("quant_delta", "ttt_gain", "slot_gain", "artifact_bytes"):
-        reason = why_not(name, setting.cells, Given())
-        display(draw(name, setting) if reason is None else f"{name}: {reason}")
+        display(draw_or_reason(name, FigureData(one)))

@@ -25,6 +25,7 @@
 from IPython.display import display
 
 from analysis.figures.catalog import draw
+from analysis.figures.figure_data import FigureData
 from analysis.planning.power_tables import achieved, power_table
 from analysis.rows.read import sweep_place
 from analysis.rows.stages import PANELS, PRIMARY
@@ -45,8 +46,9 @@ SWEEP = "local"
 study = read_study(sweep_place(RESULTS, SWEEP))
 
 # %%
-for setting in study.settings.values():
-    display(draw("slope_bpb", setting))
+data = {setting: FigureData(one) for setting, one in study.settings.items()}
+for one in data.values():
+    display(draw("slope_bpb", one))
 
 # %% [markdown]
 # Bits per byte of each stage: mean, standard deviation, 95 % t interval over seeds.
@@ -70,8 +72,8 @@ found = compare(study, PRIMARY)
 display(found)
 
 # %%
-for name in found["setting"].unique():
-    display(draw("differences", study.settings[name]))
+for setting in found["setting"].unique():
+    display(draw("differences", data[setting]))
 
 # %%
 for decision in decide(study):

@@ -27,8 +27,8 @@ from IPython.display import display
 from analysis.costs.axes import axis_survival
 from analysis.costs.budgets import split_sentences, time_splits
 from analysis.costs.node_speed import node_effects
-from analysis.figures.catalog import FIGURES, draw, why_not
-from analysis.figures.inputs import given
+from analysis.figures.catalog import draw_or_reason
+from analysis.figures.figure_data import FigureData
 from analysis.rows.read import sweep_place
 from analysis.rows.stages import PRIMARY
 from analysis.stats.slope_curve import best_fixed, slope_curves
@@ -49,13 +49,10 @@ for sentence in axis_survival(study, PRIMARY)["sentence"]:
     print(sentence)
 
 # %%
-names = ("slope_bpb", "learning_curves", "pace")
-needed = {field for name in names for field in (*FIGURES[name].needs, *FIGURES[name].uses)}
-for setting in study.settings.values():
-    known = given(setting, sorted(needed))
-    for name in names:
-        reason = why_not(name, setting.cells, known)
-        display(draw(name, setting, known) if reason is None else f"{name}: {reason}")
+for one in study.settings.values():
+    data = FigureData(one)
+    for name in ("slope_bpb", "learning_curves", "pace"):
+        display(draw_or_reason(name, data))
 
 # %% [markdown]
 # What learned its slope, against each fixed one: differences in bits per byte with intervals that

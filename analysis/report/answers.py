@@ -1,4 +1,4 @@
-"""Which activation is best in one setting, and how sure is that? The answer, and its words.
+"""The answer in one setting: which activation is best and how sure that is, and its words.
 
 The decision is that of the one tested stage (``stages.PRIMARY``). The same question under other
 stages or with tainted attempts is asked by the same functions, and decides nothing.
@@ -39,7 +39,7 @@ class Answer:
 
 
 def answer(study: Study, quantity: str = PRIMARY) -> Answer:
-    """The answer of one setting."""
+    """The answer of a study of one setting."""
     rows = records(compare(study, quantity))
     return Answer(
         quantity=quantity,

@@ -1,12 +1,12 @@
-"""What does each activation cost: bytes under the cap, time of a step, steps, hours of a node?"""
+"""Section 3 of the report: bytes under the cap, time of a step, steps, and hours of a node."""
 
 import pandas as pd
 
 from analysis.costs.node_speed import node_effects, node_sentences
-from analysis.figures.panels.size import CAP_BYTES
+from analysis.figures.panels.artifact_size import CAP_BYTES
 from analysis.number_format import DASH, capital, counted, number, percent, plus_minus
 from analysis.report.document import Block, Bullets, Row, Table, Text
-from analysis.report.inputs import Case
+from analysis.report.report_data import SettingData, by_activation
 from analysis.rows.read import is_scored, records
 from analysis.rows.stages import title_of
 from analysis.stats.per_seed import seed_stats
@@ -15,19 +15,19 @@ SECONDS_IN_HOUR = 3600
 _MEASURES = ("artifact_kB", "steps", "step_ms_p50", "train_s", "peak_memory_MB", "node_hours")
 
 
-def cost_blocks(case: Case) -> tuple[Block, ...]:
-    """Section 3 of the report, for one setting."""
-    cells = _measured(case.cells)
+def costs(setting: SettingData) -> tuple[Block, ...]:
+    """The section for one setting."""
+    cells = _measured(setting.cells)
     stats = seed_stats(cells, _MEASURES)
-    if not case.has_scores:
+    if not setting.has_scores:
         return (Text("No cell has an untainted success, so no cost is known."),)
-    nodes = node_sentences(node_effects(case.study))
+    nodes = node_sentences(node_effects(setting.study))
     return (
         Text(_size(cells), "lead"),
-        _table(stats, case.sweep.keys),
+        _table(stats, setting.study.sweep.keys),
         Text(_hours(cells)),
         Bullets(tuple(nodes)),
-        *([_splits(case.splits)] if len(case.splits) else []),
+        *([_splits(setting.splits)] if len(setting.splits) else []),
     )
 
 
@@ -55,11 +55,9 @@ def _size(cells: pd.DataFrame) -> str:
 
 
 def _table(stats: pd.DataFrame, keys: tuple[str, ...]) -> Table:
-    found = {(row["key"], row["quantity"]): row for row in records(stats)}
     rows = []
-    for key in keys:
-        mine = {name: found[key, name] for name in _MEASURES if (key, name) in found}
-        if not mine or not any(row["n"] for row in mine.values()):
+    for mine in by_activation(stats, keys):
+        if not any(row["n"] for row in mine.values()):
             continue
         first = next(iter(mine.values()))
         entries = [
@@ -99,7 +97,7 @@ def _splits(splits: pd.DataFrame) -> Table:
             str(row["n"]),
         )
         rows.append(Row(entries))
-    told = splits["method"].fillna("not told apart") + ": " + splits["detail"]
+    methods = splits["method"].fillna("not told apart") + ": " + splits["detail"]
     tainted = int(splits["n_tainted"].max())
     left_out = f" {counted(tainted, 'tainted cell')} left out." if tainted else ""
     return Table(
@@ -111,7 +109,7 @@ def _splits(splits: pd.DataFrame) -> Table:
         note=f"{capital(title_of(first['quantity']))}, windows of {first['window']} tokens, stride"
         f" {first['stride']}; simultaneous {percent(first['level'])} over"
         f" {counted(first['comparisons'], 'comparison')}; n counts paired seeds."
-        f" {capital('; '.join(sorted(set(told))))}.{left_out}",
+        f" {capital('; '.join(sorted(set(methods))))}.{left_out}",
     )
 
 

@@ -1,7 +1,7 @@
-"""What is a report made of, before anyone decides how it looks?
+"""The report as values, before it is decided how it looks: sections of blocks of strings.
 
-Values only: sections of blocks, and blocks of strings that are ready to be read. The two renderers,
-``html`` and ``markdown``, add no word and no number.
+The strings are ready to be read: the two renderers, ``html`` and ``markdown``, add no word and no
+number.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Bullets:
-    """Sentences that stand side by side."""
+    """Sentences of one rank."""
 
     items: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
-    """Findings beside the answer: what each is about, and what it says."""
+class Findings:
+    """Findings next to the answer: what each is about, and what it says."""
 
     items: tuple[tuple[str, str], ...]
 
@@ -94,7 +94,7 @@ class Details:
     blocks: tuple["Block", ...]
 
 
-Block = Text | Bullets | Points | Code | Table | Picture | Details
+Block = Text | Bullets | Findings | Code | Table | Picture | Details
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ class Fact:
 
     label: str
     value: str
-    footing: str
+    basis: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

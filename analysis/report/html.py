@@ -1,4 +1,4 @@
-"""How does a report look in a browser? One page that needs nothing else, on a phone or on paper.
+"""Render a report as HTML: one page that needs nothing else, on a phone or on paper.
 
 No script, no font, no request: the page forbids itself every source but its own text. Figures are
 images in the page, so that no identifier of one can meet that of another.
@@ -16,8 +16,8 @@ from analysis.report.document import (
     Bullets,
     Code,
     Details,
+    Findings,
     Picture,
-    Points,
     Report,
     Table,
     Text,
@@ -28,7 +28,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 _KINDS = {
     Text: "text",
     Bullets: "bullets",
-    Points: "points",
+    Findings: "findings",
     Code: "code",
     Table: "table",
     Picture: "picture",

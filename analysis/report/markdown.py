@@ -1,4 +1,4 @@
-"""What of a report is fit for a pull request? The verdict, one table, and footnotes."""
+"""Render a report as Markdown for a pull request: the verdict, one table, and footnotes."""
 
 import re
 

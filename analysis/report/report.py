@@ -1,4 +1,4 @@
-"""What has a sweep found, on one page? Its answer first, then what it rests on, costs and lacks.
+"""Assemble the report of a sweep: its answer first, then what it rests on, costs and lacks.
 
 ``report.html`` needs nothing but a browser; ``report.md`` goes into a pull request. This module
 assembles: every number comes from the functions that the notebooks and the summary call too.
@@ -8,11 +8,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from analysis.figures.catalog import slug
+from analysis.figures.captions import take_caption
+from analysis.figures.catalog import FIGURES, as_svg, draw_or_reason, slug
+from analysis.figures.figure_data import optional
 from analysis.number_format import counted, number, percent
 from analysis.planning.second_stage import second_stage_sentences
+from analysis.report.answer_tables import across_settings, contrast_table
 from analysis.report.answers import decision_words, gap_words, support_words
-from analysis.report.costs import cost_blocks
+from analysis.report.best_activation import best_activation, resolution_words
+from analysis.report.costs import costs
 from analysis.report.document import (
     Block,
     Bullets,
@@ -24,20 +28,17 @@ from analysis.report.document import (
     or_reason,
 )
 from analysis.report.html import render_html
-from analysis.report.inputs import Case, Inputs, cases, load_inputs
 from analysis.report.markdown import render_markdown
-from analysis.report.missing import (
+from analysis.report.missing_cells import (
     common_reasons,
-    coverage,
+    completeness_words,
+    grid_size,
     is_complete,
-    missing_section,
-    num_asked,
+    missing_cells,
 )
-from analysis.report.pictures import pictures
-from analysis.report.quantization import quantization_blocks
-from analysis.report.repeat import repeat_section, revision_words
-from analysis.report.settings import across_settings
-from analysis.report.winner import contrast_table, resolution_words, winner_blocks
+from analysis.report.quantization import quantization
+from analysis.report.report_data import ReportData, SettingData, load_report_data
+from analysis.report.reproduction import reproduction, revision_words
 from analysis.rows.read import is_scored, succeeded
 from analysis.rows.stages import PRIMARY, title_of
 from analysis.stats.sensitivity import DATA_ORDER
@@ -64,85 +65,110 @@ def write_report(place: str | Path) -> list[str]:
     Where no cell has a score the report says what failed; it is written, and then a ConfigError
     says so, since there is no answer.
     """
-    inputs, files = load_inputs(place), open_files(place)
-    report = make_report(inputs)
+    data, files = load_report_data(place), open_files(place)
+    report = make_report(data)
     files.replace(HTML_FILE, render_html(report).encode())
     files.replace(MARKDOWN_FILE, render_markdown(report).encode())
     try:
-        succeeded(inputs.cells)
+        succeeded(data.study.cells)
     except ConfigError as error:
         raise ConfigError(f"{error} {files.where(HTML_FILE)} names each.") from None
     return [files.where(HTML_FILE), files.where(MARKDOWN_FILE)]
 
 
-def make_report(inputs: Inputs) -> Report:
-    """The whole report as a value; the same inputs give the same value."""
-    known = cases(inputs)
-    first, sweep = known[0], inputs.sweep
-    over = across_settings(inputs.study, known)
+def make_report(data: ReportData) -> Report:
+    """The whole report as a value; the same data give the same value."""
+    settings, study = data.settings, data.study
+    first = settings[0]
     return Report(
-        sweep=sweep.name,
-        kicker=f"Sweep {sweep.name} · {first.name} · {title_of(PRIMARY)}",
+        sweep=study.sweep.name,
+        kicker=f"Sweep {study.sweep.name} · {first.name} · {title_of(PRIMARY)}",
         verdict=_verdict(first),
         support=support_words(first.answer) if first.has_scores else _reasons(first),
-        notices=tuple(_notices(inputs)),
-        facts=tuple(_facts(inputs, first)),
+        notices=tuple(_notices(data)),
+        facts=tuple(_facts(data)),
         sections=(
-            _section("best", "Which activation is best, and how sure are we", known, _best, over),
-            _section("quantization", "What quantization and TTT do to that", known, _quantization),
-            _section("costs", "What it costs", known, _costs),
-            missing_section(inputs),
-            repeat_section(inputs),
+            _section(
+                "best",
+                "Which activation is best, and how sure are we",
+                settings,
+                _best,
+                across_settings(study, settings),
+            ),
+            _section(
+                "quantization", "What quantization and TTT do to that", settings, _quantization
+            ),
+            _section("costs", "What it costs", settings, _costs),
+            missing_cells(data),
+            reproduction(study),
             Section(anchor="limits", title="What this does not say", blocks=(Bullets(_LIMITS),)),
         ),
         table=contrast_table(first.answer, first.cells) if first.answer.rows else None,
-        footnotes=tuple(_footnotes(inputs, known)),
+        footnotes=tuple(_footnotes(data)),
     )
 
 
-def _verdict(case: Case) -> str:
-    if case.has_scores:
-        return decision_words(case.answer)
-    return f"No answer: none of {counted(len(case.cells), 'cell')} has a score."
+def _verdict(setting: SettingData) -> str:
+    if setting.has_scores:
+        return decision_words(setting.answer)
+    return f"No answer: none of {counted(len(setting.cells), 'cell')} has a score."
 
 
-def _reasons(case: Case) -> str:
-    shared = common_reasons(case.cells)
+def _reasons(setting: SettingData) -> str:
+    shared = common_reasons(setting.cells)
     return " ".join(shared) if shared else "Section 4 says why."
 
 
 def _section(
     anchor: str,
     title: str,
-    known: tuple[Case, ...],
-    build: Callable[[Case], tuple[Block, ...]],
+    settings: tuple[SettingData, ...],
+    build: Callable[[SettingData], tuple[Block, ...]],
     over: tuple[Block, ...] = (),
 ) -> Section:
     """One question, asked of every setting: in parts where there are several."""
-    answers = [or_reason(partial(build, case)) for case in known]
-    if len(known) == 1:
+    answers = [or_reason(partial(build, setting)) for setting in settings]
+    if len(settings) == 1:
         return Section(anchor=anchor, title=title, blocks=answers[0])
     parts = [
-        Section(anchor=f"{anchor}-{slug(case.name)}", title=case.name, blocks=blocks)
-        for case, blocks in zip(known, answers, strict=True)
+        Section(anchor=f"{anchor}-{slug(setting.name)}", title=setting.name, blocks=blocks)
+        for setting, blocks in zip(settings, answers, strict=True)
     ]
     return Section(anchor=anchor, title=title, blocks=over, parts=tuple(parts))
 
 
-def _best(case: Case) -> tuple[Block, ...]:
-    more = pictures(("differences", "power"), case)
-    return (*winner_blocks(case), *pictures(("slope_bpb",), case), *_folded(more))
+def _best(setting: SettingData) -> tuple[Block, ...]:
+    more = pictures(("differences", "power"), setting)
+    return (*best_activation(setting), *pictures(("slope_bpb",), setting), *_folded(more))
 
 
-def _quantization(case: Case) -> tuple[Block, ...]:
-    shown = pictures(("quant_delta", "ttt_gain", "slot_gain", "mechanism_delta"), case)
-    more = pictures(("mechanism", "mechanism_layers", "beta_by_layer"), case)
-    return (*quantization_blocks(case), *shown, *_folded(more))
+def _quantization(setting: SettingData) -> tuple[Block, ...]:
+    shown = pictures(("quant_delta", "ttt_gain", "slot_gain", "mechanism_delta"), setting)
+    more = pictures(("mechanism", "mechanism_layers", "beta_by_layer"), setting)
+    return (*quantization(setting), *shown, *_folded(more))
 
 
-def _costs(case: Case) -> tuple[Block, ...]:
-    shown = pictures(("artifact_bytes", "pace", "learning_curves"), case)
-    return (*cost_blocks(case), *shown)
+def _costs(setting: SettingData) -> tuple[Block, ...]:
+    shown = pictures(("artifact_bytes", "pace", "learning_curves"), setting)
+    return (*costs(setting), *shown)
+
+
+def pictures(names: tuple[str, ...], setting: SettingData) -> tuple[Picture, ...]:
+    """Those of the figures ``names`` that can be drawn, each with its caption as text.
+
+    A caption that is text can be read at any width, and by those who cannot see the figure.
+    """
+    if not setting.has_scores:
+        return ()
+    shown = []
+    for name in names:
+        figure = draw_or_reason(name, setting.figures)
+        if isinstance(figure, str):
+            continue
+        title, caption = FIGURES[name].title, take_caption(figure)
+        alt = f"Chart ({setting.name}): {title}."
+        shown.append(Picture(title=title, alt=alt, caption=caption, svg=as_svg(figure)))
+    return tuple(shown)
 
 
 def _folded(more: tuple[Picture, ...]) -> tuple[Block, ...]:
@@ -150,45 +176,47 @@ def _folded(more: tuple[Picture, ...]) -> tuple[Block, ...]:
     return (Details(f"More figures: {'; '.join(titles)}", more),) if more else ()
 
 
-def _notices(inputs: Inputs) -> list[str]:
+def _notices(data: ReportData) -> list[str]:
     """What a reader must know before believing anything."""
-    notices = second_stage_sentences(inputs.study)
-    if not is_complete(inputs):
-        notices.append(f"{coverage(inputs)} Section 4 says more.")
-    if inputs.cells["dirty"].fillna(False).any():
+    notices = second_stage_sentences(data.study)
+    if not is_complete(data):
+        notices.append(f"{completeness_words(data)} Section 4 says more.")
+    if data.study.cells["dirty"].fillna(False).any():
         notices.append("Some cells ran from a checkout with uncommitted changes (section 5).")
     return notices
 
 
-def _facts(inputs: Inputs, case: Case) -> list[Fact]:
-    found, facts = case.answer, []
+def _facts(data: ReportData) -> list[Fact]:
+    first = data.settings[0]
+    found, facts = first.answer, []
     if found.best is not None:
         label = f"{found.names[found.best['key']]} − {found.names[found.reference]}"
         n = counted(found.best["n"], "paired seed")
         facts.append(Fact(label, gap_words(found.best), f"bits per byte; {n}"))
-    curve, power = case.known.slope_curve, case.known.power
-    if power is not None:
-        row = power.here[power.here["design"] == "block"].iloc[0]
+    resolution = optional(lambda: first.figures.resolution)
+    if resolution is not None:
+        row = resolution.here[resolution.here["design"] == "block"].iloc[0]
         seeds, noise = counted(int(row["n"]), "seed"), number(row["noise_sd"])
-        footing = f"bits per byte, with power {row['power']:g}; {seeds}, noise sd {noise}"
-        facts.append(Fact("Resolvable difference", number(row["effect"]), footing))
+        basis = f"bits per byte, with power {row['power']:g}; {seeds}, noise sd {noise}"
+        facts.append(Fact("Resolvable difference", number(row["effect"]), basis))
+    curve = optional(lambda: first.figures.slope_curve)
     if curve is not None and curve.fits and curve.flat is False:
-        footing = f"{percent(curve.level)} set; {counted(curve.n, 'seed')}"
-        facts.append(Fact("Best slope", best_set(curve), footing))
-    scored, asked = int(is_scored(inputs.cells).sum()), num_asked(inputs)
-    several = counted(inputs.cells["setting"].nunique(), "setting")
-    return [*facts, Fact("Cells with a score", f"{scored} of {asked}", f"in {several}")]
+        basis = f"{percent(curve.level)} set; {counted(curve.n, 'seed')}"
+        facts.append(Fact("Best slope", best_set(curve), basis))
+    scored, of = int(is_scored(data.study.cells).sum()), grid_size(data.study)
+    several = counted(data.study.cells["setting"].nunique(), "setting")
+    return [*facts, Fact("Cells with a score", f"{scored} of {of}", f"in {several}")]
 
 
-def _footnotes(inputs: Inputs, known: tuple[Case, ...]) -> list[str]:
-    first = known[0]
-    slopes = first.known.slope_curve
+def _footnotes(data: ReportData) -> list[str]:
+    first, *others = data.settings
+    curve = optional(lambda: first.figures.slope_curve)
     return [
         first.answer.decision.sentence,
-        *([] if slopes is None else [slopes.sentence()]),
-        *resolution_words(first.known),
-        *(case.answer.decision.sentence for case in known[1:]),
-        coverage(inputs),
-        f"Revision {revision_words(inputs.cells)}. `make report SWEEP={inputs.sweep.name}` gives"
-        " the whole.",
+        *([] if curve is None else [curve.sentence()]),
+        *resolution_words(first.figures),
+        *(setting.answer.decision.sentence for setting in others),
+        completeness_words(data),
+        f"Revision {revision_words(data.study.cells)}. `make report"
+        f" SWEEP={data.study.sweep.name}` gives the whole.",
     ]

@@ -1,4 +1,4 @@
-"""What did the sweep find? A line per activation, then the sentences that say how sure that is."""
+"""The summary of a sweep: a line per activation, then the sentences that say how sure that is."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +8,14 @@ import pandas as pd
 
 from analysis.number_format import listed, percent, plus_minus
 from analysis.planning.second_stage import second_stage_sentences
+from analysis.report.report_data import by_activation
 from analysis.rows.completeness import completeness_sentences
-from analysis.rows.read import Sweep, is_scored, records, settings, succeeded
+from analysis.rows.read import (
+    Sweep,
+    is_scored,
+    records,
+    succeeded,
+)
 from analysis.rows.stages import PANELS, is_legal
 from analysis.stats.aa_control import aa_sentences
 from analysis.stats.decision import decide
@@ -43,9 +49,9 @@ def summarize(study: Study, *, level: float = 0.95) -> Summary:
     succeeded(frame)
     measured = with_deltas(frame).assign(artifact_kB=frame["artifact_bytes"] / 1000)
     stats = seed_stats(measured, tuple(HEADINGS), level=level)
-    sections = [
-        _section(setting, stats[stats["setting"] == setting], sweep.keys)
-        for setting in settings(frame)
+    tables = [
+        _table(setting, stats[stats["setting"] == setting], sweep.keys)
+        for setting in study.settings
     ]
     sentences = [
         f"Mean ± half width of the {percent(level)} t interval over seeds; n counts seeds."
@@ -60,7 +66,7 @@ def summarize(study: Study, *, level: float = 0.95) -> Summary:
         *_not_legal(frame),
         *unlike_sentences(frame),
     ]
-    return Summary(sweep.name, tuple(sections), tuple(sentences))
+    return Summary(sweep.name, tuple(tables), tuple(sentences))
 
 
 def _not_legal(frame: pd.DataFrame) -> list[str]:
@@ -92,20 +98,19 @@ def write_summary(place: str | Path) -> tuple[Summary, str]:
     return summary, files.where(SUMMARY_FILE)
 
 
-def _section(setting: str, stats: pd.DataFrame, order: Sequence[str]) -> TextTable:
+def _table(setting: str, stats: pd.DataFrame, keys: Sequence[str]) -> TextTable:
     present = [name for name in HEADINGS if (stats["quantity"] == name).any()]
-    found = {(row["key"], row["quantity"]): row for row in records(stats)}
     lines = []
-    for key in (key for key in order if (key, present[0]) in found):
-        rows = [found[key, quantity] for quantity in present]
+    for found in by_activation(stats, keys):
+        rows = [found[quantity] for quantity in present]
         most = max(int(row["n"]) for row in rows)
         mark = DIVERGED_MARK if rows[0]["n_diverged"] else ""
         lines.append((f"{rows[0]['label']}{mark}", str(most), *(_entry(row, most) for row in rows)))
     headings = ("activation", "n", *(HEADINGS[name] for name in present))
-    return TextTable(f"{setting}{_footing(stats)}", headings, tuple(lines))
+    return TextTable(f"{setting}{_scoring(stats)}", headings, tuple(lines))
 
 
-def _footing(stats: pd.DataFrame) -> str:
+def _scoring(stats: pd.DataFrame) -> str:
     windows = stats.dropna(subset=["window"])
     if windows.empty:
         return ""

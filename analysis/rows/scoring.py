@@ -30,6 +30,14 @@ def scoring_of(frame: pd.DataFrame, quantity: str) -> Scoring:
     return Scoring(budget=budget, window=window, stride=stride if windows == "sliding" else window)
 
 
+def scoring_words(frame: pd.DataFrame, quantity: str) -> str:
+    """Window and stride of ``quantity`` in the rows of one setting, in words."""
+    found = scoring_of(frame, quantity)
+    if found["window"] is None:
+        return "windows not recorded"
+    return f"windows of {found['window']} tokens, stride {found['stride']}"
+
+
 def check_equal_scoring(frame: pd.DataFrame) -> None:
     """Nothing, if all scores of a setting share text and windows; else a ConfigError."""
     scored = frame.loc[is_scored(frame), ["setting", *_SHARED]]

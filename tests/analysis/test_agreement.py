@@ -10,8 +10,8 @@ import pytest
 
 from analysis.costs.axes import axis_survival
 from analysis.costs.budgets import time_splits
-from analysis.figures.inputs import given
-from analysis.report.inputs import cases, load_inputs
+from analysis.figures.figure_data import FigureData, optional
+from analysis.report.report_data import load_report_data
 from analysis.report.summary import write_summary
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
@@ -97,12 +97,11 @@ def test_what_a_node_adds_moves_no_slope(on_two_nodes):
 
 @pytest.mark.slow
 def test_what_a_node_adds_changes_no_figure(on_two_nodes):
-    names = ("contrasts", "paired", "power")
-    drawn = [given(next(iter(study.settings.values())), names) for study in on_two_nodes]
+    drawn = [FigureData(next(iter(study.settings.values()))) for study in on_two_nodes]
     for name in ("contrasts", "paired"):
         assert_alike(getattr(drawn[0], name), getattr(drawn[1], name))
     # Unpaired seeds, the other design that is told of, would have what nodes add in their spread.
-    paired = [found.power.here.query("design != 'unpaired'") for found in drawn]
+    paired = [found.resolution.here.query("design != 'unpaired'") for found in drawn]
     assert_alike(*paired)
 
 
@@ -150,28 +149,31 @@ def test_summary_report_and_figures_agree(seed, tmp_path):
     facts = {"name": "local", "reference": REFERENCE, "pairing": ("seed", "node")[seed % 3 == 0]}
     (place / "sweep.json").write_text(json.dumps(facts), encoding="utf-8")
     summary, _ = write_summary(place)
-    for case in cases(load_inputs(place)):
-        assert case.answer.decision.sentence in summary.sentences
+    for setting in load_report_data(place).settings:
+        answer = setting.answer
+        assert answer.decision.sentence in summary.sentences
         assert [
             sentence
-            for sentence in sensitivity_sentences(case.study)
+            for sentence in sensitivity_sentences(setting.study)
             if not sentence.startswith("With ")  # the summary speaks of all settings together
-            and sentence not in {said.replace(f" ({case.name})", "") for said in summary.sentences}
+            and sentence
+            not in {said.replace(f" ({setting.name})", "") for said in summary.sentences}
         ] == []
-        best = case.answer.best
+        best = answer.best
         if best is not None and not pd.isna(best["resolved"]):
-            assert case.answer.decision.resolved == bool(best["resolved"])
-        drawn = case.known.contrasts
+            assert answer.decision.resolved == bool(best["resolved"])
+        drawn = optional(lambda: setting.figures.contrasts)  # noqa: B023
         if drawn is None:
-            assert not case.answer.rows
+            assert not answer.rows
             continue
-        told = pd.DataFrame(case.answer.rows).sort_values("key").reset_index(drop=True)
+        told = pd.DataFrame(answer.rows).sort_values("key").reset_index(drop=True)
         shown = drawn.sort_values("key").reset_index(drop=True)
         columns = ["key", "n", "difference", "half_width", "p_value", "comparisons", "noise_df"]
         pd.testing.assert_frame_equal(told[columns], shown[columns], check_dtype=False)
         assert list(told["resolved"].fillna(False)) == list(shown["resolved"].fillna(False))
-        if case.known.power is not None:
-            assert case.known.power.here["noise_sd"].iloc[0] == pytest.approx(told["noise_sd"][0])
+        power = optional(lambda: setting.figures.resolution)  # noqa: B023
+        if power is not None:
+            assert power.here["noise_sd"].iloc[0] == pytest.approx(told["noise_sd"][0])
 
 
 def test_the_blocking_follows_from_the_sweep(study, on_two_nodes):

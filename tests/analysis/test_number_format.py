@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from analysis.costs.node_speed import node_effects, node_sentences
 from analysis.figures.catalog import draw
-from analysis.figures.panels.fit import best_words
+from analysis.figures.figure_data import FigureData
+from analysis.figures.panels.fitted_curve import best_words
 from analysis.number_format import number, percent, plus_minus
 from analysis.planning.power_tables import achieved
 from analysis.rows.stages import PRIMARY, is_legal
@@ -130,7 +131,7 @@ def test_published_points_of_another_budget_are_compared_by_shape_alone(budget, 
             for seed in (1, 2)
         ]
     )
-    figure = draw("slope_bpb", make_study(cells))
+    figure = draw("slope_bpb", FigureData(make_study(cells)))
     (caption,) = [text.get_text() for text in figure.texts if text.get_gid() == "caption"]
     assert "published runs of this recipe" in " ".join(caption.split())
     assert ("not their height" in " ".join(caption.split())) == warned

@@ -1,1 +1,1 @@
-"""Which panels make a figure, and what is said below it? (cells, sweep, given) -> Figure."""
+"""Figures composed of panels and captions: FigureData -> Figure."""

@@ -1,7 +1,4 @@
-"""What did each activation score, what changed that, and how sure is it?
-
-Figures of one setting, from its cells and from what was computed of them.
-"""
+"""Figures of scores: over the slope, against the reference, deltas, sizes, and what is resolved."""
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -9,28 +6,32 @@ from matplotlib.figure import Figure
 
 from analysis.figures import captions
 from analysis.figures.captions import WIDTH_IN, framed
-from analysis.figures.inputs import POWER, Given
-from analysis.figures.panels import by_slope, fit, power, size
+from analysis.figures.figure_data import POWER, FigureData, optional
+from analysis.figures.panels import artifact_size, by_slope, power
+from analysis.figures.panels import fitted_curve as fit
 from analysis.figures.panels.forest import Unranked, forest
 from analysis.number_format import capital, counted, listed, number, percent
-from analysis.rows.read import Sweep, labels_of, records
+from analysis.rows.read import Sweep, is_scored, labels_of, records
 from analysis.rows.stages import PANELS, PRIMARY, is_legal, title_of
 from analysis.stats.compare import FIELD_NATS
 from analysis.stats.per_seed import outcome_counts
+from analysis.stats.quantization import with_deltas
 from analysis.stats.slopes import learned_slopes
+from trainer.config.config_errors import ConfigError
 
 
-def slope_bpb(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+def bpb_by_slope(data: FigureData) -> Figure:
     """The four stages side by side: pre-quant, post-quant, sliding, TTT."""
+    cells, curve = data.cells, optional(lambda: data.slope_curve)
+    published = optional(lambda: data.published) or {}
     figure = Figure(figsize=(WIDTH_IN, 7.4))
     handles: list[Artist] = list(by_slope.legend_handles(cells, learned=True))
-    published = given.published or {}
     for ax, stage in zip(figure.subplots(2, 2, sharey="row").flat, PANELS, strict=True):
         by_slope.bpb_by_slope(cells, ax, stage=stage)
         if stage in published:
             fit.published_over(published[stage], ax)
-        if given.slope_curve is not None and stage == given.slope_curve.quantity:
-            fit.fitted_curve(given.slope_curve, ax)
+        if curve is not None and stage == curve.quantity:
+            fit.fitted_curve(curve, ax)
         ax.label_outer()
     judged = (
         "A band stands for one activation alone; a seed moves all activations together, so they are"
@@ -38,9 +39,9 @@ def slope_bpb(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     )
     learned = "Learned slope: sign(β)·√|β| of the mean β and of mean ± sd over layers and channels."
     remarks = [judged, "" if learned_slopes(cells).empty else learned]
-    if given.slope_curve is not None:
-        handles += fit.fit_handles(given.slope_curve)
-        remarks.append(fit.fit_words(given.slope_curve))
+    if curve is not None:
+        handles += fit.fit_handles(curve)
+        remarks.append(fit.fit_words(curve))
     if published:
         points = pd.concat(published.values())
         handles += fit.published_handles(points)
@@ -48,44 +49,46 @@ def slope_bpb(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     return framed(
         figure,
         [
-            captions.marks(cells),
-            captions.windows(cells, PANELS),
+            captions.marks_and_intervals(cells),
+            captions.scoring_windows(cells, PANELS),
             *remarks,
-            captions.coverage(cells, sweep),
+            captions.cells_drawn(cells, data.sweep),
         ],
         handles,
     )
 
 
-def slope_curve(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+def slope_curve(data: FigureData) -> Figure:
     """The primary stage without what seeds differ by: the fit, and which slopes may be the best."""
-    curve = given.slope_curve
-    assert curve is not None  # what FIGURES promises
+    cells, curve = data.cells, data.slope_curve
     figure = Figure(figsize=(WIDTH_IN, 4.8))
     ax = figure.subplots()
     fit.centred_by_slope(cells, ax, quantity=curve.quantity)
     fit.fitted_curve(curve, ax)
     known = by_slope.legend_handles(cells, learned=False)
     handles = [handle for handle in known if handle.get_label() != by_slope.INTERVAL]
-    said = (
-        f"Dots: single seeds, {captions.seeds(cells)}, less the effect of the seed in the additive"
-        " model of activations and seeds."
+    meaning = (
+        f"Dots: single seeds, {captions.num_seeds(cells)}, less the effect of the seed in the"
+        " additive model of activations and seeds."
     )
     return framed(
         figure,
         [
-            captions.footing(cells),
-            said,
+            captions.recipe_and_budget(cells),
+            meaning,
             fit.fit_words(curve),
-            captions.windows(cells, [curve.quantity]),
-            captions.coverage(cells, sweep),
+            captions.scoring_windows(cells, [curve.quantity]),
+            captions.cells_drawn(cells, data.sweep),
         ],
         [*handles, *fit.fit_handles(curve)],
     )
 
 
-def delta(cells: pd.DataFrame, sweep: Sweep, given: Given, *, name: str) -> Figure:
+def delta(data: FigureData, *, name: str) -> Figure:
     """One entry of ``stages.DELTAS`` over the slope."""
+    cells = data.cells
+    if not with_deltas(cells).loc[is_scored(cells), name].notna().any():
+        raise ConfigError("no cell has both scores")
     figure = Figure(figsize=(WIDTH_IN, 4.6))
     by_slope.quant_delta_by_slope(cells, figure.subplots(), delta=name)
     sign = (
@@ -99,37 +102,38 @@ def delta(cells: pd.DataFrame, sweep: Sweep, given: Given, *, name: str) -> Figu
     return framed(
         figure,
         [
-            captions.marks(cells),
-            captions.windows(cells, [name]),
+            captions.marks_and_intervals(cells),
+            captions.scoring_windows(cells, [name]),
             sign,
             illegal,
-            captions.coverage(cells, sweep),
+            captions.cells_drawn(cells, data.sweep),
         ],
         by_slope.legend_handles(cells, learned=False),
     )
 
 
-def artifact_bytes(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+def artifact_bytes(data: FigureData) -> Figure:
     """How large the packed model is at each slope, and how far below the cap."""
+    cells = data.cells
     figure = Figure(figsize=(WIDTH_IN, 5.2))
     gauge, sizes = figure.subplots(2, 1, height_ratios=[1, 9])
-    size.cap_gauge(cells, gauge)
-    size.artifact_by_slope(cells, sizes)
+    artifact_size.cap_gauge(cells, gauge)
+    artifact_size.artifact_by_slope(cells, sizes)
     cap = (
         f"Artifact: packed weights and code, 1 kB = 1,000 bytes; dashed: the cap,"
-        f" {size.CAP_BYTES:,} bytes. Above: every artifact on the way from nothing to the cap."
+        f" {artifact_size.CAP_BYTES:,} bytes. Above: every artifact on the way from nothing to the"
+        " cap."
     )
     return framed(
         figure,
-        [captions.marks(cells), cap, captions.coverage(cells, sweep)],
+        [captions.marks_and_intervals(cells), cap, captions.cells_drawn(cells, data.sweep)],
         by_slope.legend_handles(cells, learned=False),
     )
 
 
-def differences(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+def differences(data: FigureData) -> Figure:
     """Forest plot: paired differences from the reference at the primary stage."""
-    rows = given.contrasts
-    assert rows is not None  # what FIGURES promises
+    cells, sweep, rows = data.cells, data.sweep, data.contrasts
     labels = labels_of(cells)
     unranked = _unranked(cells, set(rows["key"]), sweep)
     figure = Figure(figsize=(WIDTH_IN, 1.5 + 0.27 * (len(rows) + 1 + len(unranked)) + 0.9))
@@ -137,7 +141,7 @@ def differences(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
         rows,
         figure.subplots(),
         reference=labels.get(sweep.reference, sweep.reference),
-        paired=given.paired,
+        paired=optional(lambda: data.paired),
         unranked=unranked,
     )
     first = rows.iloc[0]
@@ -151,19 +155,18 @@ def differences(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     return framed(
         figure,
         [
-            captions.footing(cells),
+            captions.recipe_and_budget(cells),
             meaning,
             rule,
-            captions.windows(cells, [PRIMARY]),
-            captions.coverage(cells, sweep),
+            captions.scoring_windows(cells, [PRIMARY]),
+            captions.cells_drawn(cells, data.sweep),
         ],
     )
 
 
-def resolution(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+def resolution(data: FigureData) -> Figure:
     """The smallest effect that more or fewer seeds would resolve, and the power of this grid."""
-    found = given.power
-    assert found is not None  # what FIGURES promises
+    cells, found = data.cells, data.resolution
     figure = Figure(figsize=(WIDTH_IN, 4.0))
     left, right = figure.subplots(1, 2)
     power.effect_over_seeds(
@@ -171,7 +174,7 @@ def resolution(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     )
     power.power_over_effect(found.curve, right, power=POWER, field_effect=found.field_effect)
     first = found.here.iloc[0]
-    said = (
+    meaning = (
         f"{capital(title_of(PRIMARY))} windows. Resolved: the simultaneous interval"
         f" ({percent(first['level'])}, {counted(int(first['comparisons']), 'comparison')}) excludes"
         f" zero. Left: the effect that {percent(POWER)} of all sweeps would resolve; right: this"
@@ -180,7 +183,7 @@ def resolution(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     )
     return framed(
         figure,
-        [captions.footing(cells), said, captions.windows(cells, [PRIMARY])],
+        [captions.recipe_and_budget(cells), meaning, captions.scoring_windows(cells, [PRIMARY])],
         power.handles(found.curve),
     )
 
@@ -211,13 +214,13 @@ def _unranked(cells: pd.DataFrame, compared: set[str], sweep: Sweep) -> list[Unr
     """Activations with a diverged seed, in the order of the grid."""
     found = []
     counts = outcome_counts(cells)
-    planned = cells.groupby("key")["seed"].nunique()
+    num_seeds = cells.groupby("key")["seed"].nunique()
     for row in records(
         counts.set_index("key").reindex(sweep.keys).dropna(subset=["label"]).reset_index()
     ):
         if row["key"] in compared or row["key"] == sweep.reference:
             continue
         if row["n_diverged"]:
-            of = counted(int(planned[row["key"]]), "seed")
+            of = counted(int(num_seeds[row["key"]]), "seed")
             found.append(Unranked(row["label"], f"{int(row['n_diverged'])} of {of} diverged"))
     return found

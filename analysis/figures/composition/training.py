@@ -1,7 +1,4 @@
-"""How did each activation train, what did it learn, and what does that do to quantization?
-
-Figures of one setting, from its cells, its learning curves and what was measured layer by layer.
-"""
+"""Figures of training: learning curves, steps and step times, and what learned its β."""
 
 import json
 
@@ -10,8 +7,10 @@ from matplotlib.figure import Figure
 
 from analysis.figures import captions
 from analysis.figures.captions import WIDTH_IN, framed
-from analysis.figures.inputs import Given
-from analysis.figures.panels import beta, learning, pace
+from analysis.figures.figure_data import FigureData
+from analysis.figures.panels import beta
+from analysis.figures.panels import learning_curves as learning
+from analysis.figures.panels import speed as panel
 from analysis.figures.style import looks
 from analysis.rows.learning_curves import (
     from_reference,
@@ -20,18 +19,19 @@ from analysis.rows.learning_curves import (
     window_steps,
     windowed_loss,
 )
-from analysis.rows.read import Sweep, is_scored, labels_of
+from analysis.rows.read import is_scored, labels_of
 from trainer.activations import ACTIVATIONS, with_defaults
+from trainer.config.config_errors import ConfigError
 
 _LINE_IN = 0.16  # height that the name of a line needs beside it
 _AROUND_IN = 0.52  # ticks, axis label and gap of a panel
 
 
-def learning_curves(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+def learning_curves(data: FigureData) -> Figure:
     """Training loss, its difference from the reference, and that of the validation score."""
-    assert given.curves is not None  # what FIGURES promises
-    ended = set(cells.loc[is_scored(cells), "cell_id"])
-    curves = given.curves[given.curves["cell_id"].isin(ended)]
+    cells, sweep = data.cells, data.sweep
+    scored = set(cells.loc[is_scored(cells), "cell_id"])
+    curves = data.curves[data.curves["cell_id"].isin(scored)]
     window = window_steps(curves)
     loss, scores = windowed_loss(curves, window=window), validated(curves)
     gaps = [(over_seeds(from_reference(loss, sweep.reference)), "training loss, nats per token")]
@@ -55,22 +55,28 @@ def learning_curves(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
             marked=i > 0,
             height_in=tall,
         )
-    said = (
-        f"Means over seeds, {captions.seeds(cells)}; training loss: {_smoothed(window)}."
+    meaning = (
+        f"Means over seeds, {captions.num_seeds(cells)}; training loss: {_smoothed(window)}."
         " Differences are taken within seeds before they are averaged, from"
         f" {learning.SETTLED:.0%} of the steps on".replace("%", " %")
         + "; below zero is better. No interval is drawn: neighbouring points share their noise."
     )
-    where = captions.windows(cells, ["post_quant_bpb"]) if len(gaps) > 1 else ""
-    return framed(figure, [captions.footing(cells), said, where, captions.coverage(cells, sweep)])
+    where = captions.scoring_windows(cells, ["post_quant_bpb"]) if len(gaps) > 1 else ""
+    return framed(
+        figure,
+        [captions.recipe_and_budget(cells), meaning, where, captions.cells_drawn(cells, sweep)],
+    )
 
 
 def _smoothed(window: int) -> str:
     return "of single steps" if window == 1 else f"means of {window} steps that follow one another"
 
 
-def training_pace(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+def speed(data: FigureData) -> Figure:
     """Steps reached within a budget of seconds, and the time of a step."""
+    cells, sweep = data.cells, data.sweep
+    if not cells.loc[is_scored(cells), "step_ms_p50"].notna().any():
+        raise ConfigError("no cell has a step time")
     timed = (cells["budget_kind"] == "seconds").any()
     panels = [("steps", "steps reached")] if timed else []
     panels.append(("step_ms_p50", "median time of a step (ms)"))
@@ -78,39 +84,41 @@ def training_pace(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, 1.9 + 0.26 * rows))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (quantity, unit) in zip(axes, panels, strict=True):
-        pace.by_activation(
+        panel.by_activation(
             cells, ax, quantity=quantity, unit=unit, keys=sweep.keys, reference=sweep.reference
         )
     one_node = cells.loc[is_scored(cells), "node"].dropna().nunique() <= 1
-    said = (
-        f"Dots: single cells, {captions.seeds(cells)}, each seed at its own height; bar: mean."
+    meaning = (
+        f"Dots: single cells, {captions.num_seeds(cells)}, each seed at its own height; bar: mean."
         " No interval: the spread is of nodes as much as of seeds."
         + ("" if one_node else " Colour and shape: the node.")
     )
     return framed(
         figure,
-        [captions.footing(cells), said, captions.coverage(cells, sweep)],
-        pace.node_handles(cells),
+        [captions.recipe_and_budget(cells), meaning, captions.cells_drawn(cells, sweep)],
+        panel.node_handles(cells),
     )
 
 
-def beta_by_layer(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+def beta_by_layer(data: FigureData) -> Figure:
     """What every activation that learns its β learned, layer by layer."""
-    assert given.layers is not None  # what FIGURES promises
-    keys = learning_keys(cells, given.layers)
+    cells, layers = data.cells, data.layers
+    keys = _keys_that_learn(cells, layers)
+    if not keys:
+        raise ConfigError("no activation here learns its β")
     figure = Figure(figsize=(WIDTH_IN, 0.6 + 3.2 * len(keys)))
     for ax, key in zip(figure.subplots(len(keys), 1, squeeze=False)[:, 0], keys, strict=True):
         row = cells[cells["key"] == key].iloc[0]
-        beta.beta_by_layer(given.layers, ax, key=key, initial=_initial(row))
-    said = (
+        beta.beta_by_layer(layers, ax, key=key, initial=_initial(row))
+    meaning = (
         f"Bands: quantiles of β over the channels of a layer, mean over seeds"
-        f" ({captions.seeds(cells)}); dark lines: the median of"
+        f" ({captions.num_seeds(cells)}); dark lines: the median of"
         " each seed. A slope s is β = s²; below zero no slope has it."
     )
-    return framed(figure, [captions.footing(cells), said])
+    return framed(figure, [captions.recipe_and_budget(cells), meaning])
 
 
-def learning_keys(cells: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
+def _keys_that_learn(cells: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     """The activations of ``cells`` that learned a β which ``layers`` describes."""
     told = set(layers.loc[layers["measure"].isin(beta.QUANTILES), "key"])
     rows = cells.drop_duplicates("key")

@@ -1,11 +1,11 @@
-"""What did an activation learn its negative side to be, layer by layer? (layers, Axes) -> Axes."""
+"""Axes of the learned β over the layers: quantiles over channels."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.style import BLUE, GREY, INK, VERMILLION, label_ends, nothing, quiet
+from analysis.figures.style import BLUE, GREY, INK, VERMILLION, empty_axes, label_ends, light_axes
 
 QUANTILES = ("beta_min", "beta_q05", "beta_q25", "beta_q50", "beta_q75", "beta_q95", "beta_max")
 _BANDS = (
@@ -25,7 +25,7 @@ def beta_by_layer(layers: pd.DataFrame, ax: Axes, *, key: str, initial: float | 
     mine = mine[mine["value"].notna() & mine["layer"].notna()]
     ax.set(xlabel="layer", ylabel="β, factor of x² for x ≤ 0")
     if mine.empty:
-        return nothing(quiet(ax), "no β was kept")
+        return empty_axes(light_axes(ax), "no β was kept")
     wide = mine.groupby(["layer", "seed", "measure"])["value"].mean().unstack("measure")
     means = wide.groupby("layer").mean()
     layer = means.index.astype(int).to_numpy()
@@ -62,7 +62,7 @@ def _frame(ax: Axes, layer: Sequence[int], *, initial: float | None) -> None:
     low, high = ax.get_ylim()
     if low < 0 < high:
         ax.axhline(0, color=GREY, linewidth=0.9)
-    quiet(ax)
+    light_axes(ax)
 
 
 def _name_bands(ax: Axes, last: "pd.Series[float]", *, initial: float | None) -> None:

@@ -1,4 +1,4 @@
-"""What does one quantity look like over the negative slope? (cells of one setting, Axes) -> Axes.
+"""Axes of one quantity over the negative slope: dots, means and intervals of one setting.
 
 Every scored cell is a dot. The line is the mean over seeds, the band its 95 % t interval. ReLU² has
 its own marker at slope 0; an activation without a slope stands in a strip beside the axis, and the
@@ -11,7 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures.style import BLUE, GREY, INK, Look, looks, nothing, quiet, sparse
+from analysis.figures.style import (
+    BLUE,
+    GREY,
+    INK,
+    Look,
+    empty_axes,
+    light_axes,
+    looks,
+    thinned_labels,
+)
 from analysis.number_format import capital
 from analysis.rows.read import is_scored
 from analysis.rows.stages import DELTAS, STAGES, is_legal, title_of
@@ -49,7 +58,7 @@ def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
     cells = placed(cells)
     known = cells[is_scored(cells) & cells[quantity].notna()]
     if known.empty:
-        nothing(ax, "no score")
+        empty_axes(ax, "no score")
     else:
         places = cells.drop_duplicates("key").set_index("key")[["x", "role"]]
         stats = seed_stats(cells, [quantity]).join(places, on="key")
@@ -157,7 +166,7 @@ def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     slopes = sorted(set(on_axis["x"]))
     names = [_cut(str(label)) for label in beside["label"]]
     ax.set_xlim(cells["x"].min() - 0.08, cells["x"].max() + 0.1)
-    texts = sparse(ax, slopes, [f"{x:.4g}" for x in slopes], size=_TICK_SIZE)
+    texts = thinned_labels(ax, slopes, [f"{x:.4g}" for x in slopes], size=_TICK_SIZE)
     ax.set_xticks([*slopes, *beside["x"]], [*texts, *names])
     if len(names) > 2 or max(map(len, names), default=0) > 8:
         for tick in ax.get_xticklabels()[len(slopes) :]:
@@ -165,7 +174,7 @@ def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     ax.set_xlabel("negative slope s  (β = s²)")
     if slopes and not beside.empty:
         ax.axvline(beside["x"].min() - 0.075, color=GREY, linewidth=0.8, linestyle=":")
-    quiet(ax)
+    light_axes(ax)
 
 
 def _cut(name: str) -> str:

@@ -1,4 +1,4 @@
-"""How far is each activation from the reference, and is that noise? (contrasts, Axes) -> Axes."""
+"""Axes of a forest plot: differences from the reference with their intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.figures.style import BLUE, INK, VERMILLION, nothing, quiet
+from analysis.figures.style import BLUE, INK, VERMILLION, empty_axes, light_axes
 from analysis.number_format import number, plus_minus
 from analysis.rows.read import records
 from analysis.stats.compare import FIELD_NATS
@@ -44,7 +44,7 @@ def forest(
     from the reference.
     """
     if contrasts.empty:
-        return nothing(quiet(ax, grid=""), "nothing to compare with the reference")
+        return empty_axes(light_axes(ax, grid=""), "nothing to compare with the reference")
     rows = contrasts.sort_values(["difference", "key"]).reset_index(drop=True)
     above = int((rows["difference"] < 0).sum())
     heights = [float(i if i < above else i + 1) for i in range(len(rows))]
@@ -65,7 +65,7 @@ def forest(
     ax.set(xlim=limits, ylim=(bottom + len(unranked) - foot, -0.6))
     ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
     ax.tick_params(axis="y", length=0)
-    quiet(ax, grid="x").spines["left"].set_visible(False)
+    light_axes(ax, grid="x").spines["left"].set_visible(False)
     _at_right(ax, -0.9, "bits per byte", "n")
     if per_bpb is not None:
         _nats(ax, per_bpb)
@@ -160,8 +160,8 @@ def _times(factor: float) -> Callable[[ArrayLike], NDArray[np.float64]]:
 def _limits(rows: pd.DataFrame, line: float | None) -> tuple[float, float]:
     """Zero, the line and all intervals, less the rows that are ``_FAR`` times off the others."""
     ends = rows[["difference", "low", "high"]].to_numpy(dtype=float)
-    reach = np.nanmax(np.abs(ends), axis=1)
-    usual = ends[reach <= _usual(np.sort(reach))]
+    extent = np.nanmax(np.abs(ends), axis=1)
+    usual = ends[extent <= _usual(np.sort(extent))]
     low, high = min(float(np.nanmin(usual)), 0.0), max(float(np.nanmax(usual)), 0.0)
     room = 0.08 * (high - low) or 1e-3
     # The line's name stands at its left.
@@ -169,13 +169,13 @@ def _limits(rows: pd.DataFrame, line: float | None) -> tuple[float, float]:
     return left - room, high + room
 
 
-def _usual(reach: NDArray[np.float64]) -> float:
-    """The furthest that a row reaches before the first leap to what is off the scale; sorted."""
-    middle = float(np.median(reach))
-    for nearer, further in pairwise(reach):
+def _usual(extent: NDArray[np.float64]) -> float:
+    """The furthest that a row extends before the first leap to what is off the scale; sorted."""
+    middle = float(np.median(extent))
+    for nearer, further in pairwise(extent):
         if further > _FAR * middle and further > _LEAP * nearer:
             return float(nearer)
-    return float(reach[-1])
+    return float(extent[-1])
 
 
 def _float(value: object) -> float:

@@ -1,11 +1,11 @@
-"""How small an effect can how many seeds resolve? (power table, Axes) -> Axes."""
+"""Axes of statistical power: the smallest effect that seeds resolve, and power over effects."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from analysis.figures.style import BLUE, GREY, INK, VERMILLION, Line, nothing, quiet
+from analysis.figures.style import BLUE, GREY, INK, VERMILLION, Line, empty_axes, light_axes
 from analysis.number_format import number
 
 DESIGNS: dict[str, tuple[str, str, Line]] = {
@@ -32,7 +32,7 @@ def effect_over_seeds(
     shown = curve[((curve["power"] - power).abs() < 1e-9) & curve["effect"].notna()]
     ax.set(xlabel="seeds per activation", ylabel="smallest resolvable effect\n(bits per byte)")
     if shown.empty:
-        return nothing(quiet(ax), "the noise is not known yet")
+        return empty_axes(light_axes(ax), "the noise is not known yet")
     last = float(shown["n"].max())
     for design, (colour, marker, line) in DESIGNS.items():
         rows = shown[shown["design"] == design].sort_values("n")
@@ -68,7 +68,7 @@ def effect_over_seeds(
         ax.set_ylim(min(low, field_effect / (high / low) ** 0.1), high)
     if finished is not None:
         _finished(ax, finished)
-    return quiet(ax)
+    return light_axes(ax)
 
 
 def power_over_effect(
@@ -77,18 +77,18 @@ def power_over_effect(
     """The share of sweeps like this one that would resolve an effect of that size, per design."""
     ax.set(xlabel="true difference from the reference\n(bits per byte)", ylabel="power (%)")
     if curve.empty:
-        return nothing(quiet(ax), "the noise is not known yet")
+        return empty_axes(light_axes(ax), "the noise is not known yet")
     for design, (colour, _, line) in DESIGNS.items():
         rows = curve[curve["design"] == design].sort_values("effect")
         ax.plot(rows["effect"], 100 * rows["power"], color=colour, linestyle=line, linewidth=1.6)
     sure = curve[(curve["design"] == "block") & (curve["power"] > _SURE)]["effect"].min()
-    reach = float(curve["effect"].max() if pd.isna(sure) else 1.6 * sure)
-    ax.set(xlim=(0, max(reach, 1.2 * (field_effect or 0.0))), ylim=(0, 101))
+    right = float(curve["effect"].max() if pd.isna(sure) else 1.6 * sure)
+    ax.set(xlim=(0, max(right, 1.2 * (field_effect or 0.0))), ylim=(0, 101))
     ax.axhline(100 * power, color=GREY, linewidth=0.9)
     if field_effect is not None and field_effect < ax.get_xlim()[1]:
         ax.axvline(field_effect, color=INK, linestyle=":", linewidth=1.1)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    return quiet(ax)
+    return light_axes(ax)
 
 
 def handles(curve: pd.DataFrame) -> list[Line2D]:

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from analysis.__main__ import main
 from analysis.figures import catalog
-from analysis.figures.catalog import DPI, FIGURES, WIDTH_IN, draw, save_figures, why_not
-from analysis.figures.inputs import Given
+from analysis.figures.captions import DPI, WIDTH_IN
+from analysis.figures.catalog import FIGURES, draw, save_figures
+from analysis.figures.figure_data import FigureData
 from analysis.figures.panels import by_slope
-from analysis.figures.panels.size import artifact_by_slope, cap_gauge
+from analysis.figures.panels.artifact_size import artifact_by_slope, cap_gauge
 from analysis.rows.stages import PANELS
 from analysis.stats.slopes import learned_slopes, placed
 from tests.analysis.conftest import make_study
@@ -40,9 +41,10 @@ def caption(figure):
 
 
 @pytest.fixture(scope="module")
-def drawn(cells, sweep):
+def drawn(study):
     names = ("slope_bpb", "quant_delta", "ttt_gain", "artifact_bytes")
-    return {name: draw(name, make_study(cells)) for name in names}
+    data = FigureData(study)
+    return {name: draw(name, data) for name in names}
 
 
 def save(place):
@@ -79,22 +81,18 @@ def test_no_backend_with_state_is_used(saved):
     assert WIDTH_IN * DPI == 2 * 900
 
 
-@pytest.mark.parametrize("stage", PANELS)
-def test_every_seed_of_every_activation_is_a_dot(cells, stage):
-    ax = by_slope.bpb_by_slope(cells, Figure().subplots(), stage=stage)
-    assert sorted(dots(ax)[:, 1]) == sorted(cells[stage])
-    assert ax.get_ylabel() == "bits per byte"
+def test_every_seed_of_every_activation_is_a_dot(cells):
+    for stage in PANELS:
+        ax = by_slope.bpb_by_slope(cells, Figure().subplots(), stage=stage)
+        assert sorted(dots(ax)[:, 1]) == sorted(cells[stage])
+        assert ax.get_ylabel() == "bits per byte"
 
 
-def test_cells_without_a_score_have_no_dot_and_divergence_has_a_mark(cells_with_losses):
+def test_cells_without_a_score_have_no_dot_and_divergence_breaks_the_line(cells_with_losses):
     ax = by_slope.bpb_by_slope(cells_with_losses, Figure().subplots(), stage="post_quant_bpb")
     assert len(dots(ax)) == 34
     marks = [line for line in ax.lines if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in marks] == [0.8]
-
-
-def test_the_line_of_means_is_broken_at_a_diverged_slope(cells_with_losses):
-    ax = by_slope.bpb_by_slope(cells_with_losses, Figure().subplots(), stage="post_quant_bpb")
     (means,) = (line for line in ax.lines if line.get_linewidth() == 1.8)
     broken = [x for x, y in zip(means.get_xdata(), means.get_ydata(), strict=True) if np.isnan(y)]
     assert broken == [0.8]
@@ -141,17 +139,14 @@ def test_the_cap_is_a_line_only_where_it_is_within_sight(frame_of, row_of, size,
     assert f"{16_000_000 - size:,} below the cap" in ax.get_title()
 
 
-@pytest.mark.parametrize("name", ["slope_bpb", "quant_delta", "ttt_gain", "artifact_bytes"])
-def test_the_caption_says_n_interval_budget_recipe_and_coverage(drawn, name):
-    text = caption(drawn[name])
-    for part in ("n = 3", "95 % t interval over seeds", "200 steps", "Recipe local", "36 of"):
-        assert part in text
-
-
-@pytest.mark.parametrize("name", ["slope_bpb", "quant_delta"])
-def test_the_caption_of_scores_says_window_and_stride(drawn, name):
-    assert "128 tokens, stride 128" in caption(drawn[name])
-    assert ("stride 32" in caption(drawn[name])) == (name == "slope_bpb")
+def test_the_caption_says_n_interval_budget_recipe_cells_window_and_stride(drawn):
+    for name, figure in drawn.items():
+        for part in ("n = 3", "95 % t interval over seeds", "200 steps", "Recipe local", "36 of"):
+            assert part in caption(figure), name
+    assert "128 tokens, stride 128" in caption(drawn["quant_delta"])
+    assert "stride 32" not in caption(drawn["quant_delta"])
+    assert "128 tokens, stride 128" in caption(drawn["slope_bpb"])
+    assert "128 tokens, stride 32" in caption(drawn["slope_bpb"])
 
 
 def test_panels_that_share_an_axis_show_the_same_range(drawn):
@@ -162,20 +157,21 @@ def test_panels_that_share_an_axis_show_the_same_range(drawn):
             assert ax.get_ylim()[1] > dots(ax)[:, 1].max()
 
 
-def test_a_partial_sweep_is_drawn_and_says_so(cells_with_losses, sweep):
-    text = caption(draw("slope_bpb", make_study(cells_with_losses.head(30))))
+def test_a_partial_sweep_is_drawn_and_says_so(cells_with_losses):
+    text = caption(draw("slope_bpb", FigureData(make_study(cells_with_losses.head(30)))))
     assert "28 of the sweep's 36" in text or "29 of the sweep's 36" in text
     assert "unequal seeds" in text
 
 
-def test_one_seed_is_drawn_without_an_interval(cells, sweep):
-    text = caption(draw("quant_delta", make_study(cells[cells["seed"] == 1])))
+def test_one_seed_is_drawn_without_an_interval(cells):
+    text = caption(draw("quant_delta", FigureData(make_study(cells[cells["seed"] == 1]))))
     assert "n = 1" in text
     assert "one seed gives no interval" in text
 
 
-def test_a_stage_that_nobody_scored_is_an_empty_panel(frame_of, rows, sweep):
-    figure = draw("slope_bpb", make_study([{**row, "ttt_bpb": None} for row in rows]))
+def test_a_stage_that_nobody_scored_is_an_empty_panel(frame_of, rows):
+    frame = frame_of([{**row, "ttt_bpb": None} for row in rows])
+    figure = draw("slope_bpb", FigureData(make_study(frame)))
     assert "no score" in [text.get_text() for text in figure.axes[3].texts]
 
 
@@ -209,10 +205,9 @@ def test_what_is_not_drawn_is_told_with_the_reason(store, monkeypatch, capsys):
     assert capsys.readouterr().out == "".join(f"not drawn: {line}\n" for line in told)
 
 
-def test_a_figure_without_its_input_is_refused_by_name(cells, sweep):
-    assert why_not("differences", cells, Given(why={"contrasts": "no pair"})) == "no pair"
-    with pytest.raises(ConfigError, match="mechanism cannot be drawn: no layer"):
-        draw("mechanism", make_study(cells), Given(why={"layers": "no layer file"}))
+def test_a_figure_without_its_input_is_refused_with_the_reason(study):
+    with pytest.raises(ConfigError, match="no place to read layer files from"):
+        draw("mechanism", FigureData(study))
 
 
 def test_the_cap_is_in_the_gauge_however_far_it_is(cells):

@@ -3,23 +3,22 @@
 Measured by the layout that the files have. Whether a figure is beautiful only an eye can tell.
 """
 
-from dataclasses import replace
 from functools import cache
 from itertools import combinations
 
 import matplotlib as mpl
 import numpy as np
 import pytest
-from hypothesis import given as forall
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes._base import _AxesBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from analysis.figures.catalog import DPI, FIGURES, STYLE, draw, why_not
-from analysis.figures.inputs import given
-from analysis.figures.style import looks, spread
-from analysis.rows.read import Sweep
+from analysis.figures.captions import DPI
+from analysis.figures.catalog import FIGURES, STYLE, draw_or_reason
+from analysis.figures.figure_data import FigureData
+from analysis.figures.style import looks, spread_apart
 from tests.analysis.conftest import make_study
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
 
@@ -37,22 +36,18 @@ def timed(row):
     }
 
 
-def everything(cells, sweep):
+def everything(cells):
     """All that a figure may take, for one setting."""
-    rows = contrasts_of(cells, reference=sweep.reference)
-    return replace(
-        given(cells, sweep, ["slope_curve", "power"]),
+    study = make_study(cells)
+    rows = contrasts_of(cells, reference=study.reference)
+    known = {} if rows.empty else {"contrasts": rows, "paired": paired_of(rows)}
+    return FigureData(
+        study,
         curves=curves_of(cells),
         layers=layers_of(cells),
-        contrasts=None if rows.empty else rows,
-        paired=paired_of(rows),
         published={"post_quant_sliding_bpb": published_of(2.3)},
+        **known,
     )
-
-
-def sweep_of(cells, reference="leaky_relu2-s0.5"):
-    keys = tuple(dict.fromkeys(cells["key"]))
-    return Sweep(name="a", reference=reference, keys=keys, num_cells=len(cells))
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +76,15 @@ def cases(rows, rows_with_losses, frame_of, row_of):
 @pytest.fixture(scope="module")
 def known(cases):
     """``known(name)``: what a case has beside its cells, computed once."""
-    return cache(lambda name: everything(cases[name], sweep_of(cases[name])))
+    return cache(lambda name: everything(cases[name]))
 
 
-def drawn(name, cells, known):
-    """The figure as it is laid out, and its renderer; None where it is not drawn."""
-    if why_not(name, cells, known) is not None:
-        return None
-    figure = draw(name, make_study(cells), known)
+def laid_out(figure):
+    """The renderer of a figure that has its layout."""
     figure.set_dpi(DPI)
     with mpl.rc_context(STYLE):
         figure.draw_without_rendering()
-    return figure, FigureCanvasAgg(figure).get_renderer()
+    return FigureCanvasAgg(figure).get_renderer()
 
 
 def words(figure, renderer):
@@ -132,28 +124,8 @@ def overlapping(shown):
     return pairs
 
 
-FAST = ("slope_bpb", "differences", "learning_curves", "pace", "artifact_bytes")
-EDGES = ("few", "far", "many", "one seed")
-
-
-@pytest.mark.parametrize(
-    ("name", "case"),
-    [
-        *((name, "full") for name in FAST),
-        *(
-            pytest.param(name, "full", marks=pytest.mark.slow)
-            for name in FIGURES
-            if name not in FAST
-        ),
-        *(pytest.param(name, case, marks=pytest.mark.slow) for name in FIGURES for case in EDGES),
-    ],
-)
-def test_no_words_overlap_or_leave_the_figure(cases, known, name, case):
-    made = drawn(name, cases[case], known(case))
-    if made is None:
-        pytest.skip(why_not(name, cases[case], known(case)))
-    figure, renderer = made
-    shown = words(figure, renderer)
+def assert_legible(figure):
+    shown = words(figure, laid_out(figure))
     whole = figure.bbox
     outside = [
         text.get_text()
@@ -165,24 +137,34 @@ def test_no_words_overlap_or_leave_the_figure(cases, known, name, case):
     assert len(shown) > 5
 
 
-@pytest.mark.parametrize("case", ["full", pytest.param("many", marks=pytest.mark.slow)])
-def test_no_two_activations_look_alike(cases, case):
-    found = looks(cases[case])
-    assert set(found) == set(cases[case]["key"])
-    assert len(set(found.values())) == len(found)
+@pytest.mark.parametrize("name", ["slope_bpb", "differences", "learning_curves", "pace"])
+def test_no_words_overlap_or_leave_the_figure(known, name):
+    assert_legible(draw_or_reason(name, known("full")))
 
 
-def test_no_two_activations_are_told_apart_by_colour_alone_unless_by_an_ordered_scale(cases):
-    found = [look for look in looks(cases["many"]).values() if look.line != "-"]
-    assert len({(look.marker, look.line) for look in found}) == len(found)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["full", "few", "far", "many", "one seed"])
+def test_no_words_overlap_or_leave_any_figure_at_the_edges(known, case):
+    drawn = [draw_or_reason(name, known(case)) for name in FIGURES]
+    figures = [figure for figure in drawn if not isinstance(figure, str)]
+    assert len(figures) >= 9
+    for figure in figures:
+        assert_legible(figure)
 
 
-@forall(
-    st.lists(st.floats(-1, 2), min_size=1, max_size=30), st.floats(1e-3, 0.03, exclude_min=True)
-)
-def test_spread_labels_are_apart_in_order_and_within_bounds(wanted, gap):
-    places = spread(wanted, gap, low=0.0, high=1.0)
-    order = np.argsort(wanted, kind="stable")
+def test_no_two_activations_look_alike_or_differ_by_colour_alone_but_on_an_ordered_scale(cases):
+    for cells in cases.values():
+        found = looks(cells)
+        assert set(found) == set(cells["key"])
+        assert len(set(found.values())) == len(found)
+        unordered = [look for look in found.values() if look.line != "-"]
+        assert len({(look.marker, look.line) for look in unordered}) == len(unordered)
+
+
+@given(st.lists(st.floats(-1, 2), min_size=1, max_size=30), st.floats(1e-3, 0.03, exclude_min=True))
+def test_spread_labels_are_apart_in_order_and_within_bounds(preferred, gap):
+    places = spread_apart(preferred, gap, low=0.0, high=1.0)
+    order = np.argsort(preferred, kind="stable")
     ranked = np.asarray(places)[order]
     # Places are rounded to 12 decimals.
     assert (np.diff(ranked) >= gap - 2e-12).all()
@@ -190,6 +172,6 @@ def test_spread_labels_are_apart_in_order_and_within_bounds(wanted, gap):
     assert ranked[-1] <= 1 + 1e-9
 
 
-@forall(st.lists(st.integers(0, 20), min_size=1, max_size=20, unique=True))
-def test_labels_with_room_stay_where_they_are_wanted(wanted):
-    assert spread(wanted, 1.0, low=0.0, high=20.0) == wanted
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=20, unique=True))
+def test_labels_with_room_stay_where_they_are_preferred(preferred):
+    assert spread_apart(preferred, 1.0, low=0.0, high=20.0) == preferred

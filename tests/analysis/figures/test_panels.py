@@ -11,10 +11,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from analysis.figures.catalog import draw
-from analysis.figures.inputs import Given
-from analysis.figures.panels import beta, fit, mechanism, pace, power
+from analysis.figures.figure_data import FigureData
+from analysis.figures.panels import beta, fitted_curve, layer_measures, power, speed
 from analysis.figures.panels.forest import Unranked, forest
-from analysis.figures.panels.learning import gap_over_steps
+from analysis.figures.panels.learning_curves import gap_over_steps
 from analysis.figures.style import GREY, looks
 from analysis.rows.learning_curves import (
     from_reference,
@@ -173,18 +173,18 @@ def test_learning_curves_are_named_at_their_ends(ax, cells, curves):
 def test_every_timed_cell_is_a_dot_and_nodes_are_told_apart(ax, frame_of, rows):
     timed = [{**row, "step_ms_p50": 80.0 + row["seed"], "node": f"n{row['seed']}"} for row in rows]
     cells = frame_of(timed)
-    pace.by_activation(
+    speed.by_activation(
         cells, ax, quantity="step_ms_p50", unit="ms", keys=sorted(set(cells["key"])),
         reference=REFERENCE,
     )  # fmt: skip
     assert sorted(points(ax)[:, 0]) == sorted(cells["step_ms_p50"])
-    assert [handle.get_label() for handle in pace.node_handles(cells)] == ["n1", "n2", "n3"]
-    assert len(set(pace.marks_of(cells).values())) == 3
+    assert [handle.get_label() for handle in speed.node_handles(cells)] == ["n1", "n2", "n3"]
+    assert len(set(speed.marks_of(cells).values())) == 3
 
 
 def test_more_nodes_than_looks_are_pooled(frame_of, row_of):
     rows = [row_of("relu2", None, seed, node=f"node-{seed:02}") for seed in range(20)]
-    names = list(pace.marks_of(frame_of(rows)))
+    names = list(speed.marks_of(frame_of(rows)))
     assert len(names) == 6
     assert "other nodes" in names
 
@@ -220,7 +220,7 @@ def test_the_power_curve_marks_the_grid_that_was_run(ax):
 def test_a_measure_is_drawn_for_every_cell(ax, cells, layers):
     rows = layers[(layers["measure"] == "density")]
     values = rows.groupby("cell_id")["value"].mean()
-    mechanism.measure_by_slope(cells, ax, values=values, title="t", unit="share")
+    layer_measures.measure_by_slope(cells, ax, values=values, title="t", unit="share")
     assert sorted(points(ax)[:, 1]) == pytest.approx(sorted(values))
 
 
@@ -233,7 +233,7 @@ def test_what_seeds_differ_by_moves_no_dot_of_the_scatter(cells, layers):
     moved = known.assign(quant_delta=known["quant_delta"] + known["seed"])
     drawn = [
         points(
-            mechanism.against_delta(
+            layer_measures.against_delta(
                 frame, Figure().subplots(), values=some, look_of=looks(cells), unit="share"
             )
         )
@@ -254,11 +254,11 @@ def test_a_missing_cell_does_not_move_the_effect_of_its_seed(cells):
 
 def test_published_points_are_hollow_grey_and_named_by_pull_request(ax):
     rows = published_of(2.3)
-    fit.published_over(rows, ax)
+    fitted_curve.published_over(rows, ax)
     assert len(ax.lines) == 2  # the one without a slope has no place on the axis
     assert {to_hex(line.get_color()) for line in ax.lines} == {GREY}
     assert {line.get_markerfacecolor() for line in ax.lines} == {"none"}
-    names = [handle.get_label() for handle in fit.published_handles(rows)]
+    names = [handle.get_label() for handle in fitted_curve.published_handles(rows)]
     assert names == ["published, PR #549", "published, PR #1035"]
 
 
@@ -275,17 +275,19 @@ def test_the_best_slope_is_drawn_with_its_set(ax):
         fits=True,
         flat=False,
     )
-    fit.fitted_curve(curve, ax)
+    fitted_curve.fitted_curve(curve, ax)
     assert [tuple(bar.get_xdata()) for bar in ax.lines if bar.get_linewidth() == 5] == [
         (0.41, 0.55)
     ]
     assert [mark.get_xdata()[0] for mark in markers(ax, "^")] == [0.48]
-    assert fit.best_words(curve) == "best slope 0.48 (95 % set 0.41–0.55)"
+    assert fitted_curve.best_words(curve) == "best slope 0.48 (95 % set 0.41–0.55)"
     curve.flat = True
-    assert fit.best_words(curve) == "fit lowest at 0.48; no effect of the slope is resolved"
+    assert (
+        fitted_curve.best_words(curve) == "fit lowest at 0.48; no effect of the slope is resolved"
+    )
 
 
-def test_the_initial_beta_is_the_parameter_that_was_given(frame_of, row_of, sweep):
+def test_the_initial_beta_is_the_parameter_of_the_activation(frame_of, row_of):
     cells = frame_of([row_of("asqu", None, 1, params_json=json.dumps({"init": 0.5}))])
-    figure = draw("beta_by_layer", make_study(cells), Given(layers=layers_of(cells)))
+    figure = draw("beta_by_layer", FigureData(make_study(cells), layers=layers_of(cells)))
     assert "initial 0.5" in words(figure.axes[0])

@@ -18,7 +18,7 @@ from analysis.mechanism.associations import (
     associations,
 )
 from analysis.mechanism.layer_tables import layer_means
-from tests.analysis.conftest import make_frame, make_layers, make_rows
+from tests.analysis.conftest import make_frame, make_layers, make_rows, make_study
 from trainer.config.config_errors import ConfigError
 from trainer.contract import LAYER_MEASURES
 
@@ -57,12 +57,12 @@ def driven(layers, *, share=1.0):
 
 def test_a_planted_relation_is_found_between_activations_and_named(layers):
     frame = driven(layers)
-    row = of(associations(frame, layers), "quant_delta")
+    row = of(associations(make_study(frame), layers), "quant_delta")
     assert row["correlation"] > 0.95
     assert row["low"] < row["correlation"] < row["high"]
     assert row["survives"]
     assert (row["n"], row["seeds"], row["activations"]) == (33, 3, 11)  # ReLU² has two names
-    sentence, _ = association_sentences(frame, layers)
+    sentence, _ = association_sentences(make_study(frame), layers)
     for words in ("as was asked beforehand", "density of mlp r = 1.00", "Between 11 activations"):
         assert words in sentence
     assert "no proof of a cause" in sentence
@@ -70,7 +70,7 @@ def test_a_planted_relation_is_found_between_activations_and_named(layers):
 
 def test_the_correlation_is_pearsons_of_the_means_and_p_is_corrected_by_holm(layers):
     frame = driven(layers)
-    table = associations(frame, with_weights(layers), ["quant_delta"])
+    table = associations(make_study(frame), with_weights(layers), ["quant_delta"])
     means = layer_means(layers)
     density = means[means["measure"] == "density"].set_index("cell_id")["value"]
     cells = frame[frame["key"] != "leaky_relu2-s0"]
@@ -97,9 +97,10 @@ def shifted(frame, layers):
 
 def test_shifts_of_a_seed_and_the_order_of_rows_change_nothing(layers):
     frame, layers = driven(layers), with_weights(layers)
-    one = associations(frame, layers, ["quant_delta"])
+    one = associations(make_study(frame), layers, ["quant_delta"])
     for change in (shifted, lambda frame, layers: (frame[::-1], layers[::-1])):
-        other = associations(*change(frame, layers), ["quant_delta"])
+        changed, measures = change(frame, layers)
+        other = associations(make_study(changed), measures, ["quant_delta"])
         for column in ("correlation", "p", "low"):
             # Shifts of 0.7 on deltas whose left-overs are 3e-4 cost four of sixteen digits.
             np.testing.assert_allclose(other[column], one[column], rtol=1e-8, atol=1e-10)
@@ -114,10 +115,10 @@ def test_what_has_no_correlation_says_why(cells, layers):
         (alone, layers, TOO_FEW),
         (apart[apart["seed"] != 3], layers, UNCONNECTED),
     ):
-        row = of(associations(frame, known, ["quant_delta"]), "quant_delta")
+        row = of(associations(make_study(frame), known, ["quant_delta"]), "quant_delta")
         assert row["reason"] == reason
         assert pd.isna([row["correlation"], row["p"], row["survives"]]).all()
-    sentence, _ = association_sentences(alone, layers)
+    sentence, _ = association_sentences(make_study(alone), layers)
     assert "no measure can be held against it (too few activations, 1 activation)" in sentence
 
 
@@ -131,7 +132,7 @@ def test_effects_are_found_where_cells_are_missing_and_seeds_differ(layers):
         for row, key in zip(make_rows(), make_frame(make_rows())["key"], strict=True)
     ]
     whole, holed = make_frame(rows), make_frame([*rows[:5], *rows[9:20], *rows[22:]])
-    one, other = (of(associations(f, exact), "quant_delta") for f in (whole, holed))
+    one, other = (of(associations(make_study(f), exact), "quant_delta") for f in (whole, holed))
     assert other["n"] < one["n"]
     assert other["correlation"] == pytest.approx(one["correlation"], rel=1e-9)
 
@@ -143,7 +144,11 @@ def test_the_measures_are_those_that_the_trainer_takes():
 
 def test_every_result_carries_its_footing(layers):
     rows = make_rows(pre_quant_sliding_bpb=2.2)
-    table = associations(make_frame(rows), layers).drop_duplicates("outcome").set_index("outcome")
+    table = (
+        associations(make_study(make_frame(rows)), layers)
+        .drop_duplicates("outcome")
+        .set_index("outcome")
+    )
     assert list(table.index) == list(OUTCOMES)
     assert list(table["window"].fillna(0)) == [128, 128, 0]
     assert list(table["stride"].fillna(0)) == [128, 32, 0]
@@ -154,31 +159,30 @@ def test_every_result_carries_its_footing(layers):
 def test_cells_without_measures_are_left_out_and_counted(layers):
     frame = driven(layers)
     some = layers[~layers["cell_id"].isin(["asqu-1", "leaky_relu2-s0.9-2"])]
-    row = of(associations(frame, some), "quant_delta")
+    row = of(associations(make_study(frame), some), "quant_delta")
     assert (row["n"], row["activations"]) == (31, 11)
     assert row["correlation"] > 0.9
-    first, *_ = association_sentences(frame, some)
+    first, *_ = association_sentences(make_study(frame), some)
     assert "34 of 36 scored cells" in first
-    (sentence,) = association_sentences(frame, layers.head(0))
+    (sentence,) = association_sentences(make_study(frame), layers.head(0))
     assert "No scored cell has measures" in sentence
-    assert associations(frame, layers.head(0)).empty
+    assert associations(make_study(frame), layers.head(0)).empty
 
 
 def test_unequal_scoring_is_refused(cells, layers):
     with pytest.raises(ConfigError, match="stride"):
-        associations(cells.assign(stride=[64, *[32] * 35]), layers)
+        associations(make_study(cells.assign(stride=[64, *[32] * 35])), layers)
 
 
 def test_cells_that_are_not_scored_are_not_related(cells, layers):
-    tainted = cells.assign(tainted=[True, *[False] * 35])
-    assert of(associations(tainted, layers), "quant_delta")["n"] == 33  # by its other name
-    both = cells.assign(tainted=[True, True, *[False] * 34])
-    assert of(associations(both, layers), "quant_delta")["n"] == 32
+    for tainted, left in ((1, 33), (2, 32)):  # the first one is counted by its other name
+        frame = cells.assign(tainted=[*[True] * tainted, *[False] * (36 - tainted)])
+        assert of(associations(make_study(frame), layers), "quant_delta")["n"] == left
 
 
 def test_two_settings_are_two_answers(layers):
     longer = [row | {"budget_value": 400.0, "cell_id": row["cell_id"] + "l"} for row in make_rows()]
     frame = make_frame([*make_rows(), *longer])
-    table = associations(frame, make_layers(frame), ["quant_delta"])
+    table = associations(make_study(frame), make_layers(frame), ["quant_delta"])
     assert list(table["setting"]) == ["local, 200 steps", "local, 400 steps"]
     assert list(table["n"]) == [33, 33]

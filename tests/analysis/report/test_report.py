@@ -15,10 +15,9 @@ from analysis.number_format import number, p_value, plus_minus
 from analysis.report import report as report_module
 from analysis.report.document import Bar, Row, Table
 from analysis.report.html import render_html, scale_of, typeset
-from analysis.report.inputs import load_inputs, primary_setting
 from analysis.report.markdown import MOST_LINES, render_markdown
-from analysis.report.pictures import pictures
-from analysis.report.report import make_report, write_report
+from analysis.report.report import make_report, pictures, write_report
+from analysis.report.report_data import load_report_data, primary_setting
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
 from analysis.stats.quantization import delta_stats
@@ -34,12 +33,12 @@ def made(store):
     """The report of a finished sweep, with three pictures; the slow tests draw all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_module, "pictures", some_pictures)
-        return make_report(load_inputs(store))
+        return make_report(load_report_data(store))
 
 
-def some_pictures(names, case):
+def some_pictures(names, setting):
     kept = [name for name in names if name in {"differences", "quant_delta", "artifact_bytes"}]
-    return pictures(kept, case)
+    return pictures(kept, setting)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +49,10 @@ def page(made):
 @pytest.fixture
 def reported(store_of, monkeypatch):
     """``reported(rows)``: report and page of other rows, without the seconds that pictures take."""
-    monkeypatch.setattr(report_module, "pictures", lambda names, case: ())
+    monkeypatch.setattr(report_module, "pictures", lambda names, setting: ())
 
     def report(rows):
-        made = make_report(load_inputs(store_of(rows)))
+        made = make_report(load_report_data(store_of(rows)))
         return made, parsed(render_html(made))
 
     return report
@@ -155,7 +154,7 @@ def test_the_table_of_deltas_holds_the_numbers_of_the_function(page, cells):
 
 @pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes(store):
-    made = make_report(load_inputs(store))
+    made = make_report(load_report_data(store))
     assert write_report(store) == [str(store / "report.html"), str(store / "report.md")]
     assert (store / "report.html").read_text(encoding="utf-8") == render_html(made)
     assert (store / "report.md").read_text(encoding="utf-8") == render_markdown(made)
@@ -250,9 +249,9 @@ def test_the_primary_setting_is_chosen_by_the_grid(frame_of, rows):
 
     grid = [row for rate in (0.01, 0.02, 0.03) for row in with_axis(rate, 400.0)]
     frame = frame_of(grid + with_axis(0.02, 200.0))
-    assert primary_setting(frame) == "local, 400 steps, optim.lr = 0.02"
+    assert primary_setting(make_study(frame)) == "local, 400 steps, optim.lr = 0.02"
     seconds = [row | {"budget_kind": "seconds", "budget_value": 60.0} for row in rows]
-    assert primary_setting(frame_of(grid + seconds)) == "local, 60 s"
+    assert primary_setting(make_study(frame_of(grid + seconds))) == "local, 60 s"
 
 
 @pytest.mark.slow

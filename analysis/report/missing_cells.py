@@ -1,4 +1,4 @@
-"""What failed, what is tainted, and what has not run: every cell without a score, and why."""
+"""Section 4 of the report: every cell without a score, and why."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,39 +8,41 @@ import pandas as pd
 
 from analysis.number_format import DASH, counted, listed
 from analysis.report.document import Block, Bullets, Row, Section, Table, Text
-from analysis.report.inputs import Inputs
+from analysis.report.report_data import ReportData
 from analysis.report.summary import unlike_sentences
 from analysis.rows.completeness import cell_status
 from analysis.rows.read import is_scored, records
+from analysis.study import Study
 
 
-def missing_section(inputs: Inputs) -> Section:
-    """Section 4 of the report."""
-    cells = inputs.cells
-    blocks: list[Block] = [Text(coverage(inputs), "lead"), Bullets(inputs.lacking[1:])]
-    told = cells[~is_scored(cells)].sort_values(["setting", "cell"])
-    if len(told):
-        blocks.append(_table(told, single_setting=cells["setting"].nunique() == 1))
+def missing_cells(data: ReportData) -> Section:
+    """The section, over all settings."""
+    cells = data.study.cells
+    blocks: list[Block] = [Text(completeness_words(data), "lead"), Bullets(data.missing[1:])]
+    unscored = cells[~is_scored(cells)].sort_values(["setting", "cell"])
+    if len(unscored):
+        blocks.append(_table(unscored, single_setting=cells["setting"].nunique() == 1))
     blocks.append(Bullets((*_remarks(cells), *unlike_sentences(cells))))
     return Section(anchor="failed", title="What failed or is missing", blocks=tuple(blocks))
 
 
-def is_complete(inputs: Inputs) -> bool:
+def is_complete(data: ReportData) -> bool:
     """Whether every cell of the sweep has every score."""
-    return not inputs.lacking
+    return not data.missing
 
 
-def num_asked(inputs: Inputs) -> int:
+def grid_size(study: Study) -> int:
     """How many cells the sweep asks for, as far as that is known."""
-    status = cell_status(inputs.cells, inputs.sweep)
-    return max(len(status), inputs.sweep.num_cells or 0)
+    return max(len(cell_status(study.cells, study.sweep)), study.sweep.num_cells or 0)
 
 
-def coverage(inputs: Inputs) -> str:
+def completeness_words(data: ReportData) -> str:
     """How many cells of the sweep have no score, and what became of them."""
-    if is_complete(inputs):
-        return f"Nothing is missing: each of {counted(len(inputs.cells), 'cell')} has every score."
-    return inputs.lacking[0]
+    if is_complete(data):
+        return (
+            f"Nothing is missing: each of {counted(len(data.study.cells), 'cell')} has every score."
+        )
+    return data.missing[0]
 
 
 def common_reasons(cells: pd.DataFrame) -> list[str]:
@@ -55,9 +57,9 @@ def common_reasons(cells: pd.DataFrame) -> list[str]:
     ]
 
 
-def _table(told: pd.DataFrame, *, single_setting: bool) -> Table:
+def _table(unscored: pd.DataFrame, *, single_setting: bool) -> Table:
     rows = []
-    for cell in records(told):
+    for cell in records(unscored):
         state = _state(cell)
         place = () if single_setting else (str(cell["setting"]),)
         rows.append(
@@ -67,9 +69,9 @@ def _table(told: pd.DataFrame, *, single_setting: bool) -> Table:
                     *place,
                     state,
                     _why(cell),
-                    _known(cell["node"]),
-                    _known(cell["log"]),
-                    _known(cell["num_attempts"]),
+                    _or_dash(cell["node"]),
+                    _or_dash(cell["log"]),
+                    _or_dash(cell["num_attempts"]),
                 ),
                 tone="muted" if state == "tainted" else "bad",
             )
@@ -85,19 +87,19 @@ def _table(told: pd.DataFrame, *, single_setting: bool) -> Table:
 
 
 def _remarks(cells: pd.DataFrame) -> list[str]:
-    said = common_reasons(cells)
+    remarks = common_reasons(cells)
     if not is_scored(cells).all():
-        said.append("A diverged run is a result and a failed one is none; neither is a number.")
+        remarks.append("A diverged run is a result and a failed one is none; neither is a number.")
     diverged = sorted(set(cells.loc[cells["state"] == "diverged", "label"]))
     if diverged:
-        said.append(
+        remarks.append(
             f"{listed(diverged)}: a seed diverged, so what is left are survivors. They are shown"
             " and not ranked."
         )
     repeated = int((cells["num_attempts"].fillna(1) > 1).sum())
     if repeated:
-        said.append(f"{counted(repeated, 'cell')} needed more than one attempt.")
-    return said
+        remarks.append(f"{counted(repeated, 'cell')} needed more than one attempt.")
+    return remarks
 
 
 def _state(cell: Mapping[str, Any]) -> str:
@@ -109,5 +111,5 @@ def _why(cell: Mapping[str, Any]) -> str:
     return "; ".join(reason for reason in reasons if isinstance(reason, str)) or DASH
 
 
-def _known(value: object) -> str:
+def _or_dash(value: object) -> str:
     return DASH if value is None or pd.isna(value) else str(value)

@@ -1,4 +1,4 @@
-"""How fast does each activation train, and on which node? (cells of one setting, Axes) -> Axes.
+"""Axes of steps reached and step times, by activation and node.
 
 Under a budget of seconds the number of steps is a result: an activation that is slow to compute
 trains less. Under a budget of steps there is only the time of a step.
@@ -20,8 +20,8 @@ from analysis.figures.style import (
     PURPLE,
     SKY,
     VERMILLION,
-    nothing,
-    quiet,
+    empty_axes,
+    light_axes,
 )
 from analysis.rows.read import is_scored, labels_of
 
@@ -43,9 +43,9 @@ def by_activation(
     """
     known = cells[is_scored(cells) & cells[quantity].notna()]
     ax.set_xlabel(unit)
-    quiet(ax, grid="x").spines["left"].set_visible(False)
+    light_axes(ax, grid="x").spines["left"].set_visible(False)
     if known.empty:
-        return nothing(ax, "not measured")
+        return empty_axes(ax, "not measured")
     rows = {key: y for y, key in enumerate(key for key in keys if key in set(cells["key"]))}
     for node, marks in marks_of(cells).items():
         here = known[_nodes(known) == node]

@@ -1,4 +1,4 @@
-"""How large is the packed model, and how far below the cap? (cells of one setting, Axes) -> Axes.
+"""Axes of the packed model's size over the slope, and of its distance from the cap.
 
 Sizes differ by far less than their distance from the cap can be, so one axis cannot show both: one
 picture has the sizes over the slope, and a gauge beside it has all of them on the way to the cap.
@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.figures.panels.by_slope import quantity_by_slope
-from analysis.figures.style import BLUE, GREY, INK, VERMILLION, nothing, quiet
+from analysis.figures.style import BLUE, GREY, INK, VERMILLION, empty_axes, light_axes
 from analysis.rows.read import is_scored
 
 CAP_BYTES = 16_000_000
@@ -41,10 +41,10 @@ def cap_gauge(cells: pd.DataFrame, ax: Axes) -> Axes:
     """From nothing to the cap: a bar up to the smallest artifact, all artifacts, the cap's line."""
     ax.set_xlabel("artifact (MB)")
     ax.set_yticks([])
-    quiet(ax, grid="x").spines["left"].set_visible(False)
+    light_axes(ax, grid="x").spines["left"].set_visible(False)
     sizes = _sizes(cells)
     if sizes.empty:
-        return nothing(ax, "no artifact")
+        return empty_axes(ax, "no artifact")
     ax.barh([0], [sizes.min() / _MB], height=0.5, color=BLUE, alpha=0.25, linewidth=0)
     ax.scatter(sizes / _MB, [0.0] * len(sizes), marker="|", s=110, color=BLUE, linewidth=0.8)
     ax.axvline(CAP_BYTES / _MB, color=VERMILLION, linestyle="--", linewidth=1.6, label="cap")

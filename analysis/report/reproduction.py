@@ -1,11 +1,11 @@
-"""How is this sweep repeated? What ran: code, machines, data, and the commands."""
+"""Section 5 of the report: what ran (code, machines, data), and the commands that repeat it."""
 
 import pandas as pd
 
 from analysis.number_format import DASH, counted
 from analysis.report.document import Code, Row, Section, Table, Text
-from analysis.report.inputs import Inputs
 from analysis.rows.read import Sweep
+from analysis.study import Study
 
 _KINDS = (  # what is told, and the columns that tell it
     ("recipe", "recipe"),
@@ -27,9 +27,9 @@ _KINDS = (  # what is told, and the columns that tell it
 )
 
 
-def repeat_section(inputs: Inputs) -> Section:
-    """Section 5 of the report."""
-    cells, sweep = inputs.cells, inputs.sweep
+def reproduction(study: Study) -> Section:
+    """The section, over all settings."""
+    cells, sweep = study.cells, study.sweep
     rows = [Row((title, _values(cells, column))) for title, column in _KINDS]
     rows += [Row(("seeds", _values(cells, "seed"))), Row(("ran", _span(cells)))]
     table = Table(

@@ -1,4 +1,4 @@
-"""Where is the best slope, and how sure is that? (fitted curve or published points, Axes) -> Axes.
+"""Axes of the fitted curve over the slope with its best slopes, and of published points.
 
 Drawn over ``by_slope.bpb_by_slope``, whose dots it explains.
 """
@@ -118,10 +118,10 @@ def best_words(curve: SlopeCurve) -> str:
 
 def fit_words(curve: SlopeCurve) -> str:
     """What the fit is and what the bar below it means, for the caption."""
-    said = f"Dark line: smooth fit, {percent(curve.level)} band, n = {curve.n} seeds as blocks."
+    words = f"Dark line: smooth fit, {percent(curve.level)} band, n = {curve.n} seeds as blocks."
     if curve.best is None:
-        return f"{said} {curve.reason or ''}".strip()
-    return f"{said} Bar at the foot: the slopes that may be the best ({percent(curve.level)} set)."
+        return f"{words} {curve.reason or ''}".strip()
+    return f"{words} Bar at the foot: the slopes that may be the best ({percent(curve.level)} set)."
 
 
 def published_over(points: pd.DataFrame, ax: Axes) -> Axes:

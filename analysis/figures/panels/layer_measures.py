@@ -1,4 +1,4 @@
-"""Why does quantization cost what it costs? (layers of one setting, Axes) -> Axes.
+"""Axes of the layers' measures: over the slope, over the layers, against the quantization delta.
 
 Three views of one long table: a measure over the slope, a measure over the layers, and a measure
 against the quantization delta.
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.panels.by_slope import quantity_by_slope
-from analysis.figures.style import GREY, INK, Look, nothing, quiet
+from analysis.figures.style import GREY, INK, Look, empty_axes, light_axes
 from analysis.rows.read import is_scored
 from analysis.stats.seed_effects import without_seed
 
@@ -34,7 +34,7 @@ def measure_by_layer(
     ax.set(title=title, xlabel="layer", ylabel=unit)
     known = layers[layers["value"].notna() & layers["layer"].notna()]
     if known.empty:
-        return nothing(quiet(ax), "not measured")
+        return empty_axes(light_axes(ax), "not measured")
     means = known.groupby(["key", "layer"])["value"].mean()
     for key, look in look_of.items():
         if key in means.index:
@@ -50,7 +50,7 @@ def measure_by_layer(
             )
     layer = sorted({int(i) for i in known["layer"]})
     ax.set_xticks(layer if len(layer) <= 12 else layer[:: -(-len(layer) // 12)])
-    return _from_zero(quiet(ax), unit)
+    return _from_zero(light_axes(ax), unit)
 
 
 def _from_zero(ax: Axes, unit: str) -> Axes:
@@ -78,7 +78,7 @@ def against_delta(
     known = known[is_scored(known) & known["measure"].notna() & known[delta].notna()]
     ax.set(xlabel=unit, ylabel="quantization delta less the effect\nof its seed (bits per byte)")
     if len(known) < 2:
-        return nothing(quiet(ax), "not measured")
+        return empty_axes(light_axes(ax), "not measured")
     x, y = (_centred(known, name) for name in ("measure", delta))
     for key, look in look_of.items():
         mine = known["key"] == key
@@ -93,7 +93,7 @@ def against_delta(
             ends, float((x * y).sum() / (x * x).sum()) * ends, color=INK, linewidth=1.0, alpha=0.7
         )
     ax.xaxis.set_major_locator(MaxNLocator(nbins=4))
-    return quiet(ax, grid="both")
+    return light_axes(ax, grid="both")
 
 
 def _centred(known: pd.DataFrame, quantity: str) -> "pd.Series[float]":

@@ -1,4 +1,4 @@
-"""How does each activation learn? (learning curves of one setting, Axes) -> Axes.
+"""Axes of learning curves: the loss over the steps, and differences from the reference.
 
 Takes frames of ``analysis.rows.learning_curves``: setting, key, label, step, n, value.
 """
@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from analysis.figures.style import INK, Look, label_ends, nothing, quiet
+from analysis.figures.style import INK, Look, empty_axes, label_ends, light_axes
 
 # The first steps fall by nats, what follows by hundredths; differences of the first would flatten
 # everything.
@@ -19,7 +19,7 @@ SETTLED = 0.1
 def loss_over_steps(means: pd.DataFrame, ax: Axes, *, look_of: Mapping[str, Look]) -> Axes:
     """Training loss of each activation, mean over seeds."""
     if means.empty:
-        return nothing(quiet(ax), "no training loss")
+        return empty_axes(light_axes(ax), "no training loss")
     for key, line in means.groupby("key", sort=False):
         look = look_of[str(key)]
         ax.plot(line["step"], line["value"], color=look.colour, linestyle=look.line, linewidth=1.1)
@@ -28,7 +28,7 @@ def loss_over_steps(means: pd.DataFrame, ax: Axes, *, look_of: Mapping[str, Look
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="step", ylabel="training loss\n(nats per token)")
     ax.margins(x=0.01)
-    return quiet(ax)
+    return light_axes(ax)
 
 
 def gap_over_steps(
@@ -47,7 +47,9 @@ def gap_over_steps(
     """
     if gaps.empty:
         ax.set(xticks=[], yticks=[])
-        return nothing(quiet(ax), "no activation shares a seed and a step with the reference")
+        return empty_axes(
+            light_axes(ax), "no activation shares a seed and a step with the reference"
+        )
     last = float(gaps["step"].max())
     shown = gaps[gaps["step"] >= SETTLED * last]
     ends = []
@@ -69,7 +71,7 @@ def gap_over_steps(
     _limits(ax, shown)
     ends.append((last, 0.0, f"{reference} (reference)", INK))
     ax.set(xlabel="step", ylabel=f"difference from the reference\n({unit})")
-    return label_ends(quiet(ax), ends, height_in=height_in)
+    return label_ends(light_axes(ax), ends, height_in=height_in)
 
 
 def _limits(ax: Axes, shown: pd.DataFrame) -> None:

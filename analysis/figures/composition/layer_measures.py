@@ -1,8 +1,4 @@
-"""Does a denser hidden layer, or another spread of weights, make quantization cost more?
-
-Figures of one setting from ``load.load_layers``: what was measured per layer and tensor, over the
-slope, against the quantization delta, and over the layers.
-"""
+"""Figures of the layers' measures: over the slope, against the quantization delta, by layer."""
 
 from dataclasses import dataclass
 
@@ -12,11 +8,11 @@ from matplotlib.lines import Line2D
 
 from analysis.figures import captions
 from analysis.figures.captions import WIDTH_IN, framed
-from analysis.figures.inputs import Given
-from analysis.figures.panels import by_slope
-from analysis.figures.panels.mechanism import against_delta, measure_by_layer, measure_by_slope
+from analysis.figures.figure_data import FigureData
+from analysis.figures.panels import by_slope as slope_panel
+from analysis.figures.panels import layer_measures as panels
 from analysis.figures.style import Look, looks
-from analysis.rows.read import Sweep, labels_of
+from analysis.rows.read import labels_of
 from analysis.stats.quantization import with_deltas
 
 
@@ -68,30 +64,31 @@ BY_LAYER = (
 AGAINST = (VIEWS[0], VIEWS[2])  # a cause that is asked about (PR #1062), and the step it acts by
 
 
-def mechanism(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+def by_slope(data: FigureData) -> Figure:
     """Six measures over the slope."""
-    layers = _layers(given)
+    cells, layers = data.cells, data.layers
     figure = Figure(figsize=(WIDTH_IN, 6.8))
     shown = [view for view in VIEWS if not rows_of(layers, view).empty]
     columns = min(2, len(shown))
-    panels = list(figure.subplots(-(-len(shown) // columns), columns, squeeze=False).flat)
-    for ax, view in zip(panels, shown, strict=False):
+    axes = list(figure.subplots(-(-len(shown) // columns), columns, squeeze=False).flat)
+    for ax, view in zip(axes, shown, strict=False):
         values = per_cell(layers, view)
-        measure_by_slope(cells, ax, values=values, title=view.title, unit=view.unit)
-    for ax in panels[: max(len(shown) - columns, 0)]:  # the slopes are told below the lowest
+        panels.measure_by_slope(cells, ax, values=values, title=view.title, unit=view.unit)
+    for ax in axes[: max(len(shown) - columns, 0)]:  # the slopes are told below the lowest
         ax.set(xlabel="", xticklabels=[])
-    for ax in panels[len(shown) :]:
+    for ax in axes[len(shown) :]:
         ax.set_axis_off()
     return framed(
         figure,
-        [captions.marks(cells), _means(), captions.coverage(cells, sweep)],
-        by_slope.legend_handles(cells, learned=False),
+        [captions.marks_and_intervals(cells), _means(), captions.cells_drawn(cells, data.sweep)],
+        slope_panel.legend_handles(cells, learned=False),
     )
 
 
-def mechanism_delta(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+def against_delta(data: FigureData) -> Figure:
     """The quantization delta against two measures, both less their seed's mean."""
-    layers, known, look_of = _layers(given), with_deltas(cells), looks(cells)
+    cells, layers = data.cells, data.layers
+    known, look_of = with_deltas(cells), looks(cells)
     figure = Figure(figsize=(WIDTH_IN, 4.6))
     shown = [view for view in AGAINST if not rows_of(layers, view).empty]
     for ax, view in zip(
@@ -99,41 +96,41 @@ def mechanism_delta(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
     ):
         values = per_cell(layers, view)
         unit = f"{view.title[0].lower()}{view.title[1:]}\nless the effect of its seed ({view.unit})"
-        against_delta(known, ax, values=values, look_of=look_of, unit=unit)
+        panels.against_delta(known, ax, values=values, look_of=look_of, unit=unit)
         ax.label_outer()
-    said = (
-        f"Dots: cells, {captions.seeds(cells)}, each less its seed's effect (additive model) and"
-        " the mean; line: least squares. What goes together need not be cause and effect."
+    meaning = (
+        f"Dots: cells, {captions.num_seeds(cells)}, each less its seed's effect (additive model)"
+        " and the mean; line: least squares. What goes together need not be cause and effect."
     )
     return framed(
         figure,
         [
-            captions.footing(cells),
-            said,
+            captions.recipe_and_budget(cells),
+            meaning,
             _means(),
-            captions.windows(cells, ["quant_delta"]),
-            captions.coverage(cells, sweep),
+            captions.scoring_windows(cells, ["quant_delta"]),
+            captions.cells_drawn(cells, data.sweep),
         ],
         look_handles(cells, look_of, lines=False),
     )
 
 
-def mechanism_layers(cells: pd.DataFrame, sweep: Sweep, given: Given) -> Figure:
+def by_layer(data: FigureData) -> Figure:
     """Measures over the layers, a line per activation."""
-    layers, look_of = _layers(given), looks(cells)
+    cells, layers, look_of = data.cells, data.layers, looks(data.cells)
     shown = [view for view in BY_LAYER if rows_of(layers, view)["layer"].notna().any()]
     figure = Figure(figsize=(WIDTH_IN, 1.2 + 2.2 * -(-len(shown) // 2)))
-    panels = list(figure.subplots(-(-len(shown) // 2), 2, squeeze=False).flat)
-    for ax, view in zip(panels, shown, strict=False):
-        measure_by_layer(
+    axes = list(figure.subplots(-(-len(shown) // 2), 2, squeeze=False).flat)
+    for ax, view in zip(axes, shown, strict=False):
+        panels.measure_by_layer(
             rows_of(layers, view), ax, look_of=look_of, title=view.title, unit=view.unit
         )
-    for ax in panels[len(shown) :]:
+    for ax in axes[len(shown) :]:
         ax.set_axis_off()
-    said = f"Lines: means over seeds, {captions.seeds(cells)}; no interval is drawn."
+    meaning = f"Lines: means over seeds, {captions.num_seeds(cells)}; no interval is drawn."
     return framed(
         figure,
-        [captions.footing(cells), said, captions.coverage(cells, sweep)],
+        [captions.recipe_and_budget(cells), meaning, captions.cells_drawn(cells, data.sweep)],
         look_handles(cells, look_of),
     )
 
@@ -174,8 +171,3 @@ def per_cell(layers: pd.DataFrame, view: View) -> "pd.Series[float]":
 
 def _means() -> str:
     return "Measures are means over layers and, where of weights, over the two matrices of the MLP."
-
-
-def _layers(given: Given) -> pd.DataFrame:
-    assert given.layers is not None  # what FIGURES promises
-    return given.layers

@@ -1,0 +1,97 @@
+"""What a report is made of: the study, and what is found in each of its settings, each once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.costs.budgets import time_splits
+from analysis.figures.figure_data import FigureData, optional
+from analysis.report.answers import Answer, answer
+from analysis.rows.completeness import completeness_sentences
+from analysis.rows.read import is_scored, records
+from analysis.rows.stages import PRIMARY
+from analysis.study import Study, read_study
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingData:
+    """One setting and what several sections say of it; ``splits`` are rows of ``time_splits``."""
+
+    name: str
+    study: Study
+    figures: FigureData
+    answer: Answer
+    splits: pd.DataFrame
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        return self.study.cells
+
+    @property
+    def has_scores(self) -> bool:
+        return bool(is_scored(self.cells).any())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportData:
+    """A study and its settings, the primary one first.
+
+    ``missing``: what ``completeness_sentences`` says, nothing where every cell has every score.
+    """
+
+    study: Study
+    settings: tuple[SettingData, ...]
+    missing: tuple[str, ...]
+
+
+def load_report_data(place: str | Path) -> ReportData:
+    """What the sweep in ``place`` left; ConfigError where there is nothing that can be read."""
+    return report_data(read_study(place))
+
+
+def report_data(study: Study) -> ReportData:
+    """What is found in each setting of ``study``."""
+    figures = {name: FigureData(one) for name, one in study.settings.items()}
+    curves = [optional(partial(getattr, data, "curves")) for data in figures.values()]
+    known = [found for found in curves if found is not None]
+    together = pd.concat(known) if known else None
+    splits = time_splits(study, together, PRIMARY)
+    first = primary_setting(study)
+    settings = tuple(
+        SettingData(
+            name=name,
+            study=figures[name].study,
+            figures=figures[name],
+            answer=answer(figures[name].study),
+            splits=splits[splits["setting"] == name],
+        )
+        for name in sorted(figures, key=lambda name: name != first)
+    )
+    missing = tuple(completeness_sentences(study.cells, study.sweep))
+    return ReportData(study=study, settings=settings, missing=missing)
+
+
+def primary_setting(study: Study) -> str:
+    """The setting that the first screen answers for, chosen by the grid and not by its results.
+
+    The largest budget; where a recipe value varies too, the middle one of its values.
+    """
+    columns = ["budget_kind", "budget_value", "setting"]
+    known = study.cells[columns].drop_duplicates()
+    kind = "seconds" if (known["budget_kind"] == "seconds").any() else "steps"
+    largest = known.loc[known["budget_kind"] == kind, "budget_value"].max()
+    here = known[(known["budget_kind"] == kind) & (known["budget_value"] == largest)]
+    ordered = [name for name in study.settings if name in set(here["setting"])]
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def by_activation(stats: pd.DataFrame, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of ``seed_stats`` by quantity, for each of the activations ``keys`` that has one."""
+    for key in keys:
+        rows = {row["quantity"]: row for row in records(stats[stats["key"] == key])}
+        if rows:
+            yield rows
