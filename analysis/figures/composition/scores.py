@@ -205,7 +205,7 @@ def _decides(row: "pd.Series[float]", level: str) -> str:
     held = f"hold for all {many} comparisons at once" if many > 1 else "are of one comparison"
     noise = f"pooled over the grid, sd {number(row['noise_sd'])}, {row['noise_df']:.0f} df"
     return (
-        f"Thick: {level} intervals that {held}, guarded against unequal noise; these decide. Pale:"
+        f"Thick: {level} intervals that {held}, widened for unequal noise; these decide. Pale:"
         f" the same if the noise is alike for all ({noise})."
     )
 
