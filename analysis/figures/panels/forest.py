@@ -39,7 +39,7 @@ def forest(
     """One row per activation, the best on top; the reference, whose label is given, is at zero.
 
     ``contrasts``: the rows of ``contrasts.contrasts`` of one setting. Thick: the simultaneous
-    interval, which decides. Pale: the same of pooled noise alone, without the guard. Thin: the
+    interval, which decides. Pale: the same of pooled noise alone. Thin: the
     interval of ``paired`` (``paired_stats``), of an activation's own pairs alone. Filled: resolved
     from the reference.
     """

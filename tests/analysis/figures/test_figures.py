@@ -102,7 +102,7 @@ def test_relu2_stands_at_zero_and_asqu_beside_the_axis(cells):
     places = placed(cells).drop_duplicates("key").set_index("key")
     assert places.loc["relu2", ["x", "role"]].tolist() == [0.0, "point"]
     assert places.loc["leaky_relu2-s0.9", "x"] == 0.9
-    assert places.loc["asqu", "role"] == "beside"
+    assert places.loc["asqu", "role"] == "off axis"
     assert places.loc["asqu", "x"] > 0.9
 
 
