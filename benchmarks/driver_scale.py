@@ -105,7 +105,7 @@ def measure(num_cells: int, folder: Path) -> dict[str, Any]:
             attempts=attempts,
             display=Silent(),
             interruption=Interruption(),
-            limit=lambda quarantined: NUM_LEASES,
+            lease_limit=lambda quarantined: NUM_LEASES,
             code=CODE,
         )
         start_s = time.perf_counter()

@@ -116,7 +116,7 @@ def _driver(sweep: SweepSpec, pool: on_ray.RayPool, attempts: Attempts, code: Co
         attempts=attempts,
         display=Quiet(),
         interruption=Interruption(),
-        limit=lambda quarantined: local_cpus(),
+        lease_limit=lambda quarantined: local_cpus(),
         code=code,
     )
 

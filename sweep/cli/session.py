@@ -1,11 +1,9 @@
 """One driver's run of a plan, from its lock on the store to the last row."""
 
 import contextlib
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +14,7 @@ from sweep.driver.attempt_row import Versions, lost_row
 from sweep.driver.attempts import Attempts
 from sweep.driver.display import LiveDisplay, PlainDisplay
 from sweep.driver.driver import Driver
-from sweep.driver.interrupts import Interruption
+from sweep.driver.interrupts import Interruption, handle_signals
 from sweep.driver.tensorboard import Curves, tensorboard_folder
 from sweep.provenance import PROJECT, Code, Revision, code_here, revision
 from sweep.schedule.plan import Estimate, Planner, exclude_cells, plan_unsettled
@@ -84,7 +82,7 @@ class _Session:
         self._confirm(cost)
         _write_description(invocation.sweep, store, self._cells)
         pool = invocation.pool  # connected now: Ray sets a handler for SIGTERM of its own
-        with _signals(interruption), _display(invocation.console) as display:
+        with handle_signals(interruption), _display(invocation.console) as display:
             attempts = self._attempts(display.say, interruption)
             attempts.load(stored.rows, numbers)
             driver = Driver(
@@ -93,7 +91,7 @@ class _Session:
                 attempts=attempts,
                 display=display,
                 interruption=interruption,
-                limit=invocation.lease_limit,
+                lease_limit=invocation.lease_limit,
                 code=self._code,
             )
             try:
@@ -197,33 +195,6 @@ def _write_description(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) ->
         ],
     }
     store.write_sweep(description)
-
-
-@contextlib.contextmanager
-def _signals(interruption: Interruption) -> Iterator[None]:
-    """Ctrl-C asks once; again, or SIGTERM, asks to end at once. Ray's own handlers are replaced.
-
-    Who asks yet again does not wait for what may hold up the driver.
-    """
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if interruption.requests > 1:
-            raise KeyboardInterrupt
-        interruption.request()
-
-    def on_terminate(number: int, frame: FrameType | None) -> None:
-        on_interrupt(number, frame)
-        interruption.request()
-
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, on_interrupt),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, on_terminate),
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _display(console: Console) -> LiveDisplay | PlainDisplay:

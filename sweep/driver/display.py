@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -106,7 +105,7 @@ class PlainDisplay:
             self.say(STOPPING)
         elif time.monotonic() - self._spoke_s > LINE_EVERY_S:
             self._spoke_s = time.monotonic()
-            running = ", ".join(f"{lease.cell} {phase(lease)}" for lease in view.leases)
+            running = ", ".join(f"{lease.cell} {progress_sentence(lease)}" for lease in view.leases)
             self.say(f"{summary(view)}; running: {running or 'nothing, waiting for a lease'}")
             if view.note is not None:
                 self.say(f"waiting: {view.note}")
@@ -128,12 +127,7 @@ class LiveDisplay:
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def show(self, view: SweepView) -> None:
@@ -161,16 +155,7 @@ def render(view: SweepView) -> RenderableType:
             column, justify="right" if column in ("step", "ms/step", "left") else "left"
         )
     for lease in view.leases[:MAX_LINES]:
-        progress = lease.progress or {}
-        step, left, ms = (progress.get(k) for k in ("step", "remaining_steps", "step_ms"))
-        table.add_row(
-            f"{lease.name} on {lease.node}",
-            lease.cell,
-            str(progress.get("phase", "starting")),
-            "" if step is None else str(step),
-            "" if ms is None else f"{ms:.0f}",
-            "" if left is None or ms is None else duration(left * ms / 1000),
-        )
+        table.add_row(f"{lease.name} on {lease.node}", lease.cell, *_progress_texts(lease))
     bar = ProgressBar(total=max(1, view.total), completed=view.num_ended, width=60)
     head = Table.grid()
     head.add_row(bar)
@@ -223,17 +208,28 @@ def describe_outcome(row: Mapping[str, Any], follows: Verdict, *, goes_on: bool)
             return reason
 
 
-def phase(lease: LeaseView) -> str:
+def progress_sentence(lease: LeaseView) -> str:
     """``(train, step 36, 64 ms/step, 9 s left)``, as far as it is known."""
-    progress = lease.progress or {}
-    step, left, ms = (progress.get(key) for key in ("step", "remaining_steps", "step_ms"))
+    phase, step, ms, left = _progress_texts(lease)
     parts = [
-        str(progress.get("phase", "starting")),
-        *([f"step {step}"] if step is not None else []),
-        *([f"{ms:.0f} ms/step"] if ms is not None else []),
-        *([f"{duration(left * ms / 1000)} left"] if left is not None and ms is not None else []),
+        phase,
+        *([f"step {step}"] if step else []),
+        *([f"{ms} ms/step"] if ms else []),
+        *([f"{left} left"] if left else []),
     ]
     return f"({', '.join(parts)})"
+
+
+def _progress_texts(lease: LeaseView) -> tuple[str, str, str, str]:
+    """Phase, step, milliseconds a step, time left; empty where it is not known."""
+    progress = lease.progress or {}
+    step, left, ms = (progress.get(key) for key in ("step", "remaining_steps", "step_ms"))
+    return (
+        str(progress.get("phase", "starting")),
+        "" if step is None else str(step),
+        "" if ms is None else f"{ms:.0f}",
+        "" if left is None or ms is None else duration(left * ms / 1000),
+    )
 
 
 def duration(seconds: float) -> str:

@@ -54,8 +54,8 @@ class _Running:
 class Driver:
     """One run of one plan, until nothing is left to do or the user has had enough.
 
-    ``limit`` says how many leases may be held now on nodes other than those that are left alone;
-    ``code`` are the hashes that nodes must have.
+    ``lease_limit`` says how many leases may be held now on other nodes than those given, which are
+    in quarantine; ``code`` are the hashes that nodes must have.
     """
 
     sweep: SweepSpec
@@ -63,7 +63,7 @@ class Driver:
     attempts: Attempts
     display: Display
     interruption: Interruption
-    limit: Callable[[frozenset[str]], int]
+    lease_limit: Callable[[frozenset[str]], int]
     code: Code
     skipped: list[Task] = field(default_factory=list)
     _running: dict[int, _Running] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class Driver:
     def _check(self) -> None:
         if self.interruption.requests:
             self._scheduler.stop()
-        self._leases.update(self.limit(frozenset(self._scheduler.quarantined)))
+        self._leases.update(self.lease_limit(frozenset(self._scheduler.quarantined)))
         for lease, reason in self._leases.failing():
             self._lose_lease(lease, reason)
         self._stop_attempts()

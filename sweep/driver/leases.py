@@ -23,8 +23,8 @@ Event = Callable[[], None]
 class Leases:
     """The leases of one driver. ``requirements`` says what a node is checked against.
 
-    ``seen`` are the nodes on which a lease fits that have ever been there. The next request leaves
-    out those of ``_elsewhere``; the open ones leave out ``_avoided``.
+    ``nodes_seen`` are the nodes on which a lease fits that have ever been there. The next request
+    leaves out those of ``_avoid_next``; the open ones leave out ``_avoided_now``.
     """
 
     sweep: SweepSpec
@@ -123,7 +123,7 @@ class Leases:
                 self._warned.add(text)
                 self.say(text)
         if readiness.refusal is not None:
-            self.say(f"{lease.node} is left alone: {readiness.refusal}")
+            self.say(f"{lease.node} is in quarantine: {readiness.refusal}")
             self.scheduler.quarantine(lease.node, readiness.refusal)
             self.release(lease)
         else:

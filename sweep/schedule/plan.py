@@ -88,7 +88,8 @@ def plan_failed(cells: Sequence[Cell], history: History) -> Plan:
 
 def plan_one(cells: Sequence[Cell], selector: str, history: History) -> Plan:
     """Exactly the cell that ``selector`` names, whatever became of it before."""
-    cell = find_cell(cells, selector)
+    cell_id = match_cell([(cell.name, cell.id) for cell in cells], selector)
+    cell = next(cell for cell in cells if cell.id == cell_id)
     generation = latest_generation(history.get(cell.id, ()))
     task = Task(cell, "asked for by name", generation, ignores_failures=True)
     settled = tuple(
@@ -150,13 +151,6 @@ def _generation_of_today(attempts: Sequence[EndedAttempt], trainer_hash: str) ->
     last = latest_generation(attempts)
     trainers = {ended.trainer_hash for ended in attempts if ended.generation == last}
     return last if trainers <= {trainer_hash} else last + 1
-
-
-def find_cell(cells: Sequence[Cell], selector: str) -> Cell:
-    """The one cell whose name or id is or begins with ``selector``."""
-    names = [(cell.name, cell.id) for cell in cells]
-    cell_id = match_cell(names, selector)
-    return next(cell for cell in cells if cell.id == cell_id)
 
 
 def match_cell(names: Sequence[tuple[str, str]], selector: str) -> str:

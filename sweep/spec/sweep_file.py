@@ -79,7 +79,7 @@ class Limits(StrictModel):
 
 
 class Retries(StrictModel):
-    """How often a cell is tried again after a failure of each class, and when a node is left alone.
+    """How often a cell is tried again after a failure of each class; when to quarantine a node.
 
     ``cell``: after an error of its own, which is final when it comes alike on two nodes;
     ``infrastructure``: node lost, preempted, communication or driver fault; ``hang``; ``tainted``:

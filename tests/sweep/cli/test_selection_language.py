@@ -79,16 +79,13 @@ def test_a_condition_and_its_negation_share_the_grid_out(expression):
     assert yes == [cell for cell in CELLS if cell in yes]
 
 
-@pytest.mark.parametrize("op", ["==", "!=", "<", "<=", ">", ">="])
-@pytest.mark.parametrize("slope", [*SLOPES, -1.0])
-def test_every_comparison_with_an_absent_value_is_false(op, slope):
-    for expression in (f"slope {op} {slope}", f"{slope} {op} slope", f"slope {op} slope"):
+def test_every_comparison_with_an_absent_value_is_false():
+    """``!=`` and ``not in`` too."""
+    for op in ("==", "!=", "<", "<=", ">", ">="):
+        for expression in (f"slope {op} 0.3", f"0.3 {op} slope", f"slope {op} slope"):
+            assert {c.slope for c in matching(CELLS, expression)} <= set(SLOPES)
+    for expression in ("slope in (0.3,)", "slope not in (0.3,)"):
         assert {c.slope for c in matching(CELLS, expression)} <= set(SLOPES)
-
-
-@pytest.mark.parametrize("expression", ["slope in (0.3,)", "slope not in (0.3,)"])
-def test_an_absent_value_is_in_no_list_and_outside_none(expression):
-    assert all(cell.slope is not None for cell in matching(CELLS, expression))
 
 
 def test_absence_itself_can_be_asked_for():
@@ -102,17 +99,6 @@ def test_two_numbers_are_equal_exactly_where_a_cells_id_takes_them_to_be(number,
     other = number + number * noise
     equal = len(positions([{"slope": number}, {"slope": None}], f"slope == {other!r}")) == 1
     assert equal == (canonical_json(number) == canonical_json(other))
-
-
-def test_the_noise_of_binary_fractions_does_not_matter():
-    noisy = cells_of(
-        sweep_spec(
-            activations=[{"name": "leaky_relu2", "slope": 0.1 + 0.2}], reference="leaky_relu2-s0.3"
-        )
-    )
-    for expression in ("slope == 0.3", "slope <= 0.3", "slope in (0.1, 0.3)", "0.3 >= slope"):
-        assert matching(noisy, expression) == noisy
-    assert matching(noisy, "slope > 0.3") == []
 
 
 def test_comparisons_chain():
@@ -144,14 +130,13 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("expression", REFUSED)
-def test_what_cannot_be_read_is_shown_with_a_mark_where(expression):
-    message, column = REFUSED[expression]
-    with pytest.raises(ConfigError, match=message) as caught:
-        matching(CELLS, expression)
-    shown = str(caught.value).splitlines()
-    assert shown[1] == f"  {expression}"
-    assert shown[2] == " " * (2 + column) + "^"
+def test_what_cannot_be_read_is_shown_with_a_mark_where():
+    for expression, (message, column) in REFUSED.items():
+        with pytest.raises(ConfigError, match=message) as caught:
+            matching(CELLS, expression)
+        shown = str(caught.value).splitlines()
+        assert shown[1] == f"  {expression}"
+        assert shown[2] == " " * (2 + column) + "^"
 
 
 def test_a_mistake_in_a_part_that_is_never_reached_is_found_all_the_same():

@@ -1,36 +1,15 @@
 """How often somebody asks for the end decides how it comes. Not claimed: what Ray does then."""
 
-import os
-import signal
 from types import SimpleNamespace
-
-import pytest
 
 from sweep.__main__ import main
 from sweep.cli.invocation import Invocation
-from sweep.cli.session import _Session, _signals
+from sweep.cli.session import _Session
 from sweep.driver.interrupts import Interruption
 from sweep.schedule.plan import plan_unsettled
 from sweep.store.store import Store
 from tests.support.drivers import row_of
 from tests.support.grids import cells_of, sweep_spec
-
-
-def ask(number):
-    os.kill(os.getpid(), number)
-
-
-@pytest.mark.parametrize(
-    "numbers", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]], ids=["Ctrl-C twice", "SIGTERM"]
-)
-def test_who_asks_again_for_the_end_waits_for_nothing(numbers):
-    interruption = Interruption()
-    with _signals(interruption):
-        for number in numbers:
-            ask(number)
-        assert interruption.must_stop(grace_s=1000.0)
-        with pytest.raises(KeyboardInterrupt):
-            ask(numbers[0])
 
 
 def test_ctrl_c_while_the_cluster_is_left_is_one_word(monkeypatch, capsys):

@@ -39,7 +39,7 @@ def test_an_interruption_is_heard_while_news_comes_without_a_break(tmp_path):
             attempts=attempts,
             display=display,
             interruption=interruption,
-            limit=lambda quarantined: NUM_LEASES,
+            lease_limit=lambda quarantined: NUM_LEASES,
             code=CODE,
         )
         driver.run(plan_unsettled(cells, {}), {})

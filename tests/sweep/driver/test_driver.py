@@ -21,7 +21,7 @@ from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption
 from sweep.messages import PrepareResult
 from sweep.provenance import Code, Revision
-from sweep.schedule.plan import Plan, Task, plan_unsettled
+from sweep.schedule.plan import plan_unsettled
 from sweep.store.files import StoreError
 from sweep.store.store import Store
 from tests.support.grids import cells_of, sweep_spec
@@ -78,7 +78,7 @@ def driver_of(store, pool, sweep=None, interruption=None, num_leases=2):
         attempts=attempts,
         display=display,
         interruption=interruption or Interruption(),
-        limit=lambda left_alone: num_leases,
+        lease_limit=lambda quarantined: num_leases,
         code=CODE,
     )
 
@@ -143,7 +143,11 @@ def test_every_cell_ends_in_one_row_with_its_measurements(store, folder):
         assert (folder / "curves" / f"{stem}.parquet").read_bytes() == b"curve"
         assert (folder / "layers" / f"{stem}.parquet").read_bytes() == LAYERS
         assert (folder / row["log"]).read_text() == "a line\n"
-    assert found.pool.granted == found.pool.released + len(found.pool.leases) == 2
+    display = found.driver.display
+    assert [line.done for line in display.lines] == [1, 2, 3, 4, 5, 6]
+    assert display.views[-1].num_ended == display.views[-1].total == 6
+    assert found.pool.granted == found.pool.released == 2  # it holds no lease and waits for none
+    assert found.pool.withdraw(99) == 0
     again = run(store, lambda order, stop: pytest.fail("ran again"))
     assert (again.pool.granted, len(again.rows)) == (0, 6)
 
@@ -508,21 +512,6 @@ def test_a_cluster_that_grants_no_lease_is_not_waited_for_for_ever(store):
     assert store.unfinished() == []
 
 
-def test_a_run_of_one_cell_makes_exactly_one_attempt(store):
-    cells = cells_of(sweep_spec())
-    driver = driver_of(store, FakePool(well))
-    driver.run(Plan((Task(cells[3], "asked for by name"),), ()), {})
-    assert [row["cell_id"] for row in store.read().rows] == [cells[3].id]
-
-
-def test_the_display_is_told_of_every_ending_and_of_progress(store):
-    display = run(store, well).driver.display
-    assert [line.done for line in display.lines] == [1, 2, 3, 4, 5, 6]
-    assert display.views[-1].num_ended == display.views[-1].total == 6
-    seen = [lease.progress for view in display.views for lease in view.leases]
-    assert {progress["step"] for progress in seen if progress} <= {3}
-
-
 # -- what a node must be
 
 
@@ -548,8 +537,16 @@ def test_a_node_is_asked_for_each_dataset_once_before_its_first_attempt(store):
     assert states(found.rows) == {"succeeded": len(found.cells)}
 
 
+class WithHead(FakePool):
+    """A head without CPUs stands beside the nodes."""
+
+    def nodes(self):
+        return [Node("head", cpus=0, gpus=0), *super().nodes()]
+
+
 def test_where_no_node_is_fit_nothing_is_attempted_and_the_reason_is_said(store):
-    pool = FakePool(well, prepare=lambda requirements: PrepareResult(refusal="the disk is full"))
+    """A head without CPUs is no node that could still become fit."""
+    pool = WithHead(well, prepare=lambda requirements: PrepareResult(refusal="the disk is full"))
     with pytest.raises(ConfigError, match=r"no node can run .* fake-node: the disk is full"):
         run(store, well, pool=pool)
     assert pool.leases == []
@@ -563,7 +560,7 @@ def test_a_node_that_is_not_fit_is_given_back_and_the_others_go_on(store):
     found = run(store, well, pool=pool)
     assert states(found.rows) == {"succeeded": len(found.cells)}
     said = " ".join(found.driver.display.said)
-    assert "is left alone: not here" in said
+    assert "is in quarantine: not here" in said
     assert "it is hot" in said
 
 
@@ -582,13 +579,6 @@ def test_a_lease_that_is_lost_while_it_is_prepared_is_asked_for_anew(store):
 
 
 # -- what must not be left, waited for or repeated for ever
-
-
-def test_a_driver_that_has_ended_holds_and_wants_no_lease(store):
-    pool = FakePool(well)
-    run(store, well, pool=pool, num_leases=4)
-    assert pool.granted == pool.released > 0
-    assert pool.withdraw(99) == 0
 
 
 def test_any_number_of_cells_may_have_been_begun_by_another_driver(store):
@@ -642,19 +632,6 @@ def test_a_retry_that_waits_for_another_node_goes_back_when_that_one_is_gone(sto
     found = run(store, work, sweep, pool=pool)
     assert states(found.rows) == {"succeeded": 6, "hung": 1}
     assert {row["node"] for row in found.rows} == {"a"}
-
-
-class WithHead(FakePool):
-    """A head without CPUs stands beside the nodes."""
-
-    def nodes(self):
-        return [Node("head", cpus=0, gpus=0), *super().nodes()]
-
-
-def test_a_head_that_runs_no_cells_is_not_waited_for(store):
-    pool = WithHead(well, prepare=lambda requirements: PrepareResult(refusal="the disk is full"))
-    with pytest.raises(ConfigError, match=r"no node can run .* fake-node: the disk is full"):
-        run(store, well, sweep_spec(limits={"lease_wait_s": 3.0}), pool=pool)
 
 
 def test_where_the_good_nodes_are_gone_for_a_while_they_are_waited_for(store):

@@ -1,6 +1,4 @@
-"""A node that fails is left alone, a sweep that fails everywhere pauses; a few failures do not."""
-
-import pytest
+"""A node that fails is quarantined, a sweep that fails everywhere pauses; a few failures do not."""
 
 from sweep.schedule.quarantine import LAST_NODE_STRIKES
 from sweep.spec.sweep_file import Retries
@@ -21,7 +19,7 @@ def test_a_node_that_fails_twice_in_a_row_gets_no_more_cells():
     assert made.assign("b") is not None
 
 
-def test_a_success_clears_what_a_node_is_suspected_of():
+def test_a_success_clears_the_strikes_of_a_node():
     made = scheduler(held="a", retries=Retries())
     for fate in ("fault", "success", "fault", "success"):
         end(made, "a", fate)
@@ -68,13 +66,13 @@ def next_new(made, node):
     return task
 
 
-@pytest.mark.parametrize("fate", ["success", "divergence", "taint"])
-def test_after_a_success_nothing_pauses_for_likeness(fate):
-    made = scheduler(held=NODES, retries=Retries(alike=2))
-    end(made, "a", fate)
-    for node in "bcb":
-        end(made, node, "error")
-    assert made.paused is None
+def test_after_a_success_nothing_pauses_for_likeness():
+    for fate in ("success", "divergence", "taint"):
+        made = scheduler(held=NODES, retries=Retries(alike=2))
+        end(made, "a", fate)
+        for node in "bcb":
+            end(made, node, "error")
+        assert made.paused is None
 
 
 def test_a_success_of_an_earlier_run_counts_unless_it_was_of_other_code():

@@ -50,7 +50,7 @@ def test_where_there_is_one_node_alone_a_cell_is_tried_again_there_after_all_oth
     assert handed == [*(cell for cell in CELLS if cell != failed.cell), failed.cell]
 
 
-def test_nodes_that_are_left_alone_are_no_other_nodes():
+def test_nodes_in_quarantine_are_no_other_nodes():
     made = scheduler(held="ab", cells=CELLS[:1])
     made.set_reachable("ab")
     end(made, "a", "hang")

@@ -1,7 +1,7 @@
 """On a simulated cluster that fails the real scheduler loses nothing and wastes little."""
 
 from collections import defaultdict
-from dataclasses import astuple, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -80,13 +80,6 @@ def test_on_a_large_cluster_nothing_is_lost_or_doubled(large):
     assert {attempt.state for attempt in outcome.attempts} >= {"succeeded", "lost", "hung"}
 
 
-def test_one_seed_gives_one_history(large):
-    _, outcome = large
-    _, again = simulated(CASE, World(num_nodes=CASE.num_nodes))
-    assert list(map(astuple, again.attempts)) == list(map(astuple, outcome.attempts))
-    assert again.makespan_s == outcome.makespan_s
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["seed", "node"]), st.sampled_from([1, 2]))
 def test_on_a_cluster_where_everything_fails_often_nothing_is_lost_or_doubled(seed, pairing, slots):
@@ -95,14 +88,7 @@ def test_on_a_cluster_where_everything_fails_often_nothing_is_lost_or_doubled(se
     require_nothing_lost_or_doubled(cells, outcome)
     require_nodes_that_are_there(outcome, world)
     assert outcome.ratio <= 1.0
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(["seed", "node"]), st.sampled_from([1, 2]))
-def test_leases_are_not_given_back_to_be_asked_for_again(seed, pairing, slots):
-    """Each is asked for because the cluster has one, a node came back, or a cell has to move."""
-    world = replace(ROUGH, seed=seed, slots=slots)
-    _, outcome = simulated(Case(pairing, 4, 4), world, strikes=1000, alike=1000)
+    # A lease is requested because a node has one, came back, or a cell has to move: never twice.
     came = sum(len(site.up) for site in outcome.sites) * slots
     moves = sum(a.state not in TERMINAL_STATES or a.tainted for a in outcome.attempts)
     assert outcome.num_granted <= came + moves
