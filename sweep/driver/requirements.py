@@ -18,7 +18,7 @@ def requirements_for(sweep: SweepSpec, cells: Sequence[Cell], code: Code) -> Req
     threads = {cell.spec.threads for cell in cells}
     return Requirements(
         shape=sweep.node,
-        datasets=_supplies(cells, sweep.data),
+        datasets=_datasets(cells, sweep.data),
         trainer_hash=code.trainer_hash,
         lockfile_hash=code.lockfile_hash,
         checkpoint_folder=sweep.checkpoints.folder,
@@ -53,7 +53,7 @@ def _checkpoint(sweep: SweepSpec, cell: Cell, results_place: str) -> CheckpointP
     return CheckpointPlace(folder=policy.folder, every_s=policy.every_s, copy_to=copy_to)
 
 
-def _supplies(cells: Sequence[Cell], place: DataPlace) -> tuple[RequiredDataset, ...]:
+def _datasets(cells: Sequence[Cell], place: DataPlace) -> tuple[RequiredDataset, ...]:
     """The datasets that ``cells`` read, each once."""
     found: dict[str, RequiredDataset] = {}
     for spec in (cell.spec for cell in cells):

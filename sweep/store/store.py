@@ -89,7 +89,7 @@ class Store:
         with registered(self.files, self._watch, self._intervals) as driver_id:
             if not join:
                 require_only_driver(self._watch, self._intervals, self.place, say)
-            self._tidy()
+            self._clean_up()
             yield driver_id
 
     def drivers(self) -> list[Driver]:
@@ -235,9 +235,9 @@ class Store:
             ) from None
         return description
 
-    def _tidy(self) -> None:
+    def _clean_up(self) -> None:
         """Remove what killed drivers left. One that was not dead writes its file again."""
-        self.files.tidy()
+        self.files.remove_temporaries()
         for driver in self._watch.look():
             if driver.life is Life.DEAD:
                 self.files.remove(driver.file)

@@ -88,7 +88,7 @@ class RemoteFiles:
     def is_locked(self, name: str) -> bool:
         return False
 
-    def tidy(self) -> None:
+    def remove_temporaries(self) -> None:
         pass
 
     def _entries(self, folder: str) -> list[tuple[str, str]]:

@@ -71,6 +71,6 @@ class Files(Protocol):
 
     def is_locked(self, name: str) -> bool: ...
 
-    def tidy(self) -> None:
+    def remove_temporaries(self) -> None:
         """Remove what killed writers left half-written."""
         ...

@@ -103,7 +103,7 @@ class LocalFiles:
                 return True
         return False
 
-    def tidy(self) -> None:
+    def remove_temporaries(self) -> None:
         oldest_s = time.time() - ABANDONED_S
         for folder in ("", *self.folders()):
             for entry in self._entries(folder):

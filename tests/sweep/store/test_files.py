@@ -121,7 +121,7 @@ def test_only_old_temporaries_are_tidied_away(tmp_path):
         then_s = time.time() - ABANDONED_S - 1
         os.utime(tmp_path / "attempts" / name, (then_s, then_s))
     files = open_files(tmp_path)
-    files.tidy()
+    files.remove_temporaries()
     assert {p.name for p in (tmp_path / "attempts").iterdir()} == {*kept, ".older"}
 
 
