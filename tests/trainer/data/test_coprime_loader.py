@@ -93,9 +93,9 @@ def test_the_ranks_together_read_what_one_rank_reads(dataset, world_size, virtua
         for rank in range(world_size)
     ]
     for _ in range(4):
-        shares = [read(rank, 1) for rank in ranks]
+        parts = [read(rank, 1) for rank in ranks]
         # Accumulation step a of rank r is micro-step a · W + r of the optimizer step.
-        assert [each for group in zip(*shares, strict=True) for each in group] == read(alone, 1)
+        assert [each for group in zip(*parts, strict=True) for each in group] == read(alone, 1)
     assert {rank.position for rank in ranks} == {alone.position}
 
 
@@ -134,33 +134,6 @@ def test_a_window_lies_in_its_shard_and_targets_are_the_inputs_one_token_on(data
                 assert offset + SEQ_LEN < SIZES[shard]
                 seen.add(shard)
     assert seen == {index for index, size in enumerate(SIZES) if size > SEQ_LEN}
-
-
-# -- the virtual world
-
-
-def num_mixed(dataset, step, **options):
-    """Shards that the last call of a step draws from."""
-    loader = load(dataset, rows=32, **options)
-    micro_batches = read(loader, step)[-options["virtual_world"] :]
-    return len({shard for windows in micro_batches for shard, _ in windows})
-
-
-def test_the_virtual_world_sets_the_mix_and_how_fast_it_widens(tmp_path):
-    """Up to max(32, 8 V) shards from call 16 on: step 3 of 8 calls each, or step 17."""
-    many = write(tmp_path, [60] * 65)
-    mixing = {"anneal_calls": 16}
-    for virtual_world, first, third, late in ((1, 8 + 7 * 24 // 16, 32, 32), (8, 8, 15, 64)):
-        options = {"virtual_world": virtual_world, "coprime": mixing}
-        # Python rounds a half to even: 8 + 7 · 24 / 16 = 18.5 is 18.
-        assert num_mixed(many, 1, **options) == first
-        assert num_mixed(many, 3, **options) == third
-        assert num_mixed(many, 17, **options) == late
-
-
-def test_another_virtual_world_is_another_order(dataset):
-    orders = [read(load(dataset, virtual_world=each), 2) for each in (1, 2, 4, 8)]
-    assert all(a != b for index, a in enumerate(orders) for b in orders[:index])
 
 
 # -- what the order is drawn from

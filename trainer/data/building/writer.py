@@ -80,29 +80,15 @@ def write_dataset(
             if progress is not None:
                 num_documents = train.num_documents + validation.num_documents
                 progress("cut into tokens", num_documents, train.raw_bytes + validation.raw_bytes)
-        corpus_sha256 = corpus_hash.hexdigest()
-    if corpus_sha256 != options.corpus_sha256:
-        raise ConfigError("the text changed while it was read. Run this again once it is complete.")
-    audit = auditor.finish()
-    require_sound(audit, f"dataset {options.name}")
+        if corpus_hash.hexdigest() != options.corpus_sha256:
+            raise ConfigError(
+                "the text changed while it was read. Run this again once it is complete."
+            )
+    require_sound(auditor.finish(), f"dataset {options.name}")
     if options.lossless:
         train.check_lossless()
         validation.check_lossless()
-    manifest = Manifest(
-        dataset=options.name,
-        vocab_size=vocab_size,
-        corpus_sha256=corpus_sha256,
-        tokenizer_sha256=hashlib.sha256(model).hexdigest(),
-        train=tuple(train_shards.shards),
-        validation=tuple(val_shards.shards),
-        num_train_documents=train.num_documents,
-        num_val_documents=validation.num_documents,
-        train_bytes=train.num_bytes,
-        val_bytes=audit.counted_bytes,
-        val_raw_bytes=None if options.lossless else validation.raw_bytes,
-        audited=RULE_VERSION,
-        source=options.source,
-    )
+    manifest = _manifest(options, model, vocab_size, train, validation)
     write_manifest(folder, manifest)
     return manifest
 
@@ -184,6 +170,30 @@ class _SplitWriter:
                 f"SentencePiece tokenizes with loss; install one that the project is tested with "
                 f"(sentencepiece 0.2)."
             )
+
+
+def _manifest(
+    options: WriteOptions,
+    model: bytes,
+    vocab_size: int,
+    train: _SplitWriter,
+    validation: _SplitWriter,
+) -> Manifest:
+    return Manifest(
+        dataset=options.name,
+        vocab_size=vocab_size,
+        corpus_sha256=options.corpus_sha256,
+        tokenizer_sha256=hashlib.sha256(model).hexdigest(),
+        train=tuple(train.shards.shards),
+        validation=tuple(validation.shards.shards),
+        num_train_documents=train.num_documents,
+        num_val_documents=validation.num_documents,
+        train_bytes=train.num_bytes,
+        val_bytes=validation.num_bytes,
+        val_raw_bytes=None if options.lossless else validation.raw_bytes,
+        audited=RULE_VERSION,
+        source=options.source,
+    )
 
 
 class ShardWriter:

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from tests.support.commands import ROOT
 from tests.support.texts import Dying, some_texts, write_json_lines, write_parquet, write_plain
-from tests.support.tiny import run_cell, tiny_spec
 from tests.support.tokenizers import tokenizer
 from trainer.config.config_errors import ConfigError
 from trainer.data.__main__ import ProgressLines, main
@@ -88,7 +87,7 @@ def decoded(dataset, paths):
 # -- what is written
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"))),
     st.integers(1, 60),
@@ -128,12 +127,6 @@ def test_what_is_written_is_a_dataset_that_recipes_find(source, tmp_path):
     assert [path.name for path in (tmp_path / "data").iterdir()] == [NAME]
 
 
-def test_a_recipe_trains_on_it(source, tmp_path):
-    build(tmp_path / "out", source, vocab_size=512)
-    report = run_cell(tiny_spec(tmp_path / "out"), tmp_path / "cell")
-    assert report.state == "succeeded"
-
-
 def test_a_tokenizer_is_learnt_from_text_without_line_ends(tmp_path):
     """SentencePiece passes over lines of more than 4,192 bytes."""
     texts = [" ".join(some_texts(120, seed)).replace("\n", " ") for seed in range(9)]
@@ -146,7 +139,7 @@ def test_the_files_are_the_same_for_any_number_of_workers_and_size_of_chunks(
     source, tmp_path, monkeypatch
 ):
     outs = []
-    for workers, chunk_chars in ((1, 1 << 20), (1, 1), (2, 3_000), (3, 3_000)):
+    for workers, chunk_chars in ((1, 1 << 20), (1, 1), (3, 3_000)):
         monkeypatch.setattr("trainer.data.building.encode.CHUNK_CHARS", chunk_chars)
         outs.append(tmp_path / f"{workers}-{chunk_chars}")
         build(outs[-1], source, workers=workers, shard_tokens=5_000)
@@ -211,14 +204,14 @@ def test_memory_does_not_grow_with_the_text(model, texts, tmp_path, monkeypatch)
     monkeypatch.setattr("trainer.files._CHUNK_BYTES", 10_000)  # of a shard that is hashed
     build(tmp_path / "imports", write_json_lines(tmp_path / "0.jsonl", texts), tokenizer=model)
     peaks = []
-    for times in (8, 20):
+    for times in (3, 12):
         source = write_json_lines(tmp_path / f"{times}.jsonl", some_texts(120 * times))
         tracemalloc.start()
         build(tmp_path / f"out-{times}", source, tokenizer=model)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    num_bytes = (tmp_path / "20.jsonl").stat().st_size
-    assert peaks[1] < 1.1 * peaks[0]
+    num_bytes = (tmp_path / "12.jsonl").stat().st_size
+    assert peaks[1] < 1.25 * peaks[0]  # buffers that fill up; the text is four times as long
     assert peaks[1] < num_bytes
 
 
