@@ -106,12 +106,12 @@ def validation_stream(spec: RunSpec, dataset: Dataset, world: World) -> Stream:
     tokens = load_stream(dataset.val_paths)
     scoring = spec.recipe.scoring
     available = len(tokens) - 1
-    wanted = available if scoring.max_targets is None else min(scoring.max_targets, available)
+    num_val = available if scoring.max_targets is None else min(scoring.max_targets, available)
     length = max(scoring.seq_len, spec.recipe.train.seq_len)
-    num_targets = wanted // length * length
+    num_targets = num_val // length * length
     if num_targets == 0:
         raise ConfigError(
-            f"the validation split gives {wanted} targets, fewer than one sequence of {length}: "
+            f"the validation split gives {num_val} targets, fewer than one sequence of {length}: "
             f"use more text, a larger scoring.max_targets, or a shorter train.seq_len and "
             f"scoring.seq_len."
         )
@@ -188,7 +188,6 @@ def _calibrate(context: RunContext, model: GPT, dataset: Dataset) -> Mapping[str
     written = generate(
         model,
         gptq,
-        vocab_size=spec.recipe.model.vocab_size,
         length=spec.recipe.train.seq_len,
         seed=spec.seed,
         world=world,

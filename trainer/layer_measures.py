@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 DENSE_HIDDEN: Final = 0.01
-"""The share of a layer's root mean square that an output of the activation must exceed to be dense.
+"""An output is dense above this fraction of the root mean square of its layer's outputs.
 
 Every slope above zero makes every output non-zero, so counting those only tells ReLU² from the
 rest. A negative side of β·x² leaves the threshold behind at an x that depends on the slope.

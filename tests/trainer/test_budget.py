@@ -33,14 +33,9 @@ def published_of_seconds(budget_s, elapsed_s, step, warmdown):
 # -- what is typed
 
 
-@pytest.mark.parametrize("num_steps", [1, 200, 10_000])
-def test_a_budget_of_steps_reads_as_it_is_written(num_steps):
-    assert parse_budget(str(Steps(num_steps))) == Steps(num_steps)
-
-
-@pytest.mark.parametrize("seconds", [0.5, 1.0, 600.0])
-def test_a_budget_of_seconds_reads_as_it_is_written(seconds):
-    assert parse_budget(str(Seconds(seconds))) == Seconds(seconds)
+def test_a_budget_reads_as_it_is_written():
+    for budget in (Steps(1), Steps(10_000), Seconds(0.5), Seconds(600.0)):
+        assert parse_budget(str(budget)) == budget
 
 
 @pytest.mark.parametrize(
@@ -95,14 +90,6 @@ def test_at_constant_step_time_both_budgets_agree(num_steps, data, warmdown, ste
     )
 
 
-@given(st.integers(1, 1000), st.data(), st.integers(0, 300))
-def test_at_a_step_time_of_a_power_of_two_both_budgets_agree_exactly(num_steps, data, warmdown):
-    step = data.draw(st.integers(1, num_steps))
-    by_time = Seconds(num_steps / 8).remaining_steps(step, step / 8)
-    assert by_time == Steps(num_steps).remaining_steps(step, step / 8)
-    assert lr_multiplier(by_time, warmdown) == lr_multiplier(float(num_steps - step), warmdown)
-
-
 # -- the rate and the momentum that follow
 
 
@@ -127,15 +114,6 @@ def test_the_schedule_is_the_published_one_under_a_budget_of_seconds(
 )
 def test_the_corners_of_ten_thousand_steps_with_twelve_hundred_down(step, expected):
     assert lr_multiplier(Steps(10_000).remaining_steps(step, 0.0), 1200) == expected
-
-
-def test_a_warmdown_longer_than_the_budget_starts_below_the_peak():
-    assert lr_multiplier(Steps(100).remaining_steps(0, 0.0), 400) == 0.25
-
-
-@given(st.floats(-1e6, 1e6), st.integers(0, 10_000))
-def test_the_multiplier_stays_between_zero_and_one(remaining, warmdown):
-    assert 0.0 <= lr_multiplier(remaining, warmdown) <= 1.0
 
 
 @given(steps, st.floats(0, 0.99), st.floats(0, 0.99), st.integers(0, 3000))

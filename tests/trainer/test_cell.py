@@ -35,7 +35,7 @@ from trainer.evaluate.windows import windows
 from trainer.model.embeddings import HashedBigram
 from trainer.optim.optimizers import Optimizers
 from trainer.training.step import Training, take_step
-from trainer.training.train import StepLog, TrainingResult, train, warm_up
+from trainer.training.train import train, warm_up
 
 SCORES = (
     "pre_quant_loss",
@@ -75,17 +75,16 @@ def loader_of(spec):
 # -- what a run leaves
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize(
+    "name", [n if n == "gelu" else pytest.param(n, marks=pytest.mark.slow) for n in ACTIVATIONS]
+)
 def test_every_activation_trains_learns_and_is_scored(data_dir, tmp_path, name):
+    """ASQU, RReLU² and LeakyReLU² do so in the tests below too."""
     report = run_cell(tiny_spec(data_dir, activation=name, budget="12steps"), tmp_path)
     losses = read_curve(tmp_path)["train_loss"]
     assert report.state == "succeeded"
     assert losses[-1] < losses[0]
     assert all(value is not None for value in scores(report).values())
-
-
-def test_the_report_on_disk_is_the_report(report, out):
-    assert read_report(out) == report
 
 
 def test_the_curve_counts_from_one_and_ends_with_the_budget(report, out, spec):
@@ -247,11 +246,6 @@ def test_the_scored_text_is_whole_windows_from_the_start(report, spec):
     assert (report.val_tokens, report.window, report.stride) == (512, 32, 16)
 
 
-def test_a_limit_on_targets_below_one_window_is_refused(data_dir):
-    with pytest.raises(ConfigError, match=r"max_targets 31 .* seq_len 32"):
-        tiny_spec(data_dir, overrides={"scoring.max_targets": 31})
-
-
 def test_beta_is_reported_as_it_was_scored(report, out, spec, data_dir, tmp_path):
     """The artifact's β for what is learned; s² where it is fixed."""
     model, _ = read_back(spec, out)
@@ -268,13 +262,9 @@ def test_beta_is_reported_as_it_was_scored(report, out, spec, data_dir, tmp_path
 def test_the_same_specification_gives_the_same_answer_in_every_bit(report, out, spec, tmp_path):
     again = run_cell(spec, tmp_path)
     assert answer(again) == answer(report)
+    assert read_report(out) == report
     assert read_curve(tmp_path)["train_loss"] == read_curve(out)["train_loss"]
     assert (tmp_path / ARTIFACT_FILE).read_bytes() == (out / ARTIFACT_FILE).read_bytes()
-
-
-def test_another_seed_gives_another_answer(report, spec, tmp_path):
-    other = run_cell(spec.model_copy(update={"seed": 8}), tmp_path)
-    assert all(scores(other)[name] != scores(report)[name] for name in SCORES)
 
 
 def test_relu2_and_leaky_relu2_of_slope_zero_give_the_same_answer_in_every_bit(data_dir, tmp_path):
@@ -384,10 +374,9 @@ def assert_diverged(report, out, reason):
     assert read_report(out) == report
 
 
-@pytest.mark.parametrize("rate", ["matrix_lr", "embed_lr"])
-def test_a_run_whose_loss_overflows_is_reported_as_diverged(data_dir, tmp_path, rate):
+def test_a_run_whose_loss_overflows_is_reported_as_diverged(data_dir, tmp_path):
     """Weights beyond 1e38 within a few steps: the loss, or else the score, is not a number."""
-    overrides = {f"optim.{rate}": 1e37, "optim.weight_decay": 0.0}
+    overrides = {"optim.matrix_lr": 1e37, "optim.weight_decay": 0.0}
     spec = tiny_spec(data_dir, budget="6steps", overrides=overrides, log_every=1)
     report = run_cell(spec, tmp_path)
     assert_diverged(report, tmp_path, "not finite")
@@ -411,8 +400,7 @@ def poison(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("value", "log_every", "num_steps"),
-    [(math.inf, 1, 3), (math.nan, 3, 3), (-math.inf, 2, 6), (math.nan, 100, 6)],
+    ("value", "log_every", "num_steps"), [(math.inf, 1, 3), (math.nan, 3, 3), (-math.inf, 2, 6)]
 )
 def test_a_loss_that_is_not_finite_makes_the_run_diverged(
     poison, data_dir, tmp_path, value, log_every, num_steps
@@ -447,13 +435,6 @@ def test_a_score_that_is_not_finite_makes_the_run_diverged(
     monkeypatch.setattr("trainer.run_context.score", poisoned)
     report = run_cell(tiny_spec(data_dir, budget="1steps"), tmp_path)
     assert_diverged(report, tmp_path, f"{reason} score is not finite")
-
-
-def test_the_first_bad_step_is_the_first():
-    log = StepLog(step=1, elapsed_s=0.0, lr_mult=1.0, step_ms=1.0, remaining_steps=None)
-    trained = TrainingResult(steps=(log,) * 4, losses=(1.0, math.nan, math.inf, 1.0))
-    assert trained.first_bad_step == 2
-    assert TrainingResult(steps=(log,), losses=(1.0,)).first_bad_step is None
 
 
 # -- the data that was meant

@@ -57,7 +57,7 @@ def hessians(
                 model.body(tokens_BT.to(world.device), tap=add)
                 beat()
     if num_seen != num_batches:
-        raise ValueError(f"{num_batches} batches were asked for, but there are only {num_seen}")
+        raise ValueError(f"{num_batches} batches are needed, but there are only {num_seen}")
     for site, sum_LCC in sums.items():
         sums[site] = _damped(world.sum_(sum_LCC) / num_batches, config.damping)
     seen = sums["attention_in"]
@@ -74,7 +74,6 @@ def generate(
     model: GPT,
     config: Gptq,
     *,
-    vocab_size: int,
     length: int,
     seed: int,
     world: World,
@@ -87,7 +86,7 @@ def generate(
     makes the draws of the others' too: the text does not depend on their number. ``beat`` is called
     for every token.
     """
-    draw = torch.Generator(world.device).manual_seed(seed)
+    vocab_size, draw = len(model.embed), torch.Generator(world.device).manual_seed(seed)
     tokens_ST = torch.zeros(config.sequences, length, dtype=torch.int64, device=world.device)
     model.eval()
     with torch.inference_mode():

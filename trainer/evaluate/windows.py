@@ -2,7 +2,7 @@
 
 Target t is token t + 1, predicted from tokens up to t. A window reads inputs [start, end) and
 scores the targets [first_scored, end). Contiguous scoring is stride = seq_len. One plan breaks the
-promise, and only where it is asked for: ``tail = "published"``.
+promise, and only where the recipe says so: ``tail = "published"``.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,15 +1,15 @@
 """Fork a rank from a process that has imported everything: in hundredths of a second.
 
-A server that has imported all that a rank needs (trainer/fork_server/server.py) makes a copy of
-itself for every rank that it is asked for through a socket. A copy has the state of a fresh
-interpreter behind its imports; nothing that a cell does comes back. It becomes the child not of the
-server but of who asked, the agent, which has to be a reaper of orphans for that moment: so the
-agent sees its end itself, the kernel kills it when the agent goes, and the end of the server is
-nothing to it. Linux alone.
+A server that has imported all that a rank needs (trainer/fork_server/server.py) forks a copy of
+itself for every request that comes through a socket. A copy has the state of a fresh interpreter
+behind its imports; nothing that a cell does comes back. It becomes the child not of the server but
+of the agent that sent the request, which has to be a subreaper for that moment: so the agent sees
+its end itself, the kernel kills it when the agent ends, and the end of the server is nothing to it.
+Linux alone.
 
 A request is a length, that many bytes of JSON (:class:`Request`), and two descriptors: of the log,
-and of a channel to the rank. On it the rank says its number once it is tethered, and waits for
-``GO``; it ends where the channel does.
+and of a channel to the rank. On it the rank writes its process id once it will end with the agent,
+and waits for ``GO``; it ends where the channel does.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def request_rank(control: socket.socket, request: Request, *, log: int, channel:
 
 
 def serve(control: socket.socket, run: Run) -> None:
-    """Begin what is asked for, until the other end of ``control`` is closed.
+    """Fork a rank for every request, until the other end of ``control`` is closed.
 
     ``run`` is the whole life of a rank that is started by a command; it does not return.
     """
@@ -116,7 +116,7 @@ def _fork_twice(received: _Received, run_rank: Callable[[_Received], NoReturn]) 
 
 
 def _become_rank(received: _Received, control: socket.socket, libc: Any, run: Run) -> NoReturn:
-    """Become the rank that is asked for."""
+    """Become the rank of this request."""
     request = received.request
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != request.parent:
         os._exit(1)  # the agent has died, or is not the reaper

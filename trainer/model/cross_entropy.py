@@ -15,7 +15,7 @@ LOGITS_AT_ONCE = {"cpu": 2**17, "cuda": 2**26}
 def capped_nll(hidden_ND: Tensor, embed_VD: Tensor, targets_N: Tensor, cap: float) -> Tensor:
     """−log softmax(cap · tanh(z / cap)) at the target, z = hidden · embedᵀ; float32 (N,).
 
-    Where no gradient is asked for, the logits are in memory for one chunk of positions at a time.
+    Without a gradient the logits are in memory for one chunk of positions at a time.
     """
     if torch.is_grad_enabled():
         logits_NV = _shifted_logits(hidden_ND, embed_VD, cap)

@@ -113,8 +113,8 @@ class Muon(torch.optim.Optimizer):
 
     def set_momentum(self, bank: Tensor, momentum_NRC: Tensor) -> None:
         """Go on from this momentum, of which the rank takes its part."""
-        given = momentum_NRC.to(bank.device, self._momentum_dtype)
-        self.state[bank]["momentum"] = self._world.part(given)
+        whole_NRC = momentum_NRC.to(bank.device, self._momentum_dtype)
+        self.state[bank]["momentum"] = self._world.part(whole_NRC)
 
     def _update(self, bank: Tensor, gradient_PRC: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[bank]

@@ -135,7 +135,7 @@ def decode(data: bytes, identity: Mapping[str, str | int]) -> State:
     header = json.loads(bytes(content[_HEADER_BYTES : _HEADER_BYTES + header_bytes]))
     known = json.loads(header["__metadata__"][_FACTS])
     for name in identity.keys() | known["identity"].keys():
-        found, wanted = known["identity"].get(name), identity.get(name)
-        if found != wanted:
-            raise UnusableCheckpointError(f"its {name} is {found}, this run's is {wanted}")
+        theirs, ours = known["identity"].get(name), identity.get(name)
+        if theirs != ours:
+            raise UnusableCheckpointError(f"its {name} is {theirs}, this run's is {ours}")
     return State(safetensors.torch.load(bytes(content)), known["facts"])

@@ -64,7 +64,6 @@ def generated(world=RANK_0, seed=7, config=GENERATED, **options):
     return generate(
         busy_model(),
         config,
-        vocab_size=VOCAB_SIZE,
         length=LENGTH,
         seed=seed,
         world=world,
@@ -148,7 +147,7 @@ def test_no_more_batches_are_taken_than_asked_for():
 
 
 def test_too_few_batches_are_an_error():
-    with pytest.raises(ValueError, match="5 batches were asked for, but there are only 3"):
+    with pytest.raises(ValueError, match="5 batches are needed, but there are only 3"):
         hessians(busy_model(), token_batches(3), 5, UNDAMPED, RANK_0)
 
 
