@@ -37,7 +37,7 @@ def run_plan(invocation: Invocation, planner: Planner) -> int:
         interruption = Interruption()
         while session.run(planner, interruption) and not interruption.requests:
             invocation.say("Going on with what another driver left behind.")
-        _write_description(invocation.sweep, store, cells)
+        write_description(invocation.sweep, store, cells)
         stored = store.write_cells({cell.id for cell in cells})
         meant = invocation.selection.cells(cells)
         if invocation.selection.limit is not None:
@@ -80,7 +80,7 @@ class _Session:
             return False
         invocation.require_usable_lease()
         self._confirm(cost)
-        _write_description(invocation.sweep, store, self._cells)
+        write_description(invocation.sweep, store, self._cells)
         pool = invocation.pool  # connected now: Ray sets a handler for SIGTERM of its own
         with handle_signals(interruption), _display(invocation.console) as display:
             attempts = self._attempts(display.say, interruption)
@@ -173,7 +173,8 @@ def _report_outcome(
     return EXIT_DONE
 
 
-def _write_description(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
+def write_description(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:
+    """Keep in the store what ``sweep`` asks for (``sweep.json``)."""
     description: Mapping[str, Any] = {
         "name": sweep.name,
         "recipe": sweep.recipe,

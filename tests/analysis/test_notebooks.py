@@ -33,19 +33,14 @@ def test_these_are_the_notebooks():
     assert sorted(path.stem for path in NOTEBOOKS.glob("*.py")) == sorted(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_both_halves_of_a_pair_say_the_same(name):
-    script = jupytext.read(NOTEBOOKS / f"{name}.py")
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
-    assert cells_of(script) == cells_of(notebook), "run: jupytext --sync analysis/notebooks/*.py"
-    assert script.metadata["jupytext"]["formats"] == "ipynb,py:percent"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_output_is_committed(name):
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert not any(cell.outputs or cell.execution_count for cell in code)
+def test_both_halves_of_a_pair_say_the_same_and_no_output_is_committed():
+    for name in NAMES:
+        script = jupytext.read(NOTEBOOKS / f"{name}.py")
+        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
+        assert cells_of(script) == cells_of(notebook), "jupytext --sync analysis/notebooks/*.py"
+        assert script.metadata["jupytext"]["formats"] == "ipynb,py:percent"
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert not any(cell.outputs or cell.execution_count for cell in code)
 
 
 SAID = {

@@ -106,19 +106,13 @@ def test_relu2_stands_at_zero_and_asqu_beside_the_axis(cells):
     assert places.loc["asqu", "x"] > 0.9
 
 
-def test_what_asqu_learned_is_drawn_as_a_slope(cells):
+def test_what_was_learned_is_the_signed_root_of_beta(cells, frame_of, row_of):
     learned = learned_slopes(cells)
-    assert len(learned) == 3
     assert learned["learned"].tolist() == pytest.approx([0.48] * 3)
     assert learned["low"].tolist() == pytest.approx([np.sqrt(0.48**2 - 0.06)] * 3)
-
-
-def test_a_negative_learned_factor_is_a_negative_slope(frame_of, row_of):
-    frame = frame_of([row_of("asqu", None, 1, beta_mean=-0.04, beta_std=0.05)])
-    row = learned_slopes(frame).iloc[0]
-    assert row["learned"] == pytest.approx(-0.2)
-    assert row["low"] == pytest.approx(-0.3)
-    assert row["high"] == pytest.approx(0.1)
+    negative = frame_of([row_of("asqu", None, 1, beta_mean=-0.04, beta_std=0.05)])
+    row = learned_slopes(negative).iloc[0]
+    assert list(row[["learned", "low", "high"]]) == pytest.approx([-0.2, -0.3, 0.1])
 
 
 def test_the_delta_is_drawn_with_its_footing_and_unit(cells):
@@ -129,14 +123,14 @@ def test_the_delta_is_drawn_with_its_footing_and_unit(cells):
     assert sorted(dots(ax)[:, 1]) == sorted(expected)
 
 
-@pytest.mark.parametrize(("size", "in_sight"), [(412_000, False), (15_900_000, True)])
-def test_the_cap_is_a_line_only_where_it_is_within_sight(frame_of, row_of, size, in_sight):
-    sizes = (size, size - 150_000)
-    cells = frame_of([row_of("asqu", None, i, artifact_bytes=b) for i, b in enumerate(sizes)])
-    ax = artifact_by_slope(cells, Figure().subplots())
-    assert ax.get_ylabel() == "artifact (kB)"
-    assert any(line.get_label() == "cap" for line in ax.lines) == in_sight
-    assert f"{16_000_000 - size:,} below the cap" in ax.get_title()
+def test_the_cap_is_a_line_only_where_it_is_within_sight(frame_of, row_of):
+    for size, in_sight in ((412_000, False), (15_900_000, True)):
+        sizes = (size, size - 150_000)
+        cells = frame_of([row_of("asqu", None, i, artifact_bytes=b) for i, b in enumerate(sizes)])
+        ax = artifact_by_slope(cells, Figure().subplots())
+        assert ax.get_ylabel() == "artifact (kB)"
+        assert any(line.get_label() == "cap" for line in ax.lines) == in_sight
+        assert f"{16_000_000 - size:,} below the cap" in ax.get_title()
 
 
 def test_the_caption_says_n_interval_budget_recipe_cells_window_and_stride(drawn):

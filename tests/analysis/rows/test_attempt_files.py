@@ -101,56 +101,27 @@ def test_a_curve_of_a_diverged_cell_may_end_in_what_is_no_number(store_of, rows)
     assert load_curves(folder, load_cells(folder))["train_loss"].iloc[1] == math.inf
 
 
-def text(folder, path):
-    (folder / path).write_text("curve", encoding="utf-8")
-
-
-SPOILT = {
-    "no Parquet": (load_curves, lambda f: text(f, "curves/relu2-1-1.parquet"), "not a Parquet"),
-    "a loss that is no number": (
-        load_curves,
-        lambda f: keep(f, "curves", "relu2-1-1.parquet", curve(3.0, math.nan)),
-        "row 1: train_loss is nan",
-    ),
-    "no step": (
-        load_curves,
-        lambda f: keep(f, "curves", "relu2-1-1.parquet", pa.table({"loss": [1.0]})),
-        "no column step",
-    ),
-    "a text for a number": (
-        load_layers,
-        lambda f: keep(
-            f,
+def test_a_file_that_cannot_be_used_is_named(folder):
+    one = layers(0.1)
+    for kind, table, told in (
+        ("curves", curve(3.0, math.nan), "row 1: train_loss is nan"),
+        ("curves", pa.table({"loss": [1.0]}), "no column step"),
+        ("layers", one.set_column(4, "value", pa.array(["much"])), "value is not double"),
+        ("layers", layers(math.inf), "row 0: value is inf"),
+        (
             "layers",
-            "relu2-1-1.parquet",
-            layers(0.1).set_column(4, "value", pa.array(["much"])),
+            one.set_column(1, "name", pa.array([None], pa.string())),
+            "column name has a row without a value",
         ),
-        "column value is not double",
-    ),
-    "an infinite measure": (
-        load_layers,
-        lambda f: keep(f, "layers", "relu2-1-1.parquet", layers(math.inf)),
-        "row 0: value is inf",
-    ),
-    "a row of nothing": (
-        load_layers,
-        lambda f: keep(
-            f,
-            "layers",
-            "relu2-1-1.parquet",
-            layers(0.1).set_column(1, "name", pa.array([None], pa.string())),
-        ),
-        "column name has a row without a value",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", SPOILT)
-def test_a_file_that_cannot_be_used_is_named(folder, case):
-    load, spoil, told = SPOILT[case]
-    spoil(folder)
-    with pytest.raises(ConfigError, match=rf"relu2-1-1\.parquet.*{told}.*move it away"):
-        load(folder, load_cells(folder))
+        ("curves", None, "not a Parquet"),
+    ):
+        load = load_curves if kind == "curves" else load_layers
+        if table is None:
+            (folder / kind / "relu2-1-1.parquet").write_text("curve", encoding="utf-8")
+        else:
+            keep(folder, kind, "relu2-1-1.parquet", table)
+        with pytest.raises(ConfigError, match=rf"relu2-1-1\.parquet.*{told}.*move it away"):
+            load(folder, load_cells(folder))
 
 
 def test_replicates_are_read_like_cells(folder, rows):

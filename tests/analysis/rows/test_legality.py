@@ -24,19 +24,15 @@ def test_an_illegal_score_is_not_ranked_in_the_statistics():
     assert table.loc[table["quantity"] == "slot_bpb", "mean"].notna().all()
 
 
-@pytest.mark.parametrize("quantity", ["slot_bpb", "slot_gain"])
-def test_comparing_activations_by_an_illegal_score_is_refused(quantity):
-    frame = with_slot(legal=False)
-    frame["slot_gain"] = frame["slot_bpb"] - frame["post_quant_sliding_bpb"]
-    with pytest.raises(ConfigError, match=r"no legal score.*slot\.mode = causal"):
-        compare(make_study(frame), quantity)
-
-
-def test_one_illegal_row_spoils_the_comparison():
-    frame = with_slot(legal=True)
-    frame.loc[0, "slot_legal"] = False
-    with pytest.raises(ConfigError, match="no legal score"):
-        compare(make_study(frame), "slot_bpb")
+def test_comparing_activations_by_an_illegal_score_is_refused():
+    """One row of which nobody says that it is legal is enough."""
+    one = with_slot(legal=True)
+    one.loc[0, "slot_legal"] = False
+    for frame in (with_slot(legal=False), one):
+        gain = frame["slot_bpb"] - frame["post_quant_sliding_bpb"]
+        for quantity in ("slot_bpb", "slot_gain"):
+            with pytest.raises(ConfigError, match=r"no legal score.*slot\.mode = causal"):
+                compare(make_study(frame.assign(slot_gain=gain)), quantity)
 
 
 def test_a_legal_score_is_ranked_as_any_other():

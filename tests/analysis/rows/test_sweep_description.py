@@ -4,7 +4,7 @@ import pandas as pd
 
 from analysis.rows.names import with_names
 from analysis.rows.sweep_description import read_description
-from sweep.cli.session import _describe
+from sweep.cli.session import write_description
 from sweep.driver.attempt_row import identity_columns
 from sweep.store.files import open_files
 from sweep.store.store import Store
@@ -23,7 +23,7 @@ def test_the_plan_names_cells_as_their_rows_will(tmp_path):
         ],
     )
     cells = cells_of(spec)
-    _describe(spec, Store(tmp_path), cells)
+    write_description(spec, Store(tmp_path), cells)
     grid = read_description(open_files(tmp_path)).grid()
     rows = with_names(pd.DataFrame([identity_columns(spec.name, cell) for cell in cells]))
     named = ["cell", "cell_id", "setting", "key", "label", "budget", "seed", "replicate"]
