@@ -27,8 +27,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from analysis.rows.names import readable
 from analysis.rows.parquet_table import to_frame
-from analysis.rows.read import readable
 from sweep.store.schema import SCHEMA
 from trainer.activations import activation_label, neg_beta
 

@@ -82,7 +82,7 @@ def _findings(setting: SettingData) -> Findings:
 
 def _subject(sentence: str) -> str:
     found = (name for opening, name in _SUBJECTS.items() if sentence.startswith(opening))
-    return next(found, "Beside it")
+    return next(found, "Sensitivity")
 
 
 def _bare(sentence: str, setting: str) -> str:

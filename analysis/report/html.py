@@ -11,29 +11,10 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis.report.document import (
-    Bar,
-    Bullets,
-    Code,
-    Details,
-    Findings,
-    Picture,
-    Report,
-    Table,
-    Text,
-)
+from analysis.report.document import Bar, Block, Report, Table
 
 TEMPLATE = "report.html"
 NO_BREAK = "\N{NO-BREAK SPACE}"
-_KINDS = {
-    Text: "text",
-    Bullets: "bullets",
-    Findings: "findings",
-    Code: "code",
-    Table: "table",
-    Picture: "picture",
-    Details: "details",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +69,9 @@ def _ends(bar: Bar) -> tuple[float, float]:
     return low, bar.middle if bar.high is None else bar.high
 
 
-def _kind(block: object) -> str:
-    return _KINDS[type(block)]
+def _kind(block: Block) -> str:
+    """The name that the template knows it by."""
+    return type(block).__name__.lower()
 
 
 def _data_uri(svg: bytes) -> str:

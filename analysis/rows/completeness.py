@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.number_format import counted, listed
-from analysis.rows.read import Sweep, is_scored, labels_of, settings
+from analysis.rows.names import labels_of
+from analysis.rows.read import Sweep, is_scored, settings
 from analysis.rows.stages import STAGES, title_of
 
 STATUSES = ("scored", "tainted", "diverged", "failed", "not run")

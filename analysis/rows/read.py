@@ -12,36 +12,14 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from analysis.rows.attempt_files import load_curves, load_layers
 from analysis.rows.checks import check_cells
-from analysis.rows.names import AXIS_PREFIX, labels_of, natural_order, readable, with_names
+from analysis.rows.names import natural_order, with_names
 from analysis.rows.parquet_table import read_rows, to_frame
 from analysis.rows.sweep_description import read_description
 from sweep.store.files import Files, open_files
 from sweep.store.schema import SCHEMA
 from sweep.store.store import SWEEP_FILE
 from trainer.config.config_errors import ConfigError, did_you_mean
-
-__all__ = [
-    "AXIS_PREFIX",
-    "Sweep",
-    "count_states",
-    "including_tainted",
-    "is_scored",
-    "labels_of",
-    "load_cells",
-    "load_curves",
-    "load_layers",
-    "load_replicates",
-    "load_sweep",
-    "parts_of",
-    "readable",
-    "records",
-    "settings",
-    "succeeded",
-    "sweep_place",
-    "with_names",
-]
 
 CELLS_FILE = "cells.parquet"
 REPLICATES_FILE = "replicates.parquet"

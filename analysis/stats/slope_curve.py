@@ -20,7 +20,7 @@ import pandas as pd
 from analysis.models.curve_fit import Cells, CurveFit, fit_curve, intervals
 from analysis.models.curve_minimum import critical_values, largest_difference, may_be_minimum
 from analysis.number_format import capital, counted, listed, number, p_value, percent, plus_minus
-from analysis.rows.read import labels_of
+from analysis.rows.names import labels_of
 from analysis.rows.scoring import scoring_of
 from analysis.rows.stages import title_of
 from analysis.stats.compare import compare

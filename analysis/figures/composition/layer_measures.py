@@ -12,7 +12,7 @@ from analysis.figures.figure_data import FigureData
 from analysis.figures.panels import by_slope as slope_panel
 from analysis.figures.panels import layer_measures as panels
 from analysis.figures.style import Look, looks
-from analysis.rows.read import labels_of
+from analysis.rows.names import labels_of
 from analysis.stats.quantization import with_deltas
 
 

@@ -11,7 +11,8 @@ from analysis.figures.panels import artifact_size, by_slope, power
 from analysis.figures.panels import fitted_curve as fit
 from analysis.figures.panels.forest import Unranked, forest
 from analysis.number_format import capital, counted, listed, number, percent
-from analysis.rows.read import Sweep, is_scored, labels_of, records
+from analysis.rows.names import labels_of
+from analysis.rows.read import Sweep, is_scored, records
 from analysis.rows.stages import PANELS, PRIMARY, is_legal, title_of
 from analysis.stats.compare import FIELD_NATS
 from analysis.stats.per_seed import outcome_counts
@@ -189,7 +190,7 @@ def resolution(data: FigureData) -> Figure:
 
 
 def _published_words(points: pd.DataFrame, budget: str) -> str:
-    """What the published points are, and whether their height says anything beside ours."""
+    """What the published points are, and whether their height compares to ours."""
     others = sorted(set(points["budget"]) - {budget})
     words = "Grey and hollow: published runs of this recipe, in no mean and no fit."
     if not others:

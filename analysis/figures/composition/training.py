@@ -19,11 +19,12 @@ from analysis.rows.learning_curves import (
     window_steps,
     windowed_loss,
 )
-from analysis.rows.read import is_scored, labels_of
+from analysis.rows.names import labels_of
+from analysis.rows.read import is_scored
 from trainer.activations import ACTIVATIONS, with_defaults
 from trainer.config.config_errors import ConfigError
 
-_LINE_IN = 0.16  # height that the name of a line needs beside it
+_LINE_IN = 0.16  # height that the name of a line needs
 _AROUND_IN = 0.52  # ticks, axis label and gap of a panel
 
 

@@ -1,7 +1,7 @@
 """Axes of the packed model's size over the slope, and of its distance from the cap.
 
 Sizes differ by far less than their distance from the cap can be, so one axis cannot show both: one
-picture has the sizes over the slope, and a gauge beside it has all of them on the way to the cap.
+picture has the sizes over the slope, and a gauge has all of them on the way to the cap.
 """
 
 import pandas as pd

@@ -19,7 +19,7 @@ _LINES = ("-", "--", "-.", ":")
 def beta_by_layer(layers: pd.DataFrame, ax: Axes, *, key: str, initial: float | None) -> Axes:
     """Quantiles of β over the channels of each layer: bands are means over seeds, lines are seeds.
 
-    ``layers``: rows of ``load.load_layers`` of one setting; ``initial``: β before training.
+    ``layers``: rows of ``load_layers`` of one setting; ``initial``: β before training.
     """
     mine = layers[(layers["key"] == key) & layers["measure"].isin(QUANTILES)]
     mine = mine[mine["value"].notna() & mine["layer"].notna()]

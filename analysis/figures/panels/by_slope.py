@@ -1,7 +1,7 @@
 """Axes of one quantity over the negative slope: dots, means and intervals of one setting.
 
 Every scored cell is a dot. The line is the mean over seeds, the band its 95 % t interval. ReLU² has
-its own marker at slope 0; an activation without a slope stands in a strip beside the axis, and the
+its own marker at slope 0; an activation without a slope stands in a strip of its own, and the
 slopes that it learned lie along the bottom. ✕ at the top marks an activation with diverged seeds,
 whose survivors are shown and not joined.
 """
@@ -31,7 +31,7 @@ from analysis.stats.slopes import CURVE, OFF_AXIS, POINT, learned_slopes, placed
 INTERVAL = "95 % t interval"
 _TICK_SIZE = 8.0
 _NAME = 14  # letters of a name below the axis; all of it is in the other figures
-_NAMED_BY_TICKS = 3  # more names beside the axis than this stand at their ticks only
+_NAMED_BY_TICKS = 3  # more names off the axis than this stand at their ticks only
 
 
 def bpb_by_slope(cells: pd.DataFrame, ax: Axes, *, stage: str) -> Axes:
@@ -62,7 +62,7 @@ def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
     else:
         places = cells.drop_duplicates("key").set_index("key")[["x", "role"]]
         stats = seed_stats(cells, [quantity]).join(places, on="key")
-        _seed_threads(known, ax, quantity)
+        _seed_lines(known, ax, quantity)
         _curve(known[known["role"] == CURVE], stats[stats["role"] == CURVE], ax, quantity)
         _points(known, stats, ax, quantity)
     diverged_marks(cells, ax)
@@ -93,12 +93,12 @@ def legend_handles(cells: pd.DataFrame, *, learned: bool) -> list[Line2D | Patch
     return handles
 
 
-def _seed_threads(known: pd.DataFrame, ax: Axes, quantity: str) -> None:
+def _seed_lines(known: pd.DataFrame, ax: Axes, quantity: str) -> None:
     """A faint line per seed, broken where a cell is missing; parallel lines pair well."""
     on_curve = known[known["role"] == CURVE]
-    threads = on_curve.pivot(index="x", columns=["seed", "replicate"], values=quantity)
-    for thread in threads:
-        ax.plot(threads.index, threads[thread], color=BLUE, alpha=0.25, linewidth=0.7, zorder=1)
+    lines = on_curve.pivot(index="x", columns=["seed", "replicate"], values=quantity)
+    for line in lines:
+        ax.plot(lines.index, lines[line], color=BLUE, alpha=0.25, linewidth=0.7, zorder=1)
 
 
 def _curve(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) -> None:
@@ -113,7 +113,7 @@ def _curve(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) ->
 
 
 def _points(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) -> None:
-    """ReLU² and what stands beside the axis: hollow dots, mean and interval beside them."""
+    """ReLU² and what is off the axis: hollow dots, and next to them mean and interval."""
     for key, look in _off_curve(known).items():
         dots = known[known["key"] == key]
         ax.scatter(
@@ -162,18 +162,18 @@ def diverged_marks(cells: pd.DataFrame, ax: Axes) -> None:
 def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     """Ticks at the slopes that ran; a strip with its own ticks for what has no slope."""
     on_axis = cells[cells["role"] != OFF_AXIS]
-    beside = cells[cells["role"] == OFF_AXIS].drop_duplicates("key").sort_values("x")
+    off_axis = cells[cells["role"] == OFF_AXIS].drop_duplicates("key").sort_values("x")
     slopes = sorted(set(on_axis["x"]))
-    names = [_cut(str(label)) for label in beside["label"]]
+    names = [_cut(str(label)) for label in off_axis["label"]]
     ax.set_xlim(cells["x"].min() - 0.08, cells["x"].max() + 0.1)
     texts = thinned_labels(ax, slopes, [f"{x:.4g}" for x in slopes], size=_TICK_SIZE)
-    ax.set_xticks([*slopes, *beside["x"]], [*texts, *names])
+    ax.set_xticks([*slopes, *off_axis["x"]], [*texts, *names])
     if len(names) > 2 or max(map(len, names), default=0) > 8:
         for tick in ax.get_xticklabels()[len(slopes) :]:
             tick.set(rotation=35, ha="right", rotation_mode="anchor")
     ax.set_xlabel("negative slope s  (β = s²)")
-    if slopes and not beside.empty:
-        ax.axvline(beside["x"].min() - 0.075, color=GREY, linewidth=0.8, linestyle=":")
+    if slopes and not off_axis.empty:
+        ax.axvline(off_axis["x"].min() - 0.075, color=GREY, linewidth=0.8, linestyle=":")
     light_axes(ax)
 
 

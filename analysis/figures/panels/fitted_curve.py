@@ -125,7 +125,7 @@ def fit_words(curve: SlopeCurve) -> str:
 
 
 def published_over(points: pd.DataFrame, ax: Axes) -> Axes:
-    """Published scores of the same recipe and stage, hollow and grey: beside ours, never in a mean.
+    """Published scores of the same recipe and stage, hollow and grey: under ours, never in a mean.
 
     ``points``: x (slope), value (bits per byte), pr.
     """

@@ -38,7 +38,7 @@ def forest(
 ) -> Axes:
     """One row per activation, the best on top; the reference, whose label is given, is at zero.
 
-    ``contrasts``: the rows of ``contrasts.contrasts`` of one setting. Thick: the simultaneous
+    ``contrasts``: the rows of ``compare`` of one setting. Thick: the simultaneous
     interval, which decides. Pale: the same of pooled noise alone. Thin: the
     interval of ``paired`` (``paired_stats``), of an activation's own pairs alone. Filled: resolved
     from the reference.
@@ -110,7 +110,7 @@ def _dot(filled: str) -> dict[str, Any]:
 
 
 def _at_right(ax: Axes, y: float, text: str, count: str) -> None:
-    """Two columns of words beside the row at height ``y``."""
+    """Two columns of words right of the row at height ``y``."""
     for words, offset, side in ((text, _NUMBERS_PT, "left"), (count, _COUNT_PT, "right")):
         ax.annotate(
             words,

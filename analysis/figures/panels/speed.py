@@ -23,7 +23,8 @@ from analysis.figures.style import (
     empty_axes,
     light_axes,
 )
-from analysis.rows.read import is_scored, labels_of
+from analysis.rows.names import labels_of
+from analysis.rows.read import is_scored
 
 _NODES = list(
     zip(

@@ -7,14 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.rows.read import (
-    including_tainted,
-    is_scored,
-    load_cells,
-    load_curves,
-    load_layers,
-    load_replicates,
-)
+from analysis.rows.attempt_files import load_curves, load_layers
+from analysis.rows.read import including_tainted, is_scored, load_cells, load_replicates
 from sweep.store.files import open_files
 from sweep.store.schema import SCHEMA
 from tests.analysis.conftest import lost

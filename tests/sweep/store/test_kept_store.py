@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.rows.read import load_cells, load_curves, load_layers, load_replicates, load_sweep
+from analysis.rows.attempt_files import load_curves, load_layers
+from analysis.rows.read import load_cells, load_replicates, load_sweep
 from sweep.__main__ import main
 from sweep.cli.invocation import Invocation
 from sweep.spec.grid import DataFound
