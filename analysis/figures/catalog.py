@@ -102,10 +102,10 @@ def save_figures(
     """
     study = read_study(place)
     succeeded(study.cells)
-    files, names = open_files(place), []
-    for setting, here in study.settings.items():
-        data = FigureData(here)
-        ending = "" if len(study.settings) == 1 else f"--{slug(setting)}"
+    files, settings, names = open_files(place), study.settings, []
+    for setting, one in settings.items():
+        data = FigureData(one)
+        ending = "" if len(settings) == 1 else f"--{slug(setting)}"
         for name in FIGURES:
             figure = draw_or_reason(name, data)
             if isinstance(figure, str):

@@ -12,6 +12,7 @@ from analysis.figures.panels import beta
 from analysis.figures.panels import learning_curves as learning
 from analysis.figures.panels import speed as panel
 from analysis.figures.style import looks
+from analysis.mechanism.layer_tables import BETAS
 from analysis.rows.learning_curves import (
     from_reference,
     over_seeds,
@@ -121,7 +122,7 @@ def beta_by_layer(data: FigureData) -> Figure:
 
 def _keys_that_learn(cells: pd.DataFrame, layers: pd.DataFrame) -> list[str]:
     """The activations of ``cells`` that learned a β which ``layers`` describes."""
-    told = set(layers.loc[layers["measure"].isin(beta.QUANTILES), "key"])
+    told = set(layers.loc[layers["measure"].isin(BETAS), "key"])
     rows = cells.drop_duplicates("key")
     return [
         str(key)

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.figures.style import BLUE, GREY, INK, VERMILLION, empty_axes, label_ends, light_axes
+from analysis.mechanism.layer_tables import BETAS
 
-QUANTILES = ("beta_min", "beta_q05", "beta_q25", "beta_q50", "beta_q75", "beta_q95", "beta_max")
 _BANDS = (
     ("beta_min", "beta_max", 0.12),
     ("beta_q05", "beta_q95", 0.2),
@@ -21,7 +21,7 @@ def beta_by_layer(layers: pd.DataFrame, ax: Axes, *, key: str, initial: float | 
 
     ``layers``: rows of ``load_layers`` of one setting; ``initial``: β before training.
     """
-    mine = layers[(layers["key"] == key) & layers["measure"].isin(QUANTILES)]
+    mine = layers[(layers["key"] == key) & layers["measure"].isin(BETAS)]
     mine = mine[mine["value"].notna() & mine["layer"].notna()]
     ax.set(xlabel="layer", ylabel="β, factor of x² for x ≤ 0")
     if mine.empty:
