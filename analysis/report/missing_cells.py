@@ -9,7 +9,6 @@ import pandas as pd
 from analysis.number_format import DASH, counted, listed
 from analysis.report.document import Block, Bullets, Row, Section, Table, Text
 from analysis.report.report_data import ReportData
-from analysis.report.summary import unlike_sentences
 from analysis.rows.completeness import cell_status
 from analysis.rows.read import is_scored, records
 from analysis.study import Study
@@ -48,19 +47,45 @@ def completeness_words(data: ReportData) -> str:
 def common_reasons(cells: pd.DataFrame) -> list[str]:
     """The reasons that several cells share, most frequent first."""
     absent = records(cells[~is_scored(cells)])
-    counts = Counter((_state(cell), _why(cell)) for cell in absent)
+    counts = Counter((state_word(cell), reason_words(cell) or "") for cell in absent)
     ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     return [
         f"{counted(count, 'cell')} {state}: {why}."
         for (state, why), count in ordered
-        if count > 1 and why != DASH
+        if count > 1 and why
     ]
+
+
+def unlike_sentences(frame: pd.DataFrame) -> list[str]:
+    """A sentence for everything that should be the same in all compared rows and is not."""
+    scored = frame[is_scored(frame)]
+    kinds = {
+        "trainer_hash": "versions of the trainer's code",
+        "torch": "versions of torch",
+        "device_name": "models of processor or GPU",
+    }
+    return [
+        f"Not alike: the scored cells come from {count} {what} ({name})."
+        for name, what in kinds.items()
+        if (count := scored[name].nunique()) > 1
+    ]
+
+
+def state_word(cell: Mapping[str, Any]) -> str:
+    """How a cell without a score ended."""
+    return "tainted" if cell["state"] == "succeeded" else str(cell["state"])
+
+
+def reason_words(cell: Mapping[str, Any]) -> str | None:
+    """Why, as far as it is known."""
+    reasons = [cell["reason"], cell["taint_reason"]]
+    return "; ".join(reason for reason in reasons if isinstance(reason, str)) or None
 
 
 def _table(unscored: pd.DataFrame, *, single_setting: bool) -> Table:
     rows = []
     for cell in records(unscored):
-        state = _state(cell)
+        state = state_word(cell)
         place = () if single_setting else (str(cell["setting"]),)
         rows.append(
             Row(
@@ -68,7 +93,7 @@ def _table(unscored: pd.DataFrame, *, single_setting: bool) -> Table:
                     str(cell["cell"]),
                     *place,
                     state,
-                    _why(cell),
+                    reason_words(cell) or DASH,
                     _or_dash(cell["node"]),
                     _or_dash(cell["log"]),
                     _or_dash(cell["num_attempts"]),
@@ -100,15 +125,6 @@ def _remarks(cells: pd.DataFrame) -> list[str]:
     if repeated:
         remarks.append(f"{counted(repeated, 'cell')} needed more than one attempt.")
     return remarks
-
-
-def _state(cell: Mapping[str, Any]) -> str:
-    return "tainted" if cell["state"] == "succeeded" else str(cell["state"])
-
-
-def _why(cell: Mapping[str, Any]) -> str:
-    reasons = [cell["reason"], cell["taint_reason"]]
-    return "; ".join(reason for reason in reasons if isinstance(reason, str)) or DASH
 
 
 def _or_dash(value: object) -> str:

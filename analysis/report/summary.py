@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.number_format import listed, percent, plus_minus
 from analysis.planning.second_stage import second_stage_sentences
+from analysis.report.missing_cells import reason_words, state_word, unlike_sentences
 from analysis.report.report_data import by_activation
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.read import (
@@ -75,21 +76,6 @@ def _not_legal(frame: pd.DataFrame) -> list[str]:
     return ["SLOT was fitted on the targets that it scores: not a legal score, and not ranked."]
 
 
-def unlike_sentences(frame: pd.DataFrame) -> list[str]:
-    """A sentence for everything that should be the same in all compared rows and is not."""
-    scored = frame[is_scored(frame)]
-    kinds = {
-        "trainer_hash": "versions of the trainer's code",
-        "torch": "versions of torch",
-        "device_name": "models of processor or GPU",
-    }
-    return [
-        f"Not alike: the scored cells come from {count} {what} ({name})."
-        for name, what in kinds.items()
-        if (count := scored[name].nunique()) > 1
-    ]
-
-
 def write_summary(place: str | Path) -> tuple[Summary, str]:
     """The summary of the sweep in ``place``, and the file that it was written to."""
     summary = summarize(read_study(place))
@@ -152,10 +138,8 @@ def _without_score(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
     absent = frame[~is_scored(frame)]
     sentences = completeness_sentences(frame, sweep)
     for row in records(absent.sort_values("cell")):
-        reasons = [row["reason"], row["taint_reason"]]
-        why = "; ".join(reason for reason in reasons if isinstance(reason, str))
-        state = "tainted" if row["state"] == "succeeded" else row["state"]
-        sentences.append(f"{row['cell']}: {state}{', ' if why else ''}{why}.")
+        why = reason_words(row)
+        sentences.append(f"{row['cell']}: {state_word(row)}{f', {why}' if why else ''}.")
     diverged = sorted(set(absent.loc[absent["state"] == "diverged", "label"]))
     if diverged:
         sentences.append(
