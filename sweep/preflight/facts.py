@@ -4,11 +4,11 @@ A check is a function of these values and of what the sweep requires. A value th
 says why.
 """
 
-import ast
 import contextlib
 import os
 import re
 import resource
+import runpy
 import shutil
 import socket
 import tempfile
@@ -34,7 +34,6 @@ T = TypeVar("T")
 
 READ_DEADLINE_S = 20.0
 SETTLE_S, SETTLE_POLL_S = 10.0, 0.5  # for what a killed cell held to be given back
-TORCH_CUDA = re.compile(r"^cuda\b[^=\n]*= *(.+)$", re.MULTILINE)
 XID = re.compile(rb"NVRM: Xid \([^)]*\): (\d+)")
 DRIVER_LINE = b"NVRM:"
 NOT_HERE = "not on this node"
@@ -133,12 +132,8 @@ def torch_cuda() -> str | None:
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         raise LookupError("torch is not installed")
-    text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
-    named = TORCH_CUDA.search(text)
-    if named is None:
-        raise LookupError("torch/version.py does not name its CUDA")
-    value = ast.literal_eval(named[1])
-    return None if value is None else str(value)
+    named: str | None = runpy.run_path(str(Path(spec.origin).with_name("version.py")))["cuda"]
+    return named
 
 
 def _gpus() -> Gpus | Unreadable:

@@ -276,24 +276,6 @@ def test_the_cuda_of_torch_is_read():
     assert torch_cuda() == torch.version.cuda
 
 
-CUDA_LINES = {
-    "cuda: Optional[str] = '12.8'": "12.8",
-    "cuda = '11.8'": "11.8",
-    "cuda: str = None": None,
-}
-
-
-def test_every_way_in_which_torch_has_written_its_cuda_is_read(tmp_path, monkeypatch):
-    (tmp_path / "torch").mkdir()
-    (tmp_path / "torch" / "__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    for line, cuda in CUDA_LINES.items():
-        text = f"__version__ = '2'\n{line}\nhip: Optional[str] = None\n"
-        (tmp_path / "torch" / "version.py").write_text(text)
-        assert torch_cuda() == cuda
-
-
 def test_xids_are_found_in_the_kernels_log_and_silence_is_not_health(tmp_path):
     log = tmp_path / "kmsg"
     log.write_bytes(
