@@ -258,7 +258,8 @@ def test_a_diverged_run_is_a_result_without_layers(store, folder):
     assert plan_unsettled(found.cells, store.read().history()).todo == ()
 
 
-def test_a_lost_lease_loses_one_attempt_whose_log_is_fetched_and_is_replaced(store, folder):
+@pytest.mark.parametrize("log", ["step:3 train_loss", None])
+def test_a_lost_lease_loses_one_attempt_whose_log_is_fetched_if_it_can_be_had(store, folder, log):
     lost = threading.Event()
 
     def work(order, stop):
@@ -268,28 +269,16 @@ def test_a_lost_lease_loses_one_attempt_whose_log_is_fetched_and_is_replaced(sto
         return delivered(order)
 
     pool = FakePool(work)
-    pool.logs["fake-node"] = "step:3 train_loss"
+    if log is not None:
+        pool.logs["fake-node"] = log
     found = run(store, work, pool=pool, num_leases=1)
     assert states(found.rows) == {"succeeded": 6, "lost": 1}
     assert found.pool.granted == 2
     (row,) = the_bad_rows(found)
     assert "node is gone" in row["reason"]
     assert row["failure"] == "infrastructure"
-    assert (folder / row["log"]).read_text() == "step:3 train_loss"
-
-
-def test_where_the_log_of_a_lost_lease_cannot_be_had_the_row_says_so(store):
-    lost = threading.Event()
-
-    def work(order, stop):
-        if not lost.is_set():
-            lost.set()
-            raise LeaseLost("NodeDiedError")
-        return delivered(order)
-
-    (row,) = the_bad_rows(run(store, work))
-    assert row["log"] is None
-    assert row["reason"].endswith("its log could not be fetched")
+    assert row["reason"].endswith("its log could not be fetched") == (log is None)
+    assert (row["log"] and (folder / row["log"]).read_text()) == log
 
 
 @pytest.mark.parametrize("how", ["silent", "gone"])
