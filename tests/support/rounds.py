@@ -1,8 +1,8 @@
-"""One round: strike at a sweep at work, and see that it gets over it.
+"""One round: inject a fault into a sweep at work, and see that it recovers.
 
-A round waits until all leases are at work and then a random while, strikes, and waits until nothing
-of the victim's is left, what was broken is replaced as its operator would, the attempts that
-it was making are closed, and all leases are at work again.
+A round waits until all leases are at work and then a random while, injects a fault, and waits until
+nothing of the victim's is left, what was broken is replaced as its operator would, the attempts
+that it was making are closed, and all leases are at work again.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ NOTICED_S = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a round; ``gone_s`` and ``recovery_s`` count from the blow."""
+    """What became of a round; ``gone_s`` and ``recovery_s`` count from the injection."""
 
     seed: int
     fault: str
@@ -62,14 +62,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Blow:
-    """``struck`` are killed or stopped, ``doomed`` must be gone, ``attempts`` must be closed."""
+class Injection:
+    """``targets`` are killed or stopped, ``must_end`` must be gone, ``attempts`` must be closed."""
 
-    struck: Sequence[psutil.Process]
-    doomed: Sequence[psutil.Process]
+    targets: Sequence[psutil.Process]
+    must_end: Sequence[psutil.Process]
     node: str
     attempts: frozenset[str]
-    told: str
+    description: str
 
 
 def survive(
@@ -77,7 +77,7 @@ def survive(
     folder: Path,
     data: Path,
     seeds: Sequence[int],
-    told: Callable[[Outcome], None] = lambda outcome: None,
+    report: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """One sweep that meets the rounds ``seeds``, and is then seen to be as if undisturbed."""
     chaos = Chaos(cluster, folder, data, seed=seeds[0])
@@ -85,7 +85,7 @@ def survive(
     try:
         for played, seed in enumerate(seeds):
             outcomes.append(play(chaos, round_of(seed), played // 3))
-            told(outcomes[-1])
+            report(outcomes[-1])
         chaos.finish()
     finally:
         chaos.stop()
@@ -93,7 +93,7 @@ def survive(
 
 
 def play(chaos: Chaos, round_: Round, successes: int = 0) -> Outcome:
-    """One round, begun when so many cells have succeeded: the sweep goes on between the blows.
+    """One round, begun when so many cells have succeeded: the sweep goes on between the faults.
 
     Unrecovered, with all that is known, if anything is not as it must be.
     """
@@ -111,69 +111,71 @@ def play(chaos: Chaos, round_: Round, successes: int = 0) -> Outcome:
 def _play(chaos: Chaos, round_: Round) -> Outcome:
     fault = FAULTS[round_.fault]
     time.sleep(round_.wait_s)  # the moment is what is random
-    blow = _strike(chaos, fault, round_.pick)
+    injection = _inject(chaos, fault, round_.pick)
     at_s = chaos.now_s
-    chaos.note(f"{round_.fault}: {blow.told} on {blow.node}")
+    chaos.note(f"{round_.fault}: {injection.description} on {injection.node}")
     if fault.victim == "driver" and fault.deed == "kill":
         chaos.start_driver()  # at once: what the dead one has left must not be in its way
     if fault.victim == "agent" and fault.deed == "stop":
-        _see_recovered(chaos, blow)
-        _continue(blow.struck)
-        gone_s = _see_gone(chaos, blow, GONE_S)
+        _await_recovery(chaos, injection)
+        _continue(injection.targets)
+        gone_s = _await_gone(chaos, injection, GONE_S)
     else:
-        gone_s = _see_gone(chaos, blow, NOTICED_S.get((fault.victim, fault.deed), 0.0) + GONE_S)
-        _replace(chaos, fault, blow)
-        _see_recovered(chaos, blow)
+        gone_s = _await_gone(
+            chaos, injection, NOTICED_S.get((fault.victim, fault.deed), 0.0) + GONE_S
+        )
+        _replace(chaos, fault, injection)
+        _await_recovery(chaos, injection)
     recovery_s = chaos.now_s - at_s
     return Outcome(
         seed=round_.seed,
         fault=round_.fault,
         at_s=at_s,
-        happened=_tell(chaos, blow.attempts),
+        happened=_states_of(chaos, injection.attempts),
         gone_s=gone_s,
         recovery_s=recovery_s,
-        processes_left=len(alive(list(blow.doomed))),
+        processes_left=len(alive(list(injection.must_end))),
     )
 
 
-def _strike(chaos: Chaos, fault: Fault, pick: int) -> Blow:
+def _inject(chaos: Chaos, fault: Fault, pick: int) -> Injection:
     """Do it to one of those at work, chosen by ``pick``."""
     while True:
         at_work = sorted(chaos.working(), key=lambda working: working.node)
         if at_work:
-            blow = _aim(chaos, fault, at_work, pick)
-            if sum(_do(fault, process) for process in blow.struck):
-                return blow
+            injection = _choose_targets(chaos, fault, at_work, pick)
+            if sum(_send_signal(fault, process) for process in injection.targets):
+                return injection
         chaos.wait(chaos.at_work, RECOVERY_S, "the victim had just ended: all at work again")
 
 
-def _aim(chaos: Chaos, fault: Fault, at_work: Sequence[Working], pick: int) -> Blow:
+def _choose_targets(chaos: Chaos, fault: Fault, at_work: Sequence[Working], pick: int) -> Injection:
     target = at_work[pick % len(at_work)]
     machines, driver, node = chaos.cluster.machines, chaos.driver.processes(), target.node
-    struck: Sequence[psutil.Process]
-    doomed: Sequence[psutil.Process]
+    targets: Sequence[psutil.Process]
+    must_end: Sequence[psutil.Process]
     match fault.victim:
         case "rank":
-            struck, doomed = [target.ranks[pick % len(target.ranks)]], target.ranks
+            targets, must_end = [target.ranks[pick % len(target.ranks)]], target.ranks
         case "agent":
-            struck, doomed = [target.agent], target.processes
+            targets, must_end = [target.agent], target.processes
         case "raylet":
-            struck, doomed = [chaos.cluster.raylet(node)], ours(machines[node])
+            targets, must_end = [chaos.cluster.raylet(node)], ours(machines[node])
         case "node":
-            struck = doomed = machines[node].processes()
+            targets = must_end = machines[node].processes()
         case "driver":
-            struck, node = [p for p in driver if is_driver(p)], HEAD
-            doomed = [*chaos.ours(), *(driver if fault.deed == "kill" else [])]
+            targets, node = [p for p in driver if is_driver(p)], HEAD
+            must_end = [*chaos.ours(), *(driver if fault.deed == "kill" else [])]
         case "gcs":
-            struck, doomed, node = [chaos.cluster.gcs()], [*driver, *chaos.ours()], HEAD
+            targets, must_end, node = [chaos.cluster.gcs()], [*driver, *chaos.ours()], HEAD
         case "head":
-            struck, node = [*machines[HEAD].processes(), *driver], HEAD
-            doomed = [*struck, *chaos.ours()]
-    told = ", ".join(map(describe, struck[:3]))
-    return Blow(struck, doomed, node, chaos.attempts_of(doomed), told)
+            targets, node = [*machines[HEAD].processes(), *driver], HEAD
+            must_end = [*targets, *chaos.ours()]
+    description = ", ".join(map(describe, targets[:3]))
+    return Injection(targets, must_end, node, chaos.attempts_of(must_end), description)
 
 
-def _do(fault: Fault, process: psutil.Process) -> bool:
+def _send_signal(fault: Fault, process: psutil.Process) -> bool:
     """Whether it was still there."""
     with contextlib.suppress(psutil.NoSuchProcess):
         if fault.deed == "kill":
@@ -184,17 +186,17 @@ def _do(fault: Fault, process: psutil.Process) -> bool:
     return False
 
 
-def _replace(chaos: Chaos, fault: Fault, blow: Blow) -> None:
+def _replace(chaos: Chaos, fault: Fault, injection: Injection) -> None:
     """What an operator does, or what keeps the cluster at its size."""
     match fault.victim:
         case "raylet" | "node":
-            chaos.cluster.replace(blow.node)
+            chaos.cluster.replace(injection.node)
         case "gcs" | "head":
             chaos.driver.kill()
             chaos.cluster.restart()
             chaos.start_driver()
         case "driver" if fault.deed == "stop":
-            _continue(blow.struck)
+            _continue(injection.targets)
 
 
 def _continue(processes: Sequence[psutil.Process]) -> None:
@@ -202,23 +204,23 @@ def _continue(processes: Sequence[psutil.Process]) -> None:
         resume(process)
 
 
-def _see_gone(chaos: Chaos, blow: Blow, within_s: float) -> float:
-    doomed = list(blow.doomed)
+def _await_gone(chaos: Chaos, injection: Injection, within_s: float) -> float:
+    must_end = list(injection.must_end)
     try:
-        return chaos.wait(lambda: not alive(doomed), within_s, "nothing of the victim is left")
+        return chaos.wait(lambda: not alive(must_end), within_s, "nothing of the victim is left")
     except AssertionError as error:
-        left = ", ".join(map(describe, alive(doomed)))
+        left = ", ".join(map(describe, alive(must_end)))
         raise AssertionError(f"{error}; left: {left}") from None
 
 
-def _see_recovered(chaos: Chaos, blow: Blow) -> None:
+def _await_recovery(chaos: Chaos, injection: Injection) -> None:
     def recovered() -> bool:
-        return chaos.at_work() and not blow.attempts & open_attempts(chaos.store)
+        return chaos.at_work() and not injection.attempts & open_attempts(chaos.store)
 
     chaos.wait(recovered, RECOVERY_S, "its attempts are closed, all work again")
 
 
-def _tell(chaos: Chaos, stems: Collection[str]) -> str:
+def _states_of(chaos: Chaos, stems: Collection[str]) -> str:
     """What became of the attempts ``stems``: ``lost (infrastructure), succeeded``."""
     parts = []
     for stem in sorted(stems):
