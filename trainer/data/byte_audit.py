@@ -2,12 +2,11 @@
 
 Bits per byte divides by the byte table's count, so a wrong count changes every score and shows in
 none. In every document of a validation split it is held against the text that SentencePiece decodes
-the tokens to. docs/data.md says what the published rule leaves out. N tokens of D documents, each
-behind a BOS; V pieces.
+the tokens to. docs/data.md says what the published rule leaves out. N tokens, V pieces.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,6 @@ CHUNK_TOKENS = 1 << 18
 NUM_DESCRIBED = 10
 
 Tokens = npt.NDArray[np.uint16]
-Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -70,19 +68,21 @@ class Audit:
     def passed(self) -> bool:
         return self.num_mismatches == 0
 
-    def followed_by(self, other: "Audit") -> "Audit":
-        """That of both streams, ``other`` behind this one and numbered on."""
-        mismatches = (*self.mismatches, *other.mismatches)
-        return Audit(
-            num_documents=self.num_documents + other.num_documents,
-            num_tokens=self.num_tokens + other.num_tokens,
-            counted_bytes=self.counted_bytes + other.counted_bytes,
-            text_bytes=self.text_bytes + other.text_bytes,
-            uncounted_spaces=self.uncounted_spaces + other.uncounted_spaces,
-            cut_bytes=self.cut_bytes + other.cut_bytes,
-            num_mismatches=self.num_mismatches + other.num_mismatches,
-            mismatches=mismatches[:NUM_DESCRIBED],
+    def with_document(self, num_tokens: int, counted_bytes: int, text: "DecodedText") -> "Audit":
+        """That of the stream with one more document, which is not at fault."""
+        return replace(
+            self,
+            num_documents=self.num_documents + 1,
+            num_tokens=self.num_tokens + num_tokens,
+            counted_bytes=self.counted_bytes + counted_bytes,
+            text_bytes=self.text_bytes + text.num_bytes,
+            uncounted_spaces=self.uncounted_spaces + text.num_spaces,
+            cut_bytes=self.cut_bytes + text.num_cut,
         )
+
+    def with_mismatch(self, mismatch: Mismatch) -> "Audit":
+        mismatches = (*self.mismatches, mismatch)[:NUM_DESCRIBED]
+        return replace(self, num_mismatches=self.num_mismatches + 1, mismatches=mismatches)
 
 
 class Auditor:
@@ -103,54 +103,34 @@ class Auditor:
                 f"the validation split begins with token {tokens_N[0]}, expected {BOS_ID}, the "
                 f"beginning of a document: what comes before is missing. Fetch or make it again."
             )
-        starts = np.flatnonzero(tokens_N == BOS_ID)
-        if starts.size:
-            self._close(tokens_N[: starts[0]])
-            self._audit(tokens_N[starts[0] : starts[-1]])
-            tokens_N = tokens_N[starts[-1] :]
-        self._open.append(tokens_N.copy())
+        rest_N, *documents = np.split(tokens_N, np.flatnonzero(tokens_N == BOS_ID))
+        self._open.append(rest_N.copy())
+        for document_N in documents:
+            self._close()
+            self._open.append(document_N.copy())
 
     def finish(self) -> Audit:
         """The stream has ended, and its last document with it."""
-        self._close(np.empty(0, np.uint16))
+        self._close()
         return self.found
 
-    def _close(self, rest_N: Tokens) -> None:
-        if self._open:
-            self._audit(np.concatenate([*self._open, rest_N]))
+    def _close(self) -> None:
+        tokens_N = np.concatenate([np.empty(0, np.uint16), *self._open])
         self._open = []
-
-    def _audit(self, tokens_N: Tokens) -> None:
         if not tokens_N.size:
             return
-        starts_D = np.flatnonzero(tokens_N == BOS_ID)
-        counts_N = np.zeros(tokens_N.size, np.int64)
-        counts_N[1:] = self._table.count(tokens_N[:-1], tokens_N[1:])
-        counted_D = np.add.reduceat(counts_N, starts_D)
-        decoded = self._decoder.count(tokens_N, starts_D)
-        expected_D = decoded.text_bytes_D - decoded.spaces_D
-        wrong = np.flatnonzero((counted_D != expected_D) | ~decoded.is_exact_D)
-        documents = np.split(tokens_N, starts_D[1:]) if wrong.size else []
-        mismatches = tuple(
-            Mismatch(
-                document=self.found.num_documents + index,
-                counted_bytes=int(counted_D[index]),
-                expected_bytes=int(expected_D[index]),
-                pieces=tuple(self._decoder.blame(documents[index])),
+        counted_bytes = int(self._table.count(tokens_N[:-1], tokens_N[1:]).sum())
+        text = self._decoder.decode(tokens_N)
+        expected_bytes = text.num_bytes - text.num_spaces
+        if counted_bytes != expected_bytes or not text.is_exact:
+            mismatch = Mismatch(
+                document=self.found.num_documents,
+                counted_bytes=counted_bytes,
+                expected_bytes=expected_bytes,
+                pieces=tuple(self._decoder.blame(tokens_N)),
             )
-            for index in wrong[:NUM_DESCRIBED].tolist()
-        )
-        part = Audit(
-            num_documents=starts_D.size,
-            num_tokens=tokens_N.size,
-            counted_bytes=int(counted_D.sum()),
-            text_bytes=int(decoded.text_bytes_D.sum()),
-            uncounted_spaces=int(decoded.spaces_D.sum()),
-            cut_bytes=int(decoded.cut_D.sum()),
-            num_mismatches=wrong.size,
-            mismatches=mismatches,
-        )
-        self.found = self.found.followed_by(part)
+            self.found = self.found.with_mismatch(mismatch)
+        self.found = self.found.with_document(tokens_N.size, counted_bytes, text)
 
 
 def audit_shards(
@@ -211,18 +191,18 @@ def ensure_audited(directory: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class DecodedBytes:
-    """``text_bytes_D`` of decoded text, of which the published rule leaves ``spaces_D`` out.
+class DecodedText:
+    """The text of a document: its bytes, of which the published rule leaves ``num_spaces`` out.
 
-    ``cut_D`` bytes of it begin a character that the document ends in the middle of; they are bytes
-    of text like others. ``is_exact_D`` is false where a piece occurs that the rule counts wrongly
-    wherever it stands.
+    ``num_cut`` bytes of it begin a character that the document ends in the middle of; they are
+    bytes of text like others. ``is_exact`` is false where a piece occurs that the rule counts
+    wrongly wherever it stands.
     """
 
-    text_bytes_D: Counts
-    spaces_D: Counts
-    cut_D: Counts
-    is_exact_D: npt.NDArray[np.bool_]
+    num_bytes: int
+    num_spaces: int
+    num_cut: int
+    is_exact: bool
 
 
 class TextDecoder:
@@ -234,24 +214,17 @@ class TextDecoder:
         self._excess_V = np.array([*_excess(processor, table)], np.int64)
         self._drops_space = drops_first_space(processor, table)
 
-    def count(self, tokens_N: Tokens, starts_D: Counts) -> DecodedBytes:
-        """The bytes of documents that begin at ``starts_D``, the first with the first token."""
-        ids = tokens_N.tolist()
-        ends = [*starts_D[1:].tolist(), len(ids)]
-        text_bytes, cut = [], []
-        for start, end in zip(starts_D.tolist(), ends, strict=True):
-            text = self._processor.decode(ids[start + 1 : end])
-            num_cut = self._num_cut(ids[start + 1 : end]) if text.endswith("\ufffd") else 0
+    def decode(self, tokens_N: Tokens) -> DecodedText:
+        """A document, which begins with a BOS."""
+        ids = tokens_N[1:].tolist()
+        text = self._processor.decode(ids)
+        num_cut = self._num_cut(ids) if text.endswith("\ufffd") else 0
+        return DecodedText(
             # The decoder shows each byte of a character that is cut as U+FFFD, of three bytes.
-            num_bytes = len(text) if text.isascii() else len(text.encode())
-            text_bytes.append(num_bytes - 2 * num_cut)
-            cut.append(num_cut)
-        excess_N = self._excess_V[tokens_N] != 0
-        return DecodedBytes(
-            text_bytes_D=np.array(text_bytes, np.int64),
-            spaces_D=self._spaces(tokens_N, starts_D),
-            cut_D=np.array(cut, np.int64),
-            is_exact_D=~np.logical_or.reduceat(excess_N, starts_D),
+            num_bytes=len(text.encode()) - 2 * num_cut,
+            num_spaces=self._num_spaces(tokens_N),
+            num_cut=num_cut,
+            is_exact=not self._excess_V[tokens_N].any(),
         )
 
     def blame(self, tokens_N: Tokens) -> Iterator[str]:
@@ -266,17 +239,13 @@ class TextDecoder:
             if excess:
                 yield f"{self._processor.id_to_piece(token)!r} ({what}; {count} times)"
 
-    def _spaces(self, tokens_N: Tokens, starts_D: Counts) -> Counts:
-        """Spaces of each document's text that stand behind a boundary."""
+    def _num_spaces(self, tokens_N: Tokens) -> int:
+        """Spaces of the document's text that stand behind a boundary."""
         is_text_N = ~self._table.is_boundary[tokens_N]
-        behind_N = np.zeros(tokens_N.size, np.int64)
-        behind_N[1:] = self._table.has_leading_space[tokens_N[1:]] & ~is_text_N[:-1]
-        if self._drops_space:
-            texts = np.flatnonzero(is_text_N)
-            firsts_D = np.searchsorted(texts, starts_D)  # a document's first token of text
-            behind_N[texts[firsts_D[firsts_D < texts.size]]] = 0
-        spaces_D: Counts = np.add.reduceat(behind_N, starts_D)
-        return spaces_D
+        is_left_out_N = self._table.has_leading_space[tokens_N[1:]] & ~is_text_N[:-1]
+        if self._drops_space and is_left_out_N.size:
+            is_left_out_N[is_text_N[1:].argmax()] = False  # a document's first is not in its text
+        return int(is_left_out_N.sum())
 
     def _num_cut(self, ids: list[int]) -> int:
         """How many bytes at the document's end begin a character that does not end there."""
