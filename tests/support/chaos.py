@@ -38,8 +38,8 @@ from tests.support.settled import (
 from trainer.config.config_errors import ConfigError
 from trainer.contract import SPEC_FILE, read_spec, spec_hash
 
-SETTLE_S = 240.0
-GONE_S = 5.0  # what is killed is gone by then, and everything below it
+SETTLE_S = 600.0
+GONE_S = 15.0  # what is killed is gone by then, and everything below it; it takes less than one
 NUM_LEASES, REPLICATES, STEPS = 2, 400, 60
 
 NO_PROGRESS_S, SLOW_PHASE_S = 5.0, 15.0

@@ -35,9 +35,9 @@ from tests.support.commands import alive
 from tests.support.faults import FAULTS, Fault, Round, round_of
 from tests.support.settled import attempt_row, open_attempts
 
-RECOVERY_S = 90.0  # all leases are at work again; generous, what it took is reported
+RECOVERY_S = 300.0  # all leases are at work again; generous, what it took is reported
 
-# Who has to notice a fault has so long before the five seconds begin. A stopped agent is none of
+# Who has to notice a fault has so long before those seconds begin. A stopped agent is none of
 # these: it is continued when it has been replaced.
 NOTICED_S = {
     ("rank", "stop"): SLOW_PHASE_S,  # it may not have said anything yet

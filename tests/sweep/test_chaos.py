@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import soak
-from tests.support.chaos import DRIVER_SILENCE_S, SETTLE_S, Chaos
+from tests.support.chaos import DRIVER_SILENCE_S, GONE_S, SETTLE_S, Chaos
 from tests.support.cluster import Cluster, is_driver, resume
 from tests.support.commands import alive
 from tests.support.faults import DECK, FAULTS, round_of
@@ -62,7 +62,7 @@ def test_the_soak_plays_the_seeds_that_have_no_line(tmp_path):
     assert soak.sweeps(range(3, 9), soak.done(table)) == [[5, 6, 8]]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_sweep_that_meets_one_fault_after_the_other_ends_as_if_undisturbed(
     cluster, data, tmp_path
 ):
@@ -70,7 +70,7 @@ def test_a_sweep_that_meets_one_fault_after_the_other_ends_as_if_undisturbed(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_a_sweep_that_meets_every_other_fault_does_so_too(cluster, data, tmp_path):
     survive(cluster, tmp_path, data, SLOW, print)
 
@@ -93,7 +93,7 @@ def test_two_drivers_of_one_sweep_share_it_and_make_no_attempt_twice(small):
         both = (small.driver, second)
         small.wait(lambda: not any(driver.is_up for driver in both), SETTLE_S, "both have ended")
         attempts = small.see_settled(both)
-        assert len(attempts) == len(small.cells())
+        assert [row["state"] for row in attempts].count("succeeded") == len(small.cells())
         assert len({row["driver"] for row in attempts}) == 2
     finally:
         second.kill()
@@ -108,7 +108,9 @@ def test_a_driver_that_slept_while_another_went_on_falsifies_nothing(small):
     second = small.boot_driver("--join")
     try:
         small.wait(
-            lambda: not alive(abandoned), DRIVER_SILENCE_S + 5, "its agents have ended themselves"
+            lambda: not alive(abandoned),
+            DRIVER_SILENCE_S + GONE_S,
+            "its agents have ended themselves",
         )
         small.wait(lambda: len(small.working()) > 0, SETTLE_S, "the second driver is at work")
         resume(sleeper)

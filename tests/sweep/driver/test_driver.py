@@ -617,7 +617,7 @@ def test_a_retry_that_waits_for_another_node_goes_back_when_that_one_is_gone(sto
             return "a" if "a" not in avoid and not self.leases else None
 
     pool = OthersHaveB(work, names=["a", "b"], per_node=1)
-    sweep = sweep_spec(limits={"lease_wait_s": 5.0})
+    sweep = sweep_spec(limits={"lease_wait_s": 60.0})
     found = run(store, work, sweep, pool=pool)
     assert states(found.rows) == {"succeeded": 6, "hung": 1}
     assert {row["node"] for row in found.rows} == {"a"}
@@ -684,5 +684,5 @@ def test_a_retry_for_which_no_other_node_is_to_be_had_is_made_on_the_same_one(st
             return "a" if "a" not in avoid and not self.leases else None
 
     pool = OthersHaveB(work, names=["a", "b"], per_node=1)
-    found = run(store, work, sweep_spec(limits={"lease_wait_s": 6.0}), pool=pool)
+    found = run(store, work, sweep_spec(limits={"lease_wait_s": 8.0}), pool=pool)
     assert states(found.rows) == {"succeeded": 6, "hung": 1}
