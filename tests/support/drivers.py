@@ -11,7 +11,7 @@ from typing import Any
 from sweep.store.drivers import HeartbeatIntervals
 from sweep.store.store import AlreadyClosed, Attempt, Store
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0  # against hanging alone
 SPAWN = multiprocessing.get_context("spawn")
 
 
