@@ -171,17 +171,17 @@ def _download(request: DownloadRequest) -> Prepared:
         if (dataset := existing.as_requested(request)) is not None:
             return Prepared("up to date", dataset, None)  # another process was faster
         target = request.directory.resolve()
-        workplace = target.with_name(f".{target.name}.download")
-        entry = _fetch_entry(export, request.dataset, workplace)
-        tokenizer = _fetch_tokenizer(export, entry, request, workplace)
+        download_dir = target.with_name(f".{target.name}.download")
+        entry = _fetch_entry(export, request.dataset, download_dir)
+        tokenizer = _fetch_tokenizer(export, entry, request, download_dir)
         train = _shards(export, request.dataset, "train")
         chosen = _first_shards(train, request, existing)
         stats = entry.get("stats", {})
         shards = _shards(export, request.dataset, "val", at_least=stats.get("files_val", 1))
         shards += chosen
-        _link_existing(target, workplace, shards)
-        fetch(export, shards, workplace)
-        folder = (workplace / shards[0]).parent
+        _link_existing(target, download_dir, shards)
+        fetch(export, shards, download_dir)
+        folder = (download_dir / shards[0]).parent
         _remove_others(folder, shards)
         source = (
             f"FineWeb export, {REPO}, revision {export.commit[:12]}, "
@@ -190,7 +190,7 @@ def _download(request: DownloadRequest) -> Prepared:
         manifest = adopt(folder, tokenizer, request.dataset, source=source).dataset.manifest
         _check_same_content(existing.manifest, manifest)
         _install(folder, target)
-        shutil.rmtree(workplace, ignore_errors=True)
+        shutil.rmtree(download_dir, ignore_errors=True)
     dataset = Dataset(request.directory, manifest, request.vocab_size)
     return Prepared("fetched", dataset, _note(manifest, stats.get("tokens_val")))
 
@@ -231,16 +231,16 @@ def _list_export(dataset: str) -> "Export":
     return export
 
 
-def _fetch_entry(export: "Export", dataset: str, workplace: Path) -> dict[str, Any]:
+def _fetch_entry(export: "Export", dataset: str, download_dir: Path) -> dict[str, Any]:
     """What the export's own manifest says of the dataset, its ``tokenizer``'s entry included.
 
     Nothing where it does not name them.
     """
     from trainer.data.hub import fetch
 
-    fetch(export, [_MANIFEST_PATH], workplace)
+    fetch(export, [_MANIFEST_PATH], download_dir)
     try:
-        manifest = json.loads((workplace / _MANIFEST_PATH).read_bytes())
+        manifest = json.loads((download_dir / _MANIFEST_PATH).read_bytes())
     except ValueError:
         manifest = None
     if not isinstance(manifest, dict):
@@ -254,7 +254,7 @@ def _fetch_entry(export: "Export", dataset: str, workplace: Path) -> dict[str, A
 
 
 def _fetch_tokenizer(
-    export: "Export", entry: Mapping[str, Any], request: DownloadRequest, workplace: Path
+    export: "Export", entry: Mapping[str, Any], request: DownloadRequest, download_dir: Path
 ) -> Path:
     """Where the tokenizer is now; ConfigError if it is for another model."""
     from trainer.data.hub import fetch
@@ -262,16 +262,16 @@ def _fetch_tokenizer(
     default = f"fineweb_{_vocab_size(request.dataset)}_bpe.model"
     stated = entry["tokenizer"].get("model_path") or entry["tokenizer"].get("path") or default
     path = f"{_ROOT}/tokenizers/{PurePosixPath(stated).name}"
-    fetch(export, [path], workplace)
-    processor = load_tokenizer(workplace / path)
-    check_tokenizer(processor, workplace / path)
+    fetch(export, [path], download_dir)
+    processor = load_tokenizer(download_dir / path)
+    check_tokenizer(processor, download_dir / path)
     if processor.vocab_size() != request.vocab_size:
         raise ConfigError(
             f"{path} has {processor.vocab_size()} pieces, and the recipe's model.vocab_size is "
             f"{request.vocab_size}: nothing was fetched. Set model.vocab_size = "
             f"{processor.vocab_size()}, or name another data.dataset."
         )
-    return workplace / path
+    return download_dir / path
 
 
 def _shards(export: "Export", dataset: str, split: str, at_least: int = 1) -> list[str]:
@@ -309,10 +309,10 @@ def _note(manifest: Manifest, stated: int | None) -> str | None:
 # -- between the dataset's place and the download
 
 
-def _link_existing(target: Path, workplace: Path, shards: Sequence[str]) -> None:
+def _link_existing(target: Path, download_dir: Path, shards: Sequence[str]) -> None:
     """Put the shards that are here already where the library finds and checks them."""
     for shard in shards:
-        here, link = target / PurePosixPath(shard).name, workplace / shard
+        here, link = target / PurePosixPath(shard).name, download_dir / shard
         if here.exists() and not link.exists():
             link.parent.mkdir(parents=True, exist_ok=True)
             try:

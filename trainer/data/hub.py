@@ -50,16 +50,16 @@ def list_export() -> Export:
     return Export(info.sha or "main", {each.rfilename: each for each in info.siblings or ()})
 
 
-def fetch(export: Export, paths: Sequence[str], workplace: Path) -> None:
-    """Have the files of all ``paths`` in ``workplace``, with the content that the server states.
+def fetch(export: Export, paths: Sequence[str], local_dir: Path) -> None:
+    """Have the files of all ``paths`` in ``local_dir``, with the content that the server states.
 
     Those that are there already are kept if they are right. ConfigError if one cannot be had, or if
     there is no room; what has come by then stays.
     """
     export.require(paths)
     files = [export.files[path] for path in paths]
-    workplace.mkdir(parents=True, exist_ok=True)
-    _require_room(files, workplace)
+    local_dir.mkdir(parents=True, exist_ok=True)
+    _require_room(files, local_dir)
     if not sys.stderr.isatty():
         disable_progress_bars()
     with _explained_errors(paths[0] if len(paths) == 1 else f"one of {len(paths)} files"):
@@ -68,13 +68,13 @@ def fetch(export: Export, paths: Sequence[str], workplace: Path) -> None:
                 REPO,
                 repo_type="dataset",
                 revision=export.commit,
-                local_dir=workplace,
+                local_dir=local_dir,
                 allow_patterns=list(paths),
                 max_workers=NUM_THREADS,
             )
         )
     for file in files:
-        path = workplace / file.rfilename
+        path = local_dir / file.rfilename
         if not path.exists():
             raise ConfigError(f"{file.rfilename} did not come from {server()}. Try again.")
         if file.lfs is not None and (content := file_sha256(path)) != file.lfs.sha256:
@@ -105,12 +105,12 @@ def _in_thread(work: Callable[[], object]) -> None:
     outcome.result()
 
 
-def _require_room(files: Sequence[RepoSibling], workplace: Path) -> None:
-    missing = sum(file.size or 0 for file in files if not (workplace / file.rfilename).exists())
-    free = shutil.disk_usage(workplace).free
+def _require_room(files: Sequence[RepoSibling], local_dir: Path) -> None:
+    missing = sum(file.size or 0 for file in files if not (local_dir / file.rfilename).exists())
+    free = shutil.disk_usage(local_dir).free
     if free < missing:
         raise ConfigError(
-            f"{workplace.parent}: {missing / 1e9:.1f} GB are still to come ({missing:,} bytes), "
+            f"{local_dir.parent}: {missing / 1e9:.1f} GB are still to come ({missing:,} bytes), "
             f"and {free / 1e9:.1f} GB ({free:,} bytes) are free there. Make room, fetch into "
             f"another folder (--root, or DATA= with make), or fetch less (--train-shards)."
         )

@@ -142,14 +142,14 @@ def _copy_dataset(source: Path, target: Path, manifest: Manifest) -> None:
     hashes = {shard.name: shard.sha256 for shard in (*manifest.train, *manifest.validation)}
     hashes[TOKENIZER_FILE] = manifest.tokenizer_sha256
     _require_room(source, target.parent, hashes)
-    workplace = target.with_name(f".{target.name}.copying")
-    shutil.rmtree(workplace, ignore_errors=True)  # of a copy that was cut: the lock is ours
+    partial = target.with_name(f".{target.name}.copying")
+    shutil.rmtree(partial, ignore_errors=True)  # of a copy that was cut: the lock is ours
     shutil.rmtree(target, ignore_errors=True)
-    workplace.mkdir()
+    partial.mkdir()
     for name, expected in hashes.items():
-        _copy_verified(source / name, workplace / name, expected)
-    write_atomically(workplace / MANIFEST_FILE, (source / MANIFEST_FILE).read_bytes())
-    workplace.rename(target)
+        _copy_verified(source / name, partial / name, expected)
+    write_atomically(partial / MANIFEST_FILE, (source / MANIFEST_FILE).read_bytes())
+    partial.rename(target)
     fsync_folder(target.parent)
 
 
