@@ -30,7 +30,7 @@ def table():
 
 
 def test_every_row_has_the_columns_of_the_store_and_its_source(table):
-    assert len(table) == 137
+    assert len(table) == 139
     assert set(table) == {*SCHEMA.names, *EXTRAS, "key", "label", "budget", "setting"}
     assert table["citation"].str.len().min() > 10
     assert set(table["evidence_class"]) == set(EVIDENCE)
@@ -74,27 +74,51 @@ def test_the_readme_counts_what_the_table_has(table):
             assert f"`{column}`" in readme
 
 
+# Where a source was read again and says otherwise than the reference, or gives more digits.
+CORRECTED = {
+    *(("1948", "evidence"), ("1208", "delta_bpb"), ("1655", "stack"), ("1655", "sliding_bpb")),
+    *(("1859", "postquant_bpb"), ("784", "postquant_bpb"), ("1928", "delta_bpb")),
+    *(("1256", "evidence"), ("1256", "sliding_bpb"), ("610", "evidence"), ("610", "sliding_bpb")),
+    *(("552", "evidence"), ("552", "sliding_bpb"), ("1330", "stack"), ("877", "evidence")),
+}
+
+
 @needs_reference
-def test_every_number_of_the_reference_is_there_unchanged():
+def test_every_number_of_the_reference_is_there_unless_its_source_says_otherwise():
     with (REFERENCE / "published.csv").open(encoding="utf-8", newline="") as file:
         facts = list(csv.DictReader(file))
     with TABLE.open(encoding="utf-8", newline="") as file:
         shipped = list(csv.DictReader(file))
     same = {
         **{name: name for name in ("pr", "stack", "evidence", "slot_bpb", "ttt_bpb")},
+        **{name: name for name in ("seed", "steps", "artifact_bytes", "delta_bpb")},
         **{"prequant_bpb": "pre_quant_bpb", "postquant_bpb": "post_quant_bpb"},
         "sliding_bpb": "post_quant_sliding_bpb",
     }
-    for fact, row in zip(facts, shipped, strict=True):
-        assert {name: row[other] for name, other in same.items()} == {n: fact[n] for n in same}
+    for number, fact in enumerate(facts):
+        if fact["source"] == "training log":  # the first half of a run that stands above
+            runs = {row["pre_quant_bpb"]: row for row in shipped if row["pr"] == fact["pr"]}
+            row = runs[fact["prequant_bpb"].rstrip("0")]
+            assert (row["seed"], row["hardware"]) == (fact["seed"], fact["hardware"])
+            continue
+        row = shipped[number]
         assert fact["source"] in row["citation"]
-        for name in ("seed", "steps", "artifact_bytes"):
-            assert row[name] == (fact[name] if fact[name].isdigit() else "")
-        assert float(row["delta_bpb"] or 9) == float(fact["delta_bpb"] or 9)
+        for name, other in same.items():
+            if fact[name] and (fact["pr"], name) not in CORRECTED:
+                assert _alike(fact[name], row[other]), (fact["pr"], name)
         if fact["neg_beta"].replace(".", "").isdigit():
             assert float(row["neg_beta"]) == float(fact["neg_beta"])
         else:  # in words, or absent: only ReLU² has a β all the same
             assert row["neg_beta"] == ("0" if fact["activation"] == "ReLU2" else "")
+
+
+def _alike(fact: str, shipped: str) -> bool:
+    """Whether a cell is the fact; what is no plain number there ("~7000") may be left out."""
+    try:
+        number = float(fact)
+    except ValueError:
+        return shipped in {fact, ""}
+    return shipped != "" and float(shipped) == number
 
 
 def test_points_are_of_the_recipe_that_was_asked_for(table):
