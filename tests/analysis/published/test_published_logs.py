@@ -117,6 +117,8 @@ def test_the_budget_is_the_cap_if_that_ended_training():
         (BASELINE + BASELINE, RULER, "two runs"),
         (BASELINE.replace(RULER + "\n", "", 1), RULER, "1 rulers"),
         (changed(RECORD, "val_bpb:1.14518023", "val_bpb:1.14618023"), "final_int6_r", "says 1.146"),
+        (changed(RECORD, f"final_int6_roundtrip {scored(1.14518023)}",
+                 f"final_int6_roundtrip {scored(1.14538023)}"), "final_int6_roundtrip ", "says 1."),
         (changed(RECORD, "lzma: 15887928", "lzma: 15887929"), "Total submission size i", "add up"),
         (without(RECORD, "stopping_early"), "step:7100", "killed"),
         (without(BASELINE, "step:10000/10000 val"), "step:9000/10000 val", "went on to step 10000"),

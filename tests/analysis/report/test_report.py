@@ -145,6 +145,19 @@ def test_the_table_of_deltas_holds_the_numbers_of_the_function(page, cells):
             assert shown[row["label"]][place] == expected
 
 
+def test_the_answer_asked_otherwise_is_the_same_where_it_names_the_same_activation(page):
+    first, *others = table_of(page, "Does the answer survive?")
+    assert first[-1] == "yes"
+    assert len(others) == 4  # with tainted attempts, and of three other stages
+    assert all((line[-1] == "yes") == (line[1] == first[1]) for line in others)
+
+
+def test_a_kilobyte_has_a_thousand_bytes(page, cells):
+    shown = {line[0]: line for line in table_of(page, "Cost of one cell")}
+    mean = cells.loc[cells["key"] == "asqu", "artifact_bytes"].mean()
+    assert shown["ASQU"][2].startswith(f"{mean / 1000:.1f} ")
+
+
 @pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes(store):
     made = make_report(load_report_data(store))
