@@ -12,9 +12,7 @@ from tests.support.tiny import busy_model, default_params, tiny_recipe
 from trainer.activations import ACTIVATIONS
 from trainer.compress import QUANTIZERS, dequantize, gptq
 from trainer.compress.artifact import pack, payload_bytes, unpack
-from trainer.config import Model
 from trainer.config.config_errors import ConfigError
-from trainer.model import GPT
 
 HASH = "0123456789abcdef"
 CONFIG = tiny_recipe().quantization
@@ -175,25 +173,6 @@ def test_the_payload_is_counted_from_shapes_as_it_is_stored(config, activation):
     nameless = {name: torch.empty_like(w, device="meta") for name, w in weights.items()}
     expected = sum(tensor.numel() * tensor.itemsize for tensor in stored.values())
     assert payload_bytes(nameless, config) == expected
-
-
-@pytest.mark.parametrize(("activation", "expected"), [("relu2", 17_178_912), ("asqu", 17_215_776)])
-def test_the_payload_of_the_baseline_is_the_published_one(activation, expected):
-    """The size that the logs of parameter-golf PR #1035 print, to the byte."""
-    baseline = Model(
-        vocab_size=1024,
-        num_layers=9,
-        width=512,
-        num_heads=8,
-        num_kv_heads=4,
-        mlp_hidden=1024,
-        rope_dims=64,
-    )
-    model = GPT(baseline, activation=activation, activation_params={}, num_positions=8)
-    config = CONFIG.model_copy(
-        update={"matrices": "int8_row", "passthrough_numel": 65_536, "control": "float32"}
-    )
-    assert payload_bytes(dict(model.named_parameters()), config) == expected
 
 
 # -- what is counted
