@@ -1,10 +1,9 @@
-"""Effects of nodes and of activations on step times, steps and scores, told apart.
+"""Effects of nodes and of activations on the time of a step, told apart.
 
 A node that is 1 % slower costs about one seed's standard deviation, so time and node are told apart
-before an activation is called slow. Times and steps are modelled as logarithms,
-log value = activation + node, so effects are ratios; scores as score = seed + activation + node. An
-activation is compared with the reference on the same nodes, a node with the mean of all nodes. What
-the cells cannot tell apart, such as an activation that ran alone on its node, is null.
+before an activation is called slow. log median step time = activation + node, so effects are
+ratios. An activation is compared with the reference on the same nodes, a node with the mean of all
+nodes. What the cells cannot tell apart, such as an activation that ran alone on its node, is null.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,41 +15,32 @@ import pandas as pd
 
 from analysis.models.interval import t_quantile
 from analysis.models.least_squares import Floats, FTest, Solution, f_test, indicators, solve
-from analysis.number_format import capital, counted, listed, number, p_value, percent
+from analysis.number_format import counted, listed, number, p_value, percent
 from analysis.rows.read import is_scored
 from analysis.rows.scoring import scoring_of
-from analysis.rows.stages import title_of
-from analysis.stats.per_seed import outcome_counts
 from analysis.stats.ranking import same_functions
 from analysis.study import Study
 
-TITLES = {
-    "step_ms_p50": "median step time",
-    "step_ms_p99": "99th percentile of the step time",
-    "steps": "steps taken",
-}
-AS_RATIOS = ("step_ms_p50", "step_ms_p99", "steps", "tokens", "train_s")
+QUANTITY = "step_ms_p50"
 NODE_COLUMNS = (
-    *("setting", "quantity", "kind", "key", "label", "reference", "n", "scale", "effect", "low"),
-    *("high", "resolved", "noise_sd", "noise_df", "nodes", "node_share", "node_p", "n_tainted"),
+    *("setting", "quantity", "kind", "key", "label", "reference", "n", "effect", "low", "high"),
+    *("resolved", "noise_sd", "noise_df", "nodes", "node_share", "node_p", "n_tainted"),
     *("level", "comparisons", "budget", "window", "stride"),
 )
 
 
-def node_effects(
-    study: Study, quantity: str = "step_ms_p50", *, level: float = 0.95
-) -> pd.DataFrame:
+def node_effects(study: Study, *, level: float = 0.95) -> pd.DataFrame:
     """One row per setting and activation (``kind`` activation) or node (``kind`` node).
 
-    ``effect`` is a ratio where ``scale`` is "ratio" (1: alike), else a difference; its interval is
-    simultaneous over the ``comparisons`` of its kind. ``n`` counts cells. ``node_share``: of what
-    activations (and seeds) leave over, the share that nodes explain; ``node_p`` its F test.
+    ``effect`` is a ratio (1: alike); its interval is simultaneous over the ``comparisons`` of its
+    kind. ``n`` counts cells. ``node_share``: of what activations leave over, the share that nodes
+    explain; ``node_p`` its F test.
     """
     tables = []
     for here in study.settings.values():
-        cells = _cells(here, quantity)
+        cells = _cells(here)
         if not cells.empty:
-            tables.append(_effects(here, cells, quantity, level=level))
+            tables.append(_effects(here, cells, level=level))
     found = pd.concat(tables) if tables else pd.DataFrame()
     return found.reindex(columns=list(NODE_COLUMNS)).reset_index(drop=True)
 
@@ -60,17 +50,13 @@ def node_sentences(effects: pd.DataFrame) -> list[str]:
     return [_sentence(rows) for _, rows in effects.groupby("setting", sort=False)]
 
 
-def _cells(study: Study, quantity: str) -> pd.DataFrame:
-    """``value``, ``key``, ``node`` and ``seed`` of every scored cell that has all of them."""
-    here, kept = study.cells, same_functions(study.cells, study.reference)
-    cells = here.loc[is_scored(here), ["key", "node", "seed", quantity]].dropna()
-    cells = cells.assign(key=cells["key"].map(kept), value=cells[quantity].astype(float))
-    if quantity in AS_RATIOS:
-        cells = cells[cells["value"] > 0]
-        return cells.assign(value=np.log(cells["value"]))
-    counts = outcome_counts(here)  # scores of survivors are not compared; their times are
-    diverged = {kept[key] for key in counts.loc[counts["n_diverged"] > 0, "key"]}
-    return cells[~cells["key"].isin(diverged)]
+def _cells(study: Study) -> pd.DataFrame:
+    """Log step time (``value``), ``key`` and ``node`` of every scored cell that has all of them."""
+    kept = same_functions(study.cells, study.reference)
+    cells = study.cells.loc[is_scored(study.cells), ["key", "node", QUANTITY]].dropna()
+    cells = cells[cells[QUANTITY] > 0]
+    log_ms = np.log(cells[QUANTITY].astype(float))
+    return cells.assign(key=cells["key"].map(kept), value=log_ms)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,28 +87,25 @@ class _Model:
         return [names[i] for i in used], all_QP[used]
 
 
-def _model(cells: pd.DataFrame, *, seeds: bool) -> _Model:
+def _model(cells: pd.DataFrame) -> _Model:
     keys_NA, keys = indicators(cells["key"].tolist())
     nodes_NM, nodes = indicators(cells["node"].tolist())
-    blocks = [indicators(cells["seed"].tolist())[0]] if seeds else []
     values_N = cells["value"].to_numpy(dtype=float)
-    full = solve(np.hstack([keys_NA, nodes_NM, *blocks]), values_N)
-    without = solve(np.hstack([keys_NA, *blocks]), values_N)
+    full = solve(np.hstack([keys_NA, nodes_NM]), values_N)
+    without = solve(keys_NA, values_N)
     share = 1 - full.rss / without.rss if without.rss and len(nodes) > 1 else None
     test = f_test(full, without, full)
     return _Model(full, [str(k) for k in keys], [str(n) for n in nodes], share, test)
 
 
-def _effects(study: Study, cells: pd.DataFrame, quantity: str, *, level: float) -> pd.DataFrame:
-    here, reference, as_ratio = study.cells, study.reference, quantity in AS_RATIOS
-    model = _model(cells, seeds=not as_ratio)
+def _effects(study: Study, cells: pd.DataFrame, *, level: float) -> pd.DataFrame:
+    here, reference, model = study.cells, study.reference, _model(cells)
     labels, rows = study.labels, []
     tainted = here["tainted"].astype("boolean").fillna(False).astype(bool)
     common = {
         "setting": here["setting"].iloc[0],
-        "quantity": quantity,
+        "quantity": QUANTITY,
         "reference": reference,
-        "scale": "ratio" if as_ratio else "difference",
         "noise_sd": model.solution.sd,
         "noise_df": model.solution.df,
         "nodes": len(model.nodes),
@@ -130,17 +113,13 @@ def _effects(study: Study, cells: pd.DataFrame, quantity: str, *, level: float) 
         "node_p": model.node_test.p_value if model.node_test else None,
         "n_tainted": int(((here["state"] == "succeeded") & tainted).sum()),
         "level": level,
-        **scoring_of(here, quantity),
+        **scoring_of(here, QUANTITY),
     }
     for kind, column in (("activation", "key"), ("node", "node")):
         names, contrasts_QP = model.contrasts(kind, reference)
         values_Q, half_Q = _with_half_widths(model.solution, contrasts_QP, level=level)
         for name, value, half in zip(names, values_Q, half_Q, strict=True):
-            low, middle, high = (
-                np.exp([value - half, value, value + half])
-                if as_ratio
-                else (value - half, value, value + half)
-            )
+            low, middle, high = np.exp([value - half, value, value + half])
             rows.append(
                 {**common, "kind": kind, "key": name, "label": labels.get(name, name)}
                 | {"n": int((cells[column] == name).sum()), "comparisons": len(names)}
@@ -163,10 +142,9 @@ def _with_half_widths(
 def _sentence(rows: pd.DataFrame) -> str:
     first: Mapping[str, Any] = rows.iloc[0].to_dict()
     activations, nodes = (rows[rows["kind"] == kind] for kind in ("activation", "node"))
-    title = TITLES.get(first["quantity"], title_of(first["quantity"]))
-    opening = f"{capital(title)} ({first['setting']})"
+    opening = f"Median step time ({first['setting']})"
     apart = [
-        f"{row.label} {_amount(row.effect, first['scale'])}"
+        f"{row.label} {_amount(row.effect)}"
         for row in activations[activations["resolved"].fillna(False)].itertuples()
     ]
     untold = activations.loc[activations["effect"].isna(), "label"]
@@ -186,8 +164,8 @@ def _sentence(rows: pd.DataFrame) -> str:
             " activations that ran on them."
         )
         return " ".join([*words, *_left_out(first)])
-    extremes = [_amount(nodes["effect"].min(), first["scale"])]
-    extremes.append(_amount(nodes["effect"].max(), first["scale"]))
+    extremes = [_amount(nodes["effect"].min())]
+    extremes.append(_amount(nodes["effect"].max()))
     tested = "not tested" if pd.isna(first["node_p"]) else p_value(first["node_p"])
     words.append(
         f"{counted(int(first['nodes']), 'node')} differ from their mean by {' to '.join(extremes)}"
@@ -205,11 +183,9 @@ def _left_out(first: Mapping[str, Any]) -> list[str]:
     return [f"{tainted} excluded."] if first["n_tainted"] else []
 
 
-def _amount(effect: float, scale: str) -> str:
+def _amount(ratio: float) -> str:
     """
-    >>> _amount(1.004, "ratio"), _amount(-0.001, "difference")
-    ('+0.40 %', '−0.0010')
+    >>> _amount(1.004)
+    '+0.40 %'
     """
-    if scale == "ratio":
-        return f"{number(100 * (effect - 1), signed=True, decimals=2)} %"
-    return number(effect, signed=True)
+    return f"{number(100 * (ratio - 1), signed=True, decimals=2)} %"

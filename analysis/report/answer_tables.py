@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.costs.axes import axis_survival
+from analysis.costs.axis_survival import axis_survival
 from analysis.number_format import DASH, capital, counted, number, percent
 from analysis.report.answers import Answer, answer, gap_words, p_words, resolved_word, tone_of
 from analysis.report.document import Bar, Block, Findings, Row, Table, Text, or_reason

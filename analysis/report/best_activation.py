@@ -11,7 +11,7 @@ from analysis.rows.stages import PANELS, PRIMARY, title_of
 from analysis.stats.aa_control import aa_sentences
 from analysis.stats.per_seed import seed_stats
 from analysis.stats.sensitivity import DATA_ORDER, sensitivity_sentences
-from analysis.stats.slope_curve import best_fixed_sentences
+from analysis.stats.best_fixed import best_fixed_sentences
 from analysis.study import Study
 
 # What a sentence on the verdict is about, by how it begins.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.costs.budgets import time_splits
+from analysis.costs.time_split import time_splits
 from analysis.figures.figure_data import FigureData, optional
 from analysis.report.answers import Answer, answer
 from analysis.rows.completeness import completeness_sentences

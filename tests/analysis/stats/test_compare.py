@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.models.block_model import Blocking, blocked, fit_blocks
@@ -70,13 +68,9 @@ def test_a_design_with_holes_is_statsmodels_own(holed):
     assert fit.covariance_KK == pytest.approx(covariance, rel=1e-9)
 
 
-@settings(max_examples=4, deadline=None)
-@given(shifts=st.tuples(*[st.floats(-1, 1)] * 3), order=st.permutations(range(36)))
-def test_neither_what_a_seed_adds_nor_the_order_of_rows_changes_anything(
-    rows, frame_of, shifts, order
-):
-    moved = [{**rows[i], STAGE: rows[i][STAGE] + shifts[rows[i]["seed"] - 1]} for i in order]
-    there, here = compared(moved), compared(rows)
+def test_neither_what_a_seed_adds_nor_the_order_of_rows_changes_anything(rows):
+    moved = [{**row, STAGE: row[STAGE] + (0.7, -1.0, 0.3)[row["seed"] - 1]} for row in rows]
+    there, here = compared(moved[::-1]), compared(rows)
     assert there["key"].tolist() == here["key"].tolist()
     # Scores of order 1 carry rounding of 2⁻⁵², which the noise of 0.002 raises to 1e-13 of itself;
     # a p from counted draws moves by 1 / 20,000 if one draw lies as close.
@@ -266,5 +260,7 @@ def test_two_activations_are_a_paired_t_test_and_need_no_second_interval(frame_o
     asqu, leaky = (
         [r[STAGE] for r in pair if r["activation"] == name] for name in ("asqu", "leaky_relu2")
     )
-    assert row["p_value"] == pytest.approx(stats.ttest_rel(asqu, leaky).pvalue, rel=1e-6)
+    test = stats.ttest_rel(asqu, leaky)
+    assert row["p_value"] == pytest.approx(test.pvalue, rel=1e-6)
+    assert (row["low"], row["high"]) == pytest.approx(test.confidence_interval(0.95), rel=1e-9)
     assert not row["widened"]

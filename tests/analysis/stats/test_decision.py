@@ -4,8 +4,6 @@ Whether the intervals are right is the claim of the tests of compare, dunnett an
 """
 
 import numpy as np
-import pytest
-from scipy import stats
 
 from analysis.stats.aa_control import aa_controls, aa_sentences
 from analysis.stats.compare import compare
@@ -19,18 +17,6 @@ REFERENCE = "leaky_relu2-s0.5"
 
 def changed(rows, where, **values):
     return [{**row, **values} if where(row) else row for row in rows]
-
-
-def test_with_two_activations_the_contrast_is_the_paired_t_test(frame_of, rows):
-    pair = [row for row in rows if row["activation"] == "asqu" or row["slope"] == 0.5]
-    row = compare(make_study(pair), STAGE).iloc[0]
-    asqu, leaky = (
-        [row[STAGE] for row in pair if row["activation"] == name]
-        for name in ("asqu", "leaky_relu2")
-    )
-    low, high = stats.ttest_rel(asqu, leaky).confidence_interval(0.95)
-    assert row["difference"] - row["half_width"] == pytest.approx(low, rel=1e-9)
-    assert row["difference"] + row["half_width"] == pytest.approx(high, rel=1e-9)
 
 
 def test_two_names_of_one_function_are_one_activation(cells):

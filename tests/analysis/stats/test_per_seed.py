@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from scipy import stats
 
 from analysis.models.interval import TInterval
@@ -35,12 +35,6 @@ def test_the_interval_is_scipys_t_interval(values, level):
     assert estimate.sd == pytest.approx(np.std(values, ddof=1))
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    draws = np.random.default_rng(0).normal(2.0, 0.1, (2000, 3))
-    hits = sum(abs(e.mean - 2.0) <= e.half_width for e in map(TInterval(0.9), draws))
-    assert abs(hits / 2000 - 0.9) < 4 * np.sqrt(0.9 * 0.1 / 2000)  # four standard errors
-
-
 def test_one_seed_has_a_mean_and_no_interval(frame_of, row_of):
     row = seed_stats(frame_of([row_of("asqu", None, 1)]), [STAGE]).iloc[0]
     assert row["n"] == 1
@@ -68,23 +62,18 @@ def test_what_was_not_scored_has_no_row(cells):
     assert "pre_quant_sliding_bpb" not in set(seed_stats(cells)["quantity"])
 
 
-@settings(max_examples=5, deadline=None)
-@given(order=st.permutations(range(36)))
-def test_the_order_of_rows_never_matters(rows, frame_of, order):
-    straight, shuffled = frame_of(rows), frame_of([rows[i] for i in order])
+def test_the_order_of_rows_never_matters(cells):
+    shuffled = cells.sample(frac=1.0, random_state=1)
     for make in (lambda f: seed_stats(f, [STAGE]), lambda f: paired_stats(make_study(f), STAGE)):
-        pd.testing.assert_frame_equal(make(straight), make(shuffled), check_exact=True)
+        pd.testing.assert_frame_equal(make(cells), make(shuffled), check_exact=True)
 
 
-@settings(max_examples=5, deadline=None)
-@given(shifts=st.tuples(*[st.integers(-8, 8)] * 3))
-def test_what_a_seed_adds_to_every_score_changes_no_paired_difference(rows, frame_of, shifts):
+def test_what_a_seed_adds_to_every_score_changes_no_paired_difference(rows):
     # Multiples of 2⁻³ added to scores rounded to 2⁻³⁰ are exact, so equality is exact too.
     rounded = [{**row, STAGE: round(row[STAGE] * 2**30) / 2**30} for row in rows]
-    moved = [{**row, STAGE: row[STAGE] + shifts[row["seed"] - 1] / 8} for row in rounded]
+    moved = [{**row, STAGE: row[STAGE] + (3 * row["seed"] - 5) / 8} for row in rounded]
     pd.testing.assert_frame_equal(
-        paired_differences(make_study(rounded), STAGE),
-        paired_differences(make_study(moved), STAGE),
+        *(paired_differences(make_study(each), STAGE) for each in (rounded, moved)),
         check_exact=True,
     )
 

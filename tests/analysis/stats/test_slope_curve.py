@@ -11,7 +11,8 @@ from scipy import stats
 from analysis.models.curve_fit import Cells, fit_curve, intervals
 from analysis.models.curve_minimum import critical_values, may_be_minimum
 from analysis.models.least_squares import f_test, solve
-from analysis.stats.slope_curve import best_fixed, best_fixed_sentences, slope_curves
+from analysis.stats.best_fixed import best_fixed, best_fixed_sentences
+from analysis.stats.slope_curve import slope_curves
 from analysis.stats.slopes import fixed_slopes
 from benchmarks.slope_coverage import Case, Truth, measure
 from tests.analysis.conftest import make_study
@@ -71,15 +72,6 @@ def test_shifting_the_seeds_moves_the_curve_and_no_conclusion(graded):
         assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-8)
     shift = np.mean([1.0, 4.0, 9.0])
     np.testing.assert_allclose(other.line["fit"], one.line["fit"] + shift, rtol=1e-12)
-
-
-def test_scaling_the_scores_scales_the_curve_and_moves_no_slope(graded):
-    frame = graded(quadratic(0.4), noise=0.003)
-    scaled = frame.assign(**{STAGE: 4.0 * frame[STAGE]})
-    one, other = (only(slope_curves(make_study(each), STAGE)) for each in (frame, scaled))
-    assert (other.best, other.best_set) == (one.best, one.best_set)
-    assert other.largest == pytest.approx(4.0 * one.largest, rel=1e-9)
-    assert other.flat_p == pytest.approx(one.flat_p, rel=1e-6)
 
 
 def test_the_fit_is_that_of_ordinary_least_squares_on_the_means(graded):

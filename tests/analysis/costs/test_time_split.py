@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.costs.budgets import split_sentences, time_splits
 from analysis.costs.node_speed import node_effects, node_sentences
+from analysis.costs.time_split import split_sentences, time_splits
 from analysis.stats.compare import compare
 from tests.analysis.conftest import make_study
 

@@ -2,8 +2,8 @@
 
 The published learning rates were tuned at slope 0.5, so "the best slope" may mean "the best at that
 rate". Settings that differ in one axis only (a recipe value of ``set.…``, or the budget) are put
-side by side: the best activation of each, Kendall's τ (1938) between their rankings, the resolved
-contrasts that all of them share, and the test of an interaction. That is the F test of
+side by side: the best activation of each, Kendall's τ (1938) between their rankings, and the test
+of an interaction. That is the F test of
 score = block + activation × value against score = block + activation, a block being a seed within
 one value. Its noise is pooled over the values, so it is approximate where they are unlike in noise,
 such as budgets of unlike length. Only activations that are ranked under every value are compared.
@@ -22,7 +22,6 @@ from scipy import stats
 from analysis.models.least_squares import FTest, f_test, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.names import AXIS_PREFIX
-from analysis.rows.read import records
 from analysis.rows.scoring import Scoring, scoring_of
 from analysis.rows.stages import title_of
 from analysis.stats.compare import compare
@@ -36,7 +35,7 @@ AS_IN_RECIPE = "as in the recipe"
 AXIS_COLUMNS = (
     *("axis", "fixed", "values", "settings", "quantity", "reference", "n", "activations"),
     *("best", "same_best", "tau", "statistic", "df", "noise_df", "p_value", "interaction"),
-    *("resolved_everywhere", "resolved_somewhere", "contradicted", "survives", "sentence"),
+    *("contradicted", "survives", "sentence"),
     *("level", "budget", "window", "stride"),
 )
 
@@ -157,7 +156,7 @@ def _row(
         **{"statistic": test and test.statistic, "p_value": test and test.p_value},
         **{"df": test and test.df, "noise_df": test and test.noise_df},
         **{"interaction": interaction, "survives": same if told else None},
-        **_shared(compared, arms, labels),
+        "contradicted": _contradicted(compared, arms, labels),
         **scoring,
         "budget": None if group.axis == BUDGET_AXIS else scoring["budget"],
     }
@@ -193,32 +192,14 @@ def _lowest_tau(effects: pd.DataFrame) -> float | None:
     return None if np.isnan(taus).any() else min(taus)
 
 
-def _shared(
+def _contradicted(
     compared: pd.DataFrame, arms: Sequence[_Arm], labels: Mapping[str, str]
-) -> dict[str, tuple[str, ...]]:
-    """Which contrasts with the reference are resolved, the same way, under all values."""
-    ways: dict[str, list[int]] = {}
-    for arm in arms:
-        for row in records(compared[compared["setting"] == arm.setting]):
-            resolved = not pd.isna(row["resolved"]) and bool(row["resolved"])
-            way = int(np.sign(row["difference"])) if resolved else 0
-            ways.setdefault(row["key"], []).append(way)
-    full = {key: found for key, found in ways.items() if len(found) == len(arms)}
-    everywhere = [key for key, found in full.items() if len(set(found)) == 1 and found[0]]
-    contradicted = [key for key, found in ways.items() if {-1, 1} <= set(found)]
-    somewhere = [
-        key
-        for key, found in ways.items()
-        if any(found) and key not in everywhere and key not in contradicted
-    ]
-    return {
-        name: tuple(labels[key] for key in keys)
-        for name, keys in (
-            ("resolved_everywhere", everywhere),
-            ("resolved_somewhere", somewhere),
-            ("contradicted", contradicted),
-        )
-    }
+) -> tuple[str, ...]:
+    """What is resolved as better than the reference under one value and as worse under another."""
+    here = pd.concat([compared[compared["setting"] == arm.setting] for arm in arms])
+    way = np.sign(here["difference"]).where(here["resolved"].fillna(False).astype(bool))
+    ways = way.groupby(here["key"], sort=False).nunique()
+    return tuple(labels[str(key)] for key in ways.index[ways > 1])
 
 
 def _sentence(row: Mapping[str, Any], best_slopes: Mapping[str, str]) -> str:
