@@ -30,7 +30,7 @@ class Summary:
 def markdown(summary: Summary) -> str:
     """
     >>> section = TextTable("local", ("activation", "n"), (("ASQU", "3"),))
-    >>> print(markdown(Summary("slopes", (section,), ("No verdict.",))))
+    >>> print(markdown(Summary("slopes", (section,), ("No decision.",))))
     # Sweep slopes
     <BLANKLINE>
     ## local
@@ -39,7 +39,7 @@ def markdown(summary: Summary) -> str:
     |---|---|
     | ASQU | 3 |
     <BLANKLINE>
-    - No verdict.
+    - No decision.
     <BLANKLINE>
     """
     lines = [f"# Sweep {summary.name}", ""]

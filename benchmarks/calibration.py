@@ -1,10 +1,11 @@
 """Calibration of the analysis on simulated sweeps: false positives, coverage, power.
 
-Thousands of simulated sweeps (``benchmarks.simulated_sweeps``) go through the functions that judge
-real ones: ``compare`` where cells are missing, and elsewhere ``benchmarks.judged_at_once``, which
-is held against it in every batch. Every rate is over independent sweeps, with its binomial 95 %
-interval (Clopper & Pearson 1934) and with what it should be. What is not as claimed is printed as
-such. The same seed gives the same numbers, whatever the number of processes.
+Thousands of simulated sweeps (``benchmarks.simulated_sweeps``) go through the functions that
+compare in real ones: ``compare`` where cells are missing, and elsewhere
+``benchmarks.compare_many``, which is checked against it in every batch. Every rate is over
+independent sweeps, with its binomial 95 % interval (Clopper & Pearson 1934) and with what it should
+be. What is not as claimed is printed as such. The same seed gives the same numbers, whatever the
+number of processes.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from analysis.stats.pairs import paired_stats
 from analysis.stats.per_seed import seed_stats
 from analysis.study import Study
 from benchmarks.calibration_scenarios import ONE, SCENARIOS, Scenario
-from benchmarks.judged_at_once import judged
+from benchmarks.compare_many import compare_many
 from benchmarks.measured import keep
 from benchmarks.simulated_sweeps import NOISE_SD, NUM_FUNCTIONS, REFERENCE, World, simulated
 from benchmarks.two_stages import probability_kept, two_stage_power
@@ -82,15 +83,15 @@ def tally(scenario: Scenario, num_sweeps: int, rng: np.random.Generator) -> Coun
     frame = simulated(scenario.world, num_sweeps, rng)
     if scenario.second is not None:
         return _second_stages(scenario, frame, rng)
-    found = _judged(frame, scenario.pairing, one_by_one=scenario.world.missing > 0)
+    found = _compared(frame, scenario.pairing, one_by_one=scenario.world.missing > 0)
     return _counted(scenario.world, found) + (_alone(frame) if scenario.alone else Counter())
 
 
-def _judged(frame: pd.DataFrame, pairing: Pairing, *, one_by_one: bool = False) -> pd.DataFrame:
+def _compared(frame: pd.DataFrame, pairing: Pairing, *, one_by_one: bool = False) -> pd.DataFrame:
     """One row per setting and key: difference, half_width, pooled_half_width."""
     if one_by_one:
         return compare(Study.of(frame, REFERENCE, pairing=pairing), PRIMARY)
-    found = judged(frame, REFERENCE, pairing)
+    found = compare_many(frame, REFERENCE, pairing)
     num_sweeps, num_keys = found.difference_DK.shape
     return pd.DataFrame(
         {
@@ -135,13 +136,13 @@ def _second_stages(
     """
     assert scenario.second is not None
     kept = scenario.second.keep
-    first = _judged(frame, scenario.pairing)
+    first = _compared(frame, scenario.pairing)
     ranked = first.sort_values(["setting", "difference"]).groupby("setting", sort=False)["key"]
     chosen = ranked.apply(lambda keys: tuple(sorted(keys.iloc[:kept])))
     name = frame["setting"].iloc[0]
-    said = leaders(Study.of(frame[frame["setting"] == name], REFERENCE), keep=kept)
-    if tuple(sorted(said)) != chosen[name]:
-        raise RuntimeError(f"leaders says {said}, all at once {chosen[name]}")
+    found = leaders(Study.of(frame[frame["setting"] == name], REFERENCE), keep=kept)
+    if tuple(sorted(found)) != chosen[name]:
+        raise RuntimeError(f"leaders says {found}, all at once {chosen[name]}")
     counts: Counter[str] = Counter()
     for keys, num_sweeps in sorted(Counter(chosen).items()):
         world = World(
@@ -150,7 +151,7 @@ def _second_stages(
             keys=(REFERENCE, *keys),
         )
         again = simulated(world, num_sweeps, rng)
-        counts += _counted(world, _judged(again, "seed"))
+        counts += _counted(world, _compared(again, "seed"))
         counts["kept"] += num_sweeps * (ONE in keys)
     return counts
 
@@ -170,7 +171,7 @@ def _alone(frame: pd.DataFrame) -> Counter[str]:
 
 
 def rates(scenario: Scenario, counts: Counter[str]) -> list[Rate]:
-    """What is claimed of ``scenario``, beside what ``counts`` says."""
+    """What is claimed of ``scenario``, with what ``counts`` says."""
     n, found = counts["n"], []
 
     def add(what: str, event: str, claim: Claim | None, expected: float) -> None:
@@ -229,13 +230,13 @@ def _batch(task: tuple[Scenario, int, int]) -> Counter[str]:
 
 def line(rate: Rate) -> str:
     """A row of the table."""
-    said = {True: "yes", False: "**no**", None: "–"}[rate.as_claimed]
+    answer = {True: "yes", False: "**no**", None: "–"}[rate.as_claimed]
     claim = {"is": "", "near": "about ", None: "–"}.get(rate.claim, f"{rate.claim} ")
     expected = claim if rate.claim is None else f"{claim}{100 * rate.expected:.1f} %"
     low, high = 100 * rate.low, 100 * rate.high
     return (
         f"| {rate.study} | {rate.what} | {rate.n:,} | {100 * rate.rate:.1f} % "
-        f"| {low:.1f} to {high:.1f} % | {expected} | {said} |"
+        f"| {low:.1f} to {high:.1f} % | {expected} | {answer} |"
     )
 
 
@@ -260,8 +261,8 @@ def main() -> None:
     print(f"{sweeps:,} sweeps in {took_s:.0f} s")
     if not options.only:
         rows = [asdict(rate) | {"rate": rate.rate, "as_claimed": rate.as_claimed} for rate in found]
-        told = {"seed": options.seed, "sweeps": sweeps, "took_s": took_s}
-        keep("calibration", {**told, "rates": rows})
+        facts = {"seed": options.seed, "sweeps": sweeps, "took_s": took_s}
+        keep("calibration", {**facts, "rates": rows})
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ class Scenario:
     second: TwoStages | None = None
     pairing: Pairing = "seed"
     alone: bool = False  # the intervals of one activation alone are looked at too
-    share: float = 1.0  # of the sweeps that are asked for, where a sweep takes long
+    share: float = 1.0  # of the number of sweeps, where a sweep takes long
 
     @property
     def batch(self) -> int:
-        """Sweeps a frame; fewer where they are judged one by one."""
+        """Sweeps a frame; fewer where they are compared one by one."""
         return 20 if self.world.missing else 500
 
     @property

@@ -1,7 +1,7 @@
-"""How often does the confidence set of the best slope hold the best slope?
+"""Coverage of the confidence set of the best slope, on simulated grids of known curves.
 
 Simulated grids of ten slopes and ASQU, with a known curve and normal noise, go through the curve of
-``analysis.models.curve_fit`` and the set of ``analysis.models.curve_minimum``. Beside it stands the
+``analysis.models.curve_fit`` and the set of ``analysis.models.curve_minimum``, and through the
 parametric bootstrap of the minimum: draw curves around the fit, and take the middle of their
 minima. The table is that of docs/statistics.md; a smaller run is asserted in tests/analysis.
 """
@@ -144,10 +144,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--no-keep", action="store_true", help="print, and write no file")
-    given = parser.parse_args()
-    rows = [measure(case, given.runs) for case in cases()]
+    options = parser.parse_args()
+    rows = [measure(case, options.runs) for case in cases()]
     print(table(rows))
-    if not given.no_keep:
+    if not options.no_keep:
         keep("slope_coverage", {"level": LEVEL, "rows": [asdict(row) for row in rows]})
 
 

@@ -149,7 +149,7 @@ def _parts(method: str | None, detail: str) -> dict[str, object]:
 def _at_equal_steps(
     arms: list[tuple[float, Mapping[str, Any]]], steps: float
 ) -> tuple[float, float | None, str] | None:
-    """The difference at ``steps``, linear in log steps between the two budgets beside it.
+    """The difference at ``steps``, linear in log steps between the two nearest budgets.
 
     Beyond the last budget it is that of the last one; None where none is within ``NEAR``.
     """

@@ -1,4 +1,4 @@
-"""Which smooth curve do the scores of the tested slopes follow, in blocks?
+"""A polynomial over the tested slopes, fitted in blocks, its degree raised where it does not fit.
 
 score = block + curve(slope) + noise, where every activation that is not on the curve keeps a mean
 of its own. The curve is a polynomial of degree 3 (2 with three or four slopes). Where an F test

@@ -1,4 +1,4 @@
-"""Where may the minimum of a fitted curve be, and how much may the curve vary?
+"""The confidence set for the minimum of a fitted curve, and bounds on how much it varies.
 
 A curve that is linear in its coefficients is fitted with normal noise whose sd is estimated with
 df degrees of freedom. A place g may hold the minimum unless the fit at g is above the fit at some

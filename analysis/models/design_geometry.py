@@ -32,12 +32,12 @@ class Geometry:
 
     @property
     def has_rest(self) -> bool:
-        """Whether some activation can be held against what the others leave over."""
+        """Whether some activation can be compared with what the others leave over."""
         return bool(((self.added_df_A > 0) & (self.residual_df > self.added_df_A)).any())
 
     @property
     def has_interval(self) -> bool:
-        """Whether the reference has a variance of its own, and others to be held against."""
+        """Whether the reference has a variance of its own, and others to be compared with."""
         return self.has_rest and bool(self.added_df_A[0] > 0) and len(self.estimate_KN) > 0
 
 

@@ -1,4 +1,4 @@
-"""How far out must a difference lie before several comparisons with one reference call it real?
+"""Dunnett's quantile and adjusted p for several comparisons with one reference.
 
 Dunnett (1955, 1964): the comparisons share the reference and the estimate of the noise, so their t
 statistics are jointly Student with a correlation R and df degrees of freedom. The quantile of the
@@ -25,7 +25,7 @@ Vector = NDArray[np.float64]
 
 _DECIMALS = 6  # correlations alike to here are one entry of the caches
 _NUM_POINTS = 2**14
-_REACH = 8.5  # standard deviations: what lies beyond has a probability of 2e-17
+_FARTHEST = 8.5  # standard deviations: what lies beyond has a probability of 2e-17
 
 
 def quantile(correlation_KK: Vector, df: int, level: float, *, sided: Sided = "two") -> float:
@@ -93,7 +93,7 @@ def _below_product(c: float, loadings_K: Vector, df: int, sided: Sided) -> float
     kinds, counts = np.unique(np.round(loadings_K, 9), return_counts=True)
     own = np.sqrt(1 - kinds**2)
     step = min(0.25, 0.5 * float(own.min()))  # trapezoids are exact to rounding when so narrow
-    z = np.arange(-_REACH, _REACH + step, step)
+    z = np.arange(-_FARTHEST, _FARTHEST + step, step)
     inside_ZS = np.ones((z.size, scale_S.size))
     for loading, spread, count in zip(kinds, own, counts, strict=True):
         centre = loading * z[:, None]

@@ -1,4 +1,4 @@
-"""How sure is the mean of a few numbers? Its n, standard deviation and t interval, as one value."""
+"""Mean, standard deviation and Student's t interval of a few numbers, as one value."""
 
 import math
 from collections.abc import Iterable

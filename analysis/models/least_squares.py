@@ -1,4 +1,4 @@
-"""What does a linear model of factors say, and which of its contrasts can the cells tell at all?
+"""Least squares for designs of indicators: coefficients, estimable contrasts, F tests.
 
 Ordinary least squares by singular values, so that a design of indicators may be redundant and cells
 may be missing. N values, P columns, Q contrasts.

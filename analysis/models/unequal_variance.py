@@ -1,4 +1,4 @@
-"""A second interval for each difference, which does not take the noise as alike.
+"""The interval of unequal variances: a second one for each difference, where noise is not alike.
 
 The pooled interval takes the noise as alike for all activations. Where it is not, it errs by much:
 with a reference three times as noisy, 12 activations and 3 seeds, 26 % of null sweeps call some

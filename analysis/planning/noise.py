@@ -24,7 +24,7 @@ from trainer.config.config_errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """The noise that a design is judged by, in BPB, and where its size is known from.
+    """The noise that a design is planned with, in BPB, and where its size is known from.
 
     ``noise_sd``: of one score after seed and activation are taken out, so that a paired difference
     has √2 times as much. ``noise_df``: degrees of freedom of that estimate, None where it was not
@@ -121,7 +121,7 @@ def _measured(results: str | Path, quantity: str) -> pd.DataFrame:
             continue
         try:
             found += _of_sweep(read_study(f"{str(results).rstrip('/')}/{name}"), quantity, name)
-        except ConfigError:  # what is wrong with another sweep is said when that one is asked for
+        except ConfigError:  # another sweep's fault is reported by the commands on that sweep
             continue
     columns = ["sweep", *_SETTING, "noise", "noise_df"]
     return pd.DataFrame(found, columns=columns)

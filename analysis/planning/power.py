@@ -81,7 +81,7 @@ def block(n: int, *, num_activations: int, level: float = 0.95) -> Design:
 
 
 def pooled(n: int, *, num_activations: int, level: float = 0.95) -> Design:
-    """The same, judged by Dunnett's interval alone."""
+    """The same, with Dunnett's interval alone."""
     return replace(block(n, num_activations=num_activations, level=level), kind="pooled")
 
 

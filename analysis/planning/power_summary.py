@@ -1,6 +1,6 @@
 """What a grid can resolve, in sentences and tables: what ``make plan`` prints below a plan.
 
-Settings that differ in nothing that matters here are told together.
+Settings that differ in nothing that matters here share a sentence.
 """
 
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ def power_summary(place: str | Path, sweep: str) -> Summary:
     results, name = parts_of(str(place))
     finished, doubts = _finished(place)
     try:
-        asked = sweep_file.load_sweep(sweep)
+        spec = sweep_file.load_sweep(sweep)
     except ConfigError:
         if not finished:
             raise
         return Summary(name, _sections(finished), tuple(_sentences(finished, "so far")))
-    cells = grid_cells(asked)
+    cells = grid_cells(spec)
     noise = planning_noise(cells, results, name)
-    grids = planned(Study.of(cells, asked.reference), noise)
+    grids = planned(Study.of(cells, spec.reference), noise)
     done = [grid for grid in grids if any(_is_done(grid, other) for other in finished)]
     sentences = [
         *_sentences([grid for grid in grids if grid not in done], "as planned"),
@@ -57,11 +57,11 @@ def power_summary(place: str | Path, sweep: str) -> Summary:
     return Summary(name, _sections(grids), (*sentences, DEFINITION))
 
 
-def _is_done(asked: Grid, found: Grid) -> bool:
-    """Whether what has run is all that was asked, so that one sentence says both."""
-    sds = [None if grid.noise is None else grid.noise.noise_sd for grid in (asked, found)]
+def _is_done(plan: Grid, run: Grid) -> bool:
+    """Whether everything planned has run, so that one sentence says both."""
+    sds = [None if grid.noise is None else grid.noise.noise_sd for grid in (plan, run)]
     return sds[0] == sds[1] and all(
-        getattr(asked, name) == getattr(found, name) for name in ("setting", "n", "num_activations")
+        getattr(plan, name) == getattr(run, name) for name in ("setting", "n", "num_activations")
     )
 
 

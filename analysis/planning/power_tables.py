@@ -1,7 +1,7 @@
 """Tables of power for the grids of a sweep: smallest effect, seeds that an effect needs, a curve.
 
-Of each design; ``analysis.planning.power`` says what power means here. A planned grid is judged by
-the noise that it is planned with, a finished one by its own.
+Of each design; ``analysis.planning.power`` says what power means here. A planned grid has the
+noise that it is planned with, a finished one its own.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -107,7 +107,7 @@ def achieved(study: Study, *, quantity: str = PRIMARY, level: float = 0.95) -> l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """One setting of a sweep, planned or finished: what it stands on and how large it is.
+    """One setting of a sweep, planned or finished: its budget, its windows and its size.
 
     ``num_activations`` counts the reference, and two names of one function once. ``window`` and
     ``stride`` are None where they are unknown, and so is ``noise``.
@@ -218,7 +218,7 @@ def _of_design(design: Design) -> dict[str, object]:
 
 
 def _facts(rows: pd.DataFrame, quantity: str) -> dict[str, Any]:
-    """What a setting's grid stands on; windows whose stride is their length are contiguous."""
+    """Budget and windows of a setting's grid; contiguous windows have their length as stride."""
     window, stride = (
         None if rows[name].isna().all() else int(rows[name].max()) for name in ("window", "stride")
     )

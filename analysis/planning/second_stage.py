@@ -110,7 +110,7 @@ def second_stage(screening: str, place: str | Path, *, keep: int, seeds: int) ->
 def write_second_stage(
     screening: str, place: str | Path, *, keep: int, seeds: int, out: str | Path | None = None
 ) -> Path:
-    """Write :func:`second_stage` to ``out``, by default beside the screening's file; its path.
+    """Write :func:`second_stage` to ``out``, by default next to the screening's file; its path.
 
     ConfigError where the file is there already: seeds are chosen once.
     """
@@ -130,7 +130,7 @@ def write_second_stage(
 
 
 def second_stage_sentences(study: Study) -> list[str]:
-    """What must be said of a second stage; nothing of a sweep that is none.
+    """What a reader must know of a second stage; nothing for any other sweep.
 
     ConfigError where there are rows of the screening.
     """

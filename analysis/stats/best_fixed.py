@@ -60,13 +60,13 @@ def _against_fixed(study: Study, rows: pd.DataFrame, quantity: str) -> pd.DataFr
         low=-rows["difference"] - rows["half_width"],
         high=-rows["difference"] + rows["half_width"],
     )
-    told = turned["resolved"].notna()
+    known = turned["resolved"].notna()
     better = turned["resolved"].fillna(False) & (turned["difference"] < 0)
     worse = turned["resolved"].fillna(False) & (turned["difference"] > 0)
     scoring = {name: scoring_of(here.cells, quantity) for name, here in study.settings.items()}
     return turned.assign(
-        beats_all=better.groupby(turned["setting"]).transform("all").where(told),
-        beaten_by_any=worse.groupby(turned["setting"]).transform("any").where(told),
+        beats_all=better.groupby(turned["setting"]).transform("all").where(known),
+        beaten_by_any=worse.groupby(turned["setting"]).transform("any").where(known),
         **{
             name: [scoring[setting][name] for setting in turned["setting"]]
             for name in ("budget", "window", "stride")
@@ -90,11 +90,11 @@ def _against(rows: pd.DataFrame) -> str:
         return f"{words}: too few seeds to know the noise, so nothing is resolved."
     if first["beats_all"]:
         return f"{words}: it is resolved as better than every fixed slope."
-    said = [
+    parts = [
         f"{verb} than {listed(list(names))}"
         for verb, names in (("worse", worse), ("better", better))
         if len(names)
     ]
     return f"{words}: " + (
-        f"it is resolved as {listed(said)}." if said else "it is resolved from no fixed slope."
+        f"it is resolved as {listed(parts)}." if parts else "it is resolved from no fixed slope."
     )

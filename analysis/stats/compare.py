@@ -145,11 +145,11 @@ def _compare(rows: Blocked, level: float, factor: float | None) -> list[dict[str
     fit = fit_blocks(rows)
     found = bounds(rows, fit, level=level)
     rule = _field_rule(rows, fit, factor)
-    told: dict[int, dict[str, object]] = {}
+    estimated: dict[int, dict[str, object]] = {}
     for k, activation in enumerate(fit.activation_K):
         difference, half = float(fit.estimate_K[k]), float(found.half_width_K[k])
         known = not math.isnan(half)
-        told[int(activation)] = {
+        estimated[int(activation)] = {
             "difference": difference,
             "low": difference - half,
             "high": difference + half,
@@ -167,7 +167,7 @@ def _compare(rows: Blocked, level: float, factor: float | None) -> list[dict[str
     return [
         {"key": rows.keys[activation], "n": rows.num_pairs(activation), "widened": False}
         | shared
-        | told.get(activation, {})
+        | estimated.get(activation, {})
         for activation in map(int, rows.compared())
     ]
 
@@ -180,7 +180,7 @@ def _in_nats(difference: float, half_width: float, factor: float | None) -> dict
 
 
 def _field_rule(rows: Blocked, fit: BlockFit, factor: float | None) -> list[dict[str, object]]:
-    """For each difference, the field's rule; nothing where it cannot be told."""
+    """For each difference, the field's rule; nothing where the noise is not known."""
     nothing: list[dict[str, object]] = [{} for _ in fit.estimate_K]
     if factor is None:
         return nothing

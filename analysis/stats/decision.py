@@ -28,7 +28,7 @@ class Decision:
     """The answer for one setting.
 
     ``best`` is a key, None where nothing is ranked. ``resolved`` says whether it is resolved from
-    the reference; None where that cannot be told, or where the best is the reference itself.
+    the reference; None where the noise is unknown, or where the best is the reference itself.
     """
 
     setting: str

@@ -46,11 +46,11 @@ def sensitivity_sentences(
 
 
 def _field_rule(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
-    told = [row for row in rows if isinstance(row["field_rule"], str)]
-    if not told:
+    tested = [row for row in rows if isinstance(row["field_rule"], str)]
+    if not tested:
         return ""
-    met = [labels[row["key"]] for row in told if row["field_rule"] == "met"]
-    nearest = min(told, key=lambda row: (row["field_p"], row["key"]))
+    met = [labels[row["key"]] for row in tested if row["field_rule"] == "met"]
+    nearest = min(tested, key=lambda row: (row["field_p"], row["key"]))
     words = f"met by {listed(met)}" if met else "met by none"
     words += (
         f"; nearest is {labels[nearest['key']]}, {_better_by(nearest['nats'])} nats per token"
@@ -58,7 +58,7 @@ def _field_rule(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
     )
     return (
         f"The field's rule{{of}}, better than the reference by more than {FIELD_NATS} nats per"
-        f" token at p < {FIELD_P}, one-sided over {counted(len(told), 'comparison')}: {words}."
+        f" token at p < {FIELD_P}, one-sided over {counted(len(tested), 'comparison')}: {words}."
     )
 
 

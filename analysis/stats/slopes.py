@@ -1,7 +1,7 @@
 """The place of each activation on the axis of the negative slope.
 
 Every activation of the family is x² for x > 0 and β·x² else. A fixed β ≥ 0 is a slope s = √β, so
-LeakyReLU² and ReLU² have a place on the axis. A learned β has none: it stands beside the axis, and
+LeakyReLU² and ReLU² have a place on the axis. A learned β has none: it is drawn past the axis, and
 what it learned can be read on the axis as sign(β)·√|β|.
 """
 

@@ -1,8 +1,8 @@
 """The check of equal noise: an F test of each activation's variance against all others'.
 
-Each activation's variance is held against that of all others together, in the block model: an exact
-F test for any number of seeds and any missing scores (Russell & Bradley 1958;
-``analysis.models.design_geometry``). The largest of them is held against the distribution of
+Each activation's variance is compared with that of all others together, in the block model: an
+exact F test for any number of seeds and any missing scores (Russell & Bradley 1958;
+``analysis.models.design_geometry``). The largest of them is compared with the distribution of
 the least p in data sets of equal variances (``unequal_variance.null_distribution``). The check
 decides nothing: with three seeds it misses a variance nine times the others' about as often as it
 finds it, so the second interval is applied whatever it says.
@@ -32,7 +32,7 @@ def variance_checks(study: Study, quantity: str) -> pd.DataFrame:
     """One row per setting. ``n`` counts seeds; ``statistic`` is the largest variance over the
     rest's.
 
-    ``equal`` is false where p < ``UNEQUAL_BELOW``, null where nothing can be held against anything
+    ``equal`` is false where p < ``UNEQUAL_BELOW``, null where nothing can be compared
     (one seed, or fewer than three activations); so are the others then. ``largest_sd`` and
     ``smallest_sd`` are an activation's own noise, each against the others, in units of the
     quantity.

@@ -32,7 +32,7 @@ from analysis.planning.power_tables import (
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
 from analysis.study import Study
-from benchmarks.judged_at_once import complete_blocks, intervals
+from benchmarks.compare_many import complete_blocks, intervals
 from sweep.spec.sweep_file import load_sweep
 from tests.analysis.conftest import make_study
 

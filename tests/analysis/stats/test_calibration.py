@@ -12,7 +12,7 @@ from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
 from benchmarks.calibration import POINTS, clopper_pearson, rates, tally
 from benchmarks.calibration_scenarios import ONE, SCENARIOS
-from benchmarks.judged_at_once import judged
+from benchmarks.compare_many import compare_many
 from benchmarks.simulated_sweeps import KEYS, REFERENCE, World, simulated
 from benchmarks.two_stages import TwoStages, probability_kept, two_stage_power
 from tests.analysis.conftest import make_study
@@ -57,10 +57,10 @@ def test_spreads_are_those_of_the_world():
     assert scores["asqu"].std() == pytest.approx(np.hypot(0.003, 0.0015), rel=0.064)
 
 
-def test_sweeps_judged_at_once_are_judged_as_one_by_one():
+def test_sweeps_compare_many_are_judged_as_one_by_one():
     world = World(num_seeds=4, noise_factors={REFERENCE: 3.0})
     frame = simulated(world, 5, np.random.default_rng(0))
-    found = judged(frame, REFERENCE)
+    found = compare_many(frame, REFERENCE)
     said = compare(make_study(frame), PRIMARY)
     assert found.difference_DK.shape == (5, 10)
     for column, values in (

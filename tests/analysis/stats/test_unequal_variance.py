@@ -17,7 +17,7 @@ from analysis.models.unequal_variance import (
 from analysis.stats.compare import bounds
 from analysis.stats.ranking import ranked_rows
 from analysis.stats.variances import variance_checks
-from benchmarks.judged_at_once import intervals
+from benchmarks.compare_many import intervals
 from tests.analysis.conftest import make_study
 
 STAGE = "post_quant_sliding_bpb"

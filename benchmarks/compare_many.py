@@ -27,7 +27,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class Comparisons:
     """Of D sweeps and K compared activations: differences from the reference, and half widths."""
 
     keys: tuple[str, ...]  # of the K
@@ -36,7 +36,7 @@ class Judged:
     pooled_DK: Reals
 
 
-def judged(frame: pd.DataFrame, reference: str, pairing: Pairing = "seed") -> Judged:
+def compare_many(frame: pd.DataFrame, reference: str, pairing: Pairing = "seed") -> Comparisons:
     """Every setting of ``frame`` (alike, complete, in the same order of rows) as one sweep.
 
     RuntimeError where ``compare`` says anything else of the first of them.
@@ -54,7 +54,7 @@ def judged(frame: pd.DataFrame, reference: str, pairing: Pairing = "seed") -> Ju
     scores_DN = frame[PRIMARY].to_numpy(dtype=float).reshape(num_sweeps, -1)[:, place.index]
     num_seeds = scores_DN.shape[1] // len(keys)
     found = intervals(complete_blocks(num_seeds, len(keys)), scores_DN)
-    result = Judged(keys[1:], *found)
+    result = Comparisons(keys[1:], *found)
     _check(result, Study.of(cells, reference, pairing=pairing))
     return result
 
@@ -93,14 +93,15 @@ def intervals(rows: Blocked, scores_DN: Reals) -> tuple[Reals, Reals, Reals]:
     return difference_DK, np.maximum(pooled_DK, second_DK), pooled_DK
 
 
-def _check(found: Judged, study: Study) -> None:
-    said = compare(study, PRIMARY, level=LEVEL).set_index("key")
+def _check(found: Comparisons, study: Study) -> None:
+    one_by_one = compare(study, PRIMARY, level=LEVEL).set_index("key")
     ours = {
         "difference": found.difference_DK[0],
         "half_width": found.half_width_DK[0],
         "pooled_half_width": found.pooled_DK[0],
     }
     for column, values in ours.items():
-        theirs = said.loc[list(found.keys), column].to_numpy(dtype=float)
-        if len(said) != len(found.keys) or not np.allclose(values, theirs, rtol=1e-9, atol=1e-12):
+        theirs = one_by_one.loc[list(found.keys), column].to_numpy(dtype=float)
+        alike = np.allclose(values, theirs, rtol=1e-9, atol=1e-12)
+        if len(one_by_one) != len(found.keys) or not alike:
             raise RuntimeError(f"{column}: compare says {theirs}, all at once {values}")
