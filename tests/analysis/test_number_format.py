@@ -40,7 +40,7 @@ def test_a_share_in_percent_is_read_back_as_the_share(share):
     assert "e" not in percent(max(share, 1e-3))
 
 
-def test_nearest_is_not_called_better_where_it_is_worse(rows, frame_of, sweep):
+def test_nearest_is_not_called_better_where_it_is_worse(rows):
     worse = [row if row["slope"] == 0.5 else row | {PRIMARY: row[PRIMARY] + 0.05} for row in rows]
     (said,) = [s for s in sensitivity_sentences(make_study(worse)) if s.startswith("The field")]
     assert "met by none; nearest is" in said
@@ -48,7 +48,7 @@ def test_nearest_is_not_called_better_where_it_is_worse(rows, frame_of, sweep):
     assert "better by −" not in said
 
 
-def test_nodes_that_cannot_be_told_from_activations_have_no_amount(rows, frame_of):
+def test_nodes_that_cannot_be_told_from_activations_have_no_amount(rows):
     alone = [
         row | {"node": row["activation"] + str(row["slope"]), "step_ms_p50": 5.0 + row["seed"]}
         for row in rows
@@ -59,7 +59,7 @@ def test_nodes_that_cannot_be_told_from_activations_have_no_amount(rows, frame_o
 
 
 @pytest.mark.parametrize(("pairs", "keys", "can"), [(8, 3, True), (8, 7, False), (9, 14, False)])
-def test_sign_flips_are_said_to_reach_the_level_only_where_they_can(pairs, keys, can, sweep):
+def test_sign_flips_are_said_to_reach_the_level_only_where_they_can(pairs, keys, can):
     slopes = [round(0.5 + 0.01 * i, 2) for i in range(keys + 1)]
     frame = make_frame(
         [make_row("leaky_relu2", slope, seed) for slope in slopes for seed in range(1, pairs + 1)]
@@ -69,7 +69,7 @@ def test_sign_flips_are_said_to_reach_the_level_only_where_they_can(pairs, keys,
     assert can == (keys * 2 / 2**pairs < 0.05)
 
 
-def test_an_aa_pair_of_which_one_diverged_has_no_gap_in_bits(sweep):
+def test_an_aa_pair_of_which_one_diverged_has_no_gap_in_bits():
     frame = make_frame(
         [lost(make_row("relu2", None, 1), "diverged", "loss"), make_row("leaky_relu2", 0.0, 1)]
     )
@@ -111,7 +111,7 @@ def test_no_best_slope_is_named_where_none_is_resolved(frame_of):
     assert pd.notna(curve.best)
 
 
-def test_scores_that_are_all_alike_resolve_nothing_and_have_no_power(rows, frame_of, sweep):
+def test_scores_that_are_all_alike_resolve_nothing_and_have_no_power(rows, frame_of):
     """Sums of equal numbers differ by rounding, which is neither a difference nor noise."""
     alike = frame_of([row | {PRIMARY: 2.3} for row in rows])
     table = compare(make_study(alike), PRIMARY)
@@ -122,7 +122,7 @@ def test_scores_that_are_all_alike_resolve_nothing_and_have_no_power(rows, frame
 
 
 @pytest.mark.parametrize(("budget", "warned"), [(10_000.0, False), (200.0, True)])
-def test_published_points_of_another_budget_are_compared_by_shape_alone(budget, warned, sweep):
+def test_published_points_of_another_budget_are_compared_by_shape_alone(budget, warned):
     slopes = [round(0.1 * i, 1) for i in range(5)]
     cells = make_frame(
         [

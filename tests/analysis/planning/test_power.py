@@ -40,12 +40,6 @@ REFERENCE = "leaky_relu2-s0.5"
 KNOWN = Noise(noise_sd=0.0005, seed_sd=0.0007, source="a test", tokens_per_byte=0.41)
 
 
-def test_the_critical_value_is_that_of_the_published_table():
-    """Dunnett (1964), table of two-sided 5 % points, printed to two decimals."""
-    for k, df, published in ((2, 5, 3.03), (2, 10, 2.57), (9, 20, 2.95), (3, 10, 2.76)):
-        assert critical_value(k, df, 0.95) == pytest.approx(published, abs=0.005 + 1e-9)
-
-
 def test_power_is_a_tail_of_the_noncentral_t():
     for df, ncp in product((1, 2, 4, 20, 110, 2000), (0.0, 0.5, 2.0, 5.0)):
         design = Design(kind="pooled", n=2, comparisons=3, noise_df=df)  # √(2 / n) = 1
@@ -75,13 +69,6 @@ def test_two_activations_are_judged_by_the_pooled_interval_alone():
     )
 
 
-@pytest.mark.parametrize("make", [pooled, unpaired])
-def test_without_an_effect_the_comparisons_spend_the_level_between_them(make):
-    design = make(5, num_activations=11)
-    each = power_of(0.0, design, 1.0)
-    assert each < 0.05 < 10 * each + 1e-12  # Boole's inequality
-
-
 def test_the_smallest_effect_has_the_power_that_was_asked_for():
     for n, activations, power in ((2, 2, 0.3), (3, 11, 0.8), (40, 15, 0.99)):
         design = pooled(n, num_activations=activations)
@@ -101,15 +88,6 @@ def test_one_seed_fewer_than_needed_does_not_suffice(make):
 
 def test_an_effect_that_no_number_of_seeds_resolves_has_none():
     assert seeds_needed(1e-9, partial(unpaired, num_activations=3), 1.0) is None
-
-
-def test_pairing_by_seed_needs_fewer_seeds_at_equal_noise():
-    for effect in (0.001, 0.002):
-        needs = [
-            seeds_needed(effect, partial(make, num_activations=11), 0.0007)
-            for make in (pooled, block, unpaired)
-        ]
-        assert needs[0] <= needs[1] < needs[2]
 
 
 def test_a_grid_is_planned_from_its_file_alone_and_a_function_counts_once():
@@ -188,7 +166,7 @@ def test_the_published_noise_is_that_of_the_published_seeds():
     assert round(known.field_bpb, 5) == 0.00296
 
 
-def test_larger_effects_need_fewer_seeds_and_the_fields_rule_is_one_of_them(cells):
+def test_larger_effects_need_fewer_seeds_and_the_fields_rule_is_one_of_them():
     spec = load_sweep("slopes")
     table = seeds_table(
         planned(Study.of(grid_cells(spec), spec.reference), {"pr549, 600 s": KNOWN})

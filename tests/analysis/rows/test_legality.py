@@ -41,7 +41,7 @@ def test_a_legal_score_is_ranked_as_any_other():
     assert seed_stats(frame, ("slot_bpb",))["ranked"].all()
 
 
-def test_the_table_shows_it_and_says_so(sweep):
+def test_the_table_shows_it_and_says_so():
     few = ["relu2", "leaky_relu2-s0.5", "asqu"]
     illegal, legal = with_slot(legal=False), with_slot(legal=True)
     illegal, legal = (frame[frame["key"].isin(few)] for frame in (illegal, legal))
@@ -52,7 +52,7 @@ def test_the_table_shows_it_and_says_so(sweep):
     assert "SLOT" not in plain(summarize(make_study(legal.assign(slot_bpb=float("nan")))))
 
 
-def test_no_decision_rests_on_it(sweep):
+def test_no_decision_rests_on_it():
     """The decisions of a sweep with an illegal score are those of the sweep without."""
     with_it, without = with_slot(legal=False), make_frame(make_rows())
     assert [v.sentence for v in decide(make_study(with_it))] == [

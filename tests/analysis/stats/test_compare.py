@@ -1,7 +1,6 @@
 """Claims about the block model and its intervals, against formulas, statsmodels and refitting."""
 
 import dataclasses
-import json
 import math
 
 import numpy as np
@@ -12,11 +11,9 @@ from scipy import stats
 
 from analysis.models.block_model import Blocking, blocked, fit_blocks
 from analysis.models.dunnett import quantile
-from analysis.rows.read import load_cells, load_sweep
 from analysis.stats.compare import compare, nats_per_bpb
 from analysis.stats.ranking import ranked_rows
 from tests.analysis.conftest import make_study
-from trainer.config.config_errors import ConfigError
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
@@ -104,7 +101,7 @@ def test_one_seed_gives_differences_and_null_intervals(cells):
         assert table[name].isna().all()
 
 
-def test_a_single_seed_of_the_reference_gives_null_intervals(frame_of, rows):
+def test_a_single_seed_of_the_reference_gives_null_intervals(rows):
     kept = [row for row in rows if row["slope"] != 0.5 or row["seed"] == 1]
     table = compared(kept)
     assert table["noise_sd"].notna().all()
@@ -136,7 +133,7 @@ def test_a_reference_that_has_another_name_in_the_grid_is_compared_once(cells):
     assert len(table) == 10
 
 
-def test_replicates_of_a_seed_weigh_as_one_score(frame_of, rows):
+def test_replicates_of_a_seed_weigh_as_one_score(rows):
     twice = [
         {**row, "replicate": replicate, STAGE: row[STAGE] + (0.01 if replicate else -0.01)}
         for row in rows
@@ -153,12 +150,6 @@ def test_differences_in_nats_are_those_in_bits_per_byte_of_this_text(cells):
     assert nats_per_bpb(cells) == pytest.approx(factor, rel=1e-12)
     for nats, bits in (("nats", "difference"), ("nats_low", "low"), ("nats_high", "high")):
         assert table[nats].to_numpy() == pytest.approx(factor * table[bits].to_numpy(), rel=1e-12)
-
-
-def test_another_text_in_one_setting_is_refused(frame_of, rows):
-    mixed = [{**row, "val_tokens": 19_000} if row["seed"] == 2 else row for row in rows]
-    with pytest.raises(ConfigError, match="val_tokens = 19000 and 20000"):
-        compared(mixed)
 
 
 def test_what_is_no_score_has_no_nats_and_no_field_rule(cells):
@@ -183,7 +174,7 @@ def test_the_field_rule_tests_the_improvement_against_its_own_bound(rows, lead_n
     assert row_of_key(compared(quiet), "asqu")["field_rule"] == rule
 
 
-def test_without_noise_every_difference_is_resolved_and_zero_is_not(frame_of, rows):
+def test_without_noise_every_difference_is_resolved_and_zero_is_not(rows):
     exact = [{**r, STAGE: 2.0 + (0.25 if r["activation"] == "asqu" else 0.0)} for r in rows]
     table = compared(exact)
     assert bool(row_of_key(table, "asqu")["resolved"])
@@ -229,32 +220,13 @@ def test_cells_without_a_rerun_of_the_reference_are_blocks_of_their_own(rows, re
     assert set(table["noise_df"]) == {2 * 8 + 2}  # the two differ within each of three blocks
 
 
-@pytest.mark.parametrize(
-    ("told", "pairing"),
-    [({}, "seed"), ({"pairing": "seed"}, "seed"), ({"pairing": "node"}, "node")],
-)
-def test_the_sweep_says_what_its_blocks_were(store_of, rows, told, pairing):
-    place = store_of(rows)
-    facts = json.loads((place / "sweep.json").read_text(encoding="utf-8"))
-    (place / "sweep.json").write_text(json.dumps(facts | told), encoding="utf-8")
-    assert load_sweep(place, load_cells(place)).pairing == pairing
-
-
-def test_blocks_of_an_unknown_kind_are_refused(store_of, rows):
-    place = store_of(rows)
-    facts = json.loads((place / "sweep.json").read_text(encoding="utf-8"))
-    (place / "sweep.json").write_text(json.dumps(facts | {"pairing": "rack"}), encoding="utf-8")
-    with pytest.raises(ConfigError, match='pairing is "rack"; allowed are "seed" and "node"'):
-        load_sweep(place, load_cells(place))
-
-
 def test_an_activation_that_never_met_the_reference_on_a_node_is_not_compared(rows):
     table = compared(on_nodes(rows), pairing="node")
     assert "leaky_relu2-s0.7" not in set(table["key"])
     assert "leaky_relu2-s0.4" in set(table["key"])
 
 
-def test_two_activations_are_a_paired_t_test_and_need_no_second_interval(frame_of, rows):
+def test_two_activations_are_a_paired_t_test_and_need_no_second_interval(rows):
     pair = [row for row in rows if row["activation"] == "asqu" or row["slope"] == 0.5]
     row = compared(pair).iloc[0]
     asqu, leaky = (

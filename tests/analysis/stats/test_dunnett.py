@@ -33,14 +33,11 @@ def unlike(size=5, seed=3):
     return covariance / np.outer(scale, scale)
 
 
-@pytest.mark.parametrize(
-    ("sided", "df", "row"),
-    [("two", df, row) for df, row in TWO_SIDED.items()]
-    + [("one", df, row) for df, row in ONE_SIDED.items()],
-)
-def test_the_quantiles_are_those_of_the_published_tables(sided, df, row):
-    found = [quantile(equal(k), df, 0.95, sided=sided) for k in range(1, len(row) + 1)]
-    assert found == pytest.approx(row, abs=0.0051)  # printed with two decimals
+def test_the_quantiles_are_those_of_the_published_tables():
+    for sided, table in (("two", TWO_SIDED), ("one", ONE_SIDED)):
+        for df, row in table.items():
+            found = [quantile(equal(k), df, 0.95, sided=sided) for k in range(1, len(row) + 1)]
+            assert found == pytest.approx(row, abs=0.0051)  # printed with two decimals
 
 
 @pytest.mark.parametrize(("sided", "alternative"), [("two", "two-sided"), ("one", "greater")])

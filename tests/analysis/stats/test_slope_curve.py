@@ -228,13 +228,12 @@ def test_a_sweep_without_a_learned_activation_compares_none(cells):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("best", [0.35, 0.9, None])
-@pytest.mark.parametrize("num_seeds", [3, 10])
-def test_the_set_holds_the_best_slope_as_often_as_it_says(best, num_seeds):
+@pytest.mark.parametrize("best", [0.9, None])
+def test_the_set_holds_the_best_slope_as_often_as_it_says(best):
     """At 400 grids each: not below the 0.1 % quantile of a binomial of 95 %."""
     flat = Truth("flat", lambda s: 0.0 * s, 0.5)
     truth = flat if best is None else Truth("quadratic", lambda s: (s - best) ** 2, best)
-    found = measure(Case(truth, num_seeds, 0.0 if best is None else 3.0), 400, bootstrap=10)
+    found = measure(Case(truth, 3, 0.0 if best is None else 3.0), 400, bootstrap=10)
     assert found.covered * 400 >= stats.binom.ppf(0.001, 400, 0.95)
     if best is None:
         assert found.called_flat * 400 >= stats.binom.ppf(0.001, 400, 0.95)

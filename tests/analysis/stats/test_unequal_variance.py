@@ -121,7 +121,7 @@ def test_many_data_sets_have_the_intervals_of_each(shape):
         assert half_K == pytest.approx(np.nan_to_num(found.half_width_K, nan=np.inf), rel=1e-9)
 
 
-def test_the_check_names_the_noisiest_activation(frame_of, rows):
+def test_the_check_names_the_noisiest_activation(rows):
     rng = np.random.default_rng(1)
     noisy = [
         {**r, STAGE: 2.3 + rng.normal(0, 0.05 if r["activation"] == "asqu" else 0.001)}
