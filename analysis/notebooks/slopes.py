@@ -25,14 +25,14 @@
 from IPython.display import display
 
 from analysis.costs.axis_survival import axis_survival
-from analysis.costs.time_split import split_sentences, time_splits
 from analysis.costs.node_speed import node_effects
+from analysis.costs.time_split import split_sentences, time_splits
 from analysis.figures.catalog import draw_or_reason
 from analysis.figures.figure_data import FigureData
 from analysis.rows.read import sweep_place
 from analysis.rows.stages import PRIMARY
-from analysis.stats.slope_curve import slope_curves
 from analysis.stats.best_fixed import best_fixed
+from analysis.stats.slope_curve import slope_curves
 from analysis.stats.slopes import learned_slopes
 from analysis.study import read_study
 

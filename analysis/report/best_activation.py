@@ -9,9 +9,9 @@ from analysis.rows.read import records
 from analysis.rows.scoring import scoring_words
 from analysis.rows.stages import PANELS, PRIMARY, title_of
 from analysis.stats.aa_control import aa_sentences
+from analysis.stats.best_fixed import best_fixed_sentences
 from analysis.stats.per_seed import seed_stats
 from analysis.stats.sensitivity import DATA_ORDER, sensitivity_sentences
-from analysis.stats.best_fixed import best_fixed_sentences
 from analysis.study import Study
 
 # What a sentence on the verdict is about, by how it begins.

@@ -14,10 +14,10 @@ from analysis.figures.figure_data import FigureData, optional
 from analysis.report.report_data import load_report_data
 from analysis.report.summary import write_summary
 from analysis.rows.stages import PRIMARY
+from analysis.stats.best_fixed import best_fixed
 from analysis.stats.compare import compare
 from analysis.stats.sensitivity import sensitivity_sentences
 from analysis.stats.slope_curve import slope_curves
-from analysis.stats.best_fixed import best_fixed
 from analysis.study import read_study
 from sweep.store.schema import SCHEMA
 from tests.analysis.conftest import ACTIVATIONS, KEYS, REFERENCE, lost, make_row, write_store
