@@ -49,12 +49,24 @@ def question(case, data_dir):
     return spec.model_copy(update={"recipe": load_recipe(name, REDUCED[name] | CASES[case])})
 
 
-def check(num_ranks, case, data_dir, out, alone):
+ABSENT = {
+    "pr1035": ("ttt_bpb", "slot_bpb"),
+    "pr549": ("slot_bpb",),
+    "pr549-clean": ("slot_bpb",),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ranks", [2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_any_number_of_ranks_answers_as_one_does(num_ranks, case, data_dir, tmp_path, alone):
     spec = question(case, data_dir)
-    (out / SPEC_FILE).write_text(spec.model_dump_json())
-    statuses, outputs = ranks(num_ranks, "--spec", str(out / SPEC_FILE), "--out", str(out))
+    (tmp_path / SPEC_FILE).write_text(spec.model_dump_json())
+    statuses, outputs = ranks(
+        num_ranks, "--spec", str(tmp_path / SPEC_FILE), "--out", str(tmp_path)
+    )
     assert statuses == [0] * num_ranks, "\n".join(outputs)
-    report, curve = read_report(out), read_curve(out)
+    report, curve = read_report(tmp_path), read_curve(tmp_path)
     expected, expected_curve = alone(case)
     assert report.world_size == num_ranks
     assert curve["train_loss"] == pytest.approx(expected_curve["train_loss"], abs=TOLERANCE)
@@ -65,22 +77,3 @@ def check(num_ranks, case, data_dir, out, alone):
         assert getattr(report, name) == pytest.approx(value, abs=2 * TOLERANCE), name
     for name in ("val_tokens", "val_bytes", "steps", "tokens", "num_params", "slot_legal"):
         assert getattr(report, name) == getattr(expected, name)
-
-
-ABSENT = {
-    "pr1035": ("ttt_bpb", "slot_bpb"),
-    "pr549": ("slot_bpb",),
-    "pr549-clean": ("slot_bpb",),
-}
-
-
-@pytest.mark.slow
-def test_four_ranks_answer_as_one_does(data_dir, tmp_path, alone):
-    check(4, "pr1176", data_dir, tmp_path, alone)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("num_ranks", [2, 4])
-@pytest.mark.parametrize("case", CASES)
-def test_any_number_of_ranks_answers_as_one_does(num_ranks, case, data_dir, tmp_path, alone):
-    check(num_ranks, case, data_dir, tmp_path, alone)
