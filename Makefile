@@ -46,7 +46,7 @@ CHECK_ARGS = $(if $(CHECK),--check)
 PYTEST_ARGS ?= --numprocesses 2 --dist loadgroup --durations 10
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun doctor figures summary report power notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak
+.PHONY: help setup sweep plan status show logs rerun doctor figures summary report power notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak mutants
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -138,6 +138,9 @@ bench-driver: $(READY) ## simulate 1,000 nodes; cost of a cell to the driver; Ra
 
 soak: $(READY) ## break sweeps at SEEDS=0:200 random moments, one after the other; goes on where it was
 	@$(PY) -m benchmarks.soak --seeds "$(SEEDS)"
+
+mutants: $(READY) ## put small faults into a clone, one by one: do the tests notice?
+	@$(PY) -m benchmarks.mutants
 
 bench-gpu: $(READY) ## on a GPU: MLP, step, scoring, reading, memory, compilation, start (CHECK=1 compares)
 	@$(PY) -m benchmarks.mlp_kernel
