@@ -19,7 +19,8 @@ from analysis.figures.captions import DPI
 from analysis.figures.catalog import FIGURES, STYLE, draw_or_reason
 from analysis.figures.figure_data import FigureData
 from analysis.figures.style import looks, spread_apart
-from tests.analysis.conftest import make_study
+from analysis.study import Study
+from tests.analysis.conftest import REFERENCE
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
 
 # Boxes of words that only touch: the box of a line of text is taller than its letters.
@@ -38,7 +39,7 @@ def timed(row):
 
 def everything(cells):
     """All that a figure may take, for one setting."""
-    study = make_study(cells)
+    study = Study.of(cells, REFERENCE)
     rows = contrasts_of(cells, reference=study.reference)
     known = {} if rows.empty else {"contrasts": rows, "paired": paired_of(rows)}
     return FigureData(
