@@ -1,5 +1,6 @@
 """What tests of several rooms share."""
 
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from tests.support.s3 import Service
 
+# A shell ignores Ctrl-C for what it starts in the background, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no finding: properties are judged by what they say, not by how long it takes.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
