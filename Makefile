@@ -43,7 +43,7 @@ export WHERE
 SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
 PLAN_ARGS = $(SELECT_ARGS) $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
 CHECK_ARGS = $(if $(CHECK),--check)
-PYTEST_ARGS ?= --numprocesses 2 --dist loadgroup --durations 10
+PYTEST_ARGS ?= --numprocesses 2 --durations 10
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
 .PHONY: help setup sweep plan status show logs rerun doctor figures summary report power notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak mutants

@@ -11,8 +11,6 @@ import pytest
 
 from tests.support.commands import ROOT, environment, rows
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_RUN = re.compile(r"^(git |cd |make (test|check|setup))")
 

@@ -19,8 +19,6 @@ from tests.support.faults import DECK, FAULTS, round_of
 from tests.support.rounds import Outcome, survive
 from tests.support.tiny import build_tiny_dataset
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 QUICK = (0, 1, 2, 6)  # seeds: an agent, a rank, a node and a driver are killed
 SLOW = (3, 4, 5, 8, 10, 12, 13, 14, 15, 26)  # with them every kind of fault
 

@@ -31,8 +31,6 @@ from tests.support.commands import (
 )
 from trainer.contract import read_spec
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):

@@ -11,8 +11,6 @@ from tests.support.chaos import AGENT_SILENCE_S, Chaos
 from tests.support.cluster import Cluster
 from tests.support.tiny import build_tiny_dataset
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 LEAVING_S = 15.0  # Ray is given ten seconds to shut down
 
 
