@@ -163,11 +163,3 @@ def rows(folder: Path) -> list[dict[str, object]]:
     """The rows of ``cells.parquet``."""
     table: list[dict[str, object]] = pq.read_table(folder / "cells.parquet").to_pylist()
     return table
-
-
-def answers(folder: Path) -> dict[object, dict[str, object]]:
-    """By cell id, everything that does not depend on when and where the cell ran."""
-    return {
-        row["cell_id"]: {k: v for k, v in row.items() if not PHYSICAL.search(k)}
-        for row in rows(folder)
-    }

@@ -277,7 +277,7 @@ def held(agent):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_ranks", "threads", "num_cells"), [(1, 1, 16), (2, 2, 4)])
+@pytest.mark.parametrize(("num_ranks", "threads", "num_cells"), [(2, 1, 5)])
 def test_a_cell_is_the_same_in_a_fresh_interpreter_and_first_and_last_of_many_on_a_lease(
     tiny_data, monkeypatch, tmp_path, num_ranks, threads, num_cells
 ):

@@ -138,7 +138,6 @@ def test_every_operator_passes_torchs_own_check(interpreted):
         ("prelu2", {}, "fused"),
         ("asqu", {}, "traced"),
         pytest.param("leaky_relu2", {"slope": 0.5}, "traced", marks=pytest.mark.slow),
-        pytest.param("prelu2", {}, "traced", marks=pytest.mark.slow),
     ],
 )
 def test_a_step_of_the_model_is_the_one_without_the_kernel(interpreted, activation, params, form):
