@@ -22,7 +22,6 @@ from analysis.rows.read import (
     load_sweep,
     settings,
 )
-from analysis.rows.scoring import check_equal_scoring
 from trainer.config.config_errors import ConfigError
 
 
@@ -33,16 +32,12 @@ class Study:
     ``cells``: one row per cell, as ``load_cells`` gives them; all that is averaged or counted.
     ``reference_reruns``: scored repetitions of the reference, which only compare; no rows but where
     nodes are blocks. ``place``: folder or URI of its files, None for rows that were made in memory.
-    ConfigError where the scores of one setting differ in text or windows.
     """
 
     cells: pd.DataFrame
     sweep: Sweep
     reference_reruns: pd.DataFrame
     place: str | None = None
-
-    def __post_init__(self) -> None:
-        check_equal_scoring(self.cells)
 
     @classmethod
     def of(cls, cells: pd.DataFrame, reference: str, *, pairing: Pairing = "seed") -> "Study":

@@ -1,8 +1,8 @@
 """Refuse rows that may not be averaged and compared: published, repeated, or of unlike recipes.
 
-Each cell was measured here and is there once, and what a setting's name does not tell (the resolved
-recipe, the text, the tokenizer) is the same in all of its scores. What is not so is refused, with
-the names: a mean over it would be a number without a meaning.
+Each cell was measured here and is there once, and what a setting's name does not tell (recipe,
+text, tokenizer, windows) is the same in all of its scores. What is not so is refused, with the
+names: a mean over it would be a number without a meaning.
 """
 
 import pandas as pd
@@ -16,6 +16,9 @@ _ALIKE = {
     "corpus_sha256": "texts",
     "tokenizer_sha256": "tokenizers",
     "val_bytes": "sizes of the validation text",
+    "val_tokens": "sizes of the validation text",
+    "window": "windows",
+    "stride": "strides",
 }
 
 
@@ -68,7 +71,7 @@ def _check_alike(frame: pd.DataFrame, where: str) -> None:
                 raise ConfigError(
                     f"{where}: setting {setting}: the scores come from {len(given)} {what}:"
                     f" {column} = {listed(found)}. They are not comparable; keep sweeps of unlike"
-                    " recipe or data in different folders (RESULTS=)."
+                    " recipe, data or scoring in different folders (RESULTS=)."
                 )
 
 

@@ -10,16 +10,21 @@ The rows of a sweep say it in columns and JSON; these columns make them readable
 ``set.…``    one column for each recipe value that the sweep varies, from ``set_json``
 """
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trainer.activations import activation_label
 from trainer.config.config_errors import ConfigError
 
+T = TypeVar("T")
+
 AXIS_PREFIX = "set."
+
+_PARAMS = TypeAdapter(dict[str, int | float], config=ConfigDict(strict=True))
+_VALUES = TypeAdapter(dict[str, Any])
 
 TITLES = {
     "relu2": "ReLU²",
@@ -38,7 +43,8 @@ TITLES = {
 def with_names(frame: pd.DataFrame) -> pd.DataFrame:
     """``frame`` and the readable columns that this module's docstring lists."""
     axes = [_axes(text, cell) for text, cell in zip(frame["set_json"], frame["cell"], strict=True)]
-    names = list(zip(frame["activation"], _params(frame), strict=True))
+    told = zip(frame["params_json"], frame["slope"], frame["cell"], strict=True)
+    names = list(zip(frame["activation"], (_params(*row) for row in told), strict=True))
     budgets = [
         f"{value:g} {'s' if kind == 'seconds' else kind}"
         for kind, value in zip(frame["budget_kind"], frame["budget_value"], strict=True)
@@ -84,35 +90,25 @@ def natural_order(frame: pd.DataFrame) -> list[str]:
     return [str(key) for key in ordered["key"]]
 
 
-def _params(frame: pd.DataFrame) -> list[dict[str, float]]:
-    """The parameters of each row's activation; rows of older versions tell the slope alone."""
-    texts = frame["params_json"] if "params_json" in frame else [None] * len(frame)
-    found = []
-    for text, slope, cell in zip(texts, frame["slope"], frame["cell"], strict=True):
-        if not isinstance(text, str):
-            found.append({} if _absent(slope) else {"slope": float(slope)})
-            continue
-        params = _object(text, "params_json", cell)
-        for name, value in params.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ConfigError(f"cell {cell}: params_json: {name} is no number: {text}")
-        found.append(params)
-    return found
+def _params(text: object, slope: Any, cell: str) -> dict[str, float]:
+    """The parameters of an activation; rows of older versions tell the slope alone."""
+    if isinstance(text, str):
+        return _parsed(_PARAMS, text, "params_json", cell)
+    return {} if pd.isna(slope) else {"slope": float(slope)}
 
 
 def _axes(text: object, cell: str) -> dict[str, object]:
-    values = _object(text, "set_json", cell) if isinstance(text, str) else {}
+    values = _parsed(_VALUES, text, "set_json", cell) if isinstance(text, str) else {}
     return dict(sorted(_flat(values).items()))
 
 
-def _object(text: str, column: str, cell: str) -> dict[str, Any]:
+def _parsed(kind: TypeAdapter[dict[str, T]], text: str, column: str, cell: str) -> dict[str, T]:
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"cell {cell}: {column} is not JSON ({error}): {text}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"cell {cell}: {column} is no JSON object: {text}")
-    return values
+        return kind.validate_json(text)
+    except ValidationError as error:
+        last = error.errors()[-1]
+        place = ".".join(map(str, [column, *last["loc"]]))
+        raise ConfigError(f"cell {cell}: {place}: {last['msg']}: {text}") from None
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
@@ -127,7 +123,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _absent(value: float | None) -> bool:
-    return value is None or bool(pd.isna(value))

@@ -70,16 +70,9 @@ def conformed(found: pa.Table, schema: pa.Schema, path: str, *, remedy: str) -> 
     return pa.table(columns, schema=schema)
 
 
-def not_finite(table: pa.Table) -> tuple[int, str, float] | None:
-    """The row, column and value of the first number that is NaN or infinite."""
-    for field in table.schema:
-        if pa.types.is_floating(field.type):
-            column = table.column(field.name)
-            bad = pc.fill_null(pc.invert(pc.is_finite(column)), False)
-            row = pc.index(bad, True).as_py()
-            if row >= 0:
-                return row, field.name, column[row].as_py()
-    return None
+def is_not_finite(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which numbers are NaN or infinite; null where there is none."""
+    return pc.invert(pc.is_finite(column))
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -103,32 +96,33 @@ def _check_version(metadata: Mapping[bytes, bytes], path: str) -> None:
 
 def _check_rows(table: pa.Table, path: str) -> None:
     """Nothing, if every row can be a sweep's; else a ConfigError with the cell and the column."""
-    for name in _REQUIRED:
-        row = pc.index(pc.is_null(table.column(name)), True).as_py()
-        if row >= 0:
-            raise _foreign(table, row, f"{name} is absent", path)
-    for name, allowed in _ALLOWED.items():
-        known = pc.is_in(table.column(name), value_set=pa.array(allowed))
-        row = pc.index(known, False).as_py()
-        if row >= 0:
-            given = table.column(name)[row].as_py()
-            raise _foreign(table, row, f"{name} is {given!r}, none of {', '.join(allowed)}", path)
-    bad = not_finite(table)
-    if bad is not None:
-        row, name, value = bad
-        raise _foreign(
-            table, row, f"{name} is {value}, and what was not measured is null there", path
+    column = table.column
+    checks = [(name, column(name).is_null(), "") for name in _REQUIRED]
+    checks += [
+        (
+            name,
+            pc.invert(pc.is_in(column(name), value_set=pa.array(allowed))),
+            f", none of {', '.join(allowed)}",
         )
-    for name in (name for name in table.column_names if name.endswith("_bpb")):
-        row = pc.index(pc.fill_null(pc.less_equal(table.column(name), 0.0), False), True).as_py()
+        for name, allowed in _ALLOWED.items()
+    ]
+    checks += [
+        (name, is_not_finite(column(name)), ", and what was not measured is null there")
+        for name in table.column_names
+        if pa.types.is_floating(table.schema.field(name).type)
+    ]
+    checks += [
+        (name, pc.less_equal(column(name), 0.0), ", and no text has so few bits")
+        for name in table.column_names
+        if name.endswith("_bpb")
+    ]
+    for name, bad, why in checks:
+        row = pc.index(bad, True).as_py()
         if row >= 0:
-            value = table.column(name)[row].as_py()
-            raise _foreign(table, row, f"{name} is {value:g}, and no text has so few bits", path)
-
-
-def _foreign(table: pa.Table, row: int, what: str, path: str) -> ConfigError:
-    cell = table.column("cell")[row].as_py() or f"in row {row}"
-    return ConfigError(
-        f"{path}: cell {cell}: {what}. No sweep writes such a row, so the file was changed; delete"
-        " it and run `make sweep`, which rebuilds it from the attempts."
-    )
+            given = column(name)[row].as_py()
+            raise ConfigError(
+                f"{path}: cell {column('cell')[row].as_py() or f'in row {row}'}: {name} is"
+                f" {'absent' if given is None else repr(given)}{why}. No sweep writes such a row,"
+                " so the file was changed; delete it and run `make sweep`, which rebuilds it from"
+                " the attempts."
+            )

@@ -77,7 +77,7 @@ def load_cells(place: str | Path) -> pd.DataFrame:
 
 
 def load_replicates(place: str | Path) -> pd.DataFrame:
-    """Successes that repeat a cell's believed row and are not it, in the columns of ``load_cells``.
+    """Successes that repeat a cell's row and are not it, in the columns of ``load_cells``.
 
     Companions, late successes, and tainted successes that ran again: ``is_scored`` tells the latter
     apart. No rows where the sweep has none, or where an older driver wrote no such file.

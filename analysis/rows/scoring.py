@@ -1,4 +1,4 @@
-"""Budget, window and stride of a setting's scores, and the check that they are alike."""
+"""Budget, window and stride of a setting's scores."""
 
 from typing import TypedDict
 
@@ -6,9 +6,6 @@ import pandas as pd
 
 from analysis.rows.read import is_scored
 from analysis.rows.stages import windows_of
-from trainer.config.config_errors import ConfigError
-
-_SHARED = ["window", "stride", "val_bytes", "val_tokens"]
 
 
 class Scoring(TypedDict):
@@ -36,17 +33,3 @@ def scoring_words(frame: pd.DataFrame, quantity: str) -> str:
     if found["window"] is None:
         return "windows not recorded"
     return f"windows of {found['window']} tokens, stride {found['stride']}"
-
-
-def check_equal_scoring(frame: pd.DataFrame) -> None:
-    """Nothing, if all scores of a setting share text and windows; else a ConfigError."""
-    scored = frame.loc[is_scored(frame), ["setting", *_SHARED]]
-    for setting, rows in scored.groupby("setting"):
-        for column in _SHARED:
-            given = sorted(rows[column].dropna().unique())
-            if len(given) > 1:
-                raise ConfigError(
-                    f"setting {setting}: the cells were scored with {column} ="
-                    f" {' and '.join(map(str, given))}, so their scores have no common mean;"
-                    " keep sweeps of different scoring in different folders."
-                )

@@ -10,20 +10,17 @@ from typing import Literal
 
 import pandas as pd
 
-from trainer.config.config_errors import ConfigError
-
 Windows = Literal["contiguous", "sliding"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One score of a cell: of which weights, in which windows, adapted or not.
+    """One score of a cell: in which windows, adapted or not.
 
     ``legality`` is the column that says whether it is a legal score, where that is in question.
     """
 
     title: str
-    weights: Literal["averaged", "read back"]
     windows: Windows
     adapted: bool = False
     legality: str | None = None
@@ -39,25 +36,13 @@ class Delta:
 
 
 STAGES: dict[str, Stage] = {
-    "pre_quant_bpb": Stage(title="pre-quant, contiguous", weights="averaged", windows="contiguous"),
-    "post_quant_bpb": Stage(
-        title="post-quant, contiguous", weights="read back", windows="contiguous"
-    ),
-    "pre_quant_sliding_bpb": Stage(
-        title="pre-quant, sliding", weights="averaged", windows="sliding"
-    ),
-    "post_quant_sliding_bpb": Stage(
-        title="post-quant, sliding", weights="read back", windows="sliding"
-    ),
-    "ttt_bpb": Stage(
-        title="test-time training, sliding", weights="read back", windows="sliding", adapted=True
-    ),
+    "pre_quant_bpb": Stage(title="pre-quant, contiguous", windows="contiguous"),
+    "post_quant_bpb": Stage(title="post-quant, contiguous", windows="contiguous"),
+    "pre_quant_sliding_bpb": Stage(title="pre-quant, sliding", windows="sliding"),
+    "post_quant_sliding_bpb": Stage(title="post-quant, sliding", windows="sliding"),
+    "ttt_bpb": Stage(title="test-time training, sliding", windows="sliding", adapted=True),
     "slot_bpb": Stage(
-        title="SLOT, sliding",
-        weights="read back",
-        windows="sliding",
-        adapted=True,
-        legality="slot_legal",
+        title="SLOT, sliding", windows="sliding", adapted=True, legality="slot_legal"
     ),
 }
 
@@ -87,30 +72,6 @@ PANELS = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb"
 PRIMARY = "post_quant_sliding_bpb"
 
 
-def check_equal_windows(after: str, before: str) -> None:
-    """Nothing, if the two stages are scored in the same windows; else a ConfigError.
-
-    >>> check_equal_windows("post_quant_bpb", "pre_quant_bpb")
-    >>> check_equal_windows("post_quant_sliding_bpb", "pre_quant_bpb")
-    Traceback (most recent call last):
-        ...
-    trainer.config.config_errors.ConfigError: post_quant_sliding_bpb is scored in sliding \
-windows and pre_quant_bpb in contiguous ones: their difference mixes the windows with the \
-effect. Subtract stages of equal windows: pre_quant_bpb, post_quant_bpb (contiguous); \
-pre_quant_sliding_bpb, post_quant_sliding_bpb, ttt_bpb, slot_bpb (sliding).
-    """
-    for name in (after, before):
-        if name not in STAGES:
-            raise ConfigError(f"stage {name!r} is not known. Known: {', '.join(STAGES)}.")
-    one, other = STAGES[after].windows, STAGES[before].windows
-    if one != other:
-        raise ConfigError(
-            f"{after} is scored in {one} windows and {before} in {other} ones: their difference"
-            f" mixes the windows with the effect. Subtract stages of equal windows:"
-            f" {_stages_in('contiguous')} (contiguous); {_stages_in('sliding')} (sliding)."
-        )
-
-
 def is_legal(frame: pd.DataFrame, quantity: str) -> bool:
     """False for a score that was fitted on the targets that it scores: shown, never ranked.
 
@@ -136,7 +97,3 @@ def title_of(quantity: str) -> str:
     if quantity in DELTAS:
         return DELTAS[quantity].title
     return STAGES[quantity].title if quantity in STAGES else quantity.replace("_", " ")
-
-
-def _stages_in(windows: Windows) -> str:
-    return ", ".join(name for name, stage in STAGES.items() if stage.windows == windows)

@@ -50,12 +50,6 @@ def test_a_setting_is_a_study_of_its_rows_small_budgets_first(rows):
         assert list(study.settings) == [name]
 
 
-def test_scores_of_unlike_text_in_one_setting_make_no_study(rows):
-    mixed = [{**row, "val_tokens": 19_000} if row["seed"] == 2 else row for row in rows]
-    with pytest.raises(ConfigError, match="val_tokens = 19000 and 20000"):
-        make_study(mixed)
-
-
 def test_rows_in_memory_have_no_files(cells):
     study = Study.of(cells, REFERENCE)
     assert study.sweep.keys[0] == "relu2"

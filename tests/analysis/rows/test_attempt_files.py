@@ -47,11 +47,11 @@ def folder(store_of, rows):
     for name, loss in (("relu2-1-1", 3.0), ("leaky_relu2-s0.1-1-2", 4.0)):
         keep(folder, "curves", f"{name}.parquet", curve(loss, loss - 1))
         keep(folder, "layers", f"{name}.parquet", layers(0.1, None))
-    keep(folder, "curves", "leaky_relu2-s0.1-1-1.parquet", curve(9.0))  # an attempt not believed
+    keep(folder, "curves", "leaky_relu2-s0.1-1-1.parquet", curve(9.0))  # an earlier attempt
     return folder
 
 
-def test_curves_are_those_of_the_believed_attempts_with_the_names_of_their_cells(folder):
+def test_curves_are_those_of_the_attempts_that_count_with_the_names_of_their_cells(folder):
     curves = load_curves(folder, load_cells(folder))
     assert list(curves.columns) == [*OF_CELL, *CURVE_COLUMNS]
     assert list(curves["cell_id"]) == ["relu2-1"] * 2 + ["leaky_relu2-s0.1-1"] * 2

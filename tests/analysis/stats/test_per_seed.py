@@ -124,13 +124,6 @@ def test_budgets_are_never_averaged_together(frame_of, row_of):
     assert seed_stats(frame_of(rows), [STAGE])["budget"].tolist() == ["1000 steps", "200 steps"]
 
 
-@pytest.mark.parametrize("column", ["window", "stride", "val_bytes"])
-def test_scores_of_different_footing_have_no_common_mean(frame_of, row_of, column):
-    rows = [row_of("asqu", None, 1), row_of("asqu", None, 2, **{column: 64})]
-    with pytest.raises(ConfigError, match=f"{column} = "):
-        seed_stats(frame_of(rows), [STAGE])
-
-
 def test_what_has_no_partner_gives_an_empty_frame_with_its_columns(frame_of, row_of):
     frame = frame_of([row_of("leaky_relu2", 0.5, 1)])
     assert list(paired_stats(make_study(frame), STAGE)["mean"]) == []

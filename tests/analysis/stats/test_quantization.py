@@ -1,28 +1,12 @@
 """Claims about deltas: taken within a cell, at equal windows, with n and an interval."""
 
-import itertools
-
-import pytest
-
-from analysis.rows.stages import STAGES
-from analysis.stats.quantization import delta_stats, subtract, with_deltas
-from trainer.config.config_errors import ConfigError
+from analysis.rows.stages import DELTAS, STAGES
+from analysis.stats.quantization import delta_stats, with_deltas
 
 
-def test_only_scores_of_equal_windows_are_subtracted(cells):
-    for after, before in itertools.permutations(STAGES, 2):
-        if STAGES[after].windows == STAGES[before].windows:
-            difference = subtract(cells, after, before)
-            expected = [a - b for a, b in zip(cells[after], cells[before], strict=True)]
-            assert difference.dropna().tolist() == [x for x in expected if x == x]
-        else:
-            with pytest.raises(ConfigError, match="mixes the windows"):
-                subtract(cells, after, before)
-
-
-def test_an_unknown_stage_is_refused(cells):
-    with pytest.raises(ConfigError, match="Known: pre_quant_bpb"):
-        subtract(cells, "post_quant_bbp", "pre_quant_bpb")
+def test_only_scores_of_equal_windows_are_subtracted():
+    for name, delta in DELTAS.items():
+        assert STAGES[delta.after].windows == STAGES[delta.before].windows, name
 
 
 def test_a_delta_is_null_where_a_score_is(cells_with_losses):
