@@ -23,9 +23,8 @@ from tests.support.cluster import (
     is_agent,
     is_rank,
     is_server,
-    poll,
 )
-from tests.support.commands import ROOT, alive
+from tests.support.commands import ROOT, alive, poll
 from tests.support.settled import (
     assert_settled,
     attempt_row,

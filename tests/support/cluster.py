@@ -14,13 +14,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from tests.support.commands import alive, environment
+from tests.support.commands import alive, environment, poll
 
 INIT = Path(__file__).with_name("init.py")
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -259,16 +259,6 @@ def describe(process: psutil.Process) -> str:
 def resume(process: psutil.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGCONT)
-
-
-def poll(condition: Callable[[], object], timeout_s: float, every_s: float = 0.2) -> float | None:
-    """Seconds until ``condition`` held; None if it did not."""
-    start_s = time.monotonic()
-    while not condition():
-        if time.monotonic() - start_s > timeout_s:
-            return None
-        time.sleep(every_s)
-    return time.monotonic() - start_s
 
 
 def _wait_for(machine: Machine, pattern: str) -> str:

@@ -112,12 +112,19 @@ def running_sweep(*arguments: object) -> Iterator["subprocess.Popen[str]"]:
             _kill_tree(process)
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
-    """Wait for ``condition``, and fail with its name if it does not come true."""
-    deadline = time.monotonic() + timeout_s
+def poll(condition: Callable[[], object], timeout_s: float, every_s: float = 0.2) -> float | None:
+    """Seconds until ``condition`` held; None if it did not."""
+    start_s = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain"
-        time.sleep(0.05)
+        if time.monotonic() - start_s > timeout_s:
+            return None
+        time.sleep(every_s)
+    return time.monotonic() - start_s
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 240.0) -> None:
+    """Wait for ``condition``, and fail if it does not come true."""
+    assert poll(condition, timeout_s, 0.02) is not None, f"waited {timeout_s} s in vain"
 
 
 def descendants(pid: int) -> list[psutil.Process]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import multiprocessing
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
@@ -73,12 +72,3 @@ def driver_elsewhere(
         process.close()
         ours.close()
         theirs.close()
-
-
-def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
-    """Look until ``condition`` holds."""
-    pause, waited_s = threading.Event(), 0.0
-    while not condition():
-        assert waited_s < patience_s, "it did not come true in time"
-        pause.wait(0.02)
-        waited_s += 0.02

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from sweep.spec.grid import Cell, DataFound, expand
 from sweep.spec.sweep_file import SweepSpec, load_sweep
-from tests.support.tiny import DATASET, PHYSICAL, answer, read_curve, run_cell
+from tests.support.tiny import DATASET, answer, read_curve, run_cell
 from trainer.config import load_recipe
 from trainer.contract import ARTIFACT_FILE, LAYERS_FILE, RunSpec, spec_hash
 from trainer.data.manifest import read_manifest
@@ -88,7 +88,7 @@ def attempt_row(folder: Path, stem: str) -> dict[str, Any]:
 def assert_settled(
     folder: Path, cells: Sequence[Cell], expected: Mapping[Question, Answer]
 ) -> list[dict[str, Any]]:
-    """Every cell has one believed row with the undisturbed answer, and every start is closed.
+    """Every cell has one row with the undisturbed answer, and every start is closed.
 
     Returns all attempts. Successes that came too late are held to the same answer.
     """
@@ -102,11 +102,11 @@ def assert_settled(
     for cell_id, taken in numbers.items():
         assert sorted(taken) == list(range(1, len(taken) + 1)), f"{cell_id}: attempts {taken}"
 
-    believed = pq.read_table(folder / "cells.parquet", partitioning=None).to_pylist()
+    settled = pq.read_table(folder / "cells.parquet", partitioning=None).to_pylist()
     by_id = {cell.id: cell for cell in cells}
-    assert sorted(row["cell_id"] for row in believed) == sorted(by_id)
+    assert sorted(row["cell_id"] for row in settled) == sorted(by_id)
     successes = [row for row in attempts if row["state"] == "succeeded"]
-    for row in believed:
+    for row in settled:
         assert row["state"] == "succeeded", f"{row['cell']} {row['state']}: {row['reason']}"
         first = min(r["attempt"] for r in successes if r["cell_id"] == row["cell_id"])
         assert row["attempt"] == first
@@ -121,7 +121,7 @@ def assert_settled(
 
 
 def _assert_answer(folder: Path, row: Mapping[str, Any], expected: Answer) -> None:
-    wanted = {k: v for k, v in expected.columns.items() if k in row and k not in NOT_COMPARED}
+    wanted = {k: v for k, v in expected.columns.items() if k in row and k != "reason"}
     assert {k: row[k] for k in wanted} == wanted, f"attempt {row['stem']}"
     curve = pq.read_table(folder / "curves" / f"{row['stem']}.parquet", partitioning=None)
     assert curve.column("train_loss").to_pylist() == list(expected.train_loss), row["stem"]
@@ -129,9 +129,6 @@ def _assert_answer(folder: Path, row: Mapping[str, Any], expected: Answer) -> No
     assert artifact == expected.artifact, row["stem"]
     layers = (folder / "layers" / f"{row['stem']}.parquet").read_bytes()
     assert layers == expected.layers, row["stem"]
-
-
-NOT_COMPARED = PHYSICAL | {"reason"}
 
 
 def _stems(folder: Path, suffix: str) -> set[str]:

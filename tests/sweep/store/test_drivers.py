@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from sweep.store.drivers import DriverNote, DriverWatch, HeartbeatIntervals, Life
 from sweep.store.files import StoreError, open_files
 from sweep.store.store import AlreadyClosed, Store
-from tests.support.drivers import driver_elsewhere, row_of, wait_until
+from tests.support.commands import wait_until
+from tests.support.drivers import driver_elsewhere, row_of
 from trainer.config.config_errors import ConfigError
 
 CELL, MINE = "0123456789abcdef", "f" * 16
