@@ -24,7 +24,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.models.block_model import Pairing
-from analysis.planning.power import block, pooled, power_of
+from analysis.planning.power import Design, power_of
 from analysis.planning.second_stage import leaders
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
@@ -185,10 +185,10 @@ def rates(scenario: Scenario, counts: Counter[str]) -> list[Rate]:
         add("the same, pooled interval alone", "false by pooled", exact, 0.05)
     elif scenario.second is None:
         add("all differences covered at once", "all covered", "at least", 0.95)
-        of_pooled = pooled(seeds, num_activations=NUM_FUNCTIONS)
+        of_pooled = Design("pooled", seeds, NUM_FUNCTIONS)
         expected = power_of(effect, of_pooled, NOISE_SD)
         add("power of the pooled interval alone", "found by pooled", "near", expected)
-        of_block = block(seeds, num_activations=NUM_FUNCTIONS)
+        of_block = Design("block", seeds, NUM_FUNCTIONS)
         add("power", "found", "near", power_of(effect, of_block, NOISE_SD))
     else:
         add("kept", "kept", "near", probability_kept(effect, scenario.second, NOISE_SD))

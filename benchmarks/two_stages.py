@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from analysis.planning.power import block, power_of
+from analysis.planning.power import Design, power_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ def two_stage_power(effect: float, design: TwoStages, noise_sd: float) -> float:
 
     All others equal the reference. The two events are independent, since the seeds are fresh.
     """
-    stage = block(design.seeds, num_activations=design.keep + 1, level=design.level)
+    stage = Design("block", design.seeds, design.keep + 1, design.level)
     return probability_kept(effect, design, noise_sd) * power_of(effect, stage, noise_sd)
 
 

@@ -52,7 +52,7 @@ def axis_survival(study: Study, quantity: str, *, level: float = 0.95) -> pd.Dat
     compared = compare(study, quantity, level=level)
     best_slopes = {
         curve.setting: f"{number(curve.best, decimals=2)} ({best_set(curve)})"
-        for curve in slope_curves(study, quantity, level=level)
+        for curve in slope_curves(study, quantity)
         if curve.best is not None
     }
     rows = []

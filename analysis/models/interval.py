@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+LEVEL = 0.95  # of every interval that is reported
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -31,7 +33,7 @@ class TInterval:
     Estimate(n=1, mean=1.0, sd=None, half_width=None)
     """
 
-    level: float = 0.95
+    level: float = LEVEL
 
     def __call__(self, values: Iterable[float]) -> Estimate:
         known = np.asarray([value for value in values if not math.isnan(value)], dtype=np.float64)

@@ -36,7 +36,7 @@ _FAR = 1e300  # a t statistic without noise
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Interval:
-    """The second interval of K comparisons: half widths, and p values adjusted over all of them."""
+    """Of K comparisons: half widths, and p values adjusted over all of them."""
 
     half_width_K: Reals
     p_value_K: Reals

@@ -71,15 +71,13 @@ PUBLISHED = dict.fromkeys(("pr1035", "pr549", "pr549-clean", "pr1176"), _PUBLISH
 _SETTING = ["recipe", "budget_kind", "budget_value", "setting", "budget"]
 
 
-def planning_noise(
-    cells: pd.DataFrame, results: str | Path, sweep: str, *, quantity: str = PRIMARY
-) -> dict[str, Noise | None]:
+def planning_noise(cells: pd.DataFrame, results: str | Path, sweep: str) -> dict[str, Noise | None]:
     """The noise to plan each setting of ``cells`` with: the sweep's own, another's, or published.
 
     Of several sweeps with the same recipe and budget, the one that knows it with the most degrees
     of freedom. A sweep in ``results`` that cannot be read or compared is passed over.
     """
-    known = _measured(results, quantity)
+    known = _measured(results)
     found: dict[str, Noise | None] = {}
     for row in records(cells[_SETTING].drop_duplicates()):
         alike = known[(known[_SETTING[:3]] == pd.Series(row)[_SETTING[:3]]).all(axis=1)]
@@ -90,9 +88,9 @@ def planning_noise(
     return found
 
 
-def noise_of(study: Study, quantity: str, source: str) -> Noise | None:
-    """The noise of one setting; None before two seeds have two activations."""
-    scores = ranked_rows(study, quantity, study.reference)
+def noise_of(study: Study, source: str) -> Noise | None:
+    """The noise of one setting at the primary stage; None before two seeds have two activations."""
+    scores = ranked_rows(study, PRIMARY, study.reference)
     if scores.empty:
         return None
     first = study.reference if study.reference in set(scores["key"]) else min(scores["key"])
@@ -112,7 +110,7 @@ def noise_of(study: Study, quantity: str, source: str) -> Noise | None:
     )
 
 
-def _measured(results: str | Path, quantity: str) -> pd.DataFrame:
+def _measured(results: str | Path) -> pd.DataFrame:
     """One row per sweep and setting in ``results`` that shows its noise."""
     root = open_files(results)
     found: list[dict[str, object]] = []
@@ -120,17 +118,17 @@ def _measured(results: str | Path, quantity: str) -> pd.DataFrame:
         if not root.exists(f"{name}/{CELLS_FILE}"):
             continue
         try:
-            found += _of_sweep(read_study(f"{str(results).rstrip('/')}/{name}"), quantity, name)
+            found += _of_sweep(read_study(f"{str(results).rstrip('/')}/{name}"), name)
         except ConfigError:  # another sweep's fault is reported by the commands on that sweep
             continue
     columns = ["sweep", *_SETTING, "noise", "noise_df"]
     return pd.DataFrame(found, columns=columns)
 
 
-def _of_sweep(study: Study, quantity: str, name: str) -> list[dict[str, object]]:
+def _of_sweep(study: Study, name: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for here in study.settings.values():
-        noise = noise_of(here, quantity, f"measured in sweep {name}")
+        noise = noise_of(here, f"measured in sweep {name}")
         if noise is not None:
             (facts,) = records(here.cells[_SETTING].drop_duplicates())
             found.append({"sweep": name, **facts, "noise": noise, "noise_df": noise.noise_df})

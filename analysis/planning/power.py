@@ -22,20 +22,20 @@ nodes are simulated.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy import optimize, special, stats
 
 from analysis.models.block_model import Reals
 from analysis.models.dunnett import quantile
-from analysis.models.interval import t_quantile
+from analysis.models.interval import LEVEL, t_quantile
 from analysis.models.unequal_variance import variances_of_differences
 
 Kind = Literal["block", "pooled", "unpaired"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Nodes = tuple[Reals, Reals]
 
 MOST_SEEDS = 100_000
@@ -44,18 +44,30 @@ DRAWS = 20_000
 SEED = 1955
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Design:
-    """How activations are compared with the reference: ``n`` seeds, ``comparisons`` of them.
+    """A full grid: ``n`` seeds of ``num_activations``, of which one is the reference.
 
-    ``noise_df``: degrees of freedom that the noise is estimated with.
+    ``num_activations`` counts a function once. ``noise_df``: degrees of freedom that the noise is
+    estimated with.
+
+    >>> design = Design("block", 3, 11)
+    >>> design.comparisons, design.noise_df
+    (10, 20)
     """
 
     kind: Kind
     n: int
-    comparisons: int
-    noise_df: int
-    level: float = 0.95
+    num_activations: int
+    level: float = LEVEL
+
+    @property
+    def comparisons(self) -> int:
+        return self.num_activations - 1
+
+    @property
+    def noise_df(self) -> int:
+        return (self.n - 1) * (2 if self.kind == "unpaired" else self.comparisons)
 
     @property
     def bound(self) -> Nodes:
@@ -67,35 +79,6 @@ class Design:
             dunnett = critical_value(self.comparisons, self.noise_df, self.level)
             return _pooled_bound(dunnett, self.noise_df)
         return _wider_bound(self.n, self.comparisons, self.level)
-
-
-def block(n: int, *, num_activations: int, level: float = 0.95) -> Design:
-    """The block design of a full grid; ``num_activations`` counts the reference, a function once.
-
-    >>> block(3, num_activations=11)
-    Design(kind='block', n=3, comparisons=10, noise_df=20, level=0.95)
-    """
-    comparisons = num_activations - 1
-    df = (n - 1) * comparisons
-    return Design(kind="block", n=n, comparisons=comparisons, noise_df=df, level=level)
-
-
-def pooled(n: int, *, num_activations: int, level: float = 0.95) -> Design:
-    """The same, with Dunnett's interval alone."""
-    return replace(block(n, num_activations=num_activations, level=level), kind="pooled")
-
-
-def unpaired(n: int, *, num_activations: int, level: float = 0.95) -> Design:
-    """Every activation under ``n`` seeds of its own."""
-    comparisons = num_activations - 1
-    return Design(kind="unpaired", n=n, comparisons=comparisons, noise_df=2 * (n - 1), level=level)
-
-
-DESIGNS: dict[Kind, Callable[..., Design]] = {
-    "block": block,
-    "pooled": pooled,
-    "unpaired": unpaired,
-}
 
 
 def power_of(effect: float, design: Design, noise_sd: float) -> float:
@@ -120,16 +103,15 @@ def smallest_effect(design: Design, noise_sd: float, *, power: float = 0.8) -> f
 
 
 def seeds_needed(
-    effect: float, design: Callable[[int], Design], noise_sd: float, *, power: float = 0.8
+    effect: float, design: Design, noise_sd: float, *, power: float = 0.8
 ) -> int | None:
-    """The fewest seeds that resolve ``effect`` with probability ``power``; at least 2.
+    """The fewest seeds, at least 2, with which ``design`` resolves ``effect`` with ``power``.
 
-    None where even 100,000 do not. ``design(n)``: the design with n seeds, e.g.
-    ``partial(block, num_activations=11)``.
+    None where even 100,000 do not.
     """
 
     def suffices(n: int) -> bool:
-        return power_of(effect, design(n), noise_sd) >= power
+        return power_of(effect, replace(design, n=n), noise_sd) >= power
 
     most = 2
     while not suffices(most):

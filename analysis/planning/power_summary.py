@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.models.interval import LEVEL
 from analysis.number_format import DASH, counted, number, percent
 from analysis.planning.noise import planning_noise
 from analysis.planning.power import smallest_effect
@@ -67,7 +68,7 @@ def _is_done(plan: Grid, run: Grid) -> bool:
 
 DEFINITION = (
     "Power: the probability that one true difference from the reference is resolved, in the"
-    f" simultaneous {percent(0.95)} intervals over all comparisons."
+    f" simultaneous {percent(LEVEL)} intervals over all comparisons."
 )
 
 

@@ -4,24 +4,23 @@ Of each design; ``analysis.planning.power`` says what power means here. A planne
 noise that it is planned with, a finished one its own.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from analysis.planning.noise import Noise, noise_of
 from analysis.planning.power import (
-    DESIGNS,
+    KINDS,
     Design,
-    Kind,
     power_of,
     seeds_needed,
     smallest_effect,
 )
 from analysis.rows.names import with_names
-from analysis.rows.stages import PRIMARY, windows_of
+from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import FIELD_NATS, compare
 from analysis.stats.ranking import same_functions
 from analysis.study import Study
@@ -56,13 +55,7 @@ def grid_cells(spec: SweepSpec) -> pd.DataFrame:
     return with_names(pd.DataFrame(rows, columns=SCHEMA.names).assign(cell_id=None))
 
 
-def planned(
-    study: Study,
-    noise: Mapping[str, Noise | None],
-    *,
-    quantity: str = PRIMARY,
-    level: float = 0.95,
-) -> list["Grid"]:
+def planned(study: Study, noise: Mapping[str, Noise | None]) -> list["Grid"]:
     """The grid of each setting (one row per cell) when all of its cells have succeeded.
 
     ``noise``: of each setting, None or absent where it is unknown.
@@ -73,33 +66,31 @@ def planned(
         seeds, functions = here.cells["seed"].nunique(), {kept[key] for key in here.cells["key"]}
         grids.append(
             Grid(
-                **_facts(here.cells, quantity),
+                **_facts(here.cells),
                 n=seeds,
                 num_activations=len(functions),
                 noise=noise.get(setting),
-                level=level,
             )
         )
     return grids
 
 
-def achieved(study: Study, *, quantity: str = PRIMARY, level: float = 0.95) -> list["Grid"]:
+def achieved(study: Study) -> list["Grid"]:
     """The grid of each setting as far as it has been answered, with its own noise.
 
     It is taken for complete with ``n``, the pairs of the comparison that has the fewest. A setting
     in which nothing can be compared yet is absent.
     """
     grids = []
-    compared = compare(study, quantity, level=level).dropna(subset=["noise_sd"])
+    compared = compare(study, PRIMARY).dropna(subset=["noise_sd"])
     for setting, rows in compared.groupby("setting", sort=False):
         here = study.settings[str(setting)]
         grids.append(
             Grid(
-                **_facts(here.cells, quantity),
+                **_facts(here.cells),
                 n=int(rows["n"].min()),
                 num_activations=int(rows["comparisons"].iloc[0]) + 1,
-                noise=noise_of(here, quantity, "its own"),
-                level=level,
+                noise=noise_of(here, "its own"),
             )
         )
     return grids
@@ -121,22 +112,16 @@ class Grid:
     noise: Noise | None
     window: int | None = None
     stride: int | None = None
-    level: float = 0.95
 
     @property
     def scoring(self) -> dict[str, object]:
-        names = ("setting", "quantity", "budget", "window", "stride")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _SCORING}
 
     def designs(self) -> list[Design]:
         """Every design with the seeds of this grid; none where there is nothing to compare."""
         if self.num_activations < 2 or self.n < 2:
             return []
-        return [self.design(kind)(self.n) for kind in DESIGNS]
-
-    def design(self, kind: Kind) -> Callable[[int], Design]:
-        """The design of a full grid with as many seeds as it is given."""
-        return partial(DESIGNS[kind], num_activations=self.num_activations, level=self.level)
+        return [Design(kind, self.n, self.num_activations) for kind in KINDS]
 
 
 def power_table(grids: Iterable[Grid], *, powers: Sequence[float] = POWERS) -> pd.DataFrame:
@@ -170,17 +155,17 @@ def seeds_table(grids: Iterable[Grid], *, powers: Sequence[float] = POWERS) -> p
         effects: list[tuple[float, float | None]] = [(effect, None) for effect in EFFECTS_BPB]
         if grid.noise.field_bpb is not None:
             effects.append((grid.noise.field_bpb, FIELD_NATS))
-        for kind in DESIGNS:
-            sd, design = grid.noise.sd_for(kind), grid.design(kind)
-            for power in powers:
-                for effect, nats in effects:
-                    n = seeds_needed(effect, design, sd, power=power)
-                    rows.append(
-                        {**grid.scoring, "design": kind, "comparisons": grid.num_activations - 1}
-                        | {"noise_sd": sd, "effect": effect, "nats": nats, "power": power, "n": n}
-                        | {"cells": None if n is None else n * grid.num_activations}
-                        | {"level": grid.level, "source": grid.noise.source}
-                    )
+        for kind in KINDS:
+            design = Design(kind, grid.n, grid.num_activations)
+            sd = grid.noise.sd_for(kind)
+            for power, (effect, nats) in product(powers, effects):
+                n = seeds_needed(effect, design, sd, power=power)
+                rows.append(
+                    {**grid.scoring, "design": kind, "comparisons": design.comparisons}
+                    | {"noise_sd": sd, "effect": effect, "nats": nats, "power": power, "n": n}
+                    | {"cells": None if n is None else n * grid.num_activations}
+                    | {"level": design.level, "source": grid.noise.source}
+                )
     columns = [*_SCORING, "design", "comparisons", "noise_sd", "effect", "nats", "power"]
     table = pd.DataFrame(rows, columns=[*columns, "n", "cells", "level", "source"])
     return table.astype({"n": "Int64", "cells": "Int64", "nats": float})
@@ -208,24 +193,18 @@ def power_curve(grids: Iterable[Grid], *, points: int = 61) -> pd.DataFrame:
 
 
 def _of_design(design: Design) -> dict[str, object]:
-    return {
-        "design": design.kind,
-        "n": design.n,
-        "comparisons": design.comparisons,
-        "noise_df": design.noise_df,
-        "level": design.level,
-    }
+    return {"design": design.kind} | {name: getattr(design, name) for name in _DESIGN[1:]}
 
 
-def _facts(rows: pd.DataFrame, quantity: str) -> dict[str, Any]:
-    """Budget and windows of a setting's grid; contiguous windows have their length as stride."""
+def _facts(rows: pd.DataFrame) -> dict[str, Any]:
+    """Budget and windows of a setting's grid."""
     window, stride = (
         None if rows[name].isna().all() else int(rows[name].max()) for name in ("window", "stride")
     )
     return {
         "setting": str(rows["setting"].iloc[0]),
         "budget": str(rows["budget"].iloc[0]),
-        "quantity": quantity,
+        "quantity": PRIMARY,
         "window": window,
-        "stride": stride if windows_of(quantity) == "sliding" else window,
+        "stride": stride,
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.models.interval import LEVEL
 from analysis.number_format import listed, percent, plus_minus
 from analysis.planning.second_stage import second_stage_sentences
 from analysis.report.missing_cells import reason_words, state_word, unlike_sentences
@@ -44,23 +45,23 @@ _BY_NODE = (
 )
 
 
-def summarize(study: Study, *, level: float = 0.95) -> Summary:
+def summarize(study: Study) -> Summary:
     """The whole of what ``study`` says, in strings; a ConfigError where no cell succeeded."""
     frame, sweep = study.cells, study.sweep
     succeeded(frame)
     measured = with_deltas(frame).assign(artifact_kB=frame["artifact_bytes"] / 1000)
-    stats = seed_stats(measured, tuple(HEADINGS), level=level)
+    stats = seed_stats(measured, tuple(HEADINGS))
     tables = [
         _table(setting, stats[stats["setting"] == setting], sweep.keys)
         for setting in study.settings
     ]
     sentences = [
-        f"Mean ± half width of the {percent(level)} t interval over seeds; n counts seeds."
+        f"Mean ± half width of the {percent(LEVEL)} t interval over seeds; n counts seeds."
         " Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones.",
         *([_BY_NODE] if sweep.pairing == "node" else []),
         *second_stage_sentences(study),
-        *(decision.sentence for decision in decide(study, level=level)),
-        *sensitivity_sentences(study, level=level),
+        *(decision.sentence for decision in decide(study)),
+        *sensitivity_sentences(study),
         *_lowest(study),
         *aa_sentences(study),
         *_without_score(frame, sweep),

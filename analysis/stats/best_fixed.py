@@ -18,7 +18,7 @@ BEST_FIXED_COLUMNS = (
 )
 
 
-def best_fixed(study: Study, quantity: str, *, level: float = 0.95) -> pd.DataFrame:
+def best_fixed(study: Study, quantity: str) -> pd.DataFrame:
     """One row per setting, learned activation and fixed slope: learned − fixed, simultaneous.
 
     Each learned activation is the reference of Dunnett comparisons with every fixed slope, so
@@ -30,15 +30,15 @@ def best_fixed(study: Study, quantity: str, *, level: float = 0.95) -> pd.DataFr
     tables = []
     for key in sorted(set(study.cells.loc[is_learned, "key"])):
         here = study.derive(partial(_fixed_and, key=key))
-        compared = compare(here, quantity, reference=key, level=level)
+        compared = compare(here, quantity, reference=key)
         tables.append(_against_fixed(here, compared, quantity))
     found = pd.concat(tables) if tables else pd.DataFrame()
     return found.reindex(columns=list(BEST_FIXED_COLUMNS)).reset_index(drop=True)
 
 
-def best_fixed_sentences(study: Study, quantity: str, *, level: float = 0.95) -> list[str]:
+def best_fixed_sentences(study: Study, quantity: str) -> list[str]:
     """One sentence per setting and learned activation; nothing where none can be compared."""
-    table = best_fixed(study, quantity, level=level)
+    table = best_fixed(study, quantity)
     return [
         f"{capital(title_of(quantity))} ({setting}): {_against(rows)}"
         for (setting, _), rows in table.groupby(["setting", "key"], sort=False)

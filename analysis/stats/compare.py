@@ -12,14 +12,15 @@ comparisons.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from analysis.models.block_model import Blocked, BlockFit, Reals, blocked, fit_blocks
 from analysis.models.dunnett import adjusted_p, quantile
+from analysis.models.interval import LEVEL
 from analysis.models.unequal_variance import (
+    Interval,
     t_statistics,
     unequal_variance_interval,
     unequal_variance_p_below,
@@ -45,20 +46,8 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Bounds:
-    """Of K differences: Dunnett's interval from the pooled noise, and the wider one of it and the
-    interval of unequal variances. NaN where it is not known.
-    """
-
-    pooled_K: Reals
-    pooled_p_K: Reals
-    half_width_K: Reals
-    p_value_K: Reals
-
-
 def compare(
-    study: Study, quantity: str, *, reference: str | None = None, level: float = 0.95
+    study: Study, quantity: str, *, reference: str | None = None, level: float = LEVEL
 ) -> pd.DataFrame:
     """One row per setting and ranked activation that shares a block with the reference.
 
@@ -79,11 +68,8 @@ def compare(
         factor = nats_per_bpb(here.cells) if windows_of(quantity) else None
         shared = {"setting": setting, "quantity": quantity, "reference": reference, "level": level}
         shared |= {"blocks": study.blocking.blocks, **scoring_of(here.cells, quantity)}
-        for row in _compare(
-            blocked(scores, reference, blocking_of(here, reference)), level, factor
-        ):
-            if quantity not in STAGES:
-                row |= {"field_p": None, "field_rule": None}
+        design = blocked(scores, reference, blocking_of(here, reference))
+        for row in _compare(design, level, factor, with_rule=quantity in STAGES):
             rows.append(shared | row | {"label": labels[str(row["key"])]})
     return _typed(rows)
 
@@ -99,28 +85,30 @@ def nats_per_bpb(frame: pd.DataFrame) -> float | None:
     return math.log(2) * float(told["val_bytes"].iloc[0]) / float(told["val_tokens"].iloc[0])
 
 
-def bounds(rows: Blocked, fit: BlockFit, *, level: float) -> Bounds:
-    """The two intervals of every difference of ``fit``, which is the fit of ``rows``.
+def bounds(rows: Blocked, fit: BlockFit, *, level: float) -> tuple[Interval, Interval]:
+    """Of every difference of ``fit``, the fit of ``rows``: Dunnett's interval from the pooled
+    noise, and the wider one of it and that of unequal variances. NaN where it is not known.
 
     Two activations have no others to pool with: Dunnett's interval is the paired t interval then,
     and needs no second one. Elsewhere a second one that cannot be had leaves the interval unknown.
     """
-    unknown = np.full(len(fit.estimate_K), np.nan)
-    if fit.noise_sd is None or not len(fit.estimate_K):
-        return Bounds(unknown, unknown, unknown, unknown)
+    nan_K = np.full(len(fit.estimate_K), np.nan)
+    unknown = Interval(nan_K, nan_K)
+    if fit.noise_sd is None:
+        return unknown, unknown
     t_K = t_statistics(fit.estimate_K, fit.errors)
-    pooled_K = quantile(fit.correlations, fit.noise_df, level) * fit.errors
-    pooled_p_K = adjusted_p(t_K, fit.correlations, fit.noise_df)
+    pooled = Interval(
+        quantile(fit.correlations, fit.noise_df, level) * fit.errors,
+        adjusted_p(t_K, fit.correlations, fit.noise_df),
+    )
     if len(rows.keys) == 2:
-        return Bounds(pooled_K, pooled_p_K, pooled_K, pooled_p_K)
+        return pooled, pooled
     second = unequal_variance_interval(rows, level=level)
     if second is None:
-        return Bounds(pooled_K, pooled_p_K, unknown, unknown)
-    return Bounds(
-        pooled_K=pooled_K,
-        pooled_p_K=pooled_p_K,
-        half_width_K=np.maximum(pooled_K, second.half_width_K),
-        p_value_K=np.maximum(pooled_p_K, second.p_value_K),
+        return pooled, unknown
+    return pooled, Interval(
+        np.maximum(pooled.half_width_K, second.half_width_K),
+        np.maximum(pooled.p_value_K, second.p_value_K),
     )
 
 
@@ -130,7 +118,7 @@ def p_below(rows: Blocked, fit: BlockFit, bound: float) -> Reals:
     NaN where the noise is not known.
     """
     unknown = np.full(len(fit.estimate_K), np.nan)
-    if fit.noise_sd is None or not len(fit.estimate_K):
+    if fit.noise_sd is None:
         return unknown
     t_K = t_statistics(bound - fit.estimate_K, fit.errors)
     pooled_K = adjusted_p(t_K, fit.correlations, fit.noise_df, sided="one")
@@ -140,54 +128,43 @@ def p_below(rows: Blocked, fit: BlockFit, bound: float) -> Reals:
     return unknown if second_K is None else np.maximum(pooled_K, second_K)
 
 
-def _compare(rows: Blocked, level: float, factor: float | None) -> list[dict[str, object]]:
-    """One dictionary per compared activation; null estimates where the design cannot tell them."""
+def _compare(
+    rows: Blocked, level: float, factor: float | None, *, with_rule: bool
+) -> list[dict[str, object]]:
+    """One dictionary per compared activation; ``factor``: nats for each bit per byte, if known."""
     fit = fit_blocks(rows)
-    found = bounds(rows, fit, level=level)
-    rule = _field_rule(rows, fit, factor)
-    estimated: dict[int, dict[str, object]] = {}
-    for k, activation in enumerate(fit.activation_K):
-        difference, half = float(fit.estimate_K[k]), float(found.half_width_K[k])
-        known = not math.isnan(half)
-        estimated[int(activation)] = {
+    if not len(fit.activation_K):
+        return []
+    pooled, wider = bounds(rows, fit, level=level)
+    p_K = p_below(rows, fit, -FIELD_NATS / factor) if factor and with_rule else None
+    found = []
+    for k, activation in enumerate(map(int, fit.activation_K)):
+        difference, half = float(fit.estimate_K[k]), float(wider.half_width_K[k])
+        low, high = difference - half, difference + half
+        row = {
+            "key": rows.keys[activation],
+            "n": rows.num_pairs(activation),
+            "comparisons": len(fit.estimate_K),
+            "noise_sd": fit.noise_sd,
+            "noise_df": fit.noise_df if fit.noise_sd is not None else None,
             "difference": difference,
-            "low": difference - half,
-            "high": difference + half,
+            "low": low,
+            "high": high,
             "half_width": half,
-            "p_value": found.p_value_K[k],
-            "resolved": abs(difference) > half if known else None,
-            "widened": known and half > float(found.pooled_K[k]),
-            "pooled_half_width": found.pooled_K[k],
-            "pooled_p": found.pooled_p_K[k],
-            **_in_nats(difference, half, factor),
-            **rule[k],
+            "p_value": wider.p_value_K[k],
+            "resolved": None if math.isnan(half) else abs(difference) > half,
+            "widened": half > pooled.half_width_K[k],
+            "pooled_half_width": pooled.half_width_K[k],
+            "pooled_p": pooled.p_value_K[k],
+            "field_rule": None,
         }
-    shared = {"comparisons": len(fit.estimate_K), "noise_sd": fit.noise_sd}
-    shared |= {"noise_df": fit.noise_df if fit.noise_sd is not None else None}
-    return [
-        {"key": rows.keys[activation], "n": rows.num_pairs(activation), "widened": False}
-        | shared
-        | estimated.get(activation, {})
-        for activation in map(int, rows.compared())
-    ]
-
-
-def _in_nats(difference: float, half_width: float, factor: float | None) -> dict[str, float]:
-    if factor is None:
-        return {}
-    low, high = difference - half_width, difference + half_width
-    return {"nats": factor * difference, "nats_low": factor * low, "nats_high": factor * high}
-
-
-def _field_rule(rows: Blocked, fit: BlockFit, factor: float | None) -> list[dict[str, object]]:
-    """For each difference, the field's rule; nothing where the noise is not known."""
-    nothing: list[dict[str, object]] = [{} for _ in fit.estimate_K]
-    if factor is None:
-        return nothing
-    p_K = p_below(rows, fit, -FIELD_NATS / factor)
-    if np.isnan(p_K).any():
-        return nothing
-    return [{"field_p": p, "field_rule": "met" if p < FIELD_P else "not met"} for p in p_K]
+        if factor is not None:
+            row |= {"nats": factor * difference, "nats_low": factor * low}
+            row |= {"nats_high": factor * high}
+        if p_K is not None and not math.isnan(p_K[k]):
+            row |= {"field_p": p_K[k], "field_rule": "met" if p_K[k] < FIELD_P else "not met"}
+        found.append(row)
+    return found
 
 
 def _typed(rows: list[dict[str, object]]) -> pd.DataFrame:

@@ -38,11 +38,11 @@ class Decision:
     sentence: str
 
 
-def decide(study: Study, quantity: str = PRIMARY, *, level: float = 0.95) -> list[Decision]:
+def decide(study: Study, quantity: str = PRIMARY) -> list[Decision]:
     """One decision for each setting of ``study``."""
     labels = function_labels(study)
-    compared = records(compare(study, quantity, level=level))
-    means = _ranked_means(study, seed_stats(study.cells, [quantity], level=level))
+    compared = records(compare(study, quantity))
+    means = _ranked_means(study, seed_stats(study.cells, [quantity]))
     found = []
     for setting in study.settings:
         best, resolved, words = _decide(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.models.interval import TInterval
+from analysis.models.interval import LEVEL, TInterval
 from analysis.rows.read import records
 from analysis.stats.per_seed import ESTIMATE, FACTS, estimates, outcome_counts, per_block, scored_in
 from analysis.study import Study
@@ -40,14 +40,14 @@ def paired_differences(study: Study, quantity: str) -> pd.DataFrame:
     return pairs.groupby(["setting", "key", "seed"])["difference"].mean().reset_index()
 
 
-def paired_stats(study: Study, quantity: str, *, level: float = 0.95) -> pd.DataFrame:
+def paired_stats(study: Study, quantity: str) -> pd.DataFrame:
     """One row per setting and activation: mean difference from the reference and its t interval.
 
     Each interval stands for itself and uses its own variance; nothing is corrected for the number
     of comparisons. ``n`` counts pairs. ``sign_flip_p`` is two-sided and null below
     ``FEWEST_FLIPPED`` pairs; ``smallest_p`` is the smallest that n pairs can give.
     """
-    interval, reference = TInterval(level), study.reference
+    interval, reference = TInterval(), study.reference
     pairs = paired_differences(study, quantity)
     by_group = dict(iter(pairs.groupby(["setting", "key"])["difference"]))
     counts = outcome_counts(study.cells)
@@ -61,7 +61,7 @@ def paired_stats(study: Study, quantity: str, *, level: float = 0.95) -> pd.Data
         either = bad & {group, (facts["setting"], reference)}
         rows.append(
             {**facts, "quantity": quantity, "reference": reference, **asdict(estimate)}
-            | {"ranked": estimate.n > 0 and not either, "level": level}
+            | {"ranked": estimate.n > 0 and not either, "level": LEVEL}
             | {"sign_flip_p": sign_flip_p(differences), "smallest_p": smallest_p(estimate.n)}
             | scored_in(quantity, window=facts["window"], stride=facts["stride"])
         )

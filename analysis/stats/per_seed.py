@@ -12,9 +12,8 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from analysis.models.interval import TInterval
+from analysis.models.interval import LEVEL, TInterval
 from analysis.rows.read import is_scored, records
-from analysis.rows.scoring import check_equal_scoring
 from analysis.rows.stages import STAGES, is_legal, windows_of
 from sweep.store.schema import FAILED_STATES
 from trainer.config.config_errors import ConfigError
@@ -27,16 +26,13 @@ FACTS = [
 ESTIMATE = ["n", "mean", "sd", "half_width"]
 
 
-def seed_stats(
-    frame: pd.DataFrame, quantities: Iterable[str] = tuple(STAGES), *, level: float = 0.95
-) -> pd.DataFrame:
+def seed_stats(frame: pd.DataFrame, quantities: Iterable[str] = tuple(STAGES)) -> pd.DataFrame:
     """One row per setting, activation and quantity: n, mean, sd, t interval and what went wrong.
 
     ``window`` and ``stride`` are null for what is no score. ``ranked`` is false where a seed
     diverged, nothing was scored or the score is not legal. A quantity without cells has no row.
     """
-    check_equal_scoring(frame)
-    interval = TInterval(level)
+    interval = TInterval()
     counts = outcome_counts(frame)
     rows: list[dict[str, object]] = []
     for quantity in quantities:
@@ -56,7 +52,7 @@ def seed_stats(
     return table.assign(
         low=table["mean"] - table["half_width"],
         high=table["mean"] + table["half_width"],
-        level=level,
+        level=LEVEL,
     )
 
 

@@ -24,12 +24,10 @@ Row = Mapping[str, Any]
 DATA_ORDER = "Every interval is conditional on the order of the training data: seeds share it."
 
 
-def sensitivity_sentences(
-    study: Study, quantity: str = PRIMARY, *, level: float = 0.95
-) -> list[str]:
+def sensitivity_sentences(study: Study, quantity: str = PRIMARY) -> list[str]:
     """One sentence each, per setting where there is something to say; nothing to compare, none."""
     labels = function_labels(study)
-    compared = records(compare(study, quantity, level=level))
+    compared = records(compare(study, quantity))
     checks = records(variance_checks(study, quantity))
     sentences: list[str] = []
     for setting, here in study.settings.items():
@@ -41,7 +39,7 @@ def sensitivity_sentences(
         found += [_sign_flips(here, rows, labels)]
         of = f" ({setting})" if len(study.settings) > 1 else ""
         sentences += [sentence.format(of=of) for sentence in found if sentence]
-    sentences += _tainted(study, quantity, level)
+    sentences += _tainted(study, quantity)
     return [*sentences, DATA_ORDER] if compared else sentences
 
 
@@ -112,14 +110,13 @@ def _attainable(pairs: int, comparisons: int, level: float) -> str:
     )
 
 
-def _tainted(study: Study, quantity: str, level: float) -> list[str]:
+def _tainted(study: Study, quantity: str) -> list[str]:
     """What the decision would be if tainted successes counted; nothing where there are none."""
     counted_in = study.derive(including_tainted)
     num_tainted = int((is_scored(counted_in.cells) & ~is_scored(study.cells)).sum())
     if not num_tainted:
         return []
-    without = decide(study, quantity, level=level)
-    counting = decide(counted_in, quantity, level=level)
+    without, counting = decide(study, quantity), decide(counted_in, quantity)
     changed = [
         _instead(after, study)
         for before, after in zip(without, counting, strict=True)

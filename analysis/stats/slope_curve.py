@@ -18,6 +18,7 @@ import pandas as pd
 
 from analysis.models.curve_fit import Cells, CurveFit, fit_curve, intervals
 from analysis.models.curve_minimum import critical_values, largest_difference, may_be_minimum
+from analysis.models.interval import LEVEL
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.names import labels_of
 from analysis.rows.scoring import scoring_of
@@ -27,6 +28,7 @@ from analysis.stats.slopes import fixed_slopes
 from analysis.study import Study
 
 FEWEST_SLOPES = 3
+NUM_DRAWS = 2000
 NUM_PLACES = 181  # on the slopes 0 to 0.9 of the grid: every 0.005
 _NO_LINE = ("slope", "fit", "low", "high")
 
@@ -49,8 +51,7 @@ class SlopeCurve:
     window: int | None
     stride: int | None
     n: int
-    level: float
-    draws: int
+    level: float = LEVEL
     slopes: tuple[float, ...]
     left_out: tuple[str, ...]
     missing: int = 0
@@ -78,27 +79,19 @@ class SlopeCurve:
         )
 
 
-def slope_curves(
-    study: Study, quantity: str, *, level: float = 0.95, draws: int = 2000
-) -> tuple[SlopeCurve, ...]:
+def slope_curves(study: Study, quantity: str) -> tuple[SlopeCurve, ...]:
     """One curve for each setting whose cells have three slopes or more, answered or not."""
     curves = []
     for here in study.settings.values():
         slopes = fixed_slopes(here.cells)
         if len(set(slopes.values())) >= FEWEST_SLOPES:
             matrix = ranked_scores(here, quantity, None).dropna(how="all")
-            curves.append(_curve(here.cells, quantity, slopes, matrix, level=level, draws=draws))
+            curves.append(_curve(here.cells, quantity, slopes, matrix))
     return tuple(curves)
 
 
 def _curve(
-    frame: pd.DataFrame,
-    quantity: str,
-    slopes: dict[str, float],
-    matrix: pd.DataFrame,
-    *,
-    level: float,
-    draws: int,
+    frame: pd.DataFrame, quantity: str, slopes: dict[str, float], matrix: pd.DataFrame
 ) -> SlopeCurve:
     on_curve = [key for key in matrix if key in slopes and matrix[key].notna().any()]
     tested = matrix[on_curve].dropna(how="all")
@@ -108,8 +101,6 @@ def _curve(
         quantity=quantity,
         **scoring_of(frame, quantity),
         n=len(set(tested.index.get_level_values("seed"))),
-        level=level,
-        draws=draws,
         slopes=tuple(sorted(slopes[key] for key in on_curve)),
         left_out=tuple(labels[key] for key in sorted(slopes.keys() - matrix.columns)),
         missing=int(tested.groupby(level="seed").first().isna().to_numpy().sum()),
@@ -128,12 +119,12 @@ def _answered(empty: SlopeCurve, fit: CurveFit) -> SlopeCurve:
     """The curve with everything that its fit says."""
     places_G = np.linspace(empty.slopes[0], empty.slopes[-1], NUM_PLACES)
     fit_G, roots_GD = fit.at(places_G)
-    critical = critical_values(roots_GD, df=fit.noise.df, level=empty.level, draws=empty.draws)
+    critical = critical_values(roots_GD, df=fit.noise.df, level=LEVEL, draws=NUM_DRAWS)
     sd = fit.noise_sd
     half_G = critical.band * sd * np.linalg.norm(roots_GD, axis=1)
     kept_G = may_be_minimum(fit_G, roots_GD, sd=sd, critical=critical)
-    trend = fit.trend.p_value < 1 - empty.level
-    irregular = any(test.p_value < 1 - empty.level for test in fit.misfits)
+    trend = fit.trend.p_value < 1 - LEVEL
+    irregular = any(test.p_value < 1 - LEVEL for test in fit.misfits)
     return replace(
         empty,
         degree=fit.degree,

@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from functools import partial
 from itertools import product
 
 import numpy as np
@@ -12,14 +11,12 @@ from scipy import stats
 from analysis.__main__ import main
 from analysis.planning.noise import PUBLISHED, Noise, noise_of, planning_noise
 from analysis.planning.power import (
+    KINDS,
     Design,
-    block,
     critical_value,
-    pooled,
     power_of,
     seeds_needed,
     smallest_effect,
-    unpaired,
 )
 from analysis.planning.power_tables import (
     achieved,
@@ -41,12 +38,13 @@ KNOWN = Noise(noise_sd=0.0005, seed_sd=0.0007, source="a test", tokens_per_byte=
 
 
 def test_power_is_a_tail_of_the_noncentral_t():
-    for df, ncp in product((1, 2, 4, 20, 110, 2000), (0.0, 0.5, 2.0, 5.0)):
-        design = Design(kind="pooled", n=2, comparisons=3, noise_df=df)  # √(2 / n) = 1
+    for n, ncp in product((2, 3, 8, 38, 700), (0.0, 0.5, 2.0, 5.0)):
+        design = Design("pooled", n, 4)
+        df = design.noise_df
         critical = critical_value(3, df, 0.95)
         tails = stats.nct.sf(critical, df, ncp) + stats.nct.cdf(-critical, df, ncp)
         # 1e-9: what both quadratures promise; they agree to 1e-12 here.
-        assert power_of(ncp, design, 1.0) == pytest.approx(tails, abs=1e-9)
+        assert power_of(ncp * math.sqrt(2 / n), design, 1.0) == pytest.approx(tails, abs=1e-9)
 
 
 @pytest.mark.parametrize("num_seeds", [2, 3, 9])
@@ -57,37 +55,34 @@ def test_power_of_the_primary_analysis_is_that_of_simulated_scores(num_seeds):
     for effect in (0.0, 1.5, 3.0):
         difference, half_width, _ = intervals(rows, noise + effect * (rows.activation_N == 1))
         simulated = (np.abs(difference) > half_width)[:, 0].mean()
-        predicted = power_of(effect, block(num_seeds, num_activations=11), 1.0)
+        predicted = power_of(effect, Design("block", num_seeds, 11), 1.0)
         # Four standard errors of 20,000 draws (0.0141), and of both null distributions, of which
         # one (0.0016 of 0.05) moves a power of one half by about 0.005.
         assert predicted == pytest.approx(simulated, abs=0.02)
 
 
 def test_two_activations_are_judged_by_the_pooled_interval_alone():
-    assert power_of(2.0, block(4, num_activations=2), 1.0) == power_of(
-        2.0, pooled(4, num_activations=2), 1.0
-    )
+    assert power_of(2.0, Design("block", 4, 2), 1.0) == power_of(2.0, Design("pooled", 4, 2), 1.0)
 
 
 def test_the_smallest_effect_has_the_power_that_was_asked_for():
     for n, activations, power in ((2, 2, 0.3), (3, 11, 0.8), (40, 15, 0.99)):
-        design = pooled(n, num_activations=activations)
+        design = Design("pooled", n, activations)
         effect = smallest_effect(design, 1e-3, power=power)
         assert power_of(effect, design, 1e-3) == pytest.approx(power, abs=1e-6)
         assert smallest_effect(design, 2e-3, power=power) == pytest.approx(2 * effect)
 
 
-@pytest.mark.parametrize("make", [block, pooled, unpaired])
-def test_one_seed_fewer_than_needed_does_not_suffice(make):
-    design = partial(make, num_activations=11)
-    n = seeds_needed(0.002, design, 0.0007)
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_seed_fewer_than_needed_does_not_suffice(kind):
+    n = seeds_needed(0.002, Design(kind, 3, 11), 0.0007)
     assert n is not None
-    assert power_of(0.002, design(n), 0.0007) >= 0.8
-    assert power_of(0.002, design(n - 1), 0.0007) < 0.8
+    assert power_of(0.002, Design(kind, n, 11), 0.0007) >= 0.8
+    assert power_of(0.002, Design(kind, n - 1, 11), 0.0007) < 0.8
 
 
 def test_an_effect_that_no_number_of_seeds_resolves_has_none():
-    assert seeds_needed(1e-9, partial(unpaired, num_activations=3), 1.0) is None
+    assert seeds_needed(1e-9, Design("unpaired", 3, 3), 1.0) is None
 
 
 def test_a_grid_is_planned_from_its_file_alone_and_a_function_counts_once():
@@ -99,7 +94,7 @@ def test_a_grid_is_planned_from_its_file_alone_and_a_function_counts_once():
     table = power_table([grid])
     assert list(table["design"]) == [*["block"] * 2, *["pooled"] * 2, *["unpaired"] * 2]
     row = table.iloc[0]
-    assert row["effect"] == smallest_effect(block(3, num_activations=11), 0.0005, power=0.8)
+    assert row["effect"] == smallest_effect(Design("block", 3, 11), 0.0005, power=0.8)
     assert (row["comparisons"], row["noise_df"], row["noise_sd"]) == (10, 20, 0.0005)
 
 
@@ -122,7 +117,7 @@ def test_a_finished_grid_is_judged_by_its_own_noise(cells):
 
 
 def test_the_noise_is_the_residual_of_seed_and_activation(cells):
-    known = noise_of(make_study(cells), PRIMARY, "here")
+    known = noise_of(make_study(cells), "here")
     scores = cells[cells["key"] != "leaky_relu2-s0"].pivot(
         index="seed", columns="key", values=PRIMARY
     )

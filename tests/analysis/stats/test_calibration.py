@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.planning.power import block, power_of
+from analysis.planning.power import Design, power_of
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
 from benchmarks.calibration import POINTS, clopper_pearson, rates, tally
@@ -141,5 +141,5 @@ def test_the_probability_of_being_kept_is_that_of_a_brute_force_simulation():
 
 def test_keeping_all_is_one_stage_of_fresh_seeds():
     design = TwoStages(num_activations=11, screening_seeds=3, keep=10, seeds=5)
-    alone = power_of(1.0, block(5, num_activations=11), 1.0)
+    alone = power_of(1.0, Design("block", 5, 11), 1.0)
     assert two_stage_power(1.0, design, 1.0) == pytest.approx(alone)

@@ -115,10 +115,10 @@ def test_many_data_sets_have_the_intervals_of_each(shape):
     for scores_SA, difference_K, half_K, pooled_K in zip(scores_DSA, *many, strict=True):
         rows = complete(scores_SA)
         fit = fit_blocks(rows)
-        found = bounds(rows, fit, level=0.95)
+        pooled, wider = bounds(rows, fit, level=0.95)
         assert difference_K == pytest.approx(fit.estimate_K, rel=1e-9)
-        assert pooled_K == pytest.approx(np.nan_to_num(found.pooled_K, nan=np.inf), rel=1e-9)
-        assert half_K == pytest.approx(np.nan_to_num(found.half_width_K, nan=np.inf), rel=1e-9)
+        assert pooled_K == pytest.approx(np.nan_to_num(pooled.half_width_K, nan=np.inf), rel=1e-9)
+        assert half_K == pytest.approx(np.nan_to_num(wider.half_width_K, nan=np.inf), rel=1e-9)
 
 
 def test_the_check_names_the_noisiest_activation(rows):
