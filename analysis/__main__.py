@@ -7,7 +7,6 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from analysis.figures.catalog import save_figures
 from analysis.planning.power_summary import power_summary
@@ -20,9 +19,6 @@ from analysis.run_notebooks import run_notebooks
 from analysis.text_table import show
 from trainer.activations import ACTIVATIONS
 from trainer.config.config_errors import ConfigError
-
-if TYPE_CHECKING:
-    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EXIT_BAD_INPUT = 2
 
@@ -40,22 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _figures(arguments: argparse.Namespace) -> list[str]:
-    return save_figures(_place(arguments), tell=lambda line: print(f"not drawn: {line}"))
-
-
 def _summary(arguments: argparse.Namespace) -> list[str]:
     summary, path = write_summary(_place(arguments))
     show(summary, sys.stdout)
     return [path]
-
-
-def _report(arguments: argparse.Namespace) -> list[str]:
-    return write_report(_place(arguments))
-
-
-def _notebooks(arguments: argparse.Namespace) -> list[str]:
-    return run_notebooks(_place(arguments))
 
 
 def _power(arguments: argparse.Namespace) -> list[str]:
@@ -106,41 +90,38 @@ def _place(arguments: argparse.Namespace) -> str:
     return sweep_place(arguments.results, arguments.sweep)
 
 
+_Run = Callable[[argparse.Namespace], Sequence[str]]
+_SWEEP_VERBS: dict[str, tuple[_Run, str]] = {
+    "figures": (
+        lambda given: save_figures(_place(given), tell=lambda line: print(f"not drawn: {line}")),
+        "draw every figure as PNG and SVG into the sweep's figures/",
+    ),
+    "summary": (_summary, "print the table and the decision, and write summary.md"),
+    "report": (
+        lambda given: write_report(_place(given)),
+        "write report.html, one page that needs nothing else, and report.md",
+    ),
+    "notebooks": (
+        lambda given: run_notebooks(_place(given)),
+        "execute the notebooks on the sweep into its notebooks/",
+    ),
+    "power": (_power, "say which difference its grid can resolve, and what others would need"),
+    "leaders": (_leaders, "write the sweep file of a second stage: the leaders under fresh seeds"),
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     verbs = parser.add_subparsers(dest="command", required=True)
-    for name, run, meaning in (
-        ("figures", _figures, "draw every figure as PNG and SVG into the sweep's figures/"),
-        ("summary", _summary, "print the table and the decision, and write summary.md"),
-        ("report", _report, "write report.html, one page that needs nothing else, and report.md"),
-        ("notebooks", _notebooks, "execute the notebooks on the sweep into its notebooks/"),
-        ("power", _power, "say which difference its grid can resolve, and what others would need"),
-    ):
-        _add_sweep_verb(verbs, name, run, meaning)
-    leaders = _add_sweep_verb(
-        verbs,
-        "leaders",
-        _leaders,
-        "write the sweep file of a second stage: the leaders under fresh seeds",
-    )
+    for name, (run, meaning) in _SWEEP_VERBS.items():
+        verb = verbs.add_parser(name, help=meaning, description=meaning)
+        verb.set_defaults(run=run)
+        verb.add_argument("--sweep", required=True, help="name of the sweep, or path of its file")
+        verb.add_argument("--results", default="results", help="folder or URI that sweeps write to")
+    leaders = verbs.choices["leaders"]
     leaders.add_argument("--keep", type=int, default=3, help="how many (default: 3)")
     leaders.add_argument("--seeds", type=int, required=True, help="how many fresh seeds")
     leaders.add_argument("--out", help="default: NAME-stage2.toml beside the sweep's file")
-    _add_import(verbs)
-    return parser
-
-
-def _add_sweep_verb(
-    verbs: "Verbs", name: str, run: Callable[[argparse.Namespace], list[str]], meaning: str
-) -> argparse.ArgumentParser:
-    verb = verbs.add_parser(name, help=meaning, description=meaning)
-    verb.set_defaults(run=run)
-    verb.add_argument("--sweep", required=True, help="name of the sweep, or path of its file")
-    verb.add_argument("--results", default="results", help="folder or URI that sweeps write to")
-    return verb
-
-
-def _add_import(verbs: "Verbs") -> None:
     meaning = "read training logs of published runs into rows of the store's schema"
     verb = verbs.add_parser("import", help=meaning, description=meaning)
     verb.set_defaults(run=_import)
@@ -156,6 +137,7 @@ def _add_import(verbs: "Verbs") -> None:
     verb.add_argument(
         "--out", required=True, metavar="FILE", help="a .parquet file, replaced if there"
     )
+    return parser
 
 
 if __name__ == "__main__":
