@@ -6,7 +6,7 @@ setting is a Study too (``study.settings``).
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +25,7 @@ from analysis.rows.read import (
 from trainer.config.config_errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Study:
     """The cells of a sweep and how they are compared.
 
@@ -69,7 +69,7 @@ class Study:
         """What people read, by key."""
         return labels_of(self.cells)
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, "Study"]:
         """A study for each setting, by its name; small budgets first."""
         return {name: self.derive(partial(_in, setting=name)) for name in settings(self.cells)}

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from analysis.figures.figure_data import FigureData
 from analysis.number_format import DASH, capital
 from analysis.rows.read import Sweep, count_states, is_scored
 from analysis.rows.stages import windows_of
@@ -64,6 +65,15 @@ def take_caption(figure: Figure) -> str:
         text.set_visible(False)
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1))
     return " ".join(" ".join(text.get_text().split()) for text in found)
+
+
+def caption(data: FigureData, *remarks: str, marks: bool = False) -> list[str]:
+    """What is said of a figure: recipe and budget, ``remarks``, and how many cells are behind it.
+
+    ``marks``: said too is what dots, lines and bands of a quantity over the slope are.
+    """
+    opening = marks_and_intervals if marks else recipe_and_budget
+    return [opening(data.cells), *remarks, cells_drawn(data.cells, data.sweep)]
 
 
 def recipe_and_budget(cells: pd.DataFrame) -> str:

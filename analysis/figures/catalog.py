@@ -8,16 +8,24 @@ identifier. A figure whose input is absent is not drawn, and the reason is told.
 import io
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from analysis.figures import (
+    beta,
+    forest,
+    layer_measures,
+    learning_curves,
+    power,
+    scores,
+    slope_curve,
+    speed,
+)
 from analysis.figures.captions import DPI
-from analysis.figures.composition import layer_measures, scores, training
 from analysis.figures.figure_data import FigureData
 from analysis.rows.read import succeeded
 from analysis.study import read_study
@@ -39,41 +47,37 @@ STYLE: Any = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FigureKind:
+class FigureKind(NamedTuple):
     """One figure: its title, and what composes it or raises a ConfigError that says why not."""
 
     title: str
     compose: Callable[[FigureData], Figure]
 
 
-FIGURES: dict[str, FigureKind] = {
+FIGURES = {
     "slope_bpb": FigureKind("Bits per byte over the negative slope, by stage", scores.bpb_by_slope),
-    "slope_curve": FigureKind("The best slope, and which slopes may be it", scores.slope_curve),
-    "differences": FigureKind("Paired differences from the reference", scores.differences),
-    "quant_delta": FigureKind(
-        "Quantization delta over the negative slope", partial(scores.delta, name="quant_delta")
-    ),
-    "ttt_gain": FigureKind(
-        "Gain by test-time training over the negative slope",
-        partial(scores.delta, name="ttt_gain"),
-    ),
-    "slot_gain": FigureKind(
-        "Gain by SLOT over the negative slope", partial(scores.delta, name="slot_gain")
-    ),
+    "slope_curve": FigureKind("The best slope, and which slopes may be it", slope_curve.best_slope),
+    "differences": FigureKind("Paired differences from the reference", forest.differences),
+    **{
+        name: FigureKind(f"{title} over the negative slope", partial(scores.delta, name=name))
+        for name, title in (
+            ("quant_delta", "Quantization delta"),
+            ("ttt_gain", "Gain by test-time training"),
+            ("slot_gain", "Gain by SLOT"),
+        )
+    },
     "artifact_bytes": FigureKind(
         "Size of the artifact over the negative slope", scores.artifact_bytes
     ),
-    "learning_curves": FigureKind("Learning curves", training.learning_curves),
-    "pace": FigureKind("Steps reached and time of a step", training.speed),
-    "beta_by_layer": FigureKind("What β became, by layer", training.beta_by_layer),
-    "power": FigureKind("Smallest effect that so many seeds resolve", scores.resolution),
+    "learning_curves": FigureKind("Learning curves", learning_curves.learning_curves),
+    "pace": FigureKind("Steps reached and time of a step", speed.speed),
+    "beta_by_layer": FigureKind("What β became, by layer", beta.beta_by_layer),
+    "power": FigureKind("Smallest effect that so many seeds resolve", power.resolution),
     "mechanism": FigureKind(
         "Density, weights and codes over the negative slope", layer_measures.by_slope
     ),
     "mechanism_delta": FigureKind(
-        "Quantization delta against density and quantization error",
-        layer_measures.against_delta,
+        "Quantization delta against density and quantization error", layer_measures.against_delta
     ),
     "mechanism_layers": FigureKind("Density, weights and codes by layer", layer_measures.by_layer),
 }
@@ -111,9 +115,9 @@ def save_figures(
             if isinstance(figure, str):
                 tell(figure.replace(name, f"{name}{ending}", 1))
                 continue
-            for kind, content in _encoded(figure).items():
+            for kind, encode in (("png", as_png), ("svg", as_svg)):
                 names.append(f"figures/{name}{ending}.{kind}")
-                files.replace(names[-1], content)
+                files.replace(names[-1], encode(figure))
     return [files.where(name) for name in names]
 
 
@@ -127,15 +131,16 @@ def slug(setting: str) -> str:
 
 def as_svg(figure: Figure) -> bytes:
     """The figure as SVG without a date."""
+    return _encoded(figure, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure as PNG without a version."""
+    return _encoded(figure, format="png", dpi=DPI, metadata={"Software": None})
+
+
+def _encoded(figure: Figure, **options: Any) -> bytes:
     content = io.BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(content, **options)
     return content.getvalue()
-
-
-def _encoded(figure: Figure) -> dict[str, bytes]:
-    """The figure as files, by the ending of their names."""
-    png = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    return {"png": png.getvalue(), "svg": as_svg(figure)}

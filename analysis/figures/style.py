@@ -8,14 +8,14 @@ Ito (2008), with a marker and a line style of its own: no two activations differ
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from scipy.optimize import isotonic_regression
 
 from analysis.stats.slopes import CURVE, POINT, placed
@@ -28,6 +28,7 @@ Line = Literal["-", "--", "-.", ":"]
 _LINES: tuple[Line, ...] = ("--", "-.", ":")
 # Light yellow is lost on white, so the scale ends before it.
 _LIGHTEST = 0.86
+_SIZE = 8.0  # of labels and ticks
 _LABEL_GAP = 1.35  # of the font's size, between the middles of two labels
 
 
@@ -38,6 +39,11 @@ class Look:
     colour: str
     marker: str
     line: Line
+
+    @property
+    def of_line(self) -> dict[str, Any]:
+        """What ``Axes.plot`` is told."""
+        return {"color": self.colour, "linestyle": self.line, "marker": self.marker}
 
 
 _OFF_CURVE = [
@@ -66,6 +72,11 @@ def looks(cells: pd.DataFrame) -> dict[str, Look]:
         elif role != CURVE:
             found[str(key)] = _OFF_CURVE[next(rest) % len(_OFF_CURVE)]
     return {str(key): found[str(key)] for key in rows["key"]}
+
+
+def handle(label: str, **look: Any) -> Line2D:
+    """An entry of a legend."""
+    return Line2D([], [], label=label, **look)
 
 
 def light_axes(ax: Axes, *, grid: str = "y") -> Axes:
@@ -103,21 +114,17 @@ def spread_apart(preferred: Sequence[float], gap: float, *, low: float, high: fl
 
 
 def label_ends(
-    ax: Axes,
-    ends: Sequence[tuple[float, float, str, str]],
-    *,
-    height_in: float | None = None,
-    size: float = 8.0,
-) -> Axes:
+    ax: Axes, ends: Sequence[tuple[float, float, str, str]], *, height_in: float | None = None
+) -> None:
     """Names of lines at the right edge of ``ax``, each at the height of its end as far as they fit.
 
     ``ends``: x and y of the line's last point, text, colour. Call it when the limits are settled.
     ``height_in``: what the layout will make of the panel; left out, what it is now.
     """
     low, high = ax.get_ylim()
-    height_pt = 72 * (height_in or ax.get_window_extent().height / figure_of(ax).dpi)
+    height_pt = 72 * (height_in or ax.get_window_extent().height / ax.figure.dpi)
     heights = [min(max((y - low) / (high - low), 0.0), 1.0) for _, y, _, _ in ends]
-    places = spread_apart(heights, _LABEL_GAP * size / height_pt, low=0.0, high=1.0)
+    places = spread_apart(heights, _LABEL_GAP * _SIZE / height_pt, low=0.0, high=1.0)
     for (x, y, text, colour), place in zip(ends, places, strict=True):
         ax.annotate(
             text,
@@ -125,7 +132,7 @@ def label_ends(
             xytext=(1.035, place),
             textcoords="axes fraction",
             va="center",
-            fontsize=size,
+            fontsize=_SIZE,
             color=INK,
             annotation_clip=False,
             arrowprops={
@@ -133,27 +140,16 @@ def label_ends(
                 **{"shrinkB": 0, "relpos": (0.0, 0.5)},
             },
         )
-    return ax
 
 
-def figure_of(ax: Axes) -> Figure:
-    """The whole figure that ``ax`` is in."""
-    figure = ax.get_figure(root=True)
-    if figure is None:
-        raise ValueError("these axes are in no figure; make them with Figure().subplots()")
-    return figure
-
-
-def thinned_labels(
-    ax: Axes, places: Sequence[float], texts: Sequence[str], *, size: float
-) -> list[str]:
+def thinned_labels(ax: Axes, places: Sequence[float], texts: Sequence[str]) -> list[str]:
     """``texts``, of which only every second, third … is kept where more would touch."""
     left, right = ax.get_xlim()
     per_unit = _width_in(ax) * 72 / (right - left)
     order = [int(i) for i in np.argsort(np.asarray(places), kind="stable")]
     for each in range(1, len(order) + 1):
         kept = order[::each]
-        ends = [(places[i] * per_unit, 0.32 * size * len(texts[i]) + 0.12 * size) for i in kept]
+        ends = [(places[i] * per_unit, 0.32 * _SIZE * len(texts[i]) + 0.12 * _SIZE) for i in kept]
         if all(b - half_b > a + half_a for (a, half_a), (b, half_b) in pairwise(ends)):
             return [text if i in kept else "" for i, text in enumerate(texts)]
     return list(texts)
@@ -161,5 +157,5 @@ def thinned_labels(
 
 def _width_in(ax: Axes) -> float:
     """About the width of ``ax`` once the layout is settled: its column less labels and gaps."""
-    spec, whole = ax.get_subplotspec(), figure_of(ax).get_figwidth()
-    return whole / (1 if spec is None else spec.get_gridspec().ncols) - 0.55
+    columns = ax.get_gridspec().ncols  # type: ignore[union-attr]  # all axes here are subplots
+    return ax.figure.bbox.width / ax.figure.dpi / columns - 0.55

@@ -28,7 +28,7 @@ from matplotlib import pyplot as plt
 
 from analysis.figures.catalog import draw
 from analysis.figures.figure_data import FigureData
-from analysis.figures.panels.fitted_curve import published_handles, published_over
+from analysis.figures.slope_curve import published_handles, published_over
 from analysis.published.points import load_published, points_caption, published_points, seed_table
 from analysis.rows.read import sweep_place
 from analysis.rows.stages import PANELS, title_of

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis.costs.node_speed import node_effects, node_sentences
-from analysis.figures.panels.artifact_size import CAP_BYTES
+from analysis.figures.scores import CAP_BYTES
 from analysis.number_format import DASH, capital, counted, number, percent, plus_minus
 from analysis.report.document import Block, Bullets, Row, Table, Text
 from analysis.report.report_data import SettingData, by_activation

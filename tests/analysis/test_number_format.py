@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from analysis.costs.node_speed import node_effects, node_sentences
 from analysis.figures.catalog import draw
 from analysis.figures.figure_data import FigureData
-from analysis.figures.panels.fitted_curve import best_words
+from analysis.figures.slope_curve import best_words
 from analysis.number_format import number, percent, plus_minus
 from analysis.planning.power_tables import achieved
 from analysis.rows.stages import PRIMARY, is_legal

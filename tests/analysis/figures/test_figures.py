@@ -9,15 +9,12 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
-from matplotlib.figure import Figure
 
 from analysis.__main__ import main
 from analysis.figures import catalog
 from analysis.figures.captions import DPI, WIDTH_IN
 from analysis.figures.catalog import FIGURES, draw, save_figures
 from analysis.figures.figure_data import FigureData
-from analysis.figures.panels import by_slope
-from analysis.figures.panels.artifact_size import artifact_by_slope, cap_gauge
 from analysis.rows.stages import PANELS
 from analysis.stats.slopes import learned_slopes, placed
 from tests.analysis.conftest import make_study
@@ -81,15 +78,14 @@ def test_no_backend_with_state_is_used(saved):
     assert WIDTH_IN * DPI == 2 * 900
 
 
-def test_every_seed_of_every_activation_is_a_dot(cells):
-    for stage in PANELS:
-        ax = by_slope.bpb_by_slope(cells, Figure().subplots(), stage=stage)
+def test_every_seed_of_every_activation_is_a_dot(cells, drawn):
+    for ax, stage in zip(drawn["slope_bpb"].axes, PANELS, strict=True):
         assert sorted(dots(ax)[:, 1]) == sorted(cells[stage])
-        assert ax.get_ylabel() == "bits per byte"
+    assert drawn["slope_bpb"].axes[0].get_ylabel() == "bits per byte"
 
 
 def test_cells_without_a_score_have_no_dot_and_divergence_breaks_the_line(cells_with_losses):
-    ax = by_slope.bpb_by_slope(cells_with_losses, Figure().subplots(), stage="post_quant_bpb")
+    (ax,) = draw("quant_delta", FigureData(make_study(cells_with_losses))).axes
     assert len(dots(ax)) == 34
     marks = [line for line in ax.lines if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in marks] == [0.8]
@@ -115,22 +111,27 @@ def test_what_was_learned_is_the_signed_root_of_beta(cells, frame_of, row_of):
     assert list(row[["learned", "low", "high"]]) == pytest.approx([-0.2, -0.3, 0.1])
 
 
-def test_the_delta_is_drawn_with_its_footing_and_unit(cells):
-    ax = by_slope.quant_delta_by_slope(cells, Figure().subplots())
+def test_the_delta_is_drawn_with_its_footing_and_unit(cells, drawn):
+    (ax,) = drawn["quant_delta"].axes
     assert "bits per byte" in ax.get_ylabel()
     assert "contiguous" in ax.get_title(loc="left") + ax.get_title()
     expected = cells["post_quant_bpb"] - cells["pre_quant_bpb"]
     assert sorted(dots(ax)[:, 1]) == sorted(expected)
 
 
-def test_the_cap_is_a_line_only_where_it_is_within_sight(frame_of, row_of):
+def test_the_cap_is_in_the_gauge_however_far_and_a_line_only_where_it_is_within_sight(
+    frame_of, row_of
+):
     for size, in_sight in ((412_000, False), (15_900_000, True)):
         sizes = (size, size - 150_000)
         cells = frame_of([row_of("asqu", None, i, artifact_bytes=b) for i, b in enumerate(sizes)])
-        ax = artifact_by_slope(cells, Figure().subplots())
+        gauge, ax = draw("artifact_bytes", FigureData(make_study(cells))).axes
         assert ax.get_ylabel() == "artifact (kB)"
         assert any(line.get_label() == "cap" for line in ax.lines) == in_sight
         assert f"{16_000_000 - size:,} below the cap" in ax.get_title()
+        assert [line.get_xdata()[0] for line in gauge.lines if line.get_label() == "cap"] == [16.0]
+        assert gauge.get_xlim()[1] > 16.0
+        assert sorted(dots(gauge)[:, 0]) == pytest.approx(sorted(cells["artifact_bytes"] / 1e6))
 
 
 def test_the_caption_says_n_interval_budget_recipe_cells_window_and_stride(drawn):
@@ -202,10 +203,3 @@ def test_what_is_not_drawn_is_told_with_the_reason(store, monkeypatch, capsys):
 def test_a_figure_without_its_input_is_refused_with_the_reason(study):
     with pytest.raises(ConfigError, match="no place to read layer files from"):
         draw("mechanism", FigureData(study))
-
-
-def test_the_cap_is_in_the_gauge_however_far_it_is(cells):
-    ax = cap_gauge(cells, Figure().subplots())
-    assert [line.get_xdata()[0] for line in ax.lines if line.get_label() == "cap"] == [16.0]
-    assert ax.get_xlim()[1] > 16.0
-    assert sorted(dots(ax)[:, 0]) == pytest.approx(sorted(cells["artifact_bytes"] / 1e6))

@@ -10,12 +10,11 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from analysis.figures import slope_curve
 from analysis.figures.catalog import draw
-from analysis.figures.figure_data import FigureData
-from analysis.figures.panels import beta, fitted_curve, layer_measures, power, speed
-from analysis.figures.panels.forest import Unranked, forest
-from analysis.figures.panels.learning_curves import gap_over_steps
-from analysis.figures.style import GREY, looks
+from analysis.figures.figure_data import FigureData, Resolution
+from analysis.figures.speed import marks_of
+from analysis.figures.style import GREY
 from analysis.rows.learning_curves import (
     from_reference,
     over_seeds,
@@ -28,11 +27,6 @@ from tests.analysis.conftest import make_study
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
 
 REFERENCE = "leaky_relu2-s0.5"
-
-
-@pytest.fixture
-def ax():
-    return Figure().subplots()
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +44,16 @@ def layers(cells):
     return layers_of(cells)
 
 
+def drawn(name, cells, **known):
+    """The axes of one figure."""
+    return draw(name, FigureData(make_study(cells), **known)).axes
+
+
+def forest(cells, rows, paired=None):
+    known = {} if paired is None else {"paired": paired}
+    return drawn("differences", cells, contrasts=rows, **known)[0]
+
+
 def markers(ax, marker):
     return [line for line in ax.lines if line.get_marker() == marker]
 
@@ -63,8 +67,8 @@ def points(ax):
     return np.concatenate([np.asarray(offsets) for offsets in found])
 
 
-def test_the_forest_has_every_difference_sorted_and_the_reference_at_zero(ax, differences):
-    forest(differences, ax, reference="LeakyReLU² 0.5")
+def test_the_forest_has_every_difference_sorted_and_the_reference_at_zero(cells, differences):
+    ax = forest(cells, differences)
     shown = [line.get_xdata()[0] for line in markers(ax, "o")]
     assert shown == sorted(differences["difference"])
     labels = [label.get_text() for label in ax.get_yticklabels()]
@@ -74,17 +78,17 @@ def test_the_forest_has_every_difference_sorted_and_the_reference_at_zero(ax, di
     assert (diamond.get_xdata()[0], diamond.get_ydata()[0]) == (0, at)
 
 
-def test_only_what_is_resolved_is_filled(ax, differences):
-    forest(differences, ax, reference="r")
+def test_only_what_is_resolved_is_filled(cells, differences):
+    ax = forest(cells, differences)
     filled = [to_hex(dot.get_markerfacecolor()) != "#ffffff" for dot in markers(ax, "o")]
     assert filled == differences.sort_values(["difference", "key"])["resolved"].tolist()
     assert any(filled)
     assert not all(filled)
 
 
-def test_the_simultaneous_interval_is_thicker_than_the_interval_of_pairs_alone(ax, differences):
+def test_the_simultaneous_interval_is_thicker_than_the_interval_of_pairs_alone(cells, differences):
     paired = paired_of(differences)
-    forest(differences, ax, reference="r", paired=paired)
+    ax = forest(cells, differences, paired)
     spans = {
         width: sorted(tuple(line.get_xdata()) for line in ax.lines if line.get_linewidth() == width)
         for width in (0.8, 2.6)
@@ -94,38 +98,40 @@ def test_the_simultaneous_interval_is_thicker_than_the_interval_of_pairs_alone(a
         assert spans[width] == sorted(map(tuple, rows.to_numpy()))
 
 
-def test_the_line_of_the_field_stands_at_five_thousandths_of_a_nat(ax, differences):
-    forest(differences, ax, reference="r")
+def test_the_line_of_the_field_stands_at_five_thousandths_of_a_nat(cells, differences):
+    ax = forest(cells, differences)
     dashed = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]
     assert dashed == pytest.approx([-0.005 / 2.08])
     assert ax.get_xlim()[0] < dashed[0]
 
 
-def test_what_is_off_the_scale_is_an_arrow_with_its_number(ax, differences):
+def test_what_is_off_the_scale_is_an_arrow_with_its_number(cells, differences):
     far = differences.assign(
         **{
             name: differences[name].where(differences["key"] != "relu2", 3.0)
             for name in ("difference", "low", "high")
         }
     )
-    forest(far, ax, reference="r")
+    ax = forest(cells, far)
     (arrow,) = markers(ax, ">")
     assert ax.get_xlim()[1] < 0.1
     assert arrow.get_xdata()[0] < ax.get_xlim()[1]
     assert any(text.startswith("+3.0000") for text in words(ax))
 
 
-def test_a_diverged_activation_has_a_cross_and_no_interval(ax, differences):
+def test_a_diverged_activation_has_a_cross_and_no_interval(cells, differences):
     rows = differences[differences["key"] != "relu2"]
-    forest(rows, ax, reference="r", unranked=[Unranked("ReLU²", "1 of 3 seeds diverged")])
+    diverged = (cells["key"] == "relu2") & (cells["seed"] == 1)
+    ax = forest(cells.assign(state=cells["state"].mask(diverged, "diverged")), rows)
     assert "✕ 1 of 3 seeds diverged" in words(ax)
     assert ax.get_yticklabels()[-1].get_text() == "ReLU²"
     assert len(markers(ax, "o")) == len(rows)
 
 
-def test_one_seed_has_dots_and_no_interval(ax, cells):
-    rows = contrasts_of(cells[cells["seed"] == 1])
-    forest(rows, ax, reference="r")
+def test_one_seed_has_dots_and_no_interval(cells):
+    one = cells[cells["seed"] == 1]
+    rows = contrasts_of(one)
+    ax = forest(one, rows)
     assert not [line for line in ax.lines if line.get_linewidth() == 2.6]
     assert len(markers(ax, "o")) == len(rows)
     assert not any("±" in text for text in words(ax))
@@ -162,54 +168,56 @@ def test_validation_is_a_point_where_it_was_done(curves):
     assert sorted(set(validated(curves)["step"])) == [100, 200, 300, 400]
 
 
-def test_learning_curves_are_named_at_their_ends(ax, cells, curves):
-    gaps = over_seeds(from_reference(windowed_loss(curves, window=8), REFERENCE))
-    gap_over_steps(gaps, ax, look_of=looks(cells), reference="LeakyReLU² 0.5", unit="nats")
+def test_learning_curves_are_named_at_their_ends(cells, curves):
+    _, ax, validation = drawn("learning_curves", cells, curves=curves)
     names = set(cells["label"]) - {"LeakyReLU² 0.5"} | {"LeakyReLU² 0.5 (reference)"}
-    assert set(words(ax)) == names
-    assert "(nats)" in ax.get_ylabel()
+    assert set(words(ax)) == set(words(validation)) == names
+    assert "nats per token" in ax.get_ylabel()
 
 
-def test_every_timed_cell_is_a_dot_and_nodes_are_told_apart(ax, frame_of, rows):
+def test_every_timed_cell_is_a_dot_and_nodes_are_told_apart(frame_of, rows):
     timed = [{**row, "step_ms_p50": 80.0 + row["seed"], "node": f"n{row['seed']}"} for row in rows]
     cells = frame_of(timed)
-    speed.by_activation(
-        cells, ax, quantity="step_ms_p50", unit="ms", keys=sorted(set(cells["key"])),
-        reference=REFERENCE,
-    )  # fmt: skip
-    assert sorted(points(ax)[:, 0]) == sorted(cells["step_ms_p50"])
-    assert [handle.get_label() for handle in speed.node_handles(cells)] == ["n1", "n2", "n3"]
-    assert len(set(speed.marks_of(cells).values())) == 3
+    figure = draw("pace", FigureData(make_study(cells)))
+    assert sorted(points(figure.axes[0])[:, 0]) == sorted(cells["step_ms_p50"])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["n1", "n2", "n3"]
+    assert len(set(marks_of(cells).values())) == 3
 
 
 def test_more_nodes_than_looks_are_pooled(frame_of, row_of):
     rows = [row_of("relu2", None, seed, node=f"node-{seed:02}") for seed in range(20)]
-    names = list(speed.marks_of(frame_of(rows)))
+    names = list(marks_of(frame_of(rows)))
     assert len(names) == 6
     assert "other nodes" in names
 
 
-def test_beta_has_a_line_per_seed_and_the_line_where_it_began(ax, layers):
-    beta.beta_by_layer(layers, ax, key="asqu", initial=0.25)
-    medians = [line for line in ax.lines if line.get_marker() == "o"]
+def test_beta_has_a_line_per_seed_and_the_line_where_it_began(frame_of, row_of):
+    """The initial β is the parameter of the activation."""
+    params = json.dumps({"init": 0.5})
+    cells = frame_of([row_of("asqu", None, seed, params_json=params) for seed in (1, 2, 3)])
+    layers = layers_of(cells)
+    (ax,) = drawn("beta_by_layer", cells, layers=layers)
+    medians = markers(ax, "o")
     assert len(medians) == 3
-    assert [line.get_ydata()[0] for line in ax.lines if line.get_label() == "initial"] == [0.25]
-    assert "initial 0.25" in words(ax)
-    rows = layers[(layers["measure"] == "beta_q50") & (layers["key"] == "asqu")]
-    drawn = np.concatenate([line.get_ydata() for line in medians])
-    assert sorted(drawn) == pytest.approx(sorted(rows["value"]))
+    assert [line.get_ydata()[0] for line in ax.lines if line.get_label() == "initial"] == [0.5]
+    assert "initial 0.5" in words(ax)
+    rows = layers[layers["measure"] == "beta_q50"]
+    drawn_values = np.concatenate([line.get_ydata() for line in medians])
+    assert sorted(drawn_values) == pytest.approx(sorted(rows["value"]))
 
 
-def test_the_power_curve_marks_the_grid_that_was_run(ax):
+def test_the_power_curve_marks_the_grid_that_was_run(cells):
     curve = pd.DataFrame(
         [
             {"design": design, "n": n, "effect": scale / n**0.5, "power": 0.8}
             for design, scale in (("block", 0.004), ("unpaired", 0.04))
             for n in range(2, 9)
         ]
-    )
-    here = curve[(curve["n"] == 3)]
-    power.effect_over_seeds(curve, ax, power=0.8, finished=here, field_effect=0.0024)
+    ).assign(level=0.95, comparisons=11, noise_sd=0.002)
+    here = curve[curve["n"] == 3]
+    found = Resolution(over_seeds=curve, here=here, curve=curve, field_effect=0.0024)
+    ax, _ = drawn("power", cells, resolution=found)
     (ring,) = (line for line in ax.lines if line.get_markersize() == 11)
     assert ring.get_xdata()[0] == 3
     assert ring.get_ydata()[0] == pytest.approx(0.004 / 3**0.5)
@@ -217,30 +225,25 @@ def test_the_power_curve_marks_the_grid_that_was_run(ax):
     assert ax.get_ylim()[0] < 0.004 / 8**0.5
 
 
-def test_a_measure_is_drawn_for_every_cell(ax, cells, layers):
-    rows = layers[(layers["measure"] == "density")]
-    values = rows.groupby("cell_id")["value"].mean()
-    layer_measures.measure_by_slope(cells, ax, values=values, title="t", unit="share")
-    assert sorted(points(ax)[:, 1]) == pytest.approx(sorted(values))
+def density_of(layers):
+    return layers[layers["measure"] == "density"].groupby("cell_id")["value"].mean()
+
+
+def test_a_measure_is_drawn_for_every_cell(cells, layers):
+    ax = drawn("mechanism", cells, layers=layers)[0]
+    assert sorted(points(ax)[:, 1]) == pytest.approx(sorted(density_of(layers)))
 
 
 def test_what_seeds_differ_by_moves_no_dot_of_the_scatter(cells, layers):
     """A constant added to all cells of a seed, in either direction, is taken off again."""
-    known = cells.assign(quant_delta=cells["post_quant_bpb"] - cells["pre_quant_bpb"])
-    rows = layers[layers["measure"] == "density"]
-    values = rows.groupby("cell_id")["value"].mean()
-    shift = known.set_index("cell_id")["seed"].astype(float)
-    moved = known.assign(quant_delta=known["quant_delta"] + known["seed"])
-    drawn = [
-        points(
-            layer_measures.against_delta(
-                frame, Figure().subplots(), values=some, look_of=looks(cells), unit="share"
-            )
-        )
-        for frame, some in ((known, values), (moved, values + shift))
-    ]
-    np.testing.assert_allclose(drawn[0], drawn[1], atol=1e-12)
-    assert len(drawn[0]) == len(cells)
+    moved = cells.assign(post_quant_bpb=cells["post_quant_bpb"] + cells["seed"])
+    shifted = layers.assign(value=layers["value"] + layers["seed"])
+    one, other = (
+        points(drawn("mechanism_delta", frame, layers=some)[0])
+        for frame, some in ((cells, layers), (moved, shifted))
+    )
+    np.testing.assert_allclose(one, other, atol=1e-12)
+    assert len(one) == len(cells)
 
 
 def test_a_missing_cell_does_not_move_the_effect_of_its_seed(cells):
@@ -252,42 +255,27 @@ def test_a_missing_cell_does_not_move_the_effect_of_its_seed(cells):
     assert spread.max() < 1e-12
 
 
-def test_published_points_are_hollow_grey_and_named_by_pull_request(ax):
-    rows = published_of(2.3)
-    fitted_curve.published_over(rows, ax)
+def test_published_points_are_hollow_grey_and_named_by_pull_request():
+    rows, ax = published_of(2.3), Figure().subplots()
+    slope_curve.published_over(rows, ax)
     assert len(ax.lines) == 2  # the one without a slope has no place on the axis
     assert {to_hex(line.get_color()) for line in ax.lines} == {GREY}
     assert {line.get_markerfacecolor() for line in ax.lines} == {"none"}
-    names = [handle.get_label() for handle in fitted_curve.published_handles(rows)]
+    names = [handle.get_label() for handle in slope_curve.published_handles(rows)]
     assert names == ["published, PR #549", "published, PR #1035"]
 
 
-def test_the_best_slope_is_drawn_with_its_set(ax):
+def test_the_best_slope_is_drawn_with_its_set():
     line = pd.DataFrame({"slope": [0.0, 0.5, 1.0], "fit": [2.0, 1.9, 2.0]})
     line = line.assign(low=line["fit"] - 0.01, high=line["fit"] + 0.01)
-    curve = SimpleNamespace(
-        line=line,
-        best=0.48,
-        best_set=((0.41, 0.55),),
-        level=0.95,
-        n=3,
-        reason=None,
-        fits=True,
-        flat=False,
-    )
-    fitted_curve.fitted_curve(curve, ax)
-    assert [tuple(bar.get_xdata()) for bar in ax.lines if bar.get_linewidth() == 5] == [
-        (0.41, 0.55)
-    ]
+    facts = {"level": 0.95, "n": 3, "reason": None, "fits": True, "flat": False}
+    curve = SimpleNamespace(line=line, best=0.48, best_set=((0.41, 0.55),), **facts)
+    ax = Figure().subplots()
+    slope_curve.fitted_curve(curve, ax)
+    bars = [tuple(bar.get_xdata()) for bar in ax.lines if bar.get_linewidth() == 5]
+    assert bars == [(0.41, 0.55)]
     assert [mark.get_xdata()[0] for mark in markers(ax, "^")] == [0.48]
-    assert fitted_curve.best_words(curve) == "best slope 0.48 (95 % set 0.41–0.55)"
+    assert slope_curve.best_words(curve) == "best slope 0.48 (95 % set 0.41–0.55)"
     curve.flat = True
-    assert (
-        fitted_curve.best_words(curve) == "fit lowest at 0.48; no effect of the slope is resolved"
-    )
-
-
-def test_the_initial_beta_is_the_parameter_of_the_activation(frame_of, row_of):
-    cells = frame_of([row_of("asqu", None, 1, params_json=json.dumps({"init": 0.5}))])
-    figure = draw("beta_by_layer", FigureData(make_study(cells), layers=layers_of(cells)))
-    assert "initial 0.5" in words(figure.axes[0])
+    flat = "fit lowest at 0.48; no effect of the slope is resolved"
+    assert slope_curve.best_words(curve) == flat

@@ -1,16 +1,17 @@
-"""Axes of steps reached and step times, by activation and node.
+"""The figure of speed: steps reached and step times, by activation and node.
 
 Under a budget of seconds the number of steps is a result: an activation that is slow to compute
 trains less. Under a budget of steps there is only the time of a step.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from matplotlib.figure import Figure
 
+from analysis.figures import captions
+from analysis.figures.captions import WIDTH_IN, caption, framed
+from analysis.figures.figure_data import FigureData
 from analysis.figures.style import (
     BLUE,
     GREEN,
@@ -20,11 +21,11 @@ from analysis.figures.style import (
     PURPLE,
     SKY,
     VERMILLION,
-    empty_axes,
+    handle,
     light_axes,
 )
-from analysis.rows.names import labels_of
 from analysis.rows.read import is_scored
+from trainer.config.config_errors import ConfigError
 
 _NODES = list(
     zip(
@@ -35,35 +36,58 @@ _NODES = list(
 )
 
 
-def by_activation(
-    cells: pd.DataFrame, ax: Axes, *, quantity: str, unit: str, keys: Sequence[str], reference: str
-) -> Axes:
-    """A dot per cell, a row per activation in the order of ``keys``; bar: mean over its cells.
+def speed(data: FigureData) -> Figure:
+    """Steps reached within a budget of seconds, and the time of a step."""
+    cells = data.cells
+    scored = cells[is_scored(cells)]
+    if not scored["step_ms_p50"].notna().any():
+        raise ConfigError("no cell has a step time")
+    timed = (cells["budget_kind"] == "seconds").any()
+    panels = [("steps", "steps reached")] if timed else []
+    panels.append(("step_ms_p50", "median time of a step (ms)"))
+    figure = Figure(figsize=(WIDTH_IN, 1.9 + 0.26 * cells["key"].nunique()))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (quantity, unit) in zip(axes, panels, strict=True):
+        _by_activation(data, ax, quantity=quantity, unit=unit)
+    one_node = scored["node"].dropna().nunique() <= 1
+    meaning = (
+        f"Dots: single cells, {captions.num_seeds(cells)}, each seed at its own height; bar: mean."
+        " No interval: the spread is of nodes as much as of seeds."
+        + ("" if one_node else " Colour and shape: the node.")
+    )
+    marks = marks_of(cells)
+    handles = [
+        handle(node, color=colour, marker=marker, linestyle="", markersize=5)
+        for node, (colour, marker) in marks.items()
+    ]
+    return framed(figure, caption(data, meaning), handles if len(marks) > 1 else ())
 
-    The scale on top is relative to the reference's mean (``reference`` is a key), where it has one.
+
+def _by_activation(data: FigureData, ax: Axes, *, quantity: str, unit: str) -> None:
+    """A dot per cell, a row per activation in the order of the grid; bar: mean over its cells.
+
+    The scale on top is relative to the reference's mean, where it has one.
     """
+    cells, reference = data.cells, data.sweep.reference
     known = cells[is_scored(cells) & cells[quantity].notna()]
     ax.set_xlabel(unit)
     light_axes(ax, grid="x").spines["left"].set_visible(False)
-    if known.empty:
-        return empty_axes(ax, "not measured")
-    rows = {key: y for y, key in enumerate(key for key in keys if key in set(cells["key"]))}
-    for node, marks in marks_of(cells).items():
+    present = set(cells["key"])
+    rows = {key: y for y, key in enumerate(key for key in data.sweep.keys if key in present)}
+    for node, (colour, marker) in marks_of(cells).items():
         here = known[_nodes(known) == node]
         y = here["key"].map(rows).astype(float) + _apart(here, cells)
-        colour, marker = marks
         ax.scatter(here[quantity], y, s=22, color=colour, marker=marker, alpha=0.85, linewidth=0)
     means = known.groupby("key")[quantity].mean().astype(float)
     for key, mean in means.items():
         ax.plot([mean, mean], [rows[key] - 0.36, rows[key] + 0.36], color=INK, linewidth=1.4)
-    labels = labels_of(cells)
+    labels = data.study.labels
     names = [labels[key] + (" (reference)" if key == reference else "") for key in rows]
     ax.set_yticks(list(rows.values()), names)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     if reference in means:
         _relative(ax, float(means[reference]))
-    return ax
 
 
 def marks_of(cells: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -73,17 +97,6 @@ def marks_of(cells: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """
     names = sorted(set(_nodes(cells[is_scored(cells)])))
     return dict(zip(names, _NODES, strict=False))
-
-
-def node_handles(cells: pd.DataFrame) -> list[Line2D]:
-    """Which mark is which node; nothing where there is one node or none is known."""
-    marks = marks_of(cells)
-    if len(marks) < 2:
-        return []
-    return [
-        Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5, label=node)
-        for node, (colour, marker) in marks.items()
-    ]
 
 
 def _nodes(cells: pd.DataFrame) -> "pd.Series[str]":
@@ -102,8 +115,6 @@ def _apart(here: pd.DataFrame, cells: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _relative(ax: Axes, base: float) -> None:
-    if base <= 0:
-        return
     scale = ax.secondary_xaxis(
         "top",
         functions=(

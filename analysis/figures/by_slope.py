@@ -7,8 +7,8 @@ whose survivors are shown and not joined.
 """
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.figures.style import (
@@ -17,40 +17,18 @@ from analysis.figures.style import (
     INK,
     Look,
     empty_axes,
+    handle,
     light_axes,
     looks,
     thinned_labels,
 )
-from analysis.number_format import capital
 from analysis.rows.read import is_scored
-from analysis.rows.stages import DELTAS, STAGES, is_legal, title_of
 from analysis.stats.per_seed import seed_stats
-from analysis.stats.quantization import with_deltas
 from analysis.stats.slopes import CURVE, OFF_AXIS, POINT, learned_slopes, placed
 
 INTERVAL = "95 % t interval"
-_TICK_SIZE = 8.0
 _NAME = 14  # letters of a name below the axis; all of it is in the other figures
 _NAMED_BY_TICKS = 3  # more names off the axis than this stand at their ticks only
-
-
-def bpb_by_slope(cells: pd.DataFrame, ax: Axes, *, stage: str) -> Axes:
-    """One stage's bits per byte over the slope."""
-    ax.set_ylabel("bits per byte")
-    ax.set_title(capital(f"{title_of(stage)} windows"))
-    quantity_by_slope(cells, ax, quantity=stage)
-    return _learned(cells, ax)
-
-
-def quant_delta_by_slope(cells: pd.DataFrame, ax: Axes, *, delta: str = "quant_delta") -> Axes:
-    """One of ``stages.DELTAS`` over the slope, with a line at zero where it is in sight."""
-    ax.set_ylabel(f"{_short(DELTAS[delta].after)} − {_short(DELTAS[delta].before)} (bits per byte)")
-    legal = "" if is_legal(cells, delta) else ": not a legal score, never ranked"
-    ax.set_title(capital(f"{title_of(delta)} windows{legal}"))
-    quantity_by_slope(with_deltas(cells), ax, quantity=delta)
-    if ax.get_ylim()[0] < 0 < ax.get_ylim()[1]:
-        ax.axhline(0, color=INK, linewidth=0.8)
-    return ax
 
 
 def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
@@ -70,26 +48,22 @@ def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
     return ax
 
 
-def legend_handles(cells: pd.DataFrame, *, learned: bool) -> list[Line2D | Patch]:
+def legend_handles(cells: pd.DataFrame, *, learned: bool = False) -> list[Artist]:
     """What the marks mean, for one legend per figure: only marks that these cells need."""
     cells = placed(cells)
     known = _off_curve(cells)
-    handles: list[Line2D | Patch] = []
+    handles: list[Artist] = []
     if CURVE in set(cells["role"]):
-        handles.append(Line2D([], [], color=BLUE, marker="o", markersize=4, label="LeakyReLU²"))
+        handles.append(handle("LeakyReLU²", color=BLUE, marker="o", markersize=4))
     for key, look in known.items() if len(known) <= _NAMED_BY_TICKS else ():
         label = str(cells.loc[cells["key"] == key, "label"].iloc[0])
-        handles.append(
-            Line2D([], [], color=look.colour, marker=look.marker, mfc="none", ls="", label=label)
-        )
+        handles.append(handle(label, color=look.colour, marker=look.marker, mfc="none", ls=""))
     if cells.loc[is_scored(cells), "seed"].nunique() > 1:
         handles.append(Patch(color=GREY, alpha=0.4, label=INTERVAL))
     if learned and not learned_slopes(cells).empty:
-        handles.append(
-            Line2D([], [], color=INK, marker="|", linewidth=1.0, label="learned slope, mean ± sd")
-        )
+        handles.append(handle("learned slope, mean ± sd", color=INK, marker="|", linewidth=1.0))
     if (cells["state"] == "diverged").any():
-        handles.append(Line2D([], [], color=INK, marker="x", linestyle="", label="diverged seeds"))
+        handles.append(handle("diverged seeds", color=INK, marker="x", linestyle=""))
     return handles
 
 
@@ -132,25 +106,6 @@ def _points(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) -
                 ax.plot([x, x], [row["low"], row["high"]], color=look.colour, linewidth=1.6)
 
 
-def _learned(cells: pd.DataFrame, ax: Axes) -> Axes:
-    """Below the scores, one bar per seed: the slopes that were learned, mean and mean ± sd."""
-    learned = learned_slopes(cells).to_dict("records")
-    where, look_of = ax.get_xaxis_transform(), looks(cells)
-    for i, row in enumerate(learned):
-        height = 0.02 + 0.02 * i
-        ends = [row["low"], row["high"]]
-        colour = look_of[row["key"]].colour
-        ax.plot(ends, [height, height], transform=where, color=colour, linewidth=1.0)
-        ax.plot([row["learned"]], [height], transform=where, color=colour, marker="|", markersize=6)
-    if learned:  # room for the bars, as data, so that axes which share their limits agree
-        box = ax.dataLim
-        ax.update_datalim([(box.x0, box.y0 - (0.03 + 0.025 * len(learned)) * box.height)])
-        ax.autoscale_view(scalex=False)
-        left, right = ax.get_xlim()
-        ax.set_xlim(min(left, *(row["low"] - 0.05 for row in learned)), right)
-    return ax
-
-
 def diverged_marks(cells: pd.DataFrame, ax: Axes) -> None:
     """✕ at the top, in the place of every activation of which a seed diverged."""
     for x in sorted(set(cells.loc[cells["state"] == "diverged", "x"])):
@@ -166,7 +121,7 @@ def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     slopes = sorted(set(on_axis["x"]))
     names = [_cut(str(label)) for label in off_axis["label"]]
     ax.set_xlim(cells["x"].min() - 0.08, cells["x"].max() + 0.1)
-    texts = thinned_labels(ax, slopes, [f"{x:.4g}" for x in slopes], size=_TICK_SIZE)
+    texts = thinned_labels(ax, slopes, [f"{x:.4g}" for x in slopes])
     ax.set_xticks([*slopes, *off_axis["x"]], [*texts, *names])
     if len(names) > 2 or max(map(len, names), default=0) > 8:
         for tick in ax.get_xticklabels()[len(slopes) :]:
@@ -186,9 +141,3 @@ def _off_curve(cells: pd.DataFrame) -> dict[str, Look]:
     rows = cells[cells["role"].isin([POINT, OFF_AXIS])].drop_duplicates("key")
     look_of = looks(cells)
     return {str(key): look_of[str(key)] for key in rows.sort_values(["x", "key"])["key"]}
-
-
-def _short(stage: str) -> str:
-    """Post-quant, TTT: the stage without its windows, which the title says."""
-    title = STAGES[stage].title.split(",")[0]
-    return "TTT" if title == "test-time training" else title

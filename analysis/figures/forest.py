@@ -1,50 +1,41 @@
-"""Axes of a forest plot: differences from the reference with their intervals."""
+"""The forest plot: differences from the reference at the primary stage with their intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.figures.style import BLUE, INK, VERMILLION, empty_axes, light_axes
-from analysis.number_format import number, plus_minus
+from analysis.figures import captions
+from analysis.figures.captions import WIDTH_IN, caption, framed
+from analysis.figures.figure_data import FigureData, optional
+from analysis.figures.style import BLUE, INK, VERMILLION, light_axes
+from analysis.number_format import capital, counted, number, percent, plus_minus
 from analysis.rows.read import records
+from analysis.rows.stages import PRIMARY, title_of
 from analysis.stats.compare import FIELD_NATS
+from analysis.stats.per_seed import outcome_counts
 
 # Off the scale: so many times further than the middle row, and than the next one.
 _FAR, _LEAP = 8.0, 3.0
 _NUMBERS_PT, _COUNT_PT = 10, 122  # where the two columns at the right begin and end
 
 
-@dataclass(frozen=True, slots=True)
-class Unranked:
-    """An activation that has no place in the ranking, and why."""
+def differences(data: FigureData) -> Figure:
+    """One row per activation, the best on top; the reference is at zero.
 
-    label: str
-    reason: str
-
-
-def forest(
-    contrasts: pd.DataFrame,
-    ax: Axes,
-    *,
-    reference: str,
-    paired: pd.DataFrame | None = None,
-    unranked: Sequence[Unranked] = (),
-) -> Axes:
-    """One row per activation, the best on top; the reference, whose label is given, is at zero.
-
-    ``contrasts``: the rows of ``compare`` of one setting. Thick: the simultaneous
-    interval, which decides. Pale: the same of pooled noise alone. Thin: the
-    interval of ``paired`` (``paired_stats``), of an activation's own pairs alone. Filled: resolved
-    from the reference.
+    Thick: the simultaneous interval, which decides. Pale: the same of pooled noise alone. Thin: the
+    interval of an activation's own pairs alone. Filled: resolved from the reference.
     """
-    if contrasts.empty:
-        return empty_axes(light_axes(ax, grid=""), "nothing to compare with the reference")
+    cells, contrasts = data.cells, data.contrasts
+    paired, unranked = optional(lambda: data.paired), _unranked(data, set(contrasts["key"]))
+    height = 1.5 + 0.27 * (len(contrasts) + 1 + len(unranked)) + 0.9
+    figure = Figure(figsize=(WIDTH_IN, height))
+    ax = figure.subplots()
     rows = contrasts.sort_values(["difference", "key"]).reset_index(drop=True)
     above = int((rows["difference"] < 0).sum())
     heights = [float(i if i < above else i + 1) for i in range(len(rows))]
@@ -54,15 +45,14 @@ def forest(
     for y, row in zip(heights, records(rows), strict=True):
         _row(ax, row, y, limits, own.get(row["key"], {}))
     ax.plot([0], [above], marker="D", markersize=6, color=INK, zorder=4)
-    bottom = len(rows) + 1
-    for i, lost in enumerate(unranked):
-        _at_right(ax, bottom + i, f"✕ {lost.reason}", "")
     names = dict(zip(heights, rows["label"].astype(str), strict=True))
-    names[float(above)] = f"{reference} (reference)"
-    names |= {float(bottom + i): lost.label for i, lost in enumerate(unranked)}
+    names[float(above)] = f"{data.study.labels[data.sweep.reference]} (reference)"
+    for label, reason in unranked.items():
+        _at_right(ax, len(names), f"✕ {reason}", "")
+        names[float(len(names))] = label
     ax.set_yticks(sorted(names), [names[y] for y in sorted(names)])
     foot = 0.4 if per_bpb is None else -0.3  # the name of the field's line stands below the rows
-    ax.set(xlim=limits, ylim=(bottom + len(unranked) - foot, -0.6))
+    ax.set(xlim=limits, ylim=(len(names) - foot, -0.6))
     ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
     ax.tick_params(axis="y", length=0)
     light_axes(ax, grid="x").spines["left"].set_visible(False)
@@ -70,7 +60,41 @@ def forest(
     if per_bpb is not None:
         _nats(ax, per_bpb)
     ax.set_xlabel("difference from the reference (bits per byte); left of zero is better")
-    return ax
+    first = rows.iloc[0]
+    level = percent(first["level"])
+    meaning = (
+        f"{capital(title_of(PRIMARY))} windows. {_decides(first, level)} Thin, cut where it"
+        f" leaves the scale: the {level} t interval of an activation's own pairs alone. Filled:"
+        f" resolved from the reference. n: paired seeds.{' ✕: not ranked.' if unranked else ''}"
+    )
+    rule = f"Dashed: {number(-FIELD_NATS, decimals=3)} nats per token, the field's margin."
+    return framed(figure, caption(data, meaning, rule, captions.scoring_windows(cells, [PRIMARY])))
+
+
+def _unranked(data: FigureData, compared: set[str]) -> dict[str, str]:
+    """By label, in the order of the grid: why an activation with a diverged seed has no place."""
+    counts = outcome_counts(data.cells).set_index("key")
+    num_seeds = data.cells.groupby("key")["seed"].nunique()
+    lost = [key for key in data.sweep.keys if key in counts.index and key not in compared]
+    return {
+        counts.loc[key, "label"]: f"{counts.loc[key, 'n_diverged']} of"
+        f" {counted(int(num_seeds[key]), 'seed')} diverged"
+        for key in lost
+        if key != data.sweep.reference and counts.loc[key, "n_diverged"]
+    }
+
+
+def _decides(row: "pd.Series[float]", level: str) -> str:
+    """What the thick interval is, or why there is none."""
+    if pd.isna(row["noise_sd"]):
+        return "No thick interval: so few seeds tell nothing about the noise."
+    many = int(row["comparisons"])
+    held = f"hold for all {many} comparisons at once" if many > 1 else "are of one comparison"
+    noise = f"pooled over the grid, sd {number(row['noise_sd'])}, {row['noise_df']:.0f} df"
+    return (
+        f"Thick: {level} intervals that {held}, widened for unequal noise; these decide. Pale:"
+        f" the same if the noise is alike for all ({noise})."
+    )
 
 
 def _row(
@@ -147,8 +171,6 @@ def _nats(ax: Axes, per_bpb: float) -> None:
 
 def _nats_per_bpb(rows: pd.DataFrame) -> float | None:
     """One text and one tokenizer: the ratio is that of bytes to tokens, alike in every row."""
-    if "nats" not in rows:
-        return None
     known = rows[rows["nats"].notna() & (rows["difference"] != 0)]
     return None if known.empty else float((known["nats"] / known["difference"]).median())
 

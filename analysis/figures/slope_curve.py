@@ -1,31 +1,49 @@
-"""Axes of the fitted curve over the slope with its best slopes, and of published points.
+"""The figure of the fitted curve over the slope with its best slopes, and of published points.
 
-Drawn over ``by_slope.bpb_by_slope``, whose dots it explains.
+Fit and points are also drawn over the scores of ``analysis.figures.scores``.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from itertools import cycle
+from typing import Any
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from matplotlib.figure import Figure
 
-from analysis.figures.panels.by_slope import diverged_marks, slope_axis
-from analysis.figures.style import BLUE, GREY, INK, looks
+from analysis.figures import captions
+from analysis.figures.by_slope import INTERVAL, diverged_marks, legend_handles, slope_axis
+from analysis.figures.captions import WIDTH_IN, caption, framed
+from analysis.figures.figure_data import FigureData
+from analysis.figures.style import BLUE, GREY, INK, handle, looks
 from analysis.number_format import DASH, capital, percent
 from analysis.rows.read import records
 from analysis.rows.stages import title_of
 from analysis.stats.seed_effects import without_seed
+from analysis.stats.slope_curve import SlopeCurve
 from analysis.stats.slopes import CURVE, placed
-
-if TYPE_CHECKING:
-    from analysis.stats.slope_curve import SlopeCurve
 
 _MARKERS = ("o", "s", "^", "v", "D", "P")
 
 
-def fitted_curve(curve: SlopeCurve, ax: Axes) -> Axes:
+def best_slope(data: FigureData) -> Figure:
+    """The primary stage without what seeds differ by: the fit, and which slopes may be the best."""
+    cells, curve = data.cells, data.slope_curve
+    figure = Figure(figsize=(WIDTH_IN, 4.8))
+    ax = figure.subplots()
+    _centred_by_slope(cells, ax, quantity=curve.quantity)
+    fitted_curve(curve, ax)
+    known = [entry for entry in legend_handles(cells) if entry.get_label() != INTERVAL]
+    meaning = (
+        f"Dots: single seeds, {captions.num_seeds(cells)}, less the effect of the seed in the"
+        " additive model of activations and seeds."
+    )
+    windows = captions.scoring_windows(cells, [curve.quantity])
+    words = caption(data, meaning, fit_words(curve), windows)
+    return framed(figure, words, [*known, *fit_handles(curve)])
+
+
+def fitted_curve(curve: SlopeCurve, ax: Axes) -> None:
     """The smooth fit with its band, and along the bottom the slopes that may be the best."""
     line = curve.line.sort_values("slope")
     ax.plot(line["slope"], line["fit"], color=INK, linewidth=1.8, zorder=4)
@@ -34,9 +52,9 @@ def fitted_curve(curve: SlopeCurve, ax: Axes) -> Axes:
             line["slope"], line["low"], line["high"], color=INK, alpha=0.2, linewidth=0, zorder=3
         )
     if curve.best is None:
-        return ax
+        return
     where = ax.get_xaxis_transform()
-    for low, high in curve.best_set or ():
+    for low, high in curve.best_set:
         ax.plot(
             [low, high],
             [0.0, 0.0],
@@ -58,10 +76,9 @@ def fitted_curve(curve: SlopeCurve, ax: Axes) -> Axes:
         clip_on=False,
         zorder=6,
     )
-    return ax
 
 
-def centred_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
+def _centred_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> None:
     """Every score less the effect of its seed, as a dot in its place on the slope axis."""
     known = placed(cells.assign(centred=without_seed(cells, quantity)))
     look_of = looks(cells)
@@ -82,25 +99,14 @@ def centred_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
     slope_axis(known, ax)
     ax.set_ylabel("bits per byte,\nless the effect of the seed")
     ax.set_title(capital(f"{title_of(quantity)} windows"))
-    return ax
 
 
-def fit_handles(curve: SlopeCurve) -> list[Line2D]:
+def fit_handles(curve: SlopeCurve) -> list[Artist]:
     """What the fit's marks are, with the answer that they give."""
-    handles = [Line2D([], [], color=INK, linewidth=1.8, label="smooth fit")]
+    handles: list[Artist] = [handle("smooth fit", color=INK, linewidth=1.8)]
     if curve.best is not None:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=INK,
-                marker="^",
-                linewidth=4,
-                markeredgecolor="white",
-                markersize=8,
-                label=best_words(curve),
-            )
-        )
+        look = {"marker": "^", "markersize": 8, "markeredgecolor": "white"}
+        handles.append(handle(best_words(curve), color=INK, linewidth=4, **look))
     return handles
 
 
@@ -112,7 +118,7 @@ def best_words(curve: SlopeCurve) -> str:
         return f"fit lowest at {curve.best:.2f}, but it does not fit the slopes"
     if curve.flat is not False:
         return f"fit lowest at {curve.best:.2f}; no effect of the slope is resolved"
-    sets = ", ".join(f"{low:.2f}{DASH}{high:.2f}" for low, high in curve.best_set or ())
+    sets = ", ".join(f"{low:.2f}{DASH}{high:.2f}" for low, high in curve.best_set)
     return f"best slope {curve.best:.2f} ({percent(curve.level)} set {sets})"
 
 
@@ -124,44 +130,23 @@ def fit_words(curve: SlopeCurve) -> str:
     return f"{words} Bar at the foot: the slopes that may be the best ({percent(curve.level)} set)."
 
 
-def published_over(points: pd.DataFrame, ax: Axes) -> Axes:
+def published_over(points: pd.DataFrame, ax: Axes) -> None:
     """Published scores of the same recipe and stage, hollow and grey: under ours, never in a mean.
 
     ``points``: x (slope), value (bits per byte), pr.
     """
-    markers = _markers(points)
+    looks_of = _published_looks(points)
     for row in records(points.dropna(subset=["x", "value"])):
-        ax.plot(
-            [row["x"]],
-            [row["value"]],
-            marker=markers[row["pr"]],
-            markersize=7,
-            color=GREY,
-            markerfacecolor="none",
-            markeredgewidth=1.3,
-            linestyle="",
-            zorder=1,
-        )
-    return ax
+        ax.plot([row["x"]], [row["value"]], markeredgewidth=1.3, zorder=1, **looks_of[row["pr"]])
 
 
-def published_handles(points: pd.DataFrame) -> list[Line2D]:
+def published_handles(points: pd.DataFrame) -> list[Artist]:
     """Which mark is which pull request."""
-    return [
-        Line2D(
-            [],
-            [],
-            color=GREY,
-            marker=marker,
-            mfc="none",
-            linestyle="",
-            markersize=7,
-            label=f"published, PR #{pr}",
-        )
-        for pr, marker in _markers(points).items()
-    ]
+    looks_of = _published_looks(points)
+    return [handle(f"published, PR #{pr}", **look) for pr, look in looks_of.items()]
 
 
-def _markers(points: pd.DataFrame) -> dict[int, str]:
-    known = points.dropna(subset=["x", "value"])
-    return {int(pr): _MARKERS[i % len(_MARKERS)] for i, pr in enumerate(sorted(set(known["pr"])))}
+def _published_looks(points: pd.DataFrame) -> dict[int, dict[str, Any]]:
+    known = sorted(set(points.dropna(subset=["x", "value"])["pr"]))
+    hollow = {"color": GREY, "markerfacecolor": "none", "markersize": 7, "linestyle": ""}
+    return {int(pr): {**hollow, "marker": m} for pr, m in zip(known, cycle(_MARKERS), strict=False)}

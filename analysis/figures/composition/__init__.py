@@ -1,1 +1,0 @@
-"""Figures composed of panels and captions: FigureData -> Figure."""

@@ -1,1 +1,0 @@
-"""Panels: (frame, Axes) -> Axes, of what the statistics returned."""
