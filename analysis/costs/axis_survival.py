@@ -11,7 +11,7 @@ such as budgets of unlike length. Only activations that are ranked under every v
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -22,7 +22,6 @@ from scipy import stats
 from analysis.models.least_squares import FTest, f_test, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.names import AXIS_PREFIX
-from analysis.rows.scoring import Scoring, scoring_of
 from analysis.rows.stages import title_of
 from analysis.stats.compare import compare
 from analysis.stats.ranking import ranked_scores
@@ -32,22 +31,22 @@ from analysis.study import Study
 BUDGET_AXIS = "budget"
 AS_IN_RECIPE = "as in the recipe"
 
-AXIS_COLUMNS = (
-    *("axis", "fixed", "values", "settings", "quantity", "reference", "n", "activations"),
-    *("best", "same_best", "tau", "statistic", "df", "noise_df", "p_value", "interaction"),
-    *("contradicted", "survives", "sentence"),
-    *("level", "budget", "window", "stride"),
+_COLUMNS = (
+    *("axis", "fixed", "values", "settings", "quantity", "n", "activations", "best", "tau"),
+    *("statistic", "df", "noise_df", "p_value", "interaction", "contradicted", "survives"),
+    *("level", "sentence"),
 )
 
 
 def axis_survival(study: Study, quantity: str, *, level: float = 0.95) -> pd.DataFrame:
     """One row per axis and group of settings that differ in nothing but that axis.
 
-    ``values``, ``settings`` and ``best`` (labels) are tuples in one order. ``n``: seeds under the
-    value that has fewest. ``tau``: the lowest of all pairs of values. ``interaction``: resolved at
-    ``level``; null without noise to test with. ``contradicted``: better than the reference under
-    one value and worse under another, both resolved. ``survives``: true where the best is the same
-    and no interaction is resolved, false where the best changes and one is; else null, not told.
+    ``fixed`` says what they share. ``values``, ``settings`` and ``best`` (labels) are tuples in one
+    order. ``n``: seeds under the value that has fewest. ``tau``: the lowest of all pairs of values.
+    ``interaction``: resolved at ``level``; null without noise to test with. ``contradicted``:
+    better than the reference under one value and worse under another, both resolved. ``survives``:
+    true where the best is the same and no interaction is resolved, false where the best changes and
+    one is; else null, not told.
     """
     compared = compare(study, quantity, level=level)
     best_slopes = {
@@ -56,110 +55,79 @@ def axis_survival(study: Study, quantity: str, *, level: float = 0.95) -> pd.Dat
         if curve.best is not None
     }
     rows = []
-    for group in _groups(study):
-        arms = [_Arm.of(here, quantity) for here in group.settings.values()]
-        row = _row(group, arms, compared, study.labels, level=level)
-        row |= {"quantity": quantity, "reference": study.reference}
+    for axis, fixed, by_value in _groups(study):
+        names = [str(here.cells["setting"].iloc[0]) for here in by_value.values()]
+        scores = [_ranked(here, quantity) for here in by_value.values()]
+        row: dict[str, object] = {"axis": axis, "fixed": fixed, "values": tuple(by_value)}
+        row |= {"settings": tuple(names), "quantity": quantity, "level": level}
+        row |= _comparison(scores, study.labels, level)
+        here = compared[compared["setting"].isin(names)]
+        row["contradicted"] = _contradicted(here, study.labels)
         rows.append(row | {"sentence": _sentence(row, best_slopes)})
-    table = pd.DataFrame(rows, columns=list(AXIS_COLUMNS))
-    return table.astype(dict.fromkeys(("same_best", "interaction", "survives"), "boolean"))
+    table = pd.DataFrame(rows, columns=list(_COLUMNS))
+    return table.astype(dict.fromkeys(("interaction", "survives"), "boolean"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Group:
-    """Settings that differ in ``axis`` only; ``fixed`` says in words what they share."""
-
-    axis: str
-    fixed: str
-    settings: Mapping[str, Study]  # by value, in words
-
-
-def _groups(study: Study) -> list[_Group]:
-    """Every axis, with the settings that it alone tells apart; two or more to a group."""
+def _groups(study: Study) -> list[tuple[str, str, dict[str, Study]]]:
+    """Axis, what is fixed in words, and by value the two or more settings that it alone parts."""
     recipe_axes = [name for name in study.cells.columns if str(name).startswith(AXIS_PREFIX)]
-    described = []
-    for here in study.settings.values():
-        first = here.cells.iloc[0]
-        place = {"recipe": str(first["recipe"]), BUDGET_AXIS: str(first["budget"])}
-        place |= {axis: _value(first[axis]) for axis in recipe_axes}
-        described.append((place, here))
     found: dict[tuple[str, str], dict[str, Study]] = {}
     for axis in [*recipe_axes, BUDGET_AXIS]:
-        for place, here in described:
-            fixed = [
-                value if name in ("recipe", BUDGET_AXIS) else f"{_short(name)} = {value}"
-                for name, value in place.items()
-                if name != axis
-            ]
-            found.setdefault((axis, ", ".join(fixed)), {})[place[axis]] = here
+        for here in study.settings.values():
+            first = here.cells.iloc[0]
+            place = {"recipe": str(first["recipe"]), BUDGET_AXIS: str(first["budget"])}
+            words = dict(place)
+            for name in recipe_axes:
+                place[name] = _value(first[name])
+                words[name] = f"{_short(name)} = {place[name]}"
+            fixed = ", ".join(word for name, word in words.items() if name != axis)
+            found.setdefault((axis, fixed), {})[place[axis]] = here
     return [
-        _Group(_short(axis), fixed, dict(sorted(by_value.items(), key=_by_size)))
+        (_short(axis), fixed, dict(sorted(by_value.items(), key=_by_size)))
         for (axis, fixed), by_value in found.items()
         if len(by_value) > 1
     ]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Arm:
-    """The ranked scores under one value of the axis, blocks × activations."""
-
-    setting: str
-    scores: pd.DataFrame
-    scoring: Scoring
-
-    @classmethod
-    def of(cls, here: Study, quantity: str) -> "_Arm":
-        scores = ranked_scores(here, quantity, here.reference)
-        known = scores.dropna(how="all").dropna(axis=1, how="all")
-        return cls(str(here.cells["setting"].iloc[0]), known, scoring_of(here.cells, quantity))
-
-    @property
-    def num_seeds(self) -> int:
-        return len(set(self.scores.index.get_level_values("seed")))
-
-    def effects(self, keys: Sequence[str]) -> "pd.Series[float]":
-        """What each activation adds to its block, less the mean of them; NaN what is not told."""
-        matrix = self.scores[list(keys)].to_numpy(dtype=float)
-        block, key = np.nonzero(~np.isnan(matrix))
-        design = np.hstack([np.eye(len(keys))[key], indicators(block.tolist())[0]])
-        centred = np.eye(len(keys), design.shape[1])
-        centred[:, : len(keys)] -= 1 / len(keys)
-        values, _ = solve(design, matrix[block, key]).estimate(centred)
-        return pd.Series(values, index=list(keys))
+def _ranked(here: Study, quantity: str) -> pd.DataFrame:
+    """The ranked scores of one setting, blocks × activations."""
+    scores = ranked_scores(here, quantity, here.reference)
+    return scores.dropna(how="all").dropna(axis=1, how="all")
 
 
-def _row(
-    group: _Group,
-    arms: Sequence[_Arm],
-    compared: pd.DataFrame,
-    labels: Mapping[str, str],
-    *,
-    level: float,
+def _comparison(
+    scores: Sequence[pd.DataFrame], labels: Mapping[str, str], level: float
 ) -> dict[str, object]:
-    common = [key for key in arms[0].scores if all(key in arm.scores for arm in arms)]
+    """What the rankings of the settings, over the activations that all rank, have in common."""
+    common = [key for key in scores[0] if all(key in other for other in scores)]
     test, best, tau = None, None, None
     if len(common) > 1:
-        effects = pd.DataFrame({arm.setting: arm.effects(common) for arm in arms})
-        test = interaction_test([arm.scores[common] for arm in arms])
+        effects = pd.concat([_effects(side[common]) for side in scores], axis=1)
+        test = interaction_test([side[common] for side in scores])
         if not effects.isna().to_numpy().any():
             best = tuple(labels[str(key)] for key in effects.idxmin())
             tau = _lowest_tau(effects)
     same = None if best is None else len(set(best)) == 1
     interaction = None if test is None else test.p_value < 1 - level
     told = same is not None and interaction is not None and same != interaction
-    scoring = arms[0].scoring
     return {
-        **{"axis": group.axis, "fixed": group.fixed, "values": tuple(group.settings)},
-        **{"settings": tuple(arm.setting for arm in arms), "activations": len(common)},
-        **{"n": min(arm.num_seeds for arm in arms), "level": level},
-        **{"best": best, "same_best": same, "tau": tau},
-        **{"statistic": test and test.statistic, "p_value": test and test.p_value},
-        **{"df": test and test.df, "noise_df": test and test.noise_df},
+        "n": min(len(set(side.index.get_level_values("seed"))) for side in scores),
+        **{"activations": len(common), "best": best, "tau": tau},
+        **({} if test is None else asdict(test)),
         **{"interaction": interaction, "survives": same if told else None},
-        "contradicted": _contradicted(compared, arms, labels),
-        **scoring,
-        "budget": None if group.axis == BUDGET_AXIS else scoring["budget"],
     }
+
+
+def _effects(scores: pd.DataFrame) -> "pd.Series[float]":
+    """What each activation adds to its block, less the mean of them; NaN what is not told."""
+    matrix = scores.to_numpy(dtype=float)
+    width = matrix.shape[1]
+    block, key = np.nonzero(~np.isnan(matrix))
+    design = np.hstack([np.eye(width)[key], indicators(block.tolist())[0]])
+    centred = np.eye(width, design.shape[1])
+    centred[:, :width] -= 1 / width
+    values, _ = solve(design, matrix[block, key]).estimate(centred)
+    return pd.Series(values, index=scores.columns)
 
 
 def interaction_test(scores: Sequence[pd.DataFrame]) -> FTest | None:
@@ -185,18 +153,13 @@ def interaction_test(scores: Sequence[pd.DataFrame]) -> FTest | None:
 
 
 def _lowest_tau(effects: pd.DataFrame) -> float | None:
-    taus = [
-        float(stats.kendalltau(effects[one], effects[other]).statistic)
-        for one, other in combinations(effects, 2)
-    ]
+    columns = effects.to_numpy().T
+    taus = [float(stats.kendalltau(*pair).statistic) for pair in combinations(columns, 2)]
     return None if np.isnan(taus).any() else min(taus)
 
 
-def _contradicted(
-    compared: pd.DataFrame, arms: Sequence[_Arm], labels: Mapping[str, str]
-) -> tuple[str, ...]:
+def _contradicted(here: pd.DataFrame, labels: Mapping[str, str]) -> tuple[str, ...]:
     """What is resolved as better than the reference under one value and as worse under another."""
-    here = pd.concat([compared[compared["setting"] == arm.setting] for arm in arms])
     way = np.sign(here["difference"]).where(here["resolved"].fillna(False).astype(bool))
     ways = way.groupby(here["key"], sort=False).nunique()
     return tuple(labels[str(key)] for key in ways.index[ways > 1])

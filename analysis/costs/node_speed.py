@@ -6,26 +6,23 @@ ratios. An activation is compared with the reference on the same nodes, a node w
 nodes. What the cells cannot tell apart, such as an activation that ran alone on its node, is null.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.models.interval import t_quantile
-from analysis.models.least_squares import Floats, FTest, Solution, f_test, indicators, solve
+from analysis.models.least_squares import f_test, indicators, solve
 from analysis.number_format import counted, listed, number, p_value, percent
 from analysis.rows.read import is_scored
-from analysis.rows.scoring import scoring_of
 from analysis.stats.ranking import same_functions
 from analysis.study import Study
 
 QUANTITY = "step_ms_p50"
 NODE_COLUMNS = (
-    *("setting", "quantity", "kind", "key", "label", "reference", "n", "effect", "low", "high"),
-    *("resolved", "noise_sd", "noise_df", "nodes", "node_share", "node_p", "n_tainted"),
-    *("level", "comparisons", "budget", "window", "stride"),
+    *("setting", "kind", "key", "label", "n", "effect", "low", "high", "resolved", "noise_sd"),
+    *("noise_df", "nodes", "node_share", "node_p", "n_tainted", "level", "comparisons"),
 )
 
 
@@ -59,84 +56,47 @@ def _cells(study: Study) -> pd.DataFrame:
     return cells.assign(key=cells["key"].map(kept), value=log_ms)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Model:
-    """The additive model of one setting, and what the nodes add to it."""
-
-    solution: Solution
-    keys: Sequence[str]
-    nodes: Sequence[str]
-    node_share: float | None
-    node_test: FTest | None
-
-    def contrasts(self, kind: str, reference: str) -> tuple[Sequence[str], Floats]:
-        """Names and contrasts of one kind: against the reference, or against the mean node."""
-        num_keys, num_nodes = len(self.keys), len(self.nodes)
-        names = self.keys if kind == "activation" else self.nodes
-        own_QQ = np.eye(len(names))
-        if kind == "activation":
-            if reference not in names:
-                return [], np.zeros((0, self.solution.coefficients_P.size))
-            own_QQ = own_QQ - own_QQ[list(names).index(reference)]
-        else:
-            own_QQ = own_QQ - 1 / num_nodes
-        all_QP = np.zeros((len(names), self.solution.coefficients_P.size))
-        start = 0 if kind == "activation" else num_keys
-        all_QP[:, start : start + len(names)] = own_QQ
-        used = [i for i, name in enumerate(names) if kind == "node" or name != reference]
-        return [names[i] for i in used], all_QP[used]
-
-
-def _model(cells: pd.DataFrame) -> _Model:
+def _effects(study: Study, cells: pd.DataFrame, *, level: float) -> pd.DataFrame:
+    """The additive model of one setting, log time = activation + node."""
+    here, labels, rows = study.cells, study.labels, []
     keys_NA, keys = indicators(cells["key"].tolist())
     nodes_NM, nodes = indicators(cells["node"].tolist())
     values_N = cells["value"].to_numpy(dtype=float)
     full = solve(np.hstack([keys_NA, nodes_NM]), values_N)
     without = solve(keys_NA, values_N)
-    share = 1 - full.rss / without.rss if without.rss and len(nodes) > 1 else None
     test = f_test(full, without, full)
-    return _Model(full, [str(k) for k in keys], [str(n) for n in nodes], share, test)
-
-
-def _effects(study: Study, cells: pd.DataFrame, *, level: float) -> pd.DataFrame:
-    here, reference, model = study.cells, study.reference, _model(cells)
-    labels, rows = study.labels, []
     tainted = here["tainted"].astype("boolean").fillna(False).astype(bool)
     common = {
         "setting": here["setting"].iloc[0],
-        "quantity": QUANTITY,
-        "reference": reference,
-        "noise_sd": model.solution.sd,
-        "noise_df": model.solution.df,
-        "nodes": len(model.nodes),
-        "node_share": model.node_share,
-        "node_p": model.node_test.p_value if model.node_test else None,
+        "noise_sd": full.sd,
+        "noise_df": full.df,
+        "nodes": len(nodes),
+        "node_share": 1 - full.rss / without.rss if without.rss and len(nodes) > 1 else None,
+        "node_p": test.p_value if test else None,
         "n_tainted": int(((here["state"] == "succeeded") & tainted).sum()),
         "level": level,
-        **scoring_of(here, QUANTITY),
     }
-    for kind, column in (("activation", "key"), ("node", "node")):
-        names, contrasts_QP = model.contrasts(kind, reference)
-        values_Q, half_Q = _with_half_widths(model.solution, contrasts_QP, level=level)
-        for name, value, half in zip(names, values_Q, half_Q, strict=True):
+    width = len(keys) + len(nodes)
+    of_keys, of_nodes = np.eye(len(keys), width), np.eye(len(nodes), width, len(keys))
+    own = dict(zip(map(str, keys), of_keys, strict=True))
+    base = own.pop(study.reference, None)
+    against = {} if base is None else {key: row - base for key, row in own.items()}
+    of_mean = dict(zip(map(str, nodes), of_nodes - of_nodes.mean(axis=0), strict=True))
+    for kind, column, contrasts in (("activation", "key", against), ("node", "node", of_mean)):
+        contrasts_QP = np.reshape(list(contrasts.values()), (-1, width))
+        values_Q, errors_Q = full.estimate(contrasts_QP)
+        half_Q = np.full(values_Q.shape, np.nan)
+        if full.sd is not None and contrasts:  # Šidák intervals
+            half_Q = t_quantile(level ** (1 / len(contrasts)), full.df) * full.sd * errors_Q
+        for name, value, half in zip(contrasts, values_Q, half_Q, strict=True):
             low, middle, high = np.exp([value - half, value, value + half])
             rows.append(
                 {**common, "kind": kind, "key": name, "label": labels.get(name, name)}
-                | {"n": int((cells[column] == name).sum()), "comparisons": len(names)}
+                | {"n": int((cells[column] == name).sum()), "comparisons": len(contrasts)}
                 | {"effect": float(middle), "low": float(low), "high": float(high)}
                 | {"resolved": pd.NA if np.isnan(half) else bool(abs(value) > half)}
             )
     return pd.DataFrame(rows).astype({"resolved": "boolean"} if rows else {})
-
-
-def _with_half_widths(
-    solution: Solution, contrasts_QP: Floats, *, level: float
-) -> tuple[Floats, Floats]:
-    """Šidák intervals; NaN half widths where the noise is not known."""
-    values_Q, errors_Q = solution.estimate(contrasts_QP)
-    if solution.sd is None or values_Q.size == 0:
-        return values_Q, np.full(values_Q.shape, np.nan)
-    return values_Q, t_quantile(level ** (1 / values_Q.size), solution.df) * solution.sd * errors_Q
 
 
 def _sentence(rows: pd.DataFrame) -> str:

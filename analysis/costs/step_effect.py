@@ -21,8 +21,8 @@ import pandas as pd
 
 from analysis.models.interval import t_quantile
 from analysis.models.least_squares import indicators, solve
+from analysis.number_format import counted
 from analysis.rows.read import is_scored
-from analysis.rows.stages import STAGES
 from analysis.stats.ranking import ranked_scores
 from analysis.study import Study
 
@@ -35,10 +35,10 @@ _FEWEST_SCORES = 3
 
 @dataclass(frozen=True, slots=True)
 class StepEffect:
-    """∂score / ∂log steps of one activation; ``half_width`` is None where nothing tells it."""
+    """∂score / ∂log steps of one activation; ``half_width`` is NaN where nothing tells it."""
 
     per_log_step: float
-    half_width: float | None
+    half_width: float
     method: str
     detail: str
 
@@ -62,10 +62,10 @@ def in_setting(study: Study, quantity: str, *, level: float) -> dict[str, StepEf
 
 
 def along_curve(
-    here: pd.DataFrame, curves: pd.DataFrame | None, quantity: str, *, level: float
+    here: pd.DataFrame, curves: pd.DataFrame | None, *, level: float
 ) -> dict[str, StepEffect]:
-    """By key, from each cell's own learning curve; only for what is a score of a stage."""
-    if curves is None or curves.empty or quantity not in STAGES:
+    """By key, from each cell's own learning curve: means over seeds, whose spread is pooled."""
+    if curves is None:
         return {}
     scored = here[is_scored(here)].drop_duplicates("cell_id").set_index("cell_id")
     found = {}
@@ -77,8 +77,20 @@ def along_curve(
     if not found:
         return {}
     slopes = pd.Series(found).rename_axis(["key", "seed", "replicate"])
-    slopes = slopes.groupby(["key", "seed"]).mean()
-    return _over_seeds(slopes, LEARNING_CURVE, "before the warmdown", level=level)
+    per_seed = slopes.groupby(["key", "seed"]).mean()
+    by_key = {str(key): rows.to_numpy(dtype=float) for key, rows in per_seed.groupby("key")}
+    df = sum(rows.size - 1 for rows in by_key.values())
+    rss = sum(float(((rows - rows.mean()) ** 2).sum()) for rows in by_key.values())
+    quantile, variance = (t_quantile(level, df), rss / df) if df else (math.nan, math.nan)
+    return {
+        key: StepEffect(
+            float(rows.mean()),
+            quantile * math.sqrt(variance / rows.size),
+            LEARNING_CURVE,
+            f"before the warmdown, {counted(rows.size, 'seed')}",
+        )
+        for key, rows in by_key.items()
+    }
 
 
 def _curve_slope(curve: pd.DataFrame, *, bits_per_nat: float) -> float | None:
@@ -121,21 +133,3 @@ def _scores_and_steps(study: Study, quantity: str) -> pd.DataFrame:
         columns[name] = long.groupby(["key", "seed"])[name].mean()
     both = pd.DataFrame(columns).dropna().reset_index()
     return both[both["steps"] > 0]
-
-
-def _over_seeds(
-    slopes: "pd.Series[float]", method: str, detail: str, *, level: float
-) -> dict[str, StepEffect]:
-    """The mean slope of each key; the spread over seeds is pooled over the keys."""
-    by_key = {str(key): rows.to_numpy(dtype=float) for key, rows in slopes.groupby("key")}
-    df = sum(rows.size - 1 for rows in by_key.values())
-    rss = sum(float(((rows - rows.mean()) ** 2).sum()) for rows in by_key.values())
-    return {
-        key: StepEffect(
-            float(rows.mean()),
-            t_quantile(level, df) * math.sqrt(rss / df / rows.size) if df else None,
-            method,
-            f"{detail}, {rows.size} seeds" if rows.size > 1 else f"{detail}, 1 seed",
-        )
-        for key, rows in by_key.items()
-    }

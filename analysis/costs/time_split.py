@@ -14,17 +14,15 @@ cells are no part of it and are counted. What nodes do to time and scores:
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.costs.step_effect import IN_SETTING, StepEffect, along_curve, in_setting
-from analysis.number_format import capital, counted, percent, plus_minus
 from analysis.rows.read import records
 from analysis.rows.scoring import scoring_of
-from analysis.rows.stages import title_of
 from analysis.stats.compare import compare
 from analysis.stats.ranking import ranked_rows
 from analysis.study import Study
@@ -61,9 +59,14 @@ def time_splits(
         if here.cells["budget_kind"].iloc[0] != "seconds":
             continue
         gaps = records(compared[compared["setting"] == setting])
+        if not gaps:
+            continue
         arms = _fixed_step_arms(study.cells, here.cells, compared)
-        simultaneous = level ** (1 / max(1, len(gaps)))
-        sources = _sources(here, curves, quantity, level=simultaneous) if gaps else []
+        simultaneous = level ** (1 / len(gaps))
+        sources = (
+            in_setting(here, quantity, level=simultaneous),
+            along_curve(here.cells, curves, level=simultaneous),
+        )
         taken = _steps(here)
         for gap in gaps:
             steps = _steps_of(taken, gap["key"], reference)
@@ -76,11 +79,6 @@ def time_splits(
             )
     table = pd.DataFrame(rows, columns=list(SPLIT_COLUMNS))
     return table.astype(dict.fromkeys(_NUMBERS, float))
-
-
-def split_sentences(splits: pd.DataFrame) -> list[str]:
-    """One sentence per row of ``time_splits``."""
-    return [_sentence(row) for row in records(splits)]
 
 
 Arms = dict[str, list[tuple[float, Mapping[str, Any]]]]
@@ -97,58 +95,43 @@ def _fixed_step_arms(frame: pd.DataFrame, here: pd.DataFrame, compared: pd.DataF
     return {key: sorted(rows, key=lambda arm: arm[0]) for key, rows in arms.items()}
 
 
-def _sources(
-    here: Study, curves: pd.DataFrame | None, quantity: str, *, level: float
-) -> list[dict[str, StepEffect]]:
-    """What each source knows of the effect of steps, by key; the better source first."""
-    return [
-        in_setting(here, quantity, level=level),
-        along_curve(here.cells, curves, quantity, level=level),
-    ]
-
-
 def _split(
     gap: Mapping[str, Any],
     steps: Mapping[str, float],
     arms: Arms,
-    sources: list[dict[str, StepEffect]],
+    sources: Sequence[Mapping[str, StepEffect]],
 ) -> dict[str, object]:
-    """The two parts, their half widths, and where they come from."""
-    total, total_half = float(gap["difference"]), _known(gap["half_width"])
+    """The two parts, their half widths, and where they come from; ``sources``: the better first."""
+    total, total_half = float(gap["difference"]), float(gap["half_width"])
     if math.isnan(steps["steps_ratio"]):
-        return _parts(None, "the steps are not known")
+        return {"method": None, "detail": "the steps are not known"}
     measured = _at_equal_steps(arms.get(gap["key"], []), steps["reference_steps"])
     if measured is not None:
         per_step, half, detail = measured
-        return _parts(FIXED_STEPS, detail) | {
-            "per_step": per_step,
-            "per_step_half_width": half,
+        return {
+            **{"method": FIXED_STEPS, "detail": detail},
+            **{"per_step": per_step, "per_step_half_width": half},
             "from_steps": total - per_step,
-            "from_steps_half_width": _quadrature(total_half, half),
+            "from_steps_half_width": math.hypot(total_half, half),
         }
     log_ratio = math.log(steps["steps_ratio"])
-    for source in sources:
-        effect = source.get(gap["key"])
-        if effect is None or not _informs(effect, log_ratio, total_half):
-            continue
-        half = None if effect.half_width is None else abs(log_ratio) * effect.half_width
-        from_steps = log_ratio * effect.per_log_step
-        return _parts(effect.method, effect.detail) | {
-            "per_step": total - from_steps,
-            "per_step_half_width": _quadrature(total_half, half),
-            "from_steps": from_steps,
-            "from_steps_half_width": half,
-        }
-    return _parts(None, "no budget of steps, no spread of steps over nodes, no learning curve")
-
-
-def _parts(method: str | None, detail: str) -> dict[str, object]:
-    return {"method": method, "detail": detail}
+    for effect in (source[gap["key"]] for source in sources if gap["key"] in source):
+        from_steps, half = log_ratio * effect.per_log_step, abs(log_ratio) * effect.half_width
+        # γ within one setting may be too vague to use: its precision decides, never its value.
+        if effect.method != IN_SETTING or half < total_half:
+            return {
+                **{"method": effect.method, "detail": effect.detail},
+                **{"from_steps": from_steps, "from_steps_half_width": half},
+                "per_step": total - from_steps,
+                "per_step_half_width": math.hypot(total_half, half),
+            }
+    detail = "no budget of steps, no spread of steps over nodes, no learning curve"
+    return {"method": None, "detail": detail}
 
 
 def _at_equal_steps(
     arms: list[tuple[float, Mapping[str, Any]]], steps: float
-) -> tuple[float, float | None, str] | None:
+) -> tuple[float, float, str] | None:
     """The difference at ``steps``, linear in log steps between the two nearest budgets.
 
     Beyond the last budget it is that of the last one; None where none is within ``NEAR``.
@@ -158,20 +141,10 @@ def _at_equal_steps(
     sizes = [size for size, _ in arms]
     weights = [float(np.interp(math.log(steps), np.log(sizes), unit)) for unit in np.eye(len(arms))]
     used = [(w, size, row) for w, (size, row) in zip(weights, arms, strict=True) if w > 0]
-    halves = [_known(row["half_width"]) for _, _, row in used]
-    half = None
-    if all(value is not None for value in halves):
-        half = math.hypot(*(w * (h or 0.0) for (w, _, _), h in zip(used, halves, strict=True)))
+    half = math.hypot(*(w * float(row["half_width"]) for w, _, row in used))
     budgets = " and ".join(f"{size:g}" for _, size, _ in used)
     detail = f"at {budgets} steps, {used[0][2]['n']} paired seeds"
     return sum(w * float(row["difference"]) for w, _, row in used), half, detail
-
-
-def _informs(effect: StepEffect, log_ratio: float, total_half: float | None) -> bool:
-    """Only γ within one setting may be too vague to use: its precision decides, never its value."""
-    if effect.half_width is None or total_half is None:
-        return effect.method != IN_SETTING
-    return effect.method != IN_SETTING or abs(log_ratio) * effect.half_width < total_half
 
 
 def _steps(here: Study) -> pd.DataFrame:
@@ -193,39 +166,3 @@ def _tainted(here: pd.DataFrame, keys: tuple[str, ...]) -> int:
     """Cells whose only successes are tainted, of these activations."""
     tainted = here["tainted"].astype("boolean").fillna(False).astype(bool)
     return int((here["key"].isin(keys) & tainted & (here["state"] == "succeeded")).sum())
-
-
-def _known(value: object) -> float | None:
-    return None if pd.isna(value) else float(value)  # type: ignore[arg-type]
-
-
-def _quadrature(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else math.hypot(one, other)
-
-
-def _sentence(row: Mapping[str, Any]) -> str:
-    opening = f"{capital(title_of(row['quantity']))} ({row['setting']}): {row['label']}"
-    total = plus_minus(row["total"], row["total_half_width"], signed=True)
-    words, taken = f"{opening} differs from the reference by {total} at equal time", _taken(row)
-    if pd.isna(row["method"]):
-        return f"{words}, with {taken}; what part those make is not known: {row['detail']}."
-    per_step = plus_minus(row["per_step"], row["per_step_half_width"], signed=True)
-    from_steps = plus_minus(row["from_steps"], row["from_steps_half_width"], signed=True)
-    pairs = counted(row["n"], "paired seed")
-    words = (
-        f"{words}: {per_step} per step and {from_steps} from {taken}"
-        f" ({row['method']}, {row['detail']}; {pairs})."
-    )
-    if row["n_tainted"]:
-        words += f" {counted(row['n_tainted'], 'tainted cell is', 'tainted cells are')} excluded."
-    return words
-
-
-def _taken(row: Mapping[str, Any]) -> str:
-    """0.4 % fewer steps, in words."""
-    ratio = row["steps_ratio"] - 1
-    if pd.isna(ratio):
-        return "an unknown number of steps"
-    if abs(ratio) < 5e-6:  # one step in 200,000
-        return "as many steps"
-    return f"{percent(abs(ratio))} {'more' if ratio > 0 else 'fewer'} steps"

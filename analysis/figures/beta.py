@@ -14,7 +14,7 @@ from analysis.figures.style import BLUE, GREY, INK, VERMILLION, Line, Look, labe
 from trainer.activations import ACTIVATIONS, with_defaults
 from trainer.config.config_errors import ConfigError
 
-_NAMES = {  # of the quantiles, as they stand at the last layer
+QUANTILES = {  # of the quantiles, as they stand at the last layer
     **{"beta_max": "largest", "beta_q95": "95 %", "beta_q75": "75 %", "beta_q50": "median"},
     **{"beta_q25": "25 %", "beta_q05": "5 %", "beta_min": "smallest"},
 }
@@ -29,7 +29,7 @@ _LINES: tuple[Line, ...] = ("-", "--", "-.", ":")
 def beta_by_layer(data: FigureData) -> Figure:
     """What every activation that learns its β learned, layer by layer."""
     cells, layers = data.cells, data.layers
-    known = layers[layers["measure"].isin(_NAMES) & layers["value"].notna()]
+    known = layers[layers["measure"].isin(QUANTILES) & layers["value"].notna()]
     learns = [name for name, entry in ACTIVATIONS.items() if entry.learns_beta]
     rows = cells[cells["activation"].isin(learns) & cells["key"].isin(known["key"])]
     rows = rows.drop_duplicates("key")
@@ -96,7 +96,7 @@ def _name_bands(ax: Axes, last: "pd.Series[float]", *, initial: float | None) ->
     """What the edges are, at the last layer."""
     x = ax.get_xlim()[1]
     ends = [
-        (x, float(last[q]), text, INK if q == "beta_q50" else BLUE) for q, text in _NAMES.items()
+        (x, float(last[q]), text, INK if q == "beta_q50" else BLUE) for q, text in QUANTILES.items()
     ]
     if initial is not None:
         ends.append((x, initial, f"initial {initial:g}", VERMILLION))

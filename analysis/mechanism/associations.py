@@ -17,7 +17,6 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from analysis.mechanism.layer_tables import MEASURE, layer_means
 from analysis.models.least_squares import Floats, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value
 from analysis.rows.read import is_scored, records, settings
@@ -35,6 +34,7 @@ MEASURES = (
 )
 OUTCOMES = ("quant_delta", "quant_delta_sliding", "artifact_bytes")
 
+_MEASURE = ("kind", "name", "measure")
 TOO_FEW = "too few activations"
 UNCONNECTED = "seeds and activations overlap too little to be taken apart"
 CONSTANT = "it is the same everywhere"
@@ -42,7 +42,7 @@ _ROUNDING = 1e-12  # of the values: what least squares leaves of a constant
 
 _NUMBERS = ["correlation", "low", "high", "p_value", "p"]
 _COLUMNS = [
-    *("setting", "outcome", "budget", "window", "stride", *MEASURE),
+    *("setting", "outcome", "budget", "window", "stride", *_MEASURE),
     *("n", "seeds", "activations", *_NUMBERS, "survives", "reason"),
 ]
 
@@ -63,7 +63,7 @@ def associations(
     activation with a diverged seed count as the cells that they are.
     """
     scored = with_deltas(study.cells[is_scored(study.cells)])
-    means = layer_means(layers).set_index([*MEASURE, "cell_id"])["value"].sort_index()
+    means = layers.groupby([*_MEASURE, "cell_id"])["value"].mean()
     known = [measure for measure in MEASURES if measure in means.index]
     rows: list[dict[str, object]] = []
     for setting in settings(scored):
@@ -74,7 +74,7 @@ def associations(
             rows += _corrected(
                 [
                     facts
-                    | dict(zip(MEASURE, measure, strict=True))
+                    | dict(zip(_MEASURE, measure, strict=True))
                     | _association(cells.assign(measured=value), outcome, level)
                     for measure, value in values.items()
                     if value.notna().any()

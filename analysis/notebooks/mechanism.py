@@ -27,10 +27,9 @@
 # %matplotlib inline
 from IPython.display import display
 
-from analysis.figures.catalog import draw
+from analysis.figures.catalog import draw, draw_or_reason
 from analysis.figures.figure_data import FigureData
 from analysis.mechanism.associations import association_sentences, associations
-from analysis.mechanism.layer_tables import beta_by_layer, layer_table
 from analysis.rows.read import sweep_place
 from analysis.study import read_study
 
@@ -64,8 +63,12 @@ for (setting, outcome), rows in found.groupby(["setting", "outcome"], sort=False
     display(rows[columns])
 
 # %% [markdown]
-# The measures by layer, mean and t interval over seeds, and the quantiles of what learned its β.
+# The measures by layer, mean and standard deviation over n cells, and the quantiles of what learned
+# its β.
 
 # %%
-display(layer_table(study.cells, layers))
-display(beta_by_layer(layers))
+by = ["setting", "label", "kind", "name", "measure", "layer"]
+display(layers.groupby(by, sort=False, dropna=False)["value"].agg(["count", "mean", "std"]))
+for one in study.settings.values():
+    for name in ("mechanism_layers", "beta_by_layer"):
+        display(draw_or_reason(name, FigureData(one)))

@@ -26,7 +26,7 @@ from IPython.display import display
 
 from analysis.costs.axis_survival import axis_survival
 from analysis.costs.node_speed import node_effects
-from analysis.costs.time_split import split_sentences, time_splits
+from analysis.costs.time_split import time_splits
 from analysis.figures.catalog import draw_or_reason
 from analysis.figures.figure_data import FigureData
 from analysis.rows.read import sweep_place
@@ -69,7 +69,5 @@ display(learned_slopes(study.cells))
 # the time of a step, with what nodes contribute to it. Only budgets of seconds have the former.
 
 # %%
-splits = time_splits(study, study.curves(), PRIMARY)
-for sentence in split_sentences(splits):
-    print(sentence)
+display(time_splits(study, study.curves(), PRIMARY))
 display(node_effects(study))

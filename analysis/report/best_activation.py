@@ -1,15 +1,21 @@
 """Section 1 of the report: which activation is best, and how sure that is."""
 
+from typing import Any
+
+import pandas as pd
+
+from analysis.costs.axis_survival import axis_survival
 from analysis.figures.figure_data import FigureData, optional
-from analysis.number_format import capital, counted, listed, number, plus_minus
-from analysis.report.answer_tables import contrast_table, sensitivity_table
-from analysis.report.document import Block, Details, Findings, Row, Table, Text, or_reason
-from analysis.report.report_data import SettingData, by_activation
-from analysis.rows.read import records
+from analysis.number_format import DASH, capital, counted, listed, number, percent
+from analysis.report.answers import Answer, answer, gap_words, p_words, resolved_word, tone_of
+from analysis.report.document import Bar, Block, Details, Findings, Row, Table, Text, or_reason
+from analysis.report.report_data import SettingData, seed_rows
+from analysis.rows.read import including_tainted, is_scored, records
 from analysis.rows.scoring import scoring_words
-from analysis.rows.stages import PANELS, PRIMARY, title_of
+from analysis.rows.stages import PANELS, PRIMARY, STAGES, is_legal, title_of
 from analysis.stats.aa_control import aa_sentences
 from analysis.stats.best_fixed import best_fixed_sentences
+from analysis.stats.compare import FIELD_NATS, FIELD_P
 from analysis.stats.per_seed import seed_stats
 from analysis.stats.sensitivity import DATA_ORDER, sensitivity_sentences
 from analysis.study import Study
@@ -36,7 +42,7 @@ def best_activation(setting: SettingData) -> tuple[Block, ...]:
         Text(found.decision.sentence, "lead"),
         *([contrast_table(found, setting.cells)] if found.rows else []),
         *or_reason(lambda: (_findings(setting),)),
-        *or_reason(lambda: (sensitivity_table(setting),)),
+        *or_reason(lambda: (_sensitivity_table(setting),)),
         _means(setting.study),
     )
 
@@ -98,20 +104,123 @@ def _means(study: Study) -> Details:
     """The scores themselves, for whoever wants to check."""
     stats = seed_stats(study.cells, PANELS)
     present = [stage for stage in PANELS if (stats["quantity"] == stage).any()]
-    rows = []
-    for found in by_activation(stats, study.sweep.keys):
-        mine = [found[stage] for stage in present if stage in found]
-        values = [plus_minus(row["mean"], row["half_width"]) for row in mine]
-        mark = " †" if mine[0]["n_diverged"] else ""
-        n = str(max(row["n"] for row in mine))
-        rows.append(Row((f"{mine[0]['label']}{mark}", n, *values)))
     table = Table(
         caption="Bits per byte of each stage: mean ± half width of the 95 % t interval over n"
         " seeds. These intervals hold the spread of seeds, which moves all activations together.",
         headings=("activation", "n", *(title_of(stage) for stage in present)),
-        rows=tuple(rows),
+        rows=seed_rows(stats, study.sweep.keys, dict.fromkeys(present, 4)),
         note=f"Contiguous: {scoring_words(study.cells, 'post_quant_bpb')}. Sliding:"
         f" {scoring_words(study.cells, PRIMARY)}. † a seed diverged: mean over survivors, not"
         " ranked.",
     )
     return Details("Scores of every stage", (table,))
+
+
+def contrast_table(found: Answer, cells: pd.DataFrame) -> Table:
+    """Every activation against the reference: the numbers of ``compare``, best first."""
+    first = found.rows[0]
+    return Table(
+        caption=f"Difference from {found.names[found.reference]} in bits per byte,"
+        f" {title_of(found.quantity)} ({scoring_words(cells, found.quantity)}). Below zero is"
+        " better.",
+        headings=("activation", "difference", "n", "nats/token", "p", "resolved", "field's rule"),
+        rows=tuple(_contrast_row(row, found) for row in found.rows),
+        bars="better ← 0 → worse",
+        note=_interval_note(first),
+    )
+
+
+def _sensitivity_table(setting: SettingData) -> Table:
+    """One line for each way of asking, and whether it finds the same activation lowest.
+
+    Only the first line is a test; the same question of other stages, and with tainted attempts,
+    decides nothing.
+    """
+    study, primary = setting.study, setting.answer
+    rows = [
+        _answer_row(f"{capital(title_of(PRIMARY))}: the one that is tested", primary, primary),
+        _with_tainted(study, primary),
+    ]
+    for stage in STAGES:
+        scored = study.cells.loc[is_scored(study.cells), stage].notna().any()
+        if stage != PRIMARY and scored and is_legal(study.with_reruns, stage):
+            rows.append(_answer_row(capital(title_of(stage)), answer(study, stage), primary))
+    return Table(
+        caption="Does the answer survive? The same question asked otherwise; only the first line"
+        " is a test.",
+        headings=("asked of", "lowest", "difference from reference", "n", "resolved", "same"),
+        rows=tuple(rows),
+        words=2,
+    )
+
+
+def across_settings(study: Study, settings: tuple[SettingData, ...]) -> tuple[Block, ...]:
+    """The answer under every budget and value of the recipe; nothing where there is one setting."""
+    if len(settings) == 1:
+        return ()
+    table = Table(
+        caption=f"The answer in each setting, {title_of(PRIMARY)}, each with intervals of its own.",
+        headings=("setting", "lowest", "difference from reference", "n", "resolved"),
+        rows=tuple(_answer_row(setting.name, setting.answer) for setting in settings),
+        words=2,
+    )
+    opening = Text("One line for each setting; the first is the one that the report opens with.")
+    return (opening, table, *or_reason(lambda: (_axes(study),)))
+
+
+def _axes(study: Study) -> Findings:
+    table = axis_survival(study, PRIMARY)
+    return Findings(tuple(zip(table["axis"], table["sentence"], strict=True)))
+
+
+def _with_tainted(study: Study, primary: Answer) -> Row:
+    """The primary question with tainted successes counted, or that there are none."""
+    counting = study.derive(including_tainted)
+    more = int(is_scored(counting.with_reruns).sum() - is_scored(study.with_reruns).sum())
+    title = f"With tainted attempts ({more or 'there are none'})"
+    return _answer_row(title, answer(counting) if more else primary, primary)
+
+
+def _answer_row(title: str, found: Answer, primary: Answer | None = None) -> Row:
+    """One answer, and whether it names the activation that ``primary`` does."""
+    best, key = found.best, found.decision.best
+    name = DASH if key is None else found.names[key]
+    told = (DASH,) * 3
+    if best is not None:
+        told = (gap_words(best), str(best["n"]), resolved_word(best))
+    if primary is None:
+        return Row((title, name, *told))
+    same = "yes" if key == primary.decision.best else "no"
+    return Row((title, name, *told, same))
+
+
+def _contrast_row(row: Any, found: Answer) -> Row:
+    half, rule = row["half_width"], row["field_rule"]
+    low, high = (None, None) if pd.isna(half) else (row["low"], row["high"])
+    return Row(
+        (
+            found.names[row["key"]],
+            gap_words(row),
+            str(row["n"]),
+            number(row["nats"], signed=True),
+            p_words(row["p_value"]),
+            resolved_word(row),
+            rule if isinstance(rule, str) else DASH,
+        ),
+        tone=tone_of(row),
+        bar=Bar(row["difference"], low, high),
+    )
+
+
+def _interval_note(row: Any) -> str:
+    """What all intervals of the table stand on."""
+    if pd.isna(row["noise_sd"]):
+        return "The noise is not known from so few seeds, so there is no interval."
+    return (
+        f"n counts paired seeds. Mean ± half width, simultaneous {percent(row['level'])} over"
+        f" {counted(row['comparisons'], 'comparison')}, p adjusted over them; noise sd"
+        f" {number(row['noise_sd'])} BPB with {row['noise_df']:.0f} degrees of freedom, pooled over"
+        f" the grid (block: {row['blocks']}), the interval widened where noise is unequal."
+        " Resolved: the interval excludes zero. Field's rule: better by more than"
+        f" {FIELD_NATS} nats per token at p < {FIELD_P}."
+    )

@@ -6,19 +6,22 @@ from analysis.costs.node_speed import node_effects, node_sentences
 from analysis.figures.scores import CAP_BYTES
 from analysis.number_format import DASH, capital, counted, number, percent, plus_minus
 from analysis.report.document import Block, Bullets, Row, Table, Text
-from analysis.report.report_data import SettingData, by_activation
+from analysis.report.report_data import SettingData, seed_rows
 from analysis.rows.read import is_scored, records
 from analysis.rows.stages import title_of
 from analysis.stats.per_seed import seed_stats
 
 SECONDS_IN_HOUR = 3600
-_MEASURES = ("artifact_kB", "steps", "step_ms_p50", "train_s", "peak_memory_MB", "node_hours")
+_DECIMALS = {
+    **{"artifact_kB": 1, "steps": 0, "step_ms_p50": 1, "train_s": 1},
+    **{"peak_memory_MB": 0, "node_hours": 3},
+}
 
 
 def costs(setting: SettingData) -> tuple[Block, ...]:
     """The section for one setting."""
     cells = _measured(setting.cells)
-    stats = seed_stats(cells, _MEASURES)
+    stats = seed_stats(cells, tuple(_DECIMALS))
     if not setting.has_scores:
         return (Text("No cell has an untainted success, so no cost is known."),)
     nodes = node_sentences(node_effects(setting.study))
@@ -55,28 +58,17 @@ def _size(cells: pd.DataFrame) -> str:
 
 
 def _table(stats: pd.DataFrame, keys: tuple[str, ...]) -> Table:
-    rows = []
-    for mine in by_activation(stats, keys):
-        if not any(row["n"] for row in mine.values()):
-            continue
-        first = next(iter(mine.values()))
-        entries = [
-            _entry(mine, "artifact_kB", 1),
-            _entry(mine, "steps", 0),
-            _entry(mine, "step_ms_p50", 1),
-            _entry(mine, "train_s", 1),
-            _entry(mine, "peak_memory_MB", 0),
-            _mean(mine, "node_hours", 3),
-        ]
-        n = str(max(row["n"] for row in mine.values()))
-        rows.append(Row((str(first["label"]), n, *entries)))
+    known = stats[stats["n"] > 0]
+    # What is alike in all seeds, and the one sum, have no interval.
+    none = (known["half_width"] == 0) | (known["quantity"] == "node_hours")
+    known = known.assign(half_width=known["half_width"].mask(none))
     return Table(
         caption="Cost of one cell: mean ± half width of the 95 % t interval over n seeds.",
         headings=(
             *("activation", "n", "artifact kB", "steps", "median step ms", "training s"),
             *("peak memory MB", "node-hours"),
         ),
-        rows=tuple(rows),
+        rows=seed_rows(known, keys, _DECIMALS, marked=False),
         note="1 kB = 1,000 bytes. Node-hours: from the start of the attempt to its end, set-up and"
         " scoring included.",
     )
@@ -123,14 +115,3 @@ def _hours(cells: pd.DataFrame) -> str:
         f"Together {known.sum():.3g} node-hours in {counted(len(known), 'attempt')}, one per"
         f" cell.{more}"
     )
-
-
-def _entry(rows: dict[str, dict[str, object]], name: str, decimals: int) -> str:
-    if name not in rows:
-        return DASH
-    mean, half = rows[name]["mean"], rows[name]["half_width"]
-    return plus_minus(mean, half if half else None, decimals=decimals)  # type: ignore[arg-type]
-
-
-def _mean(rows: dict[str, dict[str, object]], name: str, decimals: int) -> str:
-    return DASH if name not in rows else number(rows[name]["mean"], decimals=decimals)  # type: ignore[arg-type]

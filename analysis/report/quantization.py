@@ -4,15 +4,13 @@ Deltas are taken within a cell at equal windows; their differences from the refe
 since only one stage is judged.
 """
 
-from typing import Any
-
 import pandas as pd
 
 from analysis.figures.figure_data import optional
 from analysis.mechanism.associations import association_sentences
-from analysis.number_format import DASH, capital, counted, listed, number, percent, plus_minus
-from analysis.report.document import Block, Findings, Row, Table, Text
-from analysis.report.report_data import SettingData, by_activation
+from analysis.number_format import capital, counted, listed, number, percent, plus_minus
+from analysis.report.document import Block, Findings, Table, Text
+from analysis.report.report_data import SettingData, seed_rows
 from analysis.rows.read import records
 from analysis.rows.scoring import scoring_words
 from analysis.rows.stages import DELTAS, is_legal, title_of
@@ -97,7 +95,7 @@ def _table(stats: pd.DataFrame, present: list[str], study: Study) -> Table:
         caption="Change of the score in bits per byte: mean ± half width of the"
         f" {percent(stats['level'].iloc[0])} t interval over n seeds. Above zero is a loss.",
         headings=("activation", "n", *(_HEADINGS[name] for name in present)),
-        rows=_rows(stats, present, study.sweep.keys),
+        rows=seed_rows(stats, study.sweep.keys, dict.fromkeys(present, 4), signed=True),
         note=". ".join(
             f"{capital(_HEADINGS[name])}: {_stages_of(name)}, {scoring_words(study.cells, name)}"
             for name in present
@@ -121,26 +119,6 @@ def _slot(stats: pd.DataFrame, study: Study) -> Table:
         caption=f"SLOT, apart from everything above.{mark} Change of the score in bits per byte:"
         f" mean ± half width of the {percent(stats['level'].iloc[0])} t interval over n seeds.",
         headings=("activation", "n", "SLOT" if legal else "SLOT (not legal)"),
-        rows=_rows(stats, [_SLOT], study.sweep.keys),
+        rows=seed_rows(stats, study.sweep.keys, {_SLOT: 4}, signed=True),
         note=f"SLOT: {_stages_of(_SLOT)}, {scoring_words(study.cells, _SLOT)}.",
     )
-
-
-def _rows(stats: pd.DataFrame, present: list[str], keys: tuple[str, ...]) -> tuple[Row, ...]:
-    rows = []
-    for found in by_activation(stats, keys):
-        mine = [found[name] for name in present if name in found]
-        if mine:
-            entries = [_entry(found.get(name)) for name in present]
-            mark = "" if mine[0]["n_diverged"] == 0 else " †"
-            n = str(max(row["n"] for row in mine))
-            rows.append(Row((f"{mine[0]['label']}{mark}", n, *entries)))
-    return tuple(rows)
-
-
-def _entry(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return DASH
-    if pd.isna(row["half_width"]):
-        return number(row["mean"], signed=True)
-    return plus_minus(row["mean"], row["half_width"], signed=True)

@@ -7,15 +7,20 @@ assembles: every number comes from the functions that the notebooks and the summ
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from analysis.figures.captions import take_caption
 from analysis.figures.catalog import FIGURES, as_svg, draw_or_reason, slug
 from analysis.figures.figure_data import optional
 from analysis.number_format import counted, number, percent
 from analysis.planning.second_stage import second_stage_sentences
-from analysis.report.answer_tables import across_settings, contrast_table
 from analysis.report.answers import decision_words, gap_words, support_words
-from analysis.report.best_activation import best_activation, resolution_words
+from analysis.report.best_activation import (
+    across_settings,
+    best_activation,
+    contrast_table,
+    resolution_words,
+)
 from analysis.report.costs import costs
 from analysis.report.document import (
     Block,
@@ -37,12 +42,13 @@ from analysis.report.missing_cells import (
     missing_cells,
 )
 from analysis.report.quantization import quantization
-from analysis.report.report_data import ReportData, SettingData, load_report_data
+from analysis.report.report_data import ReportData, SettingData, report_data
 from analysis.report.reproduction import reproduction, revision_words
 from analysis.rows.read import is_scored, succeeded
 from analysis.rows.stages import PRIMARY, title_of
 from analysis.stats.sensitivity import DATA_ORDER
 from analysis.stats.slope_curve import best_set
+from analysis.study import read_study
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
 
@@ -59,13 +65,49 @@ _LIMITS = (
 )
 
 
+class _Question(NamedTuple):
+    """A section that every setting has: what it says, its figures, and those that are folded."""
+
+    anchor: str
+    title: str
+    say: Callable[[SettingData], tuple[Block, ...]]
+    shown: tuple[str, ...]
+    folded: tuple[str, ...] = ()
+
+    def blocks(self, setting: SettingData) -> tuple[Block, ...]:
+        """Its answer for one setting."""
+        blocks, more = self.say(setting), pictures(self.folded, setting)
+        titles = "; ".join(f"{figure.title[:1].lower()}{figure.title[1:]}" for figure in more)
+        folded = (Details(f"More figures: {titles}", more),) if more else ()
+        return (*blocks, *pictures(self.shown, setting), *folded)
+
+
+_BEST = _Question(
+    "best",
+    "Which activation is best, and how sure are we",
+    best_activation,
+    shown=("slope_bpb",),
+    folded=("differences", "power"),
+)
+_QUANTIZATION = _Question(
+    "quantization",
+    "What quantization and TTT do to that",
+    quantization,
+    shown=("quant_delta", "ttt_gain", "slot_gain", "mechanism_delta"),
+    folded=("mechanism", "mechanism_layers", "beta_by_layer"),
+)
+_COSTS = _Question(
+    "costs", "What it costs", costs, shown=("artifact_bytes", "pace", "learning_curves")
+)
+
+
 def write_report(place: str | Path) -> list[str]:
     """Write ``report.html`` and ``report.md`` of the sweep in ``place``; the paths written.
 
     Where no cell has a score the report says what failed; it is written, and then a ConfigError
     says so, since there is no answer.
     """
-    data, files = load_report_data(place), open_files(place)
+    data, files = report_data(read_study(place)), open_files(place)
     report = make_report(data)
     files.replace(HTML_FILE, render_html(report).encode())
     files.replace(MARKDOWN_FILE, render_markdown(report).encode())
@@ -88,17 +130,9 @@ def make_report(data: ReportData) -> Report:
         notices=tuple(_notices(data)),
         facts=tuple(_facts(data)),
         sections=(
-            _section(
-                "best",
-                "Which activation is best, and how sure are we",
-                settings,
-                _best,
-                across_settings(study, settings),
-            ),
-            _section(
-                "quantization", "What quantization and TTT do to that", settings, _quantization
-            ),
-            _section("costs", "What it costs", settings, _costs),
+            _section(_BEST, settings, across_settings(study, settings)),
+            _section(_QUANTIZATION, settings),
+            _section(_COSTS, settings),
             missing_cells(data),
             reproduction(study),
             Section(anchor="limits", title="What this does not say", blocks=(Bullets(_LIMITS),)),
@@ -120,37 +154,21 @@ def _reasons(setting: SettingData) -> str:
 
 
 def _section(
-    anchor: str,
-    title: str,
-    settings: tuple[SettingData, ...],
-    build: Callable[[SettingData], tuple[Block, ...]],
-    over: tuple[Block, ...] = (),
+    question: _Question, settings: tuple[SettingData, ...], over: tuple[Block, ...] = ()
 ) -> Section:
     """One question, asked of every setting: in parts where there are several."""
-    answers = [or_reason(partial(build, setting)) for setting in settings]
-    if len(settings) == 1:
-        return Section(anchor=anchor, title=title, blocks=answers[0])
-    parts = [
-        Section(anchor=f"{anchor}-{slug(setting.name)}", title=setting.name, blocks=blocks)
-        for setting, blocks in zip(settings, answers, strict=True)
-    ]
-    return Section(anchor=anchor, title=title, blocks=over, parts=tuple(parts))
-
-
-def _best(setting: SettingData) -> tuple[Block, ...]:
-    more = pictures(("differences", "power"), setting)
-    return (*best_activation(setting), *pictures(("slope_bpb",), setting), *_folded(more))
-
-
-def _quantization(setting: SettingData) -> tuple[Block, ...]:
-    shown = pictures(("quant_delta", "ttt_gain", "slot_gain", "mechanism_delta"), setting)
-    more = pictures(("mechanism", "mechanism_layers", "beta_by_layer"), setting)
-    return (*quantization(setting), *shown, *_folded(more))
-
-
-def _costs(setting: SettingData) -> tuple[Block, ...]:
-    shown = pictures(("artifact_bytes", "pace", "learning_curves"), setting)
-    return (*costs(setting), *shown)
+    anchor, title = question.anchor, question.title
+    parts = tuple(
+        Section(
+            anchor=f"{anchor}-{slug(setting.name)}",
+            title=setting.name,
+            blocks=or_reason(partial(question.blocks, setting)),
+        )
+        for setting in settings
+    )
+    if len(parts) == 1:
+        return Section(anchor=anchor, title=title, blocks=parts[0].blocks)
+    return Section(anchor=anchor, title=title, blocks=over, parts=parts)
 
 
 def pictures(names: tuple[str, ...], setting: SettingData) -> tuple[Picture, ...]:
@@ -169,11 +187,6 @@ def pictures(names: tuple[str, ...], setting: SettingData) -> tuple[Picture, ...
         alt = f"Chart ({setting.name}): {title}."
         shown.append(Picture(title=title, alt=alt, caption=caption, svg=as_svg(figure)))
     return tuple(shown)
-
-
-def _folded(more: tuple[Picture, ...]) -> tuple[Block, ...]:
-    titles = [f"{shown.title[:1].lower()}{shown.title[1:]}" for shown in more]
-    return (Details(f"More figures: {'; '.join(titles)}", more),) if more else ()
 
 
 def _notices(data: ReportData) -> list[str]:

@@ -1,20 +1,21 @@
 """What a report is made of: the study, and what is found in each of its settings, each once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.costs.time_split import time_splits
 from analysis.figures.figure_data import FigureData, optional
+from analysis.number_format import DASH, plus_minus
 from analysis.report.answers import Answer, answer
+from analysis.report.document import Row
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.read import is_scored, records
 from analysis.rows.stages import PRIMARY
-from analysis.study import Study, read_study
+from analysis.study import Study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +23,13 @@ class SettingData:
     """One setting and what several sections say of it; ``splits`` are rows of ``time_splits``."""
 
     name: str
-    study: Study
     figures: FigureData
     answer: Answer
     splits: pd.DataFrame
+
+    @property
+    def study(self) -> Study:
+        return self.figures.study
 
     @property
     def cells(self) -> pd.DataFrame:
@@ -48,11 +52,6 @@ class ReportData:
     missing: tuple[str, ...]
 
 
-def load_report_data(place: str | Path) -> ReportData:
-    """What the sweep in ``place`` left; ConfigError where there is nothing that can be read."""
-    return report_data(read_study(place))
-
-
 def report_data(study: Study) -> ReportData:
     """What is found in each setting of ``study``."""
     figures = {name: FigureData(one) for name, one in study.settings.items()}
@@ -64,7 +63,6 @@ def report_data(study: Study) -> ReportData:
     settings = tuple(
         SettingData(
             name=name,
-            study=figures[name].study,
             figures=figures[name],
             answer=answer(figures[name].study),
             splits=splits[splits["setting"] == name],
@@ -87,6 +85,35 @@ def primary_setting(study: Study) -> str:
     here = known[(known["budget_kind"] == kind) & (known["budget_value"] == largest)]
     ordered = [name for name in study.settings if name in set(here["setting"])]
     return ordered[(len(ordered) - 1) // 2]
+
+
+def seed_rows(
+    stats: pd.DataFrame,
+    keys: Sequence[str],
+    decimals: Mapping[str, int],
+    *,
+    signed: bool = False,
+    marked: bool = True,
+) -> tuple[Row, ...]:
+    """A row per activation: label, n, and mean ± half width of each quantity of ``decimals``.
+
+    ``marked``: † behind an activation with a diverged seed.
+    """
+    rows = []
+    for found in by_activation(stats, keys):
+        mine = [found[name] for name in decimals if name in found]
+        if not mine:
+            continue
+        entries = [
+            plus_minus(row["mean"], row["half_width"], signed=signed, decimals=places)
+            if (row := found.get(name)) is not None
+            else DASH
+            for name, places in decimals.items()
+        ]
+        mark = " †" if marked and mine[0]["n_diverged"] else ""
+        n = str(max(row["n"] for row in mine))
+        rows.append(Row((f"{mine[0]['label']}{mark}", n, *entries)))
+    return tuple(rows)
 
 
 def by_activation(stats: pd.DataFrame, keys: Sequence[str]) -> Iterator[dict[str, Any]]:

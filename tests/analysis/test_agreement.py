@@ -11,7 +11,7 @@ import pytest
 from analysis.costs.axis_survival import axis_survival
 from analysis.costs.time_split import time_splits
 from analysis.figures.figure_data import FigureData, optional
-from analysis.report.report_data import load_report_data
+from analysis.report.report_data import report_data
 from analysis.report.summary import write_summary
 from analysis.rows.stages import PRIMARY
 from analysis.stats.best_fixed import best_fixed
@@ -150,7 +150,7 @@ def test_summary_report_and_figures_agree(seed, tmp_path):
     facts = {"name": "local", "reference": REFERENCE, "pairing": ("seed", "node")[seed % 3 == 0]}
     (place / "sweep.json").write_text(json.dumps(facts), encoding="utf-8")
     summary, _ = write_summary(place)
-    for setting in load_report_data(place).settings:
+    for setting in report_data(read_study(place)).settings:
         answer = setting.answer
         assert answer.decision.sentence in summary.sentences
         assert [

@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from analysis.figures import slope_curve
+from analysis.figures.beta import QUANTILES
 from analysis.figures.catalog import draw
 from analysis.figures.figure_data import FigureData, Resolution
 from analysis.figures.speed import marks_of
@@ -25,6 +26,7 @@ from analysis.rows.learning_curves import (
 from analysis.stats.seed_effects import without_seed
 from tests.analysis.conftest import make_study
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
+from trainer.contract import LAYER_MEASURES
 
 REFERENCE = "leaky_relu2-s0.5"
 
@@ -205,6 +207,10 @@ def test_beta_has_a_line_per_seed_and_the_line_where_it_began(frame_of, row_of):
     rows = layers[layers["measure"] == "beta_q50"]
     drawn_values = np.concatenate([line.get_ydata() for line in medians])
     assert sorted(drawn_values) == pytest.approx(sorted(rows["value"]))
+
+
+def test_the_quantiles_of_beta_are_those_that_the_trainer_measures():
+    assert set(QUANTILES) <= set(LAYER_MEASURES)
 
 
 def test_the_power_curve_marks_the_grid_that_was_run(cells):

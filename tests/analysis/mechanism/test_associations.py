@@ -17,7 +17,6 @@ from analysis.mechanism.associations import (
     association_sentences,
     associations,
 )
-from analysis.mechanism.layer_tables import layer_means
 from tests.analysis.conftest import make_frame, make_layers, make_rows, make_study
 from trainer.config.config_errors import ConfigError
 from trainer.contract import LAYER_MEASURES
@@ -43,10 +42,14 @@ def of(table, outcome, measure=DENSITY):
     return row
 
 
+def density_of(layers):
+    """The density of the hidden layer by cell_id, its mean over layers."""
+    return layers[layers["measure"] == "density"].groupby("cell_id")["value"].mean()
+
+
 def driven(layers, *, share=1.0):
     """Cells whose quantization delta follows the density of the hidden layer, and noise."""
-    means = layer_means(layers).set_index("cell_id")
-    density = means.loc[means["measure"] == "density", "value"]
+    density = density_of(layers)
     rows = []
     for i, row in enumerate(make_rows()):
         noise = 0.0003 * np.random.default_rng(i).normal()
@@ -71,8 +74,7 @@ def test_a_planted_relation_is_found_between_activations_and_named(layers):
 def test_the_correlation_is_pearsons_of_the_means_and_p_is_corrected_by_holm(layers):
     frame = driven(layers)
     table = associations(make_study(frame), with_weights(layers), ["quant_delta"])
-    means = layer_means(layers)
-    density = means[means["measure"] == "density"].set_index("cell_id")["value"]
+    density = density_of(layers)
     cells = frame[frame["key"] != "leaky_relu2-s0"]
     x = cells["cell_id"].map(density)
     y = cells["post_quant_bpb"] - cells["pre_quant_bpb"]

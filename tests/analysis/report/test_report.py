@@ -17,10 +17,11 @@ from analysis.report.document import Bar, Row, Table
 from analysis.report.html import render_html, scale_of, typeset
 from analysis.report.markdown import MOST_LINES, render_markdown
 from analysis.report.report import make_report, pictures, write_report
-from analysis.report.report_data import load_report_data, primary_setting
+from analysis.report.report_data import primary_setting, report_data
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
 from analysis.stats.quantization import delta_stats
+from analysis.study import read_study
 from tests.analysis.conftest import lost, make_study
 from tests.support.page import parsed
 
@@ -33,7 +34,7 @@ def made(store):
     """The report of a finished sweep, with three pictures; the slow tests draw all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_module, "pictures", some_pictures)
-        return make_report(load_report_data(store))
+        return make_report(report_data(read_study(store)))
 
 
 def some_pictures(names, setting):
@@ -52,7 +53,7 @@ def reported(store_of, monkeypatch):
     monkeypatch.setattr(report_module, "pictures", lambda names, setting: ())
 
     def report(rows):
-        made = make_report(load_report_data(store_of(rows)))
+        made = make_report(report_data(read_study(store_of(rows))))
         return made, parsed(render_html(made))
 
     return report
@@ -160,7 +161,7 @@ def test_a_kilobyte_has_a_thousand_bytes(page, cells):
 
 @pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes(store):
-    made = make_report(load_report_data(store))
+    made = make_report(report_data(read_study(store)))
     assert write_report(store) == [str(store / "report.html"), str(store / "report.md")]
     assert (store / "report.html").read_text(encoding="utf-8") == render_html(made)
     assert (store / "report.md").read_text(encoding="utf-8") == render_markdown(made)
