@@ -6,7 +6,7 @@ log does say of its configuration is held against the claim.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,6 @@ from trainer.config.config_errors import ConfigError, did_you_mean
 
 # The recipes that reproduce a published run, and the parameters of that run's model with a fixed β.
 PUBLISHED_RECIPES = {"pr1035": 17_059_912, "pr549": 26_928_220, "pr1176": 27_038_812}
-
-# What a log says of its configuration, the line that says it, and the key of a recipe for it.
-_CONFIGURED = (
-    ("seq_len", "config", "train.seq_len"),
-    ("batch_tokens", "config", "train.batch_tokens"),
-    ("warmup_steps", "config", "train.warmup_steps"),
-    ("embed_lr", "rates", "optim.embed_lr"),
-    ("matrix_lr", "rates", "optim.matrix_lr"),
-    ("scalar_lr", "rates", "optim.scalar_lr"),
-    ("num_heads", "heads", "model.num_heads"),
-    ("num_kv_heads", "heads", "model.num_kv_heads"),
-    ("xsa_last_layers", "xsa", "model.xsa_last_layers"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,12 +141,8 @@ def _hardware(world_size: int, gpu: str | None) -> str | None:
 
 
 def _row(facts: LogFacts, claim: Claim, name: str) -> dict[str, Any]:
-    configured, preamble = facts.configured, facts.preamble
-    capped = facts.stopped_by_cap
-    models = set(preamble.gpus)
-    gpu = preamble.gpus[0] if len(models) == 1 else None
-    window = configured.seq_len
     return published_row(
+        **facts.row,
         pr=claim.pr,
         recipe=claim.recipe,
         stack=_stack(claim.recipe, claim.overrides),
@@ -167,21 +150,7 @@ def _row(facts: LogFacts, claim: Claim, name: str) -> dict[str, Any]:
         activation=claim.activation,
         params=dict(claim.params),
         words=claim.activation,
-        seed=configured.seed,
-        budget_kind="seconds" if capped else "steps",
-        budget_value=configured.cap_s if capped else float(configured.iterations),
-        hardware=_hardware(configured.world_size, gpu),
-        device="cuda" if facts.peak_memory_bytes is not None else None,
-        device_name=gpu,
-        python=preamble.python,
-        torch=preamble.torch,
-        world_size=configured.world_size,
-        num_params=configured.num_params,
-        val_tokens=configured.val_tokens,
-        tokens=facts.steps * configured.batch_tokens,
-        window=window,
-        **{key: getattr(facts, key) for key in _SCHEMA_FACTS},
-        stride=window if facts.stride is None else facts.stride,
+        hardware=_hardware(facts.row["world_size"], facts.row["device_name"]),
         evidence_class="log",
         citation=f"PR #{claim.pr}, {name}",
         notes=_unknown_lines_note(facts),
@@ -197,56 +166,28 @@ def _unknown_lines_note(facts: LogFacts) -> str | None:
     return f"{lines} passed over, not of the grammar; the first is line {facts.unknown_lines[0]}"
 
 
-_SCHEMA_FACTS = (
-    *("steps", "train_s", "pre_quant_loss", "pre_quant_bpb", "post_quant_loss", "post_quant_bpb"),
-    *("post_quant_sliding_bpb", "ttt_bpb", "slot_bpb", "model_bytes", "code_bytes"),
-    *("artifact_bytes", "peak_memory_bytes", "score_s", "ttt_s", "slot_s"),
-)
-
-
 def _check(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
     """Nothing, if all that the log says of its configuration is as claimed."""
-    for line, key, logged, claimed in _configured_and_claimed(facts, recipe):
+    for key, (logged, kind) in facts.configured.items():
+        claimed = _claimed(recipe, key)
         if logged != claimed:
             raise ConfigError(
-                f"{facts.where}, line {facts.lines[line]}: the log says {key} = {logged}, recipe"
-                f" {claim.recipe} has {claimed}. Is it a log of another recipe"
+                f"{facts.where}, line {facts.lines[kind]}: the log says {key} = {_word(logged)},"
+                f" recipe {claim.recipe} has {_word(claimed)}. Is it a log of another recipe"
                 f" ({', '.join(PUBLISHED_RECIPES)})? What a run changed of one is said by"
                 " --set SECTION.KEY=VALUE."
             )
-    cap_s = facts.configured.cap_s
-    if cap_s is not None and not facts.stopped_by_cap:
-        raise ConfigError(
-            f"{facts.where}, line {facts.lines['config']}: all {facts.configured.iterations}"
-            f" iterations were taken before the cap of {cap_s:g} s, whose clock the learning rate"
-            " follows: that is a budget of neither steps nor seconds, and compares to nothing here."
-        )
     _check_activation(facts, claim, recipe)
 
 
-def _configured_and_claimed(
-    facts: LogFacts, recipe: Recipe
-) -> Iterator[tuple[str, str, object, object]]:
-    """Kind of line, key of the recipe, what the log says, what the recipe has."""
-    for name, line, key in _CONFIGURED:
-        logged, (section, leaf) = getattr(facts.configured, name), key.split(".")
-        if logged is not None:
-            yield line, key, logged, getattr(getattr(recipe, section), leaf)
-    codes, compressor = facts.artifact_format.split("+")
-    matrices = recipe.quantization.matrices
-    logged_codes = "gptq" if facts.configured.gptq else f"{codes}_row"
-    yield "model", "quantization.matrices", logged_codes, matrices
-    yield "model", "quantization.compressor", compressor, recipe.quantization.compressor
-    if facts.stride is not None:
-        yield "sliding", "scoring.stride", facts.stride, recipe.scoring.stride
-    for stage in ("ttt", "slot"):
-        scored = getattr(facts, f"{stage}_bpb") is not None
-        line = f"{stage}_exact" if scored else "total"
-        claimed = getattr(recipe, stage) is not None
-        yield line, stage, _WORDS[scored], _WORDS[claimed]
+def _claimed(recipe: Recipe, key: str) -> object:
+    """The value of ``section.key``; of a whole section, whether the recipe has it."""
+    section, _, leaf = key.partition(".")
+    return getattr(getattr(recipe, section), leaf) if leaf else getattr(recipe, section) is not None
 
 
-_WORDS = {True: "scored", False: "nothing"}
+def _word(value: object) -> object:
+    return {True: "scored", False: "nothing"}[value] if isinstance(value, bool) else value
 
 
 def _check_activation(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
@@ -257,12 +198,12 @@ def _check_activation(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
     fixed, model = PUBLISHED_RECIPES[claim.recipe], recipe.model
     learned = {"asqu": model.num_layers * model.mlp_hidden, "prelu2": model.num_layers}
     num_params = fixed + learned.get(claim.activation, 0)
-    if facts.configured.num_params != num_params:
+    if facts.row["num_params"] != num_params:
         counts = {claim.activation: num_params, "asqu": fixed + learned["asqu"]}
         if claim.activation == "asqu":
             counts["no learned β"] = fixed
         raise ConfigError(
-            f"{facts.where}, line {facts.lines['params']}: {facts.configured.num_params:,}"
+            f"{facts.where}, line {facts.lines['params']}: {facts.row['num_params']:,}"
             f" parameters, but {claim.recipe} has"
             f" {listed([f'{count:,} with {name}' for name, count in counts.items()])}."
             " Is it another activation, or another recipe?"

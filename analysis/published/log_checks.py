@@ -2,7 +2,7 @@
 
 Rounded and exact scores, loss and bits per byte, a size and its parts, the last validation and the
 stop: a log says most things more than once, so a digit or a line that is lost is noticed. Every
-function raises a ConfigError with the line that cannot be believed.
+function raises a ConfigError with the line that is contradicted.
 """
 
 from collections.abc import Iterable
@@ -61,7 +61,7 @@ def sizes(log: LogLines) -> tuple[LogLine, LogLine, LogLine]:
 def score(log: LogLines, exact: str, rounded: str, *signs: str) -> LogLine | None:
     """The exact line of a score; None where no line of it, nor a sign that it was begun, is there.
 
-    A score is believed if its exact and its rounded line are there and agree.
+    Its exact and its rounded line must be there and agree.
     """
     found = [log.once[kind] for kind in (exact, rounded, *signs) if kind in log.once]
     if not found:

@@ -11,10 +11,10 @@ labels in a log cannot be taken at their word:
 - ``ttt_chunk`` lines are sums of rank 0 alone.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from analysis.published.log_checks import (
     check_one_text,
@@ -29,59 +29,35 @@ from trainer.config.config_errors import ConfigError
 
 MIB = 2**20
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Configured:
-    """What a run was configured with, as far as a log says it; ``cap_s`` is None without a cap."""
-
-    seed: int
-    num_params: int
-    world_size: int
-    batch_tokens: int
-    seq_len: int
-    warmup_steps: int
-    iterations: int
-    cap_s: float | None
-    embed_lr: float
-    matrix_lr: float
-    scalar_lr: float
-    val_tokens: int
-    num_heads: int | None
-    num_kv_heads: int | None
-    xsa_last_layers: int | None
-    gptq: bool
+# What a log says of its configuration: the key of a recipe, the kind of line, the number in it.
+_CONFIGURED = {
+    "train.seq_len": ("config", "seq_len"),
+    "train.batch_tokens": ("config", "batch_tokens"),
+    "train.warmup_steps": ("config", "warmup"),
+    "optim.embed_lr": ("rates", "embed_lr"),
+    "optim.matrix_lr": ("rates", "matrix_lr"),
+    "optim.scalar_lr": ("rates", "scalar_lr"),
+    "model.num_heads": ("heads", "heads"),
+    "model.num_kv_heads": ("heads", "kv_heads"),
+    "model.xsa_last_layers": ("xsa", "layers"),
+    "scoring.stride": ("sliding", "stride"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFacts:
-    """What one log says. Losses in nats per token, scores in bits per byte; None: it does not say.
+    """What one log says.
 
-    ``stopped_by_cap``: training ended with the time and not with the iterations. ``stride`` is that
-    of the sliding score. ``unknown_lines``: numbers of the lines that the grammar does not know.
-    ``lines``: the number of each line that is said once, by its kind in the grammar.
+    ``row``: values by column of the store's schema, None where it does not say; losses in nats per
+    token, scores in bits per byte. ``configured``: values by key of a recipe, as far as it says
+    them, each with the kind of line that does; of ``ttt`` and ``slot`` whether they were scored.
+    ``unknown_lines``: numbers of the lines that the grammar does not know. ``lines``: the number of
+    each line that is said once, by its kind in the grammar.
     """
 
     where: str
-    configured: Configured
-    steps: int
-    train_s: float
-    stopped_by_cap: bool
-    pre_quant_loss: float
-    pre_quant_bpb: float
-    post_quant_loss: float
-    post_quant_bpb: float
-    post_quant_sliding_bpb: float | None
-    stride: int | None
-    ttt_bpb: float | None
-    slot_bpb: float | None
-    artifact_format: str
-    model_bytes: int
-    code_bytes: int
-    artifact_bytes: int
-    peak_memory_bytes: int | None
-    score_s: float | None
-    ttt_s: float | None
-    slot_s: float | None
+    row: Mapping[str, Any]
+    configured: Mapping[str, tuple[object, str]]
     preamble: Preamble
     unknown_lines: tuple[int, ...]
     lines: Mapping[str, int]
@@ -105,7 +81,7 @@ def parse_log(text: str, where: str) -> LogFacts:
     ``where`` names the log in messages.
     """
     log = read_lines(text, where)
-    configured = _configured(log)
+    require(log, ("val_loader", "params", "world", "rates", "config", "seed"))
     end = end_of_training(log)
     model, code, total = sizes(log)
     sliding = score(log, "sliding_exact", "sliding")
@@ -115,65 +91,80 @@ def parse_log(text: str, where: str) -> LogFacts:
     after = round_trip(log, model, [line for line in (sliding, second) if line])
     before = log.once.get("post_ema", end)
     check_one_text(log, after)
-    memory_mib = _count(log, "memory", "mib")
+    config, memory_mib = log.once["config"].values, _number(log, "memory", "mib")
+    budget_kind, budget_value = _budget(log)
+    gpus = set(log.preamble.gpus)
+    row = {
+        "seed": _number(log, "seed", "seed"),
+        "num_params": _number(log, "params", "params"),
+        "world_size": _number(log, "world", "ranks"),
+        "val_tokens": _number(log, "val_loader", "tokens"),
+        "budget_kind": budget_kind,
+        "budget_value": budget_value,
+        "steps": end.values["step"],
+        "tokens": end.values["step"] * config["batch_tokens"],
+        "train_s": end.values["train_ms"] / 1000,
+        "pre_quant_loss": before.values["loss"],
+        "pre_quant_bpb": before.values["bpb"],
+        "post_quant_loss": after.values["loss"],
+        "post_quant_bpb": after.values["bpb"],
+        "post_quant_sliding_bpb": _bpb(sliding),
+        "ttt_bpb": _bpb(ttt),
+        "slot_bpb": _bpb(slot),
+        "window": config["seq_len"],
+        "stride": _number(log, "sliding", "stride") or config["seq_len"],
+        "model_bytes": model.values["bytes"],
+        "code_bytes": code.values["bytes"],
+        "artifact_bytes": total.values["bytes"],
+        "peak_memory_bytes": None if memory_mib is None else memory_mib * MIB,
+        "score_s": _seconds(log, "post_ema", "int6", "sliding"),
+        "ttt_s": _seconds(log, "ttt"),
+        "slot_s": _seconds(log, "slot"),
+        "device": None if memory_mib is None else "cuda",
+        "device_name": gpus.pop() if len(gpus) == 1 else None,
+        "python": log.preamble.python,
+        "torch": log.preamble.torch,
+    }
     return LogFacts(
         where=where,
-        configured=configured,
-        steps=int(end.values["step"]),
-        train_s=end.values["train_ms"] / 1000,
-        stopped_by_cap=_stopped_by_cap(log, configured),
-        pre_quant_loss=before.values["loss"],
-        pre_quant_bpb=before.values["bpb"],
-        post_quant_loss=after.values["loss"],
-        post_quant_bpb=after.values["bpb"],
-        post_quant_sliding_bpb=_bpb(sliding),
-        stride=_count(log, "sliding", "stride"),
-        ttt_bpb=_bpb(ttt),
-        slot_bpb=_bpb(slot),
-        artifact_format=str(model.format),
-        model_bytes=int(model.values["bytes"]),
-        code_bytes=int(code.values["bytes"]),
-        artifact_bytes=int(total.values["bytes"]),
-        peak_memory_bytes=None if memory_mib is None else memory_mib * MIB,
-        score_s=_seconds(log, "post_ema", "int6", "sliding"),
-        ttt_s=_seconds(log, "ttt"),
-        slot_s=_seconds(log, "slot"),
+        row=row,
+        configured=_configured(log, model),
         preamble=log.preamble,
         unknown_lines=log.unknown_lines,
         lines={kind: line.number for kind, line in log.once.items()},
     )
 
 
-def _configured(log: LogLines) -> Configured:
-    require(log, ("val_loader", "params", "world", "rates", "config", "seed"))
-    config, rates = log.once["config"].values, log.once["rates"].values
-    return Configured(
-        seed=int(log.once["seed"].values["seed"]),
-        num_params=int(log.once["params"].values["params"]),
-        world_size=int(log.once["world"].values["ranks"]),
-        batch_tokens=int(config["batch_tokens"]),
-        seq_len=int(config["seq_len"]),
-        warmup_steps=int(config["warmup"]),
-        iterations=int(config["iterations"]),
-        cap_s=config["cap_s"] if config["cap_s"] > 0 else None,
-        embed_lr=rates["embed_lr"],
-        matrix_lr=rates["matrix_lr"],
-        scalar_lr=rates["scalar_lr"],
-        val_tokens=int(log.once["val_loader"].values["tokens"]),
-        num_heads=_count(log, "heads", "heads"),
-        num_kv_heads=_count(log, "heads", "kv_heads"),
-        xsa_last_layers=_count(log, "xsa", "layers"),
-        gptq=any(line.kind == "gptq" for line in log.repeated),
-    )
+def _configured(log: LogLines, model: LogLine) -> dict[str, tuple[object, str]]:
+    codes, compressor = str(model.format).split("+")
+    gptq = any(line.kind == "gptq" for line in log.repeated)
+    found: dict[str, tuple[object, str]] = {
+        key: (log.once[kind].values[name], kind)
+        for key, (kind, name) in _CONFIGURED.items()
+        if kind in log.once
+    }
+    found["quantization.matrices"] = ("gptq" if gptq else f"{codes}_row", "model")
+    found["quantization.compressor"] = (compressor, "model")
+    for stage in ("ttt", "slot"):
+        scored = f"{stage}_exact" in log.once
+        found[stage] = (scored, f"{stage}_exact" if scored else "total")
+    return found
 
 
-def _stopped_by_cap(log: LogLines, configured: Configured) -> bool:
-    stop = log.once.get("stop")
-    if stop is not None and configured.cap_s is None:
-        raise line_error(
-            log.where, stop, f"line {log.once['config'].number} says that there is no cap"
+def _budget(log: LogLines) -> tuple[str, float]:
+    """Seconds where the cap ended training, else steps."""
+    config, stop = log.once["config"], log.once.get("stop")
+    cap_s, iterations = config.values["cap_s"], config.values["iterations"]
+    if stop is None and cap_s > 0:
+        why = (
+            f"all {iterations} iterations were taken before the cap of {cap_s:g} s, whose clock the"
+            " learning rate follows: that is a budget of neither steps nor seconds, and compares to"
+            " nothing here"
         )
-    return stop is not None
+        raise line_error(log.where, config, why)
+    if stop is not None and cap_s <= 0:
+        raise line_error(log.where, stop, f"line {config.number} says that there is no cap")
+    return ("steps", float(iterations)) if stop is None else ("seconds", cap_s)
 
 
 def _bpb(line: LogLine | None) -> float | None:
@@ -184,8 +175,8 @@ def _seconds(log: LogLines, *kinds: str) -> float | None:
     """The time that scoring took; None where one of the scores is not there."""
     if any(kind not in log.once for kind in kinds):
         return None
-    return math.fsum(log.once[kind].values["eval_ms"] for kind in kinds) / 1000
+    return sum(log.once[kind].values["eval_ms"] for kind in kinds) / 1000
 
 
-def _count(log: LogLines, kind: str, name: str) -> int | None:
-    return int(log.once[kind].values[name]) if kind in log.once else None
+def _number(log: LogLines, kind: str, name: str) -> float | None:
+    return log.once[kind].values[name] if kind in log.once else None

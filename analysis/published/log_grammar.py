@@ -135,7 +135,7 @@ class LogLines:
 
 
 def read_lines(text: str, where: str) -> LogLines:
-    """Every line of the run in ``text``; a ConfigError names the line that cannot be believed."""
+    """Every line of the run in ``text``; a ConfigError names the line that is wrong."""
     texts = [line.rstrip() for line in text.split("\n")]
     begin = _begin(texts, where)
     once: dict[str, LogLine] = {}
@@ -168,7 +168,7 @@ def beginning(kind: str) -> str:
 
 
 def line_error(where: str, line: LogLine, why: str) -> ConfigError:
-    """What is told of a line that cannot be believed."""
+    """The refusal of a log for one of its lines."""
     return ConfigError(f"{where}, line {line.number}: {line.text!r}: {why}.")
 
 
@@ -195,7 +195,9 @@ def _parsed(text: str, number: int, where: str) -> LogLine | None:
             continue
         groups = {name: found for name, found in match.groupdict().items() if found is not None}
         artifact = groups.pop("format", None)
-        values = {name: float(found) for name, found in groups.items()}
+        values = {
+            name: int(found) if found.isdigit() else float(found) for name, found in groups.items()
+        }
         line = LogLine(kind, number, text, values, artifact)
         if not all(map(math.isfinite, values.values())):
             raise line_error(

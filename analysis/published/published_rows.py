@@ -12,7 +12,7 @@ where nothing is known; the names that ``analysis.rows.read`` adds; and these:
 ``delta_bpb``       a published difference, as published; ``delta_against``: from what
 ``evidence_class``  what stands behind the numbers: a key of ``EVIDENCE``
 ``citation``        where they stand
-``notes``           what one should know before believing them
+``notes``           what one should know before using them
 
 ``setting`` begins with "published", so that no statistic of ours averages over such rows and
 measured ones.

@@ -25,11 +25,6 @@ def missing_cells(data: ReportData) -> Section:
     return Section(anchor="failed", title="What failed or is missing", blocks=tuple(blocks))
 
 
-def is_complete(data: ReportData) -> bool:
-    """Whether every cell of the sweep has every score."""
-    return not data.missing
-
-
 def grid_size(study: Study) -> int:
     """How many cells the sweep asks for, as far as that is known."""
     return max(len(cell_status(study.cells, study.sweep)), study.sweep.num_cells or 0)
@@ -37,11 +32,9 @@ def grid_size(study: Study) -> int:
 
 def completeness_words(data: ReportData) -> str:
     """How many cells of the sweep have no score, and what became of them."""
-    if is_complete(data):
-        return (
-            f"Nothing is missing: each of {counted(len(data.study.cells), 'cell')} has every score."
-        )
-    return data.missing[0]
+    if data.missing:
+        return data.missing[0]
+    return f"Nothing is missing: each of {counted(len(data.study.cells), 'cell')} has every score."
 
 
 def common_reasons(cells: pd.DataFrame) -> list[str]:
@@ -87,20 +80,10 @@ def _table(unscored: pd.DataFrame, *, single_setting: bool) -> Table:
     for cell in records(unscored):
         state = state_word(cell)
         place = () if single_setting else (str(cell["setting"]),)
-        rows.append(
-            Row(
-                (
-                    str(cell["cell"]),
-                    *place,
-                    state,
-                    reason_words(cell) or DASH,
-                    _or_dash(cell["node"]),
-                    _or_dash(cell["log"]),
-                    _or_dash(cell["num_attempts"]),
-                ),
-                tone="muted" if state == "tainted" else "bad",
-            )
-        )
+        facts = (cell[name] for name in ("node", "log", "num_attempts"))
+        rest = (DASH if fact is None or pd.isna(fact) else str(fact) for fact in facts)
+        entries = (str(cell["cell"]), *place, state, reason_words(cell) or DASH, *rest)
+        rows.append(Row(entries, tone="muted" if state == "tainted" else "bad"))
     place = () if single_setting else ("setting",)
     return Table(
         caption="Every cell that was attempted and has no score that counts.",
@@ -125,7 +108,3 @@ def _remarks(cells: pd.DataFrame) -> list[str]:
     if repeated:
         remarks.append(f"{counted(repeated, 'cell')} needed more than one attempt.")
     return remarks
-
-
-def _or_dash(value: object) -> str:
-    return DASH if value is None or pd.isna(value) else str(value)

@@ -38,7 +38,6 @@ from analysis.report.missing_cells import (
     common_reasons,
     completeness_words,
     grid_size,
-    is_complete,
     missing_cells,
 )
 from analysis.report.quantization import quantization
@@ -190,9 +189,9 @@ def pictures(names: tuple[str, ...], setting: SettingData) -> tuple[Picture, ...
 
 
 def _notices(data: ReportData) -> list[str]:
-    """What a reader must know before believing anything."""
+    """What a reader must know first."""
     notices = second_stage_sentences(data.study)
-    if not is_complete(data):
+    if data.missing:
         notices.append(f"{completeness_words(data)} Section 4 says more.")
     if data.study.cells["dirty"].fillna(False).any():
         notices.append("Some cells ran from a checkout with uncommitted changes (section 5).")

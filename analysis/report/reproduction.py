@@ -89,7 +89,7 @@ def _values(cells: pd.DataFrame, column: str) -> str:
 
 
 def _span(cells: pd.DataFrame) -> str:
-    """First start and last end of the believed attempts."""
+    """First start and last end of the attempts that count."""
     start, end = cells["started_at"].min(), cells["ended_at"].max()
     if pd.isna(start) or pd.isna(end):
         return DASH
