@@ -128,7 +128,7 @@ def test_the_cap_is_in_the_gauge_however_far_and_a_line_only_where_it_is_within_
         gauge, ax = draw("artifact_bytes", FigureData(make_study(cells))).axes
         assert ax.get_ylabel() == "artifact (kB)"
         assert any(line.get_label() == "cap" for line in ax.lines) == in_sight
-        assert f"{16_000_000 - size:,} below the cap" in ax.get_title()
+        assert f"{16_000_000 - size:,} below the cap" in ax.get_title(loc="left")
         assert [line.get_xdata()[0] for line in gauge.lines if line.get_label() == "cap"] == [16.0]
         assert gauge.get_xlim()[1] > 16.0
         assert sorted(dots(gauge)[:, 0]) == pytest.approx(sorted(cells["artifact_bytes"] / 1e6))
