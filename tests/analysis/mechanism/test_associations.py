@@ -18,7 +18,6 @@ from analysis.mechanism.associations import (
     associations,
 )
 from tests.analysis.conftest import make_frame, make_layers, make_rows, make_study
-from trainer.config.config_errors import ConfigError
 from trainer.contract import LAYER_MEASURES
 
 DENSITY, DOWN, UP = MEASURES
@@ -169,11 +168,6 @@ def test_cells_without_measures_are_left_out_and_counted(layers):
     (sentence,) = association_sentences(make_study(frame), layers.head(0))
     assert "No scored cell has measures" in sentence
     assert associations(make_study(frame), layers.head(0)).empty
-
-
-def test_unequal_scoring_is_refused(cells, layers):
-    with pytest.raises(ConfigError, match="stride"):
-        associations(make_study(cells.assign(stride=[64, *[32] * 35])), layers)
 
 
 def test_cells_that_are_not_scored_are_not_related(cells, layers):
