@@ -21,31 +21,24 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 
 @dataclass(frozen=True, slots=True)
 class NewtonSchulz:
-    """How an update is made orthogonal: so many steps of this quintic."""
-
-    steps: int = 5
-    coefficients: tuple[float, float, float] = QUINTIC
-
-    def __call__(self, matrices_NRC: Tensor) -> Tensor:
-        return orthogonalize(matrices_NRC, self.steps, self.coefficients)
-
-
-def orthogonalize(
-    matrices_NRC: Tensor, steps: int, coefficients: tuple[float, float, float] = QUINTIC
-) -> Tensor:
     """An approximation of U·Vᵀ for each matrix U·S·Vᵀ; every singular value ends near 1.
 
     Each step is X ← a·X + (b·A + c·A²)·X with A = X·Xᵀ, on the matrix scaled to Frobenius norm 1
     and laid with its short side in the rows; computed in the type that it is given in.
     """
-    a, b, c = coefficients
-    transposed = matrices_NRC.size(-2) > matrices_NRC.size(-1)
-    x = matrices_NRC.mT if transposed else matrices_NRC
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if transposed else x
+
+    steps: int = 5
+    coefficients: tuple[float, float, float] = QUINTIC
+
+    def __call__(self, matrices_NRC: Tensor) -> Tensor:
+        a, b, c = self.coefficients
+        transposed = matrices_NRC.size(-2) > matrices_NRC.size(-1)
+        x = matrices_NRC.mT if transposed else matrices_NRC
+        x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+        for _ in range(self.steps):
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        return x.mT if transposed else x
 
 
 class Muon(torch.optim.Optimizer):

@@ -16,7 +16,7 @@ from tests.support.tiny import (
 )
 from trainer.activations import ACTIVATIONS
 from trainer.distributed.world import PendingTensor
-from trainer.optim.muon import QUINTIC, Muon, NewtonSchulz, orthogonalize
+from trainer.optim.muon import QUINTIC, Muon, NewtonSchulz
 from trainer.optim.optimizers import Optimizers
 from trainer.optim.parameter_kinds import kind_of, parameters_by_kind
 
@@ -129,7 +129,7 @@ def test_orthogonalize_maps_singular_values_by_the_quintic_and_keeps_the_vectors
     u, s, vt = torch.linalg.svd(x, full_matrices=False)
     norm = s.square().sum(dim=-1, keepdim=True).sqrt() + 1e-7
     expected = u @ torch.diag_embed(quintic(s / norm)) @ vt
-    torch.testing.assert_close(orthogonalize(x, 5), expected, rtol=0.0, atol=1e-10)
+    torch.testing.assert_close(NewtonSchulz()(x), expected, rtol=0.0, atol=1e-10)
 
 
 def test_five_steps_of_the_quintic_bring_everything_above_one_percent_near_one():
@@ -143,12 +143,12 @@ def test_a_positive_factor_of_each_matrix_does_not_matter():
     """Tolerance: the guard of 1e-7 beside a norm of at least 1e-3 · 1, magnified."""
     x, factors_N11 = matrices(4, 16, 48), torch.tensor([1e-3, 0.5, 7.0, 1e4])[:, None, None]
     atol = AMPLIFICATION * 1e-7 / (1e-3 * float(x.norm(dim=(-2, -1)).min()))
-    found = orthogonalize(factors_N11 * x, 5)
-    torch.testing.assert_close(found, orthogonalize(x, 5), rtol=0, atol=atol)
+    found = NewtonSchulz()(factors_N11 * x)
+    torch.testing.assert_close(found, NewtonSchulz()(x), rtol=0, atol=atol)
 
 
 def test_a_zero_matrix_stays_zero():
-    assert not orthogonalize(torch.zeros(2, 4, 6), 5).any()
+    assert not NewtonSchulz()(torch.zeros(2, 4, 6)).any()
 
 
 @every_shape
@@ -157,7 +157,7 @@ def test_in_float32_the_result_is_that_of_float64(shape):
     x = matrices(2, *shape)
     atol = AMPLIFICATION * 48 * EPS
     torch.testing.assert_close(
-        orthogonalize(x.float(), 5).double(), orthogonalize(x, 5), rtol=0.0, atol=atol
+        NewtonSchulz()(x.float()).double(), NewtonSchulz()(x), rtol=0.0, atol=atol
     )
 
 
@@ -169,7 +169,7 @@ def muon_by_hand(weight, gradients, *, lr, decay, momentum, steps=5):
     buffer = torch.zeros_like(weight)
     for gradient in gradients:
         buffer = momentum * buffer + gradient
-        update = orthogonalize((gradient + momentum * buffer)[None], steps)[0]
+        update = NewtonSchulz(steps)((gradient + momentum * buffer)[None])[0]
         scale = max(1.0, weight.size(0) / weight.size(1)) ** 0.5
         weight = weight * (1 - lr * decay) - lr * scale * update
     return weight
@@ -215,7 +215,7 @@ def test_a_tall_matrix_moves_by_the_root_of_its_aspect_more():
         muon = muon_of([bank], lr=lr, weight_decay=0.0)
         muon.reduce()
         muon.step()
-        expected = -lr * scale * orthogonalize(bank.grad, 5)
+        expected = -lr * scale * NewtonSchulz()(bank.grad)
         torch.testing.assert_close(bank.detach(), expected, rtol=1e-12, atol=0.0)
 
 
