@@ -2,43 +2,21 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal
 
 from trainer.config.config_errors import ConfigError
-
-Kind = Literal["steps", "seconds"]
-
-
-class Budget(Protocol):
-    """What the training loop asks of a budget."""
-
-    @property
-    def kind(self) -> Kind: ...
-
-    @property
-    def value(self) -> float: ...
-
-    def remaining_steps(self, step: int, elapsed_s: float) -> float | None:
-        """Steps still to take before update ``step`` (from 0), or None where it is not known yet.
-
-        Zero or less means that the budget is spent. ``elapsed_s`` is training time alone.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
     """A fixed number of updates."""
 
+    kind: ClassVar[Literal["steps"]] = "steps"
     num_steps: int
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ConfigError(f"budget {self}: a budget has at least one step.")
-
-    @property
-    def kind(self) -> Kind:
-        return "steps"
 
     @property
     def value(self) -> float:
@@ -47,8 +25,9 @@ class Steps:
     def __str__(self) -> str:
         return f"{self.num_steps}steps"
 
-    def remaining_steps(self, step: int, elapsed_s: float) -> float | None:
-        """
+    def remaining_steps(self, step: int, elapsed_s: float) -> float:
+        """Steps still to take before update ``step`` (from 0); the budget is spent at zero.
+
         >>> Steps(200).remaining_steps(150, elapsed_s=3.0)
         50.0
         """
@@ -59,15 +38,12 @@ class Steps:
 class Seconds:
     """A fixed training time; warm-up, compilation, scoring and saving do not count."""
 
+    kind: ClassVar[Literal["seconds"]] = "seconds"
     seconds: float
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
             raise ConfigError(f"budget {self}: a budget is longer than zero seconds.")
-
-    @property
-    def kind(self) -> Kind:
-        return "seconds"
 
     @property
     def value(self) -> float:
@@ -79,6 +55,8 @@ class Seconds:
     def remaining_steps(self, step: int, elapsed_s: float) -> float | None:
         """Time left over the mean step time so far; None before the first step, which has no mean.
 
+        ``elapsed_s`` is training time alone, and the budget is spent at zero or less.
+
         >>> Seconds(600).remaining_steps(step=100, elapsed_s=10.0)
         5900.0
         >>> Seconds(600).remaining_steps(step=0, elapsed_s=0.0) is None
@@ -89,7 +67,10 @@ class Seconds:
         return (self.seconds - elapsed_s) / (elapsed_s / step)
 
 
-def parse_budget(text: str) -> Steps | Seconds:
+Budget = Steps | Seconds
+
+
+def parse_budget(text: str) -> Budget:
     """The budget that ``text`` names: ``200steps`` or ``600s``.
 
     >>> parse_budget("200steps"), parse_budget("600s")

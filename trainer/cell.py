@@ -14,7 +14,7 @@ from trainer.compress.calibration import generate, hessians
 from trainer.config.config_errors import ConfigError
 from trainer.contract import ARTIFACT_FILE, CURVE_FILE, Report, RunSpec, recipe_hash
 from trainer.data.loader import Loader, open_loader
-from trainer.data.manifest import Dataset, open_dataset
+from trainer.data.manifest import Dataset, check_content, open_dataset
 from trainer.data.prefetch import prefetched
 from trainer.data.shards import load_stream
 from trainer.distributed.world import World
@@ -47,7 +47,8 @@ def run(
     context.progress.report("setup")
     if spec.device == "cuda":  # TensorFloat-32 has a place in bfloat16 runs alone
         torch.set_float32_matmul_precision("high" if spec.dtype == "bfloat16" else "highest")
-    dataset = _checked_dataset(spec)
+    dataset = open_dataset(Path(spec.data_dir), spec.recipe.model.vocab_size)
+    check_content(dataset.directory, dataset.manifest, spec.corpus_sha256, spec.tokenizer_sha256)
     stream = validation_stream(spec, dataset, world)
     model = placed(build_model(spec), world)
     training = Training(model, spec.recipe, spec.seed, world, context.progress.beat)
@@ -147,7 +148,7 @@ def _score_all(
         )
         if world.is_main:
             write_atomically(context.out / ARTIFACT_FILE, packed.data)
-        read_back = unpack(packed.data, recipe.quantization, which, like=weights)
+        read_back = unpack(packed.data, recipe.quantization)
     layers = _measure(context, model, stream, packed)
     model.load_state_dict(read_back)
     with context.timed("score"):
@@ -232,18 +233,6 @@ def _adapt(context: RunContext, model: GPT, stream: Stream) -> tuple[Score | Non
                 sink=context.beat,
             )
     return adapted, shifted
-
-
-def _checked_dataset(spec: RunSpec) -> Dataset:
-    dataset = open_dataset(Path(spec.data_dir), spec.recipe.model.vocab_size)
-    found = dataset.manifest.corpus_sha256, dataset.manifest.tokenizer_sha256
-    if found != (spec.corpus_sha256, spec.tokenizer_sha256):
-        raise ConfigError(
-            f"{spec.data_dir}: the specification asks for corpus {spec.corpus_sha256[:12]} and "
-            f"tokenizer {spec.tokenizer_sha256[:12]}, here are {found[0][:12]} and "
-            f"{found[1][:12]}. Point data_dir at the data that was meant, or plan again."
-        )
-    return dataset
 
 
 def _loader(spec: RunSpec, dataset: Dataset, world: World) -> Loader:

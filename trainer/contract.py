@@ -13,9 +13,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
 
 from trainer.activations import activation_label, check_activation
-from trainer.budget import Seconds, Steps, parse_budget
+from trainer.budget import Budget, Seconds, Steps, parse_budget
 from trainer.config import Recipe
-from trainer.config.config_errors import ConfigError, StrictModel, validated
+from trainer.config.config_errors import ConfigError, StrictModel, parse_object, validated
 from trainer.layer_measures import LAYER_MEASURES as LAYER_MEASURES
 from trainer.layer_measures import Measure as Measure
 
@@ -80,11 +80,11 @@ class RunSpec(StrictModel):
         return str(parse_budget(text))
 
     @property
-    def parsed_budget(self) -> Steps | Seconds:
+    def parsed_budget(self) -> Budget:
         return parse_budget(self.budget)
 
     @property
-    def training_budget(self) -> Steps | Seconds:
+    def training_budget(self) -> Budget:
         """What of the budget is left for training: GPTQ's reserve of seconds is not."""
         budget, reserve_s = self.parsed_budget, self.recipe.quantization.gptq.reserve_s
         if isinstance(budget, Steps) or self.recipe.quantization.matrices != "gptq":
@@ -195,18 +195,16 @@ class Report(StrictModel):
 
 def read_spec(path: Path) -> RunSpec:
     """The specification in ``path``; a ConfigError says what is wrong with it."""
-    return validated(RunSpec, _read_json(path), str(path))
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: this cannot be read ({error.strerror}).") from None
+    return validated(RunSpec, parse_object(text, str(path)), str(path))
 
 
 def parse_report(text: str) -> Report:
     """The report in ``text``; a ConfigError if it is not one that can be believed."""
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{REPORT_FILE} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{REPORT_FILE} holds {type(values).__name__}, not an object.")
-    return validated(Report, values, REPORT_FILE)
+    return validated(Report, parse_object(text, REPORT_FILE), REPORT_FILE)
 
 
 def canonical_json(value: Any) -> str:
@@ -233,16 +231,6 @@ def spec_hash(spec: RunSpec) -> str:
     return short_hash(spec.model_dump(mode="json", exclude={"data_dir"}, exclude_defaults=True))
 
 
-def report_schema() -> dict[str, Any]:
-    """The JSON schema of ``report.json``."""
-    return Report.model_json_schema()
-
-
-def spec_schema() -> dict[str, Any]:
-    """The JSON schema of ``spec.json``."""
-    return RunSpec.model_json_schema()
-
-
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.12g}") + 0.0  # −0 means 0
@@ -251,17 +239,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_rounded(inner) for inner in value]
     return value
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file.") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: this cannot be read ({error.strerror}).") from None
-    except ValueError as error:  # no UTF-8, or no JSON
-        raise ConfigError(f"{path}: this is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: this holds {type(values).__name__}, not an object.")
-    return values

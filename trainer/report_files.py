@@ -89,17 +89,18 @@ def make_report(
     """The report of a run whose ``result`` is its scores, or the reason why it has diverged."""
     if isinstance(result, Scores) and (bad := result.first_bad()) is not None:
         result = f"the {bad} score is not finite"
-    values = {
+    values = dict.fromkeys(Report.model_fields.keys() - {"contract_version"}) | {
         "spec_hash": spec_hash(spec),
-        "state": "diverged" if isinstance(result, str) else "succeeded",
-        "reason": result if isinstance(result, str) else None,
+        "num_params": sum(p.numel() for p in model.parameters()),
+        "code_bytes": spec.recipe.artifact.code_bytes,
         **_training(spec, trained),
-        **_scores(spec, result if isinstance(result, Scores) else None),
-        **_sizes(spec, model, result.packed if isinstance(result, Scores) else None),
-        **_beta(model, stands=isinstance(result, Scores)),
         **_machine(spec, world, model),
         **_measured(measured),
     }
+    if isinstance(result, str):
+        values |= {"state": "diverged", "reason": result}
+    else:
+        values |= {"state": "succeeded", **_scores(spec, result), **_beta(model)}
     return Report.model_validate(values)
 
 
@@ -151,44 +152,35 @@ def _training(spec: RunSpec, trained: TrainingResult) -> dict[str, Any]:
     }
 
 
-def _scores(spec: RunSpec, scores: Scores | None) -> dict[str, Any]:
-    slot = spec.recipe.slot
+def _scores(spec: RunSpec, scores: Scores) -> dict[str, Any]:
+    artifact, slot, packed = spec.recipe.artifact, spec.recipe.slot, scores.packed
+    total = len(packed.data) + artifact.code_bytes
     return {
-        "val_tokens": scores.pre.num_tokens if scores else None,
-        "val_bytes": scores.pre.num_bytes if scores else None,
-        "pre_quant_loss": scores.pre.loss if scores else None,
-        "pre_quant_bpb": scores.pre.bpb if scores else None,
-        "pre_quant_sliding_bpb": None,
-        "post_quant_loss": scores.post.loss if scores else None,
-        "post_quant_bpb": scores.post.bpb if scores else None,
-        "post_quant_sliding_bpb": scores.sliding.bpb if scores else None,
-        "ttt_bpb": scores.ttt.bpb if scores and scores.ttt else None,
-        "slot_bpb": scores.slot.bpb if scores and scores.slot else None,
-        "slot_legal": slot_is_legal(slot) if slot and scores and scores.slot else None,
-    }
-
-
-def _sizes(spec: RunSpec, model: GPT, packed: Packed | None) -> dict[str, Any]:
-    artifact = spec.recipe.artifact
-    total = None if packed is None else len(packed.data) + artifact.code_bytes
-    return {
-        "num_params": sum(p.numel() for p in model.parameters()),
-        "floored_rows": None if packed is None else packed.floored_rows,
-        "pruned_codes": None if packed is None else packed.pruned_codes,
-        "gptq_fallbacks": None if packed is None else packed.gptq_fallbacks,
-        "model_bytes": None if packed is None else len(packed.data),
-        "code_bytes": artifact.code_bytes,
+        "val_tokens": scores.pre.num_tokens,
+        "val_bytes": scores.pre.num_bytes,
+        "pre_quant_loss": scores.pre.loss,
+        "pre_quant_bpb": scores.pre.bpb,
+        "post_quant_loss": scores.post.loss,
+        "post_quant_bpb": scores.post.bpb,
+        "post_quant_sliding_bpb": scores.sliding.bpb,
+        "ttt_bpb": scores.ttt and scores.ttt.bpb,
+        "slot_bpb": scores.slot and scores.slot.bpb,
+        "slot_legal": slot and slot_is_legal(slot),
+        "floored_rows": packed.floored_rows,
+        "pruned_codes": packed.pruned_codes,
+        "gptq_fallbacks": packed.gptq_fallbacks,
+        "model_bytes": len(packed.data),
         "artifact_bytes": total,
-        "fits_cap": None if total is None else total <= artifact.cap_bytes,
+        "fits_cap": total <= artifact.cap_bytes,
     }
 
 
-def _beta(model: GPT, *, stands: bool) -> dict[str, float | None]:
-    """Of β over every layer and channel; absent outside the squared family and where diverged."""
+def _beta(model: GPT) -> dict[str, float]:
+    """Of β over every layer and channel; absent outside the squared family."""
     betas = [getattr(module, "beta", None) for module in model.activations]
     known = [b.detach().double().flatten() for b in betas if isinstance(b, Tensor)]
-    if not known or not stands:
-        return {"beta_mean": None, "beta_std": None}
+    if not known:
+        return {}
     beta = torch.cat(known)
     return {"beta_mean": float(beta.mean()), "beta_std": float(beta.std(correction=0))}
 

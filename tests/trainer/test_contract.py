@@ -3,7 +3,6 @@
 import json
 import math
 
-import jsonschema
 import pytest
 
 from tests.support.tiny import tiny_spec
@@ -14,9 +13,7 @@ from trainer.contract import (
     parse_report,
     read_spec,
     recipe_hash,
-    report_schema,
     short_hash,
-    spec_schema,
 )
 
 SHA = "0" * 64
@@ -150,16 +147,6 @@ def test_text_that_is_no_report_is_refused():
             parse_report(text)
 
 
-def test_the_schema_accepts_a_good_report_and_refuses_a_bad_one():
-    schema = report_schema()
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(GOOD, schema)
-    bad = [{"steps": "four"}, {"state": "fine"}, {"steps": -1}, {"extra": 1}]
-    for change in bad:
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(GOOD | change, schema)
-
-
 # -- specifications
 
 
@@ -169,7 +156,6 @@ def test_a_specification_is_read_as_it_is_written(data_dir, tmp_path):
     path.write_text(spec.model_dump_json())
     assert read_spec(path) == spec
     assert recipe_hash(read_spec(path).recipe) == recipe_hash(spec.recipe)
-    jsonschema.validate(json.loads(path.read_text()), spec_schema())
 
 
 def test_a_specification_that_does_not_fit_is_refused_by_name(data_dir, tmp_path):
@@ -207,10 +193,9 @@ def assert_refused(path, content, message):
 
 
 def test_a_specification_that_is_not_there_is_refused_by_name(tmp_path):
-    with pytest.raises(ConfigError, match="there is no such file"):
-        read_spec(tmp_path / "spec.json")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_spec(tmp_path)
+    for path in (tmp_path / "spec.json", tmp_path):
+        with pytest.raises(ConfigError, match=f"{path}: this cannot be read"):
+            read_spec(path)
 
 
 def test_the_labels_and_budgets_of_a_specification_are_values(data_dir):

@@ -80,18 +80,6 @@ def test_two_ranks_pack_an_artifact_of_the_same_size(one, two):
     assert report.model_bytes == pytest.approx(expected.model_bytes, rel=0.01)
 
 
-def test_a_number_of_ranks_that_does_not_divide_the_micro_steps_is_refused(data_dir, tmp_path):
-    """In every rank, and in words. torchrun itself exits with 1."""
-    from trainer.config.config_errors import ConfigError
-    from trainer.data.loader import open_loader
-    from trainer.data.manifest import open_dataset
-
-    spec = tiny_spec(data_dir)
-    dataset = open_dataset(data_dir, spec.recipe.model.vocab_size)
-    with pytest.raises(ConfigError, match=r"3 ranks cannot share micro_steps = 2.*=3"):
-        open_loader(dataset, spec.recipe.data, spec.recipe.train, rank=0, world_size=3)
-
-
 @pytest.mark.slow
 def test_torchrun_gives_what_its_ranks_alone_give(two, tmp_path):
     """The same two sums of the same numbers: every bit."""

@@ -19,7 +19,6 @@ from trainer.compress.containers import CODES, SCALE, is_stacked
 from trainer.compress.int8_row import int8_vectors
 from trainer.compress.pruning import prune
 from trainer.config import Quantization
-from trainer.config.config_errors import ConfigError
 from trainer.optim.parameter_kinds import kind_of
 
 Method = str | torch.dtype
@@ -97,59 +96,19 @@ def pack(
     )
 
 
-def unpack(
-    data: bytes,
-    config: Quantization,
-    recipe_hash: str,
-    *,
-    like: Mapping[str, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """The weights in ``data``, float32 by name.
-
-    ConfigError if the data is damaged, of another recipe, or not of the names and shapes of
-    ``like``.
-    """
-    tensors, found = containers.read(data, config)
-    if found != recipe_hash:
-        raise ConfigError(
-            f"artifact of recipe {found}: this run's recipe is {recipe_hash}. "
-            f"Give the artifact of the same recipe, or the recipe of the artifact."
-        )
-    weights = decoded(tensors)
-    if like is not None:
-        wrong = sorted(
-            name
-            for name in weights.keys() | like.keys()
-            if name not in weights or name not in like or weights[name].shape != like[name].shape
-        )
-        if wrong:
-            raise ConfigError(
-                f"artifact and model differ in {', '.join(wrong)}: each must be in both, with one "
-                f"shape. Give the artifact of the same recipe and activation."
-            )
-    return weights
+def unpack(data: bytes, config: Quantization) -> dict[str, Tensor]:
+    """The weights in ``data``, as :func:`pack` made it, float32 by name."""
+    return decoded(containers.read(data, config)[0])
 
 
 def decoded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights that the tensors of a container stand for, float32 by name.
 
-    Codes times their scales, and the rest as it is; ConfigError where codes lack fitting scales.
+    Codes times their scales, and the rest as it is.
     """
     rest, weights = dict(tensors), {}
     for name in [name.removesuffix(CODES) for name in tensors if name.endswith(CODES)]:
-        codes, scale = rest.pop(name + CODES), rest.pop(name + SCALE, None)
-        if (
-            scale is None
-            or codes.ndim == 0
-            or scale.shape != codes.shape[:-1]
-            or codes.dtype != torch.int8
-            or scale.dtype not in (torch.float16, torch.float32)
-        ):
-            raise ConfigError(
-                f"artifact: {name} is not int8 codes with a scale for each of their rows. "
-                f"Pack it again."
-            )
-        weights[name] = dequantize(codes, scale)
+        weights[name] = dequantize(rest.pop(name + CODES), rest.pop(name + SCALE))
     return weights | {name: tensor.float() for name, tensor in rest.items()}
 
 

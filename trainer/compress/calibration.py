@@ -50,14 +50,11 @@ def hessians(
             sums[site][layer] += flat.T @ flat
 
     model.eval()
-    num_seen = 0
     with torch.inference_mode():
-        for num_seen, tokens_BT in enumerate(islice(batches, num_batches), start=1):
-            if (num_seen - 1) % world.size == world.rank:
+        for index, tokens_BT in enumerate(islice(batches, num_batches)):
+            if index % world.size == world.rank:
                 model.body(tokens_BT.to(world.device), tap=add)
                 beat()
-    if num_seen != num_batches:
-        raise ValueError(f"{num_batches} batches are needed, but there are only {num_seen}")
     for site, sum_LCC in sums.items():
         sums[site] = _damped(world.sum_(sum_LCC) / num_batches, config.damping)
     seen = sums["attention_in"]

@@ -5,14 +5,16 @@ type of the project (recipes, run specifications, sweep files) derives from :cla
 """
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 T = TypeVar("T", bound=BaseModel)
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class ConfigError(ValueError):
@@ -33,6 +35,23 @@ def validated(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         return kind.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(explain(error, kind, where)) from None
+
+
+def require(condition: bool, message: str) -> None:
+    """A ValueError that says which values of a model disagree, unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def parse_object(data: bytes | str, where: str, then: str = "") -> dict[str, Any]:
+    """The JSON object in ``data``; ConfigError, with what to do ``then``, if it is none."""
+    try:
+        values = json.loads(data)
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise ConfigError(f"{where}: this is not JSON: {error}.{then}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: this holds {type(values).__name__}, not an object.{then}")
+    return values
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from trainer.config.config_errors import StrictModel
-from trainer.config.values import require
+from trainer.config.config_errors import StrictModel, require
 
 
 class Coprime(StrictModel):

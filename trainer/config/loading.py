@@ -7,13 +7,19 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
-from trainer.config.config_errors import ConfigError, StrictModel, find_config, read_toml, validated
+from trainer.config.config_errors import (
+    ConfigError,
+    StrictModel,
+    find_config,
+    read_toml,
+    require,
+    validated,
+)
 from trainer.config.data import Data
 from trainer.config.model import Model
 from trainer.config.quantization import Artifact, Quantization
 from trainer.config.scoring import TTT, Scoring, Slot
 from trainer.config.training import Averaging, Optim, Train
-from trainer.config.values import require
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "recipes"
 

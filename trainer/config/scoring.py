@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from trainer.config.config_errors import StrictModel
-from trainer.config.values import Fraction, require
+from trainer.config.config_errors import Fraction, StrictModel, require
 
 
 class Scoring(StrictModel):

@@ -11,8 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from trainer.config.config_errors import StrictModel
-from trainer.config.values import Fraction, require
+from trainer.config.config_errors import Fraction, StrictModel, require
 
 
 class Train(StrictModel):

@@ -12,9 +12,8 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from trainer.config import load_recipe, parse_override
 from trainer.config.config_errors import ConfigError
@@ -22,7 +21,7 @@ from trainer.contract import EXIT_BAD_INPUT
 from trainer.data.building.adopt import adopt
 from trainer.data.building.build import VAL_FRACTION, TextBuild, build_from_text
 from trainer.data.building.corpus import stdlib_corpus
-from trainer.data.building.inspect import description, findings, inspect_dataset, span_text
+from trainer.data.building.inspect import description, inspect_dataset, span_text
 from trainer.data.building.prepare import check_stdlib, find_prepared, prepare_stdlib
 from trainer.data.building.writer import SHARD_TOKENS
 from trainer.data.download import TRAIN_SHARDS, DownloadRequest, download, is_export
@@ -36,8 +35,9 @@ PROGRESS_EVERY_S = 1.0
 def main(argv: Sequence[str] | None = None) -> int:
     """0 if it was done, 2 if it cannot be (standard error says why), 130 after Ctrl-C."""
     options = _parser().parse_args(argv)
+    started_at_s = time.perf_counter()
     try:
-        answer: str = options.run(options)
+        done: Prepared | str = options.run(options)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -47,20 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. Run it again to go on.", file=sys.stderr)
         return EXIT_INTERRUPTED
-    print(answer)
+    elapsed_s = time.perf_counter() - started_at_s
+    print(_summary(done, elapsed_s) if isinstance(done, Prepared) else done)
     return 0
 
 
-def _prepare(options: argparse.Namespace) -> str:
-    started_at_s = time.perf_counter()
-    try:
-        prepared = _prepare_recipe(options)
-    except OSError as error:
-        raise ConfigError(f"--root {options.root}: {error}. Name a folder to write to.") from None
-    return _summary(prepared, time.perf_counter() - started_at_s)
-
-
-def _prepare_recipe(options: argparse.Namespace) -> Prepared:
+def _prepare(options: argparse.Namespace) -> Prepared:
     recipe = load_recipe(options.recipe, dict(map(parse_override, options.set)))
     dataset, vocab_size, root = recipe.data.dataset, recipe.model.vocab_size, options.root
     if is_export(dataset) and not options.rebuild:
@@ -79,14 +71,11 @@ def _prepare_recipe(options: argparse.Namespace) -> Prepared:
     return prepare_stdlib(dataset, vocab_size, root, stdlib_corpus(), rebuild=options.rebuild)
 
 
-def _adopt(options: argparse.Namespace) -> str:
-    started_at_s = time.perf_counter()
-    adopted = adopt(options.directory, options.tokenizer, options.dataset)
-    return _summary(adopted, time.perf_counter() - started_at_s)
+def _adopt(options: argparse.Namespace) -> Prepared:
+    return adopt(options.directory, options.tokenizer, options.dataset)
 
 
-def _build(options: argparse.Namespace) -> str:
-    started_at_s = time.perf_counter()
+def _build(options: argparse.Namespace) -> Prepared:
     build = TextBuild(
         text=tuple(options.text),
         out=options.out,
@@ -95,17 +84,16 @@ def _build(options: argparse.Namespace) -> str:
         tokenizer=options.tokenizer,
         val_fraction=options.val_fraction,
         shard_tokens=options.shard_tokens,
-        workers=options.workers if options.workers is not None else os.cpu_count() or 1,
+        workers=options.workers,
         rebuild=options.rebuild,
     )
-    prepared = build_from_text(build, ProgressLines(sys.stderr))
-    return _summary(prepared, time.perf_counter() - started_at_s)
+    return build_from_text(build, ProgressLines())
 
 
 def _inspect(options: argparse.Namespace) -> str:
     # Printed first: it helps to know what was meant when something turns out to be wrong.
     print(*description(read_manifest(options.directory)), sep="\n", flush=True)
-    return "\n".join(findings(inspect_dataset(options.directory)))
+    return "\n".join(inspect_dataset(options.directory))
 
 
 def _decode(options: argparse.Namespace) -> str:
@@ -131,8 +119,7 @@ def _stage(options: argparse.Namespace) -> str:
 class ProgressLines:
     """Prints how far a build has come, at most one line in ``PROGRESS_EVERY_S``."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
         self._printed_at_s = time.monotonic()
 
     def __call__(self, what: str, num_documents: int, num_bytes: int) -> None:
@@ -140,7 +127,7 @@ class ProgressLines:
         if now_s - self._printed_at_s >= PROGRESS_EVERY_S:
             self._printed_at_s = now_s
             size = f"{num_bytes / 1e6:,.1f} MB"
-            print(f"{what}: {num_documents:,} documents, {size}", file=self._stream, flush=True)
+            print(f"{what}: {num_documents:,} documents, {size}", file=sys.stderr, flush=True)
 
 
 def _summary(prepared: Prepared, elapsed_s: float) -> str:
@@ -168,130 +155,75 @@ def _count(shards: Sequence[Shard]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer.data")
     verbs = parser.add_subparsers(dest="command", required=True)
-    for name, run, add_arguments, text in (
-        ("prepare", _prepare, _add_prepare, "build or fetch a recipe's dataset if it is not there"),
-        (
-            "adopt",
-            _adopt,
-            _add_adopt,
-            "make a dataset of shards that are there already, reading all of them",
-        ),
-        (
-            "build",
-            _build,
-            _add_build,
-            "make a dataset of your own text: plain files, JSON lines, Parquet",
-        ),
-        (
-            "inspect",
-            _inspect,
-            _add_directory,
-            "print what a dataset holds and check all of it, the byte counts too",
-        ),
-        ("decode", _decode, _add_decode, "print a span of a dataset as text"),
-        ("stage", _stage, _add_stage, "bring a cell's data to this node (for agents)"),
-    ):
-        verb = verbs.add_parser(name, help=text)
-        verb.set_defaults(run=run)
-        add_arguments(verb)
+
+    def verb(
+        name: str, run: Callable[[argparse.Namespace], Prepared | str], text: str
+    ) -> Callable[..., argparse.Action]:
+        added = verbs.add_parser(name, help=text)
+        added.set_defaults(run=run)
+        return added.add_argument
+
+    add = verb("prepare", _prepare, "build or fetch a recipe's dataset if it is not there")
+    add("--recipe", required=True, help="a name in configs/recipes, or a .toml")
+    add("--root", type=Path, required=True, help="the folder of all datasets")
+    set_help = "override the recipe"
+    add("--set", action="append", default=[], metavar="section.key=value", help=set_help)
+    add("--rebuild", action="store_true", help="replace a dataset that was built here")
+    train_shards_help = (
+        "how many training shards of the FineWeb export the dataset is to have (as many as it "
+        f"has, or {TRAIN_SHARDS}); a larger number than before adds the others"
+    )
+    add("--train-shards", type=int, metavar="N", help=train_shards_help)
+    add("--offline", action="store_true", help="fetch nothing: what is not there is an error")
+
+    add = verb("adopt", _adopt, "make a dataset of shards that are there already, reading all")
+    add("directory", type=Path, metavar="DIR", help="the folder of the shards")
+    tokenizer_help = "the SentencePiece model that they were written with; it is copied beside them"
+    add("--tokenizer", type=Path, required=True, metavar="FILE", help=tokenizer_help)
+    add("--dataset", metavar="NAME", help="its name, if not that of the folder")
+
+    add = verb("build", _build, "make a dataset of your own text: plain files, JSON lines, Parquet")
+    text_help = (
+        "files, or folders with .txt, .md, .jsonl and .parquet files in them. A plain file is one "
+        "document; a line of .jsonl is one and has a field text; a row of .parquet is one and has "
+        "a column text"
+    )
+    add("--text", type=Path, nargs="+", required=True, metavar="PATH", help=text_help)
+    add("--out", type=Path, required=True, metavar="DIR", help="the new folder")
+    vocab_help = "how many pieces to learn (at most 65536)"
+    add("--vocab-size", type=int, metavar="N", help=vocab_help)
+    model_help = "a SentencePiece model, to learn none"
+    add("--tokenizer", type=Path, metavar="FILE", help=model_help)
+    add("--name", help="what recipes call the dataset, if not the folder's name")
+    fraction_help = f"the chance of a document to be for validation (default {VAL_FRACTION:g})"
+    add("--val-fraction", type=float, default=VAL_FRACTION, metavar="F", help=fraction_help)
+    add("--shard-tokens", type=int, default=SHARD_TOKENS, metavar="N")
+    workers_help = "processes that cut text (default: every core)"
+    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help=workers_help)
+    rebuild_help = "replace a dataset of other text that is there"
+    add("--rebuild", action="store_true", help=rebuild_help)
+
+    add = verb("inspect", _inspect, "print what a dataset holds and check all of it, bytes too")
+    add("directory", type=Path, metavar="DIR", help="the dataset's folder")
+
+    add = verb("decode", _decode, "print a span of a dataset as text")
+    add("directory", type=Path, metavar="DIR", help="the dataset's folder")
+    add("--split", choices=("train", "val"), default="val")
+    add("--start", type=int, default=0, metavar="N", help="the first token's number")
+    add("--count", type=int, default=200, metavar="N", help="how many tokens")
+    pieces_help = "show the pieces themselves, with bars between them"
+    add("--pieces", action="store_true", help=pieces_help)
+
+    add = verb("stage", _stage, "bring a cell's data to this node (for agents)")
+    add("--data", type=Path, required=True, help="where the data lies elsewhere")
+    add("--dataset", required=True)
+    add("--vocab-size", type=int, required=True)
+    add("--corpus", required=True, metavar="SHA256")
+    add("--tokenizer", required=True, metavar="SHA256")
+    add("--train-shards", type=int, metavar="N")
+    add("--cache", type=Path, metavar="DIR", help="a folder on this node's disk")
+    add("--missing", choices=("refuse", "fetch"), default="refuse")
     return parser
-
-
-def _add_prepare(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--recipe", required=True, help="a name in configs/recipes, or a .toml")
-    verb.add_argument("--root", type=Path, required=True, help="the folder of all datasets")
-    verb.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="section.key=value",
-        help="override the recipe",
-    )
-    verb.add_argument(
-        "--rebuild", action="store_true", help="replace a dataset that was built here"
-    )
-    verb.add_argument(
-        "--train-shards",
-        type=int,
-        metavar="N",
-        help="how many training shards of the FineWeb export the dataset is to have (as many as it "
-        f"has, or {TRAIN_SHARDS}); a larger number than before adds the others",
-    )
-    verb.add_argument(
-        "--offline", action="store_true", help="fetch nothing: what is not there is an error"
-    )
-
-
-def _add_adopt(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("directory", type=Path, metavar="DIR", help="the folder of the shards")
-    verb.add_argument(
-        "--tokenizer",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the SentencePiece model that they were written with; it is copied beside them",
-    )
-    verb.add_argument("--dataset", metavar="NAME", help="its name, if not that of the folder")
-
-
-def _add_directory(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("directory", type=Path, metavar="DIR", help="the dataset's folder")
-
-
-def _add_decode(verb: argparse.ArgumentParser) -> None:
-    _add_directory(verb)
-    verb.add_argument("--split", choices=("train", "val"), default="val")
-    verb.add_argument("--start", type=int, default=0, metavar="N", help="the first token's number")
-    verb.add_argument("--count", type=int, default=200, metavar="N", help="how many tokens")
-    verb.add_argument(
-        "--pieces", action="store_true", help="show the pieces themselves, with bars between them"
-    )
-
-
-def _add_stage(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--data", type=Path, required=True, help="where the data lies elsewhere")
-    verb.add_argument("--dataset", required=True)
-    verb.add_argument("--vocab-size", type=int, required=True)
-    verb.add_argument("--corpus", required=True, metavar="SHA256")
-    verb.add_argument("--tokenizer", required=True, metavar="SHA256")
-    verb.add_argument("--train-shards", type=int, metavar="N")
-    verb.add_argument("--cache", type=Path, metavar="DIR", help="a folder on this node's disk")
-    verb.add_argument("--missing", choices=("refuse", "fetch"), default="refuse")
-
-
-def _add_build(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--text",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help="files, or folders with .txt, .md, .jsonl and .parquet files in them. A plain file is "
-        "one document; a line of .jsonl is one and has a field text; a row of .parquet is one and "
-        "has a column text",
-    )
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new folder")
-    verb.add_argument(
-        "--vocab-size", type=int, metavar="N", help="how many pieces to learn (at most 65536)"
-    )
-    verb.add_argument(
-        "--tokenizer", type=Path, metavar="FILE", help="a SentencePiece model, to learn none"
-    )
-    verb.add_argument("--name", help="what recipes call the dataset, if not the folder's name")
-    verb.add_argument(
-        "--val-fraction",
-        type=float,
-        default=VAL_FRACTION,
-        metavar="F",
-        help=f"the chance of a document to be for validation (default {VAL_FRACTION:g})",
-    )
-    verb.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS, metavar="N")
-    verb.add_argument(
-        "--workers", type=int, metavar="N", help="processes that cut text (default: every core)"
-    )
-    verb.add_argument(
-        "--rebuild", action="store_true", help="replace a dataset of other text that is there"
-    )
 
 
 if __name__ == "__main__":

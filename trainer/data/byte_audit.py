@@ -6,7 +6,7 @@ the tokens to. docs/data.md says what the published rule leaves out. N tokens, V
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sentencepiece import SentencePieceProcessor
 
 from trainer.config.config_errors import ConfigError
-from trainer.data.manifest import Manifest, open_dataset, read_manifest, write_manifest
+from trainer.data.manifest import Dataset, Manifest, open_dataset, write_manifest
 from trainer.data.shards import open_shard
 from trainer.data.token_bytes import RULE_VERSION, ByteTable
 from trainer.data.tokenizer import BOS_ID, SPACE_MARK
@@ -46,13 +46,14 @@ class Mismatch:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Audit:
-    """What was found in a stream of documents.
+    """What was found in a stream of documents so far.
 
     It passes if in every document the bytes counted are those of its text but for
     ``uncounted_spaces``, which stand behind a boundary and are left out by the published rule.
-    ``cut_bytes`` of the text begin a character that ends with its document before it is whole.
+    ``cut_bytes`` of the text begin a character that ends with its document before it is whole; they
+    are bytes of text like others.
     """
 
     num_documents: int = 0
@@ -62,35 +63,21 @@ class Audit:
     uncounted_spaces: int = 0
     cut_bytes: int = 0
     num_mismatches: int = 0
-    mismatches: tuple[Mismatch, ...] = ()  # the first few
+    mismatches: list[Mismatch] = field(default_factory=list)  # the first few
 
     @property
     def passed(self) -> bool:
         return self.num_mismatches == 0
-
-    def with_document(self, num_tokens: int, counted_bytes: int, text: "DecodedText") -> "Audit":
-        """That of the stream with one more document, which is not at fault."""
-        return replace(
-            self,
-            num_documents=self.num_documents + 1,
-            num_tokens=self.num_tokens + num_tokens,
-            counted_bytes=self.counted_bytes + counted_bytes,
-            text_bytes=self.text_bytes + text.num_bytes,
-            uncounted_spaces=self.uncounted_spaces + text.num_spaces,
-            cut_bytes=self.cut_bytes + text.num_cut,
-        )
-
-    def with_mismatch(self, mismatch: Mismatch) -> "Audit":
-        mismatches = (*self.mismatches, mismatch)[:NUM_DESCRIBED]
-        return replace(self, num_mismatches=self.num_mismatches + 1, mismatches=mismatches)
 
 
 class Auditor:
     """Reads a stream in pieces of any length; a document is audited once the next begins."""
 
     def __init__(self, processor: SentencePieceProcessor, table: ByteTable) -> None:
+        self._processor = processor
         self._table = table
-        self._decoder = TextDecoder(processor, table)
+        self._excess_V = np.array([*_excess(processor, table)], np.int64)
+        self._drops_space = drops_first_space(processor, table)
         self._open: list[Tokens] = []  # the document that has not ended yet
         self.found = Audit()
 
@@ -119,18 +106,65 @@ class Auditor:
         self._open = []
         if not tokens_N.size:
             return
+        ids = tokens_N[1:].tolist()
+        text = self._processor.decode(ids)
+        # The decoder shows each byte of a character that is cut as U+FFFD, of three bytes.
+        cut_bytes = self._cut_bytes(ids) if text.endswith("\ufffd") else 0
+        text_bytes = len(text.encode()) - 2 * cut_bytes
+        num_spaces = self._num_spaces(tokens_N)
         counted_bytes = int(self._table.count(tokens_N[:-1], tokens_N[1:]).sum())
-        text = self._decoder.decode(tokens_N)
-        expected_bytes = text.num_bytes - text.num_spaces
-        if counted_bytes != expected_bytes or not text.is_exact:
-            mismatch = Mismatch(
-                document=self.found.num_documents,
-                counted_bytes=counted_bytes,
-                expected_bytes=expected_bytes,
-                pieces=tuple(self._decoder.blame(tokens_N)),
-            )
-            self.found = self.found.with_mismatch(mismatch)
-        self.found = self.found.with_document(tokens_N.size, counted_bytes, text)
+        expected_bytes = text_bytes - num_spaces
+        found = self.found
+        # Two pieces that are counted wrongly may cancel each other.
+        if counted_bytes != expected_bytes or self._excess_V[tokens_N].any():
+            found.num_mismatches += 1
+            if len(found.mismatches) < NUM_DESCRIBED:
+                pieces = tuple(self._blame(tokens_N))
+                found.mismatches.append(
+                    Mismatch(found.num_documents, counted_bytes, expected_bytes, pieces)
+                )
+        found.num_documents += 1
+        found.num_tokens += tokens_N.size
+        found.counted_bytes += counted_bytes
+        found.text_bytes += text_bytes
+        found.uncounted_spaces += num_spaces
+        found.cut_bytes += cut_bytes
+
+    def _blame(self, tokens_N: Tokens) -> Iterator[str]:
+        """The pieces of a document that the rule counts wrongly, each with by how much."""
+        tokens, times = np.unique(tokens_N, return_counts=True)
+        for token, count in zip(tokens.tolist(), times.tolist(), strict=True):
+            excess = int(self._excess_V[token])
+            if self._processor.is_unknown(token):
+                what = "text that no piece stands for, so its bytes cannot be known"
+            else:
+                what = f"{abs(excess)} too {'many' if excess > 0 else 'few'} each"
+            if excess:
+                yield f"{self._processor.id_to_piece(token)!r} ({what}; {count} times)"
+
+    def _num_spaces(self, tokens_N: Tokens) -> int:
+        """Spaces of the document's text that stand behind a boundary."""
+        is_text_N = ~self._table.is_boundary[tokens_N]
+        is_left_out_N = self._table.has_leading_space[tokens_N[1:]] & ~is_text_N[:-1]
+        if self._drops_space and is_left_out_N.size:
+            is_left_out_N[is_text_N[1:].argmax()] = False  # a document's first is not in its text
+        return int(is_left_out_N.sum())
+
+    def _cut_bytes(self, ids: list[int]) -> int:
+        """How many bytes at the document's end begin a character that does not end there."""
+        end = len(ids)
+        while end and self._processor.is_control(ids[end - 1]):
+            end -= 1
+        start = end
+        while start and self._processor.is_byte(ids[start - 1]):
+            start -= 1
+        pieces = map(self._processor.id_to_piece, ids[start:end])  # such as <0x0A>
+        data = bytes(int(piece[1:-1], 16) for piece in pieces)
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            return len(data) - error.start if error.reason == "unexpected end of data" else 0
+        return 0
 
 
 def audit_shards(
@@ -177,90 +211,16 @@ def audited(
     return manifest.model_copy(update={"audited": RULE_VERSION})
 
 
-def ensure_audited(directory: Path) -> bool:
-    """Audit a dataset whose manifest does not say that it was, and record it there.
-
-    True if that was done. ConfigError, and nothing is written, if it is not sound.
-    """
-    manifest = read_manifest(directory)
-    if manifest.audited == RULE_VERSION:
-        return False
-    dataset = open_dataset(directory, manifest.vocab_size, unaudited=True)
-    write_manifest(directory, audited(manifest, dataset.val_paths, dataset.processor))
-    return True
-
-
-@dataclass(frozen=True)
-class DecodedText:
-    """The text of a document: its bytes, of which the published rule leaves ``num_spaces`` out.
-
-    ``num_cut`` bytes of it begin a character that the document ends in the middle of; they are
-    bytes of text like others. ``is_exact`` is false where a piece occurs that the rule counts
-    wrongly wherever it stands.
-    """
-
-    num_bytes: int
-    num_spaces: int
-    num_cut: int
-    is_exact: bool
-
-
-class TextDecoder:
-    """Decodes documents with the tokenizer that they were written with, and counts their bytes."""
-
-    def __init__(self, processor: SentencePieceProcessor, table: ByteTable) -> None:
-        self._processor = processor
-        self._table = table
-        self._excess_V = np.array([*_excess(processor, table)], np.int64)
-        self._drops_space = drops_first_space(processor, table)
-
-    def decode(self, tokens_N: Tokens) -> DecodedText:
-        """A document, which begins with a BOS."""
-        ids = tokens_N[1:].tolist()
-        text = self._processor.decode(ids)
-        num_cut = self._num_cut(ids) if text.endswith("\ufffd") else 0
-        return DecodedText(
-            # The decoder shows each byte of a character that is cut as U+FFFD, of three bytes.
-            num_bytes=len(text.encode()) - 2 * num_cut,
-            num_spaces=self._num_spaces(tokens_N),
-            num_cut=num_cut,
-            is_exact=not self._excess_V[tokens_N].any(),
-        )
-
-    def blame(self, tokens_N: Tokens) -> Iterator[str]:
-        """The pieces of a document that the rule counts wrongly, each with by how much."""
-        tokens, times = np.unique(tokens_N, return_counts=True)
-        for token, count in zip(tokens.tolist(), times.tolist(), strict=True):
-            excess = int(self._excess_V[token])
-            if self._processor.is_unknown(token):
-                what = "text that no piece stands for, so its bytes cannot be known"
-            else:
-                what = f"{abs(excess)} too {'many' if excess > 0 else 'few'} each"
-            if excess:
-                yield f"{self._processor.id_to_piece(token)!r} ({what}; {count} times)"
-
-    def _num_spaces(self, tokens_N: Tokens) -> int:
-        """Spaces of the document's text that stand behind a boundary."""
-        is_text_N = ~self._table.is_boundary[tokens_N]
-        is_left_out_N = self._table.has_leading_space[tokens_N[1:]] & ~is_text_N[:-1]
-        if self._drops_space and is_left_out_N.size:
-            is_left_out_N[is_text_N[1:].argmax()] = False  # a document's first is not in its text
-        return int(is_left_out_N.sum())
-
-    def _num_cut(self, ids: list[int]) -> int:
-        """How many bytes at the document's end begin a character that does not end there."""
-        end = len(ids)
-        while end and self._processor.is_control(ids[end - 1]):
-            end -= 1
-        start = end
-        while start and self._processor.is_byte(ids[start - 1]):
-            start -= 1
-        data = bytes(_byte(self._processor.id_to_piece(token)) for token in ids[start:end])
-        try:
-            data.decode()
-        except UnicodeDecodeError as error:
-            return len(data) - error.start if error.reason == "unexpected end of data" else 0
-        return 0
+def open_audited(
+    directory: Path, vocab_size: int | None = None, *, hash_train: bool = False
+) -> Dataset:
+    """As :func:`open_dataset`; one that nobody has audited is, and its manifest says so then."""
+    dataset = open_dataset(directory, vocab_size, hash_train=hash_train, unaudited=True)
+    if dataset.manifest.audited == RULE_VERSION:
+        return dataset
+    manifest = audited(dataset.manifest, dataset.val_paths, dataset.processor)
+    write_manifest(directory, manifest)
+    return replace(dataset, manifest=manifest)
 
 
 def drops_first_space(processor: SentencePieceProcessor, table: ByteTable) -> bool:
@@ -287,8 +247,3 @@ def _excess(processor: SentencePieceProcessor, table: ByteTable) -> Iterator[int
         else:
             text = processor.id_to_piece(token).replace(SPACE_MARK, " ")
             yield int(table.base_bytes[token] + table.has_leading_space[token]) - len(text.encode())
-
-
-def _byte(piece: str) -> int:
-    """The value of a byte piece such as ``<0x0A>``."""
-    return int(piece[1:-1], 16)

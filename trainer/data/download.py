@@ -6,29 +6,28 @@ beside its place; what came before an interruption stays there for the next time
 reads and describes all of it, and it is moved into its place, the manifest last.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from trainer.config.config_errors import ConfigError
 from trainer.data.building.adopt import adopt, check_tokenizer
-from trainer.data.byte_audit import ensure_audited
+from trainer.data.byte_audit import open_audited
 from trainer.data.manifest import (
     MANIFEST_FILE,
     TOKENIZER_FILE,
     Dataset,
     Manifest,
     Prepared,
-    open_dataset,
     read_manifest,
 )
 from trainer.data.tokenizer import load_tokenizer
@@ -79,15 +78,20 @@ def download(request: DownloadRequest, *, offline: bool = False) -> Prepared:
 
     ConfigError if it cannot be; what has come by then stays for the next time.
     """
-    existing = _look(request)
-    if (dataset := existing.as_requested(request)) is not None:
-        return Prepared("up to date", dataset, None)
+    existing, lack = _look(request)
+    if existing is not None and lack is None:
+        return Prepared("up to date", existing, None)
     try:
         if offline:
-            raise ConfigError(_not_here(request, existing))
+            if existing is None and request.dataset not in KNOWN:
+                lack = str(_unknown(request.dataset, KNOWN))
+            raise ConfigError(
+                f"{request.directory} is not the dataset that the recipe needs: {lack} Without "
+                f"--offline it is fetched, and what is there already is kept."
+            )
         return _download(request)
     except ConfigError as error:
-        damage = f"{existing.damage}\n" if existing.damage and not offline else ""
+        damage = f"{lack}\n" if existing is not None and not offline else ""
         raise ConfigError(
             f"{damage}{error}\nShards that are elsewhere can be copied into {request.directory} "
             f"and made a dataset with `python -m trainer.data adopt {request.directory} "
@@ -95,61 +99,28 @@ def download(request: DownloadRequest, *, offline: bool = False) -> Prepared:
         ) from error
 
 
-# -- what is here
+def _look(request: DownloadRequest) -> tuple[Dataset | None, str | None]:
+    """What is here, if it has a manifest, and what it lacks to be what is asked for.
 
-
-@dataclass(frozen=True)
-class _Existing:
-    """What stands in the folder: no manifest, one with all that it describes, or one without."""
-
-    manifest: Manifest | None = None
-    dataset: Dataset | None = None
-    damage: str | None = None
-
-    @property
-    def num_train(self) -> int:
-        return 0 if self.manifest is None else len(self.manifest.train)
-
-    def as_requested(self, request: DownloadRequest) -> Dataset | None:
-        """The dataset if it is whole and has as many shards as it should; it may not have more."""
-        asked, has = request.train_shards, self.num_train
-        if asked is not None and asked < has:
-            raise ConfigError(
-                f"--train-shards {asked}: {request.directory} has {has}, and results depend on "
-                f"them all. Leave it out to use the dataset as it is, or fetch a smaller one into "
-                f"another folder (--root, or DATA= with make)."
-            )
-        return self.dataset if asked is None or asked == has else None
-
-
-def _look(request: DownloadRequest) -> _Existing:
-    """What is here. ConfigError where it is in the way: no manifest, or for another model."""
+    ConfigError where it is in the way: no manifest, for another model, or of more shards.
+    """
     if not (request.directory / MANIFEST_FILE).exists():
-        return _Existing()
+        return None, "it has no manifest, so it was never fetched to its end."
     manifest = read_manifest(request.directory)
+    asked, has = request.train_shards, len(manifest.train)
+    if asked is not None and asked < has:
+        raise ConfigError(
+            f"--train-shards {asked}: {request.directory} has {has}, and results depend on "
+            f"them all. Leave it out to use the dataset as it is, or fetch a smaller one into "
+            f"another folder (--root, or DATA= with make)."
+        )
     try:
-        dataset = open_dataset(request.directory, request.vocab_size, unaudited=True)
+        dataset = open_audited(request.directory, request.vocab_size)
     except ConfigError as error:
         if manifest.vocab_size != request.vocab_size:
             raise
-        return _Existing(manifest, None, str(error))
-    if ensure_audited(request.directory):
-        manifest = read_manifest(request.directory)
-    return _Existing(manifest, replace(dataset, manifest=manifest))
-
-
-def _not_here(request: DownloadRequest, existing: _Existing) -> str:
-    """Why what is here is not enough, and what helps."""
-    if existing.dataset is not None:
-        found = f"it has {existing.num_train} training shards."
-    elif request.dataset not in KNOWN and existing.manifest is None:
-        found = str(_unknown(request.dataset, KNOWN))
-    else:
-        found = existing.damage or "it has no manifest, so it was never fetched to its end."
-    return (
-        f"{request.directory} is not the dataset that the recipe needs: {found} Without --offline "
-        f"it is fetched, and what is there already is kept."
-    )
+        return Dataset(request.directory, manifest, request.vocab_size), str(error)
+    return dataset, None if asked in (None, has) else f"it has {has} training shards."
 
 
 def _unknown(dataset: str, known: Sequence[str]) -> ConfigError:
@@ -159,17 +130,14 @@ def _unknown(dataset: str, known: Sequence[str]) -> ConfigError:
     )
 
 
-# -- what is fetched
-
-
 def _download(request: DownloadRequest) -> Prepared:
     from trainer.data.hub import REPO, fetch
 
     export = _list_export(request.dataset)
-    with _only_process(request):
-        existing = _look(request)
-        if (dataset := existing.as_requested(request)) is not None:
-            return Prepared("up to date", dataset, None)  # another process was faster
+    with _lock(request):
+        existing, lack = _look(request)
+        if existing is not None and lack is None:
+            return Prepared("up to date", existing, None)  # another process was faster
         target = request.directory.resolve()
         download_dir = target.with_name(f".{target.name}.download")
         entry = _fetch_entry(export, request.dataset, download_dir)
@@ -188,30 +156,26 @@ def _download(request: DownloadRequest) -> Prepared:
             f"{len(chosen)} of {len(train)} training shards"
         )
         manifest = adopt(folder, tokenizer, request.dataset, source=source).dataset.manifest
-        _check_same_content(existing.manifest, manifest)
+        if existing is not None:
+            _check_same_content(existing.manifest, manifest)
         _install(folder, target)
         shutil.rmtree(download_dir, ignore_errors=True)
     dataset = Dataset(request.directory, manifest, request.vocab_size)
     return Prepared("fetched", dataset, _note(manifest, stats.get("tokens_val")))
 
 
-@contextlib.contextmanager
-def _only_process(request: DownloadRequest) -> Iterator[None]:
-    """Let no other process fetch into the folder; wait if one does.
+def _lock(request: DownloadRequest) -> AbstractContextManager[BaseFileLock]:
+    """Held by the one process that fetches into the folder; the others wait here.
 
     The lock lies beside the folder, and stays: one that is removed may be held by two.
     """
     request.root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(request.root / f".{request.dataset}.lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         print(f"{request.directory}: waiting for another process that fetches.", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _list_export(dataset: str) -> "Export":
@@ -283,9 +247,12 @@ def _shards(export: "Export", dataset: str, split: str, at_least: int = 1) -> li
     return paths
 
 
-def _first_shards(train: list[str], request: DownloadRequest, existing: _Existing) -> list[str]:
+def _first_shards(
+    train: list[str], request: DownloadRequest, existing: Dataset | None
+) -> list[str]:
     """The training shards that the dataset is to have."""
-    count = request.train_shards or existing.num_train or min(TRAIN_SHARDS, len(train))
+    default = min(TRAIN_SHARDS, len(train)) if existing is None else len(existing.manifest.train)
+    count = request.train_shards or default
     if count > len(train):
         raise ConfigError(
             f"--train-shards {count}: the export of {request.dataset} has {len(train)}."
@@ -304,9 +271,6 @@ def _note(manifest: Manifest, stated: int | None) -> str | None:
         f"the export's manifest says that validation has {stated:,} tokens; its shards have "
         f"{manifest.num_val_tokens:,}"
     )
-
-
-# -- between the dataset's place and the download
 
 
 def _link_existing(target: Path, download_dir: Path, shards: Sequence[str]) -> None:
@@ -329,10 +293,8 @@ def _remove_others(folder: Path, shards: Sequence[str]) -> None:
             path.unlink()
 
 
-def _check_same_content(existing: Manifest | None, new: Manifest) -> None:
+def _check_same_content(existing: Manifest, new: Manifest) -> None:
     """ConfigError if the shards that a dataset had are not those that came for it."""
-    if existing is None:
-        return
     same = (
         existing.tokenizer_sha256 == new.tokenizer_sha256
         and existing.validation == new.validation

@@ -76,12 +76,6 @@ class BatchLayout:
     world_size: int
 
     def __post_init__(self) -> None:
-        if self.batch_tokens % (self.micro_steps * self.seq_len):
-            raise ConfigError(
-                f"batch_tokens {self.batch_tokens} is not divisible by micro_steps "
-                f"{self.micro_steps} x seq_len {self.seq_len}: every micro-step holds a whole "
-                f"number of sequences."
-            )
         if self.micro_steps % self.world_size:
             fitting = -(-self.micro_steps // self.world_size) * self.world_size
             raise ConfigError(
@@ -89,8 +83,6 @@ class BatchLayout:
                 f"Start a number of ranks that divides it, or choose a multiple of the ranks: "
                 f"--set train.micro_steps={fitting}."
             )
-        if not 0 <= self.rank < self.world_size:
-            raise ValueError(f"rank {self.rank} of {self.world_size}: ranks are numbered from 0")
 
     @property
     def micro_tokens(self) -> int:
@@ -115,11 +107,6 @@ class SequentialLoader:
     def __init__(self, paths: Sequence[Path], layout: BatchLayout) -> None:
         self._shards = [shard for shard in map(WatchedShard, paths) if shard.size]
         self._ends = np.cumsum([shard.size for shard in self._shards], dtype=np.int64)
-        if self.num_tokens < 2:
-            raise ConfigError(
-                f"the {len(paths)} training shards hold {self.num_tokens} tokens, and a prediction "
-                f"needs at least 2. `make data` builds a dataset."
-            )
         self._layout = layout
         self._span_len = layout.micro_tokens + 1
         self._position = 0
@@ -127,7 +114,7 @@ class SequentialLoader:
     @property
     def num_tokens(self) -> int:
         """Tokens in one round over the shards."""
-        return int(self._ends[-1]) if self._shards else 0
+        return int(self._ends[-1])
 
     @property
     def position(self) -> int:
@@ -136,7 +123,6 @@ class SequentialLoader:
 
     def seek(self, position: int) -> None:
         """Continue as the loader did that had this ``position``."""
-        _check_position(position)
         self._position = position
 
     def next_batch(self) -> list[tuple[Tensor, Tensor]]:
@@ -186,7 +172,6 @@ class CoprimeLoader:
     def __init__(
         self, paths: Sequence[Path], names: Sequence[str], layout: BatchLayout, mixing: Coprime
     ) -> None:
-        _check_calls(layout)
         self._shards = [WatchedShard(path) for path in paths]
         sizes = [shard.size for shard in self._shards]
         _check_eligible(sizes, layout.seq_len)
@@ -208,7 +193,6 @@ class CoprimeLoader:
 
     def seek(self, position: int) -> None:
         """Continue as the loader did that had this ``position``."""
-        _check_position(position)
         self._position = position
         self._calls = self._order.calls()
         next(islice(self._calls, position, position), None)  # draws those before
@@ -236,21 +220,6 @@ class CoprimeLoader:
             row[:] = self._shards[shard][start : start + length]
         pairs = from_numpy(tokens)
         return pairs[:, :-1].contiguous(), pairs[:, 1:].contiguous()
-
-
-def _check_position(position: int) -> None:
-    if position < 0:
-        raise ValueError(f"position {position}: a loader starts at 0")
-
-
-def _check_calls(layout: BatchLayout) -> None:
-    if layout.micro_steps % layout.virtual_world:
-        fitting = -(-layout.micro_steps // layout.virtual_world) * layout.virtual_world
-        raise ConfigError(
-            f"train.micro_steps {layout.micro_steps} is not divisible by data.virtual_world "
-            f"{layout.virtual_world}: a call of the coprime loader gives every virtual rank one "
-            f"micro-step. Choose a multiple: --set train.micro_steps={fitting}."
-        )
 
 
 def _check_eligible(sizes: Sequence[int], seq_len: int) -> None:

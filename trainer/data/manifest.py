@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from sentencepiece import SentencePieceProcessor
 
-from trainer.config.config_errors import ConfigError, StrictModel, validated
+from trainer.config.config_errors import ConfigError, StrictModel, parse_object, validated
 from trainer.contract import Sha256
 from trainer.data.shards import RESTORE, open_shard
 from trainer.data.token_bytes import RULE_VERSION, ByteTable
@@ -28,7 +28,7 @@ SHARD_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.bin$"
 MAX_VOCAB_SIZE = 65536  # a token has 16 bits
 
 _AGAIN = (
-    "`make data` rebuilds a dataset that was built here; move the file away and "
+    " `make data` rebuilds a dataset that was built here; move the file away and "
     "`python -m trainer.data adopt` describes shards that were made elsewhere."
 )
 
@@ -117,9 +117,13 @@ class Prepared:
 
 
 def open_dataset(
-    directory: Path, vocab_size: int, *, hash_train: bool = False, unaudited: bool = False
+    directory: Path,
+    vocab_size: int | None = None,
+    *,
+    hash_train: bool = False,
+    unaudited: bool = False,
 ) -> Dataset:
-    """The dataset in ``directory``, for a model of ``vocab_size`` tokens.
+    """The dataset in ``directory``, for a model of ``vocab_size`` tokens, by default its own.
 
     Checks the tokenizer (content, vocabulary), every shard's header and size, and the content of
     the validation shards; of the training shards (80 files of 200 MB in the published export) only
@@ -134,6 +138,7 @@ def open_dataset(
             f"scores may be wrong. `make data RECIPE=NAME`, or `python -m trainer.data prepare "
             f"--recipe NAME --root {directory.parent}`, does it once and writes it down."
         )
+    vocab_size = manifest.vocab_size if vocab_size is None else vocab_size
     _check_tokenizer(directory / TOKENIZER_FILE, manifest, vocab_size)
     _check_shards(directory, manifest.train, vocab_size if hash_train else None)
     _check_shards(directory, manifest.validation, vocab_size)
@@ -144,7 +149,7 @@ def read_manifest(directory: Path) -> Manifest:
     """The manifest in ``directory``; ConfigError if there is none that is valid."""
     path = directory / MANIFEST_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except OSError:
         found = "there is no such folder" if not directory.is_dir() else f"no {MANIFEST_FILE} in it"
         raise ConfigError(
@@ -153,11 +158,20 @@ def read_manifest(directory: Path) -> Manifest:
             f"--root {directory.parent}`; shards that were made elsewhere are adopted with "
             f"`python -m trainer.data adopt {directory} --tokenizer FILE`."
         ) from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: this is not JSON: {error}. {_AGAIN}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: this holds {type(values).__name__}, not an object. {_AGAIN}")
-    return validated(Manifest, values, str(path))
+    return validated(Manifest, parse_object(data, str(path), _AGAIN), str(path))
+
+
+def check_content(
+    directory: Path, manifest: Manifest, corpus_sha256: str, tokenizer_sha256: str
+) -> None:
+    """ConfigError unless the dataset in ``directory`` is of this corpus and tokenizer."""
+    found = manifest.corpus_sha256, manifest.tokenizer_sha256
+    if found != (corpus_sha256, tokenizer_sha256):
+        raise ConfigError(
+            f"{directory}: the cell asks for corpus {corpus_sha256[:12]} and tokenizer "
+            f"{tokenizer_sha256[:12]}, here are {found[0][:12]} and {found[1][:12]}. Make the "
+            f"data the same on every node, or point at the data that was meant."
+        )
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

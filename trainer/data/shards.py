@@ -8,7 +8,6 @@ import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,17 +29,8 @@ _TOKEN = np.dtype("<u2")
 
 
 def write_shard(path: Path, tokens_N: npt.ArrayLike) -> None:
-    """Put the tokens into ``path``, whole or not at all; ValueError if one does not fit 16 bits."""
-    given_N = np.asarray(tokens_N)
-    if given_N.ndim != 1 or given_N.size > MAX_TOKENS:
-        raise ValueError(
-            f"a shard holds one row of at most {MAX_TOKENS} tokens, got {given_N.shape}"
-        )
-    tokens_N = given_N.astype(_TOKEN)
-    if not np.array_equal(tokens_N, given_N):
-        raise ValueError(
-            f"a token is an integer from 0 to 65535, got {given_N.min()} to {given_N.max()}"
-        )
+    """Put the tokens, each of 16 bits, into ``path``, whole or not at all."""
+    tokens_N = np.asarray(tokens_N).astype(_TOKEN)
     write_atomically(path, shard_header(tokens_N.size), tokens_N.data)
 
 
@@ -83,10 +73,9 @@ class WatchedShard:
         return self._tokens_N[span]
 
     def _check(self) -> None:
-        found = _identity(self._path)
-        if found != self._seen:
-            change = f"{_change(self._seen, found)} while it was read"
-            raise _unusable(self._path, change, "the file as it was opened")
+        if (found := _identity(self._path)) != self._seen:
+            what = f"its size, time or place changed from {self._seen} to {found}"
+            raise _unusable(self._path, f"{what} while it was read", "the file as it was opened")
         self._checked_at_s = time.monotonic()
 
 
@@ -95,29 +84,13 @@ def load_stream(paths: Sequence[Path]) -> npt.NDArray[np.uint16]:
     return np.concatenate([np.empty(0, _TOKEN), *(open_shard(path) for path in paths)])
 
 
-class _Identity(NamedTuple):
-    """What changes if anything does that is written to a file or put in its place."""
-
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-
-
-def _identity(path: Path) -> _Identity:
+def _identity(path: Path) -> tuple[int, int, int, int]:
+    """What changes if anything is written to a file or put in its place: size, time and place."""
     try:
         found = path.stat()
     except OSError as error:
         raise _unusable(path, f"it cannot be read ({error.strerror})", "a token shard") from None
-    return _Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _change(before: _Identity, now: _Identity) -> str:
-    if now.size != before.size:
-        return f"its size changed from {before.size} to {now.size} bytes"
-    if (now.device, now.inode) != (before.device, before.inode):
-        return "another file took its place"
-    return "it was written to"
+    return found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino
 
 
 def _read_count(path: Path) -> int:

@@ -22,6 +22,7 @@ from trainer.data.manifest import (
     MANIFEST_FILE,
     TOKENIZER_FILE,
     Manifest,
+    check_content,
     open_dataset,
     read_manifest,
 )
@@ -50,7 +51,8 @@ def stage(request: StageRequest) -> Path:
     """The folder to read on this node, with the dataset in it; ConfigError if it cannot be had."""
     fetched = request.fetch_missing and not request.data.is_dir()
     source = _fetch(request) if fetched else request.data
-    _check_content(source, read_manifest(source), request)
+    manifest = read_manifest(source)
+    check_content(source, manifest, request.corpus_sha256, request.tokenizer_sha256)
     if request.cache is None or fetched:
         open_dataset(source, request.vocab_size)
         return source
@@ -61,8 +63,7 @@ def _fetch(request: StageRequest) -> Path:
     """The folder of data that was downloaded or built on this node, beside others of its name."""
     root = request.data.parent
     if request.cache is not None:
-        content = f"{request.corpus_sha256[:16]}-{request.tokenizer_sha256[:16]}"
-        root = request.cache / content
+        root = request.cache / _content(request.corpus_sha256, request.tokenizer_sha256)
     if is_export(request.dataset):
         export = DownloadRequest(
             dataset=request.dataset,
@@ -81,20 +82,14 @@ def _fetch(request: StageRequest) -> Path:
     )
 
 
-def _check_content(source: Path, manifest: Manifest, request: StageRequest) -> None:
-    found = manifest.corpus_sha256, manifest.tokenizer_sha256
-    if found != (request.corpus_sha256, request.tokenizer_sha256):
-        raise ConfigError(
-            f"{source}: the sweep asks for corpus {request.corpus_sha256[:12]} and tokenizer "
-            f"{request.tokenizer_sha256[:12]}, on this node are {found[0][:12]} and "
-            f"{found[1][:12]}. Make the data the same on every node."
-        )
-
-
 def staged_folder(cache: Path, manifest: Manifest) -> Path:
     """Where in ``cache`` the dataset of ``manifest`` lies, or would."""
-    content = f"{manifest.corpus_sha256[:16]}-{manifest.tokenizer_sha256[:16]}"
+    content = _content(manifest.corpus_sha256, manifest.tokenizer_sha256)
     return cache / f"{manifest.dataset}-{content}"
+
+
+def _content(corpus_sha256: str, tokenizer_sha256: str) -> str:
+    return f"{corpus_sha256[:16]}-{tokenizer_sha256[:16]}"
 
 
 def copy_to_cache(source: Path, cache: Path) -> Path:
@@ -107,7 +102,7 @@ def copy_to_cache(source: Path, cache: Path) -> Path:
     target = staged_folder(cache, manifest)
     if _is_whole(target, manifest):
         return target
-    _make_cache(cache)
+    cache.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(cache / f".{target.name}.lock", timeout=WAIT_S):
             if not _is_whole(target, manifest):
@@ -124,18 +119,8 @@ def _is_whole(target: Path, manifest: Manifest) -> bool:
     """Whether it is there with its manifest, which is copied last, and every file in its size."""
     if not (target / MANIFEST_FILE).is_file() or read_manifest(target) != manifest:
         return False
-    open_dataset(target, manifest.vocab_size)
+    open_dataset(target)
     return True
-
-
-def _make_cache(cache: Path) -> None:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cache {cache}: this folder cannot be made ({error.strerror}). Name a folder on a "
-            f"local disk that this user may write to."
-        ) from None
 
 
 def _copy_dataset(source: Path, target: Path, manifest: Manifest) -> None:
@@ -154,10 +139,7 @@ def _copy_dataset(source: Path, target: Path, manifest: Manifest) -> None:
 
 
 def _require_room(source: Path, cache: Path, hashes: dict[str, str]) -> None:
-    try:
-        needed = sum((source / name).stat().st_size for name in hashes) + SPARE_BYTES
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: a file of the dataset is missing.") from None
+    needed = sum((source / name).stat().st_size for name in hashes) + SPARE_BYTES
     free = shutil.disk_usage(cache).free
     if free < needed:
         raise ConfigError(

@@ -70,7 +70,7 @@ def measure_layers(
     at_once = 1 if model.embed.device.type == "cpu" else CLASSES_AT_ONCE
 
     def compressed_bytes(part: Mapping[str, Tensor]) -> int:
-        return len(containers.write(part, recipe_hash or "", config))
+        return len(containers.write(part, recipe_hash, config))
 
     def sizes(parts: Sequence[Mapping[str, Tensor]]) -> Iterator[int]:
         with ThreadPoolExecutor(at_once) as pool:  # the compressors leave Python to others

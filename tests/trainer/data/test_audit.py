@@ -22,7 +22,7 @@ from trainer.data.byte_audit import (
     Auditor,
     audit_shards,
     audited,
-    ensure_audited,
+    open_audited,
     require_sound,
 )
 from trainer.data.manifest import open_dataset, read_manifest, write_manifest
@@ -299,10 +299,9 @@ def test_an_unaudited_dataset_is_not_opened_and_not_trained_on(data, tmp_path):
 
 
 def test_an_audit_is_made_once_and_changes_nothing_else(data, data_dir):
-    assert ensure_audited(data)
-    assert read_manifest(data) == read_manifest(data_dir)
+    assert open_audited(data).manifest == read_manifest(data) == read_manifest(data_dir)
     before = (data / "manifest.json").stat().st_mtime_ns
-    assert not ensure_audited(data)
+    assert open_audited(data)
     assert (data / "manifest.json").stat().st_mtime_ns == before
 
 
@@ -351,13 +350,13 @@ def test_a_manifest_with_other_counts_than_the_audit_finds_is_refused(data):
     for key in ("val_bytes", "num_val_documents"):
         write_manifest(data, manifest.model_copy(update={key: getattr(manifest, key) + 1}))
         with pytest.raises(ConfigError, match=r"its validation shards hold .* as its manifest"):
-            ensure_audited(data)
+            open_audited(data)
         assert read_manifest(data).audited is None
 
 
 def test_the_audit_is_of_the_shards_that_the_manifest_names(data):
     """A changed shard is found by its hash, so what was audited is what is read."""
-    manifest = ensure_audited(data) and read_manifest(data)
+    manifest = open_audited(data).manifest
     path = data / manifest.validation[0].name
     tokens = np.array(open_shard(path))
     tokens[5] = BOS_ID

@@ -223,16 +223,6 @@ def test_shards_without_a_single_sequence_are_refused(tmp_path):
             load(write(tmp_path, sizes))
 
 
-def test_micro_steps_that_do_not_make_up_calls_are_refused(dataset):
-    with pytest.raises(ConfigError, match=r"micro_steps 6 .*virtual_world 4.*train\.micro_steps=8"):
-        load(dataset, micro_steps=6, virtual_world=4)
-
-
 def test_another_number_of_names_than_shards_is_refused_with_both(dataset):
     with pytest.raises(ConfigError, match=r"seed_names lists 2 names .* has 12 training shards"):
         load(dataset, seed_names=["a", "b"])
-
-
-def test_a_position_before_the_start_is_refused(dataset):
-    with pytest.raises(ValueError, match="position -1"):
-        load(dataset).seek(-1)

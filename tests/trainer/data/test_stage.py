@@ -137,7 +137,7 @@ def test_data_of_another_content_is_refused(source, capsys):
     arguments = flags(source)
     arguments[arguments.index("--corpus") + 1] = "c" * 64
     assert main(arguments) == 2
-    assert "the sweep asks for corpus cccccccccccc" in capsys.readouterr().err
+    assert "the cell asks for corpus cccccccccccc" in capsys.readouterr().err
 
 
 def test_data_that_is_not_there_is_refused_with_its_place(source, tmp_path, capsys):

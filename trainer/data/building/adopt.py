@@ -4,7 +4,6 @@ They are read from end to end and left as they are.
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -25,11 +24,10 @@ from trainer.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from trainer.data.shard_counts import count_split, hash_of_shards
+from trainer.data.shard_counts import describe_shards
 from trainer.data.shards import open_shard
-from trainer.data.token_bytes import ByteTable
 from trainer.data.tokenizer import BOS_ID, load_tokenizer
-from trainer.files import file_sha256, write_atomically
+from trainer.files import write_atomically
 
 SOURCE = "shards that were made elsewhere"
 
@@ -50,17 +48,17 @@ def adopt(
     existing = _existing_manifest(directory)
     _check_same_tokenizer(tokenizer, directory)
     source = source if existing is None else existing.source
-    unaudited = _describe(name, tokenizer, train, validation, source)
+    unaudited = describe_shards(name, tokenizer, train, validation, source)
     manifest = audited(unaudited, validation, load_tokenizer(tokenizer))
     if existing is not None and existing not in (manifest, unaudited):
+        differences = ", ".join(key for key, value in existing if value != getattr(manifest, key))
         raise ConfigError(
             f"{directory / MANIFEST_FILE} describes another dataset than what is here: its "
-            f"{_differences(existing, manifest)} would change, and results may depend on it. Move "
-            f"it away to adopt these shards anew, or fetch again what it describes."
+            f"{differences} would change, and results may depend on it. Move it away to adopt "
+            f"these shards anew, or fetch again what it describes."
         )
-    _complete(directory, manifest, tokenizer.read_bytes())
-    if existing == unaudited:
-        write_manifest(directory, manifest)
+    if existing != manifest or not (directory / TOKENIZER_FILE).exists():
+        _write(directory, manifest, tokenizer.read_bytes())
     found = Dataset(directory=directory, manifest=manifest, vocab_size=manifest.vocab_size)
     return Prepared("adopted" if existing is None else "up to date", found, None)
 
@@ -73,28 +71,6 @@ def check_tokenizer(processor: SentencePieceProcessor, path: Path) -> None:
             f"beginning of a document, expected 4 to {MAX_VOCAB_SIZE} pieces and {BOS_ID}. Name "
             f"the tokenizer that the shards were written with."
         )
-
-
-def _describe(
-    name: str, tokenizer: Path, train_paths: Sequence[Path], val_paths: Sequence[Path], source: str
-) -> Manifest:
-    """The manifest of shards that nobody has audited yet."""
-    processor = load_tokenizer(tokenizer)
-    table = ByteTable.from_tokenizer(processor, processor.vocab_size())
-    validation, train = count_split(val_paths, table), count_split(train_paths, table)
-    return Manifest(
-        dataset=name,
-        vocab_size=processor.vocab_size(),
-        corpus_sha256=hash_of_shards(train.shards, validation.shards),
-        tokenizer_sha256=file_sha256(tokenizer),
-        train=train.shards,
-        validation=validation.shards,
-        num_train_documents=train.num_documents,
-        num_val_documents=validation.num_documents,
-        train_bytes=train.num_bytes,
-        val_bytes=validation.num_bytes,
-        source=source,
-    )
 
 
 def _shard_paths(directory: Path) -> tuple[list[Path], list[Path]]:
@@ -157,19 +133,13 @@ def check_name(name: str, example: str) -> None:
         )
 
 
-def _differences(one: Manifest, other: Manifest) -> str:
-    return ", ".join(key for key, value in one if value != getattr(other, key))
-
-
-def _complete(directory: Path, manifest: Manifest, model: bytes) -> None:
-    """Write what is missing of tokenizer and manifest: all of it, or nothing."""
+def _write(directory: Path, manifest: Manifest, model: bytes) -> None:
+    """Write tokenizer and manifest; where that fails, what was not there is not there."""
     paths = directory / TOKENIZER_FILE, directory / MANIFEST_FILE
     missing = [path for path in paths if not path.exists()]
     try:
-        if paths[0] in missing:
-            write_atomically(paths[0], model)
-        if paths[1] in missing:
-            write_manifest(directory, manifest)
+        write_atomically(directory / TOKENIZER_FILE, model)
+        write_manifest(directory, manifest)
     except BaseException:
         for path in missing:
             path.unlink(missing_ok=True)

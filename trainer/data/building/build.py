@@ -14,7 +14,7 @@ from pathlib import Path
 from trainer.config.config_errors import ConfigError
 from trainer.data.building.adopt import check_name, check_tokenizer
 from trainer.data.building.documents import SplitDocument, find_sources, read_documents
-from trainer.data.building.scan import Progress, Scan, scan
+from trainer.data.building.scan import Contents, Progress, scan
 from trainer.data.building.writer import (
     SHARD_TOKENS,
     WriteOptions,
@@ -23,7 +23,7 @@ from trainer.data.building.writer import (
     install,
     write_dataset,
 )
-from trainer.data.byte_audit import ensure_audited
+from trainer.data.byte_audit import open_audited
 from trainer.data.manifest import (
     MANIFEST_FILE,
     MAX_VOCAB_SIZE,
@@ -84,18 +84,17 @@ def build_from_text(build: TextBuild, progress: Progress) -> Prepared:
     model = None if build.tokenizer is None else _read_model(build.tokenizer, build.vocab_size)
     sources = find_sources(build.text)
     sample_bytes = max(SAMPLE_BYTES, SAMPLE_BYTES_PER_PIECE * (build.vocab_size or 0))
-    found = scan(_read_split(sources, build.val_fraction), sample_bytes, progress)
+    found, sample = scan(_read_split(sources, build.val_fraction), sample_bytes, progress)
     _check_splits(found, build.val_fraction)
     if model is None:
         assert build.vocab_size is not None
-        model = train_tokenizer(found.sample, build.vocab_size, sample_bytes)
+        model = train_tokenizer(sample, build.vocab_size, sample_bytes)
     if existing is not None and _is_up_to_date(build, existing, found, model):
-        dataset = open_dataset(build.out, existing.vocab_size)
-        return Prepared("up to date", dataset, _note(existing, found))
+        return Prepared("up to date", open_dataset(build.out), _note(existing, found))
     options = WriteOptions(
         name=build.name,
         source=SOURCE,
-        corpus_sha256=found.corpus_sha256,
+        contents=found,
         shard_tokens=build.shard_tokens,
         workers=build.workers,
     )
@@ -104,7 +103,7 @@ def build_from_text(build: TextBuild, progress: Progress) -> Prepared:
         manifest = write_dataset(folder, documents, model, options, progress)
         if not install(folder, build.out, replace=existing is not None):
             raise ConfigError(f"{build.out} was made by someone else meanwhile. Run this again.")
-    return Prepared("built", open_dataset(build.out, manifest.vocab_size), _note(manifest, found))
+    return Prepared("built", open_dataset(build.out), _note(manifest, found))
 
 
 def _read_split(sources: Sequence[Path], val_fraction: float) -> Iterator[SplitDocument]:
@@ -131,7 +130,7 @@ def _existing_manifest(out: Path) -> Manifest | None:
     return manifest
 
 
-def _is_up_to_date(build: TextBuild, existing: Manifest, found: Scan, model: bytes) -> bool:
+def _is_up_to_date(build: TextBuild, existing: Manifest, found: Contents, model: bytes) -> bool:
     """Whether the dataset that is there is whole and what a build would write."""
     same = {
         "name": existing.dataset == build.name,
@@ -149,8 +148,7 @@ def _is_up_to_date(build: TextBuild, existing: Manifest, found: Scan, model: byt
             f"depend on it. Name another folder, or replace it with --rebuild."
         )
     try:
-        ensure_audited(build.out)
-        open_dataset(build.out, existing.vocab_size, hash_train=True)
+        open_audited(build.out, hash_train=True)
     except ConfigError:
         return False  # damaged: it is built anew
     return True
@@ -173,7 +171,7 @@ def _read_model(path: Path, vocab_size: int | None) -> bytes:
     return path.read_bytes()
 
 
-def _check_splits(found: Scan, val_fraction: float) -> None:
+def _check_splits(found: Contents, val_fraction: float) -> None:
     num_documents = found.num_train_documents + found.num_val_documents
     if num_documents == 0:
         raise ConfigError(
@@ -197,7 +195,7 @@ def _check_range(option: str, value: float, fits: bool, allowed: str) -> None:
         raise ConfigError(f"{option} {value}: this is out of its range. Give {allowed}.")
 
 
-def _note(manifest: Manifest, found: Scan) -> str | None:
+def _note(manifest: Manifest, found: Contents) -> str | None:
     """What a person should know of the dataset beside its numbers."""
     notes = []
     if manifest.num_val_tokens < FEW_VAL_TOKENS:

@@ -6,13 +6,11 @@ passages, so that a batch of a few hundred tokens holds more than one topic. The
 between Python versions, so it has a hash, and a dataset is built from it once and kept.
 """
 
-import hashlib
 import importlib
 import os
 import platform
 import re
 import sysconfig
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +18,7 @@ from pathlib import Path
 
 from trainer.config.config_errors import ConfigError
 from trainer.data.building.documents import Document, SplitDocument
+from trainer.data.building.scan import Contents, contents_of
 from trainer.data.tokenizer import SPACE_MARK
 
 VALIDATION_FRACTION = 0.05
@@ -73,42 +72,12 @@ class Corpus:
         yield from (SplitDocument(each, True) for each in self.validation)
 
     @cached_property
+    def contents(self) -> Contents:
+        return contents_of(self.documents())
+
+    @property
     def sha256(self) -> str:
-        with CorpusHash() as digest:
-            for each in self.documents():
-                digest.add(each)
-            return digest.hexdigest()
-
-
-class CorpusHash:
-    """The ``corpus_sha256`` of documents that come in any mixture of the two splits.
-
-    It is the SHA-256 of a line ``validation HASH`` or ``train HASH`` for each document, validation
-    first. Until then the hashes of training wait in a temporary file, 32 bytes each.
-    """
-
-    def __init__(self) -> None:
-        self._lines = hashlib.sha256()
-        self._train_digests = tempfile.TemporaryFile()  # noqa: SIM115  (closed on exit)
-
-    def __enter__(self) -> "CorpusHash":
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._train_digests.close()
-
-    def add(self, each: SplitDocument) -> None:
-        if each.is_validation:
-            self._lines.update(f"validation {each.document.sha256}\n".encode())
-        else:
-            self._train_digests.write(bytes.fromhex(each.document.sha256))
-
-    def hexdigest(self) -> str:
-        """The hash of all that were added; to be asked for once, at the end."""
-        self._train_digests.seek(0)
-        while digest := self._train_digests.read(32):
-            self._lines.update(f"train {digest.hex()}\n".encode())
-        return self._lines.hexdigest()
+        return self.contents.corpus_sha256
 
 
 def is_stdlib_dataset(name: str) -> bool:
@@ -116,14 +85,14 @@ def is_stdlib_dataset(name: str) -> bool:
     return name.startswith("stdlib")
 
 
-def stdlib_corpus(validation_fraction: float = VALIDATION_FRACTION) -> Corpus:
+def stdlib_corpus() -> Corpus:
     """The texts of the running Python, split by file; ConfigError where it ships none.
 
     Every file is cut into passages after the split, and a passage of the validation split that
     also stands in a training file (a licence, say) is no training text.
     """
     source = f"the standard library of Python {platform.python_version()}"
-    files = split_documents(stdlib_documents(), validation_fraction, source=source)
+    files = split_documents(stdlib_documents(), VALIDATION_FRACTION, source=source)
     validation = _usable(each for file in files.validation for each in passages(file))
     seen = {each.sha256 for each in validation}
     train = _usable(each for file in files.train for each in passages(file))
@@ -151,16 +120,13 @@ def passages(document: Document, num_chars: int = PASSAGE_CHARS) -> Iterator[Doc
 
 
 def split_documents(
-    documents: Iterable[Document],
-    validation_fraction: float = VALIDATION_FRACTION,
-    *,
-    source: str,
+    documents: Iterable[Document], validation_fraction: float, *, source: str
 ) -> Corpus:
     """The usable ``documents`` as a corpus; the order they are given in does not matter."""
-    usable = _usable(documents)
-    validation = tuple(each for each in usable if each.is_validation(validation_fraction))
-    train = tuple(each for each in usable if not each.is_validation(validation_fraction))
-    return Corpus(train=train, validation=validation, source=source)
+    splits: tuple[list[Document], list[Document]] = [], []
+    for each in _usable(documents):
+        splits[each.is_validation(validation_fraction)].append(each)
+    return Corpus(train=tuple(splits[False]), validation=tuple(splits[True]), source=source)
 
 
 def stdlib_documents() -> list[Document]:

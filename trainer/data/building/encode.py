@@ -10,34 +10,26 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from sentencepiece import SentencePieceProcessor
 
 from trainer.config.config_errors import ConfigError
 from trainer.data.building.documents import SplitDocument
-from trainer.data.token_bytes import ByteTable
 from trainer.data.tokenizer import BOS_ID, parse_tokenizer
 
 CHUNK_CHARS = 1 << 20
 
 
-@dataclass(frozen=True)
-class EncodedSplit:
-    """The documents of a chunk that are in one split; ``tokens_N`` holds a BOS before each."""
+class EncodedChunk(NamedTuple):
+    """Each split's tokens of a chunk (N,), a BOS before every document."""
 
-    tokens_N: npt.NDArray[np.uint16]
-    num_documents: int
-    num_bytes: int  # by the byte table
-    raw_bytes: int  # of the text
-
-
-@dataclass(frozen=True)
-class EncodedChunk:
-    train: EncodedSplit
-    validation: EncodedSplit
+    train: npt.NDArray[np.uint16]
+    validation: npt.NDArray[np.uint16]
 
 
 def encode(
@@ -49,13 +41,13 @@ def encode(
     """
     chunks = _chunks(documents)
     if workers == 1:
-        yield from map(_Encoder(model).encode, chunks)
+        yield from (_encode(model, *chunk) for chunk in chunks)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (model,))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _leave_ctrl_c_to_the_parent)
     waiting: deque[Future[EncodedChunk]] = deque()
     try:
         for chunk in chunks:
-            waiting.append(pool.submit(_encode_in_worker, chunk))
+            waiting.append(pool.submit(_encode, model, *chunk))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -69,54 +61,35 @@ def encode(
         pool.shutdown(cancel_futures=True)
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """Texts of ``CHUNK_CHARS`` characters together or a little more."""
-
-    train: list[str]
-    validation: list[str]
-
-
-def _chunks(documents: Iterable[SplitDocument]) -> Iterator[_Chunk]:
-    chunk, num_chars = _Chunk([], []), 0
+def _chunks(documents: Iterable[SplitDocument]) -> Iterator[tuple[list[str], list[str]]]:
+    """Texts of training and of validation, ``CHUNK_CHARS`` characters together or a little more."""
+    train: list[str] = []
+    validation: list[str] = []
+    num_chars = 0
     for document, is_validation in documents:
-        (chunk.validation if is_validation else chunk.train).append(document.text)
+        (validation if is_validation else train).append(document.text)
         num_chars += len(document.text)
         if num_chars >= CHUNK_CHARS:
-            yield chunk
-            chunk, num_chars = _Chunk([], []), 0
+            yield train, validation
+            train, validation, num_chars = [], [], 0
     if num_chars:
-        yield chunk
+        yield train, validation
 
 
-class _Encoder:
-    def __init__(self, model: bytes) -> None:
-        self._processor = parse_tokenizer(model)
-        self._table = ByteTable.from_tokenizer(self._processor, self._processor.vocab_size())
-
-    def encode(self, chunk: _Chunk) -> EncodedChunk:
-        return EncodedChunk(self._encode_split(chunk.train), self._encode_split(chunk.validation))
-
-    def _encode_split(self, texts: list[str]) -> EncodedSplit:
-        rows = [np.array([BOS_ID, *self._processor.encode(text)], np.uint16) for text in texts]
-        tokens_N = np.concatenate([np.empty(0, np.uint16), *rows])
-        return EncodedSplit(
-            tokens_N=tokens_N,
-            num_documents=len(texts),
-            num_bytes=int(self._table.count(tokens_N[:-1], tokens_N[1:]).sum()),
-            raw_bytes=sum(len(text.encode()) for text in texts),
-        )
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-_encoder: _Encoder | None = None  # of this process, where it is a worker
+@lru_cache(maxsize=1)
+def _processor(model: bytes) -> SentencePieceProcessor:
+    return parse_tokenizer(model)
 
 
-def _start_worker(model: bytes) -> None:
-    global _encoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of Ctrl-C and ends us
-    _encoder = _Encoder(model)
+def _encode(model: bytes, train: list[str], validation: list[str]) -> EncodedChunk:
+    processor = _processor(model)
 
+    def tokens_of(texts: list[str]) -> npt.NDArray[np.uint16]:
+        rows = [np.array([BOS_ID, *processor.encode(text)], np.uint16) for text in texts]
+        return np.concatenate([np.empty(0, np.uint16), *rows])
 
-def _encode_in_worker(chunk: _Chunk) -> EncodedChunk:
-    assert _encoder is not None
-    return _encoder.encode(chunk)
+    return EncodedChunk(tokens_of(train), tokens_of(validation))

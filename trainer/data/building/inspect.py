@@ -1,44 +1,61 @@
 """Inspect a dataset: describe what it holds, check all of it, and show its tokens as text."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from trainer.config.config_errors import ConfigError
-from trainer.data.byte_audit import Audit, audit_shards, drops_first_space, require_sound
-from trainer.data.manifest import Dataset, Manifest, Shard, open_dataset, read_manifest
+from trainer.data.byte_audit import audit_shards, drops_first_space, require_sound
+from trainer.data.manifest import Dataset, Manifest, open_dataset
 from trainer.data.shard_counts import count_split
-from trainer.data.shards import HEADER_BYTES, RESTORE, TOKEN_BYTES, open_shard
+from trainer.data.shards import HEADER_BYTES, TOKEN_BYTES, open_shard
 from trainer.data.token_bytes import RULE_VERSION
 from trainer.data.tokenizer import BOS_ID
 
 
-@dataclass(frozen=True)
-class Inspected:
-    """A dataset in which nothing is wrong, and what was found of its bytes."""
+def inspect_dataset(directory: Path) -> Iterator[str]:
+    """Check everything and say what was found beyond the manifest, a line each.
 
-    dataset: Dataset
-    audit: Audit
-
-
-def inspect_dataset(directory: Path) -> Inspected:
-    """Check everything; ConfigError names the first thing that is wrong.
-
-    The hash, the header and every token of each shard, documents and bytes of both splits, and the
-    audit of the validation split, whether or not the manifest says that it was made.
+    ConfigError names the first thing that is wrong: the hash, the header and every token of each
+    shard, documents and bytes of both splits, and the audit of the validation split, whether or not
+    the manifest says that it was made.
     """
-    manifest = read_manifest(directory)
-    dataset = open_dataset(directory, manifest.vocab_size, unaudited=True)
-    val_counts = manifest.num_val_documents, manifest.val_bytes
-    train_counts = manifest.num_train_documents, manifest.train_bytes
-    _check_split(dataset, "validation", manifest.validation, *val_counts)
-    _check_split(dataset, "training", manifest.train, *train_counts)
+    dataset = open_dataset(directory, hash_train=True, unaudited=True)
+    manifest = dataset.manifest
+    for kind, paths, num_documents, num_bytes in (
+        ("validation", dataset.val_paths, manifest.num_val_documents, manifest.val_bytes),
+        ("training", dataset.train_paths, manifest.num_train_documents, manifest.train_bytes),
+    ):
+        counts = count_split(paths, dataset.byte_table)
+        for what, found, stated in (
+            ("documents", counts.num_documents, num_documents),
+            ("bytes", counts.num_bytes, num_bytes),
+        ):
+            if found != stated:
+                raise ConfigError(
+                    f"{directory}: found {found:,} {what} in the {kind} shards, expected "
+                    f"{stated:,} as the manifest says. Make or adopt it again."
+                )
     audit = audit_shards(dataset.val_paths, dataset.processor, dataset.byte_table)
     require_sound(audit, directory)
-    return Inspected(dataset, audit)
+    yield f"pieces       {_pieces(dataset)}"
+    yield (
+        f"audit        {audit.counted_bytes:,} bytes counted in {audit.num_documents:,} validation "
+        f"documents, {audit.text_bytes:,} in their text; left out by the rule: "
+        f"{audit.uncounted_spaces:,} spaces"
+    )
+    if audit.cut_bytes:
+        yield f"             {audit.cut_bytes:,} bytes of characters that documents end within"
+    if manifest.audited != RULE_VERSION:
+        yield (
+            "             the manifest does not say so, and recipes refuse the data until "
+            "`python -m trainer.data prepare` or `adopt` has written it down"
+        )
+    named = {shard.name for shard in (*manifest.train, *manifest.validation)}
+    if others := sorted({each.name for each in directory.glob("*.bin")} - named):
+        yield f"unused       {', '.join(others)}: the manifest names no such shards"
+    yield "sound        every hash, header, count and token was checked"
 
 
 def description(manifest: Manifest) -> Iterator[str]:
@@ -65,70 +82,32 @@ def description(manifest: Manifest) -> Iterator[str]:
         yield f"raw text     {manifest.val_raw_bytes:,} bytes of validation, {lost:,} not counted"
 
 
-def findings(found: Inspected) -> Iterator[str]:
-    """What was checked beyond the manifest, a line each."""
-    audit, manifest = found.audit, found.dataset.manifest
-    yield f"pieces       {_pieces(found.dataset)}"
-    yield (
-        f"audit        {audit.counted_bytes:,} bytes counted in {audit.num_documents:,} validation "
-        f"documents, {audit.text_bytes:,} in their text; left out by the rule: "
-        f"{audit.uncounted_spaces:,} spaces"
-    )
-    if audit.cut_bytes:
-        yield f"             {audit.cut_bytes:,} bytes of characters that documents end within"
-    if manifest.audited != RULE_VERSION:
-        yield (
-            "             the manifest does not say so, and recipes refuse the data until "
-            "`python -m trainer.data prepare` or `adopt` has written it down"
-        )
-    named = {shard.name for shard in (*manifest.train, *manifest.validation)}
-    if others := sorted({each.name for each in found.dataset.directory.glob("*.bin")} - named):
-        yield f"unused       {', '.join(others)}: the manifest names no such shards"
-    yield "sound        every hash, header, count and token was checked"
-
-
 def span_text(directory: Path, split: str, start: int, count: int, *, pieces: bool) -> str:
     """Tokens ``start`` to ``start + count`` of ``split`` as text, every document behind a ``<s>``.
 
     As ``pieces``, one token is told from the next by a bar, and nothing is decoded.
     """
-    manifest = read_manifest(directory)
-    dataset = open_dataset(directory, manifest.vocab_size, unaudited=True)
+    dataset = open_dataset(directory, unaudited=True)
     paths = dataset.train_paths if split == "train" else dataset.val_paths
-    num_tokens = manifest.num_train_tokens if split == "train" else manifest.num_val_tokens
+    shards = [open_shard(path) for path in paths]
+    num_tokens = sum(tokens_N.size for tokens_N in shards)
     if not 0 <= start < num_tokens or count < 1:
         raise ConfigError(
             f"--start {start} --count {count}: the {split} split of {directory} has tokens 0 to "
             f"{num_tokens - 1}. Choose a start among them and a count of 1 or more."
         )
-    tokens_N = _span(paths, start, count)
+    parts = []
+    for tokens_N in shards:
+        parts.append(tokens_N[min(start, tokens_N.size) :][:count])
+        start = max(0, start - tokens_N.size)
+        count -= parts[-1].size
+    span_N = np.concatenate(parts)
     processor = dataset.processor
     if pieces:
-        return "|".join(processor.id_to_piece(token) for token in tokens_N.tolist())
-    documents = np.split(tokens_N, np.flatnonzero(tokens_N == BOS_ID))
+        return "|".join(processor.id_to_piece(token) for token in span_N.tolist())
+    documents = np.split(span_N, np.flatnonzero(span_N == BOS_ID))
     begun = ["<s>" + processor.decode(each[1:].tolist()) for each in documents[1:]]
     return "\n".join([processor.decode(documents[0].tolist()), *begun]).removeprefix("\n")
-
-
-def _check_split(
-    dataset: Dataset, kind: str, shards: Sequence[Shard], num_documents: int, num_bytes: int
-) -> None:
-    counts = count_split([dataset.directory / shard.name for shard in shards], dataset.byte_table)
-    for found, shard in zip(counts.shards, shards, strict=True):
-        if found != shard:
-            raise ConfigError(
-                f"shard {dataset.directory / shard.name}: found content {found.sha256[:16]}…, "
-                f"expected {shard.sha256[:16]}… as its manifest says. {RESTORE}"
-            )
-    for what, number, stated in (
-        ("documents", counts.num_documents, num_documents),
-        ("bytes", counts.num_bytes, num_bytes),
-    ):
-        if number != stated:
-            raise ConfigError(
-                f"{dataset.directory}: found {number:,} {what} in the {kind} shards, expected "
-                f"{stated:,} as the manifest says. Make or adopt it again."
-            )
 
 
 def _pieces(dataset: Dataset) -> str:
@@ -141,14 +120,3 @@ def _pieces(dataset: Dataset) -> str:
         f"{processor.vocab_size():,} of SentencePiece: {fallback}, {spaced:,} with a space in "
         f"front, which is {first} at a document's start"
     )
-
-
-def _span(paths: Sequence[Path], start: int, count: int) -> npt.NDArray[np.uint16]:
-    parts = []
-    for path in paths:
-        tokens_N = open_shard(path)
-        part = tokens_N[min(start, tokens_N.size) :][:count]
-        start = max(0, start - tokens_N.size)
-        count -= part.size
-        parts.append(part)
-    return np.concatenate(parts)

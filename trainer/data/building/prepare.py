@@ -15,14 +15,8 @@ from trainer.data.building.writer import (
     install,
     write_dataset,
 )
-from trainer.data.byte_audit import ensure_audited
-from trainer.data.manifest import (
-    MANIFEST_FILE,
-    Manifest,
-    Prepared,
-    open_dataset,
-    read_manifest,
-)
+from trainer.data.byte_audit import open_audited
+from trainer.data.manifest import MANIFEST_FILE, Dataset, Manifest, Prepared, open_dataset
 from trainer.data.tokenizer import train_tokenizer
 
 
@@ -30,19 +24,21 @@ def prepare_stdlib(
     dataset: str, vocab_size: int, root: Path, corpus: Corpus, *, rebuild: bool = False
 ) -> Prepared:
     """Make ``root/dataset`` a whole dataset; build it only if it is not one, or on ``rebuild``."""
-    check_stdlib(dataset, root)
     target = root / dataset
     damage = None
     if target.exists() and not rebuild:
         try:
-            return _existing(target, vocab_size, corpus)
-        except _DamagedError as error:
+            existing = open_audited(target, hash_train=True)
+        except ConfigError as error:
             damage = f"what was there could not be used: {error}"
+        else:
+            return _kept(existing, vocab_size, corpus)
     check_replaceable(target)
     with build_folder(target) as folder:
         build_dataset(folder, dataset, vocab_size, corpus)
         if not install(folder, target, replace=rebuild or damage is not None):
-            return _existing(target, vocab_size, corpus)  # another build was faster
+            other = open_audited(target, hash_train=True)  # another build was faster
+            return _kept(other, vocab_size, corpus)
     return Prepared("built", open_dataset(target, vocab_size), damage)
 
 
@@ -68,7 +64,7 @@ def build_dataset(
     options = WriteOptions(
         name=dataset,
         source=corpus.source,
-        corpus_sha256=corpus.sha256,
+        contents=corpus.contents,
         shard_tokens=shard_tokens,
         lossless=True,
     )
@@ -97,25 +93,16 @@ def find_prepared(dataset: str, vocab_size: int, root: Path) -> Prepared | None:
     """
     if is_stdlib_dataset(dataset) or not (root / dataset / MANIFEST_FILE).exists():
         return None
-    ensure_audited(root / dataset)
-    return Prepared("up to date", open_dataset(root / dataset, vocab_size), None)
+    return Prepared("up to date", open_audited(root / dataset, vocab_size), None)
 
 
-class _DamagedError(ConfigError):
-    """The folder is there and is no dataset that can be used; building it anew helps."""
-
-
-def _existing(target: Path, vocab_size: int, corpus: Corpus) -> Prepared:
-    try:
-        ensure_audited(target)
-        manifest = read_manifest(target)
-        dataset = open_dataset(target, manifest.vocab_size, hash_train=True)
-    except ConfigError as error:
-        raise _DamagedError(str(error)) from None
+def _kept(dataset: Dataset, vocab_size: int, corpus: Corpus) -> Prepared:
+    """A whole dataset stays, whatever text it was built from; ConfigError if for another model."""
+    manifest = dataset.manifest
     if manifest.vocab_size != vocab_size:
         raise ConfigError(
-            f"{target} was built with a vocabulary of {manifest.vocab_size}, and the recipe's "
-            f"model.vocab_size is {vocab_size}. Give the other one its own name "
+            f"{dataset.directory} was built with a vocabulary of {manifest.vocab_size}, and the "
+            f"recipe's model.vocab_size is {vocab_size}. Give the other one its own name "
             f"(--set data.dataset=stdlib-{vocab_size}), or replace it with --rebuild."
         )
     if manifest.corpus_sha256 == corpus.sha256:

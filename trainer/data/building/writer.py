@@ -6,30 +6,29 @@ a folder beside its place and renamed when it is whole. N tokens.
 
 import contextlib
 import errno
-import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer.config.config_errors import ConfigError
-from trainer.data.building.corpus import CorpusHash
 from trainer.data.building.documents import SplitDocument
-from trainer.data.building.encode import EncodedSplit, encode
-from trainer.data.building.scan import Progress
+from trainer.data.building.encode import encode
+from trainer.data.building.scan import Contents, Progress, Tally, silent
 from trainer.data.byte_audit import Auditor, require_sound
-from trainer.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, Shard, write_manifest
+from trainer.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, write_manifest
+from trainer.data.shard_counts import describe_shards
 from trainer.data.shards import HEADER_BYTES, shard_header
 from trainer.data.token_bytes import RULE_VERSION, ByteTable
 from trainer.data.tokenizer import parse_tokenizer
-from trainer.files import file_sha256, write_atomically
+from trainer.files import write_atomically
 
 SHARD_TOKENS = 100_000_000
 
@@ -43,7 +42,7 @@ class WriteOptions:
 
     name: str
     source: str
-    corpus_sha256: str
+    contents: Contents
     shard_tokens: int = SHARD_TOKENS
     workers: int = 1
     lossless: bool = False
@@ -54,7 +53,7 @@ def write_dataset(
     documents: Iterable[SplitDocument],
     model: bytes,
     options: WriteOptions,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Manifest:
     """Write the files of a dataset into the empty ``folder``, the manifest last.
 
@@ -64,31 +63,35 @@ def write_dataset(
     """
     write_atomically(folder / TOKENIZER_FILE, model)
     processor = parse_tokenizer(model)
-    vocab_size = processor.vocab_size()
-    auditor = Auditor(processor, ByteTable.from_tokenizer(processor, vocab_size))
+    auditor = Auditor(processor, ByteTable.from_tokenizer(processor, processor.vocab_size()))
     with (
-        CorpusHash() as corpus_hash,
-        ShardWriter(folder, f"{options.name}_train", options.shard_tokens) as train_shards,
-        ShardWriter(folder, f"{options.name}_val", options.shard_tokens) as val_shards,
+        closing(Tally("cut into tokens", progress)) as tally,
+        closing(ShardWriter(folder / f"{options.name}_train", options.shard_tokens)) as train,
+        closing(ShardWriter(folder / f"{options.name}_val", options.shard_tokens)) as validation,
     ):
-        train, validation = _SplitWriter(train_shards), _SplitWriter(val_shards)
-        for chunk in encode(_hashed(documents, corpus_hash), model, options.workers):
-            train.add(chunk.train)
-            validation.add(chunk.validation)
-            auditor.feed(chunk.validation.tokens_N)
+        for chunk in encode(tally.read(documents), model, options.workers):
+            train.append(chunk.train)
+            validation.append(chunk.validation)
+            auditor.feed(chunk.validation)
             require_sound(auditor.found, f"dataset {options.name}")  # at the first, not after hours
-            if progress is not None:
-                num_documents = train.num_documents + validation.num_documents
-                progress("cut into tokens", num_documents, train.raw_bytes + validation.raw_bytes)
-        if corpus_hash.hexdigest() != options.corpus_sha256:
+        if tally.contents() != options.contents:
             raise ConfigError(
                 "the text changed while it was read. Run this again once it is complete."
             )
     require_sound(auditor.finish(), f"dataset {options.name}")
+    manifest = describe_shards(
+        options.name,
+        folder / TOKENIZER_FILE,
+        train.paths,
+        validation.paths,
+        options.source,
+        options.contents.corpus_sha256,
+    )
     if options.lossless:
-        train.check_lossless()
-        validation.check_lossless()
-    manifest = _manifest(options, model, vocab_size, train, validation)
+        _check_lossless(manifest, options.contents)
+    val_raw_bytes = None if options.lossless else options.contents.val_bytes
+    changes = {"audited": RULE_VERSION, "val_raw_bytes": val_raw_bytes}
+    manifest = manifest.model_copy(update=changes)
     write_manifest(folder, manifest)
     return manifest
 
@@ -123,8 +126,11 @@ def install(folder: Path, target: Path, *, replace: bool) -> bool:
 
 def check_replaceable(target: Path) -> None:
     """ConfigError if the folder holds a file that no build writes: it may be someone's work."""
-    entries = sorted(target.iterdir()) if target.is_dir() else []
-    foreign = [each.name for each in entries if not _is_of_a_dataset(each)]
+    foreign = [
+        each.name
+        for each in (sorted(target.iterdir()) if target.is_dir() else ())
+        if each.name not in (MANIFEST_FILE, TOKENIZER_FILE) and each.suffix != ".bin"
+    ]
     if foreign or (target.exists() and not target.is_dir()):
         raise ConfigError(
             f"{target} cannot be replaced: found {', '.join(foreign) or 'a file'}, expected a "
@@ -132,132 +138,60 @@ def check_replaceable(target: Path) -> None:
         )
 
 
-def _is_of_a_dataset(path: Path) -> bool:
-    return path.name in (MANIFEST_FILE, TOKENIZER_FILE) or path.suffix == ".bin"
+def _check_lossless(manifest: Manifest, contents: Contents) -> None:
+    """ConfigError unless the bytes counted over the tokens are the text's UTF-8 length.
 
-
-def _hashed(documents: Iterable[SplitDocument], corpus_hash: CorpusHash) -> Iterator[SplitDocument]:
-    """Those that are not empty, added to the hash on their way."""
-    for each in documents:
-        if each.document.text:
-            corpus_hash.add(each)
-            yield each
-
-
-@dataclass
-class _SplitWriter:
-    shards: "ShardWriter"
-    num_documents: int = 0
-    num_bytes: int = 0
-    raw_bytes: int = 0
-
-    def add(self, part: EncodedSplit) -> None:
-        self.shards.append(part.tokens_N)
-        self.num_documents += part.num_documents
-        self.num_bytes += part.num_bytes
-        self.raw_bytes += part.raw_bytes
-
-    def check_lossless(self) -> None:
-        """ConfigError unless the bytes counted over the tokens are the text's UTF-8 length.
-
-        Nothing is left over: the one space that the rule does not count, in front of a document, is
-        the one that SentencePiece put there; a space that the text begins with comes after it.
-        """
-        if self.num_bytes != self.raw_bytes:
-            raise ConfigError(
-                f"the tokens stand for {self.num_bytes} bytes and their documents have "
-                f"{self.raw_bytes}: bits per byte would be wrong, so nothing was written. This "
-                f"SentencePiece tokenizes with loss; install one that the project is tested with "
-                f"(sentencepiece 0.2)."
-            )
-
-
-def _manifest(
-    options: WriteOptions,
-    model: bytes,
-    vocab_size: int,
-    train: _SplitWriter,
-    validation: _SplitWriter,
-) -> Manifest:
-    return Manifest(
-        dataset=options.name,
-        vocab_size=vocab_size,
-        corpus_sha256=options.corpus_sha256,
-        tokenizer_sha256=hashlib.sha256(model).hexdigest(),
-        train=tuple(train.shards.shards),
-        validation=tuple(validation.shards.shards),
-        num_train_documents=train.num_documents,
-        num_val_documents=validation.num_documents,
-        train_bytes=train.num_bytes,
-        val_bytes=validation.num_bytes,
-        val_raw_bytes=None if options.lossless else validation.raw_bytes,
-        audited=RULE_VERSION,
-        source=options.source,
-    )
+    Nothing is left over: the one space that the rule does not count, in front of a document, is the
+    one that SentencePiece put there; a space that the text begins with comes after it.
+    """
+    counted = manifest.train_bytes, manifest.val_bytes
+    if counted != (contents.train_bytes, contents.val_bytes):
+        raise ConfigError(
+            f"the tokens stand for {sum(counted)} bytes and their documents have "
+            f"{contents.train_bytes + contents.val_bytes}: bits per byte would be wrong, so "
+            f"nothing was written. This SentencePiece tokenizes with loss; install one that the "
+            f"project is tested with (sentencepiece 0.2)."
+        )
 
 
 class ShardWriter:
-    """Writes ``folder/prefix_000000.bin`` and so on, each of ``shard_tokens`` but the last.
+    """Writes ``prefix_000000.bin`` and so on, each of ``shard_tokens`` but the last.
 
     For a folder that nobody reads yet: a shard has no header until it is complete. Documents go on
     from one shard to the next, as in the published export.
     """
 
-    def __init__(self, folder: Path, prefix: str, shard_tokens: int) -> None:
-        self._folder = folder
-        self._prefix = prefix
-        self._shard_tokens = shard_tokens
+    def __init__(self, prefix: Path, shard_tokens: int) -> None:
+        self._prefix, self._shard_tokens = prefix, shard_tokens
         self._file: BinaryIO | None = None
-        self._path = folder
         self._num_tokens = 0  # in the open file
-        self.shards: list[Shard] = []
-
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._complete()
-        elif self._file is not None:
-            self._file.close()
+        self.paths: list[Path] = []
 
     def append(self, tokens_N: npt.NDArray[np.uint16]) -> None:
         """The next tokens of the stream."""
         while tokens_N.size:
             if self._file is None:
-                self._begin()
-            assert self._file is not None
+                self._file = self._begin()
             part = tokens_N[: self._shard_tokens - self._num_tokens]
             self._file.write(part.astype("<u2", copy=False).data)
             self._num_tokens += part.size
             tokens_N = tokens_N[part.size :]
             if self._num_tokens == self._shard_tokens:
-                self._complete()
+                self.close()
 
-    def _begin(self) -> None:
-        self._path = self._folder / f"{self._prefix}_{len(self.shards):06d}.bin"
-        self._file = self._path.open("xb")
-        self._file.write(bytes(HEADER_BYTES))
-
-    def _complete(self) -> None:
+    def close(self) -> None:
         """Give the open file its header and make it durable."""
-        if self._file is None:
-            return
-        with self._file:
-            self._file.seek(0)
-            self._file.write(shard_header(self._num_tokens))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self.shards.append(
-            Shard(
-                name=self._path.name,
-                num_tokens=self._num_tokens,
-                sha256=file_sha256(self._path),
-            )
-        )
-        self._file, self._num_tokens = None, 0
+        if self._file is not None:
+            with self._file as file:
+                file.seek(0)
+                file.write(shard_header(self._num_tokens))
+                file.flush()
+                os.fsync(file.fileno())
+            self._file, self._num_tokens = None, 0
+
+    def _begin(self) -> BinaryIO:
+        path = self._prefix.with_name(f"{self._prefix.name}_{len(self.paths):06d}.bin")
+        self.paths.append(path)
+        file = path.open("xb")
+        file.write(bytes(HEADER_BYTES))
+        return file

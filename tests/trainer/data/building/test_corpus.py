@@ -55,14 +55,6 @@ def test_empty_texts_repeated_texts_and_texts_with_the_space_mark_are_dropped():
     assert [(each.name, each.text) for each in corpus.train] == [("doc-1", "kept")]
 
 
-@settings(deadline=None)
-@given(TEXTS, TEXTS)
-def test_adding_documents_moves_none_to_the_other_split(texts, more):
-    before, after = as_corpus(texts), as_corpus([*texts, *more])
-    assert texts_of(before.train) <= texts_of(after.train)
-    assert texts_of(before.validation) <= texts_of(after.validation)
-
-
 def test_the_hash_names_the_content_and_the_split():
     corpus = as_corpus(["one", "two", "three"])
     lines = [f"validation {each.sha256}\n" for each in corpus.validation]
@@ -127,10 +119,6 @@ def test_nothing_of_this_machine_and_no_table_is_in_the_corpus(stdlib):
         assert document.name != "pydoc_data/topics.py"
         assert "\r" not in document.text
         assert SPACE_MARK not in document.text
-
-
-def test_reading_the_standard_library_twice_gives_the_same_corpus(stdlib):
-    assert stdlib_corpus().sha256 == stdlib.sha256
 
 
 def test_sources_in_other_encodings_and_dangling_links_are_passed_over(monkeypatch, tmp_path):

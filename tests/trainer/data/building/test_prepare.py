@@ -46,11 +46,6 @@ def files_of(directory):
 # -- what a build writes
 
 
-def test_two_builds_are_byte_identical(built, corpus, tmp_path):
-    build_dataset(tmp_path / NAME, NAME, VOCAB_SIZE, corpus, shard_tokens=5_000)
-    assert files_of(tmp_path / NAME) == files_of(built)
-
-
 def test_every_document_is_behind_a_bos_and_decodes_to_its_text(built, corpus):
     dataset = open_dataset(built, VOCAB_SIZE)
     for paths, documents in (
@@ -199,7 +194,7 @@ def test_the_command_answers_bad_input_with_status_2_and_a_sentence(command, cap
         assert not streams.out
     (tmp_path / "file").write_text("not a folder")
     assert main([*command, "--root", str(tmp_path / "file")]) == 2
-    assert "--root" in capsys.readouterr().err
+    assert f"{tmp_path / 'file'}" in capsys.readouterr().err
 
 
 def test_the_command_runs_as_a_module_without_torch():
