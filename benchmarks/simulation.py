@@ -16,7 +16,7 @@ from benchmarks.cluster import Clock, Cluster, SimulatedLease, SimulatedNode, Wo
 from sweep.driver.leases import Event, Leases
 from sweep.messages import Requirements
 from sweep.schedule.plan import Task
-from sweep.schedule.scheduler import Rules, Scheduler
+from sweep.schedule.scheduler import Scheduler
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.history import EndedAttempt
@@ -86,8 +86,13 @@ class Simulation:
         self._cells, self._world, self._work_s = cells, world, work_s
         self._clock = Clock()
         self._cluster = Cluster(world, self._clock, self._lose)
-        rules = Rules(retries=sweep.retries, pairing=sweep.pairing, reference=sweep.reference)
-        self._scheduler = Scheduler([Task(cell, "new") for cell in cells], {}, rules)
+        self._scheduler = Scheduler(
+            [Task(cell, "new") for cell in cells],
+            {},
+            retries=sweep.retries,
+            pairing=sweep.pairing,
+            reference=sweep.reference,
+        )
         requirements = Requirements(
             shape=sweep.node,
             datasets=(),

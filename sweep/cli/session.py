@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +18,7 @@ from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption, handle_signals
 from sweep.driver.tensorboard import Curves, tensorboard_folder
 from sweep.provenance import PROJECT, Code, Revision, code_here, revision
-from sweep.schedule.plan import Estimate, Planner, exclude_cells, plan_unsettled
+from sweep.schedule.plan import Estimate, Planner, plan_unsettled
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.store import AlreadyClosed, Store
@@ -72,7 +73,8 @@ class _Session:
         for sentence in stored.unreadable:
             invocation.say(f"warning: {sentence}")
         history = stored.history()
-        todo = exclude_cells(planner(self._cells, history), elsewhere | self._attempted)
+        todo, taken = planner(self._cells, history), elsewhere | self._attempted
+        todo = replace(todo, todo=tuple(t for t in todo.todo if t.cell.id not in taken))
         self.planned |= {task.cell.id for task in todo.todo}
         cost = invocation.estimate(todo, history)
         invocation.say(invocation.plan_sentence(todo, cost))
@@ -97,7 +99,8 @@ class _Session:
             try:
                 paused = driver.run(todo, history)
             finally:
-                attempts.close_curves()
+                if attempts.curves is not None:
+                    attempts.curves.close()
             self._attempted |= self.planned - {task.cell.id for task in driver.skipped}
         if paused is not None:
             invocation.say(f"Paused: {paused}. When that is mended, `make rerun FAILED=1` goes on.")

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,6 @@ from sweep.provenance import code_here
 from sweep.schedule.plan import (
     Plan,
     Planner,
-    limit_tasks,
     match_cell,
     plan_failed,
     plan_one,
@@ -169,7 +169,7 @@ def _planner(invocation: Invocation, of: Planner) -> Planner:
             todo = plan_refresh(selected, history, trainer_source().sha256, of)
         else:
             todo = of(selected, history)
-        return limit_tasks(todo, invocation.selection.limit)
+        return replace(todo, todo=todo.todo[: invocation.selection.limit])
 
     return planned
 

@@ -19,6 +19,12 @@ _FROM_AGENT = frozenset(column.name for column in TIMING) - set(Report.model_fie
 _FROM_REPORT = sorted((set(Report.model_fields) - {"contract_version"}) & set(SCHEMA.names))
 
 
+_ECHOED = (
+    *("recipe_hash", "corpus_sha256", "tokenizer_sha256", "device", "dtype"),
+    *("window", "stride", "code_bytes"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Versions:
     """Which driver it is, and what it runs with."""
@@ -177,16 +183,8 @@ def _mismatch(cell: Cell, delivery: Delivery, report: Report) -> str | None:
     spec, budget = cell.spec, cell.spec.parsed_budget
     if report.spec_hash != spec_hash(spec):
         return f"it answers the question {report.spec_hash}, the cell is {spec_hash(spec)}"
-    expected = {
-        "recipe_hash": recipe_hash(spec.recipe),
-        "corpus_sha256": spec.corpus_sha256,
-        "tokenizer_sha256": spec.tokenizer_sha256,
-        "device": spec.device,
-        "dtype": spec.dtype,
-        "window": spec.recipe.scoring.seq_len,
-        "stride": spec.recipe.scoring.stride,
-        "code_bytes": spec.recipe.artifact.code_bytes,
-    }
+    known = identity_columns("", cell)
+    expected = {name: known[name] for name in _ECHOED}
     if report.state == "succeeded" and budget.kind == "steps":
         expected["steps"] = int(budget.value)
     if report.model_bytes is not None:

@@ -26,7 +26,6 @@ from sweep.driver.attempt_row import (
 from sweep.driver.tensorboard import Curves
 from sweep.messages import Delivery
 from sweep.schedule.plan import Task
-from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.files import StoreError
 from sweep.store.store import AlreadyClosed, Attempt, Store
@@ -100,13 +99,6 @@ class Attempts:
             self.curves.ended(task.cell.name, attempt.number, row, curve)
         return row
 
-    def show_progress(
-        self, cell: Cell, attempt: Attempt, progress: Mapping[str, Any] | None
-    ) -> None:
-        """Show those who watch curves what a running attempt says of itself."""
-        if self.curves is not None:
-            self.curves.progress(cell.name, attempt.number, progress)
-
     def check_other_drivers(self) -> None:
         """Look at the other drivers: without locks, a death shows over several looks."""
         now_s = time.monotonic()
@@ -114,11 +106,6 @@ class Attempts:
             self._watched_s = now_s
             with contextlib.suppress(StoreError):  # the next look will do
                 self.store.drivers()
-
-    def close_curves(self) -> None:
-        """Write no more."""
-        if self.curves is not None:
-            self.curves.close()
 
     def _keep(self, stem: str, outcome: Outcome, delivery: Delivery) -> str:
         kept = [("logs", f"{stem}.log", delivery.log.encode())]

@@ -17,12 +17,12 @@ from sweep.driver.attempt_row import Outcome, check_delivery
 from sweep.driver.attempts import Attempts
 from sweep.driver.display import Display, EndedView, LeaseView, SweepView, describe_outcome
 from sweep.driver.interrupts import Interruption
-from sweep.driver.leases import AgentPoller, Event, Leases
+from sweep.driver.leases import Event, Leases, polled
 from sweep.driver.requirements import order_for, requirements_for
 from sweep.messages import Delivery
 from sweep.provenance import Code
 from sweep.schedule.plan import Plan, Task
-from sweep.schedule.scheduler import Rules, Scheduler
+from sweep.schedule.scheduler import Scheduler
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.files import StoreError
 from sweep.store.history import History
@@ -81,19 +81,17 @@ class Driver:
         self._scheduler = Scheduler(
             plan.todo,
             history,
-            Rules(
-                retries=self.sweep.retries,
-                pairing=self.sweep.pairing,
-                reference=self.sweep.reference,
-                trainer_hash=self.code.trainer_hash,
-            ),
-            plan.settled,
+            retries=self.sweep.retries,
+            pairing=self.sweep.pairing,
+            reference=self.sweep.reference,
+            trainer_hash=self.code.trainer_hash,
+            settled=plan.settled,
         )
         self._leases = Leases(
-            self.sweep, self.pool, self._scheduler, self._events, requirements, self._say
+            self.sweep, self.pool, self._scheduler, self._events, requirements, self.display.say
         )
         try:
-            with AgentPoller(self._leases):
+            with polled(self._leases):
                 while self._scheduler.is_open or self._running:
                     self._step()
         except BaseException as error:
@@ -266,16 +264,13 @@ class Driver:
             except Exception:  # the next driver closes it
                 return
 
-    def _say(self, text: str) -> None:
-        self.display.say(text)
-
     def _show(self) -> None:
         idle = len(self._leases.idle)
         note = self.pool.pending_reason() if self._leases.num_requested else None
-        for running in self._running.values():
-            self.attempts.show_progress(
-                running.task.cell, running.attempt, running.lease.last_progress
-            )
+        if (curves := self.attempts.curves) is not None:
+            for running in self._running.values():
+                name, number = running.task.cell.name, running.attempt.number
+                curves.progress(name, number, running.lease.last_progress)
         self.display.show(
             SweepView(
                 name=self.sweep.name,

@@ -3,11 +3,10 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
-from typing import Any
 
 from sweep.cluster.interface import Lease, Pool, capacity
 from sweep.messages import PrepareResult, Requirements
@@ -165,24 +164,21 @@ class Leases:
                 self.release(lease)
 
 
-class AgentPoller:
-    """Polls every agent once a second: for its progress, and as a sign of life."""
+@contextlib.contextmanager
+def polled(leases: Leases) -> Iterator[None]:
+    """Inside, every agent is asked once a second: for its progress, and as a sign of life."""
+    done = threading.Event()
 
-    def __init__(self, leases: Leases) -> None:
-        self._leases = leases
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name="poll agents")
-
-    def __enter__(self) -> "AgentPoller":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._done.set()
-        self._thread.join(2 * POLL_EVERY_S)
-
-    def _beat(self) -> None:
-        while not self._done.wait(POLL_EVERY_S):
-            for lease in list(self._leases.held.values()):
+    def beat() -> None:
+        while not done.wait(POLL_EVERY_S):
+            for lease in list(leases.held.values()):
                 with contextlib.suppress(Exception):  # no lease may stop the polling of the others
                     lease.beat()
+
+    thread = threading.Thread(target=beat, daemon=True, name="poll agents")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(2 * POLL_EVERY_S)

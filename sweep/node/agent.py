@@ -19,7 +19,7 @@ from typing import Any
 from sweep.messages import Delivery, Order, PrepareResult, Requirements
 from sweep.node.checkpoints import lock_checkpoint
 from sweep.node.data import NotStaged, stage
-from sweep.node.failures import Failure, classify, hung, stopped, unable, unreported
+from sweep.node.failures import STOPPED, Failure, classify, hung, unable, unreported
 from sweep.node.liveness import DeadManSwitch, HangWatch
 from sweep.node.memory_use import MemoryWatch
 from sweep.node.ranks import RankLauncher, dump_stacks, rank_ends
@@ -78,10 +78,11 @@ class Agent:
     def prepare(self, requirements: Requirements) -> PrepareResult:
         """Check the node and see to the data, before any attempt."""
         self._reset_switch()
-        refusal = _code_differs(requirements.trainer_hash)
-        if refusal is not None:
-            return PrepareResult(refusal=refusal)
-        result = _preflight(requirements)
+        differs = _code_differs(requirements.trainer_hash)
+        if differs is not None:
+            return PrepareResult(refusal=differs)
+        results = run_checks(requirements)
+        result = PrepareResult(refusal=refusal(results), warnings=warnings(results))
         if result.refusal is not None:
             return result
         if requirements.threads is not None:
@@ -135,7 +136,7 @@ class Agent:
                 stuck = self._ranks.kill()
             failure = _judge(end, folder, memory, stuck)
             if checkpoint is not None and failure is None:
-                checkpoint.settle()
+                checkpoint.is_settled = True
         return _collect(folder, failure, telemetry)
 
     def _with_data_here(self, order: Order) -> str:
@@ -188,7 +189,7 @@ def _watch(
         if all(code == 0 for code in codes):
             return _End(codes)
         if stop.is_set():
-            return _End(codes, stopped())
+            return _End(codes, STOPPED)
         if (latest := _modified_at(folder / PROGRESS_FILE)) != sign:
             sign, phase = latest, (_progress(folder) or {}).get("phase", phase)
         if watch.look(sign, phase, time.monotonic()):
@@ -210,7 +211,7 @@ def _judge(end: _End, folder: Path, memory: MemoryWatch, stuck: Sequence[int]) -
         return classify(
             rank_ends(end.codes, folder),
             killed_by_kernel=memory.kernel_has_killed,
-            memory=str(memory.use()),
+            memory=str(memory),
         )
     return None if (folder / REPORT_FILE).exists() else unreported(REPORT_FILE)
 
@@ -232,12 +233,6 @@ def _collect(folder: Path, failure: Failure | None, telemetry: Mapping[str, Any]
 def _undone(failure: Failure) -> Delivery:
     """An attempt that came to nothing before any rank could speak."""
     return Delivery(**asdict(failure), log=f"{failure.reason}\n")
-
-
-def _preflight(requirements: Requirements) -> PrepareResult:
-    """What else this node must be."""
-    results = run_checks(requirements)
-    return PrepareResult(refusal=refusal(results), warnings=warnings(results))
 
 
 def _code_differs(wanted: str) -> str | None:

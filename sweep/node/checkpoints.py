@@ -9,6 +9,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.messages import CheckpointPlace
@@ -23,21 +24,18 @@ Say = Callable[[str], None]
 _OURS = re.compile(rf"\.?(?P<cell>{CELL_ID.pattern})\.ckpt(?:\..+)?")
 
 
+@dataclass
 class Checkpoint:
-    """A cell's file, while this attempt holds it."""
+    """A cell's file, while this attempt holds it; once the cell ``is_settled`` it is removed."""
 
-    def __init__(self, path: Path, every_s: float) -> None:
-        self.path, self._every_s = path, every_s
-        self.is_settled = False
+    path: Path
+    every_s: float
+    is_settled: bool = False
 
     @property
     def arguments(self) -> list[str]:
         """What the trainer is told."""
-        return ["--checkpoint", str(self.path), "--checkpoint-every-s", f"{self._every_s:g}"]
-
-    def settle(self) -> None:
-        """The cell has its answer: nothing of this is needed any more."""
-        self.is_settled = True
+        return ["--checkpoint", str(self.path), "--checkpoint-every-s", f"{self.every_s:g}"]
 
 
 @contextlib.contextmanager

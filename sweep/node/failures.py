@@ -108,13 +108,12 @@ def hung(phase: str, stalled_s: float) -> Failure:
     )
 
 
-def stopped() -> Failure:
-    return Failure(
-        state="interrupted",
-        failure="user",
-        reason="stopped by the user before it ended",
-        signature=None,
-    )
+STOPPED = Failure(
+    state="interrupted",
+    failure="user",
+    reason="stopped by the user before it ended",
+    signature=None,
+)
 
 
 def unreported(what: str) -> Failure:

@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -13,27 +12,6 @@ GROWN = 1.05
 OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 CGROUPS = Path("/sys/fs/cgroup")
 GIB = 2**30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryUse:
-    """``limit_bytes`` is the control group's; what was not seen is None."""
-
-    total_bytes: int
-    least_available_bytes: int
-    limit_bytes: int | None
-    peak_ranks_bytes: int | None
-
-    def __str__(self) -> str:
-        parts = [
-            f"the node had {self.least_available_bytes / GIB:.1f} of "
-            f"{self.total_bytes / GIB:.1f} GiB available at the least"
-        ]
-        if self.limit_bytes is not None:
-            parts.append(f"the limit of the control group is {self.limit_bytes / GIB:.1f} GiB")
-        if self.peak_ranks_bytes is not None:
-            parts.append(f"the ranks together had {self.peak_ranks_bytes / GIB:.1f} GiB at most")
-        return ", ".join(parts)
 
 
 class MemoryWatch:
@@ -47,7 +25,7 @@ class MemoryWatch:
     def __init__(self) -> None:
         self._oom_kills = oom_kills()
         self._least_available = psutil.virtual_memory().available
-        self._peak_ranks: int | None = None
+        self.peak_ranks_bytes: int | None = None
         self._looked_s: float | None = None
         self._resident_then = 0  # when it was last asked what is shared
         self._shared = 0
@@ -64,22 +42,23 @@ class MemoryWatch:
             self._resident_then = total
             self._shared = sum(size - _own_bytes(pid, size) for pid, size in resident.items())
         if total:
-            self._peak_ranks = max(self._peak_ranks or 0, total - self._shared)
+            self.peak_ranks_bytes = max(self.peak_ranks_bytes or 0, total - self._shared)
 
     @property
     def kernel_has_killed(self) -> bool:
         """The kernel has killed for memory since this watch was made."""
         return oom_kills() > self._oom_kills
 
-    def use(self) -> MemoryUse:
+    def __str__(self) -> str:
+        """What was seen; the limit is the control group's."""
         total = psutil.virtual_memory().total
-        limits = [limit for limit in _limits() if limit < total]
-        return MemoryUse(
-            total_bytes=total,
-            least_available_bytes=self._least_available,
-            limit_bytes=min(limits, default=None),
-            peak_ranks_bytes=self._peak_ranks,
-        )
+        had = f"{self._least_available / GIB:.1f} of {total / GIB:.1f} GiB"
+        parts = [f"the node had {had} available at the least"]
+        if limits := [limit for limit in _limits() if limit < total]:
+            parts.append(f"the limit of the control group is {min(limits) / GIB:.1f} GiB")
+        if self.peak_ranks_bytes is not None:
+            parts.append(f"the ranks together had {self.peak_ranks_bytes / GIB:.1f} GiB at most")
+        return ", ".join(parts)
 
 
 def oom_kills() -> int:

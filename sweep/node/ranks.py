@@ -6,10 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from signal import SIGCONT, SIGUSR1
-from typing import IO
 
 from sweep.environment import rank_environment
 from sweep.messages import Order
@@ -62,28 +61,30 @@ class RankLauncher:
             with rank_log(folder, rank).open("ab") as log:  # the agent may write in between
                 if server is not None:
                     try:
-                        server.fork(_request(command, folder, environment), log, ranks.adopt)
+                        request = Request(
+                            command=command,
+                            cwd=str(folder),
+                            environment=environment,
+                            parent=os.getpid(),
+                        )
+                        server.fork(request, log, ranks.adopt)
                     except NotForked as error:
                         self._servers.failed(error, say)
                         server = None
                 if server is None:
-                    _start(ranks, command, folder, environment, log)
+                    ranks.start(
+                        command,
+                        cwd=folder,
+                        environment=environment,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                    )
         if server is not None:
             self._servers.succeeded()
 
     def close(self) -> None:
         """End what was begun; ranks go on."""
         self._servers.close()
-
-
-def _start(
-    ranks: Processes,
-    command: Sequence[str],
-    folder: Path,
-    environment: Mapping[str, str],
-    log: IO[bytes],
-) -> None:
-    ranks.start(command, cwd=folder, environment=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _environments(order: Order, folder: Path) -> list[dict[str, str]]:
@@ -106,10 +107,6 @@ def _server_spec(trainer_hash: str, threads: int) -> ServerSpec | None:
     return ServerSpec(
         program=FORK_SERVER, code=trainer_hash, environment=_shared_environment(threads)
     )
-
-
-def _request(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Request:
-    return Request(command=command, cwd=str(folder), environment=environment, parent=os.getpid())
 
 
 def dump_stacks(ranks: Processes, folder: Path) -> None:

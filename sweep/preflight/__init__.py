@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from sweep.deadline import call_with_deadline
 from sweep.messages import CheckResult, Requirements
-from sweep.preflight.check import Check, Finding
-from sweep.preflight.checks import CHECKS
+from sweep.preflight.checks import CHECKS, Check
 from sweep.preflight.facts import Facts, read_facts
+from sweep.preflight.finding import Finding
 
 __all__ = ["CHECKS", "Facts", "refusal", "run_checks", "warnings"]
 

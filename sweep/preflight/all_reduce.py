@@ -10,10 +10,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.environment import rank_environment
+from sweep.preflight.finding import Finding
 from sweep.processes.process_tree import Processes
 from sweep.provenance import PROJECT
 
@@ -22,21 +22,13 @@ DEADLINE_S = 180.0  # torch is read from a cold disk by every rank, then NCCL lo
 POLL_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class AllReduceResult:
-    """Whether every rank had the right sum, and what was measured or what went wrong."""
-
-    ok: bool
-    detail: str
-
-
 def all_reduce(
     ranks: int,
     device: str = "cuda",
     *,
     deadline_s: float = DEADLINE_S,
     command: Sequence[str] = COMMAND,
-) -> AllReduceResult:
+) -> Finding:
     """Sum a tensor over ``ranks`` processes of this node; every one is gone when this returns."""
     processes = Processes()
     with tempfile.TemporaryDirectory(prefix="activation-sweep-all-reduce-") as name:
@@ -74,18 +66,17 @@ def _first_failure(processes: Processes, deadline_s: float) -> tuple[int, str] |
         processes.wait(POLL_S)
 
 
-def _failure(folder: Path, rank: int, fate: str) -> AllReduceResult:
+def _failure(folder: Path, rank: int, fate: str) -> Finding:
     log = _log(folder, rank).read_text(encoding="utf-8", errors="replace")
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     said = f": {lines[-1][:300]}" if lines else ""
-    return AllReduceResult(ok=False, detail=f"rank {rank} {fate}{said}")
+    return Finding("refuse", f"rank {rank} {fate}{said}")
 
 
-def _measurement(log: Path) -> AllReduceResult:
+def _measurement(log: Path) -> Finding:
     found = json.loads(log.read_text(encoding="utf-8", errors="replace").splitlines()[-1])
     named = f"{found['backend']} {found['version'] or ''}".strip()
-    detail = f"{found['ranks']} ranks, {named}, {found['bus_gb_s']:.3g} GB/s"
-    return AllReduceResult(ok=True, detail=detail)
+    return Finding("pass", f"{found['ranks']} ranks, {named}, {found['bus_gb_s']:.3g} GB/s")
 
 
 def _log(folder: Path, rank: int) -> Path:

@@ -1,8 +1,27 @@
 """The table of checks of a node before its first cell; docs/preflight.md is made from it."""
 
-from sweep.preflight import code_checks, gpu_checks, host_checks
-from sweep.preflight.all_reduce import DEADLINE_S
-from sweep.preflight.check import Check
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sweep.messages import Requirements
+from sweep.preflight import all_reduce, code_checks, gpu_checks, host_checks
+from sweep.preflight.facts import Facts
+from sweep.preflight.finding import Finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the table. ``warns`` and ``refuses`` are None where it never does."""
+
+    name: str
+    why: str
+    passes: str
+    warns: str | None = None
+    refuses: str | None = None
+    remedy: str
+    look: Callable[[Facts, Requirements], Finding]
+    deadline_s: float = 10.0
+
 
 _SAME_CODE = (
     "bring the driver's checkout to the node (image, shared file system or working_dir) and run "
@@ -171,7 +190,7 @@ CHECKS = (
         remedy="run it with NCCL_DEBUG=INFO; see /dev/shm, NCCL settings and "
         "`nvidia-smi topo -m`, and the fabric manager's state on nodes with NVSwitch",
         look=gpu_checks.all_reduce,
-        deadline_s=DEADLINE_S + 30,
+        deadline_s=all_reduce.DEADLINE_S + 30,
     ),
 )
 

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 
 from sweep.messages import Requirements
-from sweep.preflight.check import Finding
 from sweep.preflight.facts import Facts
+from sweep.preflight.finding import Finding
 
 SKEW_S = 5.0  # a request that is not queued is on its way for well under a second
 NOT_SAID = Finding("n/a", "the driver has not said what it has")

@@ -23,7 +23,8 @@ from typing import TypeVar
 from sweep.deadline import call_with_deadline
 from sweep.environment import communication_settings, local_gpus, visible_gpus
 from sweep.messages import RequiredDataset, Requirements
-from sweep.preflight.all_reduce import AllReduceResult, all_reduce
+from sweep.preflight.all_reduce import all_reduce
+from sweep.preflight.finding import Finding
 from sweep.provenance import PROJECT, Software, lockfile_hash, software
 from sweep.timing.nvml import Gpu, Nvml, Unreadable, open_nvml
 from trainer.config.config_errors import ConfigError
@@ -70,7 +71,7 @@ class Facts:
     lockfile_hash: str | None
     software: Software
     now_at: float
-    all_reduce: Callable[[int], AllReduceResult]
+    all_reduce: Callable[[int], Finding]
 
 
 def read_facts(requirements: Requirements) -> Facts:

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from sweep.messages import Requirements, Status
-from sweep.preflight.check import Finding, worst_finding
 from sweep.preflight.facts import Facts, Gpus, is_busy
+from sweep.preflight.finding import Finding, worst_finding
 from sweep.timing.nvml import Gpu, Unreadable, slowdown_names
 
 GIB = 2**30
@@ -103,8 +103,7 @@ def all_reduce(facts: Facts, required: Requirements) -> Finding:
     gpus = facts.gpu_files if isinstance(facts.gpus, Unreadable) else len(facts.gpus.used)
     if gpus < ranks:
         return Finding("unknown", f"not tried: {gpus} GPUs for {ranks} ranks")
-    found = facts.all_reduce(ranks)
-    return Finding("pass" if found.ok else "refuse", found.detail)
+    return facts.all_reduce(ranks)
 
 
 def _gpus(facts: Facts, required: Requirements) -> Gpus | Finding:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from sweep.messages import RequiredDataset, Requirements, Status
-from sweep.preflight.check import Finding, worst_finding
 from sweep.preflight.facts import NOT_HERE, Facts
+from sweep.preflight.finding import Finding, worst_finding
 from sweep.timing.nvml import Unreadable
 
 GIB = 2**30

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TypeAlias
 
 from sweep.processes import parent_death
 
@@ -23,22 +23,8 @@ KILL_S = 10.0
 WAIT_POLL_S = 0.002
 
 
-class Child(Protocol):
-    """A child of this process, as ``subprocess`` shows one."""
-
-    @property
-    def pid(self) -> int: ...
-
-    @property
-    def returncode(self) -> int | None: ...
-
-    def poll(self) -> int | None: ...
-
-    def wait(self, timeout: float | None = None) -> int: ...
-
-
 class Adopted:
-    """A child of this process that another one has started."""
+    """A child of this process that another one has started, as ``subprocess`` shows its own."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -61,6 +47,9 @@ class Adopted:
                 raise subprocess.TimeoutExpired([str(self.pid)], timeout or 0.0)
             time.sleep(WAIT_POLL_S)
         return code
+
+
+Child: TypeAlias = "subprocess.Popen[bytes] | Adopted"
 
 
 class Processes:

@@ -5,7 +5,7 @@ only with ``--refresh``, as a new generation of attempts.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -98,11 +98,6 @@ def plan_one(cells: Sequence[Cell], selector: str, history: History) -> Plan:
     return Plan((task,), settled)
 
 
-def exclude_cells(plan: Plan, cell_ids: Collection[str]) -> Plan:
-    """``plan`` without the cells of these ids."""
-    return replace(plan, todo=tuple(t for t in plan.todo if t.cell.id not in cell_ids))
-
-
 def plan_refresh(
     cells: Sequence[Cell], history: History, trainer_hash: str, of: Planner = plan_unsettled
 ) -> Plan:
@@ -122,11 +117,6 @@ def plan_refresh(
     ]
     settled = tuple(c for c in planned.settled if c.id not in outdated)
     return replace(planned, todo=tuple(todo), settled=settled)
-
-
-def limit_tasks(plan: Plan, limit: int | None) -> Plan:
-    """The first ``limit`` tasks of ``plan``; all of them where it is None."""
-    return replace(plan, todo=plan.todo[:limit])
 
 
 def stale_cells(cells: Sequence[Cell], history: History, trainer_hash: str) -> list[Cell]:

@@ -11,7 +11,7 @@ reference cell along: cells are then compared with a reference that ran on their
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from sweep.schedule.blocks import Blocks
@@ -24,34 +24,33 @@ from sweep.spec.sweep_file import Retries
 from sweep.store.history import EndedAttempt, History, latest_generation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What of a sweep file the scheduler goes by; ``reference`` is an activation's label."""
-
-    retries: Retries
-    pairing: Literal["seed", "node"]
-    reference: str
-    trainer_hash: str | None = None
-
-
 class Scheduler:
-    """The cells that are still to run, and where. ``settled``: the cells that need nothing."""
+    """The cells that are still to run, and where.
+
+    ``settled``: the cells that need nothing; ``reference``: an activation's label.
+    """
 
     def __init__(
         self,
         tasks: Sequence[Task],
         history: History,
-        rules: Rules,
+        *,
+        retries: Retries,
+        pairing: Literal["seed", "node"],
+        reference: str,
+        trainer_hash: str | None = None,
         settled: Iterable[Cell] = (),
     ) -> None:
-        self.rules, self.stopped, self.num_running = rules, False, 0
+        self._retries, self._reference, self._trainer_hash = retries, reference, trainer_hash
+        self._is_paired = pairing == "node"
+        self.stopped, self.num_running = False, 0
         self._attempts = {task.cell.id: _counted(task, history) for task in tasks}
         self._to_retry = [task for task in tasks if self._attempts[task.cell.id]]
         new = [task for task in tasks if not self._attempts[task.cell.id]]
         self._blocks = Blocks(
             new if self._is_paired else _longest_first(new), paired=self._is_paired
         )
-        self._reruns = ReferenceReruns(rules.retries, rules.trainer_hash)
+        self._reruns = ReferenceReruns(retries, trainer_hash)
         self._held: Counter[str] = Counter()
         self._busy: Counter[str] = Counter()
         cells = [*settled, *(task.cell for task in tasks)]
@@ -60,7 +59,7 @@ class Scheduler:
         current = {task.cell.id: task.generation for task in tasks}
         answers = [(c, e) for c, e in answers if e.generation == current.get(c.id, e.generation)]
         any_success = any(self._is_of_today(ended) for _, ended in answers)
-        self._quarantine = Quarantine(rules.retries, any_success=any_success)
+        self._quarantine = Quarantine(retries, any_success=any_success)
         if self._is_paired:
             self._learn_homes(answers)
 
@@ -117,7 +116,7 @@ class Scheduler:
             self._note_answer(task.cell, node, task.generation)
         attempts = self._attempts[task.cell.id]
         attempts.append(ended)
-        follows = verdict(attempts, self.rules.retries, self.rules.trainer_hash)
+        follows = verdict(attempts, self._retries, self._trainer_hash)
         if follows.kind == "again":
             self._to_retry.append(replace(task, why=follows.why, avoid=follows.avoid))
         return follows
@@ -185,10 +184,6 @@ class Scheduler:
 
     # -- how
 
-    @property
-    def _is_paired(self) -> bool:
-        return self.rules.pairing == "node"
-
     def _retry(self, node: str, *, late: bool) -> Task | None:
         """A task that has been tried; ``late``: on the node that it should avoid.
 
@@ -222,7 +217,7 @@ class Scheduler:
         self._busy[node] -= 1
 
     def _note_answer(self, cell: Cell, node: str, generation: int) -> None:
-        is_reference = cell.spec.activation.label == self.rules.reference
+        is_reference = cell.spec.activation.label == self._reference
         self._reruns.settled(cell, node, generation=generation, is_reference=is_reference)
 
     def _learn_homes(self, answers: Iterable[tuple[Cell, EndedAttempt]]) -> None:
@@ -236,7 +231,7 @@ class Scheduler:
             self._blocks.set_home(block, max(of_block, key=lambda node: of_block[node]))
 
     def _is_of_today(self, ended: EndedAttempt) -> bool:
-        known = self.rules.trainer_hash
+        known = self._trainer_hash
         return known is None or ended.trainer_hash in (None, known)
 
 

@@ -7,6 +7,7 @@ answer and of nothing else: no path, host, revision or retry is in it.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -14,7 +15,7 @@ from sweep.spec.sweep_file import SweepSpec
 from trainer.activations import neg_beta
 from trainer.config import Recipe
 from trainer.config.config_errors import ConfigError
-from trainer.contract import ActivationSpec, RunSpec, canonical_json, short_hash
+from trainer.contract import RunSpec, canonical_json, short_hash
 
 Overrides = Mapping[str, Any]
 NOT_IDENTITY = ("recipe_name", "data_dir", "threads", "log_every")
@@ -67,8 +68,33 @@ def expand(
         data = find_data(recipe)
         for budget, seed, replicate in product(sweep.budgets, sweep.seeds, range(sweep.replicates)):
             block = f"seed{seed}__{budget}{_suffix(sweep, overrides, replicate)}"
-            shared = _Block(block, recipe, data, overrides, seed, budget, replicate)
-            members = [_cell(sweep, shared, a) for a in sweep.expanded_activations()]
+            spec_of = partial(
+                RunSpec,
+                recipe_name=sweep.recipe.removesuffix(".toml").rpartition("/")[2],
+                recipe=recipe,
+                seed=seed,
+                budget=budget,
+                replicate=replicate,
+                device=sweep.node.device,
+                dtype=sweep.resolved_dtype,
+                data_dir=data.folder,
+                corpus_sha256=data.corpus_sha256,
+                tokenizer_sha256=data.tokenizer_sha256,
+                threads=max(1, sweep.node.cpus // sweep.node.ranks),
+                log_every=sweep.log_every,
+            )
+            members = [
+                Cell(
+                    name=f"{activation.label}__{block}",
+                    id=short_hash(identity(spec, sweep.node.gpus, sweep.node.gpu_model)),
+                    spec=spec,
+                    overrides=overrides,
+                    block=block,
+                    order_position=0,
+                )
+                for activation in sweep.expanded_activations()
+                if (spec := spec_of(activation=activation))
+            ]
             random.Random(f"{sweep.order_seed}:{block}").shuffle(members)
             cells += members
     ordered = [replace(cell, order_position=i) for i, cell in enumerate(cells)]
@@ -91,45 +117,6 @@ def identity(spec: RunSpec, gpus: int, gpu_model: str | None) -> dict[str, Any]:
     if spec.parsed_budget.kind == "seconds":
         values["gpus"], values["gpu_model"] = gpus, gpu_model
     return values
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """What the cells of one block share."""
-
-    name: str
-    recipe: Recipe
-    data: DataFound
-    overrides: Overrides
-    seed: int
-    budget: str
-    replicate: int
-
-
-def _cell(sweep: SweepSpec, block: _Block, activation: ActivationSpec) -> Cell:
-    spec = RunSpec(
-        recipe_name=sweep.recipe.removesuffix(".toml").rpartition("/")[2],
-        recipe=block.recipe,
-        activation=activation,
-        seed=block.seed,
-        budget=block.budget,
-        replicate=block.replicate,
-        device=sweep.node.device,
-        dtype=sweep.resolved_dtype,
-        data_dir=block.data.folder,
-        corpus_sha256=block.data.corpus_sha256,
-        tokenizer_sha256=block.data.tokenizer_sha256,
-        threads=max(1, sweep.node.cpus // sweep.node.ranks),
-        log_every=sweep.log_every,
-    )
-    return Cell(
-        name=f"{activation.label}__{block.name}",
-        id=short_hash(identity(spec, sweep.node.gpus, sweep.node.gpu_model)),
-        spec=spec,
-        overrides=block.overrides,
-        block=block.name,
-        order_position=0,
-    )
 
 
 def _suffix(sweep: SweepSpec, overrides: Overrides, replicate: int) -> str:

@@ -139,7 +139,8 @@ def read_attempt(data: bytes, stem: str, where: str) -> pa.Table:
     if VERSION_KEY not in (found.schema.metadata or {}):
         raise ValueError("it was not written by a sweep")
     table = conform(found, where)
-    says = [f"{row['cell_id']}-{row['attempt']}" for row in _names(table)]
+    rows = table.select(["cell_id", "attempt"]).to_pylist()
+    says = [f"{row['cell_id']}-{row['attempt']}" for row in rows]
     if says != [stem]:
         raise ValueError(f"it holds {', '.join(says) or 'nothing'}")
     return table
@@ -173,8 +174,3 @@ def joined(tables: Sequence[pa.Table]) -> pa.Table:
     """``tables`` as one, in the sweep's order."""
     whole = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
     return whole.sort_by([(name, "ascending") for name in _ORDER])
-
-
-def _names(table: pa.Table) -> list[Row]:
-    rows: list[Row] = table.select(["cell_id", "attempt"]).to_pylist()
-    return rows

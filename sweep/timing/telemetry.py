@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, TypeVar
@@ -21,18 +21,6 @@ from sweep.timing.nvml import Nvml, Reading, Unreadable, open_nvml, sees_host_pi
 EVERY_S = 1.0
 DEADLINE_S = 5.0  # for a library that does not answer, when a GPU falls off its bus
 TRAINING = "train"  # as the trainer's progress file calls it
-
-COLUMNS = (
-    "telemetry_samples",
-    "sm_clock_mhz_p50",
-    "sm_clock_mhz_min",
-    "power_w_mean",
-    "temperature_c_max",
-    "throttled_fraction",
-    "foreign_fraction",
-    "gpu_uuids",
-    "gpu_driver",
-)
 
 T = TypeVar("T")
 Pids = Callable[[], set[int]]  # which processes are ours
@@ -46,12 +34,12 @@ def sample_telemetry(
 ) -> Iterator[dict[str, Any]]:
     """The columns, which are there once the block has ended; {} without a factory."""
     columns: dict[str, Any] = {}
-    sampler = _in_time(lambda: _start(factory, pids, phase), say) if factory else None
+    sampler = _in_time(lambda: factory(pids, phase).start(), say) if factory else None
     try:
         yield columns
     finally:
         if sampler is not None:
-            columns |= _in_time(lambda: _stop(sampler), say) or {}
+            columns |= _in_time(sampler.stop, say) or {}
 
 
 def gpu_sampler(pids: Pids, phase: Phase) -> "Sampler":
@@ -63,7 +51,7 @@ class Sampler:
     """Reads the GPUs from ``start`` to ``stop``, in a thread of its own.
 
     ``pids`` gives the processes that are ours, ``phase`` what the trainer says it is doing. Without
-    NVML nothing is started and every column is None. ``host_pids``: whether the process numbers
+    NVML nothing is started and there is no column. ``host_pids``: whether the process numbers
     that NVML tells mean something here; in most containers they do not.
     """
 
@@ -84,15 +72,17 @@ class Sampler:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
-    def start(self) -> None:
+    def start(self) -> "Sampler":
         if self._nvml is not None:
             self._thread.start()
+        return self
 
-    def stop(self) -> None:
-        """End the reading; never waits long, whatever the GPUs do."""
+    def stop(self) -> dict[str, Any]:
+        """End the reading and sum it up; never waits long, whatever the GPUs do."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(DEADLINE_S / 2)
+        return self.summary()
 
     def sample(self) -> None:
         """Take one reading now."""
@@ -108,7 +98,7 @@ class Sampler:
     def summary(self) -> dict[str, Any]:
         """The columns of "Timing of the node" that telemetry fills."""
         if self._nvml is None:
-            return dict.fromkeys(COLUMNS)
+            return {}
         driver = self._nvml.driver
         with self._lock:
             return self._tally.columns() | {
@@ -123,17 +113,6 @@ class Sampler:
             due_s = max(due_s + self._every_s, time.monotonic())  # a late one is not made up for
 
 
-def _start(factory: SamplerFactory, pids: Pids, phase: Phase) -> Sampler:
-    sampler = factory(pids, phase)
-    sampler.start()
-    return sampler
-
-
-def _stop(sampler: Sampler) -> Mapping[str, Any]:
-    sampler.stop()
-    return sampler.summary()
-
-
 def _in_time(work: Callable[[], T], say: Callable[[str], None]) -> T | None:
     """What ``work`` gives, if it does so before a broken driver would hold up the attempt."""
     try:
@@ -141,23 +120,6 @@ def _in_time(work: Callable[[], T], say: Callable[[str], None]) -> T | None:
     except Exception as error:  # no telemetry is no reason for no result
         say(f"the node's telemetry: {type(error).__name__}: {error}")
         return None
-
-
-@dataclass(slots=True)
-class _Fraction:
-    """Of the readings that told something, in how many it was true."""
-
-    num_told: int = 0
-    num_true: int = 0
-
-    def add(self, value: bool | None) -> None:
-        if value is not None:
-            self.num_told += 1
-            self.num_true += value
-
-    @property
-    def value(self) -> float | None:
-        return self.num_true / self.num_told if self.num_told else None
 
 
 @dataclass(slots=True)
@@ -169,8 +131,8 @@ class _Tally:
     watts: float = 0.0
     num_watts: int = 0
     hottest_c: int | None = None
-    throttled: _Fraction = field(default_factory=_Fraction)
-    foreign: _Fraction = field(default_factory=_Fraction)
+    throttled: Counter[bool | None] = field(default_factory=Counter)
+    foreign: Counter[bool | None] = field(default_factory=Counter)
 
     def add(self, readings: Sequence[Reading], own: set[int] | None) -> None:
         """One reading in training; ``own`` is None where process numbers mean nothing."""
@@ -182,8 +144,8 @@ class _Tally:
                 self.num_watts += 1
             if not isinstance(reading.temperature_c, Unreadable):
                 self.hottest_c = max(self.hottest_c or 0, reading.temperature_c)
-        self.throttled.add(_any_slowed(readings))
-        self.foreign.add(None if own is None else _any_foreign(readings, own))
+        self.throttled[_any_slowed(readings)] += 1
+        self.foreign[None if own is None else _any_foreign(readings, own)] += 1
 
     def columns(self) -> dict[str, Any]:
         clocks = self.clocks_mhz
@@ -193,9 +155,15 @@ class _Tally:
             "sm_clock_mhz_min": float(min(clocks)) if clocks else None,
             "power_w_mean": self.watts / self.num_watts if self.num_watts else None,
             "temperature_c_max": None if self.hottest_c is None else float(self.hottest_c),
-            "throttled_fraction": self.throttled.value,
-            "foreign_fraction": self.foreign.value,
+            "throttled_fraction": _fraction(self.throttled),
+            "foreign_fraction": _fraction(self.foreign),
         }
+
+
+def _fraction(told: Counter[bool | None]) -> float | None:
+    """Of the readings that told something, in how many it was true."""
+    num_told = told[True] + told[False]
+    return told[True] / num_told if num_told else None
 
 
 def _any_slowed(readings: Sequence[Reading]) -> bool | None:

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sweep.messages import RequiredDataset, Requirements
-from sweep.preflight.all_reduce import AllReduceResult
 from sweep.preflight.facts import Facts, gpus_of
+from sweep.preflight.finding import Finding
 from sweep.provenance import Software
 from sweep.spec.sweep_file import NodeShape
 from sweep.timing.nvml import Unreadable
@@ -58,7 +58,7 @@ def node_facts(gpus=None, *, visible=None, library=None, **changes):
         lockfile_hash="b" * 64,
         software=SOFTWARE,
         now_at=1_000.2,
-        all_reduce=lambda ranks: AllReduceResult(ok=True, detail=f"{ranks} ranks, 400 GB/s"),
+        all_reduce=lambda ranks: Finding("pass", f"{ranks} ranks, 400 GB/s"),
     )
     return replace(healthy, **changes)
 

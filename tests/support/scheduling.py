@@ -1,7 +1,7 @@
 """What happens to a scheduler in tests: nodes, cells, and ends of attempts."""
 
 from sweep.schedule.plan import plan_unsettled
-from sweep.schedule.scheduler import Rules, Scheduler
+from sweep.schedule.scheduler import Scheduler
 from sweep.spec.sweep_file import Retries
 from sweep.store.history import EndedAttempt
 from tests.support.grids import cells_of, sweep_spec
@@ -41,8 +41,15 @@ def ended(fate, node, attempt=1, **changes):
 
 def scheduler(pairing="seed", *, cells=CELLS, history=None, retries=BENIGN, held="", **rules):
     planned = plan_unsettled(cells, history or {}, retries)
-    rules = Rules(retries=retries, pairing=pairing, reference=REFERENCE, **rules)
-    made = Scheduler(planned.todo, history or {}, rules, planned.settled)
+    made = Scheduler(
+        planned.todo,
+        history or {},
+        retries=retries,
+        pairing=pairing,
+        reference=REFERENCE,
+        settled=planned.settled,
+        **rules,
+    )
     made.set_reachable(NODES)
     for node in held:
         made.add_lease(node)

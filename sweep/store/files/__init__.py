@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 from sweep.store.files.bucket import DEADLINE_S, PACKAGES, RemoteFiles
-from sweep.store.files.interface import Files, Parts, StoreError
+from sweep.store.files.interface import Files, StoreError
 from sweep.store.files.local import LocalFiles
 from trainer.config.config_errors import ConfigError
 
-__all__ = ["Files", "LocalFiles", "Parts", "RemoteFiles", "StoreError", "open_files"]
+__all__ = ["Files", "LocalFiles", "RemoteFiles", "StoreError", "open_files"]
 
 
 def open_files(place: str | Path, *, deadline_s: float = DEADLINE_S) -> Files:

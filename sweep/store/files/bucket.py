@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec
 
-from sweep.store.files.interface import Parts, StoreError
+from sweep.store.files.interface import StoreError
 
 DEADLINE_S = 60.0
 LISTING_DEADLINE_S = 600.0  # 200,000 names come in 200 pages
@@ -39,13 +39,11 @@ class RemoteFiles:
     def where(self, name: str) -> str:
         return f"{self._uri}/{name}"
 
-    def create(self, name: str, *parts: Parts) -> bool:
+    def create(self, name: str, data: bytes) -> bool:
         """A conditional put. 409 says that another one to this name is under way: ask again."""
         for pause_s in (*CONFLICT_PAUSES_S, None):
             try:
-                self._fs.pipe_file(
-                    self._path(name), b"".join(parts), mode="create", **self._limit()
-                )
+                self._fs.pipe_file(self._path(name), data, mode="create", **self._limit())
             except Exception as error:  # whatever the client and its transport raise
                 status = _status(error)
                 if isinstance(error, FileExistsError) or status == 412:
@@ -57,8 +55,8 @@ class RemoteFiles:
                 return True
         raise AssertionError("the last pause is None")
 
-    def replace(self, name: str, *parts: Parts) -> None:
-        self._ask("kept", name, self._fs.pipe_file, b"".join(parts))
+    def replace(self, name: str, data: bytes) -> None:
+        self._ask("kept", name, self._fs.pipe_file, data)
 
     def read(self, name: str) -> bytes:
         data: bytes = self._ask("read", name, self._fs.cat_file, missing_is_normal=True)
@@ -156,9 +154,7 @@ def _filesystem(uri: str) -> Any:
             "max_pool_connections": 32,
             "retries": {"mode": "standard", "total_max_attempts": 4},
         }
-        options["max_concurrency"] = (
-            1  # more would ask for the size of every file before reading it
-        )
+        options["max_concurrency"] = 1  # more would ask for a file's size before reading it
     try:
         return fsspec.filesystem(scheme, **options)
     except ImportError:

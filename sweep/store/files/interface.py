@@ -12,8 +12,6 @@ from typing import Protocol
 
 from trainer.config.config_errors import ConfigError
 
-Parts = bytes | memoryview
-
 
 class StoreError(ConfigError):
     """The place of the results cannot do what is needed; nothing false is stored."""
@@ -34,11 +32,11 @@ class Files(Protocol):
         """The path or URI of ``name``."""
         ...
 
-    def create(self, name: str, *parts: Parts) -> bool:
+    def create(self, name: str, data: bytes) -> bool:
         """Make a file that is not there yet, for one caller only; False where it is there."""
         ...
 
-    def replace(self, name: str, *parts: Parts) -> None:
+    def replace(self, name: str, data: bytes) -> None:
         """Make a file, in the place of what may be there."""
         ...
 

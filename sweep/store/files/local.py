@@ -10,12 +10,10 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sweep.store.files.interface import Parts, StoreError
+from sweep.store.files.interface import StoreError
 from trainer.files import fsync_folder, is_temporary, temporary_file, write_atomically
 
-ABANDONED_S = (
-    24 * 3600.0
-)  # no write takes so long: a temporary file of that age has lost its writer
+ABANDONED_S = 24 * 3600.0  # no write takes so long: such a temporary file has lost its writer
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -36,22 +34,22 @@ class LocalFiles:
     def where(self, name: str) -> str:
         return str(self.folder / name)
 
-    def create(self, name: str, *parts: Parts) -> bool:
+    def create(self, name: str, data: bytes) -> bool:
         path = self.folder / name
         with _explained(path, "kept", missing_is_normal=False):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary_file(path, *parts) as temporary:
+            with temporary_file(path, data) as temporary:
                 created = _link(temporary, path)
             if created is None:
-                created = _fill_new(path, parts)
+                created = _fill_new(path, data)
             fsync_folder(path.parent)
         return created
 
-    def replace(self, name: str, *parts: Parts) -> None:
+    def replace(self, name: str, data: bytes) -> None:
         path = self.folder / name
         with _explained(path, "kept", missing_is_normal=False):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, *parts)
+            write_atomically(path, data)
 
     def read(self, name: str) -> bytes:
         with _explained(self.folder / name, "read"):
@@ -136,7 +134,7 @@ def _link(temporary: Path, path: Path) -> bool | None:
     return True
 
 
-def _fill_new(path: Path, parts: tuple[Parts, ...]) -> bool:
+def _fill_new(path: Path, data: bytes) -> bool:
     """Exclusive all the same. A kill in the middle leaves a torn file, which is passed over."""
     try:
         file = path.open("xb")
@@ -144,7 +142,7 @@ def _fill_new(path: Path, parts: tuple[Parts, ...]) -> bool:
         return False
     try:
         with file:
-            file.writelines(parts)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except OSError:

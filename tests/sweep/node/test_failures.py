@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.node.error_signature import MAX_CHARS, crash_frame, logged_error, without_variables
-from sweep.node.failures import RankEnd, classify, hung, stopped, unable, unreported
+from sweep.node.failures import STOPPED, RankEnd, classify, hung, unable, unreported
 from sweep.store.schema import FAILED_STATES, FAILURES
 
 FOLLOWING = (
@@ -188,11 +188,11 @@ def test_every_failure_has_a_known_class_and_says_why(others, code, log, by_kern
 
 
 def test_what_no_rank_did_has_a_class_too():
-    for failure in (hung("train", 60.0), stopped(), unable("no room in /tmp/x7"), unreported("r")):
+    for failure in (hung("train", 60.0), STOPPED, unable("no room in /tmp/x7"), unreported("r")):
         assert failure.failure in FAILURES
         assert failure.state in FAILED_STATES
     assert hung("train", 60.4).reason == "no progress for 60 s in phase train; killed"
-    assert stopped().signature is None
+    assert STOPPED.signature is None
 
 
 # -- the signature

@@ -45,7 +45,7 @@ def family():
 
 
 def peak_mib(watch):
-    return watch.use().peak_ranks_bytes / MIB
+    return watch.peak_ranks_bytes / MIB
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="told by Linux alone")
@@ -77,6 +77,6 @@ def test_where_nothing_is_told_of_sharing_resident_sizes_are_added(family, monke
 def test_a_limit_of_the_control_group_is_told(monkeypatch, tmp_path):
     (tmp_path / "memory.max").write_text(f"{2**30}\n")
     monkeypatch.setattr(memory_use, "CGROUPS", tmp_path)
-    assert "the limit of the control group is 1.0 GiB" in str(MemoryWatch().use())
+    assert "the limit of the control group is 1.0 GiB" in str(MemoryWatch())
     (tmp_path / "memory.max").write_text("max\n")
-    assert "control group" not in str(MemoryWatch().use())
+    assert "control group" not in str(MemoryWatch())

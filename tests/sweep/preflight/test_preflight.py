@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from sweep.preflight import CHECKS, refusal, run_checks, warnings
-from sweep.preflight.all_reduce import AllReduceResult, all_reduce
+from sweep.preflight.all_reduce import all_reduce
 from sweep.preflight.checks import markdown
 from sweep.preflight.facts import NOT_HERE, logged_xids, read_facts, torch_cuda
+from sweep.preflight.finding import Finding
 from sweep.provenance import lockfile_hash, software
 from sweep.timing.nvml import Unreadable
 from tests.support.commands import ROOT
@@ -115,7 +116,7 @@ SPOILED = {
     "another Ray": (node_facts(software=replace(SOFTWARE, ray=None)), {"Ray": "refuse"}),
     "a clock that is wrong": (node_facts(now_at=900.0), {"clock": "warn"}),
     "ranks that do not meet": (
-        node_facts(all_reduce=lambda ranks: AllReduceResult(ok=False, detail="rank 3 ended")),
+        node_facts(all_reduce=lambda ranks: Finding("refuse", "rank 3 ended")),
         {"all-reduce": "refuse"},
     ),
 }
@@ -301,12 +302,12 @@ STAND_INS = {
 @pytest.mark.parametrize("program", STAND_INS)
 def test_ranks_that_fail_or_hang_are_ended_and_said(program):
     found = all_reduce(2, deadline_s=5.0, command=[sys.executable, "-c", program])
-    assert not found.ok
+    assert found.status == "refuse"
     assert STAND_INS[program] in found.detail
 
 
 def test_real_ranks_sum_a_tensor_and_measure_it():
     found = all_reduce(2, "cpu")
-    assert found.ok, found.detail
+    assert found.status == "pass", found.detail
     assert found.detail.startswith("2 ranks, gloo, ")
     assert found.detail.endswith(" GB/s")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.schedule.plan import plan_refresh
-from sweep.schedule.scheduler import Rules, Scheduler
+from sweep.schedule.scheduler import Scheduler
 from sweep.spec.sweep_file import Retries
 from tests.support.scheduling import (
     BENIGN,
@@ -138,8 +138,15 @@ def test_an_answer_that_is_being_refreshed_is_taken_along_nowhere():
         c.id: [ended("success", n, trainer_hash=then)] for c, n in zip(block, "aab", strict=True)
     }
     planned = plan_refresh(block, history, now)
-    rules = Rules(retries=BENIGN, pairing="node", reference=REFERENCE, trainer_hash=now)
-    made = Scheduler(planned.todo, history, rules, planned.settled)
+    made = Scheduler(
+        planned.todo,
+        history,
+        retries=BENIGN,
+        pairing="node",
+        reference=REFERENCE,
+        trainer_hash=now,
+        settled=planned.settled,
+    )
     for node in "ab":
         made.add_lease(node)
     tasks = [task for task in map(made.assign, "abababab") if task is not None]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.schedule.plan import Task
-from sweep.schedule.scheduler import Rules, Scheduler
+from sweep.schedule.scheduler import Scheduler
 from tests.support.grids import cells_of, sweep_spec
 from tests.support.scheduling import (
     BENIGN,
@@ -111,7 +111,7 @@ def everything(made, node):
 def test_a_cell_that_is_asked_for_anew_has_all_its_budgets():
     history = {CELLS[0].id: [ended("memory", "a")]}
     task = Task(CELLS[0], "asked for by name", ignores_failures=True)
-    made = Scheduler([task], history, Rules(retries=BENIGN, pairing="seed", reference=REFERENCE))
+    made = Scheduler([task], history, retries=BENIGN, pairing="seed", reference=REFERENCE)
     made.add_lease("a")
     assert end(made, "a", "fault")[1].kind == "again"
 
@@ -119,7 +119,7 @@ def test_a_cell_that_is_asked_for_anew_has_all_its_budgets():
 def test_attempts_of_another_generation_are_not_counted():
     history = {CELLS[0].id: [ended("hang", "a"), ended("hang", "b", 2)]}
     task = Task(CELLS[0], "stale", generation=1)
-    made = Scheduler([task], history, Rules(retries=BENIGN, pairing="seed", reference=REFERENCE))
+    made = Scheduler([task], history, retries=BENIGN, pairing="seed", reference=REFERENCE)
     made.set_reachable(NODES)
     made.add_lease("a")
     assert end(made, "a", "hang")[1].kind == "again"

@@ -1,12 +1,9 @@
-"""Types of the preflight: a check (one line of the table) and what it finds on a node."""
+"""What a check of the preflight finds on a node."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sweep.messages import Requirements, Status
-from sweep.preflight.facts import Facts
-
-DEADLINE_S = 10.0
+from sweep.messages import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +23,3 @@ def worst_finding(findings: Iterable[Finding], good: str) -> Finding:
         if details:
             return Finding(status, "; ".join(details))
     return Finding("pass", good)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One line of the table. ``warns`` and ``refuses`` are None where it never does."""
-
-    name: str
-    why: str
-    passes: str
-    warns: str | None = None
-    refuses: str | None = None
-    remedy: str
-    look: Callable[[Facts, Requirements], Finding]
-    deadline_s: float = DEADLINE_S
