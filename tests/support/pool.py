@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from sweep.cluster.interface import Lease, Node
-from sweep.messages import CheckResult, Delivery, Order, PrepareResult, Requirements
+from sweep.messages import Delivery, Order, PrepareResult, Requirements
 from sweep.spec.sweep_file import NodeShape
 
 Work = Callable[[Order, threading.Event], Delivery]
@@ -20,7 +20,6 @@ class FakeLease:
         self.name, self.node, self.node_id = name, node, f"id of {node}"
         self.unresponsive_s, self.is_gone = 0.0, False
         self.last_progress: Mapping[str, Any] | None = None
-        self.beats = 0
         self._work, self._stop = work, threading.Event()
         self._prepare = prepare
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -33,7 +32,6 @@ class FakeLease:
         return self._thread.submit(self._work, order, self._stop)
 
     def beat(self) -> None:
-        self.beats += 1
         self.last_progress = {"phase": "train", "step": 3, "remaining_steps": 4.0, "step_ms": 5.0}
 
     def stop(self) -> None:
@@ -67,7 +65,6 @@ class FakePool:
         self.leases: list[FakeLease] = []
         self.granted = self.released = 0
         self.logs: dict[str, str] = {}
-        self.closed = False
 
     def nodes(self) -> Sequence[Node]:
         return [Node(name, cpus=self.per_node, gpus=0) for name in self.names]
@@ -115,13 +112,6 @@ class FakePool:
         fetched: Future[str | None] = Future()
         fetched.set_result(self.logs.get(lease.node))
         return fetched
-
-    def inspect(self, requirements: Requirements) -> dict[str, list[CheckResult] | None]:
-        return {}
-
-    def close(self) -> bool:
-        self.closed = True
-        return True
 
     def _room(self, avoid: frozenset[str]) -> str | None:
         for name in self.names:

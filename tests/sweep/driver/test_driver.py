@@ -13,6 +13,7 @@ from types import SimpleNamespace as Namespace
 
 import pytest
 
+from benchmarks.driver_scale import NUM_LEASES, stub_pool, sweep_of
 from sweep.cli.session import close_orphans
 from sweep.cluster.interface import LeaseLost, Node
 from sweep.driver.attempt_row import Versions, lost_row
@@ -201,35 +202,6 @@ def test_what_hung_is_tried_again_on_another_node(store):
     assert {bad["node"], good["node"]} == {"a", "b"}
 
 
-def test_a_node_that_fails_twice_gets_no_more_cells(store):
-    failures, failed_twice = [], threading.Event()
-
-    def bad_work(order, stop):
-        failures.append(order)
-        if len(failures) == 2:
-            failed_twice.set()
-        return failed("failed", "NCCL", "infrastructure")
-
-    def work(order, stop):
-        failed_twice.wait(PATIENCE_S)
-        return delivered(order)
-
-    pool = FakePool(work, names=["bad", "good"], per_node=1, work_of={"bad": bad_work})
-    found = run(store, work, pool=pool)
-    assert states(found.rows) == {"succeeded": 6, "failed": 2}
-    assert {row["node"] for row in the_bad_rows(found)} == {"bad"}
-
-
-def test_the_sweep_pauses_where_cells_fail_alike_before_any_has_succeeded(store):
-    def work(order, stop):
-        return failed("failed", "no such file", "cell", "FileNotFoundError at trainer/cell.py")
-
-    found = run(store, work, num_leases=1)
-    assert "3 different cells have failed alike" in found.paused
-    assert "FileNotFoundError" in found.paused
-    assert len(found.rows) < 6
-
-
 def test_a_report_of_nonsense_is_a_failed_attempt_without_numbers(store, folder):
     def work(order, stop):
         return delivered(order, **({"ttt_bpb": -1.0} if is_asqu_of_seed_1(order) else {}))
@@ -362,14 +334,6 @@ def test_an_agent_that_raises_fails_its_attempt_only(store):
     found = run(store, work)
     assert states(found.rows) == {"succeeded": 6, "failed": 1}
     assert "no space left" in the_bad_rows(found)[0]["reason"]
-
-
-def test_an_attempt_is_announced_before_it_is_made(store):
-    def work(order, stop):
-        assert len(store.unfinished()) >= 1
-        return delivered(order)
-
-    assert states(run(store, work, num_leases=1).rows) == {"succeeded": 6}
 
 
 def test_what_another_driver_has_announced_is_left_to_it(store):
@@ -568,6 +532,14 @@ def test_a_lease_that_is_lost_while_it_is_prepared_is_asked_for_anew(store):
 
 
 # -- what must not be left, waited for or repeated for ever
+
+
+def test_an_interruption_is_heard_while_news_comes_without_a_break(store):
+    interruption, sweep = Interruption(), sweep_of(400)
+    driver = driver_of(store, stub_pool(), sweep, interruption, NUM_LEASES)
+    driver.display.ended = lambda ending: interruption.requests or interruption.request()
+    driver.run(plan_unsettled(cells_of(sweep), {}), {})
+    assert 1 <= len(store.read().rows) < len(cells_of(sweep))
 
 
 def test_any_number_of_cells_may_have_been_begun_by_another_driver(store):

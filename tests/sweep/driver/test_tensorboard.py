@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep.driver import tensorboard as module
-from sweep.driver.tensorboard import Curves, tensorboard_folder
+from sweep.driver.tensorboard import Curves
 from trainer.config.config_errors import ConfigError
 from trainer.contract import CURVE_COLUMNS
 
@@ -126,8 +126,3 @@ def test_where_the_package_is_missing_the_error_says_how_to_get_it(tmp_path, mon
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r"pip install --editable '\.\[tensorboard\]'"):
         Curves(tmp_path, pytest.fail)
-
-
-def test_results_at_a_uri_have_their_curves_here(tmp_path):
-    assert tensorboard_folder(str(tmp_path), "s") == tmp_path / "s" / "tensorboard"
-    assert not tensorboard_folder("gs://bucket/results", "s").is_absolute()

@@ -64,21 +64,6 @@ class Attempt:
         temporary.replace(self.checkpoint.path)
 
 
-def test_the_ranks_are_told_where_and_how_often(tmp_path):
-    with Attempt(tmp_path) as held:
-        assert held.checkpoint.arguments == [
-            "--checkpoint",
-            str(tmp_path / "disk" / f"{CELL_ID}.ckpt"),
-            "--checkpoint-every-s",
-            "240",
-        ]
-
-
-def test_no_checkpoint_is_held_where_none_is_asked_for():
-    with lock_checkpoint(None, CELL_ID, print, threading.Event()) as checkpoint:
-        assert checkpoint is None
-
-
 def test_the_default_place_is_this_users(tmp_path):
     asked = CheckpointPlace(folder=None, every_s=1.0, copy_to=None)
     with lock_checkpoint(asked, CELL_ID, print, threading.Event()) as checkpoint:
@@ -92,13 +77,6 @@ def test_two_attempts_at_one_cell_never_write_one_file(tmp_path):
         assert other.checkpoint is not None
     with Attempt(tmp_path) as third:
         assert third.checkpoint is not None
-
-
-def test_a_checkpoint_outlives_an_attempt_that_came_to_nothing(tmp_path):
-    with Attempt(tmp_path) as held:
-        held.write(b"half way")
-    with Attempt(tmp_path) as again:
-        assert again.checkpoint.path.read_bytes() == b"half way"
 
 
 def test_a_settled_cell_leaves_nothing_anywhere(tmp_path, copy_to):
@@ -129,12 +107,6 @@ def test_every_change_reaches_the_copy_and_another_node_goes_on_from_it(tmp_path
     with Attempt(tmp_path, copy_to) as back:
         assert back.checkpoint.path.read_bytes() == b"the last moment"  # its own comes first
     assert held.said == there.said == []
-
-
-def test_a_first_attempt_finds_no_copy_and_starts_from_zero(tmp_path, copy_to):
-    with Attempt(tmp_path, copy_to) as held:
-        assert not held.checkpoint.path.exists()
-    assert held.said == []
 
 
 def test_a_place_that_fails_is_told_of_and_disturbs_nothing(tmp_path):

@@ -143,14 +143,6 @@ def test_how_a_rank_ended_is_known_before_and_after_the_kill(start, tmp_path):
     assert [end.code for end in rank_ends(ranks.codes(), tmp_path)] == [3, -signal.SIGTERM]
 
 
-def test_a_rank_that_would_not_die_is_named(start, monkeypatch):
-    monkeypatch.setattr("sweep.processes.process_tree.KILL_S", 0.1)
-    monkeypatch.setattr(Processes, "kill_now", lambda self: None)  # as a broken driver does
-    ranks = start("time.sleep(60)", num_ranks=2)
-    assert ranks.kill() == [0, 1]
-    monkeypatch.undo()
-
-
 def test_a_program_whose_parent_has_gone_is_not_started(tmp_path):
     marker = tmp_path / "ran"
     program = f"open({str(marker)!r}, 'w')"

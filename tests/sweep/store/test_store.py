@@ -66,12 +66,6 @@ def test_the_highest_number_is_that_of_whatever_was_announced_or_closed(store):
     assert [r["attempt"] for r in store.read().rows] == [1, 2, 3]
 
 
-def test_an_attempt_is_announced_once(store):
-    assert store.announce(CELL, 1, NOTE) is not None
-    assert store.announce(CELL, 1, NOTE) is None
-    assert store.announce(CELL, 2, NOTE) is not None
-
-
 def test_of_two_processes_one_announces_an_attempt_and_one_closes_it(store):
     rounds = 25
     barrier, answers = SPAWN.Barrier(2), SPAWN.SimpleQueue()
@@ -89,13 +83,6 @@ def test_of_two_processes_one_announces_an_attempt_and_one_closes_it(store):
     rows = {row["cell_id"]: row["node"] for row in store.read().rows}
     closed_by = [one if won else other for won in won_by_one[1]]
     assert rows == {f"{number:016x}": who for number, who in enumerate(closed_by)}
-
-
-def test_a_closed_attempt_is_never_changed(store):
-    attempt = add(store)
-    with pytest.raises(AlreadyClosed):
-        store.commit(attempt, row_of(attempt, "failed"))
-    assert [row["state"] for row in store.read().rows] == ["succeeded"]
 
 
 def test_closing_twice_alike_is_closing_once(store):
@@ -216,14 +203,6 @@ def test_foreign_files_are_named_and_the_rest_is_read(store):
     assert len(stored.unreadable) == len(FOREIGN)
     for name, _ in FOREIGN.values():
         assert sum(name in sentence for sentence in stored.unreadable) == 1
-
-
-def test_half_written_files_are_not_seen(store):
-    add(store)
-    (folder_of(store) / f".{CELL}-2.parquet.12ab34cd").write_bytes(b"PAR1")
-    assert len(store.read().rows) == 1
-    assert store.read().unreadable == ()
-    assert store.numbers() == {CELL: 1}
 
 
 def write_with_schema(store, schema):
