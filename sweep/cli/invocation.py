@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweep.cli.default_sweep import choose_sweep, latest_sweep
 from sweep.cli.selection import Selection
 from sweep.cluster.interface import Node, Pool, capacity
 from sweep.driver.display import duration
@@ -17,12 +16,16 @@ from sweep.environment import Environment, local_cpus, local_gpus
 from sweep.schedule.plan import Estimate, Plan, estimate
 from sweep.spec.grid import Cell, DataFound, Overrides, expand, override_points
 from sweep.spec.sweep_file import SweepSpec, load_sweep
+from sweep.store.files import open_files
 from sweep.store.history import History
-from sweep.store.store import Store
+from sweep.store.store import SWEEP_FILE, Store
 from trainer.config import Recipe, load_recipe
 from trainer.config.config_errors import ConfigError
 from trainer.contract import canonical_json
 from trainer.data.manifest import read_manifest
+
+NODE_GPUS = 8
+CLUSTER_SWEEP, LOCAL_SWEEP = "slopes", "local"
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,9 @@ class Invocation:
             latest = latest_sweep(self.results)
             self.say(f"Sweep {latest}: the latest that ran here. SWEEP= chooses another.")
             return latest
-        choice = choose_sweep(self.environment, self.nodes)
-        self.say(f"Sweep {choice.sweep}: {choice.why}. SWEEP= chooses another.")
-        return choice.sweep
+        sweep, why = choose_sweep(self.environment, self.nodes)
+        self.say(f"Sweep {sweep}: {why}. SWEEP= chooses another.")
+        return sweep
 
     @cached_property
     def sweep(self) -> SweepSpec:
@@ -181,6 +184,34 @@ class Invocation:
             corpus_sha256=manifest.corpus_sha256,
             tokenizer_sha256=manifest.tokenizer_sha256,
         )
+
+
+def choose_sweep(environment: Environment, nodes: Callable[[], Sequence[Node]]) -> tuple[str, str]:
+    """``slopes`` where a node has 8 GPUs, else ``local``; and why.
+
+    ``nodes`` is called only where RAY_ADDRESS names a cluster; this machine is looked at directly.
+    """
+    if environment.ray_address is not None:
+        where = f"the Ray cluster at {environment.ray_address}"
+        most = max((node.gpus for node in nodes()), default=0)
+    else:
+        where, most = "this machine", local_gpus()
+    if most >= NODE_GPUS:
+        return CLUSTER_SWEEP, f"{where} has a node with {most} GPUs"
+    return LOCAL_SWEEP, f"{where} has no node with {NODE_GPUS} GPUs (the most is {most})"
+
+
+def latest_sweep(results: str) -> str:
+    """The name of the sweep that ran last among ``results``; a ConfigError if none did."""
+    files = open_files(results)
+    ran = {
+        files.modified_at(f"{name}/{SWEEP_FILE}"): name
+        for name in files.folders()
+        if files.exists(f"{name}/{SWEEP_FILE}")
+    }
+    if not ran:
+        raise ConfigError(f"{files.place}: no sweep has run here yet. `make sweep` runs one.")
+    return ran[max(ran)]
 
 
 def _count(number: int, noun: str) -> str:

@@ -26,7 +26,6 @@ class LeaseView:
     name: str
     node: str
     cell: str
-    attempt: int
     elapsed_s: float
     progress: Mapping[str, Any] | None
 

@@ -292,7 +292,6 @@ def _view(running: _Running) -> LeaseView:
         name=running.lease.name,
         node=running.lease.node,
         cell=running.task.cell.name,
-        attempt=running.attempt.number,
         elapsed_s=time.monotonic() - running.since_s,
         progress=running.lease.last_progress,
     )

@@ -18,10 +18,9 @@ from sweep.node.scratch import scratch_root
 from sweep.processes.process_lock import age_s, lock_path, try_lock
 
 OLD_S = 7 * 24 * 3600.0
-CELL_ID = re.compile(r"[0-9a-f]{16}")
 Say = Callable[[str], None]
 
-_OURS = re.compile(rf"\.?(?P<cell>{CELL_ID.pattern})\.ckpt(?:\..+)?")
+_OURS = re.compile(r"\.?(?P<cell>[0-9a-f]{16})\.ckpt(?:\..+)?")
 
 
 @dataclass
@@ -46,8 +45,6 @@ def lock_checkpoint(
     if place is None:
         yield None
         return
-    if not CELL_ID.fullmatch(cell_id):
-        raise ValueError(f"cell {cell_id!r}: the name of a cell is 16 hexadecimal digits.")
     folder = Path(place.folder) if place.folder is not None else scratch_root() / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     _remove_old(folder, cell_id)

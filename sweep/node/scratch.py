@@ -41,7 +41,6 @@ def scratch_root() -> Path:
 @contextlib.contextmanager
 def scratch(stem: str) -> Iterator[Path]:
     """An empty folder for the attempt ``stem``, while it is made."""
-    _check(stem)
     root = scratch_root()
     _remove_old(root)
     for number in itertools.count():
@@ -63,7 +62,6 @@ def read_abandoned_log(stem: str) -> str | None:
 
     What was read is removed, unless its agent still runs after all.
     """
-    _check(stem)
     found = []
     for folder in sorted(scratch_root().glob(f"{stem}*")):
         match = _FOLDER.fullmatch(folder.name)
@@ -111,11 +109,6 @@ def tail(path: Path) -> str:
     except FileNotFoundError:
         return ""
     return f"[the first {skipped} bytes are left out]\n{text}" if skipped else text
-
-
-def _check(stem: str) -> None:
-    if not STEM.fullmatch(stem):
-        raise ValueError(f"attempt {stem!r}: a stem is 16 hexadecimal digits, '-' and a number.")
 
 
 def _remove(folder: Path) -> None:

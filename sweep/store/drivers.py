@@ -23,8 +23,6 @@ from sweep.store.files import Files, StoreError
 from trainer.config.config_errors import ConfigError
 
 FOLDER = "drivers"
-BEAT_S = 10.0
-DEAD_AFTER_S = 60.0
 
 
 class Life(enum.Enum):
@@ -39,8 +37,8 @@ class Life(enum.Enum):
 class HeartbeatIntervals:
     """How often a driver without a lock writes, and how long its silence may last."""
 
-    beat_s: float = BEAT_S
-    dead_after_s: float = DEAD_AFTER_S
+    beat_s: float = 10.0
+    dead_after_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from sweep.store.drivers import (
     require_only_driver,
 )
 from sweep.store.files import StoreError, open_files
-from sweep.store.schema import IDENTITY, STATES
+from sweep.store.schema import IDENTITY
 from sweep.store.table import Row, StoredAttempts, joined, read_attempt, table_bytes, to_parquet
 from trainer.config.config_errors import ConfigError
 
@@ -142,8 +142,6 @@ class Store:
 
         AlreadyClosed if it has been closed with another content.
         """
-        if row["state"] not in STATES:
-            raise ValueError(f"state {row['state']!r} is none of {', '.join(STATES)}")
         name = f"attempts/{attempt.stem}.parquet"
         if not self._create(name, to_parquet([row])):
             raise AlreadyClosed(f"{self.files.where(name)}: this attempt is closed already")
@@ -155,8 +153,9 @@ class Store:
             "node": row.get("node"),
             "identity": {column.name: row.get(column.name) for column in IDENTITY},
         }
-        highest = self.numbers().get(attempt.cell_id, attempt.number)
-        for number in itertools.count(highest + 1):
+        number = self.numbers().get(attempt.cell_id, attempt.number)
+        while True:
+            number += 1
             if self.announce(attempt.cell_id, number, note) is None:
                 continue
             late = Attempt(attempt.cell_id, number, attempt.started_at)
@@ -166,7 +165,6 @@ class Store:
                     {**row, "attempt": number, "evidence": f"attempts/{late.stem}.parquet"},
                 )
                 return late
-        raise AssertionError("there is always another number")
 
     def unfinished(self) -> Unfinished:
         """See ``Unfinished``; whoever announced them."""
@@ -200,7 +198,7 @@ class Store:
         return f"{kind}/{name}"
 
     def read_file(self, path: str) -> bytes:
-        """What ``keep`` has put at that relative path."""
+        """What ``write_file`` has put at that relative path."""
         return self.files.read(path)
 
     def write_cells(self, cell_ids: Collection[str]) -> StoredAttempts:

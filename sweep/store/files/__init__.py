@@ -1,14 +1,22 @@
-"""Files of a place of results: a folder, a bucket on S3 or on GCS, behind one interface."""
+"""Files of a place of results: a folder, a bucket on S3 or on GCS, which do the same.
+
+Names are relative to one place and separated by "/". A file appears whole or not at all, and
+``create`` succeeds for one caller only, whatever machine it runs on. An error of the disk or of the
+service is a ``StoreError``: a sentence that names the file, what failed, and what to do. A file
+that is not there is a ``FileNotFoundError``. No call waits longer than its deadline.
+"""
 
 import re
 from pathlib import Path
 
 from sweep.store.files.bucket import DEADLINE_S, PACKAGES, RemoteFiles
-from sweep.store.files.interface import Files, StoreError
 from sweep.store.files.local import LocalFiles
+from sweep.store.files.store_error import StoreError
 from trainer.config.config_errors import ConfigError
 
 __all__ = ["Files", "LocalFiles", "RemoteFiles", "StoreError", "open_files"]
+
+Files = LocalFiles | RemoteFiles
 
 
 def open_files(place: str | Path, *, deadline_s: float = DEADLINE_S) -> Files:

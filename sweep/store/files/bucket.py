@@ -8,12 +8,13 @@ Creation is a put on the condition that nothing is there (``If-None-Match: *``, 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
 import fsspec
 
-from sweep.store.files.interface import StoreError
+from sweep.store.files.store_error import StoreError
 
 DEADLINE_S = 60.0
 LISTING_DEADLINE_S = 600.0  # 200,000 names come in 200 pages
@@ -41,19 +42,19 @@ class RemoteFiles:
 
     def create(self, name: str, data: bytes) -> bool:
         """A conditional put. 409 says that another one to this name is under way: ask again."""
-        for pause_s in (*CONFLICT_PAUSES_S, None):
+        pauses_s = iter(CONFLICT_PAUSES_S)
+        while True:
             try:
                 self._fs.pipe_file(self._path(name), data, mode="create", **self._limit())
+                return True
             except Exception as error:  # whatever the client and its transport raise
                 status = _status(error)
                 if isinstance(error, FileExistsError) or status == 412:
                     return False
+                pause_s = next(pauses_s, None)
                 if status != 409 or pause_s is None:
                     raise self._explain(error, name, "kept") from error
                 time.sleep(pause_s)
-            else:
-                return True
-        raise AssertionError("the last pause is None")
 
     def replace(self, name: str, data: bytes) -> None:
         self._ask("kept", name, self._fs.pipe_file, data)
@@ -80,7 +81,7 @@ class RemoteFiles:
     def folders(self) -> list[str]:
         return [name for name, kind in self._entries("") if kind == "directory"]
 
-    def lock(self, name: str, data: bytes) -> None:
+    def lock(self, name: str, data: bytes) -> AbstractContextManager[object] | None:
         return None
 
     def is_locked(self, name: str) -> bool:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sweep.store.files.interface import StoreError
+from sweep.store.files.store_error import StoreError
 from trainer.files import fsync_folder, is_temporary, temporary_file, write_atomically
 
 ABANDONED_S = 24 * 3600.0  # no write takes so long: such a temporary file has lost its writer
@@ -22,19 +22,22 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 class LocalFiles:
     """A folder of a disk, or of a file system that many machines share."""
 
-    readers = 1
+    readers = 1  # how many files are worth reading at once
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @property
     def place(self) -> str:
+        """The place, as a person would type it."""
         return str(self.folder)
 
     def where(self, name: str) -> str:
+        """The path or URI of ``name``."""
         return str(self.folder / name)
 
     def create(self, name: str, data: bytes) -> bool:
+        """Make a file that is not there yet, for one caller only; False where it is there."""
         path = self.folder / name
         with _explained(path, "kept", missing_is_normal=False):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +49,7 @@ class LocalFiles:
         return created
 
     def replace(self, name: str, data: bytes) -> None:
+        """Make a file, in the place of what may be there."""
         path = self.folder / name
         with _explained(path, "kept", missing_is_normal=False):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,21 +64,29 @@ class LocalFiles:
             return (self.folder / name).exists()
 
     def modified_at(self, name: str) -> datetime:
+        """When it was written, by the clock of the place."""
         with _explained(self.folder / name, "read"):
             return datetime.fromtimestamp((self.folder / name).stat().st_mtime, UTC)
 
     def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
         with _explained(self.folder / name, "removed"):
             (self.folder / name).unlink(missing_ok=True)
 
     def names(self, folder: str) -> list[str]:
+        """The files directly in ``folder``, by their last name, sorted; without hidden ones."""
         return sorted(e.name for e in self._entries(folder) if e.is_file() and e.name[0] != ".")
 
     def folders(self) -> list[str]:
+        """The folders directly in this place, sorted."""
         return sorted(e.name for e in self._entries("") if e.is_dir() and e.name[0] != ".")
 
     def lock(self, name: str, data: bytes) -> AbstractContextManager[object] | None:
-        """The lock is taken before the file has its name: nobody ever sees it unlocked."""
+        """Make a file and lock it for as long as this process lives, or until it is unlocked.
+
+        None where the place knows no such thing; then no file is made. The lock is taken before the
+        file has its name: nobody ever sees it unlocked.
+        """
         path = self.folder / name
         with _explained(path, "kept", missing_is_normal=False):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +114,7 @@ class LocalFiles:
         return False
 
     def remove_temporaries(self) -> None:
+        """Remove what killed writers left half-written."""
         oldest_s = time.time() - ABANDONED_S
         for folder in ("", *self.folders()):
             for entry in self._entries(folder):

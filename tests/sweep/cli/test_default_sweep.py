@@ -2,8 +2,8 @@
 
 import pytest
 
-from sweep.cli import default_sweep
-from sweep.cli.default_sweep import choose_sweep
+from sweep.cli import invocation
+from sweep.cli.invocation import choose_sweep
 from sweep.cluster.interface import Node
 from sweep.environment import Environment, local_gpus, prepare_ray, read_environment
 
@@ -16,19 +16,19 @@ def nobody():
     ("gpus", "sweep"), [(0, "local"), (1, "local"), (7, "local"), (8, "slopes")]
 )
 def test_this_machine_is_judged_by_its_gpus_without_starting_ray(monkeypatch, gpus, sweep):
-    monkeypatch.setattr(default_sweep, "local_gpus", lambda: gpus)
-    choice = choose_sweep(Environment(ray_address=None, yes=False), nobody)
-    assert choice.sweep == sweep
-    assert f"{gpus}" in choice.why
+    monkeypatch.setattr(invocation, "local_gpus", lambda: gpus)
+    chosen, why = choose_sweep(Environment(ray_address=None, yes=False), nobody)
+    assert chosen == sweep
+    assert f"{gpus}" in why
 
 
 def test_a_cluster_is_judged_by_its_largest_node(monkeypatch):
-    monkeypatch.setattr(default_sweep, "local_gpus", lambda: 8)
+    monkeypatch.setattr(invocation, "local_gpus", lambda: 8)
     environment = Environment(ray_address="10.0.0.1:6379", yes=False)
     four = [Node("a", cpus=64, gpus=4), Node("b", cpus=64, gpus=4)]
-    assert choose_sweep(environment, lambda: four).sweep == "local"
-    assert choose_sweep(environment, lambda: [*four, Node("c", 64, 8)]).sweep == "slopes"
-    assert choose_sweep(environment, list).sweep == "local"
+    assert choose_sweep(environment, lambda: four)[0] == "local"
+    assert choose_sweep(environment, lambda: [*four, Node("c", 64, 8)])[0] == "slopes"
+    assert choose_sweep(environment, list)[0] == "local"
 
 
 def test_gpus_are_counted_by_their_device_files(tmp_path):

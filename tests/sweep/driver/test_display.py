@@ -45,7 +45,6 @@ def view(**changes):
         name="lease 0",
         node="n1",
         cell="asqu__seed1",
-        attempt=1,
         elapsed_s=5.0,
         progress=TRAINING,
     )

@@ -155,14 +155,6 @@ def test_checkpoints_of_other_cells_go_after_a_week_unless_they_are_held(tmp_pat
     assert {path.name for path in (fresh, *foreign)} <= names
 
 
-def test_a_name_that_is_no_cells_opens_nothing(tmp_path):
-    with (
-        pytest.raises(ValueError, match="16 hexadecimal digits"),
-        Attempt(tmp_path, cell_id="../x"),
-    ):
-        pass
-
-
 # -- through the agent
 
 

@@ -101,14 +101,6 @@ def test_what_was_left_a_day_ago_is_removed_unless_it_is_in_use(root):
             assert used.exists()
 
 
-def test_a_name_that_is_no_attempts_opens_nothing():
-    for stem in ("", "..", "../x-1", f"{STEM}/..", f"{STEM}\n", "ABCDEF-1", "*-1"):
-        with pytest.raises(ValueError, match="16 hexadecimal digits"):
-            read_abandoned_log(stem)
-        with pytest.raises(ValueError, match="16 hexadecimal digits"), scratch(stem):
-            pass
-
-
 def test_a_place_that_another_user_made_is_not_used(monkeypatch, tmp_path):
     somebody = os.getuid() + 1
     (tmp_path / f"activation-sweep-{somebody}").mkdir()
