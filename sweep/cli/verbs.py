@@ -61,12 +61,14 @@ def plan(invocation: Invocation) -> int:
     outdated = stale_cells(cells, history, trainer)
     whys = {cell.id: why_stale(history[cell.id], trainer) for cell in outdated}
     if invocation.as_json:
-        tasks = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.todo]
-        settled = [{"cell": c.name, "cell_id": c.id} for c in todo.settled]
-        old = [{"cell": c.name, "cell_id": c.id, "why": whys[c.id]} for c in outdated]
-        final = [{"cell": t.cell.name, "cell_id": t.cell.id, "why": t.why} for t in todo.final]
-        body = {"todo": tasks, "settled": settled, "final": final, "stale": old}
-        print(json.dumps(body | {"wall_s": cost.wall_s}, indent=1))
+        body = {
+            "todo": [_entry(task.cell, why=task.why) for task in todo.todo],
+            "settled": [_entry(cell) for cell in todo.settled],
+            "final": [_entry(task.cell, why=task.why) for task in todo.final],
+            "stale": [_entry(cell, why=whys[cell.id]) for cell in outdated],
+            "wall_s": cost.wall_s,
+        }
+        print(json.dumps(body, indent=1))
         return EXIT_DONE
     for task in todo.todo:
         invocation.say(f"  {task.cell.name}  ({task.cell.id}): {task.why}")
@@ -151,6 +153,10 @@ def which(invocation: Invocation) -> int:
     """Print the name or path of the sweep that is meant; the reason goes to stderr."""
     print(invocation.sweep_choice)
     return EXIT_DONE
+
+
+def _entry(cell: Cell, **why: str) -> dict[str, str]:
+    return {"cell": cell.name, "cell_id": cell.id, **why}
 
 
 def _unsettled(invocation: Invocation) -> Planner:

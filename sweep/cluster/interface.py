@@ -34,30 +34,16 @@ class Node:
 class Lease(Protocol):
     """Exclusive use of one bundle of one node."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def node(self) -> str:
-        """The node's lasting name."""
-        ...
-
-    @property
-    def node_id(self) -> str: ...
+    name: str
+    node: str  # its lasting name
+    node_id: str
+    is_gone: bool  # the agent is known to be dead
+    last_progress: Mapping[str, Any] | None
+    """The latest content of the trainer's progress file; None if none yet."""
 
     @property
     def unresponsive_s(self) -> float:
         """How long the agent has owed an answer to ``beat``; 0 where it has answered."""
-        ...
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the agent is known to be dead."""
-        ...
-
-    @property
-    def last_progress(self) -> Mapping[str, Any] | None:
-        """The latest content of the trainer's progress file; None if none yet."""
         ...
 
     def prepare(self, requirements: Requirements) -> Future[PrepareResult]:
@@ -83,10 +69,7 @@ class Lease(Protocol):
 class Pool(Protocol):
     """Where leases come from."""
 
-    @property
-    def version(self) -> str:
-        """The version of what runs the cells."""
-        ...
+    version: str  # of what runs the cells
 
     @property
     def unresponsive_s(self) -> float:

@@ -80,6 +80,8 @@ class PendingLease:
 class RayPool(Pool):
     """The cluster at ``address``, or one on this machine that lives as long as this process."""
 
+    version = str(ray.__version__)
+
     def __init__(self, address: str | None) -> None:
         self._watchdog: Watchdog | None = None
         settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
@@ -106,10 +108,6 @@ class RayPool(Pool):
         self._clock = AwakeClock()
         self._group_numbers = itertools.count(1)  # Ray wants the name of each to be its own
         self._watch = NodeWatch(ray.nodes, self._clock)
-
-    @property
-    def version(self) -> str:
-        return str(ray.__version__)
 
     @property
     def unresponsive_s(self) -> float:

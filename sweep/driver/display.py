@@ -149,10 +149,10 @@ STOPPING = (
 def render(view: SweepView) -> RenderableType:
     """The live picture of ``view``."""
     table = Table(box=None, pad_edge=False)
-    for column in ("lease", "cell", "phase", "step", "ms/step", "left"):
-        table.add_column(
-            column, justify="right" if column in ("step", "ms/step", "left") else "left"
-        )
+    for column in ("lease", "cell", "phase"):
+        table.add_column(column)
+    for column in ("step", "ms/step", "left"):
+        table.add_column(column, justify="right")
     for lease in view.leases[:MAX_LINES]:
         table.add_row(f"{lease.name} on {lease.node}", lease.cell, *_progress_texts(lease))
     bar = ProgressBar(total=max(1, view.total), completed=view.num_ended, width=60)
@@ -172,15 +172,15 @@ def render(view: SweepView) -> RenderableType:
 def summary(view: SweepView) -> str:
     """``sweep local: 7/36 cells done (6 succeeded, 1 failed), 2 running, about 4 min left``."""
     states = ", ".join(f"{count} {state}" for state, count in sorted(view.ended.items()))
+    done = f"sweep {view.name}: {view.num_ended}/{view.total} cells done"
     left = view.remaining_s
-    parts = [
-        f"sweep {view.name}: {view.num_ended}/{view.total} cells done"
-        + (f" ({states})" if states else ""),
+    parts = (
+        f"{done} ({states})" if states else done,
         f"{len(view.leases)} running",
-        *([f"{view.settled_before} kept from before"] if view.settled_before else []),
-        *([f"about {duration(left)} left"] if left else []),
-    ]
-    return ", ".join(parts)
+        view.settled_before and f"{view.settled_before} kept from before",
+        left and f"about {duration(left)} left",
+    )
+    return ", ".join(part for part in parts if part)
 
 
 def ending_line(ending: EndedView) -> str:
@@ -192,7 +192,7 @@ def ending_line(ending: EndedView) -> str:
         row = ending.row
         scores = [f"{name} {row[key]:.4f}" for name, key in named if row.get(key) is not None]
         line = f"{line}, BPB {', '.join(scores)}"
-    return ": ".join([line, *([ending.reason] if ending.reason else [])])
+    return f"{line}: {ending.reason}" if ending.reason else line
 
 
 def describe_outcome(row: Mapping[str, Any], follows: Verdict, *, goes_on: bool) -> str | None:
@@ -210,13 +210,8 @@ def describe_outcome(row: Mapping[str, Any], follows: Verdict, *, goes_on: bool)
 def progress_sentence(lease: LeaseView) -> str:
     """``(train, step 36, 64 ms/step, 9 s left)``, as far as it is known."""
     phase, step, ms, left = _progress_texts(lease)
-    parts = [
-        phase,
-        *([f"step {step}"] if step else []),
-        *([f"{ms} ms/step"] if ms else []),
-        *([f"{left} left"] if left else []),
-    ]
-    return f"({', '.join(parts)})"
+    parts = (phase, step and f"step {step}", ms and f"{ms} ms/step", left and f"{left} left")
+    return f"({', '.join(filter(None, parts))})"
 
 
 def _progress_texts(lease: LeaseView) -> tuple[str, str, str, str]:

@@ -5,8 +5,8 @@ the scheduler that is simulated on a thousand nodes (benchmarks/simulate.py) is 
 
 With ``pairing = "seed"`` every lease takes the next cell of the queue, those of long budgets first,
 so that no node is left with a long one when the others have finished. With ``pairing = "node"`` a
-block has a home: the node that took it first. Where its home is gone it moves, and takes its
-reference cell along: cells are then compared with a reference that ran on their own node.
+block has a home (:mod:`sweep.schedule.blocks`) and takes its reference along where it moves
+(:mod:`sweep.schedule.reference_reruns`).
 """
 
 from collections import Counter, defaultdict
