@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.models.block_model import Blocked, Pairing, Reals, fit_blocks
-from analysis.models.design_geometry import DesignKey, geometry_of, variances
 from analysis.models.dunnett import quantile
 from analysis.models.unequal_variance import (
+    DesignKey,
     difference_variances,
+    geometry_of,
     half_widths,
     null_distribution,
+    variances,
 )
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare

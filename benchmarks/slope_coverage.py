@@ -1,7 +1,7 @@
 """Coverage of the confidence set of the best slope, on simulated grids of known curves.
 
 Simulated grids of ten slopes and ASQU, with a known curve and normal noise, go through the curve of
-``analysis.models.curve_fit`` and the set of ``analysis.models.curve_minimum``, and through the
+``analysis.models.curve_fit`` and its set for the minimum, and through the
 parametric bootstrap of the minimum: draw curves around the fit, and take the middle of their
 minima. The table is that of docs/statistics.md; a smaller run is asserted in tests/analysis.
 """
@@ -13,8 +13,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.models.curve_fit import Cells, CurveFit, fit_curve
-from analysis.models.curve_minimum import critical_values, may_be_minimum
+from analysis.models.curve_fit import (
+    Cells,
+    CurveFit,
+    critical_values,
+    fit_curve,
+    may_be_minimum,
+)
 from analysis.models.least_squares import Floats
 from benchmarks.measured import keep
 

@@ -170,7 +170,7 @@ def _wider_bound(num_seeds: int, comparisons: int, level: float) -> Nodes:
 def _variances(
     num_seeds: int, num_activations: int, rng: np.random.Generator
 ) -> tuple[Reals, Reals, Reals]:
-    """``geometry.variances`` of ``DRAWS`` complete data sets of noise 1, without their scores.
+    """What ``variances`` gives of ``DRAWS`` complete data sets of noise 1, without their scores.
 
     Residuals enter by their products between activations only, which are Wishart distributed with
     S − 1 degrees of freedom: a root of them has at most A columns (Bartlett 1933), for any S.

@@ -5,11 +5,12 @@ kind of CPU they must agree in every bit; elsewhere their difference shows what 
 thing differ by.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from analysis.number_format import counted
-from analysis.rows.read import records
 from analysis.rows.stages import STAGES
 from analysis.stats.ranking import same_functions
 from analysis.study import Study
@@ -18,8 +19,8 @@ from sweep.store.schema import TERMINAL_STATES
 _SAME = ["device_name", "dtype", "world_size", "trainer_hash", "torch"]
 
 
-def aa_controls(study: Study) -> pd.DataFrame:
-    """One row per setting and pair of names for one function: do they agree, and must they?
+def aa_controls(study: Study) -> list[dict[str, Any]]:
+    """One dictionary per setting and pair of names for one function: do they agree, and must they?
 
     ``n_identical`` of ``n`` pairs of cells of one seed and replicate agree in every bit of every
     score, or both diverged. ``must_agree``: fixed steps on one kind of CPU leave no room for noise.
@@ -39,14 +40,13 @@ def aa_controls(study: Study) -> pd.DataFrame:
                 {"setting": setting, "key": key, "twin": twin, "n": len(both)}
                 | _agreement(one.loc[both], other.loc[both])
             )
-    columns = ["setting", "key", "twin", "n", "n_identical", "largest_gap", "must_agree"]
-    return pd.DataFrame(rows, columns=columns)
+    return rows
 
 
 def aa_sentences(study: Study) -> list[str]:
     """What the A/A control says, in words; nothing where the sweep has no such pair."""
     labels, sentences = study.labels, []
-    for row in records(aa_controls(study)):
+    for row in aa_controls(study):
         pair = f"A/A control ({row['setting']}): {labels[row['twin']]} and {labels[row['key']]}"
         n, same = row["n"], row["n_identical"]
         if n == 0:
@@ -68,12 +68,12 @@ def aa_sentences(study: Study) -> list[str]:
 
 def _apart(gap: float | None) -> str:
     """How far two cells are apart; where no score tells, one has what the other has not."""
-    if gap is None or pd.isna(gap) or gap == 0:
+    if not gap:
         return "else one of the two has no score where the other has one"
     return f"differ by up to {gap:.2g} bits per byte"
 
 
-def _agreement(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, object]:
+def _agreement(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
     stages = list(STAGES)
     left, right = one[stages].astype(float), other[stages].astype(float)
     same = ((left == right) | (left.isna() & right.isna())).all(axis=1) & (

@@ -3,7 +3,7 @@
 The model is that of ``analysis.stats.compare`` with a smooth curve in place of one mean per slope:
 score = block + curve(slope) + noise (``analysis.models.curve_fit``). The best slope is where the
 curve is lowest; every slope that is not resolved from the lowest may be the best one too
-(``analysis.models.curve_minimum``). Blocks are fixed: the answer is about these seeds and their
+(``analysis.models.curve_fit``). Blocks are fixed: the answer is about these seeds and their
 order of data.
 
 ReLU² and LeakyReLU²(0.0) are one point at slope 0. A learned activation has no slope and is
@@ -16,8 +16,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from analysis.models.curve_fit import Cells, CurveFit, fit_curve, intervals
-from analysis.models.curve_minimum import critical_values, largest_difference, may_be_minimum
+from analysis.models.curve_fit import (
+    Cells,
+    CurveFit,
+    critical_values,
+    fit_curve,
+    intervals,
+    largest_difference,
+    may_be_minimum,
+)
 from analysis.models.interval import LEVEL
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.names import labels_of

@@ -2,8 +2,8 @@
 
 Each activation's variance is compared with that of all others together, in the block model: an
 exact F test for any number of seeds and any missing scores (Russell & Bradley 1958;
-``analysis.models.design_geometry``). The largest of them is compared with the distribution of
-the least p in data sets of equal variances (``unequal_variance.null_distribution``). The check
+``analysis.models.unequal_variance``). The largest of them is compared with the distribution of
+the least p in data sets of equal variances (``null_distribution``). The check
 decides nothing: with three seeds it misses a variance nine times the others' about as often as it
 finds it, so the second interval is applied whatever it says.
 """
@@ -14,8 +14,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.models.block_model import Blocked, blocked
-from analysis.models.design_geometry import DesignKey, geometry_of, noisier, variances
-from analysis.models.unequal_variance import adjusted, null_distribution
+from analysis.models.unequal_variance import (
+    DesignKey,
+    adjusted,
+    geometry_of,
+    noisier,
+    null_distribution,
+    variances,
+)
 from analysis.rows.scoring import scoring_of
 from analysis.stats.ranking import ranked_rows
 from analysis.study import Study

@@ -40,7 +40,7 @@ def test_if_one_name_diverged_neither_is_ranked(rows):
 
 
 def test_the_control_agrees_bit_for_bit(cells):
-    row = aa_controls(make_study(cells)).iloc[0]
+    row = aa_controls(make_study(cells))[0]
     assert (row["n"], row["n_identical"], row["largest_gap"]) == (3, 3, 0.0)
     assert row["must_agree"]
     assert "agree bit for bit in 3 pairs of 3" in aa_sentences(make_study(cells))[0]
@@ -65,7 +65,7 @@ def test_elsewhere_the_control_shows_replicate_noise(rows):
 
 def test_a_pair_of_which_one_diverged_does_not_agree(rows):
     rows = changed(rows, lambda r: r["slope"] == 0.0 and r["seed"] == 1, state="diverged")
-    assert aa_controls(make_study(rows)).iloc[0]["n_identical"] == 2
+    assert aa_controls(make_study(rows))[0]["n_identical"] == 2
 
 
 def test_a_small_lead_is_not_resolved(cells):

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.models.curve_fit import Cells, fit_curve, intervals
-from analysis.models.curve_minimum import critical_values, may_be_minimum
+from analysis.models.curve_fit import Cells, critical_values, fit_curve, may_be_minimum
 from analysis.models.least_squares import f_test, solve
 from analysis.stats.best_fixed import best_fixed, best_fixed_sentences
 from analysis.stats.slope_curve import slope_curves
@@ -181,12 +180,6 @@ def test_the_lowest_place_is_always_kept():
     critical = critical_values(roots, df=5, level=0.95, draws=200)
     for fit in generator.normal(size=(20, 30)):
         assert may_be_minimum(fit, roots, sd=0.1, critical=critical)[fit.argmin()]
-
-
-def test_a_set_may_be_two_intervals():
-    places = np.linspace(0, 1, 11)
-    kept = [False, True, True, False, False, False, False, False, True, False, False]
-    np.testing.assert_allclose(intervals(places, kept), ((0.0, 0.3), (0.7, 0.9)))
 
 
 def test_a_contrast_outside_the_design_is_not_told():

@@ -8,11 +8,14 @@ import pytest
 from statsmodels.regression.linear_model import OLS
 
 from analysis.models.block_model import Blocked, Blocking, blocked, fit_blocks
-from analysis.models.design_geometry import DesignKey, geometry_of, noisier, variances
 from analysis.models.unequal_variance import (
     NUM_DRAWS,
+    DesignKey,
+    geometry_of,
+    noisier,
     null_distribution,
     unequal_variance_interval,
+    variances,
 )
 from analysis.stats.compare import bounds
 from analysis.stats.ranking import ranked_rows
