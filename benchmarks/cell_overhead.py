@@ -32,10 +32,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, spec_of
 from benchmarks.hardware import need_gpu, versions
-from benchmarks.measured import ROOT
+from benchmarks.measured import ROOT, conclude
 from benchmarks.turns import quartiles
 from sweep.messages import Order
 from sweep.node import ranks

@@ -22,9 +22,10 @@ from typing import Any
 import psutil
 
 from benchmarks.measured import ROOT, keep
+from sweep.cluster.interface import Pool
 from sweep.driver.attempt_row import Versions
 from sweep.driver.attempts import Attempts
-from sweep.driver.display import EndedView, SweepView
+from sweep.driver.display import Display, EndedView, SweepView
 from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption
 from sweep.messages import Delivery, Order, PrepareResult, Requirements
@@ -98,16 +99,7 @@ def measure(num_cells: int, folder: Path) -> dict[str, Any]:
     store = Store(folder / "sweep")
     with store.as_driver(say=lambda text: None) as driver_id:
         todo, plan_s = _timed(lambda: plan_unsettled(cells, {}, sweep.retries, CODE.trainer_hash))
-        attempts = _attempts(sweep, store, driver_id)
-        driver = Driver(
-            sweep=sweep,
-            pool=stub_pool(),
-            attempts=attempts,
-            display=Silent(),
-            interruption=Interruption(),
-            lease_limit=lambda quarantined: NUM_LEASES,
-            code=CODE,
-        )
+        driver = driver_of(sweep, stub_pool(), store, driver_id)
         start_s = time.perf_counter()
         _, drive_s = _timed(lambda: driver.run(todo, {}))
         wall_s = time.perf_counter() - start_s
@@ -129,15 +121,31 @@ def measure(num_cells: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def _attempts(sweep: SweepSpec, store: Store, driver_id: str) -> Attempts:
-    attempts = Attempts(
-        sweep=sweep,
-        store=store,
-        versions=Versions(driver_id, Revision("0" * 40, False), "none", CODE.trainer_hash),
-        say=lambda text: None,
-    )
+def driver_of(
+    sweep: SweepSpec,
+    pool: Pool,
+    store: Store,
+    driver_id: str,
+    *,
+    code: Code = CODE,
+    leases: int = NUM_LEASES,
+    display: Display | None = None,
+    interruption: Interruption | None = None,
+) -> Driver:
+    """The real driver, over ``pool``."""
+    display = display or Silent()
+    versions = Versions(driver_id, Revision(None, None), pool.version, code.trainer_hash)
+    attempts = Attempts(sweep=sweep, store=store, versions=versions, say=display.say)
     attempts.load(store.read().rows, store.numbers())
-    return attempts
+    return Driver(
+        sweep=sweep,
+        pool=pool,
+        attempts=attempts,
+        display=display,
+        interruption=interruption or Interruption(),
+        lease_limit=lambda quarantined: leases,
+        code=code,
+    )
 
 
 def _plan_again(store: Store, sweep: SweepSpec, cells: Sequence[Cell]) -> int:

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, Ours, build, random_batch
 from benchmarks.hardware import need_gpu, versions
+from benchmarks.measured import conclude
 from benchmarks.turns import Quartiles, in_turn, quartiles, ratios
 from trainer.config import Recipe, load_recipe
 from trainer.data.loader import BatchLayout, CoprimeLoader, Loader, SequentialLoader

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, Ours, build, random_batch
 from benchmarks.hardware import need_gpu
+from benchmarks.measured import conclude
 from benchmarks.turns import Quartiles
 from trainer.config import load_recipe
 from trainer.distributed.world import World, open_world

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, build
+from benchmarks.measured import conclude
 from benchmarks.turns import in_turn, quartiles, ratios
 from trainer.compress import gptq
 from trainer.compress.artifact import pack

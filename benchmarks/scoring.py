@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, build
 from benchmarks.hardware import need_gpu
+from benchmarks.measured import conclude
 from benchmarks.plain import PlainGPT
 from benchmarks.plain_scoring import Lessons, Plan, Text, plain_sliding, plain_ttt
 from benchmarks.scoring_flops import Arithmetic, flops

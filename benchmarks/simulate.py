@@ -13,15 +13,13 @@ from typing import Any
 from benchmarks.cluster import World
 from benchmarks.measured import keep
 from benchmarks.simulation import Outcome, Simulation
-from sweep.spec.grid import Cell, DataFound, expand
+from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
-from trainer.config import load_recipe
-from trainer.config.config_errors import validated
+from tests.support.grids import cells_of, sweep_spec
 
 SETUP_S = 120.0  # compiling, scoring and adapting: part of every cell
 BUDGETS = ("300s", "600s", "1200s")  # from short to long: the scheduler begins with the long ones
 SLOPES = tuple(round(0.1 * i, 1) for i in range(10))
-NOWHERE = DataFound(folder="/nowhere", corpus_sha256="a" * 64, tokenizer_sha256="b" * 64)
 TARGET = 0.97
 
 
@@ -53,25 +51,18 @@ CASES = (
 
 def sweep_of(case: Case) -> SweepSpec:
     """12 activations, 3 budgets, and as many seeds as it takes."""
-    values = {
-        "name": "simulated",
-        "recipe": "tiny",
-        "seeds": list(range(case.num_seeds)),
-        "budgets": list(BUDGETS),
-        "pairing": case.pairing,
-        "reference": "leaky_relu2-s0.5",
-        "estimate_cell_s": 600.0,
-        "activations": [
+    return sweep_spec(
+        name="simulated",
+        seeds=list(range(case.num_seeds)),
+        budgets=list(BUDGETS),
+        pairing=case.pairing,
+        estimate_cell_s=600.0,
+        activations=[
             {"name": "relu2"},
             {"name": "asqu"},
             {"name": "leaky_relu2", "slope": list(SLOPES)},
         ],
-    }
-    return validated(SweepSpec, values, "simulated")
-
-
-def cells_of(sweep: SweepSpec) -> list[Cell]:
-    return expand(sweep, lambda overrides: load_recipe(sweep.recipe, overrides), lambda _: NOWHERE)
+    )
 
 
 def work_of(world: World) -> Callable[[Cell], float]:

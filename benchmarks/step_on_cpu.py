@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, Ours, build, random_batch
+from benchmarks.measured import conclude
 from benchmarks.plain import PlainStep
 from benchmarks.turns import Quartiles, in_turn, quartiles, ratios
 from trainer.config import Recipe, load_recipe

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.checked import conclude
 from benchmarks.contenders import CONTENDERS, REFERENCE, Form, Ours, build, random_batch
 from benchmarks.hardware import need_gpu, peaks_of, versions
+from benchmarks.measured import conclude
 from benchmarks.turns import Quartiles, Times, in_turn, ratios, spread
 from trainer.config import Recipe, load_recipe
 from trainer.describe import describe

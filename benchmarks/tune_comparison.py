@@ -18,18 +18,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.driver_scale import Silent, driver_of
 from benchmarks.measured import keep
 from benchmarks.noop_rank import __file__ as NOOP_RANK
 from sweep.cluster import ray as on_ray
-from sweep.driver.attempt_row import Versions
-from sweep.driver.attempts import Attempts
-from sweep.driver.display import EndedView, SweepView
-from sweep.driver.driver import Driver
-from sweep.driver.interrupts import Interruption
+from sweep.driver.display import EndedView
 from sweep.environment import local_cpus
 from sweep.messages import PrepareResult, Requirements
 from sweep.node import ranks
-from sweep.provenance import Code, Revision, code_here
+from sweep.provenance import code_here
 from sweep.schedule.plan import plan_unsettled
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
@@ -44,10 +41,8 @@ from ray import tune as ray_tune  # isort: skip
 CLAIMED = 10.0
 
 
-class Quiet:
+class Quiet(Silent):
     """A display that nobody looks at, but for what is wrong."""
-
-    def show(self, view: SweepView) -> None: ...
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr)
@@ -94,31 +89,15 @@ def drive(pool: on_ray.RayPool, sweep: SweepSpec, cells: Sequence[Cell], folder:
     store = Store(folder / sweep.name)
     with store.as_driver(say=lambda text: None) as driver_id:
         start_s = time.perf_counter()
-        attempts = Attempts(
-            sweep=sweep,
-            store=store,
-            versions=Versions(driver_id, Revision(None, None), pool.version, code.trainer_hash),
-            say=Quiet().say,
+        driver = driver_of(
+            sweep, pool, store, driver_id, code=code, leases=local_cpus(), display=Quiet()
         )
-        driver = _driver(sweep, pool, attempts, code)
         driver.run(plan_unsettled(cells, {}, sweep.retries, code.trainer_hash), {})
         taken_s = time.perf_counter() - start_s
         rows = store.read().rows
     if [row["state"] for row in rows] != ["succeeded"] * len(cells):
         raise SystemExit(f"not every cell succeeded: {[row['reason'] for row in rows]}")
     return taken_s
-
-
-def _driver(sweep: SweepSpec, pool: on_ray.RayPool, attempts: Attempts, code: Code) -> Driver:
-    return Driver(
-        sweep=sweep,
-        pool=pool,
-        attempts=attempts,
-        display=Quiet(),
-        interruption=Interruption(),
-        lease_limit=lambda quarantined: local_cpus(),
-        code=code,
-    )
 
 
 def tune(num_trials: int, folder: Path) -> float:

@@ -19,10 +19,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.checked import conclude
 from benchmarks.contenders import Ours, build, random_batch
 from benchmarks.hardware import need_gpu, versions
-from benchmarks.measured import ROOT
+from benchmarks.measured import ROOT, conclude
 from benchmarks.turns import Quartiles, quartiles
 from trainer.config import load_recipe
 from trainer.contract import ActivationSpec

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.cluster import SimulatedNode, World
-from benchmarks.simulate import TARGET, Case, cells_of, sweep_of, work_of
+from benchmarks.simulate import TARGET, Case, sweep_of, work_of
 from benchmarks.simulation import Simulation, lower_bound_s
 from sweep.store.schema import TERMINAL_STATES
+from tests.support.grids import cells_of
 
 CASE = Case("seed", num_nodes=60, num_seeds=80, claimed=TARGET)  # 48 cells a node
 ROUGH = World(
