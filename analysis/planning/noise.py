@@ -6,8 +6,10 @@ is known has no noise, rather than a guess.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -77,14 +79,13 @@ def planning_noise(cells: pd.DataFrame, results: str | Path, sweep: str) -> dict
     Of several sweeps with the same recipe and budget, the one that knows it with the most degrees
     of freedom. A sweep in ``results`` that cannot be read or compared is passed over.
     """
-    known = _measured(results)
+    known = list(_measured(results))
     found: dict[str, Noise | None] = {}
     for row in records(cells[_SETTING].drop_duplicates()):
-        alike = known[(known[_SETTING[:3]] == pd.Series(row)[_SETTING[:3]]).all(axis=1)]
-        own = alike[(alike["sweep"] == sweep) & (alike["setting"] == row["setting"])]
-        best = (own if len(own) else alike).sort_values(["noise_df", "sweep", "setting"])
-        published = PUBLISHED.get(str(row["recipe"]))
-        found[row["setting"]] = best["noise"].iloc[-1] if len(best) else published
+        alike = [one for one in known if all(one[1][name] == row[name] for name in _SETTING[:3])]
+        own = [one for one in alike if (one[0], one[1]["setting"]) == (sweep, row["setting"])]
+        best = max(own or alike, key=_certainty, default=None)
+        found[row["setting"]] = best[2] if best else PUBLISHED.get(str(row["recipe"]))
     return found
 
 
@@ -110,26 +111,21 @@ def noise_of(study: Study, source: str) -> Noise | None:
     )
 
 
-def _measured(results: str | Path) -> pd.DataFrame:
-    """One row per sweep and setting in ``results`` that shows its noise."""
+def _certainty(one: tuple[str, dict[str, Any], Noise]) -> tuple[int, str, str]:
+    name, facts, noise = one
+    return noise.noise_df or 0, name, facts["setting"]
+
+
+def _measured(results: str | Path) -> Iterator[tuple[str, dict[str, Any], Noise]]:
+    """Each sweep and setting in ``results`` that shows its noise."""
     root = open_files(results)
-    found: list[dict[str, object]] = []
     for name in root.folders():
         if not root.exists(f"{name}/{CELLS_FILE}"):
             continue
         try:
-            found += _of_sweep(read_study(f"{str(results).rstrip('/')}/{name}"), name)
+            for here in read_study(f"{str(results).rstrip('/')}/{name}").settings.values():
+                noise = noise_of(here, f"measured in sweep {name}")
+                if noise is not None:
+                    yield name, records(here.cells[_SETTING])[0], noise
         except ConfigError:  # another sweep's fault is reported by the commands on that sweep
             continue
-    columns = ["sweep", *_SETTING, "noise", "noise_df"]
-    return pd.DataFrame(found, columns=columns)
-
-
-def _of_sweep(study: Study, name: str) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = []
-    for here in study.settings.values():
-        noise = noise_of(here, f"measured in sweep {name}")
-        if noise is not None:
-            (facts,) = records(here.cells[_SETTING].drop_duplicates())
-            found.append({"sweep": name, **facts, "noise": noise, "noise_df": noise.noise_df})
-    return found

@@ -175,9 +175,3 @@ def test_summary_report_and_figures_agree(seed, tmp_path):
         power = optional(lambda: setting.figures.resolution)  # noqa: B023
         if power is not None:
             assert power.here["noise_sd"].iloc[0] == pytest.approx(told["noise_sd"][0])
-
-
-def test_the_blocking_follows_from_the_sweep(study, on_two_nodes):
-    assert (study.blocking.pairing, study.blocking.anchor) == ("seed", None)
-    blocking = on_two_nodes[0].blocking
-    assert (blocking.pairing, blocking.anchor) == ("node", REFERENCE)

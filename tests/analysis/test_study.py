@@ -31,12 +31,13 @@ def test_where_nodes_are_blocks_scored_reruns_of_the_reference_are_compared(stor
     assert set(study.reference_reruns["key"]) == {REFERENCE}
     assert sorted(study.reference_reruns["seed"]) == [1, 2]
     assert (len(study.cells), len(study.with_reruns)) == (36, 38)
+    assert (study.blocking.pairing, study.blocking.anchor) == ("node", REFERENCE)
 
 
 @pytest.mark.parametrize("pairing", ["seed", None])
 def test_where_seeds_are_blocks_a_rerun_is_no_second_draw(store_of, rows, pairing):
     study = read_study(with_replicates(store_of(rows), rows, pairing))
-    assert study.blocking.pairing == "seed"
+    assert (study.blocking.pairing, study.blocking.anchor) == ("seed", None)
     assert study.reference_reruns.empty
     assert len(study.with_reruns) == 36
 

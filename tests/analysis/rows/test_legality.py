@@ -4,7 +4,6 @@ import pytest
 
 from analysis.report.summary import summarize
 from analysis.stats.compare import compare
-from analysis.stats.decision import decide
 from analysis.stats.per_seed import seed_stats
 from analysis.text_table import plain
 from tests.analysis.conftest import make_frame, make_rows, make_study
@@ -50,11 +49,3 @@ def test_the_table_shows_it_and_says_so():
     assert "SLOT was fitted on the targets that it scores: not a legal score" in text
     assert "not a legal score" not in plain(summarize(make_study(legal)))
     assert "SLOT" not in plain(summarize(make_study(legal.assign(slot_bpb=float("nan")))))
-
-
-def test_no_decision_rests_on_it():
-    """The decisions of a sweep with an illegal score are those of the sweep without."""
-    with_it, without = with_slot(legal=False), make_frame(make_rows())
-    assert [v.sentence for v in decide(make_study(with_it))] == [
-        v.sentence for v in decide(make_study(without))
-    ]

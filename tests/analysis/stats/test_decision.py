@@ -63,11 +63,6 @@ def test_elsewhere_the_control_shows_replicate_noise(rows):
     assert "replicate noise" in sentence
 
 
-def test_a_pair_of_which_one_diverged_does_not_agree(rows):
-    rows = changed(rows, lambda r: r["slope"] == 0.0 and r["seed"] == 1, state="diverged")
-    assert aa_controls(make_study(rows))[0]["n_identical"] == 2
-
-
 def test_a_small_lead_is_not_resolved(cells):
     (decision,) = decide(make_study(cells))
     assert decision.best == "asqu"
