@@ -17,8 +17,6 @@ from trainer.contract import Report, canonical_json, parse_report, recipe_hash, 
 
 _FROM_AGENT = frozenset(column.name for column in TIMING) - set(Report.model_fields)
 _FROM_REPORT = sorted((set(Report.model_fields) - {"contract_version"}) & set(SCHEMA.names))
-
-
 _ECHOED = (
     *("recipe_hash", "corpus_sha256", "tokenizer_sha256", "device", "dtype"),
     *("window", "stride", "code_bytes"),

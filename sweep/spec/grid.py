@@ -83,18 +83,19 @@ def expand(
                 threads=max(1, sweep.node.cpus // sweep.node.ranks),
                 log_every=sweep.log_every,
             )
-            members = [
-                Cell(
-                    name=f"{activation.label}__{block}",
-                    id=short_hash(identity(spec, sweep.node.gpus, sweep.node.gpu_model)),
-                    spec=spec,
-                    overrides=overrides,
-                    block=block,
-                    order_position=0,
+            members = []
+            for activation in sweep.expanded_activations():
+                spec = spec_of(activation=activation)
+                members.append(
+                    Cell(
+                        name=f"{activation.label}__{block}",
+                        id=short_hash(identity(spec, sweep.node.gpus, sweep.node.gpu_model)),
+                        spec=spec,
+                        overrides=overrides,
+                        block=block,
+                        order_position=0,
+                    )
                 )
-                for activation in sweep.expanded_activations()
-                if (spec := spec_of(activation=activation))
-            ]
             random.Random(f"{sweep.order_seed}:{block}").shuffle(members)
             cells += members
     ordered = [replace(cell, order_position=i) for i, cell in enumerate(cells)]

@@ -517,20 +517,6 @@ def test_a_node_that_is_not_fit_is_given_back_and_the_others_go_on(store):
     assert "it is hot" in said
 
 
-def test_a_lease_that_is_lost_while_it_is_prepared_is_asked_for_anew(store):
-    lost = []
-
-    def prepare(requirements):
-        if not lost:
-            lost.append(requirements)
-            raise LeaseLost("the node went away")
-        return PrepareResult()
-
-    found = run(store, well, pool=FakePool(well, prepare=prepare), num_leases=1)
-    assert states(found.rows) == {"succeeded": 6}
-    assert found.pool.granted == 2
-
-
 # -- what must not be left, waited for or repeated for ever
 
 

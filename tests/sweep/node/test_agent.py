@@ -4,7 +4,6 @@ The ranks are real processes that run small programs in place of the trainer.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from sweep.node import data, memory_use
 from sweep.node.agent import EXIT_DRIVER_GONE, Agent
 from sweep.node.scratch import read_abandoned_log, scratch_root
 from sweep.spec.sweep_file import NodeShape
-from tests.support.commands import wait_until
+from tests.support.commands import ROOT, wait_until
 from tests.support.nodes import required_dataset
 from tests.support.standin import STEM, WELL, order, scratch_under, stand_in
 from tests.support.tiny import build_tiny_dataset
@@ -28,7 +27,6 @@ from trainer.contract import PROGRESS_FILE
 from trainer.data.manifest import read_manifest
 from trainer.source import trainer_source
 
-ROOT = Path(__file__).resolve().parents[3]
 TRAINING = f"""pathlib.Path("{PROGRESS_FILE}").write_text('{{"phase": "train", "step": 7}}')\n"""
 
 
@@ -178,15 +176,6 @@ def test_what_never_speaks_is_given_no_more_than_that(trainer, make_agent):
     trainer("time.sleep(60)")
     delivery = make_agent().run(order(no_progress_s=0.2, slow_phase_s=0.5))
     assert (delivery.state, delivery.signature) == ("hung", "no progress in phase start")
-
-
-def test_a_rank_that_was_stopped_hangs_the_run_and_is_killed_with_it(trainer, make_agent):
-    trainer(TRAINING + "os.kill(os.getpid(), signal.SIGSTOP) if rank else time.sleep(60)")
-    before, agent = set(psutil.Process().children(recursive=True)), make_agent()
-    delivery = agent.run(order(ranks=2, no_progress_s=0.8))
-    assert delivery.state == "hung"
-    agent.close()
-    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_when_one_rank_dies_the_others_are_killed_at_once(trainer, make_agent):
@@ -379,14 +368,6 @@ while True:
         agent.send_signal(signal.SIGCONT)
         assert agent.wait(60) == EXIT_DRIVER_GONE
     assert psutil.wait_procs([rank], timeout=60)[0] == [rank]
-
-
-def test_the_log_of_a_killed_agent_can_be_had(agent_process):
-    with agent_process("agent.run(order())", SAYS_ITS_NUMBER, silence_s=60.0) as agent:
-        [rank] = rank_pids(scratch_root() / STEM, 1)
-        os.kill(agent.pid, signal.SIGKILL)
-    assert psutil.wait_procs([rank], timeout=60)[0] == [rank]
-    assert f"{rank.pid}\n" in read_abandoned_log(STEM)
 
 
 # -- the data of a node

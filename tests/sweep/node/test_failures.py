@@ -9,7 +9,7 @@ import textwrap
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.node.error_signature import MAX_CHARS, crash_frame, logged_error, without_variables
+from sweep.node.error_signature import MAX_CHARS, logged_error
 from sweep.node.failures import STOPPED, RankEnd, classify, hung, unable, unreported
 from sweep.store.schema import FAILED_STATES, FAILURES
 
@@ -292,10 +292,3 @@ def test_what_python_itself_writes_is_understood(tmp_path):
         "ValueError at trainer/deep.py:dive: invalid literal for int() with base #: 'x#'"
     )
     assert run("crash").signature == "signal SIGSEGV at trainer/deep.py:dive"
-
-
-@given(texts)
-def test_no_log_is_too_strange_to_be_read(log):
-    logged_error(log)
-    crash_frame(log)
-    assert not re.search(r"[0-9]", without_variables(log))

@@ -12,7 +12,6 @@ from sweep.schedule.plan import (
     plan_refresh,
     plan_unsettled,
     stale_cells,
-    why_stale,
 )
 from sweep.store.history import EndedAttempt, select_attempt
 from sweep.store.schema import FAILURES, STATES, TERMINAL_STATES
@@ -73,11 +72,6 @@ def test_rerunning_the_failed_runs_what_was_attempted_and_is_not_settled(history
     open_ = {task.cell.id for task in (*everything.todo, *everything.final)} & set(history)
     assert [t.cell.id for t in failed.todo] == [c.id for c in CELLS if c.id in open_]
     assert all(task.ignores_failures for task in failed.todo)
-
-
-def test_a_cell_asked_for_by_name_is_run_even_if_it_is_settled():
-    cell = CELLS[2]
-    assert [task.cell for task in plan_one(CELLS, cell.name, {}).todo] == [cell]
 
 
 def test_a_cell_is_found_by_any_prefix_that_only_it_has():
@@ -162,11 +156,6 @@ def test_a_refresh_that_fails_leaves_the_old_answer_and_is_gone_on_with():
     assert select_attempt(history[cell.id]) == old
     assert [task.generation for task in plan_refresh([cell], history, NOW).todo] == [1]
     assert [task.generation for task in plan_refresh([cell], history, "c" * 64).todo] == [2]
-
-
-def test_a_stale_cell_says_which_trainers_it_means():
-    sentence = why_stale([ended("succeeded", trainer="a" * 64)], NOW)
-    assert sentence == "trainer code has changed since (aaaaaaaa, now bbbbbbbb)"
 
 
 def test_a_cell_whose_trainer_is_not_known_is_not_called_stale():

@@ -14,11 +14,10 @@ import pytest
 
 from sweep.store.files import LocalFiles, RemoteFiles, StoreError, open_files
 from sweep.store.files.local import ABANDONED_S
+from tests.support.commands import ROOT
 from tests.support.drivers import SPAWN
 from tests.support.s3 import forget_clients
 from trainer.config.config_errors import ConfigError
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_a_name_is_given_once_and_its_content_stays(shared):

@@ -22,13 +22,13 @@ from sweep.store.schema import (
 )
 from sweep.store.store import AlreadyClosed, Attempt, Store
 from sweep.store.table import select_row
+from tests.support.commands import ROOT
 from tests.support.drivers import SPAWN, race, row_of
 from trainer.config.config_errors import ConfigError
 from trainer.contract import LAYER_MEASURES, Report
 
 CELL = "0123456789abcdef"
 OTHER = "f" * 16
-ROOT = Path(__file__).resolve().parents[3]
 NOTE = {"driver": "test"}
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from sweep.store.files import StoreError
 from sweep.store.store import Store
+from tests.support.commands import ROOT
 from tests.support.drivers import row_of
 
 CELL, OTHER = "0123456789abcdef", "f" * 16
 NOTE = {"driver": "test"}
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
