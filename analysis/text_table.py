@@ -55,7 +55,7 @@ def plain(summary: Summary) -> str:
     for section in summary.sections:
         rows = [section.headings, *section.lines]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        blocks.append("\n".join([section.title, *(_aligned(row, widths).rstrip() for row in rows)]))
+        blocks.append("\n".join([section.title, *(_aligned(row, widths) for row in rows)]))
     return "\n\n".join([*blocks, "\n".join(summary.sentences)]) + "\n"
 
 
@@ -93,8 +93,5 @@ def _row(entries: Sequence[str]) -> str:
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = (
-        entry.ljust(width) if i == 0 else entry.rjust(width)
-        for i, (entry, width) in enumerate(zip(row, widths, strict=True))
-    )
-    return "  ".join([first, *others])
+    entries = [entry.rjust(width) for entry, width in zip(row, widths, strict=True)]
+    return "  ".join([row[0].ljust(widths[0]), *entries[1:]]).rstrip()

@@ -130,7 +130,6 @@ def driver_of(
     code: Code = CODE,
     leases: int = NUM_LEASES,
     display: Display | None = None,
-    interruption: Interruption | None = None,
 ) -> Driver:
     """The real driver, over ``pool``."""
     display = display or Silent()
@@ -142,7 +141,7 @@ def driver_of(
         pool=pool,
         attempts=attempts,
         display=display,
-        interruption=interruption or Interruption(),
+        interruption=Interruption(),
         lease_limit=lambda quarantined: leases,
         code=code,
     )

@@ -118,14 +118,11 @@ def write_second_stage(
     target = Path(out) if out is not None else path.with_name(f"{path.stem}{SUFFIX}.toml")
     if target.suffix != ".toml":
         raise ConfigError(f"--out {out}: the name of a sweep file ends in .toml.")
-    taken = ConfigError(
-        f"{target} is there already. A second stage is chosen once; --out names another file."
-    )
-    if target.exists():
-        raise taken
     text = second_stage(screening, place, keep=keep, seeds=seeds)
     if not open_files(target.parent).create(target.name, text.encode()):
-        raise taken
+        raise ConfigError(
+            f"{target} is there already. A second stage is chosen once; --out names another file."
+        )
     return target
 
 

@@ -28,7 +28,6 @@ from analysis.models.curve_fit import (
 from analysis.models.interval import LEVEL
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.names import labels_of
-from analysis.rows.scoring import scoring_of
 from analysis.rows.stages import title_of
 from analysis.stats.ranking import ranked_scores
 from analysis.stats.slopes import fixed_slopes
@@ -54,9 +53,6 @@ class SlopeCurve:
 
     setting: str
     quantity: str
-    budget: str
-    window: int | None
-    stride: int | None
     n: int
     level: float = LEVEL
     slopes: tuple[float, ...]
@@ -64,7 +60,6 @@ class SlopeCurve:
     missing: int = 0
     degree: int | None = None
     noise_sd: float | None = None
-    noise_df: int | None = None
     line: pd.DataFrame
     best: float | None = None
     best_set: tuple[tuple[float, float], ...] = ()
@@ -106,7 +101,6 @@ def _curve(
     empty = SlopeCurve(
         setting=str(frame["setting"].iloc[0]),
         quantity=quantity,
-        **scoring_of(frame, quantity),
         n=len(set(tested.index.get_level_values("seed"))),
         slopes=tuple(sorted(slopes[key] for key in on_curve)),
         left_out=tuple(labels[key] for key in sorted(slopes.keys() - matrix.columns)),
@@ -136,7 +130,6 @@ def _answered(empty: SlopeCurve, fit: CurveFit) -> SlopeCurve:
         empty,
         degree=fit.degree,
         noise_sd=sd,
-        noise_df=fit.noise.df,
         line=pd.DataFrame(
             {"slope": places_G, "fit": fit_G, "low": fit_G - half_G, "high": fit_G + half_G}
         ),
