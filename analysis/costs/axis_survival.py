@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.models.interval import LEVEL
 from analysis.models.least_squares import FTest, f_test, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.names import AXIS_PREFIX
@@ -34,21 +35,21 @@ AS_IN_RECIPE = "as in the recipe"
 _COLUMNS = (
     *("axis", "fixed", "values", "settings", "quantity", "n", "activations", "best", "tau"),
     *("statistic", "df", "noise_df", "p_value", "interaction", "contradicted", "survives"),
-    *("level", "sentence"),
+    "sentence",
 )
 
 
-def axis_survival(study: Study, quantity: str, *, level: float = 0.95) -> pd.DataFrame:
+def axis_survival(study: Study, quantity: str) -> pd.DataFrame:
     """One row per axis and group of settings that differ in nothing but that axis.
 
     ``fixed`` says what they share. ``values``, ``settings`` and ``best`` (labels) are tuples in one
     order. ``n``: seeds under the value that has fewest. ``tau``: the lowest of all pairs of values.
-    ``interaction``: resolved at ``level``; null without noise to test with. ``contradicted``:
+    ``interaction``: whether it is resolved; null without noise to test with. ``contradicted``:
     better than the reference under one value and worse under another, both resolved. ``survives``:
     true where the best is the same and no interaction is resolved, false where the best changes and
     one is; else null, not told.
     """
-    compared = compare(study, quantity, level=level)
+    compared = compare(study, quantity)
     best_slopes = {
         curve.setting: f"{number(curve.best, decimals=2)} ({best_set(curve)})"
         for curve in slope_curves(study, quantity)
@@ -59,8 +60,8 @@ def axis_survival(study: Study, quantity: str, *, level: float = 0.95) -> pd.Dat
         names = [str(here.cells["setting"].iloc[0]) for here in by_value.values()]
         scores = [_ranked(here, quantity) for here in by_value.values()]
         row: dict[str, object] = {"axis": axis, "fixed": fixed, "values": tuple(by_value)}
-        row |= {"settings": tuple(names), "quantity": quantity, "level": level}
-        row |= _comparison(scores, study.labels, level)
+        row |= {"settings": tuple(names), "quantity": quantity}
+        row |= _comparison(scores, study.labels)
         here = compared[compared["setting"].isin(names)]
         row["contradicted"] = _contradicted(here, study.labels)
         rows.append(row | {"sentence": _sentence(row, best_slopes)})
@@ -95,9 +96,7 @@ def _ranked(here: Study, quantity: str) -> pd.DataFrame:
     return scores.dropna(how="all").dropna(axis=1, how="all")
 
 
-def _comparison(
-    scores: Sequence[pd.DataFrame], labels: Mapping[str, str], level: float
-) -> dict[str, object]:
+def _comparison(scores: Sequence[pd.DataFrame], labels: Mapping[str, str]) -> dict[str, object]:
     """What the rankings of the settings, over the activations that all rank, have in common."""
     common = [key for key in scores[0] if all(key in other for other in scores)]
     test, best, tau = None, None, None
@@ -108,7 +107,7 @@ def _comparison(
             best = tuple(labels[str(key)] for key in effects.idxmin())
             tau = _lowest_tau(effects)
     same = None if best is None else len(set(best)) == 1
-    interaction = None if test is None else test.p_value < 1 - level
+    interaction = None if test is None else test.p_value < 1 - LEVEL
     told = same is not None and interaction is not None and same != interaction
     return {
         "n": min(len(set(side.index.get_level_values("seed"))) for side in scores),
@@ -192,7 +191,7 @@ def _interaction(row: Mapping[str, Any]) -> str:
     if row["interaction"] is None:
         return "Whether activation and value interact cannot be tested: the noise is not known."
     resolved = "is resolved" if row["interaction"] else "is not resolved"
-    return f"The interaction {resolved} at {percent(row['level'])} ({p_value(row['p_value'])})."
+    return f"The interaction {resolved} at {percent(LEVEL)} ({p_value(row['p_value'])})."
 
 
 def _value(value: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.models.interval import t_quantile
+from analysis.models.interval import LEVEL, t_quantile
 from analysis.models.least_squares import f_test, indicators, solve
 from analysis.number_format import counted, listed, number, p_value, percent
 from analysis.rows.read import is_scored
@@ -22,11 +22,11 @@ from analysis.study import Study
 QUANTITY = "step_ms_p50"
 NODE_COLUMNS = (
     *("setting", "kind", "key", "label", "n", "effect", "low", "high", "resolved", "noise_sd"),
-    *("noise_df", "nodes", "node_share", "node_p", "n_tainted", "level", "comparisons"),
+    *("noise_df", "nodes", "node_share", "node_p", "n_tainted", "comparisons"),
 )
 
 
-def node_effects(study: Study, *, level: float = 0.95) -> pd.DataFrame:
+def node_effects(study: Study) -> pd.DataFrame:
     """One row per setting and activation (``kind`` activation) or node (``kind`` node).
 
     ``effect`` is a ratio (1: alike); its interval is simultaneous over the ``comparisons`` of its
@@ -37,7 +37,7 @@ def node_effects(study: Study, *, level: float = 0.95) -> pd.DataFrame:
     for here in study.settings.values():
         cells = _cells(here)
         if not cells.empty:
-            tables.append(_effects(here, cells, level=level))
+            tables.append(_effects(here, cells))
     found = pd.concat(tables) if tables else pd.DataFrame()
     return found.reindex(columns=list(NODE_COLUMNS)).reset_index(drop=True)
 
@@ -56,7 +56,7 @@ def _cells(study: Study) -> pd.DataFrame:
     return cells.assign(key=cells["key"].map(kept), value=log_ms)
 
 
-def _effects(study: Study, cells: pd.DataFrame, *, level: float) -> pd.DataFrame:
+def _effects(study: Study, cells: pd.DataFrame) -> pd.DataFrame:
     """The additive model of one setting, log time = activation + node."""
     here, labels, rows = study.cells, study.labels, []
     keys_NA, keys = indicators(cells["key"].tolist())
@@ -74,7 +74,6 @@ def _effects(study: Study, cells: pd.DataFrame, *, level: float) -> pd.DataFrame
         "node_share": 1 - full.rss / without.rss if without.rss and len(nodes) > 1 else None,
         "node_p": test.p_value if test else None,
         "n_tainted": int(((here["state"] == "succeeded") & tainted).sum()),
-        "level": level,
     }
     width = len(keys) + len(nodes)
     of_keys, of_nodes = np.eye(len(keys), width), np.eye(len(nodes), width, len(keys))
@@ -87,7 +86,7 @@ def _effects(study: Study, cells: pd.DataFrame, *, level: float) -> pd.DataFrame
         values_Q, errors_Q = full.estimate(contrasts_QP)
         half_Q = np.full(values_Q.shape, np.nan)
         if full.sd is not None and contrasts:  # Šidák intervals
-            half_Q = t_quantile(level ** (1 / len(contrasts)), full.df) * full.sd * errors_Q
+            half_Q = t_quantile(LEVEL ** (1 / len(contrasts)), full.df) * full.sd * errors_Q
         for name, value, half in zip(contrasts, values_Q, half_Q, strict=True):
             low, middle, high = np.exp([value - half, value, value + half])
             rows.append(

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.costs.step_effect import IN_SETTING, StepEffect, along_curve, in_setting
+from analysis.models.interval import LEVEL
 from analysis.rows.read import records
 from analysis.rows.scoring import scoring_of
 from analysis.stats.compare import compare
@@ -43,9 +44,7 @@ _NUMBERS = (
 )
 
 
-def time_splits(
-    study: Study, curves: pd.DataFrame | None, quantity: str, *, level: float = 0.95
-) -> pd.DataFrame:
+def time_splits(study: Study, curves: pd.DataFrame | None, quantity: str) -> pd.DataFrame:
     """One row per setting with a budget of seconds and activation compared with ``reference``.
 
     ``method`` is ``fixed steps`` or a source of ``analysis.costs.step_effect``; null, as the parts
@@ -53,7 +52,7 @@ def time_splits(
     activation's steps over the reference's, geometric mean over paired seeds. ``curves`` is what
     ``load_curves`` gives, None or empty where there is none.
     """
-    compared = compare(study, quantity, level=level)
+    compared = compare(study, quantity)
     reference, labels, rows = study.reference, study.labels, []
     for setting, here in study.settings.items():
         if here.cells["budget_kind"].iloc[0] != "seconds":
@@ -62,7 +61,7 @@ def time_splits(
         if not gaps:
             continue
         arms = _fixed_step_arms(study.cells, here.cells, compared)
-        simultaneous = level ** (1 / len(gaps))
+        simultaneous = LEVEL ** (1 / len(gaps))
         sources = (
             in_setting(here, quantity, level=simultaneous),
             along_curve(here.cells, curves, level=simultaneous),

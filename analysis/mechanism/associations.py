@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from analysis.models.interval import LEVEL
 from analysis.models.least_squares import Floats, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value
 from analysis.rows.read import is_scored, records, settings
@@ -51,14 +52,12 @@ def associations(
     study: Study,
     layers: pd.DataFrame,
     outcomes: Iterable[str] = OUTCOMES,
-    *,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """One row per setting, outcome and entry of ``MEASURES`` that the cells have.
 
     ``correlation`` of the effects of ``activations``, from ``n`` pairs of activation and seed over
     ``seeds``, with Fisher's interval ``low`` to ``high``. ``p_value`` is its own, ``p`` corrected
-    over the measures of the outcome (Holm 1979); ``survives`` says whether ``p`` < 1 − level.
+    over the measures of the outcome (Holm 1979); ``survives`` says whether ``p`` < 1 − ``LEVEL``.
     ``reason`` says why there is none. Two names of one function count once, and the survivors of an
     activation with a diverged seed count as the cells that they are.
     """
@@ -75,19 +74,16 @@ def associations(
                 [
                     facts
                     | dict(zip(_MEASURE, measure, strict=True))
-                    | _association(cells.assign(measured=value), outcome, level)
+                    | _association(cells.assign(measured=value), outcome)
                     for measure, value in values.items()
                     if value.notna().any()
                 ],
-                level,
             )
     table = pd.DataFrame(rows, columns=_COLUMNS).astype(dict.fromkeys(_NUMBERS, float))
-    return table.astype({"survives": "boolean", "window": "Int64", "stride": "Int64"}).assign(
-        level=level
-    )
+    return table.astype({"survives": "boolean", "window": "Int64", "stride": "Int64"})
 
 
-def association_sentences(study: Study, layers: pd.DataFrame, *, level: float = 0.95) -> list[str]:
+def association_sentences(study: Study, layers: pd.DataFrame) -> list[str]:
     """How many cells have measures, and for each outcome what became of the question."""
     scored = study.cells.loc[is_scored(study.cells), "cell_id"]
     measured = int(scored.isin(layers["cell_id"]).sum())
@@ -102,7 +98,7 @@ def association_sentences(study: Study, layers: pd.DataFrame, *, level: float = 
             f"Measures of layers are there for {measured} of {counted(len(scored), 'scored cell')};"
             " what follows is over those."
         )
-    table = associations(study, layers, level=level)
+    table = associations(study, layers)
     for (setting, outcome), rows in table.groupby(["setting", "outcome"], sort=False):
         sentences.append(f"{capital(title_of(outcome))} ({setting}): {_words(rows)}")
     return sentences
@@ -125,7 +121,7 @@ def _words(rows: pd.DataFrame) -> str:
     )
 
 
-def _association(cells: pd.DataFrame, outcome: str, level: float) -> dict[str, object]:
+def _association(cells: pd.DataFrame, outcome: str) -> dict[str, object]:
     """How ``measured`` and the outcome go together in the cells of one setting."""
     units = _units(cells, outcome)
     activations = int(units["function"].nunique())
@@ -141,7 +137,7 @@ def _association(cells: pd.DataFrame, outcome: str, level: float) -> dict[str, o
     found = stats.pearsonr(x_A, y_A)
     facts |= {"correlation": float(found.statistic), "p_value": float(found.pvalue)}
     if activations > 3:  # of three, the interval is everything
-        interval = found.confidence_interval(level)
+        interval = found.confidence_interval(LEVEL)
         facts |= {"low": float(interval.low), "high": float(interval.high)}
     return facts
 
@@ -177,11 +173,11 @@ def _effects(units: pd.DataFrame, column: str) -> Floats | None:
     return np.zeros_like(effects) if is_rounding else effects
 
 
-def _corrected(rows: list[dict[str, object]], level: float) -> list[dict[str, object]]:
+def _corrected(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     """``rows`` of one outcome with p values that hold for all of them at once."""
     tested = [row for row in rows if "p_value" in row]
     if tested:
         adjusted = multipletests([row["p_value"] for row in tested], method="holm")[1]
         for row, p in zip(tested, adjusted, strict=True):
-            row |= {"p": float(p), "survives": bool(p < 1 - level)}
+            row |= {"p": float(p), "survives": bool(p < 1 - LEVEL)}
     return rows

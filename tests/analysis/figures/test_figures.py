@@ -5,14 +5,12 @@ Whether they are legible only an eye can tell; no test here claims that.
 
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 
 from analysis.__main__ import main
 from analysis.figures import catalog
-from analysis.figures.captions import DPI, WIDTH_IN
 from analysis.figures.catalog import FIGURES, draw, save_figures
 from analysis.figures.figure_data import FigureData
 from analysis.rows.stages import PANELS
@@ -71,11 +69,6 @@ def test_the_same_cells_give_the_same_bytes(saved, store_of, rows, monkeypatch):
     again = {path.name: path.read_bytes() for path in save(store_of(rows))}
     assert len(again) == 2
     assert again.items() <= {path.name: path.read_bytes() for path in saved}.items()
-
-
-def test_no_backend_with_state_is_used(saved):
-    assert mpl.rcParams["svg.hashsalt"] is None  # the style was put back
-    assert WIDTH_IN * DPI == 2 * 900
 
 
 def test_every_seed_of_every_activation_is_a_dot(cells, drawn):

@@ -153,7 +153,6 @@ def test_every_result_carries_its_footing(layers):
     assert list(table.index) == list(OUTCOMES)
     assert list(table["window"].fillna(0)) == [128, 128, 0]
     assert list(table["stride"].fillna(0)) == [128, 32, 0]
-    assert set(table["level"]) == {0.95}
     assert set(table["budget"]) == {"200 steps"}
 
 
