@@ -1,6 +1,6 @@
 """The forest plot: differences from the reference at the primary stage with their intervals."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -99,38 +99,30 @@ def _decides(row: "pd.Series[float]", level: str) -> str:
 
 def _row(
     ax: Axes,
-    row: Mapping[str, object],
+    row: Mapping[str, Any],
     y: float,
     limits: tuple[float, float],
-    own: Mapping[str, object],
+    own: Mapping[str, Any],
 ) -> None:
     """Dot and intervals of one activation, what lies off the scale as an arrow, its numbers."""
-    difference = _float(row["difference"])
-    alike = _float(row.get("pooled_half_width"))
-    if np.isfinite(alike):
+    difference, alike = row["difference"], row.get("pooled_half_width")
+    if pd.notna(alike):
         ends = [difference - alike, difference + alike]
         ax.plot(ends, [y, y], color=BLUE, alpha=0.3, linewidth=8, solid_capstyle="butt", zorder=1)
     for interval, width in ((own, 0.8), (row, 2.6)):
-        low, high = _float(interval.get("low")), _float(interval.get("high"))
-        if np.isfinite([low, high]).all():
-            ax.plot([low, high], [y, y], color=BLUE, linewidth=width, zorder=2)
-    resolved = row["resolved"] is not pd.NA and bool(row["resolved"])
+        if pd.notna(interval.get("low")):
+            ends = [interval["low"], interval["high"]]
+            ax.plot(ends, [y, y], color=BLUE, linewidth=width, zorder=2)
+    resolved = pd.notna(row["resolved"]) and bool(row["resolved"])
     filled = BLUE if resolved else "white"
     left, right = limits
-    if left <= difference <= right:
-        ax.plot([difference], [y], marker="o", markersize=6.5, **_dot(filled))
-    else:
-        edge = left + (0.985 if difference > right else 0.015) * (right - left)
-        ax.plot(
-            [edge], [y], marker=">" if difference > right else "<", markersize=8, **_dot(filled)
-        )
-    half = _float(row.get("half_width"))
-    text = plus_minus(difference, half if np.isfinite(half) else None, signed=True)
-    _at_right(ax, y, text, str(row["n"]))
-
-
-def _dot(filled: str) -> dict[str, Any]:
-    return {"color": BLUE, "markerfacecolor": filled, "markeredgewidth": 1.4, "zorder": 3}
+    at, marker, size = difference, "o", 6.5
+    if not left <= difference <= right:
+        at = left + (0.985 if difference > right else 0.015) * (right - left)
+        marker, size = ">" if difference > right else "<", 8
+    dot: dict[str, Any] = {"color": BLUE, "markerfacecolor": filled, "markeredgewidth": 1.4}
+    ax.plot([at], [y], marker=marker, markersize=size, zorder=3, **dot)
+    _at_right(ax, y, plus_minus(difference, row["half_width"], signed=True), str(row["n"]))
 
 
 def _at_right(ax: Axes, y: float, text: str, count: str) -> None:
@@ -151,7 +143,14 @@ def _at_right(ax: Axes, y: float, text: str, count: str) -> None:
 
 def _nats(ax: Axes, per_bpb: float) -> None:
     """A second scale in nats per token, and the line of the field's rule."""
-    scale = ax.secondary_xaxis("top", functions=(_times(per_bpb), _times(1 / per_bpb)))
+
+    def to_nats(bits: ArrayLike) -> NDArray[np.float64]:
+        return np.asarray(bits, dtype=np.float64) * per_bpb
+
+    def from_nats(nats: ArrayLike) -> NDArray[np.float64]:
+        return np.asarray(nats, dtype=np.float64) * (1 / per_bpb)
+
+    scale = ax.secondary_xaxis("top", functions=(to_nats, from_nats))
     scale.set_xlabel("nats per token")
     scale.spines["top"].set_visible(False)
     scale.tick_params(length=2)
@@ -175,10 +174,6 @@ def _nats_per_bpb(rows: pd.DataFrame) -> float | None:
     return None if known.empty else float((known["nats"] / known["difference"]).median())
 
 
-def _times(factor: float) -> Callable[[ArrayLike], NDArray[np.float64]]:
-    return lambda values: np.asarray(values, dtype=np.float64) * factor
-
-
 def _limits(rows: pd.DataFrame, line: float | None) -> tuple[float, float]:
     """Zero, the line and all intervals, less the rows that are ``_FAR`` times off the others."""
     ends = rows[["difference", "low", "high"]].to_numpy(dtype=float)
@@ -198,7 +193,3 @@ def _usual(extent: NDArray[np.float64]) -> float:
         if further > _FAR * middle and further > _LEAP * nearer:
             return float(nearer)
     return float(extent[-1])
-
-
-def _float(value: object) -> float:
-    return float("nan") if value is None or pd.isna(value) else float(value)  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
@@ -119,14 +118,3 @@ def test_a_diverged_slope_is_compared_under_no_value(swept):
 
 def test_a_sweep_with_one_setting_has_no_further_axis(cells):
     assert axis_survival(make_study(cells), STAGE).empty
-
-
-def test_a_true_null_is_called_an_interaction_as_often_as_said():
-    """F at 5 % over 400 nulls, within the central 99.9 % of the binomial."""
-    generator = np.random.default_rng(3)
-    low, high = stats.binom.ppf([0.0005, 0.9995], 400, 0.05)
-    found = 0
-    for _ in range(400):
-        sides = [pd.DataFrame(generator.normal(size=(3, 5))) for _ in range(2)]
-        found += interaction_test(sides).p_value < 0.05
-    assert low <= found <= high

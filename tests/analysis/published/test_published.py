@@ -49,16 +49,6 @@ def test_numbers_are_in_their_ranges(table):
     assert table.loc[table["slot_bpb"].notna(), "slot_legal"].eq(False).all()
 
 
-def test_beta_is_the_square_of_the_slope(table):
-    slopes = table.dropna(subset=["slope"])
-    assert len(slopes) > 50
-    assert (slopes["neg_beta"] - slopes["slope"] ** 2).abs().max() < 1e-12
-    learned = table["activation"] == "asqu"
-    assert learned.sum() == 5
-    assert table.loc[learned, ["slope", "neg_beta"]].isna().all(axis=None)
-    assert (table.loc[table["activation"] == "relu2", "neg_beta"] == 0).all()
-
-
 def test_a_setting_of_published_rows_is_no_setting_of_ours(table):
     assert table["setting"].str.startswith("published").all()
     assert set(table["recipe"].dropna()) == {"pr1035", "pr549", "pr1176"}
