@@ -61,18 +61,15 @@ def planned(study: Study, noise: Mapping[str, Noise | None]) -> list["Grid"]:
     ``noise``: of each setting, None or absent where it is unknown.
     """
     kept = same_functions(study.cells, study.reference)
-    grids = []
-    for setting, here in study.settings.items():
-        seeds, functions = here.cells["seed"].nunique(), {kept[key] for key in here.cells["key"]}
-        grids.append(
-            Grid(
-                **_facts(here.cells),
-                n=seeds,
-                num_activations=len(functions),
-                noise=noise.get(setting),
-            )
+    return [
+        Grid(
+            **_facts(here.cells),
+            n=here.cells["seed"].nunique(),
+            num_activations=len({kept[key] for key in here.cells["key"]}),
+            noise=noise.get(setting),
         )
-    return grids
+        for setting, here in study.settings.items()
+    ]
 
 
 def achieved(study: Study) -> list["Grid"]:

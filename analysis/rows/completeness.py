@@ -37,8 +37,7 @@ def cell_status(frame: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     # The grid first, in its order; what was attempted and is no longer asked for comes after.
     both = pd.concat([grid, found[_POINT]]).drop_duplicates()
     merged = both.merge(found, on=_POINT, how="left")
-    labels = labels_of(frame) if sweep.grid is None else labels_of(sweep.grid)
-    labels |= labels_of(frame)
+    labels = ({} if sweep.grid is None else labels_of(sweep.grid)) | labels_of(frame)
     return merged.assign(
         status=merged["status"].fillna("not run"),
         label=[labels.get(key, key) for key in merged["key"]],
