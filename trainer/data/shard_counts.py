@@ -38,23 +38,22 @@ def count_split(paths: Sequence[Path], table: ByteTable) -> SplitCounts:
     num_documents, num_bytes = 0, 0
     last_N = np.empty(0, np.uint16)
     for path in paths:
-        tokens_N = open_shard(path)
-        with path.open("rb") as file:
+        num_tokens = open_shard(path).size
+        with path.open("rb") as file:  # a map would count as memory of the process
             digest = hashlib.sha256(file.read(HEADER_BYTES))
-        for start in range(0, tokens_N.size, CHUNK_TOKENS):
-            chunk = np.array(tokens_N[start : start + CHUNK_TOKENS])
-            digest.update(chunk.data)
-            if chunk.max() >= table.base_bytes.size:
-                raise ConfigError(
-                    f"shard {path}: found token {chunk.max()}, expected tokens below "
-                    f"{table.base_bytes.size}, the tokenizer's number of pieces. Name the "
-                    f"tokenizer that it was written with (--tokenizer)."
-                )
-            row = np.concatenate([last_N, chunk])
-            num_bytes += int(table.count(row[:-1], row[1:]).sum())
-            num_documents += int(np.count_nonzero(chunk == BOS_ID))
-            last_N = chunk[-1:]
-        shards.append(Shard(name=path.name, num_tokens=tokens_N.size, sha256=digest.hexdigest()))
+            while (chunk := np.fromfile(file, "<u2", CHUNK_TOKENS)).size:
+                digest.update(chunk.data)
+                if chunk.max() >= table.base_bytes.size:
+                    raise ConfigError(
+                        f"shard {path}: found token {chunk.max()}, expected tokens below "
+                        f"{table.base_bytes.size}, the tokenizer's number of pieces. Name the "
+                        f"tokenizer that it was written with (--tokenizer)."
+                    )
+                row = np.concatenate([last_N, chunk])
+                num_bytes += int(table.count(row[:-1], row[1:]).sum())
+                num_documents += int(np.count_nonzero(chunk == BOS_ID))
+                last_N = chunk[-1:]
+        shards.append(Shard(name=path.name, num_tokens=num_tokens, sha256=digest.hexdigest()))
     return SplitCounts(tuple(shards), num_documents, num_bytes)
 
 
