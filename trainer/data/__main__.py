@@ -13,7 +13,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from trainer.config import load_recipe, parse_override
 from trainer.config.config_errors import ConfigError
@@ -76,18 +78,9 @@ def _adopt(options: argparse.Namespace) -> Prepared:
 
 
 def _build(options: argparse.Namespace) -> Prepared:
-    build = TextBuild(
-        text=tuple(options.text),
-        out=options.out,
-        name=options.out.absolute().name if options.name is None else options.name,
-        vocab_size=options.vocab_size,
-        tokenizer=options.tokenizer,
-        val_fraction=options.val_fraction,
-        shard_tokens=options.shard_tokens,
-        workers=options.workers,
-        rebuild=options.rebuild,
-    )
-    return build_from_text(build, ProgressLines())
+    values = _values_of(TextBuild, options)
+    values["name"] = options.out.absolute().name if options.name is None else options.name
+    return build_from_text(TextBuild(**values), ProgressLines())
 
 
 def _inspect(options: argparse.Namespace) -> str:
@@ -103,17 +96,12 @@ def _decode(options: argparse.Namespace) -> str:
 
 
 def _stage(options: argparse.Namespace) -> str:
-    request = StageRequest(
-        data=options.data,
-        dataset=options.dataset,
-        vocab_size=options.vocab_size,
-        corpus_sha256=options.corpus,
-        tokenizer_sha256=options.tokenizer,
-        train_shards=options.train_shards,
-        cache=options.cache,
-        fetch_missing=options.missing == "fetch",
-    )
-    return str(stage(request))
+    return str(stage(StageRequest(**_values_of(StageRequest, options))))
+
+
+def _values_of(kind: type[TextBuild | StageRequest], options: argparse.Namespace) -> dict[str, Any]:
+    """The options that are fields of ``kind``."""
+    return {field.name: getattr(options, field.name) for field in fields(kind)}
 
 
 class ProgressLines:
@@ -218,8 +206,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, help="where the data lies elsewhere")
     add("--dataset", required=True)
     add("--vocab-size", type=int, required=True)
-    add("--corpus", required=True, metavar="SHA256")
-    add("--tokenizer", required=True, metavar="SHA256")
+    add("--corpus", dest="corpus_sha256", required=True, metavar="SHA256")
+    add("--tokenizer", dest="tokenizer_sha256", required=True, metavar="SHA256")
     add("--train-shards", type=int, metavar="N")
     add("--cache", type=Path, metavar="DIR", help="a folder on this node's disk")
     add("--missing", choices=("refuse", "fetch"), default="refuse")

@@ -44,12 +44,12 @@ class StageRequest:
     tokenizer_sha256: str
     train_shards: int | None = None
     cache: Path | None = None  # a folder on this node's disk
-    fetch_missing: bool = False
+    missing: str = "refuse"  # or "fetch"
 
 
 def stage(request: StageRequest) -> Path:
     """The folder to read on this node, with the dataset in it; ConfigError if it cannot be had."""
-    fetched = request.fetch_missing and not request.data.is_dir()
+    fetched = request.missing == "fetch" and not request.data.is_dir()
     source = _fetch(request) if fetched else request.data
     manifest = read_manifest(source)
     check_content(source, manifest, request.corpus_sha256, request.tokenizer_sha256)

@@ -46,7 +46,7 @@ SAMPLE_BYTES_PER_PIECE = 1_000  # beyond SAMPLE_BYTES, for vocabularies of more 
 class TextBuild:
     """What is to be built: which text, cut how, where to. ``workers`` has no say in the result."""
 
-    text: tuple[Path, ...]
+    text: Sequence[Path]
     out: Path
     name: str
     vocab_size: int | None = None  # may be left out with a tokenizer
