@@ -11,13 +11,14 @@ from pathlib import Path
 from analysis.figures.catalog import save_figures
 from analysis.planning.power_summary import power_summary
 from analysis.planning.second_stage import write_second_stage
-from analysis.published.importer import PUBLISHED_RECIPES, claim_of, import_logs, write_rows
+from analysis.published.importer import PUBLISHED_RECIPES, Claim, import_logs, write_rows
 from analysis.report.report import write_report
 from analysis.report.summary import write_summary
 from analysis.rows.read import sweep_place
 from analysis.run_notebooks import run_notebooks
 from analysis.text_table import show
 from trainer.activations import ACTIVATIONS
+from trainer.config import parse_override
 from trainer.config.config_errors import ConfigError
 
 EXIT_BAD_INPUT = 2
@@ -60,12 +61,12 @@ def _leaders(arguments: argparse.Namespace) -> list[str]:
 
 def _import(arguments: argparse.Namespace) -> list[str]:
     """Import the logs; a ConfigError leaves no file."""
-    claim = claim_of(
+    claim = Claim(
         pr=arguments.pr,
         recipe=arguments.recipe,
         activation=arguments.activation,
         params=_activation_params(arguments),
-        settings=arguments.set,
+        overrides=dict(map(parse_override, arguments.set)),
     )
     frame = import_logs(map(Path, arguments.logs), claim)
     for row in frame.dropna(subset=["notes"]).itertuples():

@@ -6,8 +6,8 @@ log does say of its configuration is held against the claim.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from analysis.published.published_rows import published_frame, published_row
 from sweep.store.files import open_files
 from sweep.store.schema import SCHEMA
 from trainer.activations import check_activation
-from trainer.config import Recipe, load_recipe, parse_override
+from trainer.config import Recipe, load_recipe
 from trainer.config.config_errors import ConfigError, did_you_mean
 
 # The recipes that reproduce a published run, and the parameters of that run's model with a fixed β.
@@ -30,7 +30,7 @@ PUBLISHED_RECIPES = {"pr1035": 17_059_912, "pr549": 26_928_220, "pr1176": 27_038
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What the user says of logs, since they do not say it themselves.
+    """What the user says of logs, since they do not say it themselves; it exists, or a ConfigError.
 
     ``overrides`` are recipe values that the run changed, by ``section.key``; None leaves one out.
     """
@@ -39,34 +39,21 @@ class Claim:
     recipe: str
     activation: str
     params: Mapping[str, float]
-    overrides: Mapping[str, Any]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
-
-def claim_of(
-    *,
-    pr: int,
-    recipe: str,
-    activation: str,
-    params: Mapping[str, float],
-    settings: Sequence[str] = (),
-) -> Claim:
-    """A claim whose recipe, activation and ``section.key=value`` settings exist."""
-    if recipe not in PUBLISHED_RECIPES:
-        known = list(PUBLISHED_RECIPES)
-        raise ConfigError(
-            f"--recipe {recipe!r} reproduces no published run.{did_you_mean(recipe, known)}"
-            f" Published are {', '.join(known)}; what a run changed of one is said by --set."
-        )
-    if pr < 1:
-        raise ConfigError(f"--pr {pr}: the number of a pull request is needed, such as 1035.")
-    check_activation(activation, params)
-    return Claim(
-        pr=pr,
-        recipe=recipe,
-        activation=activation,
-        params=params,
-        overrides=dict(map(parse_override, settings)),
-    )
+    def __post_init__(self) -> None:
+        if self.recipe not in PUBLISHED_RECIPES:
+            known = list(PUBLISHED_RECIPES)
+            raise ConfigError(
+                f"--recipe {self.recipe!r} reproduces no published run."
+                f"{did_you_mean(self.recipe, known)} Published are {', '.join(known)}; what a run"
+                " changed of one is said by --set."
+            )
+        if self.pr < 1:
+            raise ConfigError(
+                f"--pr {self.pr}: the number of a pull request is needed, such as 1035."
+            )
+        check_activation(self.activation, self.params)
 
 
 def import_logs(paths: Iterable[Path], claim: Claim) -> pd.DataFrame:

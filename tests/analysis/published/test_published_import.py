@@ -7,7 +7,7 @@ import pytest
 from analysis.__main__ import main
 from analysis.published.importer import (
     PUBLISHED_RECIPES,
-    claim_of,
+    Claim,
     import_logs,
     load_imported,
     write_rows,
@@ -16,7 +16,7 @@ from analysis.published.points import of_pull_request, published_points, seed_ta
 from analysis.rows.read import is_scored
 from sweep.store.schema import SCHEMA
 from tests.support.logs import Scores, baseline_log, changed, record_log, without
-from trainer.config import load_recipe
+from trainer.config import load_recipe, parse_override
 from trainer.config.config_errors import ConfigError
 
 SLOPE = {"slope": 0.5}
@@ -35,7 +35,8 @@ def logs_of(tmp_path):
 
 
 def claim(recipe="pr549", activation="leaky_relu2", params=SLOPE, settings=(), pr=549):
-    return claim_of(pr=pr, recipe=recipe, activation=activation, params=params, settings=settings)
+    overrides = dict(map(parse_override, settings))
+    return Claim(pr=pr, recipe=recipe, activation=activation, params=params, overrides=overrides)
 
 
 def refusal(paths, claimed):

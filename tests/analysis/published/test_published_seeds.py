@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from analysis.published.importer import claim_of, import_logs
+from analysis.published.importer import Claim, import_logs
 from analysis.published.points import load_published, of_pull_request, seed_table
 from analysis.stats.pairs import paired_differences
 from tests.analysis.conftest import make_study
@@ -120,7 +120,7 @@ def test_the_three_seeds_of_1176_their_mean_and_sd(table):
 
 def real(pattern, recipe, activation, pr, **params):
     paths = sorted((REFERENCE / "logs").glob(pattern))
-    return import_logs(paths, claim_of(pr=pr, recipe=recipe, activation=activation, params=params))
+    return import_logs(paths, Claim(pr=pr, recipe=recipe, activation=activation, params=params))
 
 
 @needs_reference
