@@ -86,6 +86,8 @@ def test_the_correlation_is_pearsons_of_the_means_and_p_is_corrected_by_holm(lay
     assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), rel=1e-6)
     assert len(table) == len(MEASURES)
     assert list(table["p"]) == multipletests(table["p_value"], method="holm")[1].tolist()
+    assert list(table["survives"]) == [True, False, False]
+    assert table["p"].iloc[1:].between(0.05, 0.95).any()
 
 
 def shifted(frame, layers):
