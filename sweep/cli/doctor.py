@@ -32,11 +32,8 @@ def show_checks(
             console.print(Text(f"{node} did not answer.", STYLES["refuse"]))
         else:
             _show_node(results, console, node)
-    return EXIT_FIT if all(r is not None and _is_fit(r) for r in found.values()) else EXIT_UNFIT
-
-
-def _is_fit(results: Sequence[CheckResult]) -> bool:
-    return all(result.status != "refuse" for result in results)
+    fit = all(r is not None and not _names(r, "refuse") for r in found.values())
+    return EXIT_FIT if fit else EXIT_UNFIT
 
 
 def _show_node(results: Sequence[CheckResult], console: Console, node: str) -> None:

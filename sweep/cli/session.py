@@ -7,8 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
-
 from sweep.cli.invocation import Invocation
 from sweep.cli.selection import values_of
 from sweep.driver.attempt_row import Versions, lost_row
@@ -84,7 +82,8 @@ class _Session:
         self._confirm(cost)
         write_description(invocation.sweep, store, self._cells)
         pool = invocation.pool  # connected now: Ray sets a handler for SIGTERM of its own
-        with handle_signals(interruption), _display(invocation.console) as display:
+        display_of = LiveDisplay if invocation.console.is_terminal else PlainDisplay
+        with handle_signals(interruption), display_of(invocation.console) as display:
             attempts = self._attempts(display.say, interruption)
             attempts.load(stored.rows, numbers)
             driver = Driver(
@@ -199,7 +198,3 @@ def write_description(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> 
         ],
     }
     store.write_sweep(description)
-
-
-def _display(console: Console) -> LiveDisplay | PlainDisplay:
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)

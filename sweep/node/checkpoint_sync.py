@@ -60,7 +60,7 @@ class CheckpointSync:
         pause_s = LOOK_EVERY_S
         while not self._closing.wait(pause_s):
             pause_s = LOOK_EVERY_S if self._try(self._upload) else TRY_AGAIN_S
-        self._try(self._remove_copy if self._remove else self._upload)
+        self._try((lambda: self._files().remove(self._path.name)) if self._remove else self._upload)
 
     def _try(self, work: Callable[[], None]) -> bool:
         try:
@@ -91,9 +91,6 @@ class CheckpointSync:
 
     def _files(self) -> Files:
         return open_files(self._place, deadline_s=FETCH_S)
-
-    def _remove_copy(self) -> None:
-        self._files().remove(self._path.name)
 
 
 def _version(file: IO[bytes]) -> tuple[int, int, int]:

@@ -9,6 +9,9 @@ from sweep.preflight.facts import Facts, Gpus, is_busy
 from sweep.preflight.finding import Finding, worst_finding
 from sweep.timing.nvml import Gpu, Unreadable, slowdown_names
 
+Look = Callable[[Facts, Requirements], Finding]
+LookAtGpu = Callable[[Gpu, Requirements], Iterator[Finding]]
+
 GIB = 2**30
 NO_GPUS_ASKED = Finding("n/a", "the sweep asks for no GPU")
 
@@ -48,23 +51,6 @@ def gpu_mix(facts: Facts, required: Requirements) -> Finding:
     if required.shape.gpus < len(gpus.models):
         return Finding("warn", f"{required.shape.gpus} of its GPUs are used, {machine}")
     return Finding("pass", f"all {len(gpus.models)} GPUs of the machine, one model")
-
-
-def mig(facts: Facts, required: Requirements) -> Finding:
-    return _worst_gpu(facts, required, _mig, good="off")
-
-
-def foreign(facts: Facts, required: Requirements) -> Finding:
-    return _worst_gpu(facts, required, _foreign, good="no process, no memory in use")
-
-
-def memory_errors(facts: Facts, required: Requirements) -> Finding:
-    good = "no uncorrected error, nothing waits for a reset"
-    return _worst_gpu(facts, required, _memory_errors, good=good)
-
-
-def throttle(facts: Facts, required: Requirements) -> Finding:
-    return _worst_gpu(facts, required, _slowed, good="no GPU is slowed by heat or hardware")
 
 
 def xid(facts: Facts, required: Requirements) -> Finding:
@@ -115,27 +101,32 @@ def _gpus(facts: Facts, required: Requirements) -> Gpus | Finding:
     return facts.gpus if facts.gpus.used else Finding("unknown", "no GPU to look at")
 
 
-def _worst_gpu(
-    facts: Facts,
-    required: Requirements,
-    look: Callable[[Gpu, Requirements], Iterator[Finding]],
-    good: str,
-) -> Finding:
-    """The worst that ``look`` finds on the GPUs that are used; ``good`` where it finds nothing."""
-    gpus = _gpus(facts, required)
-    if isinstance(gpus, Finding):
-        return gpus
-    return worst_finding((found for gpu in gpus.used for found in look(gpu, required)), good)
+def _worst_gpu(good: str) -> Callable[[LookAtGpu], Look]:
+    """A check of the worst that is found on the GPUs that are used; ``good`` where nothing is."""
+
+    def check_of(look_at: LookAtGpu) -> Look:
+        def look(facts: Facts, required: Requirements) -> Finding:
+            gpus = _gpus(facts, required)
+            if isinstance(gpus, Finding):
+                return gpus
+            found = (found for gpu in gpus.used for found in look_at(gpu, required))
+            return worst_finding(found, good)
+
+        return look
+
+    return check_of
 
 
-def _mig(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
+@_worst_gpu(good="off")
+def mig(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
     if isinstance(gpu.mig, Unreadable):
         yield _unread(gpu, gpu.mig)
     elif gpu.mig:
         yield Finding("refuse", f"on, on GPU {gpu.index}")
 
 
-def _foreign(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
+@_worst_gpu(good="no process, no memory in use")
+def foreign(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
     if is_busy(gpu):
         pids = [] if isinstance(gpu.pids, Unreadable) else sorted(gpu.pids)
         used = "" if isinstance(gpu.used_bytes, Unreadable) else f"{gpu.used_bytes / GIB:.1f} GiB"
@@ -147,7 +138,8 @@ def _foreign(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
             yield _unread(gpu, value)
 
 
-def _memory_errors(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
+@_worst_gpu(good="no uncorrected error, nothing waits for a reset")
+def memory_errors(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
     """A model has remapped rows or retired pages, so one of the two may be unreadable."""
     if isinstance(gpu.uncorrected_errors, Unreadable):
         yield _unread(gpu, gpu.uncorrected_errors)
@@ -162,7 +154,8 @@ def _memory_errors(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
         yield _unread(gpu, gpu.remap_pending)
 
 
-def _slowed(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
+@_worst_gpu(good="no GPU is slowed by heat or hardware")
+def throttle(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
     if isinstance(gpu.slowed, Unreadable):
         yield _unread(gpu, gpu.slowed)
     elif gpu.slowed:

@@ -58,7 +58,10 @@ class Scheduler:
         # An answer that is being refreshed counts for nothing, least of all as a reference.
         current = {task.cell.id: task.generation for task in tasks}
         answers = [(c, e) for c, e in answers if e.generation == current.get(c.id, e.generation)]
-        any_success = any(self._is_of_today(ended) for _, ended in answers)
+        any_success = any(
+            trainer_hash is None or ended.trainer_hash in (None, trainer_hash)
+            for _, ended in answers
+        )
         self._quarantine = Quarantine(retries, any_success=any_success)
         if self._is_paired:
             self._learn_homes(answers)
@@ -229,10 +232,6 @@ class Scheduler:
                 self._note_answer(cell, ended.node, ended.generation)
         for block, of_block in counts.items():
             self._blocks.set_home(block, max(of_block, key=lambda node: of_block[node]))
-
-    def _is_of_today(self, ended: EndedAttempt) -> bool:
-        known = self._trainer_hash
-        return known is None or ended.trainer_hash in (None, known)
 
 
 def _longest_first(tasks: Sequence[Task]) -> list[Task]:

@@ -123,16 +123,12 @@ def identity(spec: RunSpec, gpus: int, gpu_model: str | None) -> dict[str, Any]:
 def _suffix(sweep: SweepSpec, overrides: Overrides, replicate: int) -> str:
     leaves = [key.rpartition(".")[2] for key in overrides]
     parts = [
-        f"{leaf if leaves.count(leaf) == 1 else key}{_compact(value)}"
+        (leaf if leaves.count(leaf) == 1 else key) + canonical_json(value).strip('"')
         for leaf, (key, value) in zip(leaves, overrides.items(), strict=True)
     ]
     if sweep.replicates > 1:
         parts.append(f"rep{replicate}")
-    return "".join(f"__{part}" for part in parts)
-
-
-def _compact(value: Any) -> str:
-    return canonical_json(value).strip('"').replace("/", "-").replace(" ", "")
+    return "".join(f"__{part}" for part in parts).replace("/", "-").replace(" ", "")
 
 
 def _check_distinct(cells: Sequence[Cell]) -> None:
