@@ -277,16 +277,15 @@ def held(agent):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_ranks", "threads", "num_cells"), [(2, 1, 5)])
 def test_a_cell_is_the_same_in_a_fresh_interpreter_and_first_and_last_of_many_on_a_lease(
-    tiny_data, monkeypatch, tmp_path, num_ranks, threads, num_cells
+    tiny_data, monkeypatch, tmp_path
 ):
     scratch_under(monkeypatch, tmp_path)
-    spec = tiny_spec(tiny_data, activation="asqu", params={}, threads=threads, budget="2steps")
+    spec = tiny_spec(tiny_data, activation="asqu", params={}, budget="2steps")
 
     def asked(**changes):
         text = spec.model_copy(update=changes).model_dump_json()
-        return order(spec_json=text, ranks=num_ranks, threads=threads)
+        return order(spec_json=text, ranks=2)
 
     agent = Agent()
     try:
@@ -295,7 +294,7 @@ def test_a_cell_is_the_same_in_a_fresh_interpreter_and_first_and_last_of_many_on
         resident_bytes = server.memory_info().rss
         between = [
             agent.run(asked(seed=number) if number % 2 else asked(corpus_sha256="c" * 64))
-            for number in range(num_cells - 2)
+            for number in range(2)
         ]
         last = agent.run(asked())
         assert server_of(agent) == server
@@ -306,7 +305,7 @@ def test_a_cell_is_the_same_in_a_fresh_interpreter_and_first_and_last_of_many_on
         agent.close()
     monkeypatch.setattr(ranks, "FORK_SERVER", None)
     fresh = Agent().run(asked())
-    assert [delivery.state for delivery in between[-2:]] == ["failed", "succeeded"]
+    assert [delivery.state for delivery in between] == ["failed", "succeeded"]
     assert "refused its input" in between[0].reason
     assert fresh.state == "succeeded"
     assert everything_but_time(first) == everything_but_time(fresh)

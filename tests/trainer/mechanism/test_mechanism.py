@@ -332,6 +332,7 @@ def test_measuring_changes_no_bit_of_the_answer(monkeypatch, data_dir, tmp_path)
 SLOT = {"mode": "causal", "lr": 0.01, "steps": 1, "batch_seqs": 8}
 
 
+@pytest.mark.slow
 def test_two_ranks_leave_the_file_of_one(data_dir, tmp_path):
     """At a rate of zero both have the weights that the seed gives, whatever they sum."""
     still = {f"optim.{kind}_lr": 0.0 for kind in ("matrix", "embed", "scalar", "activation")}

@@ -12,9 +12,9 @@ import torch
 from tests.support import fused
 from tests.support.fused import Found, Given, given, reference
 
-# N, D, F: a part of a tile in each dimension; whole tiles; less than one; one token.
+# N, D, F: a part of a tile in each dimension; whole tiles; one token and less than a tile.
 ODD, EVEN = (37, 25, 75), (32, 32, 64)
-SHAPES = [ODD, EVEN, (5, 7, 11), (1, 64, 33)]
+SHAPES = [ODD, EVEN, (1, 7, 11)]
 BFLOAT16 = 2.0**-9  # one rounding
 
 
@@ -30,7 +30,7 @@ def betas(hidden: int) -> dict[str, torch.Tensor]:
     }
 
 
-CASES = [(ODD, kind) for kind in betas(1)] + [(shape, "each channel's") for shape in SHAPES[1:]]
+CASES = [(ODD, "negative"), *((shape, "each channel's") for shape in SHAPES)]
 
 
 def errors(found: Found, expected: Found) -> dict[str, float]:
@@ -47,7 +47,7 @@ def test_in_float32_values_and_every_gradient_are_those_of_float64(interpreted, 
     assert max(found.values()) < 1e-6, found
 
 
-@pytest.mark.parametrize(("shape", "kind"), CASES[:5], ids=str)
+@pytest.mark.parametrize(("shape", "kind"), CASES[:2], ids=str)
 def test_in_bfloat16_each_value_is_rounded_where_it_is_stored_and_nowhere_else(
     interpreted, shape, kind
 ):
@@ -136,8 +136,7 @@ def test_every_operator_passes_torchs_own_check(interpreted):
     [
         ("leaky_relu2", {"slope": 0.5}, "fused"),
         ("prelu2", {}, "fused"),
-        ("asqu", {}, "traced"),
-        pytest.param("leaky_relu2", {"slope": 0.5}, "traced", marks=pytest.mark.slow),
+        pytest.param("asqu", {}, "traced", marks=pytest.mark.slow),
     ],
 )
 def test_a_step_of_the_model_is_the_one_without_the_kernel(interpreted, activation, params, form):

@@ -193,6 +193,7 @@ def test_no_more_than_a_few_chunks_are_under_way(model, texts, monkeypatch):
         chunks.close()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_text(model, texts, tmp_path, monkeypatch):
     """But for what is allocated outside of Python: the tokenizer's, for one document."""
     monkeypatch.setattr("trainer.data.building.encode.CHUNK_CHARS", 20_000)
