@@ -177,8 +177,8 @@ def make_layers(frame: pd.DataFrame, *, num_layers: int = 2) -> pd.DataFrame:
             found.append(("activation", "mlp", layer, "density", density))
             found.append(("tensor", "up_bank", layer, "kurtosis", noise.normal()))
             if row["activation"] == "asqu":
-                quantiles = {"beta_min": -0.02, "beta_q50": 0.2 + 0.1 * layer, "beta_max": 0.7}
-                found += [("activation", "mlp", layer, name, b) for name, b in quantiles.items()]
+                for i, q in enumerate(("min", "q05", "q25", "q50", "q75", "q95", "max")):
+                    found.append(("activation", "mlp", layer, f"beta_{q}", 0.1 * (i + layer)))
         found.append(("tensor", "embed", None, "kurtosis", 3.0))
         found.append(("class", "matrix", None, "compressed_bytes", row["model_bytes"] - 9000.0))
         part = pd.DataFrame(found, columns=["kind", "name", "layer", "measure", "value"])
