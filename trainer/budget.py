@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import ClassVar, Literal
 
 from trainer.config.config_errors import ConfigError
@@ -50,7 +51,7 @@ class Seconds:
         return self.seconds
 
     def __str__(self) -> str:
-        return f"{self.seconds:g}s"
+        return f"{Decimal(repr(self.seconds)):f}".removesuffix(".0") + "s"
 
     def remaining_steps(self, step: int, elapsed_s: float) -> float | None:
         """Time left over the mean step time so far; None before the first step, which has no mean.

@@ -33,9 +33,13 @@ def published_of_seconds(budget_s, elapsed_s, step, warmdown):
 # -- what is typed
 
 
-def test_a_budget_reads_as_it_is_written():
-    for budget in (Steps(1), Steps(10_000), Seconds(0.5), Seconds(600.0)):
+@given(st.integers(1, 10**12), st.floats(1e-9, 1e12))
+def test_a_budget_reads_as_it_is_written(num_steps, seconds):
+    """With all its digits, and never as a power of ten."""
+    for budget in (Steps(num_steps), Seconds(seconds)):
         assert parse_budget(str(budget)) == budget
+    assert str(Seconds(600.0)) == "600s"
+    assert str(parse_budget("1000000s")) == "1000000s"
 
 
 @pytest.mark.parametrize(
