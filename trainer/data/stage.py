@@ -116,11 +116,14 @@ def copy_to_cache(source: Path, cache: Path) -> Path:
 
 
 def _is_whole(target: Path, manifest: Manifest) -> bool:
-    """Whether it is there with its manifest, which is copied last, and every file in its size."""
-    if not (target / MANIFEST_FILE).is_file() or read_manifest(target) != manifest:
+    """Whether it is there with its manifest, which is copied last, and every file in its size.
+
+    One that is damaged is not, and is copied again.
+    """
+    try:
+        return read_manifest(target) == manifest == open_dataset(target).manifest
+    except ConfigError:
         return False
-    open_dataset(target)
-    return True
 
 
 def _copy_dataset(source: Path, target: Path, manifest: Manifest) -> None:

@@ -93,6 +93,19 @@ def test_a_copy_that_was_cut_is_made_anew(source, tmp_path, monkeypatch):
     assert content(copy_to_cache(source, tmp_path / "cache")) == content(source)
 
 
+def test_a_damaged_copy_is_made_anew(source, tmp_path):
+    staged = copy_to_cache(source, tmp_path / "cache")
+    for name in ("manifest.json", "tokenizer.model", read_manifest(source).train[0].name):
+        whole = (staged / name).read_bytes()
+        for damaged in (whole[: len(whole) // 2], None):
+            if damaged is None:
+                (staged / name).unlink()
+            else:
+                (staged / name).write_bytes(damaged)
+            assert copy_to_cache(source, tmp_path / "cache") == staged
+            assert content(staged) == content(source)
+
+
 def test_many_at_once_copy_once(source, tmp_path):
     """Four processes that start together give one folder, and none sees a part of it."""
     with multiprocessing.get_context("spawn").Pool(4) as pool:
