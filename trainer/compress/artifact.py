@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer.compress import QUANTIZERS, Quantized, containers, dequantize, gptq
-from trainer.compress.containers import CODES, SCALE, is_stacked
+from trainer.compress.containers import CODES, SCALE, SIX_BIT, is_stacked
 from trainer.compress.int8_row import int8_vectors
 from trainer.compress.pruning import prune
 from trainer.config import Quantization
@@ -24,7 +24,6 @@ from trainer.optim.parameter_kinds import kind_of
 Method = str | torch.dtype
 """The quantizer of a parameter, or the type in which it is kept."""
 
-SIX_BIT = ("int6_row", "gptq")
 VECTORS = "int8_vectors"
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 

@@ -30,4 +30,4 @@ def int6_row(w_RC: Tensor, config: Quantization) -> Quantized:
 def row_clips(w_RC: Tensor, config: Quantization) -> list[Tensor]:
     """The clip of every row at each percentile, from the smallest percentile on."""
     ordered_RC = sorted_magnitudes(w_RC)
-    return [row_quantile(ordered_RC, p) for p in sorted(config.percentiles)]
+    return [row_quantile(ordered_RC, p, config.quantile_rank) for p in sorted(config.percentiles)]

@@ -31,7 +31,8 @@ LEVELS = 127
 
 def int8_row(w_RC: Tensor, config: Quantization) -> Quantized:
     """``w_RC`` float32 as codes in ±127."""
-    clip_R, floor = row_quantile(sorted_magnitudes(w_RC), config.int8_clip), config.int8_scale_floor
+    clip_R = _clip(w_RC, config)
+    floor = config.int8_scale_floor
     if config.int8_codes_by == "stored_scale":
         return encode(w_RC, clip_R, LEVELS, floor)
     scale_R = exact_scale(clip_R, LEVELS, floor)
@@ -48,7 +49,11 @@ def int8_vectors(w_RC: Tensor, config: Quantization) -> Quantized:
 
     |w − w'| ≤ max(|w| − clip_r, 0) + scale_r / 2; a vector of zeros has the scale 1.
     """
-    clip_R = row_quantile(sorted_magnitudes(w_RC), config.int8_clip)
+    clip_R = _clip(w_RC, config)
     scale_R = torch.where(clip_R > 0, clip_R / LEVELS, 1.0)
     clipped_RC = w_RC.clamp(-clip_R[:, None], clip_R[:, None])
     return Quantized(to_codes(clipped_RC, scale_R[:, None], LEVELS), scale_R, floored_rows=0)
+
+
+def _clip(w_RC: Tensor, config: Quantization) -> Tensor:
+    return row_quantile(sorted_magnitudes(w_RC), config.int8_clip, config.quantile_rank)

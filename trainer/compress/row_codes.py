@@ -5,6 +5,7 @@ Shapes: R rows, C columns.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -70,9 +71,13 @@ def sorted_magnitudes(w_RC: Tensor) -> Tensor:
     return w_RC.abs().sort(dim=1).values
 
 
-def row_quantile(sorted_RC: Tensor, q: float) -> Tensor:
-    """The ``q`` quantile of every sorted row, linearly interpolated, (R,)."""
-    position = q * (sorted_RC.size(1) - 1)
+def row_quantile(sorted_RC: Tensor, q: float, rank: Literal["float32", "float64"]) -> Tensor:
+    """The ``q`` quantile of every sorted row, linearly interpolated, (R,).
+
+    ``rank`` is the type in which q · (C − 1) is computed. In float32 this is ``torch.quantile``,
+    as published; q = 0.9999984 is then rounded, and single codes differ by one level.
+    """
+    last = sorted_RC.size(1) - 1
+    position = q * last if rank == "float64" else float(torch.tensor(q, dtype=torch.float32) * last)
     low = int(position)
-    high = min(low + 1, sorted_RC.size(1) - 1)
-    return torch.lerp(sorted_RC[:, low], sorted_RC[:, high], position - low)
+    return torch.lerp(sorted_RC[:, low], sorted_RC[:, min(low + 1, last)], position - low)

@@ -11,8 +11,9 @@ import torch
 
 from tests.support.tiny import busy_model, default_params, tiny_recipe
 from trainer.activations import ACTIVATIONS
-from trainer.compress import QUANTIZERS, dequantize, gptq
+from trainer.compress import QUANTIZERS, containers, dequantize, gptq
 from trainer.compress.artifact import pack, payload_bytes, unpack
+from trainer.compress.int8_row import int8_row, int8_vectors
 
 HASH = "0123456789abcdef"
 CONFIG = tiny_recipe().quantization
@@ -22,9 +23,21 @@ CHANGES = {
     "swapped": {"matrices": "int8_row", "embeddings": "int6_row"},
     "all quantized": {"passthrough_numel": 0},
     "floor": {"scale_floor": 1 / 31, "int8_scale_floor": 1 / 127},
-    "as published": {"control": "float32", "container": "torch", "int8_codes_by": "exact_scale"},
-    "torch, all quantized": {"container": "torch", "passthrough_numel": 0},
-    "gptq": {"matrices": "gptq", "container": "torch"},
+    "as PR #549": {"container": "w_m", "int8_codes_by": "exact_scale"},
+    "as PR #1035": {
+        "matrices": "int8_row",
+        "control": "float32",
+        "large_control": "int8",
+        "container": "int8_clean_per_row_v1",
+        "int8_codes_by": "exact_scale",
+    },
+    "w_m, all quantized": {"container": "w_m", "passthrough_numel": 0},
+    "PR #1035's, all quantized": {
+        "large_control": "int8",
+        "container": "int8_clean_per_row_v1",
+        "passthrough_numel": 0,
+    },
+    "gptq": {"matrices": "gptq", "container": "w_m"},
     "gptq, all quantized": {"matrices": "gptq", "passthrough_numel": 0},
 }
 CONFIGS = {name: CONFIG.model_copy(update=changes) for name, changes in CHANGES.items()}
@@ -39,7 +52,9 @@ EMBEDDINGS = {"embed", "bigram.embed", "value_embedding.embed"}
 MATRICES = {"qo_bank", "kv_bank", "up_bank", "down_bank", "bigram.proj", "value_embedding.proj"}
 
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-every_container = pytest.mark.parametrize("container", ["safetensors", "torch"])
+every_container = pytest.mark.parametrize(
+    "container", ["safetensors", "w_m", "int8_clean_per_row_v1"]
+)
 
 
 def weights_of(activation="asqu"):
@@ -71,8 +86,10 @@ def expected_of(weights, config, hessians=None):
         controls = name not in MATRICES | EMBEDDINGS
         if published_numel(name, w) <= config.passthrough_numel:
             yield name, w.to(control if controls else torch.float16).float()
-        elif controls:
+        elif controls and (config.large_control == "float32" or w.ndim == 0):
             yield name, w
+        elif controls:
+            yield name, in_eight_bits(name, w, config)
         else:
             method = config.matrices if name in MATRICES else config.embeddings
             stack = w if w.ndim == 3 else w[None]
@@ -85,12 +102,28 @@ def expected_of(weights, config, hessians=None):
             yield name, torch.stack([dequantize(p.codes_RC, p.scale_R) for p in parts]).view_as(w)
 
 
+def in_eight_bits(name, w, config):
+    """Gains as PR #1035 writes large ones: a vector has one scale, a matrix one for each row."""
+    parts = list(w) if name in ONE_PER_LAYER else [w]
+    if parts[0].ndim == 2:
+        found = [int8_row(part, config) for part in parts]
+    elif parts[0].ndim == 1:
+        found = [int8_vectors(part[None], config) for part in parts]
+    else:  # a vector whose numbers are published one by one
+        return w
+    return torch.cat([dequantize(each.codes_RC, each.scale_R) for each in found]).view_as(w)
+
+
 def stored_tensors(data, config):
-    """The tensors in an artifact under the names that its container gives them."""
+    """Every tensor in an artifact, by table and name where its container has several tables."""
     plain = DECOMPRESS[config.compressor](data)
     if config.container == "safetensors":
         return safetensors.torch.load(plain)
-    return torch.load(io.BytesIO(plain), weights_only=True)["tensors"]
+    content = torch.load(io.BytesIO(plain), weights_only=True)
+    if config.container == "w_m":
+        return content["w"]
+    tables = ("quantized", "scales", "passthrough")
+    return {(table, name): each for table in tables for name, each in content[table].items()}
 
 
 # -- what is written is what is read
@@ -99,7 +132,11 @@ def stored_tensors(data, config):
 @pytest.mark.parametrize(
     ("activation", "config"),
     [("asqu", config) for config in CONFIGS.values()]
-    + [(activation, CONFIGS["as published"]) for activation in ACTIVATIONS],
+    + [
+        (activation, CONFIGS[name])
+        for activation in ACTIVATIONS
+        for name in ("as PR #549", "as PR #1035")
+    ],
 )
 def test_what_is_read_are_the_dequantized_weights_exactly(config, activation):
     weights = weights_of(activation)
@@ -132,17 +169,15 @@ def test_a_tensor_changes_its_form_where_its_published_size_exceeds_the_limit(co
         config = CONFIG.model_copy(
             update={"passthrough_numel": numel, "container": container, "control": "float32"}
         )
-        stored = stored_tensors(pack(weights, config, HASH).data, config)
+        stored, _ = containers.read(pack(weights, config, HASH).data, config)
         for name, w in weights.items():
-            stacked = container == "torch" and name in ONE_PER_LAYER
-            for suffix in [f"[{part}]" for part in range(len(w))] if stacked else [""]:
-                if name not in MATRICES | EMBEDDINGS:
-                    assert stored.pop(f"{name}{suffix}").dtype == torch.float32
-                elif published_numel(name, w) <= numel:
-                    assert stored.pop(f"{name}{suffix}").dtype == torch.float16
-                else:
-                    assert stored.pop(f"{name}.codes{suffix}").dtype == torch.int8
-                    assert stored.pop(f"{name}.scale{suffix}").dtype == torch.float16
+            if name not in MATRICES | EMBEDDINGS:
+                assert stored.pop(name).dtype == torch.float32
+            elif published_numel(name, w) <= numel:
+                assert stored.pop(name).dtype == torch.float16
+            else:
+                assert stored.pop(f"{name}.codes").dtype == torch.int8
+                assert stored.pop(f"{name}.scale").dtype == torch.float16
         assert not stored
 
 
@@ -157,10 +192,10 @@ def test_small_control_tensors_are_rounded_to_float16_where_asked_and_large_ones
             assert torch.equal(found[name], expected), name
 
 
-def test_a_layer_of_the_torch_container_holds_its_own_numbers_and_no_more():
+@pytest.mark.parametrize("name", ["as PR #549", "as PR #1035"])
+def test_a_published_tensor_holds_its_own_numbers_and_no_more(name):
     """A slice saved as it is would bring the numbers of all layers with it."""
-    config = CONFIGS["as published"]
-    stored = stored_tensors(pack(weights_of(), config, HASH).data, config)
+    stored = stored_tensors(pack(weights_of(), CONFIGS[name], HASH).data, CONFIGS[name])
     for name, tensor in stored.items():
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize, name
 
@@ -215,7 +250,7 @@ class Called:
 
 def test_a_call_in_an_artifact_is_not_made():
     buffer = io.BytesIO()
-    torch.save({"recipe_hash": HASH, "tensors": {"embed": Called()}}, buffer)
+    torch.save({"w": {"tok_emb.weight": Called()}, "m": {"tok_emb.weight": "passthrough"}}, buffer)
     with pytest.raises(pickle.UnpicklingError):
-        unpack(lzma.compress(buffer.getvalue()), CONFIGS["as published"])
+        unpack(lzma.compress(buffer.getvalue()), CONFIGS["as PR #549"])
     assert not Called.ran

@@ -86,7 +86,7 @@ def stated_bound(case, w_RC, q):
     for each of up to 127 steps the difference of the two scales, half a unit of float16."""
     w, scale = w_RC.double().abs(), q.scale_R.double()[:, None]
     if case == EXACT:
-        clip = row_quantile(sorted_magnitudes(w_RC), 0.9999984).double()[:, None]
+        clip = row_quantile(sorted_magnitudes(w_RC), 0.9999984, "float64").double()[:, None]
         rounding = (2.0**-11 * scale).clamp(min=2.0**-25)
         return (w - clip).clamp(min=0) + (scale + rounding) / 2 + 127 * rounding
     levels = levels_of(case)
@@ -271,5 +271,11 @@ def test_the_exact_scale_may_miss_by_more_than_half_a_step():
 def test_a_quantile_is_numpys(w_RC, q):
     """Tolerance: an interpolation of two neighbours at a position in float32."""
     expected = np.quantile(w_RC.abs().numpy().astype(np.float64), q, axis=1)
-    found = row_quantile(sorted_magnitudes(w_RC), q).double().numpy()
+    found = row_quantile(sorted_magnitudes(w_RC), q, "float64").double().numpy()
     np.testing.assert_allclose(found, expected, rtol=4 * EPS, atol=8 * 16 * EPS)
+
+
+@given(any_matrix, st.floats(0, 1))
+def test_by_a_rank_in_float32_a_quantile_is_torchs(w_RC, q):
+    found = row_quantile(sorted_magnitudes(w_RC), q, "float32")
+    assert torch.equal(found, torch.quantile(w_RC.abs(), q, dim=1))

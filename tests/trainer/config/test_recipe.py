@@ -85,7 +85,8 @@ CHANGES = {
     "quantization.preset": 1,
     "quantization.control": "float32",
     "quantization.large_control": "int8",
-    "quantization.container": "torch",
+    "quantization.container": "w_m",
+    "quantization.quantile_rank": "float32",
     "quantization.scale_floor": 0.01,
     "quantization.percentiles": [0.9, 1.0],
     "quantization.int8_scale_floor": 0.02,
@@ -126,6 +127,8 @@ CHANGES = {
     "slot.weight_decay": 0.1,
     "artifact.code_bytes": 1,
     "artifact.cap_bytes": 1000,
+    "artifact.train_cap_s": 30.0,
+    "artifact.eval_cap_s": 40.0,
 }
 # The recipe in which each of them can be changed alone.
 BASE = {"data.virtual_world": 1, "ttt.momentum": 0.0, "slot.mode": "published"}

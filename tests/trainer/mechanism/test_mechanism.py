@@ -42,7 +42,7 @@ SAMPLE = random_tokens(8, 32)
 FLOORS = {"scale_floor": 0.02, "int8_scale_floor": 0.005}
 CONFIGS = {
     "tiny": {},
-    "everything in codes": {"passthrough_numel": 1, "container": "torch", **FLOORS},
+    "everything in codes": {"passthrough_numel": 1, "container": "w_m", **FLOORS},
     "GPTQ": {"passthrough_numel": 1, "matrices": "gptq", "compressor": "zlib"},
 }
 # Sums of 8 · 32 · 64 numbers in float64, in another order.
@@ -272,7 +272,7 @@ def test_the_classes_share_the_weights_and_the_bytes(name):
     assert sum(each["num_weights"] for each in classes.values()) == sum(
         p.numel() for p in model.parameters()
     )
-    own = 900 if config.container == "torch" else 300
+    own = 900 if config.container == "w_m" else 300
     total = sum(each["compressed_bytes"] for each in classes.values())
     assert abs(total - len(packed.data)) <= own * len(classes) + 0.02 * len(packed.data)
     for each in classes.values():
