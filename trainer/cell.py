@@ -135,7 +135,10 @@ def _score_all(
         return context.finish(model, trained, "the pre-quantization score is not finite")
     with context.timed("pack"):
         weights = dict(model.named_parameters())
-        hessians_found = _calibrate(context, model, dataset)
+        hessians_found = None
+        if recipe.quantization.matrices == "gptq":
+            with context.counted("calibrate"):
+                hessians_found = _calibrate(context, model, dataset)
         packed = world.on_rank_0(
             lambda: pack(
                 weights,
@@ -148,15 +151,17 @@ def _score_all(
         )
         if world.is_main:
             write_atomically(context.out / ARTIFACT_FILE, packed.data)
-        read_back = unpack(packed.data, recipe.quantization)
     layers = _measure(context, model, stream, packed)
-    model.load_state_dict(read_back)
-    with context.timed("score"):
-        post = context.score(model, stream, recipe.scoring.seq_len)
-        slid = post
-        if recipe.scoring.stride != recipe.scoring.seq_len:
-            slid = context.score(model, stream, recipe.scoring.stride)
-    adapted, shifted = _adapt(context, model, stream)
+    with context.counted("eval"):
+        with context.timed("pack"):
+            model.load_state_dict(unpack(packed.data, recipe.quantization))
+        with context.timed("score"):
+            post = context.score(model, stream, recipe.scoring.seq_len)
+            slid = post
+            if recipe.scoring.stride != recipe.scoring.seq_len:
+                slid = context.score(model, stream, recipe.scoring.stride)
+        adapted, left_by_ttt = _adapt(context, model, stream)
+    shifted = _shift(context, model, left_by_ttt, stream)
     return context.finish(model, trained, Scores(pre, post, slid, adapted, shifted, packed, layers))
 
 
@@ -172,16 +177,14 @@ def _measure(
         return measure_layers(model, sample_NT, packed, quantization, context.progress.beat)
 
 
-def _calibrate(context: RunContext, model: GPT, dataset: Dataset) -> Mapping[str, Tensor] | None:
-    """The Hessians that GPTQ weighs its errors with; None where nothing asks for them.
+def _calibrate(context: RunContext, model: GPT, dataset: Dataset) -> Mapping[str, Tensor]:
+    """The Hessians that GPTQ weighs its errors with.
 
     As published, training data serves the banks alone, and generated text the projections too, a
     sequence at a time and without its last token.
     """
     spec, world = context.spec, context.world
     gptq, beat = spec.recipe.quantization.gptq, context.progress.beat
-    if spec.recipe.quantization.matrices != "gptq":
-        return None
     if gptq.calibration == "train":
         batches = _loader(spec, dataset, world).calibration(gptq.batches)
         found = hessians(model, batches, gptq.batches, gptq, world, beat)
@@ -198,41 +201,48 @@ def _calibrate(context: RunContext, model: GPT, dataset: Dataset) -> Mapping[str
     return hessians(model, sequences, len(sequences), gptq, world, beat)
 
 
-def _adapt(context: RunContext, model: GPT, stream: Stream) -> tuple[Score | None, Score | None]:
-    """The scores of test-time training and of SLOT, each None where the recipe does without.
+def _adapt(context: RunContext, model: GPT, stream: Stream) -> tuple[Score | None, GPT]:
+    """The score of test-time training and the model that it leaves; ``model`` stays as it is.
 
-    The published SLOT runs on the model that test-time training has left, the causal one on
-    ``model``, which stays as it is.
+    None, and ``model``, where the recipe does without.
     """
     recipe, world = context.spec.recipe, context.world
-    adapted = shifted = None
-    if recipe.ttt is not None:
-        copied = copy.deepcopy(model)
-        with context.timed("ttt"):
-            adapted = adapt_and_score(
-                copied,
-                stream,
-                scoring=recipe.scoring,
-                ttt=recipe.ttt,
-                world=world,
-                newton_schulz=newton_schulz_of(recipe.optim),
-                sink=context.beat,
-                beat=context.progress.beat,
-            )
-        if recipe.slot is not None and recipe.slot.mode == "published":
-            model = copied
-    if recipe.slot is not None:
-        with context.timed("slot"):
-            shifted = slot_score(
-                model,
-                stream,
-                scoring=recipe.scoring,
-                slot=recipe.slot,
-                virtual_world=recipe.data.virtual_world,
-                world=world,
-                sink=context.beat,
-            )
-    return adapted, shifted
+    if recipe.ttt is None:
+        return None, model
+    copied = copy.deepcopy(model)
+    with context.timed("ttt"):
+        adapted = adapt_and_score(
+            copied,
+            stream,
+            scoring=recipe.scoring,
+            ttt=recipe.ttt,
+            world=world,
+            newton_schulz=newton_schulz_of(recipe.optim),
+            sink=context.beat,
+            beat=context.progress.beat,
+        )
+    return adapted, copied
+
+
+def _shift(context: RunContext, model: GPT, left_by_ttt: GPT, stream: Stream) -> Score | None:
+    """The score of SLOT, None where the recipe does without.
+
+    The published one runs on the model that test-time training has left, the causal one on
+    ``model``.
+    """
+    recipe = context.spec.recipe
+    if recipe.slot is None:
+        return None
+    with context.timed("slot"):
+        return slot_score(
+            left_by_ttt if recipe.slot.mode == "published" else model,
+            stream,
+            scoring=recipe.scoring,
+            slot=recipe.slot,
+            virtual_world=recipe.data.virtual_world,
+            world=context.world,
+            sink=context.beat,
+        )
 
 
 def _loader(spec: RunSpec, dataset: Dataset, world: World) -> Loader:

@@ -162,6 +162,10 @@ class Report(StrictModel):
     slot_s: NonNegativeFloat | None
     pack_s: NonNegativeFloat | None
     mechanism_s: NonNegativeFloat | None
+    calibrate_s: NonNegativeFloat | None
+    eval_s: NonNegativeFloat | None
+    fits_train_cap: bool | None
+    fits_eval_cap: bool | None
     probe_before_ms: NonNegativeFloat | None
     probe_after_ms: NonNegativeFloat | None
     allreduce_before_ms: NonNegativeFloat | None
@@ -203,7 +207,7 @@ def read_spec(path: Path) -> RunSpec:
 
 
 def parse_report(text: str) -> Report:
-    """The report in ``text``; a ConfigError if it is not one that can be believed."""
+    """The report in ``text``; a ConfigError if it is not a whole one."""
     return validated(Report, parse_object(text, REPORT_FILE), REPORT_FILE)
 
 

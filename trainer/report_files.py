@@ -101,6 +101,7 @@ def make_report(
         values |= {"state": "diverged", "reason": result}
     else:
         values |= {"state": "succeeded", **_scores(spec, result), **_beta(model)}
+        values |= _times(spec, trained.train_s, measured.durations_s)
     return Report.model_validate(values)
 
 
@@ -172,6 +173,20 @@ def _scores(spec: RunSpec, scores: Scores) -> dict[str, Any]:
         "model_bytes": len(packed.data),
         "artifact_bytes": total,
         "fits_cap": total <= artifact.cap_bytes,
+    }
+
+
+def _times(spec: RunSpec, train_s: float, durations_s: Mapping[str, float]) -> dict[str, Any]:
+    """What the field limits. A SLOT score that is not legal is not ranked, and does not count."""
+    artifact, slot = spec.recipe.artifact, spec.recipe.slot
+    ranked_slot_s = durations_s["slot"] if slot is not None and slot_is_legal(slot) else 0.0
+    eval_s = durations_s["eval"] + ranked_slot_s
+    calibrate_s = durations_s.get("calibrate")
+    return {
+        "calibrate_s": calibrate_s,
+        "eval_s": eval_s,
+        "fits_train_cap": train_s + (calibrate_s or 0.0) <= artifact.train_cap_s,
+        "fits_eval_cap": eval_s <= artifact.eval_cap_s,
     }
 
 

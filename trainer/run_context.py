@@ -58,13 +58,19 @@ class RunContext:
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Count what happens inside towards ``phase``."""
+        """Report ``phase``, and count what happens inside towards it."""
         self.progress.report(phase)
+        with self.counted(phase):
+            yield
+
+    @contextmanager
+    def counted(self, name: str) -> Iterator[None]:
+        """Count what happens inside towards ``name``, whatever phases it has."""
         start_s = time.perf_counter()
         yield
         self.world.synchronize()
         taken_s = time.perf_counter() - start_s
-        self.durations_s[phase] = self.durations_s.get(phase, 0.0) + taken_s
+        self.durations_s[name] = self.durations_s.get(name, 0.0) + taken_s
 
     def probe(self) -> None:
         """Probe the machine, if this is a run of fixed time."""

@@ -180,6 +180,8 @@ ARTIFACT = (
     Column("trainer_source_bytes", _INT, "bytes", "size of the trainer's source files"),
     Column("artifact_bytes", _INT, "bytes", "model_bytes + code_bytes"),
     Column("fits_cap", _FLAG, "", "artifact_bytes is at most the recipe's cap of 16,000,000"),
+    Column("fits_train_cap", _FLAG, "", "train_s + calibrate_s is at most the recipe's 600 s"),
+    Column("fits_eval_cap", _FLAG, "", "eval_s is at most the recipe's 600 s"),
 )
 
 MACHINE = (
@@ -210,6 +212,8 @@ MACHINE = (
     Column("ttt_s", _REAL, "s", "adapting and scoring"),
     Column("slot_s", _REAL, "s", "fitting shifts and scoring"),
     Column("pack_s", _REAL, "s", "quantizing, compressing, writing and reading back"),
+    Column("calibrate_s", _REAL, "s", "the text that GPTQ calibrates on and its Hessians"),
+    Column("eval_s", _REAL, "s", "from reading the artifact to the last ranked score"),
     Column("mechanism_s", _REAL, "s", "measuring what layers.parquet holds, outside the budget"),
 )
 

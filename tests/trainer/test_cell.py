@@ -75,6 +75,31 @@ def loader_of(spec):
 # -- what a run leaves
 
 
+def test_the_time_limits_of_the_field_hold_for_what_they_are_about(data_dir, tmp_path):
+    """Calibration counts as training; what is scored before packing does not count as evaluation,
+    and neither does a SLOT score that is not legal."""
+
+    def told(**changes):
+        ways = {"quantization.matrices": "gptq", "quantization.gptq.batches": 2, **changes}
+        spec = tiny_spec(data_dir, activation="relu2", budget="2steps", overrides=ways)
+        return run_cell(spec, tmp_path)
+
+    slot = {"slot.mode": "causal", "slot.lr": 0.01, "slot.steps": 1, "slot.batch_seqs": 8}
+    legal = told(**slot)
+    assert 0 < legal.calibrate_s < legal.pack_s
+    assert legal.ttt_s + legal.slot_s < legal.eval_s
+    assert legal.eval_s < legal.ttt_s + legal.slot_s + legal.score_s + legal.pack_s
+    assert legal.fits_train_cap
+    assert legal.fits_eval_cap
+    published = told(**slot | {"slot.mode": "published", "artifact.eval_cap_s": 1e-3})
+    assert published.ttt_s < published.eval_s
+    assert published.eval_s < published.ttt_s + published.score_s + published.pack_s
+    assert published.fits_train_cap
+    assert not published.fits_eval_cap
+    assert not told(**{"artifact.train_cap_s": 1e-9}).fits_train_cap
+    assert told(**{"quantization.matrices": "int6_row"}).calibrate_s is None
+
+
 @pytest.mark.parametrize(
     "name", [n if n == "gelu" else pytest.param(n, marks=pytest.mark.slow) for n in ACTIVATIONS]
 )
