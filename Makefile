@@ -1,4 +1,4 @@
-# The only door. Every target makes the environment it needs; `make help` lists them.
+# Every target makes the environment it needs; `make help` lists them.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
