@@ -153,7 +153,7 @@ def _score_all(
             write_atomically(context.out / ARTIFACT_FILE, packed.data)
     layers = _measure(context, model, stream, packed)
     with context.counted("eval"):
-        with context.timed("pack"):
+        with context.counted("pack"):
             model.load_state_dict(unpack(packed.data, recipe.quantization))
         with context.timed("score"):
             post = context.score(model, stream, recipe.scoring.seq_len)

@@ -62,7 +62,7 @@ def place(tmp_path, data):
     return Place()
 
 
-def test_a_sweep_runs_grows_and_reruns_one_cell(place):
+def test_a_sweep_runs_and_grows_and_an_orphan_is_closed(place):
     write_sweep(place.file, seeds=[1], slopes=[0.0])
     done = sweep("run", *place.arguments)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -83,17 +83,9 @@ def test_a_sweep_runs_grows_and_reruns_one_cell(place):
         assert "step:4 train_loss:" in (place.folder / str(row["log"])).read_text()
         assert row["evidence"] == f"attempts/{attempt}.parquet"
 
-    again = sweep("rerun", "relu2__seed1", *place.arguments)
-    assert again.returncode == 0, again.stdout + again.stderr
-    relu2 = next(row for row in rows(place.folder) if row["activation"] == "relu2")
-    assert (relu2["attempt"], relu2["num_attempts"]) == (1, 2)
-    two = list(json.loads(sweep("show", "relu2", *place.arguments, "--json").stdout))
-    assert len(two) == 2
-    assert len({row["pre_quant_bpb"] for row in two}) == 1
-    assert "step:4" in sweep("logs", "relu2", *place.arguments).stdout
-
     write_sweep(place.file, seeds=[1], slopes=[0.0, 0.5])
-    orphan = place.folder / "attempts" / f"{relu2['cell_id']}-3.start"
+    cell_id = by_activation["relu2"]["cell_id"]
+    orphan = place.folder / "attempts" / f"{cell_id}-2.start"
     orphan.write_text('{"driver": "one that is gone"}')
     grown = sweep("run", *place.arguments)
     assert grown.returncode == 0, grown.stdout + grown.stderr
@@ -102,7 +94,10 @@ def test_a_sweep_runs_grows_and_reruns_one_cell(place):
     status = json.loads(sweep("status", *place.arguments, "--json").stdout)
     assert status["counts"] == {"succeeded": 3}
     relu2 = next(row for row in rows(place.folder) if row["activation"] == "relu2")
-    assert (relu2["state"], relu2["attempt"], relu2["num_attempts"]) == ("succeeded", 1, 3)
+    assert (relu2["state"], relu2["attempt"], relu2["num_attempts"]) == ("succeeded", 1, 2)
+    attempts = json.loads(sweep("show", "relu2", *place.arguments, "--json").stdout)
+    assert [row["state"] for row in attempts] == ["succeeded", "lost"]
+    assert "step:4" in sweep("logs", "leaky_relu2-s0.5", *place.arguments).stdout
 
 
 @pytest.fixture
@@ -165,6 +160,9 @@ def test_a_cell_that_may_not_be_tried_again_fails_alone_and_is_rerun_alone(place
     assert again.returncode == 0, again.stdout + again.stderr
     assert len(place.attempts) == 3
     assert {row["state"] for row in rows(place.folder)} == {"succeeded"}
+    rerun = sweep("rerun", "relu2", *place.arguments)
+    assert rerun.returncode == 0, rerun.stdout + rerun.stderr
+    assert len(place.attempts) == 4
 
 
 @pytest.mark.slow
