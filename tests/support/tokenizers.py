@@ -63,3 +63,25 @@ def learn(**options: Any) -> bytes:
 
 def tokenizer(kind: str) -> SentencePieceProcessor:
     return SentencePieceProcessor(model_proto=learn(**KINDS[kind]))
+
+
+def spell_spaces_in_bytes() -> SentencePieceProcessor:
+    """A tokenizer without a piece for a space: its mark U+2581 takes three byte pieces."""
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["abab", "cdcd"]),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=270,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return SentencePieceProcessor(model_proto=model.getvalue())

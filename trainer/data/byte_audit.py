@@ -14,6 +14,8 @@ import numpy.typing as npt
 from sentencepiece import SentencePieceProcessor
 
 from trainer.config.config_errors import ConfigError
+from trainer.data.checks.probes import failed_probes, is_published
+from trainer.data.checks.reencode import require_same_tokens
 from trainer.data.manifest import Dataset, Manifest, open_dataset, write_manifest
 from trainer.data.shards import open_shard
 from trainer.data.token_bytes import RULE_VERSION, ByteTable
@@ -108,9 +110,10 @@ class Auditor:
             return
         ids = tokens_N[1:].tolist()
         text = self._processor.decode(ids)
+        spelled_spaces = text.count(SPACE_MARK)  # in bytes: a piece's own mark decodes to a space
         # The decoder shows each byte of a character that is cut as U+FFFD, of three bytes.
         cut_bytes = self._cut_bytes(ids) if text.endswith("\ufffd") else 0
-        text_bytes = len(text.encode()) - 2 * cut_bytes
+        text_bytes = len(text.encode()) - 2 * cut_bytes - 2 * spelled_spaces
         num_spaces = self._num_spaces(tokens_N)
         counted_bytes = int(self._table.count(tokens_N[:-1], tokens_N[1:]).sum())
         expected_bytes = text_bytes - num_spaces
@@ -119,7 +122,7 @@ class Auditor:
         if counted_bytes != expected_bytes or self._excess_V[tokens_N].any():
             found.num_mismatches += 1
             if len(found.mismatches) < NUM_DESCRIBED:
-                pieces = tuple(self._blame(tokens_N))
+                pieces = tuple(self._blame(tokens_N, spelled_spaces))
                 found.mismatches.append(
                     Mismatch(found.num_documents, counted_bytes, expected_bytes, pieces)
                 )
@@ -130,8 +133,10 @@ class Auditor:
         found.uncounted_spaces += num_spaces
         found.cut_bytes += cut_bytes
 
-    def _blame(self, tokens_N: Tokens) -> Iterator[str]:
+    def _blame(self, tokens_N: Tokens, spelled_spaces: int) -> Iterator[str]:
         """The pieces of a document that the rule counts wrongly, each with by how much."""
+        if spelled_spaces:
+            yield f"<0xE2><0x96><0x81> (a space in bytes, 2 too many each; {spelled_spaces} times)"
         tokens, times = np.unique(tokens_N, return_counts=True)
         for token, count in zip(tokens.tolist(), times.tolist(), strict=True):
             excess = int(self._excess_V[token])
@@ -193,14 +198,37 @@ def require_sound(audit: Audit, where: Path | str) -> None:
         )
 
 
+def require_text_kept(
+    manifest: Manifest, processor: SentencePieceProcessor, table: ByteTable
+) -> None:
+    """ConfigError where the tokenizer rewrites text otherwise than the export's does with its own.
+
+    Probes show it; tokens do not.
+    """
+    failed = [*failed_probes(processor, table)]
+    if is_published(manifest.dataset, manifest.tokenizer_sha256):
+        failed = [each for each in failed if not each.is_published]
+    if failed:
+        raise ConfigError(
+            f"dataset {manifest.dataset}: its tokenizer does not keep text as it is, so bytes "
+            f"counted over tokens are not those of the text, and bits per byte would be wrong. Use "
+            f"one that normalises nothing and has a piece for a space, such as "
+            f"`python -m trainer.data build` learns. It fails on\n"
+            + "\n".join(f"  {each}" for each in failed)
+        )
+
+
 def audited(
     manifest: Manifest, val_paths: Sequence[Path], processor: SentencePieceProcessor
 ) -> Manifest:
     """``manifest`` with the word that its validation split was audited; ConfigError if it fails."""
     table = ByteTable.from_tokenizer(processor, manifest.vocab_size)
-    audit = audit_shards(val_paths, processor, table)
     where = f"dataset {manifest.dataset}"
+    audit = audit_shards(val_paths, processor, table)
     require_sound(audit, where)
+    require_text_kept(manifest, processor, table)
+    train_paths = [val_paths[0].parent / shard.name for shard in manifest.train]
+    require_same_tokens([*val_paths, *train_paths], processor)
     found = audit.num_documents, audit.counted_bytes
     if found != (manifest.num_val_documents, manifest.val_bytes):
         raise ConfigError(

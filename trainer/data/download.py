@@ -22,6 +22,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from trainer.config.config_errors import ConfigError
 from trainer.data.building.adopt import adopt, check_tokenizer
 from trainer.data.byte_audit import open_audited
+from trainer.data.checks.probes import EXPORT_NAME
 from trainer.data.manifest import (
     MANIFEST_FILE,
     TOKENIZER_FILE,
@@ -41,12 +42,11 @@ KNOWN = tuple(f"fineweb10B_sp{size}" for size in (512, 1024, 2048, 4096, 8192))
 
 _ROOT = "datasets"
 _MANIFEST_PATH = f"{_ROOT}/manifest.json"
-_DATASET = re.compile(r"fineweb10B_sp([0-9]+)")
 
 
 def is_export(dataset: str) -> bool:
     """Whether ``dataset`` is named as the SentencePiece datasets of the export are."""
-    return _DATASET.fullmatch(dataset) is not None
+    return EXPORT_NAME.fullmatch(dataset) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

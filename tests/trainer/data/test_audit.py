@@ -287,7 +287,7 @@ def data(data_dir, tmp_path):
 
 
 def test_an_unaudited_dataset_is_not_opened_and_not_trained_on(data, tmp_path):
-    with pytest.raises(ConfigError, match=r"audited = None, expected 1.*make data.*prepare"):
+    with pytest.raises(ConfigError, match=r"audited = None, expected 2.*make data.*prepare"):
         open_dataset(data, VOCAB_SIZE)
     with pytest.raises(ConfigError, match="audited = None"):
         run_cell(tiny_spec(data), tmp_path / "out")

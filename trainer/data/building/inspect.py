@@ -7,6 +7,7 @@ import numpy as np
 
 from trainer.config.config_errors import ConfigError
 from trainer.data.byte_audit import audit_shards, drops_first_space, require_sound
+from trainer.data.checks.reencode import require_same_tokens
 from trainer.data.manifest import Dataset, Manifest, open_dataset
 from trainer.data.shard_counts import count_split
 from trainer.data.shards import HEADER_BYTES, TOKEN_BYTES, open_shard
@@ -18,8 +19,8 @@ def inspect_dataset(directory: Path) -> Iterator[str]:
     """Check everything and say what was found beyond the manifest, a line each.
 
     ConfigError names the first thing that is wrong: the hash, the header and every token of each
-    shard, documents and bytes of both splits, and the audit of the validation split, whether or not
-    the manifest says that it was made.
+    shard, documents and bytes of both splits, a sample of documents that is encoded again, and the
+    audit of the validation split, whether or not the manifest says that it was made.
     """
     dataset = open_dataset(directory, hash_train=True, unaudited=True)
     manifest = dataset.manifest
@@ -39,6 +40,7 @@ def inspect_dataset(directory: Path) -> Iterator[str]:
                 )
     audit = audit_shards(dataset.val_paths, dataset.processor, dataset.byte_table)
     require_sound(audit, directory)
+    require_same_tokens([*dataset.val_paths, *dataset.train_paths], dataset.processor)
     yield f"pieces       {_pieces(dataset)}"
     yield (
         f"audit        {audit.counted_bytes:,} bytes counted in {audit.num_documents:,} validation "

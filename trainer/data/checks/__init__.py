@@ -1,0 +1,1 @@
+"""What is held against tokenizer, tokens and byte sidecar before scores are taken of a dataset."""
