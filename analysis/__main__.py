@@ -1,6 +1,7 @@
 """The verbs of ``python -m analysis``: figures, summary, report, notebooks, power, leaders, import.
 
-``python -m analysis VERB --sweep NAME``, and ``python -m analysis import LOG… --pr N …``.
+``python -m analysis VERB --sweep NAME``, ``python -m analysis import LOG… --pr N …``, and
+``python -m analysis import --dry-run FOLDER``.
 """
 
 import argparse
@@ -11,7 +12,9 @@ from pathlib import Path
 from analysis.figures.catalog import save_figures
 from analysis.planning.power_summary import power_summary
 from analysis.planning.second_stage import write_second_stage
-from analysis.published.importer import PUBLISHED_RECIPES, Claim, import_logs, write_rows
+from analysis.published.claim_checks import PUBLISHED_RECIPES
+from analysis.published.importer import Claim, import_logs, write_rows
+from analysis.published.log_verdicts import log_files, verdicts
 from analysis.report.report import write_report
 from analysis.report.summary import write_summary
 from analysis.rows.read import sweep_place
@@ -59,8 +62,20 @@ def _leaders(arguments: argparse.Namespace) -> list[str]:
     return [str(path)]
 
 
+_CLAIM = ("pr", "recipe", "activation", "out")
+
+
 def _import(arguments: argparse.Namespace) -> list[str]:
-    """Import the logs; a ConfigError leaves no file."""
+    """Import the logs, or say what each would be read as; a ConfigError leaves no file."""
+    logs = log_files(map(Path, arguments.logs))
+    if arguments.dry_run:
+        show(verdicts(logs, arguments.accept), sys.stdout)
+        return []
+    missing = [f"--{name}" for name in _CLAIM if getattr(arguments, name) is None]
+    if missing:
+        raise ConfigError(
+            f"import: {', '.join(missing)} must be given, or --dry-run, which needs no claim."
+        )
     claim = Claim(
         pr=arguments.pr,
         recipe=arguments.recipe,
@@ -68,7 +83,7 @@ def _import(arguments: argparse.Namespace) -> list[str]:
         params=_activation_params(arguments),
         overrides=dict(map(parse_override, arguments.set)),
     )
-    frame = import_logs(map(Path, arguments.logs), claim)
+    frame = import_logs(logs, claim, arguments.accept)
     for row in frame.dropna(subset=["notes"]).itertuples():
         print(f"{row.citation}: {row.notes}", file=sys.stderr)
     return [str(write_rows(frame, Path(arguments.out)))]
@@ -126,18 +141,30 @@ def _parser() -> argparse.ArgumentParser:
     meaning = "read training logs of published runs into rows of the store's schema"
     verb = verbs.add_parser("import", help=meaning, description=meaning)
     verb.set_defaults(run=_import)
-    verb.add_argument("logs", nargs="+", metavar="LOG", help="one finished run each")
-    verb.add_argument("--pr", type=int, required=True, help="the pull request that has the logs")
-    verb.add_argument("--activation", required=True, help=f"one of {', '.join(ACTIVATIONS)}")
+    verb.add_argument(
+        "logs", nargs="+", metavar="LOG", help="one finished run each, or a folder of them"
+    )
+    verb.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="needs no claim and writes nothing: print what each log would be read as, or why not",
+    )
+    verb.add_argument(
+        "--accept",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a person has looked at unknown lines that have TEXT in them",
+    )
+    verb.add_argument("--pr", type=int, help="the pull request that has the logs")
+    verb.add_argument("--activation", help=f"one of {', '.join(ACTIVATIONS)}")
     verb.add_argument("--slope", type=float, help="negative slope of leaky_relu2, 0 to 1")
     verb.add_argument("--activation-param", action="append", default=[], metavar="KEY=VALUE")
-    verb.add_argument("--recipe", required=True, help=f"one of {', '.join(PUBLISHED_RECIPES)}")
+    verb.add_argument("--recipe", help=f"one of {', '.join(PUBLISHED_RECIPES)}")
     verb.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="what a run changed"
     )
-    verb.add_argument(
-        "--out", required=True, metavar="FILE", help="a .parquet file, replaced if there"
-    )
+    verb.add_argument("--out", metavar="FILE", help="a .parquet file, replaced if there")
     return parser
 
 

@@ -11,11 +11,15 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """One setting: what its scores stand on, the column headings, one line per activation."""
+    """One setting: what its scores stand on, the column headings, one line per activation.
+
+    Columns after the first hold numbers; with ``ends_in_words`` the last one holds sentences.
+    """
 
     title: str
     headings: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
+    ends_in_words: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,15 @@ def plain(summary: Summary) -> str:
     for section in summary.sections:
         rows = [section.headings, *section.lines]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        if section.ends_in_words:
+            widths[-1] = 0
         blocks.append("\n".join([section.title, *(_aligned(row, widths) for row in rows)]))
     return "\n\n".join([*blocks, "\n".join(summary.sentences)]) + "\n"
 
 
 def show(summary: Summary, stream: IO[str]) -> None:
     """Print ``summary``: a drawn table on a terminal, aligned text anywhere else."""
-    console = Console(file=stream, highlight=False)
+    console = Console(file=stream, highlight=False, markup=False)
     if not console.is_terminal:
         stream.write(plain(summary))
         return
@@ -73,10 +79,11 @@ def show(summary: Summary, stream: IO[str]) -> None:
             padding=0,
             show_edge=False,
         )
+        words = {0, len(section.headings) - 1 if section.ends_in_words else 0}
         for i, heading in enumerate(section.headings):
             table.add_column(
                 heading,
-                justify="right" if i else "left",
+                justify="left" if i in words else "right",
                 no_wrap=i == 0,
                 overflow="fold",  # never an ellipsis: a digit that is not shown is a wrong number
                 min_width=max(map(len, heading.split())),
@@ -85,7 +92,7 @@ def show(summary: Summary, stream: IO[str]) -> None:
             table.add_row(*line)
         console.print(table)
     for sentence in summary.sentences:
-        console.print(sentence, markup=False)
+        console.print(sentence)
 
 
 def _row(entries: Sequence[str]) -> str:

@@ -1,12 +1,12 @@
 """Import training logs of published runs as rows, and check them against what the user claims.
 
-A log says neither which activation ran nor which recipe it is: the user claims it, and whatever the
-log does say of its configuration is held against the claim.
+A log says neither which recipe it is nor, most of the time, which activation ran: the user claims
+it, and whatever the log does say is held against the claim.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.number_format import counted, listed
+from analysis.number_format import counted
+from analysis.published.claim_checks import (
+    PUBLISHED_RECIPES,
+    Difference,
+    activation_difference,
+    data_differences,
+    recipe_differences,
+    size_difference,
+)
 from analysis.published.log_facts import LogFacts, read_log
 from analysis.published.published_rows import published_frame, published_row
 from sweep.store.files import open_files
@@ -23,9 +31,6 @@ from sweep.store.schema import SCHEMA
 from trainer.activations import check_activation
 from trainer.config import Recipe, load_recipe
 from trainer.config.config_errors import ConfigError, did_you_mean
-
-# The recipes that reproduce a published run, and the parameters of that run's model with a fixed β.
-PUBLISHED_RECIPES = {"pr1035": 17_059_912, "pr549": 26_928_220, "pr1176": 27_038_812}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,25 +61,30 @@ class Claim:
         check_activation(self.activation, self.params)
 
 
-def import_logs(paths: Iterable[Path], claim: Claim) -> pd.DataFrame:
+def import_logs(paths: Iterable[Path], claim: Claim, accept: Sequence[str] = ()) -> pd.DataFrame:
     """One row per log, with the columns of ``analysis.published.published_rows``.
 
-    A ConfigError names file and line where a log is damaged, unfinished, not of the claimed recipe
-    or activation, or of a seed that another of them has.
+    A ConfigError names file and line of every log that is damaged, unfinished, not of the claimed
+    recipe or activation, or of a seed that another of them has. A person has looked at unknown
+    lines that have a text of ``accept`` in them.
     """
     recipe = load_recipe(claim.recipe, claim.overrides)
     rows: dict[str, dict[str, Any]] = {}
     files: dict[str, str] = {}
+    refused: list[str] = []
     for path in paths:
-        facts = read_log(path)
-        _check(facts, claim, recipe)
-        row = _row(facts, claim, path.name)
-        if row["cell_id"] in rows:
-            raise ConfigError(
-                f"{facts.where}, line {facts.lines['seed']}: seed {row['seed']} of PR #{claim.pr}"
-                f" with {row['label']} is in {files[row['cell_id']]} already; give each run once."
-            )
-        rows[row["cell_id"]], files[row["cell_id"]] = row, facts.where
+        try:
+            facts = read_log(path, accept)
+            _check(facts, claim, recipe)
+            row = _row(facts, claim, path.name)
+            _check_new(row, facts, files)
+        except ConfigError as error:
+            refused.append(str(error))
+        else:
+            rows[row["cell_id"]], files[row["cell_id"]] = row, facts.where
+    if refused:
+        others = [f"{len(refused)} logs are refused, so nothing is imported."] * (len(refused) > 1)
+        raise ConfigError("\n".join([*refused, *others]))
     if not rows:
         raise ConfigError("no log was given; name one or more files.")
     return published_frame(list(rows.values()))
@@ -127,6 +137,14 @@ def _hardware(world_size: int, gpu: str | None) -> str | None:
     return None if gpu is None else f"{world_size}x{gpu}"
 
 
+def _check_new(row: Mapping[str, Any], facts: LogFacts, files: Mapping[str, str]) -> None:
+    if row["cell_id"] in files:
+        raise ConfigError(
+            f"{facts.where}, line {facts.lines['seed']}: seed {row['seed']} of PR #{row['pr']}"
+            f" with {row['label']} is in {files[row['cell_id']]} already; give each run once."
+        )
+
+
 def _row(facts: LogFacts, claim: Claim, name: str) -> dict[str, Any]:
     return published_row(
         **facts.row,
@@ -139,10 +157,16 @@ def _row(facts: LogFacts, claim: Claim, name: str) -> dict[str, Any]:
         words=claim.activation,
         hardware=_hardware(facts.row["world_size"], facts.row["device_name"]),
         evidence_class="log",
-        citation=f"PR #{claim.pr}, {name}",
+        citation=f"PR #{claim.pr}, {name}{_accepted(facts)}",
         notes=_unknown_lines_note(facts),
         same=None,
     )
+
+
+def _accepted(facts: LogFacts) -> str:
+    """It goes with the row for good that a person answered for a line."""
+    texts = ", ".join(map(repr, facts.accepted))
+    return f" (accepted: lines with {texts})" if texts else ""
 
 
 def _unknown_lines_note(facts: LogFacts) -> str | None:
@@ -154,47 +178,26 @@ def _unknown_lines_note(facts: LogFacts) -> str | None:
 
 
 def _check(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
-    """Nothing, if all that the log says of its configuration is as claimed."""
-    for key, (logged, kind) in facts.configured.items():
-        claimed = _claimed(recipe, key)
-        if logged != claimed:
-            raise ConfigError(
-                f"{facts.where}, line {facts.lines[kind]}: the log says {key} = {_word(logged)},"
-                f" recipe {claim.recipe} has {_word(claimed)}. Is it a log of another recipe"
-                f" ({', '.join(PUBLISHED_RECIPES)})? What a run changed of one is said by"
-                " --set SECTION.KEY=VALUE."
-            )
-    _check_activation(facts, claim, recipe)
+    """Nothing, if all that the log says of its recipe, data and activation is as claimed."""
+    what_to_do = (
+        f". Is it a log of another recipe ({', '.join(PUBLISHED_RECIPES)})? What a run changed of"
+        " one is said by --set SECTION.KEY=VALUE."
+    )
+    for difference in recipe_differences(facts, recipe, claim.recipe):
+        raise _refusal(facts, difference, what_to_do)
+    for difference in data_differences(facts, recipe.data.dataset):
+        raise _refusal(facts, difference, ".")
+    named = activation_difference(facts, claim.activation, claim.params)
+    size = size_difference(facts, recipe, claim.recipe, claim.overrides, claim.activation)
+    if named is not None:
+        raise _refusal(facts, named, f", and {claim.activation} is claimed{_of(claim.params)}.")
+    if size is not None:
+        raise _refusal(facts, size, "")
 
 
-def _claimed(recipe: Recipe, key: str) -> object:
-    """The value of ``section.key``; of a whole section, whether the recipe has it."""
-    section, _, leaf = key.partition(".")
-    return getattr(getattr(recipe, section), leaf) if leaf else getattr(recipe, section) is not None
+def _of(params: Mapping[str, float]) -> str:
+    return "".join(f", {key} = {value:g}" for key, value in params.items())
 
 
-def _word(value: object) -> object:
-    return {True: "scored", False: "nothing"}[value] if isinstance(value, bool) else value
-
-
-def _check_activation(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
-    """The count of parameters tells what is learned, where the model has its published size."""
-    resized = {key for key in claim.overrides if key.startswith("model.")} - _OF_NO_SIZE
-    if resized:
-        return
-    fixed, model = PUBLISHED_RECIPES[claim.recipe], recipe.model
-    learned = {"asqu": model.num_layers * model.mlp_hidden, "prelu2": model.num_layers}
-    num_params = fixed + learned.get(claim.activation, 0)
-    if facts.row["num_params"] != num_params:
-        counts = {claim.activation: num_params, "asqu": fixed + learned["asqu"]}
-        if claim.activation == "asqu":
-            counts["no learned β"] = fixed
-        raise ConfigError(
-            f"{facts.where}, line {facts.lines['params']}: {facts.row['num_params']:,}"
-            f" parameters, but {claim.recipe} has"
-            f" {listed([f'{count:,} with {name}' for name, count in counts.items()])}."
-            " Is it another activation, or another recipe?"
-        )
-
-
-_OF_NO_SIZE = {"model.qk_gain", "model.xsa_last_layers"}
+def _refusal(facts: LogFacts, difference: Difference, then: str) -> ConfigError:
+    return ConfigError(f"{facts.where}, line {difference.line}: {difference.why}{then}")

@@ -5,12 +5,29 @@ stop: a log says most things more than once, so a digit or a line that is lost i
 function raises a ConfigError with the line that is contradicted.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 from analysis.number_format import listed
 from analysis.published.log_grammar import TWO_RUNS, LogLine, LogLines, beginning, line_error
 from trainer.config.config_errors import ConfigError
 
+# A score, what it is measured from, how far it may lie below and above that, and what else it is.
+_PLAUSIBLE = (
+    (
+        *("post-quant", "pre-quant", 0.001, math.inf),
+        "quantization takes away, so this is of sliding windows, of averaged weights or of a"
+        " mixture, under the name of the round trip",
+    ),
+    (
+        *("sliding", "post-quant", 0.05, 0.001),
+        "a longer context gives 0.02 to 0.03, so this is of a mixture or was fitted on its targets",
+    ),
+    (
+        *("TTT", "sliding", 0.05, math.inf),
+        "score-first TTT gives 0.01 at most, so this is of a mixture or was fitted on its targets",
+    ),
+)
 _CUT = "the run was killed, or lines are missing"
 _DECIMALS = {"ttt_done": 6}  # of loss and bits per byte; else 8 in exact lines and 4 in others
 
@@ -50,8 +67,9 @@ def sizes(log: LogLines) -> tuple[LogLine, LogLine, LogLine]:
     require(log, ("model", "code", "total"))
     model, code, total = (log.once[kind] for kind in ("model", "code", "total"))
     both = model.values["bytes"] + code.values["bytes"]
-    if model.format != total.format:
-        raise line_error(log.where, total, f"line {model.number} speaks of {model.format}")
+    if model.words != total.words:
+        what = f"line {model.number} speaks of {model.words['format']}"
+        raise line_error(log.where, total, what)
     if both != total.values["bytes"]:
         why = f"lines {model.number} and {code.number} add up to {both:.0f}"
         raise line_error(log.where, total, why)
@@ -82,7 +100,7 @@ def round_trip(log: LogLines, model: LogLine, slidings: list[LogLine]) -> LogLin
     under the name ``final_int8_zlib_roundtrip_exact``.
     """
     named = [line for line in log.repeated if line.kind == "int8_exact"]
-    if model.format == "int8+zlib":
+    if model.words["format"].startswith("int8+"):
         require(log, ("int8",))
         odd = [log.once[kind] for kind in ("int6", "int6_exact", "ema") if kind in log.once]
         if len(named) != 1 or odd:
@@ -108,6 +126,8 @@ def check_one_text(log: LogLines, exact: LogLine) -> None:
     A printed number is off by up to half of its last digit. Sliding windows score the last 64
     targets 31 times more (#549 on): that moves the ratio by 2.6e-6.
     """
+    if exact.values["bpb"] <= 0:
+        raise line_error(log.where, exact, "no model scores nothing")
     ratio = exact.values["loss"] / exact.values["bpb"]
     for line in [*log.once.values(), *log.repeated]:
         if not {"loss", "bpb"} <= line.values.keys():
@@ -117,6 +137,18 @@ def check_one_text(log: LogLines, exact: LogLine) -> None:
         if bpb <= 0 or abs(loss - ratio * bpb) > rounding + 5e-6 * loss:
             why = f"loss and bits per byte are of another text than in line {exact.number}"
             raise line_error(log.where, line, why)
+
+
+def check_plausible(log: LogLines, scores: Mapping[str, LogLine | None]) -> None:
+    """Nothing, if no score of ``scores`` is further from another than its kind can be."""
+    for name, other, below, above, why in _PLAUSIBLE:
+        line, base = scores[name], scores[other]
+        if line is None or base is None:
+            continue
+        gain = base.values["bpb"] - line.values["bpb"]
+        if not -above <= gain <= below:
+            what = f"{abs(gain):.4f} {'below' if gain > 0 else 'above'} the {other} score of line"
+            raise line_error(log.where, line, f"{what} {base.number}: {why}")
 
 
 def check_rounded(log: LogLines, line: LogLine, exact: LogLine) -> None:

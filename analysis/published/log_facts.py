@@ -11,13 +11,15 @@ labels in a log cannot be taken at their word:
 - ``ttt_chunk`` lines are sums of rank 0 alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 from typing import Any
 
 from analysis.published.log_checks import (
     check_one_text,
+    check_plausible,
     end_of_training,
     require,
     round_trip,
@@ -25,9 +27,11 @@ from analysis.published.log_checks import (
     sizes,
 )
 from analysis.published.log_grammar import LogLine, LogLines, Preamble, line_error, read_lines
+from analysis.published.named_activation import Named, named_in_line, named_in_source
 from trainer.config.config_errors import ConfigError
 
 MIB = 2**20
+MOST_BYTES = 64 * MIB
 
 # What a log says of its configuration: the key of a recipe, the kind of line, the number in it.
 _CONFIGURED = {
@@ -41,6 +45,12 @@ _CONFIGURED = {
     "model.num_kv_heads": ("heads", "kv_heads"),
     "model.xsa_last_layers": ("xsa", "layers"),
     "scoring.stride": ("sliding", "stride"),
+    "ttt.lr": ("ttt_start", "lr"),
+    "ttt.epochs": ("ttt_start", "epochs"),
+    "ttt.chunk_tokens": ("ttt_start", "chunk_tokens"),
+    "ttt.freeze_layers": ("ttt_start", "freeze"),
+    "slot.lr": ("slot_start", "lr"),
+    "slot.steps": ("slot_start", "steps"),
 }
 
 
@@ -51,37 +61,47 @@ class LogFacts:
     ``row``: values by column of the store's schema, None where it does not say; losses in nats per
     token, scores in bits per byte. ``configured``: values by key of a recipe, as far as it says
     them, each with the kind of line that does; of ``ttt`` and ``slot`` whether they were scored.
-    ``unknown_lines``: numbers of the lines that the grammar does not know. ``lines``: the number of
-    each line that is said once, by its kind in the grammar.
+    ``data``: of which tokens, as far as it says. ``named``: the lines, of its source too, that name
+    an activation. ``unknown_lines``: numbers of the lines that the grammar does not know.
+    ``accepted``: the texts that a question of theirs was answered by. ``lines``: the number of each
+    line that is said once, by its kind in the grammar.
     """
 
     where: str
     row: Mapping[str, Any]
     configured: Mapping[str, tuple[object, str]]
+    data: Mapping[str, tuple[Any, str]]
+    named: tuple[Named, ...]
     preamble: Preamble
     unknown_lines: tuple[int, ...]
+    accepted: tuple[str, ...]
     lines: Mapping[str, int]
 
 
-def read_log(path: Path) -> LogFacts:
-    """The facts of the log in ``path``."""
+def read_log(path: Path, accept: Sequence[str] = ()) -> LogFacts:
+    """The facts of the log in ``path``; of ``accept`` see ``log_grammar.read_lines``."""
+    if not all(text.strip() for text in accept):
+        raise ConfigError("--accept '': every line has this in it; give a part of the one meant.")
     try:
+        found = path.stat()
+        if not S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+            raise ConfigError(f"{path}: no training log, which is a file of up to 64 MiB.")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         why = f"this is no text ({error.reason} at byte {error.start})"
         raise ConfigError(f"{path}: {why}; a training log is needed.") from None
     except OSError as error:
         raise ConfigError(f"{path}: this cannot be read ({error.strerror}).") from None
-    return parse_log(text, str(path))
+    return parse_log(text, str(path), accept)
 
 
-def parse_log(text: str, where: str) -> LogFacts:
+def parse_log(text: str, where: str, accept: Sequence[str] = ()) -> LogFacts:
     """The facts of a finished run; a ConfigError says with the line why there are none.
 
     ``where`` names the log in messages.
     """
-    log = read_lines(text, where)
-    require(log, ("val_loader", "params", "world", "rates", "config", "seed"))
+    log = read_lines(text, where, accept)
+    require(log, ("start", "dataset", "val_loader", "params", "world", "rates", "config", "seed"))
     end = end_of_training(log)
     model, code, total = sizes(log)
     sliding = score(log, "sliding_exact", "sliding")
@@ -91,6 +111,7 @@ def parse_log(text: str, where: str) -> LogFacts:
     after = round_trip(log, model, [line for line in (sliding, second) if line])
     before = log.once.get("post_ema", end)
     check_one_text(log, after)
+    check_plausible(log, {"pre-quant": before, "post-quant": after, "sliding": sliding, "TTT": ttt})
     config, memory_mib = log.once["config"].values, _number(log, "memory", "mib")
     budget_kind, budget_value = _budget(log)
     gpus = set(log.preamble.gpus)
@@ -129,26 +150,48 @@ def parse_log(text: str, where: str) -> LogFacts:
         where=where,
         row=row,
         configured=_configured(log, model),
+        data=_data(log, after),
+        named=_named(log),
         preamble=log.preamble,
         unknown_lines=log.unknown_lines,
+        accepted=log.accepted,
         lines={kind: line.number for kind, line in log.once.items()},
     )
 
 
 def _configured(log: LogLines, model: LogLine) -> dict[str, tuple[object, str]]:
-    codes, compressor = str(model.format).split("+")
+    codes, compressor = model.words["format"].split("+")
     gptq = any(line.kind == "gptq" for line in log.repeated)
     found: dict[str, tuple[object, str]] = {
         key: (log.once[kind].values[name], kind)
         for key, (kind, name) in _CONFIGURED.items()
-        if kind in log.once
+        if kind in log.once and name in log.once[kind].values
     }
     found["quantization.matrices"] = ("gptq" if gptq else f"{codes}_row", "model")
     found["quantization.compressor"] = (compressor, "model")
+    if "ema" in log.once:
+        found["averaging.kind"] = ("ema", "ema")
     for stage in ("ttt", "slot"):
         scored = f"{stage}_exact" in log.once
         found[stage] = (scored, f"{stage}_exact" if scored else "total")
     return found
+
+
+def _data(log: LogLines, scored: LogLine) -> dict[str, tuple[Any, str]]:
+    loader = log.once["val_loader"]
+    return {
+        "dataset": (log.once["dataset"].words["dataset"], "dataset"),
+        "tokenizer": (PurePosixPath(log.once["start"].words["tokenizer"]).name, "start"),
+        "folder": (PurePosixPath(loader.words["pattern"]).parent.name or None, "val_loader"),
+        "val_tokens": (loader.values["tokens"], "val_loader"),
+        "train_shards": (log.once["dataset"].values["shards"], "dataset"),
+        "nats_per_bpb": (scored.values["loss"] / scored.values["bpb"], scored.kind),
+    }
+
+
+def _named(log: LogLines) -> tuple[Named, ...]:
+    lines = [named_in_line(x.number, x.text) for x in log.repeated if x.kind == "activation"]
+    return (*lines, *named_in_source(log.preamble.source))
 
 
 def _budget(log: LogLines) -> tuple[str, float]:
