@@ -15,6 +15,10 @@ from trainer.config.config_errors import ConfigError
 # A score, what it is measured from, how far it may lie below and above that, and what else it is.
 _PLAUSIBLE = (
     (
+        *("pre-quant", "last validation", 0.02, math.inf),
+        "averaged weights gain 0.01 at most, so this is of sliding windows or of a mixture",
+    ),
+    (
         *("post-quant", "pre-quant", 0.001, math.inf),
         "quantization takes away, so this is of sliding windows, of averaged weights or of a"
         " mixture, under the name of the round trip",
@@ -28,6 +32,7 @@ _PLAUSIBLE = (
         "score-first TTT gives 0.01 at most, so this is of a mixture or was fitted on its targets",
     ),
 )
+_NOT_OF_INT8 = ("int6", "int6_exact", "ema", "post_ema", "swa", "late_qat")
 _CUT = "the run was killed, or lines are missing"
 _DECIMALS = {"ttt_done": 6}  # of loss and bits per byte; else 8 in exact lines and 4 in others
 
@@ -102,10 +107,11 @@ def round_trip(log: LogLines, model: LogLine, slidings: list[LogLine]) -> LogLin
     named = [line for line in log.repeated if line.kind == "int8_exact"]
     if model.words["format"].startswith("int8+"):
         require(log, ("int8",))
-        odd = [log.once[kind] for kind in ("int6", "int6_exact", "ema") if kind in log.once]
+        odd = [log.once[kind] for kind in _NOT_OF_INT8 if kind in log.once]
         if len(named) != 1 or odd:
             why = (
                 "a log with an int8 artifact has one round trip, exact and rounded, of raw weights"
+                " that were trained without quantization"
             )
             raise line_error(log.where, (odd or named or [log.once["int8"]])[0], why)
         check_rounded(log, log.once["int8"], named[0])

@@ -111,7 +111,8 @@ def parse_log(text: str, where: str, accept: Sequence[str] = ()) -> LogFacts:
     after = round_trip(log, model, [line for line in (sliding, second) if line])
     before = log.once.get("post_ema", end)
     check_one_text(log, after)
-    check_plausible(log, {"pre-quant": before, "post-quant": after, "sliding": sliding, "TTT": ttt})
+    scores = {"last validation": end, "pre-quant": before, "post-quant": after}
+    check_plausible(log, {**scores, "sliding": sliding, "TTT": ttt})
     config, memory_mib = log.once["config"].values, _number(log, "memory", "mib")
     budget_kind, budget_value = _budget(log)
     gpus = set(log.preamble.gpus)

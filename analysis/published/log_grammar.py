@@ -62,6 +62,8 @@ _ONCE = {
     "xsa": rf"XSA:last_{_number('layers', _INT)} active_layers:\[.*\]",
     "stop": rf"stopping_early: wallclock_cap train_time:{_number('train_ms', _INT)}ms {_STEP}",
     "memory": rf"peak memory allocated: {_number('mib', _INT)} MiB reserved: \d+ MiB",
+    "swa": r"swa:start step:\d+",
+    "late_qat": r"late_qat:enabled step:\d+ scale:[\d.]+",
     "ema": r"ema:applying EMA weights",
     "post_ema": rf"DIAGNOSTIC post_ema {_SCORE}{_EVAL}",
     "raw_model": r"Serialized model: \d+ bytes",
@@ -93,8 +95,8 @@ _REPEATED = {
     "chunk": rf" *ttt_chunk \[\d+/\d+\] bpb={_number('bpb')} time=.+s",  # rank 0's part, no score
     "ttt_params": r"ttt_sliding:params unfrozen=\d+ frozen=\d+",
     "gptq": r"gptq(?::calibrated|:calibrating|:generated|_quantize:).+",
-    "silent": r"(?:warmup_step:\d+/\d+|logs/\S+\.txt|\s*|swa:start step:\d+"
-    r"|late_qat:enabled step:\d+ scale:[\d.]+|mtp_num_heads:0 .*|gptq:reserving .*"
+    "silent": r"(?:warmup_step:\d+/\d+|logs/[\da-f-]+\.txt|\s*"
+    r"|mtp_num_heads:0 .*|gptq:reserving .*"
     r"|sdp_backends:.*|[IWE]\d{4} \S+ \d+ (?:\[\S+\] )?torch/.+)",
 }
 _HEADER = ("start", "dataset", "val_loader", "params", "world", "heads", "rates", "config", "seed")
@@ -135,10 +137,12 @@ _NOT_PLAIN_LINES = {
 
 # Words after which a score may not be what its name says, or not of this data or this training.
 _OF_ANOTHER_SCORE = (
-    r"slot|n[-_ ]?gram|\d-?gram|ctw|mixture|mixing|interpolat|backoff|knn|sliding|stride"
-    r"|(?<![a-z])(?:ema|swa|lawa|lora)(?![a-z])|averag(?:ed|ing)"
+    r"slot|n[-_ ]?gram|\d-?gram|ctw|mixture|mixing|interpolat|backoff|blend|dirichlet|knn|tilt"
+    r"|(?<![a-z])(?:ppm|ttt|ema|swa|lawa|lora)(?![a-z])|averag(?:ed|ing)"
+    r"|sliding|stride|eval_(?:seq|len|context|window)|two[-_ ]?pass|rescor"
     r"|val_?only|train\w*_on_val|(?<![a-z])sp(?!1024)\d{3,5}|byte260"
-    r"|resum(?:e|ed|ing)\b|load(?:ed|ing)? (?:\w+ ){0,4}(?:checkpoint|weights)|pretrained|distill"
+    r"|resum(?:e|ed|ing)\b|load(?:ed|ing)? (?:\w+ ){0,4}(?:checkpoint|weights)"
+    r"|pretrained|distill|prun(?:e|ed|ing)(?![a-z])"
 )
 _OF_AN_ACTIVATION = r"mlp_act|slope|leaky|relu|gelu|silu|swi(?:sh|glu)|asqu"
 _ASKS = re.compile(f"{_OF_ANOTHER_SCORE}|{_OF_AN_ACTIVATION}", re.IGNORECASE)

@@ -58,6 +58,9 @@ def ttt_start(log, more):
          "final_eval_mode", "sliding windows"),
         (record_log(Scores(sliding=1.09)), "final_int6_sliding_window_exact", "mixture"),
         (record_log(Scores(sliding=1.15)), "final_int6_sliding_window_exact", "above the post"),
+        (changed(RECORD, f"post_ema {scored(1.1369)}", f"post_ema {scored(1.11)}"),
+         "DIAGNOSTIC post_ema", "last validation"),
+        (told(BASELINE, "swa:start step:9000"), "swa:start", "raw weights"),
         (record_log(Scores(ttt=1.06)), "legal_ttt_exact", "below the sliding"),
         (ttt_start(RECORD, " slot_lr=0.003 slot_steps=5"), "ttt_sliding:start", "illegal SLOT"),
         (RECORD + f"final_ngram7_exact {scored(0.96, 8)}\n", "final_ngram7", "mixture"),
@@ -95,6 +98,9 @@ def test_a_score_that_is_not_what_its_name_says_is_refused(log, line, said):
         "data: byte260",
         "Resuming from step 5000",
         "loaded initial weights",
+        "selective_prune: 4207533 candidates",
+        "eval_seq_len:4096",
+        "logs/swiglu_seed42.txt",
     ],
 )
 def test_an_unknown_line_that_may_change_a_score_waits_for_a_person(line):
