@@ -117,7 +117,7 @@ def validation_stream(spec: RunSpec, dataset: Dataset, world: World) -> Stream:
             f"scoring.seq_len."
         )
     tokens = tokens[: num_targets + 1]
-    target_bytes = dataset.byte_table.count(tokens[:-1], tokens[1:])
+    target_bytes = dataset.val_target_bytes(tokens)
     return Stream(
         tokens=torch.as_tensor(tokens.astype("int64"), device=world.device),
         target_bytes=torch.as_tensor(target_bytes, device=world.device),

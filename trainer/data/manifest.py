@@ -11,12 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 from sentencepiece import SentencePieceProcessor
 
 from trainer.config.config_errors import ConfigError, StrictModel, parse_object, validated
 from trainer.contract import Sha256
-from trainer.data.shards import RESTORE, open_shard
+from trainer.data.shards import RESTORE, load_stream, open_shard
 from trainer.data.token_bytes import RULE_VERSION, ByteTable
 from trainer.data.tokenizer import load_tokenizer
 from trainer.files import file_sha256, write_atomically
@@ -28,8 +30,9 @@ SHARD_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.bin$"
 MAX_VOCAB_SIZE = 65536  # a token has 16 bits
 
 _AGAIN = (
-    " `make data` rebuilds a dataset that was built here; move the file away and "
-    "`python -m trainer.data adopt` describes shards that were made elsewhere."
+    f" `make data` rebuilds a dataset that was built here; where {MANIFEST_FILE} is in the way of "
+    f"shards that were made elsewhere, move it away and `python -m trainer.data adopt` describes "
+    f"them."
 )
 
 Count = Annotated[int, Field(ge=0)]
@@ -61,6 +64,7 @@ class Manifest(StrictModel):
     tokenizer_sha256: Sha256
     train: Shards
     validation: Shards
+    byte_sidecar: Shards | None = None
     num_train_documents: Count
     num_val_documents: Count
     train_bytes: Count
@@ -76,6 +80,11 @@ class Manifest(StrictModel):
     @property
     def num_val_tokens(self) -> int:
         return sum(shard.num_tokens for shard in self.validation)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """All of them."""
+        return (*self.train, *self.validation, *(self.byte_sidecar or ()))
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,10 @@ class Dataset:
     def val_paths(self) -> list[Path]:
         return [self.directory / shard.name for shard in self.manifest.validation]
 
+    @property
+    def sidecar_paths(self) -> list[Path]:
+        return [self.directory / shard.name for shard in self.manifest.byte_sidecar or ()]
+
     @cached_property
     def processor(self) -> SentencePieceProcessor:
         return load_tokenizer(self.tokenizer_path)
@@ -105,6 +118,12 @@ class Dataset:
     @cached_property
     def byte_table(self) -> ByteTable:
         return ByteTable.from_tokenizer(self.processor, self.vocab_size)
+
+    def val_target_bytes(self, tokens_N: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
+        """Bytes of each target (N - 1) of the first N validation tokens."""
+        if self.manifest.byte_sidecar is None:
+            return self.byte_table.count(tokens_N[:-1], tokens_N[1:])
+        return load_stream(self.sidecar_paths)[1 : tokens_N.size].astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -142,6 +161,7 @@ def open_dataset(
     _check_tokenizer(directory / TOKENIZER_FILE, manifest, vocab_size)
     _check_shards(directory, manifest.train, vocab_size if hash_train else None)
     _check_shards(directory, manifest.validation, vocab_size)
+    _check_shards(directory, manifest.byte_sidecar or (), MAX_VOCAB_SIZE)
     return Dataset(directory=directory, manifest=manifest, vocab_size=vocab_size)
 
 
@@ -158,7 +178,13 @@ def read_manifest(directory: Path) -> Manifest:
             f"--root {directory.parent}`; shards that were made elsewhere are adopted with "
             f"`python -m trainer.data adopt {directory} --tokenizer FILE`."
         ) from None
-    return validated(Manifest, parse_object(data, str(path), _AGAIN), str(path))
+    values = parse_object(data, str(path), _AGAIN)
+    try:
+        return validated(Manifest, values, str(path))
+    except ConfigError as error:
+        first, *others = str(error).splitlines()
+        more = f" {len(others)} more of its keys are missing or wrong." if others else ""
+        raise ConfigError(f"{first}{more}{_AGAIN}") from None
 
 
 def check_content(

@@ -127,7 +127,7 @@ def _is_whole(target: Path, manifest: Manifest) -> bool:
 
 
 def _copy_dataset(source: Path, target: Path, manifest: Manifest) -> None:
-    hashes = {shard.name: shard.sha256 for shard in (*manifest.train, *manifest.validation)}
+    hashes = {shard.name: shard.sha256 for shard in manifest.shards}
     hashes[TOKENIZER_FILE] = manifest.tokenizer_sha256
     _require_room(source, target.parent, hashes)
     partial = target.with_name(f".{target.name}.copying")

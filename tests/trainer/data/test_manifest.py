@@ -1,5 +1,6 @@
 """A dataset is whole and unchanged, or it is not opened."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from tests.support.tiny import VOCAB_SIZE
 from trainer.config.config_errors import ConfigError
+from trainer.data.building.adopt import adopt
+from trainer.data.byte_audit import open_audited
 from trainer.data.manifest import open_dataset, read_manifest, write_manifest
 from trainer.data.shards import write_shard
 from trainer.files import file_sha256
@@ -35,6 +38,31 @@ def test_a_manifest_that_is_none_is_named(copy):
         (copy / "manifest.json").write_text(text)
         with pytest.raises(ConfigError, match=r"manifest\.json"):
             open_dataset(copy, VOCAB_SIZE)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": "export"}', '{"dataset": 3}'])
+def test_what_is_wrong_with_a_manifest_is_said_once_in_one_line(copy, text):
+    """Such as the export's own manifest, which is another thing of that name."""
+    (copy / "manifest.json").write_text(text)
+    for use in (open_dataset, lambda folder: adopt(folder, folder / "tokenizer.model", "words")):
+        with pytest.raises(ConfigError) as caught:
+            use(copy)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert message.count(str(copy / "manifest.json")) == 1
+        assert message.count("move it away") == 1
+
+
+def test_a_manifest_of_before_byte_sidecars_is_read_as_it_was(copy):
+    path = copy / "manifest.json"
+    old = json.loads(path.read_text())
+    assert old.pop("byte_sidecar") is None
+    path.write_text(json.dumps(old | {"audited": 1}))
+    assert read_manifest(copy).model_dump(mode="json", exclude={"byte_sidecar"}) == json.loads(
+        path.read_text()
+    )
+    assert open_audited(copy).manifest.corpus_sha256 == old["corpus_sha256"]
+    assert json.loads(path.read_text()) == old | {"byte_sidecar": None}
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused_with_both_numbers(data_dir):

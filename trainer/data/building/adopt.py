@@ -24,7 +24,7 @@ from trainer.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from trainer.data.shard_counts import describe_shards
+from trainer.data.shard_counts import ShardPaths, describe_shards
 from trainer.data.shards import open_shard
 from trainer.data.tokenizer import BOS_ID, load_tokenizer
 from trainer.files import write_atomically
@@ -37,19 +37,21 @@ def adopt(
 ) -> Prepared:
     """Make ``directory``, which holds shards, a dataset, by default of the folder's own name.
 
-    Every ``*_train_*.bin`` and ``*_val_*.bin`` is taken, in lexicographic order, and read whole.
+    Every ``*_train_*.bin`` and ``*_val_*.bin`` is taken, in lexicographic order, and read whole;
+    ``*_val_bytes_*.bin`` are no tokens but the byte sidecar of these.
     ``tokenizer`` is copied beside them and the manifest written last; where ConfigError is raised,
     or the writing fails, neither is left. Doing it again checks everything and changes nothing, nor
     does ``source``, which says where the shards come from. A shard of 10⁸ tokens takes 2 s.
     """
     name = dataset or directory.absolute().name
     check_name(name, "--dataset fineweb10B_sp1024")
-    train, validation = _shard_paths(directory)
-    existing = _existing_manifest(directory)
+    paths = _shard_paths(directory)
+    has_manifest = (directory / MANIFEST_FILE).exists()
+    existing = read_manifest(directory) if has_manifest else None
     _check_same_tokenizer(tokenizer, directory)
     source = source if existing is None else existing.source
-    unaudited = describe_shards(name, tokenizer, train, validation, source)
-    manifest = audited(unaudited, validation, load_tokenizer(tokenizer))
+    unaudited = describe_shards(name, tokenizer, paths, source)
+    manifest = audited(unaudited, paths.validation, load_tokenizer(tokenizer))
     if existing is not None and existing not in (manifest, unaudited):
         differences = ", ".join(key for key, value in existing if value != getattr(manifest, key))
         raise ConfigError(
@@ -73,12 +75,15 @@ def check_tokenizer(processor: SentencePieceProcessor, path: Path) -> None:
         )
 
 
-def _shard_paths(directory: Path) -> tuple[list[Path], list[Path]]:
-    """Training and validation shards, each with a good header and a name that a manifest takes."""
+def _shard_paths(directory: Path) -> ShardPaths:
+    """The shards, each with a good header and a name that a manifest takes."""
     if not directory.is_dir():
         raise ConfigError(f"{directory}: there is no such folder. Name the one with the shards.")
-    train, validation = (sorted(directory.glob(f"*_{part}_*.bin")) for part in ("train", "val"))
-    for path in (*train, *validation):
+    train, validation, sidecar = (
+        sorted(directory.glob(f"*_{part}_*.bin")) for part in ("train", "val", "val_bytes")
+    )
+    validation = [path for path in validation if path not in sidecar]
+    for path in (*train, *validation, *sidecar):
         if not re.match(SHARD_NAME, path.name) or (path in train and path in validation):
             raise ConfigError(
                 f"{path}: not the name of a shard. It has one of _train_ and _val_ in it, and "
@@ -93,18 +98,7 @@ def _shard_paths(directory: Path) -> tuple[list[Path], list[Path]]:
             )
         if sum(open_shard(path).size for path in paths) < 2:
             raise ConfigError(f"{directory}: the {kind} shards hold nothing to predict.")
-    return train, validation
-
-
-def _existing_manifest(directory: Path) -> Manifest | None:
-    if not (directory / MANIFEST_FILE).exists():
-        return None
-    try:
-        return read_manifest(directory)
-    except ConfigError as error:
-        raise ConfigError(
-            f"{error}\n{directory / MANIFEST_FILE} is in the way: move it away."
-        ) from None
+    return ShardPaths(train, validation, sidecar)
 
 
 def _check_same_tokenizer(path: Path, directory: Path) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from trainer.config.config_errors import ConfigError
-from trainer.data.byte_audit import audit_shards, drops_first_space, require_sound
-from trainer.data.checks.reencode import require_same_tokens
+from trainer.data.byte_audit import audit_dataset, drops_first_space
 from trainer.data.manifest import Dataset, Manifest, open_dataset
-from trainer.data.shard_counts import count_split
+from trainer.data.shard_counts import count_sidecar, count_split
 from trainer.data.shards import HEADER_BYTES, TOKEN_BYTES, open_shard
 from trainer.data.token_bytes import RULE_VERSION
 from trainer.data.tokenizer import BOS_ID
@@ -29,6 +28,8 @@ def inspect_dataset(directory: Path) -> Iterator[str]:
         ("training", dataset.train_paths, manifest.num_train_documents, manifest.train_bytes),
     ):
         counts = count_split(paths, dataset.byte_table)
+        if kind == "validation" and manifest.byte_sidecar is not None:
+            counts = counts._replace(num_bytes=count_sidecar(dataset.sidecar_paths)[1])
         for what, found, stated in (
             ("documents", counts.num_documents, num_documents),
             ("bytes", counts.num_bytes, num_bytes),
@@ -38,14 +39,14 @@ def inspect_dataset(directory: Path) -> Iterator[str]:
                     f"{directory}: found {found:,} {what} in the {kind} shards, expected "
                     f"{stated:,} as the manifest says. Make or adopt it again."
                 )
-    audit = audit_shards(dataset.val_paths, dataset.processor, dataset.byte_table)
-    require_sound(audit, directory)
-    require_same_tokens([*dataset.val_paths, *dataset.train_paths], dataset.processor)
+    audit = audit_dataset(manifest, dataset.val_paths, dataset.processor)
     yield f"pieces       {_pieces(dataset)}"
+    left_out = f"left out by the rule: {audit.uncounted_spaces:,} spaces"
+    if manifest.byte_sidecar is not None:
+        left_out = "those of the original are in the byte sidecar"
     yield (
         f"audit        {audit.counted_bytes:,} bytes counted in {audit.num_documents:,} validation "
-        f"documents, {audit.text_bytes:,} in their text; left out by the rule: "
-        f"{audit.uncounted_spaces:,} spaces"
+        f"documents, {audit.text_bytes:,} in their text; {left_out}"
     )
     if audit.cut_bytes:
         yield f"             {audit.cut_bytes:,} bytes of characters that documents end within"
@@ -54,7 +55,7 @@ def inspect_dataset(directory: Path) -> Iterator[str]:
             "             the manifest does not say so, and recipes refuse the data until "
             "`python -m trainer.data prepare` or `adopt` has written it down"
         )
-    named = {shard.name for shard in (*manifest.train, *manifest.validation)}
+    named = {shard.name for shard in manifest.shards}
     if others := sorted({each.name for each in directory.glob("*.bin")} - named):
         yield f"unused       {', '.join(others)}: the manifest names no such shards"
     yield "sound        every hash, header, count and token was checked"
@@ -79,6 +80,8 @@ def description(manifest: Manifest) -> Iterator[str]:
         for shard in shards:
             size = HEADER_BYTES + TOKEN_BYTES * shard.num_tokens
             yield f"  {shard.name}  {shard.num_tokens:,} tokens, {size:,} bytes"
+    for shard in manifest.byte_sidecar or ():
+        yield f"  {shard.name}  {shard.num_tokens:,} byte counts of the original text"
     if manifest.val_raw_bytes is not None:
         lost = manifest.val_raw_bytes - manifest.val_bytes
         yield f"raw text     {manifest.val_raw_bytes:,} bytes of validation, {lost:,} not counted"

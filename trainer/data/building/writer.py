@@ -22,9 +22,9 @@ from trainer.config.config_errors import ConfigError
 from trainer.data.building.documents import SplitDocument
 from trainer.data.building.encode import encode
 from trainer.data.building.scan import Contents, Progress, Tally, silent
-from trainer.data.byte_audit import Auditor, require_sound
+from trainer.data.byte_audit import Auditor, loses_little, require_sound, require_text_kept
 from trainer.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, write_manifest
-from trainer.data.shard_counts import describe_shards
+from trainer.data.shard_counts import ShardPaths, describe_shards
 from trainer.data.shards import HEADER_BYTES, shard_header
 from trainer.data.token_bytes import RULE_VERSION, ByteTable
 from trainer.data.tokenizer import parse_tokenizer
@@ -63,7 +63,9 @@ def write_dataset(
     """
     write_atomically(folder / TOKENIZER_FILE, model)
     processor = parse_tokenizer(model)
-    auditor = Auditor(processor, ByteTable.from_tokenizer(processor, processor.vocab_size()))
+    table = ByteTable.from_tokenizer(processor, processor.vocab_size())
+    auditor, where = Auditor(processor, table), f"dataset {options.name}"
+    require_text_kept(processor, table, where, as_published=True)
     with (
         closing(Tally("cut into tokens", progress)) as tally,
         closing(ShardWriter(folder / f"{options.name}_train", options.shard_tokens)) as train,
@@ -73,25 +75,30 @@ def write_dataset(
             train.append(chunk.train)
             validation.append(chunk.validation)
             auditor.feed(chunk.validation)
-            require_sound(auditor.found, f"dataset {options.name}")  # at the first, not after hours
+            require_sound(auditor.found, where)  # at the first, not after hours
         if tally.contents() != options.contents:
             raise ConfigError(
                 "the text changed while it was read. Run this again once it is complete."
             )
-    require_sound(auditor.finish(), f"dataset {options.name}")
+    require_sound(auditor.finish(), where)
     manifest = describe_shards(
         options.name,
         folder / TOKENIZER_FILE,
-        train.paths,
-        validation.paths,
+        ShardPaths(train.paths, validation.paths),
         options.source,
         options.contents.corpus_sha256,
     )
-    if options.lossless:
-        _check_lossless(manifest, options.contents)
     val_raw_bytes = None if options.lossless else options.contents.val_bytes
     changes = {"audited": RULE_VERSION, "val_raw_bytes": val_raw_bytes}
     manifest = manifest.model_copy(update=changes)
+    if options.lossless:
+        _check_lossless(manifest, options.contents)
+    elif not loses_little(manifest):
+        raise ConfigError(
+            f"{where}: of {val_raw_bytes:,} bytes of validation text the tokenizer's normalisation "
+            f"leaves {manifest.val_bytes:,}, so bits per byte would be wrong. Leave --tokenizer "
+            f"out (--vocab-size N learns one that keeps all), or name another."
+        )
     write_manifest(folder, manifest)
     return manifest
 

@@ -4,6 +4,7 @@ Not claimed: that what is learnt as a tokenizer is a good one.
 """
 
 import itertools
+import re
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.support.commands import ROOT
 from tests.support.texts import Dying, some_texts, write_json_lines, write_parquet, write_plain
-from tests.support.tokenizers import tokenizer
+from tests.support.tokenizers import learn, tokenizer
 from trainer.config.config_errors import ConfigError
 from trainer.data.__main__ import ProgressLines, main
 from trainer.data.building.adopt import adopt
@@ -26,7 +27,8 @@ from trainer.data.building.documents import Document, SplitDocument
 from trainer.data.building.encode import encode
 from trainer.data.building.prepare import find_prepared
 from trainer.data.building.scan import scan, silent
-from trainer.data.manifest import open_dataset, read_manifest
+from trainer.data.byte_audit import open_audited
+from trainer.data.manifest import open_dataset, read_manifest, write_manifest
 from trainer.data.shards import load_stream, write_shard
 from trainer.data.tokenizer import BOS_ID, train_tokenizer
 
@@ -155,20 +157,37 @@ def test_every_kind_of_file_gives_the_same_dataset(texts, model, tmp_path):
     assert files_of(outs[0]) == files_of(outs[1]) == files_of(outs[2])
 
 
-def test_a_tokenizer_that_normalises_loses_what_it_says_it_does(texts, tmp_path):
+def test_a_tokenizer_that_normalises_is_taken_for_text_that_it_leaves_as_it_is(texts, tmp_path):
     published = tokenizer("as published")
     path = tmp_path / "published.model"
     path.write_bytes(published.serialized_model_proto())
-    source = write_json_lines(tmp_path / "a.jsonl", texts)
+    kept = [" ".join(re.findall("[a-z]+", text)) for text in texts]
+    source = write_json_lines(tmp_path / "a.jsonl", kept)
     prepared = build(tmp_path / "out", source, tokenizer=path)
-    _, validation = split(texts)
+    _, validation = split(kept)
     manifest = prepared.dataset.manifest
     assert manifest.val_raw_bytes == sum(len(text.encode()) for text in validation)
-    assert manifest.val_bytes == sum(
-        len(published.decode(published.encode(text)).encode()) for text in validation
-    )
-    assert f"of {manifest.val_raw_bytes:,} bytes" in prepared.note
-    assert f"{manifest.val_bytes:,} are left" in prepared.note
+    assert manifest.val_bytes == manifest.val_raw_bytes
+    assert open_audited(rewritten(tmp_path / "out", audited=1)).manifest == manifest
+    tiny_loss = manifest.val_raw_bytes + manifest.val_raw_bytes // 20_000
+    lossy = open_audited(rewritten(tmp_path / "out", audited=1, val_raw_bytes=tiny_loss))
+    assert lossy.manifest.val_raw_bytes == tiny_loss
+    with pytest.raises(ConfigError, match="does not keep text as it is"):
+        open_audited(
+            rewritten(tmp_path / "out", audited=1, val_raw_bytes=tiny_loss + tiny_loss // 9)
+        )
+
+    source = write_json_lines(tmp_path / "b.jsonl", [f"{text}  \ufb01" for text in texts])
+    with pytest.raises(ConfigError, match=r"of [\d,]+ bytes .* normalisation leaves [\d,]+, so"):
+        build(tmp_path / "lossy", source, tokenizer=path)
+    path.write_bytes(learn(normalization_rule_name="nmt_nfkc_cf"))
+    with pytest.raises(ConfigError, match=r"upper case: 'The CAT"):
+        build(tmp_path / "folded", source, tokenizer=path)
+
+
+def rewritten(folder, **changes):
+    write_manifest(folder, read_manifest(folder).model_copy(update=changes))
+    return folder
 
 
 # -- memory
