@@ -63,7 +63,7 @@ _ONCE = {
     "stop": rf"stopping_early: wallclock_cap train_time:{_number('train_ms', _INT)}ms {_STEP}",
     "memory": rf"peak memory allocated: {_number('mib', _INT)} MiB reserved: \d+ MiB",
     "swa": r"swa:start step:\d+",
-    "late_qat": r"late_qat:enabled step:\d+ scale:[\d.]+",
+    "late_qat": r"late_qat:enabled step:\d+ scale:[\d.]+.*",
     "ema": r"ema:applying EMA weights",
     "post_ema": rf"DIAGNOSTIC post_ema {_SCORE}{_EVAL}",
     "raw_model": r"Serialized model: \d+ bytes",
@@ -97,7 +97,7 @@ _REPEATED = {
     "gptq": r"gptq(?::calibrated|:calibrating|:generated|_quantize:).+",
     "silent": r"(?:warmup_step:\d+/\d+|logs/[\da-f-]+\.txt|\s*"
     r"|mtp_num_heads:0 .*|gptq:reserving .*"
-    r"|sdp_backends:.*|[IWE]\d{4} \S+ \d+ (?:\[\S+\] )?torch/.+)",
+    r"|sdp_backends:.*|final_eval_mode:standard|[IWE]\d{4} \S+ \d+ (?:\[\S+\] )?torch/.+)",
 }
 _HEADER = ("start", "dataset", "val_loader", "params", "world", "heads", "rates", "config", "seed")
 _KINDS = {kind: re.compile(text) for kind, text in (_ONCE | _REPEATED).items()}
@@ -138,9 +138,9 @@ _NOT_PLAIN_LINES = {
 # Words after which a score may not be what its name says, or not of this data or this training.
 _OF_ANOTHER_SCORE = (
     r"slot|n[-_ ]?gram|\d-?gram|ctw|mixture|mixing|interpolat|backoff|blend|dirichlet|knn|tilt"
-    r"|(?<![a-z])(?:ppm|ttt|ema|swa|lawa|lora)(?![a-z])|averag(?:ed|ing)"
+    r"|ensembl|paid|(?<![a-z])(?:ppm|ttt|ema|swa|lawa|lora|qat)(?![a-z])|averag(?:ed|ing)"
     r"|sliding|stride|eval_(?:seq|len|context|window)|two[-_ ]?pass|rescor"
-    r"|val_?only|train\w*_on_val|(?<![a-z])sp(?!1024)\d{3,5}|byte260"
+    r"|val_?only|train_?on_?val|(?<![a-z])sp(?!1024)\d{3,5}|byte260"
     r"|resum(?:e|ed|ing)\b|load(?:ed|ing)? (?:\w+ ){0,4}(?:checkpoint|weights)"
     r"|pretrained|distill|prun(?:e|ed|ing)(?![a-z])"
 )
@@ -148,7 +148,8 @@ _OF_AN_ACTIVATION = r"mlp_act|slope|leaky|relu|gelu|silu|swi(?:sh|glu)|asqu"
 _ASKS = re.compile(f"{_OF_ANOTHER_SCORE}|{_OF_AN_ACTIVATION}", re.IGNORECASE)
 _ASKS_BESIDE_ACTIVATION = re.compile(_OF_ANOTHER_SCORE, re.IGNORECASE)
 _NAMES_ACTIVATION = re.compile(
-    r"(?<![a-z])(?:(?:mlp_)?act(?:ivation)?(?:_fn|_func|_type)?\s*[:=]\s*['\"]?\w|slope\s*[:=]\s*[-+]?\.?\d)",
+    r"(?<![a-z])(?:(?:mlp_)?act(?:ivation)?(?:_fn|_func|_type)?\s*[:=]\s*['\"]?\w"
+    r"|slope\s*[:=]\s*[-+]?\.?\d)",
     re.IGNORECASE,
 )
 

@@ -100,6 +100,8 @@ def test_a_score_that_is_not_what_its_name_says_is_refused(log, line, said):
         "loaded initial weights",
         "selective_prune: 4207533 candidates",
         "eval_seq_len:4096",
+        "paid_prefix:loaded 7,000,000 tokens",
+        "qat_enabled:1",
         "logs/swiglu_seed42.txt",
     ],
 )
