@@ -11,11 +11,12 @@ from xdist.scheduler import LoadScopeScheduling
 if TYPE_CHECKING:
     from tests.support.s3 import Service
 
+# Those that start Ray begin first, for they take longest; each of these groups is for one worker.
 STARTS_RAY = {
-    "tests/sweep/cli/test_command.py",
-    "tests/sweep/cluster/test_head.py",
-    "tests/sweep/test_chaos.py",
-    "tests/test_readme.py",
+    "tests/sweep/test_chaos.py": "cluster",
+    "tests/sweep/cluster/test_head.py": "cluster",
+    "tests/sweep/cli/test_command.py": "commands",
+    "tests/test_readme.py": "commands",
 }
 
 # A shell ignores Ctrl-C for what it starts in the background, and children inherit that.
@@ -30,13 +31,13 @@ settings.load_profile("busy")
 class ByFile(LoadScopeScheduling):
     """Gives the tests of a file to one worker, so that its fixtures are made once.
 
-    Those that start Ray all go to one: two at once on two cores wait for each other. The marker
-    ``xdist_group`` would say the same; xdist 3.8 does not see it under pytest 9.2.
+    Those that start Ray go to two, and mostly wait there. The marker ``xdist_group`` would say the
+    same; xdist 3.8 does not see it under pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "ray" if file in STARTS_RAY else file
+        return STARTS_RAY.get(file, file)
 
 
 @pytest.hookimpl(optionalhook=True)
