@@ -11,12 +11,12 @@ from xdist.scheduler import LoadScopeScheduling
 if TYPE_CHECKING:
     from tests.support.s3 import Service
 
-# Those that start Ray begin first, for they take longest; each of these groups is for one worker.
+# Those that start Ray begin first, for they take longest. Two of them use the same addresses.
 STARTS_RAY = {
     "tests/sweep/test_chaos.py": "cluster",
     "tests/sweep/cluster/test_head.py": "cluster",
     "tests/sweep/cli/test_command.py": "commands",
-    "tests/test_readme.py": "commands",
+    "tests/test_readme.py": "readme",
 }
 
 # A shell ignores Ctrl-C for what it starts in the background, and children inherit that.
@@ -31,8 +31,7 @@ settings.load_profile("busy")
 class ByFile(LoadScopeScheduling):
     """Gives the tests of a file to one worker, so that its fixtures are made once.
 
-    Those that start Ray go to two, and mostly wait there. The marker ``xdist_group`` would say the
-    same; xdist 3.8 does not see it under pytest 9.2.
+    The marker ``xdist_group`` would say the same; xdist 3.8 does not see it under pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:

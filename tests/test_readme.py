@@ -57,6 +57,12 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path):
     for name in ("slope_bpb", "quant_delta", "artifact_bytes"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
         assert (folder / "figures" / f"{name}.svg").read_text().startswith("<?xml")
+    notebooks = list((folder / "notebooks").glob("*.ipynb"))
+    assert len(notebooks) == len(list((ROOT / "analysis" / "notebooks").glob("*.ipynb")))
+    for path in notebooks:
+        text = path.read_text(encoding="utf-8")
+        assert "image/png" in text
+        assert "text/html" in text
     for name in ("summary.md", "report.md", "report.html"):
         assert "ASQU" in (folder / name).read_text(encoding="utf-8")
 

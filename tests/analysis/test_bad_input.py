@@ -225,7 +225,7 @@ def test_half_a_sweep_is_summarized(store_of, rows, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
-    ["one cell", "no reference", "an activation of a newer checkout", "no scores but one"],
+    ["one cell", "no reference", "an activation of a newer checkout"],
 )
 def test_what_is_there_is_shown(store_of, rows, capsys, case):
     """A report draws every figure; by themselves they are drawn of the smallest sweep alone."""

@@ -38,7 +38,6 @@ def test_a_sweep_without_a_name_is_asked_for_one(store, capsys):
     [
         ("summary", "summary.md"),
         ("figures", "figures/quant_delta.svg"),
-        pytest.param("notebooks", "notebooks/seed_stats.ipynb", marks=pytest.mark.slow),
     ],
 )
 def test_a_sweep_in_a_bucket_is_read_and_written_there(

@@ -4,7 +4,6 @@ import jupytext
 import nbformat
 import pytest
 
-from analysis.__main__ import main
 from analysis.run_notebooks import NOTEBOOKS, executed, with_parameters
 from tests.analysis.conftest import write_layers, write_store
 from trainer.config.config_errors import ConfigError
@@ -56,17 +55,6 @@ def test_a_notebook_runs_and_shows_tables_figures_and_sentences(place):
     text, kinds = shown(executed(NOTEBOOKS / "quant_delta.py", place))
     assert {"image/png", "text/html"} <= kinds
     assert SAID["quant_delta"] in text
-
-
-@pytest.mark.slow
-def test_the_command_executes_every_notebook(place):
-    assert main(["notebooks", "--sweep", place.name, "--results", str(place.parent)]) == 0
-    written = {path.stem: nbformat.read(path, 4) for path in (place / "notebooks").glob("*.ipynb")}
-    assert sorted(written) == sorted(NAMES)
-    for name, notebook in written.items():
-        text, kinds = shown(notebook)
-        assert {"image/png", "text/html"} <= kinds
-        assert SAID[name] in text
 
 
 def test_parameters_are_injected_after_their_defaults_and_into_a_copy(store):
