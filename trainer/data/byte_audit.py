@@ -248,6 +248,7 @@ def audit_dataset(
         sidecar_paths = [folder / shard.name for shard in manifest.byte_sidecar]
         require_sidecar(val_paths, sidecar_paths, processor, table)
         _, audit.counted_bytes = count_sidecar(sidecar_paths)
+        require_marks_uncounted(audit, where)
     else:
         require_sound(audit, where)
         require_text_kept(processor, table, where, as_published=loses_little(manifest))
@@ -260,6 +261,18 @@ def audit_dataset(
             )
     require_same_tokens([*val_paths, *(folder / each.name for each in manifest.train)], processor)
     return audit
+
+
+def require_marks_uncounted(audit: Audit, where: str) -> None:
+    """ConfigError where a sidecar counts the marks of rewritten text as bytes of its original."""
+    without_marks = audit.text_bytes - audit.private_bytes
+    halfway = without_marks + audit.private_bytes // 2
+    if audit.private_bytes > MAX_LOSS * audit.text_bytes and audit.counted_bytes > halfway:
+        raise ConfigError(
+            f"{where}: the byte sidecar counts {audit.counted_bytes:,} bytes, and the text has "
+            f"{without_marks:,} without its {audit.private_bytes:,} of characters for private use, "
+            f"which stand for none of the original. Fetch or make the sidecar again."
+        )
 
 
 def audited(

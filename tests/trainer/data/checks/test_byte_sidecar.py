@@ -10,14 +10,15 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.support.tiny import run_cell, tiny_spec
+from tests.support.tiny import RANK_0, tiny_spec
+from trainer.cell import validation_stream
 from trainer.config.config_errors import ConfigError
 from trainer.data.__main__ import main
 from trainer.data.building.adopt import adopt
 from trainer.data.manifest import open_dataset
 from trainer.data.shards import load_stream, write_shard
 from trainer.data.stage import copy_to_cache
-from trainer.data.tokenizer import BOS_ID, parse_tokenizer, train_tokenizer
+from trainer.data.tokenizer import BOS_ID, SPACE_MARK, parse_tokenizer, train_tokenizer
 
 VOCAB_SIZE = 512
 MARK = "\ue001"
@@ -48,22 +49,11 @@ def stream_of(model, texts):
     tokens, counts = [], []
     for text in texts:
         ids = processor.encode(rewrite(text))
-        spent = [
-            len(processor.decode(ids[:end]).replace(MARK, "").encode("utf-8", "ignore"))
-            for end in whole_characters(processor, ids)
-        ]
+        pieces = [processor.id_to_piece(token).replace(MARK, "") for token in ids]
+        pieces[0] = pieces[0].removeprefix(SPACE_MARK)
         tokens += [BOS_ID, *ids]
-        counts += [0, *np.diff([0, *spent]).tolist()]
+        counts += [0, *map(len, pieces)]
     return np.array(tokens, np.uint16), np.array(counts, np.uint16)
-
-
-def whole_characters(processor, ids):
-    """For each token, the last end up to its own at which no character is cut."""
-    end = 0
-    for index in range(1, len(ids) + 1):
-        if "\ufffd" not in processor.decode(ids[:index]):
-            end = index
-        yield end
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +63,8 @@ def made(model, tmp_path_factory):
     (folder.parent / "caps.model").write_bytes(model)
     write_shard(folder / "caps_train_000000.bin", stream_of(model, TEXTS[40:])[0])
     for array, name in zip(stream_of(model, VAL), ("val", "val_bytes"), strict=True):
-        write_shard(folder / f"caps_{name}_000000.bin", array[:1500])
-        write_shard(folder / f"caps_{name}_000001.bin", array[1500:])
+        write_shard(folder / f"caps_{name}_000000.bin", array[:300])
+        write_shard(folder / f"caps_{name}_000001.bin", array[300:])
     return folder
 
 
@@ -100,7 +90,7 @@ def test_the_bytes_are_those_of_the_original_and_the_sidecar_is_no_tokens(folder
     tokens = load_stream(dataset.val_paths)
     by_table = dataset.byte_table.count(tokens[:-1], tokens[1:])
     assert by_table.sum() > 1.05 * manifest.val_bytes
-    for num_tokens in (2, 1501, tokens.size):
+    for num_tokens in (2, 301, tokens.size):
         found = dataset.val_target_bytes(tokens[:num_tokens])
         counts = load_stream(dataset.sidecar_paths)
         assert found.tolist() == counts[1:num_tokens].tolist()
@@ -108,11 +98,12 @@ def test_the_bytes_are_those_of_the_original_and_the_sidecar_is_no_tokens(folder
     assert "those of the original are in the byte sidecar" in capsys.readouterr().out
 
 
-def test_a_cell_divides_by_the_bytes_of_the_sidecar(folder, tmp_path):
+def test_scores_divide_by_the_bytes_of_the_sidecar(folder):
     dataset = adopted(folder)
-    report = run_cell(tiny_spec(folder), tmp_path / "out")
+    stream = validation_stream(tiny_spec(folder), dataset, RANK_0)
     counts = load_stream(dataset.sidecar_paths)
-    assert report.val_bytes == counts[1 : report.val_tokens + 1].sum()
+    assert stream.num_targets > 300
+    assert stream.target_bytes.tolist() == counts[1 : stream.num_targets + 1].tolist()
 
 
 def test_a_sidecar_is_part_of_the_content_and_is_staged(folder, tmp_path):
@@ -156,7 +147,7 @@ def all_zero(counts):
 
 
 WRONG = {
-    shorter: r"shards of \[1500, \d+\] counts, expected \[1500, \d+\]",
+    shorter: r"shards of \[300, \d+\] counts, expected \[300, \d+\]",
     one_place_on: "which is a control piece, expected 0",
     negative: r"bytes in document 0, expected about the",
     all_zero: "expected 60% or more, each count in its place",
@@ -167,11 +158,23 @@ WRONG = {
 def test_a_sidecar_of_other_tokens_is_refused(folder, change):
     paths = sorted(folder.glob("*_val_bytes_*"))
     changed = change(np.array(load_stream(paths)))
-    write_shard(paths[0], changed[:1500])
-    write_shard(paths[1], changed[1500:])
+    write_shard(paths[0], changed[:300])
+    write_shard(paths[1], changed[300:])
     with pytest.raises(ConfigError, match=WRONG[change]):
         adopted(folder)
     assert not (folder / "manifest.json").exists()
+
+
+def test_counts_of_the_rewritten_text_are_refused(folder):
+    """Such as the byte table's own, which count the marks."""
+    dataset = adopted(folder)
+    tokens = load_stream(dataset.val_paths)
+    counts = [0, *dataset.byte_table.count(tokens[:-1], tokens[1:])]
+    (folder / "manifest.json").unlink()
+    write_shard(folder / "caps_val_bytes_000000.bin", counts[:300])
+    write_shard(folder / "caps_val_bytes_000001.bin", counts[300:])
+    with pytest.raises(ConfigError, match=r"counts [\d,]+ bytes, and the text has [\d,]+ without"):
+        adopted(folder)
 
 
 def test_counts_that_are_off_by_one_within_documents_are_refused(folder, model):
@@ -179,7 +182,7 @@ def test_counts_that_are_off_by_one_within_documents_are_refused(folder, model):
     tokens, counts = stream_of(model, VAL)
     parts = np.split(counts, np.flatnonzero(tokens == BOS_ID))[1:]
     moved = np.concatenate([np.append(each[:1], np.roll(each[1:], 1)) for each in parts])
-    write_shard(folder / "caps_val_bytes_000000.bin", moved[:1500])
-    write_shard(folder / "caps_val_bytes_000001.bin", moved[1500:])
+    write_shard(folder / "caps_val_bytes_000000.bin", moved[:300])
+    write_shard(folder / "caps_val_bytes_000001.bin", moved[300:])
     with pytest.raises(ConfigError, match="each count in its place"):
         adopted(folder)

@@ -56,6 +56,15 @@ def test_folded_case_is_refused_under_every_name(rule, tmp_path):
             adopt_texts(tmp_path / name, processor)
 
 
+def test_a_rule_of_ones_own_is_refused_under_every_name(tmp_path):
+    """One that turns quotes and dashes of three bytes into those of one, which no text here has."""
+    (tmp_path / "rule.tsv").write_text("2019\t27\n2014\t2D\n")
+    processor = learnt(normalization_rule_tsv=str(tmp_path / "rule.tsv"))
+    assert failures(processor).keys() == {"characters"}
+    with pytest.raises(ConfigError, match="characters: '\u2014\u2019' of 6 bytes becomes \"-'\""):
+        adopt_texts(tmp_path / "fineweb10B_sp512", processor)
+
+
 def test_a_tokenizer_that_normalises_is_taken_for_the_text_that_it_was_measured_on(tmp_path):
     processor = tokenizer("as published")
     with pytest.raises(ConfigError, match=r"does not keep text.*\n(.*\n)*.*ligatures: "):
