@@ -9,10 +9,12 @@ import math
 from collections.abc import Iterable, Mapping
 
 from analysis.number_format import listed
-from analysis.published.log_grammar import TWO_RUNS, LogLine, LogLines, beginning, line_error
+from analysis.published.log_grammar import beginning
+from analysis.published.log_lines import TWO_RUNS, LogLine, LogLines, line_error
 from trainer.config.config_errors import ConfigError
 
 # A score, what it is measured from, how far it may lie below and above that, and what else it is.
+# In results/published sliding scores gain 0.021 to 0.038, TTT up to 0.024; quantization loses.
 _PLAUSIBLE = (
     (
         *("pre-quant", "last validation", 0.02, math.inf),
@@ -25,11 +27,11 @@ _PLAUSIBLE = (
     ),
     (
         *("sliding", "post-quant", 0.05, 0.001),
-        "a longer context gives 0.02 to 0.03, so this is of a mixture or was fitted on its targets",
+        "a longer context gives 0.02 to 0.04, so this is of a mixture or was fitted on its targets",
     ),
     (
         *("TTT", "sliding", 0.05, math.inf),
-        "score-first TTT gives 0.01 at most, so this is of a mixture or was fitted on its targets",
+        "score-first TTT gives 0.025 at most, so this is of a mixture or was fitted on its targets",
     ),
 )
 _NOT_OF_INT8 = ("int6", "int6_exact", "ema", "post_ema", "swa", "late_qat")

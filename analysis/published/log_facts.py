@@ -1,6 +1,6 @@
 """Read scores, sizes, times and configuration of a published run from its training log.
 
-The lines are read by ``log_grammar`` and held against each other by ``log_checks``. The
+The lines are read by ``log_lines`` and held against each other by ``log_checks``. The
 labels in a log cannot be taken at their word:
 
 - ``final_int8_zlib_roundtrip_exact`` is the round trip in the logs of #1035. Those of #549 and
@@ -26,7 +26,7 @@ from analysis.published.log_checks import (
     score,
     sizes,
 )
-from analysis.published.log_grammar import LogLine, LogLines, Preamble, line_error, read_lines
+from analysis.published.log_lines import LogLine, LogLines, Preamble, line_error, read_lines
 from analysis.published.named_activation import Named, named_in_line, named_in_source
 from trainer.config.config_errors import ConfigError
 
@@ -79,7 +79,7 @@ class LogFacts:
 
 
 def read_log(path: Path, accept: Sequence[str] = ()) -> LogFacts:
-    """The facts of the log in ``path``; of ``accept`` see ``log_grammar.read_lines``."""
+    """The facts of the log in ``path``; of ``accept`` see ``log_lines.read_lines``."""
     if not all(text.strip() for text in accept):
         raise ConfigError("--accept '': every line has this in it; give a part of the one meant.")
     try:

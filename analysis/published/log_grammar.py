@@ -1,32 +1,18 @@
-"""The grammar of published training logs: every kind of line as a pattern, and its numbers.
+"""The grammar of published training logs: every kind of printed line as a pattern.
 
-A kind of line is one entry of ``_ONCE`` (a run says it once), of ``_REPEATED``, or of
-``_NOT_PLAIN`` (a score is not what its name says).
-
-Three kinds of file are known: the script's own log (#1035: its source, versions and nvidia-smi
-stand before the run, parted by two rulers), captured output of torchrun (#549, #1176: a banner
-before the run), and either without what stands before. Only the run is read: in the source the same
-words are format strings. Of other lines
-
-- one that begins like the grammar, or speaks of a score, refuses the log;
-- one with a word of ``_ASKS`` refuses it too, until a person has looked and accepts it;
-- any other is passed over and counted.
+A kind is one entry of ``ONCE`` (a run says it once), of ``REPEATED``, or of ``NOT_PLAIN`` (what its
+name says is not what the score is). A line that is of none and has a word of ``ASKS`` is a question
+for a person. ``log_lines`` reads with it.
 """
 
-import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from trainer.config.config_errors import ConfigError
 
 RULER = "=" * 100
-TWO_RUNS = "are there two runs in this file? Give each run a file of its own"
 
 _INT, _REAL = r"\d{1,15}", r"[+-]?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|nan|inf)"
 _PACKER = "(?:zlib|zstd|lzma|brotli)"
 _FORMAT = r"(?P<format>\w+\+\w+)"  # such as int8+zlib, int6+lzma, int6+brotli
-_WORDS = ("format", "dataset", "tokenizer", "pattern")  # groups that are words, not numbers
+WORD_GROUPS = ("format", "dataset", "tokenizer", "pattern")  # groups that are words, not numbers
 
 
 def _number(name: str, kind: str = _REAL) -> str:
@@ -45,7 +31,7 @@ _TIMES = rf"train_time:{_number('train_ms', _INT)}ms step_avg:{_number('step_avg
 _EVAL = rf"(?: eval_time:{_number('eval_ms', _INT)}ms)"
 
 # What a run says once.
-_ONCE = {
+ONCE = {
     "start": r"val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path=(?P<tokenizer>\S+)",
     "dataset": rf"train_loader:dataset:(?P<dataset>\S+) train_shards:{_number('shards', _INT)}",
     "val_loader": rf"val_loader:shards pattern=(?P<pattern>\S+) tokens:{_number('tokens', _INT)}",
@@ -88,7 +74,7 @@ _ONCE = {
     "slot": rf"final_slot {_SCORE} time:{_number('eval_ms', _INT)}ms",
     "slot_exact": rf"final_slot_exact {_EXACT}",
 }
-_REPEATED = {
+REPEATED = {
     "val": rf"{_STEP} {_SCORE} {_TIMES}",
     "train": rf"{_STEP} train_loss:{_number('loss')} {_TIMES}",
     "int8_exact": rf"final_int8_{_PACKER}_roundtrip_exact {_EXACT}",  # also said of sliding scores
@@ -99,17 +85,17 @@ _REPEATED = {
     r"|mtp_num_heads:0 .*|gptq:reserving .*"
     r"|sdp_backends:.*|final_eval_mode:standard|[IWE]\d{4} \S+ \d+ (?:\[\S+\] )?torch/.+)",
 }
-_HEADER = ("start", "dataset", "val_loader", "params", "world", "heads", "rates", "config", "seed")
-_KINDS = {kind: re.compile(text) for kind, text in (_ONCE | _REPEATED).items()}
+HEADER = ("start", "dataset", "val_loader", "params", "world", "heads", "rates", "config", "seed")
+KINDS = {kind: re.compile(text) for kind, text in (ONCE | REPEATED).items()}
 
 # Words with which nothing begins but a line of the grammar.
-_BEGINS = (
+BEGINS = (
     *("step:", "seed:", "final_", "legal_ttt", "ttt_sliding", "DIAGNOSTIC", "diagnostic"),
     *("Serialized model", "Total submission", "Code size", "stopping_early", "model_params:"),
     *("train_batch_tokens:", "val_loader:", "val_bpb:", "world_size:", "tie_embeddings:", "XSA:"),
     *("attention_mode:", "peak memory", "ema:", "lawa:", "slot:", "quantized"),
 )
-_OF_A_SCORE = re.compile(r"bpb|val_loss|roundtrip")
+OF_A_SCORE = re.compile(r"bpb|val_loss|roundtrip")
 
 # Lines after which a score is not what its name says: kind, how it is known, what it means.
 _NOT_PLAIN = {
@@ -131,8 +117,8 @@ _NOT_PLAIN = {
         "weights that are averaged in a way that no recipe here has",
     ),
 }
-_NOT_PLAIN_LINES = {
-    kind: (re.compile(pattern, re.IGNORECASE), what) for kind, (pattern, what) in _NOT_PLAIN.items()
+NOT_PLAIN = {
+    kind: (re.compile(text, re.IGNORECASE), what) for kind, (text, what) in _NOT_PLAIN.items()
 }
 
 # Words after which a score may not be what its name says, or not of this data or this training.
@@ -145,81 +131,13 @@ _OF_ANOTHER_SCORE = (
     r"|pretrained|distill|prun(?:e|ed|ing)(?![a-z])"
 )
 _OF_AN_ACTIVATION = r"mlp_act|slope|leaky|relu|gelu|silu|swi(?:sh|glu)|asqu"
-_ASKS = re.compile(f"{_OF_ANOTHER_SCORE}|{_OF_AN_ACTIVATION}", re.IGNORECASE)
-_ASKS_BESIDE_ACTIVATION = re.compile(_OF_ANOTHER_SCORE, re.IGNORECASE)
-_NAMES_ACTIVATION = re.compile(
+ASKS = re.compile(f"{_OF_ANOTHER_SCORE}|{_OF_AN_ACTIVATION}", re.IGNORECASE)
+ASKS_BESIDE_ACTIVATION = re.compile(_OF_ANOTHER_SCORE, re.IGNORECASE)
+NAMES_ACTIVATION = re.compile(
     r"(?<![a-z])(?:(?:mlp_)?act(?:ivation)?(?:_fn|_func|_type)?\s*[:=]\s*['\"]?\w"
     r"|slope\s*[:=]\s*[-+]?\.?\d)",
     re.IGNORECASE,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of the grammar: its number from 1, its text, its numbers and its words by name."""
-
-    kind: str
-    number: int
-    text: str
-    values: Mapping[str, float]
-    words: Mapping[str, str]  # such as format: int6+lzma
-
-
-@dataclass(frozen=True, slots=True)
-class Preamble:
-    """What stands before the run: versions, GPUs, and the lines of the source; None if not said."""
-
-    python: str | None = None
-    torch: str | None = None
-    gpus: tuple[str, ...] = ()
-    source: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LogLines:
-    """The lines of one run: ``once`` by kind, ``repeated`` of kinds that may come again, in order.
-
-    ``unknown_lines`` are the numbers of lines that are not of the grammar; ``accepted`` are the
-    texts for which a question of theirs was passed over; ``last`` is where the file ends.
-    """
-
-    where: str
-    preamble: Preamble
-    once: Mapping[str, LogLine]
-    repeated: tuple[LogLine, ...]
-    unknown_lines: tuple[int, ...]
-    accepted: tuple[str, ...]
-    last: tuple[int, str]
-
-
-def read_lines(text: str, where: str, accept: Sequence[str] = ()) -> LogLines:
-    """Every line of the run in ``text``; a ConfigError names the line that is wrong.
-
-    A person has looked at unknown lines that have a text of ``accept`` in them.
-    """
-    texts = [line.rstrip() for line in text.split("\n")]
-    begin = _begin(texts, where)
-    once: dict[str, LogLine] = {}
-    repeated: list[LogLine] = []
-    unknown_lines: list[int] = []
-    accepted: list[str] = []
-    for number, line_text in enumerate(texts[begin:], start=begin + 1):
-        line = _parsed(line_text, number, where)
-        if line is None:
-            unknown_lines.append(number)
-            accepted += _answered(line_text, number, where, accept)
-            if _NAMES_ACTIVATION.search(line_text):
-                repeated.append(LogLine("activation", number, line_text, {}, {}))
-        elif line.kind in _REPEATED:
-            repeated.append(line)
-        elif line.kind in once:
-            raise _said_twice(where, line, once[line.kind])
-        else:
-            once[line.kind] = line
-    last = (len(texts), texts[-1] if texts else "")
-    preamble = _preamble(texts[:begin])
-    answers = tuple(dict.fromkeys(accepted))
-    return LogLines(where, preamble, once, tuple(repeated), tuple(unknown_lines), answers, last)
 
 
 def beginning(kind: str) -> str:
@@ -228,91 +146,5 @@ def beginning(kind: str) -> str:
     >>> beginning("int6_exact")
     'final_int6_roundtrip_exact'
     """
-    begin = re.match(r"[^\\(]*", _KINDS[kind].pattern)
+    begin = re.match(r"[^\\(]*", KINDS[kind].pattern)
     return begin[0].partition(" val_loss")[0].strip() if begin else kind
-
-
-def line_error(where: str, line: LogLine, why: str) -> ConfigError:
-    """The refusal of a log for one of its lines."""
-    return ConfigError(f"{where}, line {line.number}: {line.text!r}: {why}.")
-
-
-def _begin(lines: list[str], where: str) -> int:
-    """How many lines stand before the run."""
-    rulers = [i for i, line in enumerate(lines) if line == RULER]
-    if len(rulers) == 2:
-        return rulers[1] + 1
-    if rulers:
-        odd = rulers[0] if len(rulers) == 1 else rulers[2]
-        runs = sum(bool(_KINDS["start"].fullmatch(line)) for line in lines)
-        what = TWO_RUNS[0].upper() + TWO_RUNS[1:] if runs > 1 else "This is a log of another script"
-        raise ConfigError(
-            f"{where}, line {odd + 1}: {len(rulers)} rulers of 100 '='; a log that begins with its"
-            f" source has two, after the source and after nvidia-smi. {what}."
-        )
-    return 0
-
-
-def _parsed(text: str, number: int, where: str) -> LogLine | None:
-    """The line as its kind; None where it is of none, and it does not matter."""
-    for kind, pattern in _KINDS.items():
-        match = pattern.fullmatch(text)
-        if match is None:
-            continue
-        groups = {name: found for name, found in match.groupdict().items() if found is not None}
-        words = {name: groups.pop(name) for name in _WORDS if name in groups}
-        values = {
-            name: int(found) if found.isdigit() else float(found) for name, found in groups.items()
-        }
-        line = LogLine(kind, number, text, values, words)
-        if not all(map(math.isfinite, values.values())):
-            raise line_error(
-                where, line, "not a finite number, so this run has no score to compare"
-            )
-        return line
-    for known, what in _NOT_PLAIN_LINES.values():
-        if known.search(text):
-            raise ConfigError(f"{where}, line {number}: {text[:200]!r}: {what}.")
-    if text.lstrip().startswith(_BEGINS) or _OF_A_SCORE.search(text):
-        raise ConfigError(
-            f"{where}, line {number}: {text[:200]!r}: this line is damaged, or of a script whose"
-            " logs are not known. Known are those of PR #1035, #549, #1176 and #1135"
-            " (docs/published.md)."
-        )
-    return None
-
-
-def _answered(text: str, number: int, where: str, accept: Sequence[str]) -> list[str]:
-    """The text that answers the question of an unknown line; none, if it asks none."""
-    names = _NAMES_ACTIVATION.search(text)  # then it is held against the claim
-    asks = (_ASKS_BESIDE_ACTIVATION if names else _ASKS).search(text)
-    if asks is None:
-        return []
-    answers = [known for known in accept if known in text]
-    if not answers:
-        raise ConfigError(
-            f"{where}, line {number}: {text[:200]!r}: this line is not known and speaks of"
-            f" {asks[0]!r}, so a score may not be what its name says. If you have looked and it is,"
-            " say so by --accept with a part of the line."
-        )
-    return answers[:1]
-
-
-def _said_twice(where: str, line: LogLine, before: LogLine) -> ConfigError:
-    why = "a run says it once, and which of the two counts is not said"
-    if line.kind in _HEADER:
-        why = TWO_RUNS
-    elif line.words != before.words:
-        why = f"it speaks of {before.words['format']}, and which artifact was scored is not said"
-    return line_error(where, line, f"line {before.number} says this already: {why}")
-
-
-def _preamble(lines: list[str]) -> Preamble:
-    """Versions and GPUs, read between the rulers only, and the source before them."""
-    rulers = [i for i, line in enumerate(lines) if line == RULER]
-    source = tuple(lines[: rulers[0]]) if rulers else ()
-    block = "\n".join(lines[len(source) :])
-    python = re.search(r"^Running Python (\S+)", block, re.MULTILINE)
-    torch = re.search(r"^Running PyTorch (\S+)", block, re.MULTILINE)
-    gpus = re.findall(r"^\| +\d+  (\S.*?) +(?:On|Off|N/A) +\| +[0-9A-F]{8}:", block, re.MULTILINE)
-    return Preamble(python and python[1], torch and torch[1], tuple(gpus), source)

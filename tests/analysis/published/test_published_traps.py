@@ -199,6 +199,12 @@ def mlp(call):
         (told(BASELINE, "mlp_act:relu_sq mlp_leaky_slope:0.9"), "relu2"),
         (told(BASELINE, "mlp_act:leaky_relu_sq mlp_leaky_slope:0.5"), HALF),
         (told(BASELINE, "mlp_act:leaky_relu_sq", "leaky_slope=0.5"), HALF),
+        (
+            changed(
+                BASELINE, "\nRunning PyT", "\n  mlp_act: leaky_relu_sq\n  slope: 0.5\nRunning PyT"
+            ),
+            HALF,
+        ),
         (told(BASELINE, "activation: LeakyReLU²", "negative_slope: .5"), HALF),
         (mlp(LEAKY.format(0.5)), HALF),
         (mlp("F.leaky_relu(self.fc(x), .5)"), HALF),
