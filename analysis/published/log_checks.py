@@ -30,7 +30,7 @@ _PLAUSIBLE = (
         "a longer context gives 0.02 to 0.04, so this is of a mixture or was fitted on its targets",
     ),
     (
-        *("TTT", "sliding", 0.05, math.inf),
+        *("TTT", "sliding", 0.03, math.inf),
         "score-first TTT gives 0.025 at most, so this is of a mixture or was fitted on its targets",
     ),
 )

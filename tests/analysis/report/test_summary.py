@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from analysis.report.summary import summarize
-from analysis.text_table import markdown, plain, show
+from analysis.text_table import Summary, TextTable, markdown, plain, show
 from tests.analysis.conftest import make_study
 
 STAGES = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb")
@@ -115,6 +115,21 @@ def test_a_pipe_gets_aligned_text_and_a_terminal_a_drawn_table_without_losing_a_
     assert "…" not in terminal.getvalue()
     for entry in summary.sections[0].lines[-1]:
         assert all(part in terminal.getvalue() for part in entry.split())
+
+
+def test_sentences_in_the_last_column_are_printed_as_they_are_and_pad_no_other_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = (("a.log", "1.2236", "short"), ("b.log", "1.2", "line 3: '[/bold] [1/3]' is damaged"))
+    table = TextTable("logs", ("log", "score", "why"), lines, ends_in_words=True)
+    given, terminal = Summary("import", (table,), ("done [/x]",)), Terminal()
+    assert plain(given).split("\n")[1:4] == [
+        "log     score  why",
+        "a.log  1.2236  short",
+        "b.log     1.2  line 3: '[/bold] [1/3]' is damaged",
+    ]
+    show(given, terminal)
+    assert "'[/bold] [1/3]' is damaged" in terminal.getvalue()
+    assert "done [/x]" in terminal.getvalue()
 
 
 def test_rows_of_different_code_are_not_compared_without_a_word(few, sweep):
