@@ -84,10 +84,12 @@ def _shard_paths(directory: Path) -> ShardPaths:
     )
     validation = [path for path in validation if path not in sidecar]
     for path in (*train, *validation, *sidecar):
-        if not re.match(SHARD_NAME, path.name) or (path in train and path in validation):
+        in_both = path in train and path in (*validation, *sidecar)
+        if not re.match(SHARD_NAME, path.name) or in_both or "_train_bytes_" in path.name:
             raise ConfigError(
-                f"{path}: not the name of a shard. It has one of _train_ and _val_ in it, and "
-                f"otherwise letters, digits, dots, dashes and underscores. Rename or remove it."
+                f"{path}: not the name of a shard. It has one of _train_ and _val_ in it (and no "
+                f"_train_bytes_: only validation has a byte sidecar), and otherwise letters, "
+                f"digits, dots, dashes and underscores. Rename or remove it."
             )
     for kind, example, paths in (("training", "train", train), ("validation", "val", validation)):
         if not paths:

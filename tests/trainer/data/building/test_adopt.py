@@ -160,6 +160,10 @@ def odd_name(folder):
     write_shard(folder / "fine web_train_0.bin", [BOS_ID, 5])
 
 
+def training_sidecar(folder):
+    write_shard(folder / "fineweb_train_bytes_0.bin", [0, 5])
+
+
 def other_tokenizer(folder):
     (folder / "tokenizer.model").write_bytes(b"another")
 
@@ -171,6 +175,7 @@ REFUSED = {
     large_token: r"train_000001\.bin: found token 512, expected tokens below 512",
     truncated: r"train_000001\.bin: it is truncated.*fetch again",
     both_splits: r"a_train_val_0\.bin: not the name of a shard",
+    training_sidecar: r"train_bytes_0\.bin: not the name of a shard.*only validation",
     odd_name: r"fine web_train_0\.bin: not the name of a shard",
     other_tokenizer: r"tokenizer\.model is another tokenizer than",
 }

@@ -59,6 +59,23 @@ def test_one_training_shard_of_another_tokenizer_is_refused(shards, wrong, tmp_p
         adopt(shards, tmp_path / "right.model")
 
 
+def test_one_odd_document_of_thirty_is_let_pass_and_three_are_not(right, tmp_path):
+    """Spelled in bytes, though there are pieces."""
+    path = tmp_path / "a.bin"
+    odd = [BOS_ID, *(4 + byte for byte in TEXTS[0].encode())]
+    for num_odd, passes in ((1, True), (3, False)):
+        write_shard(path, odd * num_odd + stream_of(right, TEXTS[:30]))
+        assert gives_back(path, right) == passes
+
+
+def gives_back(path, model):
+    try:
+        require_same_tokens([path], parse_tokenizer(model))
+    except ConfigError:
+        return False
+    return True
+
+
 def test_a_dataset_that_was_adopted_before_is_refused_when_it_is_audited_anew(shards, tmp_path):
     adopt(shards, tmp_path / "right.model")
     other = tmp_path / "wrong.model"
@@ -86,6 +103,17 @@ def test_documents_may_be_cut_anywhere_and_end_with_a_control_piece(kind, tmp_pa
         require_same_tokens([path], processor)
 
     check()
+
+
+@pytest.mark.parametrize("kind", ["as built here", "no dummy prefix", "as published"])
+def test_documents_may_be_dealt_out_in_chunks_that_begin_anywhere(kind, tmp_path):
+    processor = tokenizer(kind)
+    tokens = [token for text in TEXTS for token in processor.encode(text)]
+    chunks = [[BOS_ID, *tokens[start : start + 50]] for start in range(0, len(tokens), 50)]
+    write_shard(tmp_path / "a.bin", np.concatenate(chunks))
+    require_same_tokens([tmp_path / "a.bin"], processor)
+    with pytest.raises(ConfigError, match="written with another"):
+        require_same_tokens([tmp_path / "a.bin"], parse_tokenizer(train_tokenizer(TEXTS, 420)))
 
 
 def test_documents_with_unknown_pieces_are_passed_over(tmp_path):
