@@ -1,5 +1,8 @@
 """A tokenizer that loses, rewrites or miscounts text is known by short texts, and refused."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,6 +15,7 @@ from trainer.data.shards import write_shard
 from trainer.data.token_bytes import ByteTable
 from trainer.data.tokenizer import BOS_ID
 
+REFERENCE = Path(__file__).parents[5] / "shared" / "reference" / "data"
 KEPT = tuple(name for name, (_, published) in PROBES.items() if published is None)
 
 
@@ -58,8 +62,11 @@ def test_folded_case_is_refused_under_every_name(rule, tmp_path):
 
 def test_a_rule_of_ones_own_is_refused_under_every_name(tmp_path):
     """One that turns quotes and dashes of three bytes into those of one, which no text here has."""
-    (tmp_path / "rule.tsv").write_text("2019\t27\n2014\t2D\n")
-    processor = learnt(normalization_rule_tsv=str(tmp_path / "rule.tsv"))
+    rule = tmp_path / "rule.tsv"
+    rule.write_text("E000\t20\n")
+    assert failures(learnt(normalization_rule_tsv=str(rule))).keys() == {"characters"}
+    rule.write_text("2019\t27\n2014\t2D\n")
+    processor = learnt(normalization_rule_tsv=str(rule))
     assert failures(processor).keys() == {"characters"}
     with pytest.raises(ConfigError, match="characters: '\u2014\u2019' of 6 bytes becomes \"-'\""):
         adopt_texts(tmp_path / "fineweb10B_sp512", processor)
@@ -85,3 +92,12 @@ def test_spaces_that_are_spelled_in_bytes_count_one_each_and_are_refused(tmp_pat
         adopt_texts(tmp_path / "spelled", processor, ("ab cd",) * 3)
     with pytest.raises(ConfigError, match=r"does not keep text.*\n.*words: 'the cat sat'"):
         adopt_texts(tmp_path / "no-space", processor, ("abcd",) * 3)
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"there is no {REFERENCE}")
+def test_the_published_tokenizer_is_taken_for_web_documents_under_any_name(tmp_path):
+    processor = type(spell_spaces_in_bytes())(model_file=str(REFERENCE / "fineweb_1024_bpe.model"))
+    lines = (REFERENCE / "fineweb_docs_sample.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    manifest = adopt_texts(tmp_path / "web", processor, texts).dataset.manifest
+    assert manifest.val_bytes == 893_966
