@@ -80,10 +80,11 @@ REPEATED = {
     "int8_exact": rf"final_int8_{_PACKER}_roundtrip_exact {_EXACT}",  # also said of sliding scores
     "chunk": rf" *ttt_chunk \[\d+/\d+\] bpb={_number('bpb')} time=.+s",  # rank 0's part, no score
     "ttt_params": r"ttt_sliding:params unfrozen=\d+ frozen=\d+",
-    "gptq": r"gptq(?::calibrated|:calibrating|:generated|_quantize:).+",
-    "silent": r"(?:warmup_step:\d+/\d+|logs/[\da-f-]+\.txt|\s*"
-    r"|mtp_num_heads:0 .*|gptq:reserving .*"
-    r"|sdp_backends:.*|final_eval_mode:standard|[IWE]\d{4} \S+ \d+ (?:\[\S+\] )?torch/.+)",
+    "gptq": r"gptq(?::calibrated|:calibrating|:generated|_quantize:)(?!.*\bval).+",
+    "silent": r"(?!.*(?:bpb|val_loss|roundtrip))(?:warmup_step:\d+/\d+|logs/[\da-f-]+\.txt|\s*"
+    r"|mtp_num_heads:0 .*|gptq:reserving .*|selective_prune: .+"
+    r"|sdp_backends:.*|final_eval_mode:standard"
+    r"|(?:\[rank\d+\]: ?)?\[?[IWE]\d{3,4} \d\d:\d\d:\d\d.+)",  # torch's own messages
 }
 HEADER = ("start", "dataset", "val_loader", "params", "world", "heads", "rates", "config", "seed")
 KINDS = {kind: re.compile(text) for kind, text in (ONCE | REPEATED).items()}
@@ -128,11 +129,12 @@ _OF_ANOTHER_SCORE = (
     r"|sliding|stride|eval_(?:seq|len|context|window)|two[-_ ]?pass|rescor"
     r"|val_?only|train_?on_?val|(?<![a-z])sp(?!1024)\d{3,5}|byte260"
     r"|resum(?:e|ed|ing)\b|load(?:ed|ing)? (?:\w+ ){0,4}(?:checkpoint|weights)"
-    r"|pretrained|distill|prun(?:e|ed|ing)(?![a-z])"
+    r"|pretrained|distill|prun(?:e|ed|ing)(?![a-z])|calib\w*.{0,60}\bval"
 )
 _OF_AN_ACTIVATION = r"mlp_act|slope|leaky|relu|gelu|silu|swi(?:sh|glu)|asqu"
-ASKS = re.compile(f"{_OF_ANOTHER_SCORE}|{_OF_AN_ACTIVATION}", re.IGNORECASE)
-ASKS_BESIDE_ACTIVATION = re.compile(_OF_ANOTHER_SCORE, re.IGNORECASE)
+_NO_WARNING = r"^(?!\S+\.py:\d+: \w*Warning: ).*?"  # of Python, such as DDP's of gradient strides
+ASKS = re.compile(f"{_NO_WARNING}({_OF_ANOTHER_SCORE}|{_OF_AN_ACTIVATION})", re.IGNORECASE)
+ASKS_BESIDE_ACTIVATION = re.compile(f"{_NO_WARNING}({_OF_ANOTHER_SCORE})", re.IGNORECASE)
 NAMES_ACTIVATION = re.compile(
     r"(?<![a-z])(?:(?:mlp_)?act(?:ivation)?(?:_fn|_func|_type)?\s*[:=]\s*['\"]?\w"
     r"|slope\s*[:=]\s*[-+]?\.?\d)",

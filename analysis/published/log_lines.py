@@ -176,7 +176,7 @@ def _answered(text: str, number: int, where: str, accept: Sequence[str]) -> list
     if not answers:
         raise ConfigError(
             f"{where}, line {number}: {text[:200]!r}: this line is not known and speaks of"
-            f" {asks[0]!r}, so a score may not be what its name says. If you have looked and it is,"
+            f" {asks[1]!r}, so a score may not be what its name says. If you have looked and it is,"
             " say so by --accept with a part of the line."
         )
     return answers[:1]

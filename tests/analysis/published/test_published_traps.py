@@ -98,7 +98,8 @@ def test_a_score_that_is_not_what_its_name_says_is_refused(log, line, said):
         "data: byte260",
         "Resuming from step 5000",
         "loaded initial weights",
-        "selective_prune: 4207533 candidates",
+        "magnitude_pruning: frac=0.03",
+        "gptq:calibrating with 64 batches (validation data)...",
         "eval_seq_len:4096",
         "paid_prefix:loaded 7,000,000 tokens",
         "qat_enabled:1",
@@ -114,6 +115,21 @@ def test_an_unknown_line_that_may_change_a_score_waits_for_a_person(line):
         assert str(error.value).startswith(f"some.log, line {number}: {line!r}")
     facts = parse_log(log, "some.log", [line[3:]])
     assert (facts.row, facts.accepted) == (parse_log(RECORD, "some.log").row, (line[3:],))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[rank3]:[W331 05:29:52.441397118 reducer.cpp:327] Warning: Grad strides do not match",
+        "/lib/torch/x.py:824: UserWarning: Grad strides do not match bucket view strides.",
+        "STARTING SEED=1337 at Mon Mar 30 05:16:52 UTC 2026",
+        "train_schema: the remains of a bigram",
+        "final_eval_mode:standard",
+        "selective_prune: already fits, no pruning needed",
+    ],
+)
+def test_noise_is_no_question(line):
+    assert parse_log(told(RECORD, line), "").row == parse_log(RECORD, "").row
 
 
 def test_an_acceptance_goes_with_the_row_for_good(tmp_path):
