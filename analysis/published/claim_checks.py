@@ -9,6 +9,7 @@ from analysis.published.log_facts import LogFacts
 from analysis.published.named_activation import contradiction
 from trainer.activations import ACTIVATIONS
 from trainer.config import Recipe
+from trainer.config.config_errors import ConfigError
 
 # The recipes that reproduce a published run, and the parameters of that run's model with a fixed β.
 PUBLISHED_RECIPES = {"pr1035": 17_059_912, "pr549": 26_928_220, "pr1176": 27_038_812}
@@ -28,11 +29,17 @@ _RATIO = 1e-5  # six digits above, and the 64 targets that sliding windows of #5
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A line that contradicts: its number, what of (a recipe's key, where it is one), and why."""
+    """A line that contradicts: its number, its text, and why."""
 
     line: int
-    key: str
+    text: str
     why: str
+
+
+def refusal(facts: LogFacts, difference: Difference, then: str = ".") -> ConfigError:
+    """The refusal of a log for ``difference``, and what to do ``then``."""
+    line, text = difference.line, difference.text
+    return ConfigError(f"{facts.where}, line {line}: {text!r}: {difference.why}{then}")
 
 
 def recipe_differences(facts: LogFacts, recipe: Recipe, name: str) -> Iterator[Difference]:
@@ -41,7 +48,7 @@ def recipe_differences(facts: LogFacts, recipe: Recipe, name: str) -> Iterator[D
         claimed = _claimed(recipe, key)
         if claimed is not _ABSENT and logged != claimed:
             why = f"the log says {key} = {_word(logged)}, recipe {name} has {_word(claimed)}"
-            yield Difference(facts.lines[kind], key, why)
+            yield _at(facts, kind, why)
 
 
 def data_differences(facts: LogFacts, dataset: str) -> Iterator[Difference]:
@@ -51,7 +58,7 @@ def data_differences(facts: LogFacts, dataset: str) -> Iterator[Difference]:
     for key, (holds, why) in _DATA.items():
         value, kind = facts.data[key]
         if key in known and value is not None and not holds(value, known[key]):
-            yield Difference(facts.lines[kind], key, why.format(value, known[key]))
+            yield _at(facts, kind, why.format(value, known[key]))
 
 
 def activation_difference(
@@ -65,7 +72,7 @@ def activation_difference(
         return None
     line, what = found
     own = "source" if line.in_source else "line"
-    return Difference(line.number, "activation", f"the log's own {own} {line.text!r} names {what}")
+    return Difference(line.number, line.text, f"the log's own {own} names {what}")
 
 
 def size_difference(
@@ -85,7 +92,7 @@ def size_difference(
         f" {listed([f'{number:,} with {who}' for who, number in known.items()])}."
         " Is it another activation, or another recipe?"
     )
-    return Difference(facts.lines["params"], "parameters", why)
+    return _at(facts, "params", why)
 
 
 def learned_counts(recipe: Recipe, name: str) -> dict[str, int]:
@@ -96,6 +103,10 @@ def learned_counts(recipe: Recipe, name: str) -> dict[str, int]:
         "asqu": fixed + model.num_layers * model.mlp_hidden,
         "prelu2": fixed + model.num_layers,
     }
+
+
+def _at(facts: LogFacts, kind: str, why: str) -> Difference:
+    return Difference(facts.lines[kind], facts.texts[kind], why)
 
 
 _ABSENT = object()

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from analysis.number_format import counted
 from analysis.published.claim_checks import (
     PUBLISHED_RECIPES,
-    Difference,
     activation_difference,
     data_differences,
     recipe_differences,
+    refusal,
     size_difference,
 )
 from analysis.published.log_facts import LogFacts, read_log
@@ -184,20 +184,16 @@ def _check(facts: LogFacts, claim: Claim, recipe: Recipe) -> None:
         " one is said by --set SECTION.KEY=VALUE."
     )
     for difference in recipe_differences(facts, recipe, claim.recipe):
-        raise _refusal(facts, difference, what_to_do)
+        raise refusal(facts, difference, what_to_do)
     for difference in data_differences(facts, recipe.data.dataset):
-        raise _refusal(facts, difference, ".")
+        raise refusal(facts, difference)
     named = activation_difference(facts, claim.activation, claim.params)
     size = size_difference(facts, recipe, claim.recipe, claim.overrides, claim.activation)
     if named is not None:
-        raise _refusal(facts, named, f", and {claim.activation} is claimed{_of(claim.params)}.")
+        raise refusal(facts, named, f", and {claim.activation} is claimed{_of(claim.params)}.")
     if size is not None:
-        raise _refusal(facts, size, "")
+        raise refusal(facts, size, "")
 
 
 def _of(params: Mapping[str, float]) -> str:
     return "".join(f", {key} = {value:g}" for key, value in params.items())
-
-
-def _refusal(facts: LogFacts, difference: Difference, then: str) -> ConfigError:
-    return ConfigError(f"{facts.where}, line {difference.line}: {difference.why}{then}")

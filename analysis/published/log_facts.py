@@ -63,8 +63,8 @@ class LogFacts:
     them, each with the kind of line that does; of ``ttt`` and ``slot`` whether they were scored.
     ``data``: of which tokens, as far as it says. ``named``: the lines, of its source too, that name
     an activation. ``unknown_lines``: numbers of the lines that the grammar does not know.
-    ``accepted``: the texts that a question of theirs was answered by. ``lines``: the number of each
-    line that is said once, by its kind in the grammar.
+    ``accepted``: the texts that a question of theirs was answered by. ``lines`` and ``texts``: the
+    number and the text of each line that is said once, by its kind in the grammar.
     """
 
     where: str
@@ -76,6 +76,7 @@ class LogFacts:
     unknown_lines: tuple[int, ...]
     accepted: tuple[str, ...]
     lines: Mapping[str, int]
+    texts: Mapping[str, str]
 
 
 def read_log(path: Path, accept: Sequence[str] = ()) -> LogFacts:
@@ -147,6 +148,7 @@ def parse_log(text: str, where: str, accept: Sequence[str] = ()) -> LogFacts:
         "python": log.preamble.python,
         "torch": log.preamble.torch,
     }
+    said = {**log.once, after.kind: after}
     return LogFacts(
         where=where,
         row=row,
@@ -156,7 +158,8 @@ def parse_log(text: str, where: str, accept: Sequence[str] = ()) -> LogFacts:
         preamble=log.preamble,
         unknown_lines=log.unknown_lines,
         accepted=log.accepted,
-        lines={kind: line.number for kind, line in log.once.items()},
+        lines={kind: line.number for kind, line in said.items()},
+        texts={kind: line.text for kind, line in said.items()},
     )
 
 

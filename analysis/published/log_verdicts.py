@@ -10,6 +10,7 @@ from analysis.published.claim_checks import (
     data_differences,
     learned_counts,
     recipe_differences,
+    refusal,
 )
 from analysis.published.log_facts import LogFacts, read_log
 from analysis.text_table import Summary, TextTable
@@ -73,7 +74,7 @@ def _verdict(path: Path, recipes: Mapping[str, Recipe], accept: Sequence[str]) -
 def _told(facts: LogFacts, recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
     """Verdict, seed, scores, and what it is."""
     for fault in data_differences(facts, next(iter(recipes.values())).data.dataset):
-        raise ConfigError(f"{facts.where}, line {fault.line}: {fault.why}.")
+        raise refusal(facts, fault)
     verdict, what = _recipe_of(facts, recipes)
     scores = [_score(facts.row[column], places) for column, places in _SCORES.values()]
     return (verdict, str(facts.row["seed"]), *scores, what)
@@ -102,7 +103,7 @@ def _differences(facts: LogFacts, recipe: Recipe, name: str) -> list[Difference]
     counts = learned_counts(recipe, name)
     if facts.row["num_params"] not in counts.values():
         why = f"{facts.row['num_params']:,} parameters, {name} has {counts['no learned β']:,}"
-        found.append(Difference(facts.lines["params"], "parameters", why))
+        found.append(Difference(facts.lines["params"], facts.texts["params"], why))
     return found
 
 

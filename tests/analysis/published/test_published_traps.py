@@ -161,12 +161,14 @@ def test_acceptance_is_of_unknown_lines_alone_and_of_a_text(tmp_path):
 def test_other_data_than_the_recipes_are_refused(tmp_path, old, new, said):
     message = refusal(tmp_path, changed(RECORD, old, new), claim())
     assert said in message
-    assert re.search(r"some\.log, line \d+: ", message)
+    number, text = re.search(r"some\.log, line (\d+): '(.+)': ", message).groups()
+    assert changed(RECORD, old, new).split("\n")[int(number) - 1] == text
 
 
 def test_bytes_that_are_counted_otherwise_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.support.logs.NATS_PER_BIT_OF_BYTE", 1.69)
-    assert "bytes that are counted otherwise" in refusal(tmp_path, record_log(), claim())
+    for log, claimed in ((record_log(), claim()), (baseline_log(), claim("pr1035"))):
+        assert "bytes that are counted otherwise" in refusal(tmp_path, log, claimed)
 
 
 def test_a_run_without_the_line_that_names_its_dataset_is_refused(tmp_path):
@@ -234,7 +236,7 @@ def test_what_a_log_says_of_its_activation_is_held_against_the_claim(tmp_path, l
         if claimed == own:
             assert len(imported(tmp_path, log, claim("pr1035", *claimed))) == 1
         else:
-            assert re.search(r"line \d+: the log's own (?:line|source)", refusal(
+            assert re.search(r"line \d+: '.+': the log's own (?:line|source)", refusal(
                 tmp_path, log, claim("pr1035", *claimed)
             ))  # fmt: skip
 
