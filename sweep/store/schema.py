@@ -97,7 +97,7 @@ OUTCOME = (
         _INT,
         "",
         "0, and one more for every refresh with changed trainer code; the latest one that settled "
-        "the cell is believed",
+        "the cell gives its row",
     ),
     Column("why", _TEXT, "", "why this attempt was made"),
     Column(

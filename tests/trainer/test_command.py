@@ -132,7 +132,7 @@ def test_a_checkpoint_is_kept_and_gone_on_from(data_dir, tmp_path, capsys):
 def test_a_diverged_run_exits_with_zero_and_leaves_nothing_of_an_earlier_answer(
     data_dir, tmp_path, capsys
 ):
-    """In a folder that is used twice, an old artifact beside a new report would be believed."""
+    """In a folder that is used twice, an old artifact would be taken for the new report's."""
     for name in OUTPUT_FILES:
         (tmp_path / name).write_text("of another run")
     rates = ["--set", "optim.matrix_lr=1e37", "--set", "optim.embed_lr=1e37"]

@@ -1,4 +1,4 @@
-"""A specification goes in, a report comes out, and neither is believed unless it is whole."""
+"""A specification goes in, a report comes out, and neither is taken unless it is whole."""
 
 import json
 import math

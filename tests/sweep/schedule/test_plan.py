@@ -139,7 +139,7 @@ def test_a_refresh_goes_on_only_with_a_generation_that_is_all_of_todays_trainer(
 
 
 @given(HISTORIES, st.sampled_from(["succeeded", "diverged"]))
-def test_once_a_stale_cell_has_been_refreshed_it_is_believed_anew_and_stale_no_more(history, state):
+def test_once_a_stale_cell_has_been_refreshed_its_new_answer_counts(history, state):
     for task in plan_refresh(CELLS, history, NOW).todo:
         attempts = [*history.get(task.cell.id, [])]
         new = ended(state, attempt=9, generation=task.generation)

@@ -262,7 +262,7 @@ def test_only_a_refresh_changes_an_answer(rows, more):
 
 
 @given(attempts())
-def test_the_believed_row_is_the_first_answer_of_the_latest_generation_that_settled(rows):
+def test_the_row_of_a_cell_is_the_first_answer_of_the_latest_generation_that_settled(rows):
     chosen = select_row(rows)
     ended = [row for row in rows if row["state"] in TERMINAL_STATES]
     if not ended:
@@ -333,11 +333,11 @@ def test_every_field_of_a_report_is_a_column():
     assert set(Report.model_fields) - {"contract_version", "spec_hash"} <= set(SCHEMA.names)
 
 
-def test_what_repeats_a_believed_row_is_kept_beside_it(store):
+def test_what_repeats_the_row_of_a_cell_is_kept_beside_it(store):
     add(store, "failed")
     add(store, "succeeded", tainted=True, pre_quant_bpb=3.0)
     add(store, "succeeded", pre_quant_bpb=1.0)  # the cell's row
-    add(store, "succeeded", pre_quant_bpb=0.5, why="a companion")
+    add(store, "succeeded", pre_quant_bpb=0.5, why="a rerun")
     add(store, cell=OTHER)
     add(store, cell=OTHER)
     store.write_cells({CELL})
