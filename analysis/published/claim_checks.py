@@ -1,5 +1,6 @@
 """Hold what a log says of its recipe, its data and its activation against what is claimed of it."""
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -128,19 +129,19 @@ def _word(value: object) -> object:
 # What a log says of its data, what must hold of it, and what it means where it does not.
 _DATA: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "dataset": (
-        lambda found, known: found == known,
+        operator.eq,
         "the log says data.dataset = {0}, where the recipe has {1}",
     ),
     "tokenizer": (
-        lambda found, known: found == known,
+        operator.eq,
         "tokens of {0}, where the recipe's dataset has {1}",
     ),
     "folder": (
-        lambda found, known: found == known,
+        operator.eq,
         "validated on {0}, where the recipe has {1}",
     ),
     "val_tokens": (
-        lambda found, known: found == known,
+        operator.eq,
         "{0:,} validation tokens, where the text of the recipe has {1:,}: a score of another text",
     ),
     "train_shards": (

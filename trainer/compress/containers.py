@@ -80,13 +80,11 @@ def _write_w_m(
 
 def _read_w_m(plain: bytes) -> tuple[dict[str, Tensor], None]:
     content = _load_torch_file(plain)
-    w, quantized = (
-        content["w"],
-        [name for name, how in content["m"].items() if how != "passthrough"],
-    )
+    w, m = content["w"], content["m"]
+    quantized = [name for name, how in m.items() if how != "passthrough"]
     codes = {name: w[f"{name}.q"] for name in quantized}
     scales = {name: w[f"{name}.scale"] for name in quantized}
-    kept = {name: w[name] for name in content["m"] if name not in codes}
+    kept = {name: w[name] for name in m if name not in codes}
     return _parameters(codes, scales, kept, banked=True), None
 
 
