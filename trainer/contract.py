@@ -8,13 +8,13 @@ driver, writes the same specification and reads the same report. Imports no torc
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
 
-from trainer.activations import activation_label, check_activation
+from trainer.activations import activation_label, check_activation, neg_beta
 from trainer.budget import Budget, Seconds, Steps, parse_budget
-from trainer.config import Recipe
+from trainer.config import Recipe, ScriptRecipe
 from trainer.config.config_errors import ConfigError, StrictModel, parse_object, validated
 from trainer.layer_measures import LAYER_MEASURES as LAYER_MEASURES
 from trainer.layer_measures import Measure as Measure
@@ -34,8 +34,16 @@ EXIT_BAD_INPUT = 2
 EXIT_OUT_OF_MEMORY = 12  # ENOMEM; any other status is a crash
 
 CURVE_COLUMNS = ("step", "tokens", "train_s", "train_loss", "lr_mult", "val_loss", "val_bpb")
+STAGE_COLUMNS = {
+    "pre_quant": "pre_quant_bpb",
+    "post_quant": "post_quant_bpb",
+    "sliding": "post_quant_sliding_bpb",
+    "ttt": "ttt_bpb",
+    "slot": "slot_bpb",
+}
 LAYER_COLUMNS = ("kind", "name", "layer", "measure", "value")
 
+S = TypeVar("S", bound="CellSpec")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -56,23 +64,20 @@ class ActivationSpec(StrictModel):
         return activation_label(self.name, self.params)
 
 
-class RunSpec(StrictModel):
+class CellSpec(StrictModel):
     """One question: this recipe, this activation, this seed, this budget, on this data."""
 
     contract_version: Literal[1] = CONTRACT_VERSION
     recipe_name: str
-    recipe: Recipe
     activation: ActivationSpec
     seed: Seed
     budget: str
     replicate: NonNegativeInt = 0
     device: Literal["cpu", "cuda"]
-    dtype: Literal["float32", "bfloat16"]
     data_dir: str
     corpus_sha256: Sha256
     tokenizer_sha256: Sha256
     threads: Annotated[int, Field(ge=1)] = 1
-    log_every: Annotated[int, Field(ge=1)] = 10
 
     @field_validator("budget")
     @classmethod
@@ -82,6 +87,19 @@ class RunSpec(StrictModel):
     @property
     def parsed_budget(self) -> Budget:
         return parse_budget(self.budget)
+
+    @property
+    def neg_beta(self) -> float | None:
+        """The fixed factor of x² for x ≤ 0; None if learned, random or of another family."""
+        return neg_beta(self.activation.name, self.activation.params)
+
+
+class RunSpec(CellSpec):
+    """A question to our own trainer."""
+
+    recipe: Recipe
+    dtype: Literal["float32", "bfloat16"]
+    log_every: Annotated[int, Field(ge=1)] = 10
 
     @property
     def training_budget(self) -> Budget:
@@ -104,6 +122,14 @@ class RunSpec(StrictModel):
                 f"is left for training. Give a longer budget or a shorter reserve."
             )
         return self
+
+
+class ScriptSpec(CellSpec):
+    """A question to a script of the user's own, on so many ranks; ``axes`` fill placeholders."""
+
+    recipe: ScriptRecipe
+    axes: dict[str, Any] = Field(default_factory=dict)
+    ranks: Annotated[int, Field(ge=1)]
 
 
 class Report(StrictModel):
@@ -197,18 +223,89 @@ class Report(StrictModel):
         return self
 
 
+class ScriptReport(StrictModel):
+    """The answer of a script: what it printed and what was measured of it, None where neither was.
+
+    ``footing`` is (window, stride) of each score by its column, None where the recipe does not say.
+    """
+
+    contract_version: Literal[1] = CONTRACT_VERSION
+    spec_hash: str
+    state: Literal["succeeded", "diverged"]
+    reason: str | None = None
+    steps: NonNegativeInt | None = None
+    tokens: NonNegativeInt | None = None
+    train_s: NonNegativeFloat | None = None
+    step_ms_p50: NonNegativeFloat | None = None
+    train_loss: float | None = None
+    val_tokens: NonNegativeInt | None = None
+    window: NonNegativeInt | None = None
+    stride: NonNegativeInt | None = None
+    footing: dict[str, Annotated[tuple[int, int], Field(strict=False)] | None]
+    pre_quant_loss: NonNegativeFloat | None = None
+    pre_quant_bpb: NonNegativeFloat | None = None
+    post_quant_loss: NonNegativeFloat | None = None
+    post_quant_bpb: NonNegativeFloat | None = None
+    post_quant_sliding_bpb: NonNegativeFloat | None = None
+    ttt_bpb: NonNegativeFloat | None = None
+    slot_bpb: NonNegativeFloat | None = None
+    slot_legal: bool | None = None
+    num_params: NonNegativeInt | None = None
+    model_bytes: NonNegativeInt | None = None
+    code_bytes: NonNegativeInt | None = None
+    artifact_bytes: NonNegativeInt | None = None
+    fits_cap: bool | None = None
+    eval_s: NonNegativeFloat | None = None
+    fits_train_cap: bool | None = None
+    fits_eval_cap: bool | None = None
+    world_size: Annotated[int, Field(ge=1)]
+    device: str
+    device_name: str | None = None
+    peak_memory_bytes: NonNegativeInt | None = None
+    corpus_sha256: Sha256
+    tokenizer_sha256: Sha256
+    recipe_hash: str
+    script_sha256: Sha256
+    python: str
+    torch: str | None
+
+    @model_validator(mode="after")
+    def _success_has_a_score(self) -> "ScriptReport":
+        if self.state == "succeeded" and not any(
+            getattr(self, name) for name in STAGE_COLUMNS.values()
+        ):
+            raise ValueError("state is succeeded but there is no score.")
+        if self.state == "diverged" and self.reason is None:
+            raise ValueError("state is diverged but reason is absent.")
+        return self
+
+
 def read_spec(path: Path) -> RunSpec:
     """The specification in ``path``; a ConfigError says what is wrong with it."""
+    return _read_spec(path, RunSpec)
+
+
+def read_script_spec(path: Path) -> ScriptSpec:
+    """The same of a script's."""
+    return _read_spec(path, ScriptSpec)
+
+
+def _read_spec(path: Path, kind: type[S]) -> S:
     try:
         text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: this cannot be read ({error.strerror}).") from None
-    return validated(RunSpec, parse_object(text, str(path)), str(path))
+    return validated(kind, parse_object(text, str(path)), str(path))
 
 
 def parse_report(text: str) -> Report:
     """The report in ``text``; a ConfigError if it is not a whole one."""
     return validated(Report, parse_object(text, REPORT_FILE), REPORT_FILE)
+
+
+def parse_script_report(text: str) -> ScriptReport:
+    """The same of a script's."""
+    return validated(ScriptReport, parse_object(text, REPORT_FILE), REPORT_FILE)
 
 
 def canonical_json(value: Any) -> str:
@@ -225,14 +322,22 @@ def short_hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
-def recipe_hash(recipe: Recipe) -> str:
+def recipe_hash(recipe: Recipe | ScriptRecipe) -> str:
     """What the recipe says, not what it is called."""
+    if isinstance(recipe, ScriptRecipe):
+        return short_hash(recipe.identity())
     return short_hash(recipe.model_dump(mode="json", exclude_defaults=True))
 
 
-def spec_hash(spec: RunSpec) -> str:
+def spec_values(spec: CellSpec, *without: str) -> dict[str, Any]:
+    """What ``spec`` asks, as plain values: defaults left out, and of a script its bytes' hash."""
+    values = spec.model_dump(mode="json", exclude=set(without), exclude_defaults=True)
+    return values | ({"recipe": spec.recipe.identity()} if isinstance(spec, ScriptSpec) else {})
+
+
+def spec_hash(spec: CellSpec) -> str:
     """Which question a report answers: everything in the specification but where the data lies."""
-    return short_hash(spec.model_dump(mode="json", exclude={"data_dir"}, exclude_defaults=True))
+    return short_hash(spec_values(spec, "data_dir"))
 
 
 def _rounded(value: Any) -> Any:

@@ -11,6 +11,7 @@ from trainer.config.loading import RECIPES, Recipe, load_recipe, parse_override
 from trainer.config.model import Bigram, Model, ValueEmbedding
 from trainer.config.quantization import Artifact, Gptq, Quantization
 from trainer.config.scoring import TTT, Scoring, Slot
+from trainer.config.script import ScriptRecipe
 from trainer.config.training import Averaging, Optim, Train
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Quantization",
     "Recipe",
     "Scoring",
+    "ScriptRecipe",
     "Slot",
     "Train",
     "ValueEmbedding",

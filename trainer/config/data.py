@@ -6,6 +6,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from trainer.config.config_errors import StrictModel, require
 
+DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
 
 class Coprime(StrictModel):
     """How the coprime order mixes shards: few at first, then more and more evenly.
@@ -29,7 +31,7 @@ class Data(StrictModel):
     own; a string is a folder put in front of each shard's file name; a list is taken as it is.
     """
 
-    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    dataset: DatasetName
     loader: Literal["sequential", "coprime"] = "sequential"
     virtual_world: PositiveInt = 8
     seed_names: str | Annotated[tuple[str, ...], Field(strict=False)] | None = None

@@ -86,7 +86,7 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     path = find_config(name_or_path, RECIPES, "recipe")
     table = read_toml(path)
     for key, value in (overrides or {}).items():
-        _put(table, key, value)
+        put_value(table, key, value)
     return validated(Recipe, table, f"recipe {path.stem}")
 
 
@@ -114,7 +114,8 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _put(table: dict[str, Any], key: str, value: Any) -> None:
+def put_value(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``section.key`` in ``table``; None leaves the key out."""
     *sections, leaf = key.split(".")
     for section in sections:
         inner = table.setdefault(section, {})

@@ -1,0 +1,1 @@
+"""A training script that others wrote: patched, run and read as one cell."""

@@ -1,0 +1,81 @@
+"""Load a recipe of either kind: of our own model, or of a script with the text of its files."""
+
+import ast
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer.config import RECIPES, Recipe, ScriptRecipe, load_recipe
+from trainer.config.config_errors import ConfigError, find_config, read_toml, validated
+from trainer.config.loading import put_value
+from trainer.script.packing import unpack
+
+SECTIONS = ("script", "data", "artifact")
+MAX_FILE_BYTES = 4 << 20
+
+
+def load_any_recipe(
+    name_or_path: str, overrides: Mapping[str, Any] | None = None
+) -> Recipe | ScriptRecipe:
+    """The recipe of that name or file, with ``section.key`` overrides applied."""
+    path = find_config(name_or_path, RECIPES, "recipe")
+    table = read_toml(path)
+    if "script" not in table:
+        return load_recipe(name_or_path, overrides)
+    where = f"recipe {path.stem}"
+    others = sorted(set(table) - set(SECTIONS))
+    if others:
+        raise ConfigError(
+            f"{where}: it has [script] and {', '.join(others)}. A recipe describes either a script, "
+            f"with {', '.join(SECTIONS)}, or a model of our own trainer; not both."
+        )
+    for key, value in (overrides or {}).items():
+        put_value(table, key, value)
+    return _with_sources(table, path.parent, where)
+
+
+def read_source(path: Path, where: str) -> str:
+    """The text of a file; a ConfigError where it is none."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{where}: {path} cannot be read ({error.strerror}).") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(
+            f"{where}: {path} has {len(data):,} bytes; a file of a script has at most "
+            f"{MAX_FILE_BYTES:,}, for it travels with every cell. Put data into the data set."
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{where}: {path} is not UTF-8 text (byte {error.start}); only text can be carried to "
+            f"a node and hashed into a cell's id."
+        ) from None
+
+
+def parse_script(text: str, where: str) -> ast.Module:
+    """The syntax tree of a script; a ConfigError with the line where it is not Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            return ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        what = error.msg if isinstance(error, SyntaxError) else error
+        raise ConfigError(f"{where}{line}: this is not Python: {what}.") from None
+
+
+def _with_sources(table: dict[str, Any], folder: Path, where: str) -> ScriptRecipe:
+    recipe = validated(ScriptRecipe, {**table, "sources": {}}, where)
+    sources: dict[str, str] = {}
+    for text_path in (recipe.script.path, *recipe.script.files):
+        path = folder / Path(text_path).expanduser()
+        if path.name in sources:
+            raise ConfigError(f"{where}: two of its files are called {path.name!r}.")
+        sources[path.name] = read_source(path, where)
+    script, packing = unpack(sources[recipe.main], recipe.script.path)
+    parse_script(script, recipe.script.path)
+    sources[recipe.main] = script
+    return recipe.model_copy(update={"sources": sources, "packed": packing})

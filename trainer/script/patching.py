@@ -1,0 +1,99 @@
+"""Patch a script for one cell, show what changes, and hash what runs."""
+
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trainer.config.config_errors import ConfigError
+from trainer.config.script import Patch
+from trainer.contract import ScriptSpec, canonical_json
+from trainer.script.placeholders import fill, values_of
+
+MAX_SHOWN = 8
+NOT_OF_A_NODE = {"data_dir": "{data_dir}", "tokenizer": "{tokenizer}"}
+"""Paths differ from node to node: they are filled in by the node, in variables and arguments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """What runs for one cell: files by name, the script's name, its variables and arguments."""
+
+    main: str
+    files: Mapping[str, str]
+    variables: Mapping[str, str]
+    arguments: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Over the files as they run."""
+        return hashlib.sha256(canonical_json(dict(self.files)).encode()).hexdigest()
+
+
+def render(
+    spec: ScriptSpec,
+    data_dir: str = NOT_OF_A_NODE["data_dir"],
+    tokenizer: str = NOT_OF_A_NODE["tokenizer"],
+) -> Rendered:
+    """The patched files, variables and arguments of a cell; a ConfigError where one does not fit."""
+    recipe, script = spec.recipe, spec.recipe.script
+    values = values_of(spec, data_dir, tokenizer)
+    of_kind = script.steps_env if spec.parsed_budget.kind == "steps" else script.seconds_env
+    where = f"recipe {spec.recipe_name}: script"
+    return Rendered(
+        main=recipe.main,
+        files=patched(spec, {k: v for k, v in values.items() if k not in NOT_OF_A_NODE}),
+        variables={
+            name: fill(text, values, f"{where}.env.{name}")
+            for name, text in {**script.env, **of_kind}.items()
+        },
+        arguments=tuple(fill(text, values, f"{where}.arguments") for text in script.arguments),
+    )
+
+
+def patched(spec: ScriptSpec, values: Mapping[str, str]) -> dict[str, str]:
+    """The files of a script with the patches that are for its activation, one after the other."""
+    recipe, activation = spec.recipe, spec.activation
+    files = dict(recipe.sources)
+    for number, patch in enumerate(recipe.script.patch, start=1):
+        if patch.only is not None and not {activation.name, activation.label} & set(patch.only):
+            continue
+        name, where = patch.file or recipe.main, f"recipe {spec.recipe_name}: patch {number}"
+        if name not in files:
+            raise ConfigError(
+                f"{where}: file {name!r} is none of this script's: {', '.join(files)}."
+            )
+        files[name] = apply(patch, files[name], fill(patch.replace, values, where), where, name)
+    return files
+
+
+def apply(patch: Patch, text: str, replacement: str, where: str, name: str) -> str:
+    """``text`` with ``replacement`` at every place that the patch matches, which are ``count``."""
+    pattern = re.compile(patch.find if patch.regex else re.escape(patch.find), re.MULTILINE)
+    found = [match for match in pattern.finditer(text) if match[0]]
+    if len(found) != patch.count:
+        lines = text.split("\n")
+        numbers = [text.count("\n", 0, match.start()) + 1 for match in found]
+        places = [f"\n  line {n}: {lines[n - 1].strip()[:100]}" for n in numbers[:MAX_SHOWN]]
+        more = f"\n  and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else ""
+        kind = "regular expression" if patch.regex else "text"
+        raise ConfigError(
+            f"{where}: the {kind} {patch.find!r} matches at {len(found)} places of {name}, count "
+            f"says {patch.count}.{''.join(places)}{more}\n"
+            f"Make it match what is meant and nothing else, or correct count."
+        )
+    return pattern.sub(
+        lambda match: match.expand(replacement) if patch.regex else replacement, text
+    )
+
+
+def diff(spec: ScriptSpec, rendered: Rendered) -> str:
+    """What the patches change, as a unified diff; empty where they change nothing."""
+    parts = []
+    for name, before in spec.recipe.sources.items():
+        after = rendered.files[name].splitlines(keepends=True)
+        parts += difflib.unified_diff(
+            before.splitlines(keepends=True), after, f"a/{name}", f"b/{name}", n=2
+        )
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in parts)
