@@ -271,9 +271,8 @@ class ScriptReport(StrictModel):
 
     @model_validator(mode="after")
     def _success_has_a_score(self) -> "ScriptReport":
-        if self.state == "succeeded" and not any(
-            getattr(self, name) for name in STAGE_COLUMNS.values()
-        ):
+        scores = [getattr(self, name) for name in STAGE_COLUMNS.values()]
+        if self.state == "succeeded" and not any(scores):
             raise ValueError("state is succeeded but there is no score.")
         if self.state == "diverged" and self.reason is None:
             raise ValueError("state is diverged but reason is absent.")

@@ -86,9 +86,9 @@ class Patch(StrictModel):
 class StageRule(StrictModel):
     """Where a stage is printed, and the windows it is scored in.
 
-    ``label`` is what stands before ``val_loss:X val_bpb:Y``; ``pattern`` has a group ``bpb`` and may
-    have ``loss`` and ``eval_ms``. Without ``window`` and ``stride`` the score is kept, and never
-    subtracted.
+    ``label`` is what stands before ``val_loss:X val_bpb:Y``; ``pattern`` has a group ``bpb`` and
+    may have ``loss`` and ``eval_ms``. Without ``window`` and ``stride`` the score is kept, and
+    never subtracted.
     """
 
     label: Annotated[str, Field(min_length=1)] | None = None
@@ -168,16 +168,13 @@ class Read(StrictModel):
                 f"{name}: its stride is not its window, so it is a sliding score; {name} is one of "
                 f"contiguous windows. Name it under sliding.",
             )
-        for name in ("sliding", "ttt", "slot"):
-            rule = self.stages.get(name)
-            require(
-                rule is None
-                or rule.window is None
-                or rule.window != rule.stride
-                or name != "sliding",
-                "sliding: its stride is its window, so it is a contiguous score. Name it under "
-                "post_quant.",
-            )
+        require(
+            self.sliding is None
+            or self.sliding.window is None
+            or self.sliding.window != self.sliding.stride,
+            "sliding: its stride is its window, so it is a contiguous score. Name it under "
+            "post_quant.",
+        )
         return self
 
 
@@ -196,8 +193,8 @@ class Script(StrictModel):
     """``path`` is relative to the recipe's file. ``files`` are what it imports or reads beside it.
 
     ``steps_env`` and ``seconds_env`` are for budgets of that kind alone. ``activation_names`` says
-    what ``{activation}`` is, by label (leaky_relu2-s0.5) or name (leaky_relu2). ``artifact_file`` is
-    the compressed model that it leaves; it is weighed and kept.
+    what ``{activation}`` is, by label (leaky_relu2-s0.5) or name (leaky_relu2). ``artifact_file``
+    is the compressed model that it leaves; it is weighed and kept.
     """
 
     path: str
@@ -215,14 +212,14 @@ class Script(StrictModel):
 
 
 class ScriptData(StrictModel):
-    """The data set that ``{data_dir}`` is, for its hash. ``vocab_size`` is that of its tokenizer."""
+    """The data set that ``{data_dir}`` is; ``vocab_size`` is that of its tokenizer."""
 
     dataset: DatasetName
     vocab_size: PositiveInt
 
 
 class ScriptArtifact(StrictModel):
-    """The limits of the field; they change nothing of a run but the columns that say it kept them."""
+    """The limits of the field, which change nothing but the columns that say it kept them."""
 
     cap_bytes: PositiveInt = 16_000_000
     train_cap_s: PositiveFloat = 600.0

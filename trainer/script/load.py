@@ -27,8 +27,8 @@ def load_any_recipe(
     others = sorted(set(table) - set(SECTIONS))
     if others:
         raise ConfigError(
-            f"{where}: it has [script] and {', '.join(others)}. A recipe describes either a script, "
-            f"with {', '.join(SECTIONS)}, or a model of our own trainer; not both."
+            f"{where}: it has [script] and {', '.join(others)}. A recipe describes either a "
+            f"script, with {', '.join(SECTIONS)}, or a model of our own trainer; not both."
         )
     for key, value in (overrides or {}).items():
         put_value(table, key, value)

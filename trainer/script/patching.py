@@ -36,7 +36,7 @@ def render(
     data_dir: str = NOT_OF_A_NODE["data_dir"],
     tokenizer: str = NOT_OF_A_NODE["tokenizer"],
 ) -> Rendered:
-    """The patched files, variables and arguments of a cell; a ConfigError where one does not fit."""
+    """Files, variables and arguments of a cell; a ConfigError where a patch does not fit."""
     recipe, script = spec.recipe, spec.recipe.script
     values = values_of(spec, data_dir, tokenizer)
     of_kind = script.steps_env if spec.parsed_budget.kind == "steps" else script.seconds_env
@@ -90,7 +90,7 @@ def apply(patch: Patch, text: str, replacement: str, where: str, name: str) -> s
 
 def diff(spec: ScriptSpec, rendered: Rendered) -> str:
     """What the patches change, as a unified diff; empty where they change nothing."""
-    parts = []
+    parts: list[str] = []
     for name, before in spec.recipe.sources.items():
         after = rendered.files[name].splitlines(keepends=True)
         parts += difflib.unified_diff(
