@@ -15,7 +15,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.published.log_grammar import (
+from trainer.config.config_errors import ConfigError
+from trainer.script.log_grammar import (
     ASKS,
     ASKS_BESIDE_ACTIVATION,
     BEGINS,
@@ -28,7 +29,6 @@ from analysis.published.log_grammar import (
     RULER,
     WORD_GROUPS,
 )
-from trainer.config.config_errors import ConfigError
 
 TWO_RUNS = "are there two runs in this file? Give each run a file of its own"
 
