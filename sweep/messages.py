@@ -10,6 +10,7 @@ from typing import Any, Literal
 from sweep.provenance import Software
 from sweep.spec.sweep_file import NodeShape
 
+Program = Literal["trainer", "script"]
 Status = Literal["pass", "warn", "refuse", "unknown", "n/a"]
 
 
@@ -41,7 +42,7 @@ class CheckpointPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One attempt to make: the trainer's specification and how to start and watch it.
+    """One attempt to make: the specification, which program answers it, how to start and watch it.
 
     ``stem`` names the attempt and its scratch folder; ``checkpoint`` is None where the cell starts
     from zero; ``trainer_hash`` is the driver's, and a node with other code refuses.
@@ -49,6 +50,7 @@ class Order:
 
     stem: str
     cell_id: str
+    program: Program = "trainer"
     spec_json: str
     ranks: int
     threads: int
@@ -62,9 +64,9 @@ class Order:
 class Delivery:
     """What an agent hands back. ``report`` is unparsed text, None where the trainer wrote none.
 
-    ``layers`` are of a success alone. ``failure`` and ``signature`` are the columns of that name,
-    None for a success. ``telemetry`` has the columns of "Timing of the node" that the agent
-    measured.
+    ``layers`` are of a success alone; ``kept`` are the files of a script as it ran, by name.
+    ``failure`` and ``signature`` are the columns of that name, None for a success. ``telemetry``
+    has the columns of "Timing of the node" that the agent measured.
     """
 
     state: str
@@ -74,6 +76,7 @@ class Delivery:
     curve: bytes | None = None
     artifact: bytes | None = None
     layers: bytes | None = None
+    kept: Mapping[str, bytes] = field(default_factory=dict)
     failure: str | None = None
     signature: str | None = None
     telemetry: Mapping[str, Any] = field(default_factory=dict)

@@ -28,7 +28,7 @@ from sweep.driver.attempt_row import identity_columns
 from sweep.spec.grid import DataFound, expand
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.schema import SCHEMA
-from trainer.config import load_recipe
+from trainer.script.load import load_any_recipe
 
 POWERS = (0.8, 0.9)
 EFFECTS_BPB = (0.0005, 0.001, 0.002, 0.003)  # what the field argues about
@@ -49,7 +49,7 @@ def grid_cells(spec: SweepSpec) -> pd.DataFrame:
     own, since that depends on the data.
     """
     cells = expand(
-        spec, lambda overrides: load_recipe(spec.recipe, overrides), lambda recipe: _ANY_DATA
+        spec, lambda overrides: load_any_recipe(spec.recipe, overrides), lambda recipe: _ANY_DATA
     )
     rows = [identity_columns(spec.name, cell) for cell in cells]
     return with_names(pd.DataFrame(rows, columns=SCHEMA.names).assign(cell_id=None))

@@ -14,15 +14,15 @@ from sweep.cluster.interface import Node, Pool, capacity
 from sweep.driver.display import duration
 from sweep.environment import Environment, local_cpus, local_gpus
 from sweep.schedule.plan import Estimate, Plan, estimate
-from sweep.spec.grid import Cell, DataFound, Overrides, expand, override_points
+from sweep.spec.grid import AnyRecipe, Cell, DataFound, Overrides, expand, override_points
 from sweep.spec.sweep_file import SweepSpec, load_sweep
 from sweep.store.files import open_files
 from sweep.store.history import History
 from sweep.store.store import SWEEP_FILE, Store
-from trainer.config import Recipe, load_recipe
 from trainer.config.config_errors import ConfigError
 from trainer.contract import canonical_json
 from trainer.data.manifest import read_manifest
+from trainer.script.load import load_any_recipe
 
 NODE_GPUS = 8
 CLUSTER_SWEEP, LOCAL_SWEEP = "slopes", "local"
@@ -95,13 +95,13 @@ class Invocation:
         sweep = self.sweep
         prepared: dict[tuple[str, int], DataFound] = {}
         for overrides in override_points(sweep):
-            recipe = load_recipe(sweep.recipe, overrides)
+            recipe = load_any_recipe(sweep.recipe, overrides)
             key = _data_key(recipe)
             if key not in prepared:
                 prepared[key] = self._prepare(recipe, overrides)
         return expand(
             sweep,
-            lambda overrides: load_recipe(sweep.recipe, overrides),
+            lambda overrides: load_any_recipe(sweep.recipe, overrides),
             lambda recipe: prepared[_data_key(recipe)],
         )
 
@@ -165,7 +165,7 @@ class Invocation:
             f"cluster with RAY_ADDRESS=, or change [node] in the sweep file."
         )
 
-    def _prepare(self, recipe: Recipe, overrides: Overrides) -> DataFound:
+    def _prepare(self, recipe: AnyRecipe, overrides: Overrides) -> DataFound:
         command = [sys.executable, "-m", "trainer.data", "prepare", "--recipe", self.sweep.recipe]
         command += ["--root", str(self.data), "--offline"]  # 16 GB are fetched by who asks for them
         for key, value in overrides.items():
@@ -218,5 +218,5 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _data_key(recipe: Recipe) -> tuple[str, int]:
-    return recipe.data.dataset, recipe.model.vocab_size
+def _data_key(recipe: AnyRecipe) -> tuple[str, int]:
+    return recipe.data.dataset, recipe.vocab_size

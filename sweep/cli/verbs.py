@@ -59,7 +59,7 @@ def plan(invocation: Invocation) -> int:
     cost = invocation.estimate(todo, history)
     trainer = trainer_source().sha256
     outdated = stale_cells(cells, history, trainer)
-    whys = {cell.id: why_stale(history[cell.id], trainer) for cell in outdated}
+    whys = {cell.id: why_stale(cell, history[cell.id], trainer) for cell in outdated}
     if invocation.as_json:
         body = {
             "todo": [_entry(task.cell, why=task.why) for task in todo.todo],

@@ -13,14 +13,23 @@ from sweep.spec.grid import Cell
 from sweep.store.schema import SCHEMA, TIMING
 from sweep.store.store import Attempt
 from trainer.config.config_errors import ConfigError
-from trainer.contract import Report, canonical_json, parse_report, recipe_hash, spec_hash
+from trainer.contract import (
+    Report,
+    RunSpec,
+    ScriptReport,
+    ScriptSpec,
+    canonical_json,
+    parse_report,
+    parse_script_report,
+    recipe_hash,
+    spec_hash,
+    spec_values,
+)
 
 _FROM_AGENT = frozenset(column.name for column in TIMING) - set(Report.model_fields)
-_FROM_REPORT = sorted((set(Report.model_fields) - {"contract_version"}) & set(SCHEMA.names))
-_ECHOED = (
-    *("recipe_hash", "corpus_sha256", "tokenizer_sha256", "device", "dtype"),
-    *("window", "stride", "code_bytes"),
-)
+_ECHOED = ("recipe_hash", "corpus_sha256", "tokenizer_sha256", "device")
+_ECHOED_BY_TRAINER = (*_ECHOED, "dtype", "window", "stride", "code_bytes")
+_ECHOED_BY_SCRIPT = (*_ECHOED, "script_sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class Outcome:
 
     state: str
     reason: str | None
-    report: Report | None
+    report: Report | ScriptReport | None
     failure: str | None = None
     signature: str | None = None
 
@@ -52,7 +61,8 @@ def check_delivery(cell: Cell, delivery: Delivery) -> Outcome:
     if delivery.report is None:
         return _rejected("there is none")
     try:
-        report = parse_report(delivery.report)
+        parse = parse_script_report if isinstance(cell.spec, ScriptSpec) else parse_report
+        report = parse(delivery.report)
     except ConfigError as error:
         return _rejected(str(error))
     mismatch = _mismatch(cell, delivery, report)
@@ -71,13 +81,11 @@ def attempt_row(
     versions: Versions,
 ) -> dict[str, Any]:
     """The row of one attempt, without what :func:`delivery_columns` adds."""
-    measured = (
-        {name: getattr(outcome.report, name) for name in _FROM_REPORT} if outcome.report else {}
-    )
+    is_script = isinstance(task.cell.spec, ScriptSpec)
     return {
         **identity_columns(sweep, task.cell),
-        "trainer_hash": versions.trainer_hash,
-        **measured,
+        "trainer_hash": None if is_script else versions.trainer_hash,
+        **(_measured(outcome.report) if outcome.report else {}),
         "state": outcome.state,
         "reason": outcome.reason,
         "failure": outcome.failure,
@@ -105,6 +113,14 @@ def delivery_columns(delivery: Delivery | None, log: str | None) -> dict[str, An
     return {**measured, "log": log, "ended_at": datetime.now(UTC)}
 
 
+def _measured(report: Report | ScriptReport) -> dict[str, Any]:
+    """The columns that a report fills."""
+    known = {name: getattr(report, name) for name in type(report).model_fields}
+    if isinstance(report, ScriptReport):
+        known["footing_json"] = canonical_json(report.footing)
+    return {name: value for name, value in known.items() if name in SCHEMA.names}
+
+
 def _rejected(mismatch: str) -> Outcome:
     return Outcome("failed", f"the report is rejected: {mismatch}", None, "cell", mismatch)
 
@@ -129,15 +145,27 @@ def identity_columns(sweep: str, cell: Cell) -> dict[str, Any]:
         "order_position": cell.order_position,
         "block": cell.block,
         "device": spec.device,
+        "corpus_sha256": spec.corpus_sha256,
+        "tokenizer_sha256": spec.tokenizer_sha256,
+        "recipe_hash": recipe_hash(spec.recipe),
+        **(_of_trainer(spec) if isinstance(spec, RunSpec) else _of_script(cell, spec)),
+    }
+
+
+def _of_trainer(spec: RunSpec) -> dict[str, Any]:
+    return {
         "dtype": spec.dtype,
         "window": spec.recipe.scoring.seq_len,
         "stride": spec.recipe.scoring.stride,
         "code_bytes": spec.recipe.artifact.code_bytes,
-        "corpus_sha256": spec.corpus_sha256,
-        "tokenizer_sha256": spec.tokenizer_sha256,
-        "recipe_hash": recipe_hash(spec.recipe),
         "config_json": canonical_json(spec.model_dump(mode="json", exclude={"data_dir"})),
     }
+
+
+def _of_script(cell: Cell, spec: ScriptSpec) -> dict[str, Any]:
+    """The text of the script is not repeated in every row: its hash is."""
+    config = spec_values(spec, "data_dir")
+    return {"script_sha256": cell.script_sha256, "config_json": canonical_json(config)}
 
 
 def lost_row(
@@ -177,19 +205,23 @@ def lost_row(
     }
 
 
-def _mismatch(cell: Cell, delivery: Delivery, report: Report) -> str | None:
+def _mismatch(cell: Cell, delivery: Delivery, report: Report | ScriptReport) -> str | None:
     spec, budget = cell.spec, cell.spec.parsed_budget
     if report.spec_hash != spec_hash(spec):
         return f"it answers the question {report.spec_hash}, the cell is {spec_hash(spec)}"
-    known = identity_columns("", cell)
-    expected = {name: known[name] for name in _ECHOED}
-    if report.state == "succeeded" and budget.kind == "steps":
+    known, of_script = identity_columns("", cell), isinstance(report, ScriptReport)
+    echoed = _ECHOED_BY_SCRIPT if of_script else _ECHOED_BY_TRAINER
+    expected = {name: known[name] for name in echoed}
+    says_steps = report.steps is not None
+    if report.state == "succeeded" and budget.kind == "steps" and says_steps:
         expected["steps"] = int(budget.value)
-    if report.model_bytes is not None:
+    if report.model_bytes is not None and report.code_bytes is not None:
         expected["artifact_bytes"] = report.model_bytes + report.code_bytes
     for name, value in expected.items():
         if getattr(report, name) != value:
             return f"its {name} is {getattr(report, name)}, expected is {value}"
+    if of_script:
+        return None
     if delivery.curve is None:
         return "the curve is missing"
     if report.state == "succeeded" and delivery.layers is None:

@@ -115,6 +115,7 @@ class Attempts:
             kept.append(("layers", f"{stem}.parquet", delivery.layers))
         if outcome.report is not None and delivery.artifact and self.sweep.keep_artifacts:
             kept.append(("artifacts", f"{stem}.bin", delivery.artifact))
+        kept += [("scripts", f"{stem}/{name}", data) for name, data in delivery.kept.items()]
         names = [self._retrying(partial(self.store.write_file, *file)) for file in kept]
         return str(names[0])
 

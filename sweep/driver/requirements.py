@@ -10,12 +10,13 @@ from sweep.spec.sweep_file import DataPlace, SweepSpec
 from sweep.store.store import Attempt
 from trainer.budget import parse_budget
 from trainer.config.config_errors import ConfigError
+from trainer.contract import RunSpec, ScriptSpec
 from trainer.data.manifest import read_manifest
 
 
 def requirements_for(sweep: SweepSpec, cells: Sequence[Cell], code: Code) -> Requirements:
     """What a node must be for ``cells``."""
-    threads = {cell.spec.threads for cell in cells}
+    threads = {cell.spec.threads for cell in cells if isinstance(cell.spec, RunSpec)}
     return Requirements(
         shape=sweep.node,
         datasets=_datasets(cells, sweep.data),
@@ -31,10 +32,11 @@ def requirements_for(sweep: SweepSpec, cells: Sequence[Cell], code: Code) -> Req
 def order_for(
     sweep: SweepSpec, cell: Cell, attempt: Attempt, code: Code, results_place: str
 ) -> Order:
-    """One attempt at ``cell``. Only a cell of fixed steps is given a place for a checkpoint."""
+    """One attempt at ``cell``. Only our trainer at fixed steps is given a checkpoint's place."""
     return Order(
         stem=attempt.stem,
         cell_id=cell.id,
+        program="script" if isinstance(cell.spec, ScriptSpec) else "trainer",
         spec_json=cell.spec.model_dump_json(),
         ranks=sweep.node.ranks,
         threads=cell.spec.threads,
@@ -47,7 +49,10 @@ def order_for(
 
 def _checkpoint(sweep: SweepSpec, cell: Cell, results_place: str) -> CheckpointPlace | None:
     policy = sweep.checkpoints
-    if policy.keep == "no" or cell.spec.parsed_budget.kind == "seconds":
+    starts_from_zero = (
+        isinstance(cell.spec, ScriptSpec) or cell.spec.parsed_budget.kind == "seconds"
+    )
+    if policy.keep == "no" or starts_from_zero:
         return None
     copy_to = f"{results_place}/checkpoints" if policy.keep == "results" else None
     return CheckpointPlace(folder=policy.folder, every_s=policy.every_s, copy_to=copy_to)
@@ -61,7 +66,7 @@ def _datasets(cells: Sequence[Cell], place: DataPlace) -> tuple[RequiredDataset,
             found[spec.data_dir] = RequiredDataset(
                 data_dir=spec.data_dir,
                 dataset=spec.recipe.data.dataset,
-                vocab_size=spec.recipe.model.vocab_size,
+                vocab_size=spec.recipe.vocab_size,
                 corpus_sha256=spec.corpus_sha256,
                 tokenizer_sha256=spec.tokenizer_sha256,
                 train_shards=_train_shards(spec.data_dir),

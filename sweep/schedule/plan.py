@@ -63,7 +63,7 @@ def plan_unsettled(
             continue
         generation = latest_generation(attempts)
         latest = [ended for ended in attempts if ended.generation == generation]
-        follows = verdict(latest, policy, trainer_hash)
+        follows = verdict(latest, policy, cell.code_hash(trainer_hash))
         match follows.kind:
             case "settled":
                 settled.append(cell)
@@ -106,11 +106,11 @@ def plan_refresh(
     tasks = {task.cell.id: task for task in planned.todo}
     outdated = {cell.id: cell for cell in stale_cells(planned.settled, history, trainer_hash)}
     for cell in outdated.values():
-        tasks[cell.id] = Task(cell, why_stale(history[cell.id], trainer_hash))
+        tasks[cell.id] = Task(cell, why_stale(cell, history[cell.id], trainer_hash))
     todo = [
         replace(
             tasks[cell.id],
-            generation=_generation_of_today(history.get(cell.id, ()), trainer_hash),
+            generation=_generation_of_today(history.get(cell.id, ()), cell.code_hash(trainer_hash)),
         )
         for cell in cells
         if cell.id in tasks
@@ -120,27 +120,28 @@ def plan_refresh(
 
 
 def stale_cells(cells: Sequence[Cell], history: History, trainer_hash: str) -> list[Cell]:
-    """The settled cells whose row is known to be of another trainer."""
+    """The settled cells whose row is known to be of other code."""
     return [
         cell
         for cell in cells
         if (attempts := history.get(cell.id, ()))
         and (chosen := select_attempt(attempts)).settles
-        and chosen.trainer_hash not in (None, trainer_hash)
+        and chosen.code_hash not in (None, cell.code_hash(trainer_hash))
     ]
 
 
-def why_stale(attempts: Sequence[EndedAttempt], trainer_hash: str) -> str:
+def why_stale(cell: Cell, attempts: Sequence[EndedAttempt], trainer_hash: str) -> str:
     """``trainer code has changed since (0123abcd, now 89ef4567)``."""
-    then = select_attempt(attempts).trainer_hash or "unknown"
-    return f"trainer code has changed since ({then[:8]}, now {trainer_hash[:8]})"
+    then, now = select_attempt(attempts).code_hash or "unknown", cell.code_hash(trainer_hash)
+    what = "the script" if cell.script_sha256 else "trainer code"
+    return f"{what} has changed since ({then[:8]}, now {str(now)[:8]})"
 
 
-def _generation_of_today(attempts: Sequence[EndedAttempt], trainer_hash: str) -> int:
-    """One generation is of one trainer: an earlier refresh with the same one is gone on with."""
+def _generation_of_today(attempts: Sequence[EndedAttempt], code_hash: str | None) -> int:
+    """One generation is of one code: an earlier refresh with the same one is gone on with."""
     last = latest_generation(attempts)
-    trainers = {ended.trainer_hash for ended in attempts if ended.generation == last}
-    return last if trainers <= {trainer_hash} else last + 1
+    codes = {ended.code_hash for ended in attempts if ended.generation == last}
+    return last if codes <= {code_hash} else last + 1
 
 
 def match_cell(names: Sequence[tuple[str, str]], selector: str) -> str:

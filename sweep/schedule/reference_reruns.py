@@ -69,7 +69,8 @@ class ReferenceReruns:
         block = task.cell.block
         attempts = self._attempts[block, node]
         attempts.append(ended)
-        if verdict(attempts, self._retries, self._trainer_hash).kind == "again":
+        code = task.cell.code_hash(self._trainer_hash)
+        if verdict(attempts, self._retries, code).kind == "again":
             self._taken.discard((block, node))
             self._add_pending(block, node)
 

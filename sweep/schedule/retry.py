@@ -29,10 +29,10 @@ class Verdict:
     avoid: frozenset[str] = frozenset()
 
 
-def verdict(attempts: Sequence[EndedAttempt], policy: Retries, trainer_hash: str | None) -> Verdict:
+def verdict(attempts: Sequence[EndedAttempt], policy: Retries, code_hash: str | None) -> Verdict:
     """What follows from ``attempts``, lowest number first, of one generation.
 
-    Errors that a cell made itself under another ``trainer_hash`` are not held against it.
+    Errors that a cell made itself under another ``code_hash`` are not held against it.
     """
     if not attempts:
         return Verdict("again", "new")
@@ -43,7 +43,7 @@ def verdict(attempts: Sequence[EndedAttempt], policy: Retries, trainer_hash: str
     answers = [ended for ended in attempts if ended.state in TERMINAL_STATES]
     if len(answers) > policy.tainted:
         return Verdict("settled", f"it has an answer, tainted {len(answers)} times")
-    own = [e for e in attempts if trainer_hash is None or e.trainer_hash in (None, trainer_hash)]
+    own = [e for e in attempts if code_hash is None or e.code_hash in (None, code_hash)]
     final = _final(own, policy)
     if final is not None and answers:
         return Verdict("settled", f"it has an answer, tainted; then {final}")

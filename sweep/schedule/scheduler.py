@@ -59,8 +59,8 @@ class Scheduler:
         current = {task.cell.id: task.generation for task in tasks}
         answers = [(c, e) for c, e in answers if e.generation == current.get(c.id, e.generation)]
         any_success = any(
-            trainer_hash is None or ended.trainer_hash in (None, trainer_hash)
-            for _, ended in answers
+            trainer_hash is None or ended.code_hash in (None, cell.code_hash(trainer_hash))
+            for cell, ended in answers
         )
         self._quarantine = Quarantine(retries, any_success=any_success)
         if self._is_paired:
@@ -119,7 +119,7 @@ class Scheduler:
             self._note_answer(task.cell, node, task.generation)
         attempts = self._attempts[task.cell.id]
         attempts.append(ended)
-        follows = verdict(attempts, self._retries, self._trainer_hash)
+        follows = verdict(attempts, self._retries, task.cell.code_hash(self._trainer_hash))
         if follows.kind == "again":
             self._to_retry.append(replace(task, why=follows.why, avoid=follows.avoid))
         return follows

@@ -11,13 +11,22 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+from sweep.spec.script_cells import check_script_cells
 from sweep.spec.sweep_file import SweepSpec
-from trainer.activations import neg_beta
-from trainer.config import Recipe
+from trainer.config import Recipe, ScriptRecipe
 from trainer.config.config_errors import ConfigError
-from trainer.contract import RunSpec, canonical_json, short_hash
+from trainer.contract import (
+    ActivationSpec,
+    RunSpec,
+    ScriptSpec,
+    canonical_json,
+    short_hash,
+    spec_values,
+)
+from trainer.script.patching import render
 
 Overrides = Mapping[str, Any]
+AnyRecipe = Recipe | ScriptRecipe
 NOT_IDENTITY = ("recipe_name", "data_dir", "threads", "log_every")
 
 
@@ -32,14 +41,15 @@ class DataFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One question of a sweep."""
+    """One question of a sweep. ``script_sha256`` is of the files that run, None for our trainer."""
 
     name: str
     id: str
-    spec: RunSpec
+    spec: RunSpec | ScriptSpec
     overrides: Overrides
     block: str
     order_position: int
+    script_sha256: str | None = None
 
     @property
     def slope(self) -> float | None:
@@ -48,13 +58,17 @@ class Cell:
 
     @property
     def neg_beta(self) -> float | None:
-        return neg_beta(self.spec.activation.name, self.spec.activation.params)
+        return self.spec.neg_beta
+
+    def code_hash(self, trainer_hash: str | None) -> str | None:
+        """The hash of the code that answers it: of its script, or of the trainer."""
+        return self.script_sha256 or trainer_hash
 
 
 def expand(
     sweep: SweepSpec,
-    resolve: Callable[[Overrides], Recipe],
-    find_data: Callable[[Recipe], DataFound],
+    resolve: Callable[[Overrides], AnyRecipe],
+    find_data: Callable[[AnyRecipe], DataFound],
 ) -> list[Cell]:
     """Every cell of ``sweep`` in its order of execution.
 
@@ -69,23 +83,20 @@ def expand(
         for budget, seed, replicate in product(sweep.budgets, sweep.seeds, range(sweep.replicates)):
             block = f"seed{seed}__{budget}{_suffix(sweep, overrides, replicate)}"
             spec_of = partial(
-                RunSpec,
-                recipe_name=sweep.recipe.removesuffix(".toml").rpartition("/")[2],
-                recipe=recipe,
+                _spec,
+                sweep,
+                recipe,
+                overrides,
                 seed=seed,
                 budget=budget,
                 replicate=replicate,
-                device=sweep.node.device,
-                dtype=sweep.resolved_dtype,
                 data_dir=data.folder,
                 corpus_sha256=data.corpus_sha256,
                 tokenizer_sha256=data.tokenizer_sha256,
-                threads=max(1, sweep.node.cpus // sweep.node.ranks),
-                log_every=sweep.log_every,
             )
             members = []
             for activation in sweep.expanded_activations():
-                spec = spec_of(activation=activation)
+                spec = spec_of(activation)
                 members.append(
                     Cell(
                         name=f"{activation.label}__{block}",
@@ -94,12 +105,14 @@ def expand(
                         overrides=overrides,
                         block=block,
                         order_position=0,
+                        script_sha256=render(spec).sha256 if isinstance(spec, ScriptSpec) else None,
                     )
                 )
             random.Random(f"{sweep.order_seed}:{block}").shuffle(members)
             cells += members
     ordered = [replace(cell, order_position=i) for i, cell in enumerate(cells)]
     _check_distinct(ordered)
+    check_script_cells({c.name: c.spec for c in ordered if isinstance(c.spec, ScriptSpec)}, sweep)
     return ordered
 
 
@@ -109,15 +122,36 @@ def override_points(sweep: SweepSpec) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
-def identity(spec: RunSpec, gpus: int, gpu_model: str | None) -> dict[str, Any]:
+def identity(spec: RunSpec | ScriptSpec, gpus: int, gpu_model: str | None) -> dict[str, Any]:
     """What a cell's id is a hash of. Timed cells answer for one number and model of GPUs.
 
     An option that is absent is not hashed, so that a new option changes no id of old.
     """
-    values = spec.model_dump(mode="json", exclude=set(NOT_IDENTITY), exclude_defaults=True)
+    values = spec_values(spec, *NOT_IDENTITY)
     if spec.parsed_budget.kind == "seconds":
         values["gpus"], values["gpu_model"] = gpus, gpu_model
     return values
+
+
+def _spec(
+    sweep: SweepSpec,
+    recipe: AnyRecipe,
+    overrides: Overrides,
+    activation: ActivationSpec,
+    **question: Any,
+) -> RunSpec | ScriptSpec:
+    shared = {
+        "recipe_name": sweep.recipe.removesuffix(".toml").rpartition("/")[2],
+        "recipe": recipe,
+        "activation": activation,
+        "device": sweep.node.device,
+        "threads": max(1, sweep.node.cpus // sweep.node.ranks),
+        **question,
+    }
+    if isinstance(recipe, ScriptRecipe):
+        axes = {key: value for key, value in overrides.items() if "." not in key}
+        return ScriptSpec(**shared, axes=axes, ranks=sweep.node.ranks)
+    return RunSpec(**shared, dtype=sweep.resolved_dtype, log_every=sweep.log_every)
 
 
 def _suffix(sweep: SweepSpec, overrides: Overrides, replicate: int) -> str:

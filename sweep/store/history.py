@@ -10,7 +10,8 @@ from sweep.store.schema import TERMINAL_STATES
 class EndedAttempt:
     """What planning needs to know of an attempt that has ended.
 
-    ``trainer_hash`` is None where the row does not say it.
+    ``code_hash`` is of the code that answered, the trainer's or the script's; None where the row
+    does not say it.
     """
 
     attempt: int
@@ -21,7 +22,7 @@ class EndedAttempt:
     failure: str | None = None
     signature: str | None = None
     node: str | None = None
-    trainer_hash: str | None = None
+    code_hash: str | None = None
     generation: int = 0
 
     @property

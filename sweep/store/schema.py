@@ -169,6 +169,13 @@ SCORES = (
         "",
         "whether that shift was fitted on targets already scored; null where there is no SLOT",
     ),
+    Column(
+        "footing_json",
+        _TEXT,
+        "",
+        "of a script: window and stride of each score by its column, null where its recipe does "
+        "not say them, as JSON; null for our own trainer, whose windows are those of its row",
+    ),
 )
 
 ARTIFACT = (
@@ -247,7 +254,13 @@ PROVENANCE = (
     Column("corpus_sha256", _TEXT, "", "hash of the documents and their split"),
     Column("tokenizer_sha256", _TEXT, "", "hash of the tokenizer's file"),
     Column("recipe_hash", _TEXT, "", "hash of the resolved recipe"),
-    Column("trainer_hash", _TEXT, "", "hash of the trainer's source files"),
+    Column("trainer_hash", _TEXT, "", "hash of the trainer's source files; null for a script"),
+    Column(
+        "script_sha256",
+        _TEXT,
+        "",
+        "hash of the files that ran, patches applied; null for our own trainer",
+    ),
     Column("revision", _TEXT, "", "git commit of the driver; null outside a checkout"),
     Column("dirty", _FLAG, "", "the checkout had uncommitted changes; null outside a checkout"),
     Column("python", _TEXT, "", "version of Python"),

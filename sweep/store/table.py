@@ -17,6 +17,7 @@ Row = Mapping[str, Any]
 _OF_ENDED = [
     *("cell_id", "attempt", "state", "tainted", "taint_reason", "reason", "started_at"),
     *("ended_at", "failure", "failure_signature", "node", "trainer_hash", "generation"),
+    "script_sha256",
 ]
 _ORDER = ["order_position", "cell_id", "attempt"]
 
@@ -94,7 +95,7 @@ def ended_attempt(row: Row) -> EndedAttempt:
         failure=row["failure"],
         signature=row["failure_signature"],
         node=row["node"],
-        trainer_hash=row["trainer_hash"],
+        code_hash=row.get("script_sha256") or row["trainer_hash"],
         generation=row["generation"] or 0,
     )
 

@@ -7,7 +7,7 @@ its default. What each key does, and which published switch it stands for: docs/
 """
 
 from trainer.config.data import Coprime, Data
-from trainer.config.loading import RECIPES, Recipe, load_recipe, parse_override
+from trainer.config.loading import RECIPES, Recipe, data_of, load_recipe, parse_override
 from trainer.config.model import Bigram, Model, ValueEmbedding
 from trainer.config.quantization import Artifact, Gptq, Quantization
 from trainer.config.scoring import TTT, Scoring, Slot
@@ -32,6 +32,7 @@ __all__ = [
     "Slot",
     "Train",
     "ValueEmbedding",
+    "data_of",
     "load_recipe",
     "parse_override",
 ]

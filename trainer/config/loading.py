@@ -19,6 +19,7 @@ from trainer.config.data import Data
 from trainer.config.model import Model
 from trainer.config.quantization import Artifact, Quantization
 from trainer.config.scoring import TTT, Scoring, Slot
+from trainer.config.script import ScriptData
 from trainer.config.training import Averaging, Optim, Train
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "recipes"
@@ -37,6 +38,10 @@ class Recipe(StrictModel):
     artifact: Artifact
     ttt: TTT | None = None
     slot: Slot | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        return self.model.vocab_size
 
     @field_validator("slot", mode="before")
     @classmethod
@@ -79,6 +84,20 @@ class Recipe(StrictModel):
             f"{artifact.code_bytes} and at most artifact.cap_bytes {artifact.cap_bytes}.",
         )
         return self
+
+
+def data_of(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> tuple[str, int]:
+    """The data set of a recipe of either kind: its name, and the size of its vocabulary."""
+    path = find_config(name_or_path, RECIPES, "recipe")
+    table = read_toml(path)
+    if "script" not in table:
+        recipe = load_recipe(name_or_path, overrides)
+        return recipe.data.dataset, recipe.vocab_size
+    for key, value in (overrides or {}).items():
+        if key.startswith("data."):
+            put_value(table, key, value)
+    data = validated(ScriptData, table.get("data", {}), f"recipe {path.stem}: data")
+    return data.dataset, data.vocab_size
 
 
 def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -243,6 +243,10 @@ class ScriptRecipe(StrictModel):
         """The name of the script's file."""
         return PurePath(self.script.path).name
 
+    @property
+    def vocab_size(self) -> int:
+        return self.data.vocab_size
+
     def identity(self) -> dict[str, Any]:
         """What of it changes an answer: bytes, never paths."""
         values = self.model_dump(mode="json", exclude_defaults=True, exclude={"sources", "packed"})

@@ -17,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from trainer.config import load_recipe, parse_override
+from trainer.config import data_of, parse_override
 from trainer.config.config_errors import ConfigError
 from trainer.contract import EXIT_BAD_INPUT
 from trainer.data.building.adopt import adopt
@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> Prepared:
-    recipe = load_recipe(options.recipe, dict(map(parse_override, options.set)))
-    dataset, vocab_size, root = recipe.data.dataset, recipe.model.vocab_size, options.root
+    dataset, vocab_size = data_of(options.recipe, dict(map(parse_override, options.set)))
+    root = options.root
     if is_export(dataset) and not options.rebuild:
         request = DownloadRequest(
             dataset=dataset, vocab_size=vocab_size, root=root, train_shards=options.train_shards

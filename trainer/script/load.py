@@ -24,14 +24,15 @@ def load_any_recipe(
     if "script" not in table:
         return load_recipe(name_or_path, overrides)
     where = f"recipe {path.stem}"
+    for key, value in (overrides or {}).items():
+        if "." in key:  # what has none is an axis, and fills placeholders
+            put_value(table, key, value)
     others = sorted(set(table) - set(SECTIONS))
     if others:
         raise ConfigError(
             f"{where}: it has [script] and {', '.join(others)}. A recipe describes either a "
             f"script, with {', '.join(SECTIONS)}, or a model of our own trainer; not both."
         )
-    for key, value in (overrides or {}).items():
-        put_value(table, key, value)
     return _with_sources(table, path.parent, where)
 
 

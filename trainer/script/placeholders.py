@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping
 from trainer.config.config_errors import ConfigError, did_you_mean
 from trainer.contract import ScriptSpec, canonical_json
 
+OWN = (
+    *("seed", "slope", "neg_beta", "activation", "steps", "seconds"),
+    *("data_dir", "tokenizer", "gpus"),
+)
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}|\{([A-Za-z_]\w*)\}")
 
 
@@ -60,10 +64,9 @@ def values_of(spec: ScriptSpec, data_dir: str, tokenizer: str) -> dict[str, str]
     return {name: _text(value) for name, value in known.items() if value is not None}
 
 
-def unknown_axes(axes: Iterable[str]) -> list[str]:
-    """Those whose name is another placeholder's already."""
-    own = ("seed", "slope", "neg_beta", "activation", "steps", "seconds")
-    return [axis for axis in axes if axis in (*own, "data_dir", "tokenizer", "gpus")]
+def reserved(axes: Iterable[str]) -> list[str]:
+    """Those axes whose name is a placeholder of every script already."""
+    return [axis for axis in axes if axis in OWN]
 
 
 def _text(value: object) -> str:

@@ -135,7 +135,7 @@ def test_an_answer_that_is_being_refreshed_is_taken_along_nowhere():
     block = [cell for cell in CELLS if cell.block == BLOCKS[0]]
     then, now = "old", "new"
     history = {
-        c.id: [ended("success", n, trainer_hash=then)] for c, n in zip(block, "aab", strict=True)
+        c.id: [ended("success", n, code_hash=then)] for c, n in zip(block, "aab", strict=True)
     }
     planned = plan_refresh(block, history, now)
     made = Scheduler(

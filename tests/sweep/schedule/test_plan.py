@@ -29,7 +29,7 @@ ENDED = st.builds(
     wall_s=st.floats(0, 100),
     failure=st.none() | st.sampled_from(FAILURES),
     node=st.none() | st.sampled_from(["node-a", "node-b"]),
-    trainer_hash=st.none() | st.sampled_from(["a" * 64, "b" * 64]),
+    code_hash=st.none() | st.sampled_from(["a" * 64, "b" * 64]),
     generation=st.integers(0, 2),
 )
 NOW = "b" * 64
@@ -45,7 +45,7 @@ def ended(state, attempt=1, *, tainted=False, wall_s=1.0, trainer=NOW, generatio
         tainted=tainted,
         reason="why",
         wall_s=wall_s,
-        trainer_hash=trainer,
+        code_hash=trainer,
         generation=generation,
     )
 
@@ -134,7 +134,7 @@ def test_a_refresh_goes_on_only_with_a_generation_that_is_all_of_todays_trainer(
     for task in plan_refresh(CELLS, history, NOW).todo:
         attempts = history.get(task.cell.id, [])
         same = [e for e in attempts if e.generation == task.generation]
-        assert all(e.trainer_hash == NOW for e in same)
+        assert all(e.code_hash == NOW for e in same)
         assert task.generation <= max((e.generation + 1 for e in attempts), default=0)
 
 

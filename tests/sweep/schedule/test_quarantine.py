@@ -77,7 +77,7 @@ def test_after_a_success_nothing_pauses_for_likeness():
 
 def test_a_success_of_an_earlier_run_counts_unless_it_was_of_other_code():
     for trainer, pauses in (("old", True), ("new", False), (None, False)):
-        history = {CELLS[0].id: [ended("success", "a", trainer_hash=trainer)]}
+        history = {CELLS[0].id: [ended("success", "a", code_hash=trainer)]}
         made = scheduler(held=NODES, history=history, retries=Retries(alike=2), trainer_hash="new")
         for node in "bc":
             end(made, node, "error", next_new(made, node))

@@ -31,9 +31,9 @@ def failed(failure, **changes):
     return ended(STATE_OF[failure], failure, **changes)
 
 
-def follows(*attempts, policy=POLICY, trainer_hash=None):
+def follows(*attempts, policy=POLICY, code_hash=None):
     numbered = [replace(ended, attempt=number) for number, ended in enumerate(attempts, 1)]
-    return verdict(numbered, policy, trainer_hash)
+    return verdict(numbered, policy, code_hash)
 
 
 def test_an_untainted_answer_settles_whatever_came_before():
@@ -110,10 +110,10 @@ def test_failures_after_a_tainted_answer_end_with_that_answer():
 
 
 def test_errors_of_other_trainer_code_are_not_held_against_a_cell():
-    old = failed("memory", trainer_hash="old")
-    assert follows(old, trainer_hash="new").kind == "again"
-    assert follows(old, trainer_hash="old").kind == "final"
-    assert follows(failed("memory"), trainer_hash="new").kind == "final"
+    old = failed("memory", code_hash="old")
+    assert follows(old, code_hash="new").kind == "again"
+    assert follows(old, code_hash="old").kind == "final"
+    assert follows(failed("memory"), code_hash="new").kind == "final"
 
 
 def test_a_failure_without_a_class_is_of_the_class_that_its_state_has():

@@ -1,0 +1,79 @@
+"""Check the cells of a sweep over a script: each axis reaches the script, and no two run alike."""
+
+from collections.abc import Iterable, Mapping
+
+from sweep.spec.sweep_file import SweepSpec
+from trainer.config.config_errors import ConfigError
+from trainer.config.script import Script
+from trainer.contract import ScriptSpec, canonical_json
+from trainer.script.patching import render
+from trainer.script.placeholders import placeholders, reserved
+
+
+def check_script_cells(cells: Mapping[str, ScriptSpec], sweep: SweepSpec) -> None:
+    """Nothing where all is well; ``cells`` by name. A ConfigError says which axis goes nowhere."""
+    if not cells:
+        return
+    where = f"sweep {sweep.name}"
+    if sweep.dtype is not None:
+        raise ConfigError(
+            f"{where}: dtype = {sweep.dtype!r}: a script chooses its own. Leave dtype out, or "
+            f"set a variable of the script in its recipe."
+        )
+    for spec in cells.values():
+        _check_axes(spec, where)
+    seen: dict[str, tuple[str, ScriptSpec]] = {}
+    for name, spec in cells.items():
+        rendered = render(spec)
+        run = [rendered.files, rendered.variables, rendered.arguments, spec.replicate]
+        other, its = seen.setdefault(canonical_json([*map(_plain, run)]), (name, spec))
+        if its is not spec and not _same_function(its, spec):
+            raise ConfigError(
+                f"{where}: cells {other} and {name} would run the same script with the same "
+                f"variables. Something that tells them apart has to reach it: "
+                f"{{slope}}, {{neg_beta}} or {{activation}} in env, arguments or a patch of recipe "
+                f"{spec.recipe_name}, or a patch with only = [...]."
+            )
+
+
+def _check_axes(spec: ScriptSpec, where: str) -> None:
+    script, kind = spec.recipe.script, spec.parsed_budget.kind
+    taken = reserved(spec.axes)
+    if taken:
+        raise ConfigError(
+            f"{where}: grid.set.{taken[0]}: {{{taken[0]}}} is a placeholder already. Call the axis "
+            f"something else."
+        )
+    used = set(_used(script, kind))
+    axes = {axis: f"grid.set.{axis}" for axis in spec.axes}
+    for name, what in {"seed": "seeds", kind: "budgets", **axes}.items():
+        if name not in used:
+            table = f"{kind}_env, env" if name == kind else "env"
+            raise ConfigError(
+                f"{where}: {what}: nothing in recipe {spec.recipe_name} uses {{{name}}}, so every "
+                f"value of it would run the same. Put it into {table}, arguments or a patch of "
+                f"[script]."
+            )
+
+
+def _used(script: Script, kind: str) -> Iterable[str]:
+    of_kind = script.steps_env if kind == "steps" else script.seconds_env
+    texts = [*script.env.values(), *of_kind.values(), *script.arguments]
+    return [
+        name for text in [*texts, *(p.replace for p in script.patch)] for name in placeholders(text)
+    ]
+
+
+def _same_function(a: ScriptSpec, b: ScriptSpec) -> bool:
+    """ReLU² and LeakyReLU² of slope 0, which a script may well run alike: the A/A control."""
+    names = {a.activation.name, b.activation.name}
+    question = [s.model_dump(exclude={"activation", "recipe"}) for s in (a, b)]
+    return (
+        names == {"relu2", "leaky_relu2"}
+        and a.neg_beta == b.neg_beta
+        and question[0] == question[1]
+    )
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value
