@@ -27,6 +27,8 @@ CURVE_FILE = "curve.parquet"
 ARTIFACT_FILE = "artifact.bin"
 LAYERS_FILE = "layers.parquet"
 PROGRESS_FILE = "progress.json"
+ENDS_FILE = "ends.json"
+KEPT_FOLDER = "kept"
 OUTPUT_FILES = (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE, LAYERS_FILE)
 
 EXIT_REPORTED = 0

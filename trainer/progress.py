@@ -16,9 +16,10 @@ from trainer.files import write_atomically
 
 INTERVAL_S = 0.5
 SLOW_PHASES: Final = frozenset(
-    {"setup", "warmup", "compile", "checkpoint", "probe", "pack", "mechanism"}
+    {"setup", "warmup", "compile", "checkpoint", "probe", "pack", "mechanism", "quiet"}
 )
-"""Reading data, compiling, writing hundreds of megabytes, the first all-reduce, compressing."""
+"""Reading data, compiling, writing hundreds of megabytes, the first all-reduce, compressing; what
+the recipe of a script says is quiet."""
 
 
 class Progress:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -26,15 +25,15 @@ from trainer.distributed.speed_probe import Probe
 from trainer.distributed.world import World
 from trainer.evaluate.bpb import Score
 from trainer.evaluate.slot import slot_is_legal
-from trainer.files import write_atomically
+from trainer.machine import processor_name
 from trainer.mechanism.measure import LayerRow
 from trainer.model import GPT
 from trainer.model.attention import attention_backend
+from trainer.parquet_file import CURVE_TYPES, write_rows
 from trainer.source import trainer_source
 from trainer.training.train import TrainingResult
 
 DURATIONS = ("setup", "warmup", "score", "ttt", "slot", "pack", "mechanism")
-_CURVE_TYPES = (*[pa.int64()] * 2, *[pa.float64()] * 5)
 _LAYER_TYPES = (pa.string(), pa.string(), pa.int64(), pa.string(), pa.float64())
 
 
@@ -119,24 +118,12 @@ def write_curve(trained: TrainingResult, spec: RunSpec, path: Path) -> None:
         for log, loss in zip(trained.steps, trained.losses, strict=True)
     ]
     whole = [(*row, *validated.get(int(row[0] or 0), (None, None))) for row in rows]
-    _write_table(path, CURVE_COLUMNS, _CURVE_TYPES, whole)
+    write_rows(path, CURVE_COLUMNS, CURVE_TYPES, whole)
 
 
 def write_layers(rows: Sequence[LayerRow], path: Path) -> None:
     """What was measured of layers, tensors and classes as ``LAYER_COLUMNS``, in this order."""
-    _write_table(path, LAYER_COLUMNS, _LAYER_TYPES, rows)
-
-
-def _write_table(
-    path: Path,
-    names: Sequence[str],
-    types: Sequence[pa.DataType],
-    rows: Sequence[tuple[Any, ...]],
-) -> None:
-    columns = [pa.array([row[i] for row in rows], type=t) for i, t in enumerate(types)]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(dict(zip(names, columns, strict=True))), sink)
-    write_atomically(path, sink.getvalue().to_pybytes())
+    write_rows(path, LAYER_COLUMNS, _LAYER_TYPES, rows)
 
 
 def _training(spec: RunSpec, trained: TrainingResult) -> dict[str, Any]:
@@ -237,9 +224,4 @@ def device_name(device: torch.device) -> str:
     """The model of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.machine())
+    return processor_name()

@@ -9,6 +9,7 @@ from typing import Any
 
 from sweep.cli.doctor import show_checks
 from sweep.cli.invocation import Invocation
+from sweep.cli.script_patches import patch_lines
 from sweep.cli.selection import Selection
 from sweep.cli.session import EXIT_BAD, EXIT_DONE, EXIT_INCOMPLETE, run_plan
 from sweep.driver.requirements import requirements_for
@@ -72,6 +73,8 @@ def plan(invocation: Invocation) -> int:
         return EXIT_DONE
     for task in todo.todo:
         invocation.say(f"  {task.cell.name}  ({task.cell.id}): {task.why}")
+    for line in patch_lines(cells):
+        invocation.say(line)
     for task in todo.final:
         invocation.say(f"  {task.cell.name}  ({task.cell.id}): given up: {task.why}")
     for cell in outdated if not invocation.refresh else ():

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from sweep.node.data import NotStaged, stage
 from sweep.node.failures import STOPPED, Failure, classify, hung, unable, unreported
 from sweep.node.liveness import DeadManSwitch, HangWatch
 from sweep.node.memory_use import MemoryWatch
-from sweep.node.ranks import RankLauncher, dump_stacks, rank_ends
+from sweep.node.ranks import RankLauncher, attempt_ends, dump_stacks
 from sweep.node.scratch import append_agent_log, read_logs, scratch
 from sweep.preflight import refusal, run_checks, warnings
 from sweep.processes.process_tree import Processes
@@ -30,6 +30,7 @@ from sweep.timing.telemetry import SamplerFactory, sample_telemetry
 from trainer.contract import (
     ARTIFACT_FILE,
     CURVE_FILE,
+    KEPT_FOLDER,
     LAYERS_FILE,
     PROGRESS_FILE,
     REPORT_FILE,
@@ -126,18 +127,23 @@ class Agent:
                 )
                 with sample_telemetry(
                     self._sampler_factory,
-                    lambda: set(self._ranks.pids),
+                    lambda: set(self._pids(order)),
                     lambda: (_progress(folder) or {}).get("phase"),
                     say,
                 ) as telemetry:
-                    end = _watch(self._ranks, folder, order, self._stop, memory)
+                    look = partial(memory.look, partial(self._pids, order))
+                    end = _watch(self._ranks, folder, order, self._stop, look)
                     self._ranks.kill_now()  # before anything else, whatever it waits for
             finally:
                 stuck = self._ranks.kill()
-            failure = _judge(end, folder, memory, stuck)
+            failure = _judge(end, order, folder, memory, stuck)
             if checkpoint is not None and failure is None:
                 checkpoint.is_settled = True
-        return _collect(folder, failure, telemetry)
+        return _collect(folder, order, failure, telemetry)
+
+    def _pids(self, order: Order) -> list[int]:
+        """The ranks' processes; those of a script are children of its own."""
+        return self._ranks.family() if order.program == "script" else self._ranks.pids
 
     def _with_data_here(self, order: Order) -> str:
         """The specification with the folder that this node reads; it is no part of the question."""
@@ -171,7 +177,11 @@ class _End:
 
 
 def _watch(
-    ranks: Processes, folder: Path, order: Order, stop: threading.Event, memory: MemoryWatch
+    ranks: Processes,
+    folder: Path,
+    order: Order,
+    stop: threading.Event,
+    look_at_memory: Callable[[], None],
 ) -> _End:
     """Until every rank has ended well, or one thing has gone wrong."""
     watch = HangWatch(
@@ -195,11 +205,13 @@ def _watch(
         if watch.look(sign, phase, time.monotonic()):
             dump_stacks(ranks, folder)
             return _End(codes, hung(phase, watch.stalled_s))
-        memory.look(ranks.pids)
+        look_at_memory()
         ranks.wait(POLL_S)
 
 
-def _judge(end: _End, folder: Path, memory: MemoryWatch, stuck: Sequence[int]) -> Failure | None:
+def _judge(
+    end: _End, order: Order, folder: Path, memory: MemoryWatch, stuck: Sequence[int]
+) -> Failure | None:
     """What the end amounts to, once no rank runs any more; None for an answer."""
     if stuck:
         names = ", ".join(f"rank {rank}" for rank in stuck)
@@ -209,14 +221,17 @@ def _judge(end: _End, folder: Path, memory: MemoryWatch, stuck: Sequence[int]) -
         return end.decided
     if any(end.codes):
         return classify(
-            rank_ends(end.codes, folder),
+            attempt_ends(order, end.codes, folder),
             killed_by_kernel=memory.kernel_has_killed,
             memory=str(memory),
         )
     return None if (folder / REPORT_FILE).exists() else unreported(REPORT_FILE)
 
 
-def _collect(folder: Path, failure: Failure | None, telemetry: Mapping[str, Any]) -> Delivery:
+def _collect(
+    folder: Path, order: Order, failure: Failure | None, telemetry: Mapping[str, Any]
+) -> Delivery:
+    kept = folder / KEPT_FOLDER
     report = _read(folder / REPORT_FILE)
     outcome = asdict(failure) if failure else {"state": "succeeded", "reason": None}
     return Delivery(
@@ -225,7 +240,8 @@ def _collect(folder: Path, failure: Failure | None, telemetry: Mapping[str, Any]
         curve=_read(folder / CURVE_FILE),
         artifact=_read(folder / ARTIFACT_FILE),
         layers=_read(folder / LAYERS_FILE),
-        log=read_logs(folder),
+        kept={path.name: path.read_bytes() for path in sorted(kept.glob("*"))},
+        log=read_logs(folder, whole=order.program == "script"),
         telemetry=telemetry,
     )
 

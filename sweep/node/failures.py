@@ -32,6 +32,7 @@ FAULTS = {
     "of the network": re.compile(
         PEER_GONE.pattern
         + r"|Connection refused|Connection timed out|Network is unreachable|No route to host"
+        + r"|Address already in use"
     ),
     "of NCCL": re.compile(
         r"\bnccl\w+Error|ncclInvalid\w+|NCCL (?:error|Error|failure|WARN)"

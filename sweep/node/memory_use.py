@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -30,13 +30,14 @@ class MemoryWatch:
         self._resident_then = 0  # when it was last asked what is shared
         self._shared = 0
 
-    def look(self, pids: Sequence[int]) -> None:
+    def look(self, pids: Callable[[], Sequence[int]]) -> None:
+        """Look at the processes that ``pids`` names, if it is time."""
         now = time.monotonic()
         if self._looked_s is not None and now - self._looked_s < LOOK_EVERY_S:
             return
         self._looked_s = now
         self._least_available = min(self._least_available, psutil.virtual_memory().available)
-        resident = {pid: size for pid in pids if (size := _resident_bytes(pid))}
+        resident = {pid: size for pid in pids() if (size := _resident_bytes(pid))}
         total = sum(resident.values())
         if total > GROWN * self._resident_then:
             self._resident_then = total

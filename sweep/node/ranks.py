@@ -1,6 +1,7 @@
 """Launch the ranks of an attempt, forked or started, dump their stacks, and read how they ended."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -13,14 +14,15 @@ from signal import SIGCONT, SIGUSR1
 from sweep.environment import rank_environment
 from sweep.messages import Order
 from sweep.node.failures import RankEnd
-from sweep.node.scratch import rank_log, scratch_root, tail
+from sweep.node.scratch import AGENT_LOG, rank_log, scratch_root, tail
 from sweep.processes.fork_server_client import ForkServerManager, NotForked, ServerSpec
 from sweep.processes.process_tree import Processes
 from sweep.provenance import PROJECT
-from trainer.contract import SPEC_FILE
+from trainer.contract import ENDS_FILE, SPEC_FILE
 from trainer.fork_server.fork import Request
 
 TRAINER = (sys.executable, "-m", "trainer", "--spec", SPEC_FILE, "--out", ".")
+SCRIPT = (sys.executable, "-m", "trainer.script", "--spec", SPEC_FILE, "--out", ".")
 FORK_SERVER: tuple[str, ...] | None = (sys.executable, "-m", "trainer.fork_server.server")
 RENDEZVOUS_FILE = "rendezvous"
 COMPILED = "compiled"
@@ -52,8 +54,18 @@ class RankLauncher:
     ) -> None:
         """The trainer, once a rank, in ``folder``; what it prints goes to a log per rank.
 
-        Where ``stop`` is set nothing is waited for.
+        Where ``stop`` is set nothing is waited for. A script's one process starts the ranks.
         """
+        if order.program == "script":
+            with (folder / AGENT_LOG).open("ab") as log:
+                ranks.start(
+                    SCRIPT,
+                    cwd=folder,
+                    environment=_shared_environment(order.threads),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            return
         spec = _server_spec(order.trainer_hash, order.threads)
         server = None if spec is None else self._servers.ready(spec, stop, say)
         command = [*TRAINER, *arguments]
@@ -128,6 +140,18 @@ def dump_stacks(ranks: Processes, folder: Path) -> None:
         last, seen = seen, [_size(log) for log in logs]
         if seen == last and all(now > then for now, then in zip(seen, before, strict=True)):
             return
+
+
+def attempt_ends(order: Order, codes: Sequence[int | None], folder: Path) -> list[RankEnd]:
+    """What the ranks left. Those of a script are told by the process that started them.
+
+    Where it tells none it has failed itself: it refused the recipe, or what the script printed.
+    """
+    if order.program == "trainer":
+        return rank_ends(codes, folder)
+    with contextlib.suppress(OSError, ValueError):
+        return rank_ends(json.loads((folder / ENDS_FILE).read_bytes()), folder)
+    return [RankEnd(code=code, log=tail(folder / AGENT_LOG)) for code in codes]
 
 
 def rank_ends(codes: Sequence[int | None], folder: Path) -> list[RankEnd]:

@@ -21,6 +21,7 @@ from trainer.contract import PROGRESS_FILE
 STEM = re.compile(r"[0-9a-f]{16}-\d+")
 AGENT_LOG = "agent.log"
 LOG_TAIL_BYTES = 256 * 1024
+SCRIPT_LOG_BYTES = 16 * 1024 * 1024
 OLD_S = 24 * 3600.0
 
 _FOLDER = re.compile(rf"(?P<stem>{STEM.pattern})(?:\.\d+)?")
@@ -86,26 +87,30 @@ def rank_log(folder: Path, rank: int) -> Path:
     return folder / f"rank{rank}.log"
 
 
-def read_logs(folder: Path) -> str:
-    """The ends of the logs of all ranks, and what the agent said."""
+def read_logs(folder: Path, *, whole: bool = False) -> str:
+    """The ends of the logs of all ranks, and what the agent said.
+
+    Of a script the logs are ``whole``: what they say is what is submitted.
+    """
+    limit = SCRIPT_LOG_BYTES if whole else LOG_TAIL_BYTES
     ranks = sorted(
         int(match[1]) for path in folder.glob("*.log") if (match := _RANK_LOG.fullmatch(path.name))
     )
-    parts = {f"rank {rank}": tail(rank_log(folder, rank)) for rank in ranks}
-    if (folder / AGENT_LOG).exists():
-        parts["agent"] = tail(folder / AGENT_LOG)
+    parts = {f"rank {rank}": tail(rank_log(folder, rank), limit) for rank in ranks}
+    if said := tail(folder / AGENT_LOG):
+        parts["agent"] = said
     if list(parts) == ["rank 0"]:
         return parts["rank 0"]
     return "\n".join(f"--- {name} ---\n{text}" for name, text in parts.items())
 
 
-def tail(path: Path) -> str:
+def tail(path: Path, limit: int = LOG_TAIL_BYTES) -> str:
     """The end of a log, which says how much was left out; empty where there is none."""
     try:
         with path.open("rb") as file:
-            skipped = max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES)
+            skipped = max(0, file.seek(0, os.SEEK_END) - limit)
             file.seek(skipped)
-            text = file.read(LOG_TAIL_BYTES).decode(errors="replace")
+            text = file.read(limit).decode(errors="replace")
     except FileNotFoundError:
         return ""
     return f"[the first {skipped} bytes are left out]\n{text}" if skipped else text

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from sweep.processes import parent_death
 from sweep.provenance import PROJECT
+from trainer import parent_death
 from trainer.fork_server.fork import GO, Request, request_rank
 from trainer.fork_server.process_title import ROOM
 

@@ -1,7 +1,7 @@
 """Start processes that never outlive this one, and kill them with all that they have started.
 
 They are direct children that the kernel kills when this process dies
-(sweep/processes/parent_death.py, and trainer/fork_server/fork.py for those that were adopted), each
+(trainer/parent_death.py, and trainer/fork_server/fork.py for those that were adopted), each
 in a session of its own, so that no signal of a terminal reaches them and a kill takes their
 children along.
 """
@@ -17,7 +17,9 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from sweep.processes import parent_death
+import psutil
+
+from trainer import parent_death
 
 KILL_S = 10.0
 WAIT_POLL_S = 0.002
@@ -86,6 +88,15 @@ class Processes:
     @property
     def pids(self) -> list[int]:
         return [process.pid for process in self._started]
+
+    def family(self) -> list[int]:
+        """The processes that run, and all that they have started."""
+        found = []
+        for pid in self.pids:
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                found += [pid, *(child.pid for child in process.children(recursive=True))]
+        return found
 
     def codes(self) -> list[int | None]:
         """Exit statuses; None for what still runs, negative for what a signal ended."""

@@ -6,7 +6,7 @@ comments and docstrings may name what once was.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
 _NAME = re.compile(r"(?<![a-z])act(?:ivation)?(?:_fn|_func|_type)?\s*[:=]\s*['\"]?([\w²^]+)", re.I)
@@ -38,6 +38,10 @@ class Named:
     value: float | None
     in_source: bool = False
 
+    def called(self, name: str) -> "Named":
+        """The same under another name."""
+        return replace(self, name=name)
+
 
 def named_in_line(number: int, text: str) -> Named:
     """What a printed line names: a slope beside a ReLU² is not used.
@@ -49,7 +53,7 @@ def named_in_line(number: int, text: str) -> Named:
     relu2 None
     """
     found = _NAME.search(text)
-    name = _plain(found[1]) if found else None
+    name = plain_name(found[1]) if found else None
     value = _INIT.search(text) if name == "asqu" else _SLOPE.search(text)
     takes_one = name is None or name.startswith(("asqu", "leaky"))
     return Named(number, text, name, float(value[1]) if value and takes_one else None)
@@ -66,7 +70,7 @@ def named_in_source(source: Sequence[str]) -> tuple[Named, ...]:
     found = []
     for number, text in inside:
         for call in _CALL.finditer(text):
-            name, value = _plain(call[1]), None
+            name, value = plain_name(call[1]), None
             if name == "asqu" and init:
                 value = float(init[1] or (init[3] is not None))
             if name in ("relu", "leakyrelu", "prelu", "rrelu"):
@@ -110,10 +114,11 @@ def _parted(named: Iterable[Named]) -> tuple[list[Named], list[Named]]:
     return [one for one in every if not one.in_source], [one for one in every if one.in_source]
 
 
-def _plain(name: str) -> str:
-    """
-    >>> _plain("leaky_relu_sq"), _plain("LeakyReLU²"), _plain("relu_squared"), _plain("lrelu2")
-    ('leakyrelu2', 'leakyrelu2', 'relu2', 'leakyrelu2')
+def plain_name(name: str) -> str:
+    """One spelling for the names under which scripts know an activation.
+
+    >>> [plain_name(x) for x in ("leaky_relu_sq", "LeakyReLU²", "relu_squared", "lrelu2")]
+    ['leakyrelu2', 'leakyrelu2', 'relu2', 'leakyrelu2']
     """
     word = re.sub(r"[^a-z0-9]", "", name.lower().replace("²", "2"))
     word = re.sub(r"(?:squared|square|sq)$", "2", word)

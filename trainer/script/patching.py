@@ -54,11 +54,9 @@ def render(
 
 def patched(spec: ScriptSpec, values: Mapping[str, str]) -> dict[str, str]:
     """The files of a script with the patches that are for its activation, one after the other."""
-    recipe, activation = spec.recipe, spec.activation
+    recipe = spec.recipe
     files = dict(recipe.sources)
-    for number, patch in enumerate(recipe.script.patch, start=1):
-        if patch.only is not None and not {activation.name, activation.label} & set(patch.only):
-            continue
+    for number, patch in patches_for(spec):
         name, where = patch.file or recipe.main, f"recipe {spec.recipe_name}: patch {number}"
         if name not in files:
             raise ConfigError(
@@ -66,6 +64,13 @@ def patched(spec: ScriptSpec, values: Mapping[str, str]) -> dict[str, str]:
             )
         files[name] = apply(patch, files[name], fill(patch.replace, values, where), where, name)
     return files
+
+
+def patches_for(spec: ScriptSpec) -> list[tuple[int, Patch]]:
+    """The patches that are made for the activation of ``spec``, each with its number from 1."""
+    names = {spec.activation.name, spec.activation.label}
+    patches = enumerate(spec.recipe.script.patch, start=1)
+    return [(n, patch) for n, patch in patches if patch.only is None or names & set(patch.only)]
 
 
 def apply(patch: Patch, text: str, replacement: str, where: str, name: str) -> str:

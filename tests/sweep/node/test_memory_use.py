@@ -68,7 +68,7 @@ def denied(process):
 def test_where_nothing_is_told_of_sharing_resident_sizes_are_added(family, monkeypatch):
     monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
     pids, watch = [int(pid) for pid in family.stdout.readline().split()], MemoryWatch()
-    watch.look([*pids, 2**22 + 1])  # the last is no process
+    watch.look(lambda: [*pids, 2**22 + 1])  # the last is no process
     resident = sum(psutil.Process(pid).memory_info().rss for pid in pids)
     assert peak_mib(watch) == pytest.approx(resident / MIB, abs=4)
     assert resident > 3 * 64 * MIB

@@ -15,10 +15,10 @@ from sweep.environment import FLIGHT_RECORDER_ENTRIES, rank_environment
 from sweep.node import ranks as ranks_module
 from sweep.node.ranks import STACKS_MARK, RankLauncher, dump_stacks, rank_ends
 from sweep.node.scratch import rank_log
-from sweep.processes import parent_death
 from sweep.processes.process_tree import Processes
 from tests.support.commands import wait_until
 from tests.support.standin import order, stand_in
+from trainer import parent_death
 
 
 @pytest.fixture(params=["started", "forked"])

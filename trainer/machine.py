@@ -1,0 +1,29 @@
+"""The model of the processor or of the GPU, told without torch."""
+
+import platform
+from pathlib import Path
+
+import pynvml
+
+
+def processor_name() -> str:
+    """The model of the processor, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())
+
+
+def gpu_name() -> str | None:
+    """The model of the first GPU; None where the driver tells none."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            name: str = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+    return name

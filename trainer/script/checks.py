@@ -1,0 +1,62 @@
+"""Hold what a script printed against what it was asked: seed, data, budget, ranks, activation."""
+
+from pathlib import Path
+
+from trainer.config.config_errors import ConfigError
+from trainer.contract import ScriptSpec
+from trainer.script.named_activation import contradiction, named_in_line, plain_name
+from trainer.script.read import Reading, Said
+
+
+def check_answers(reading: Reading, spec: ScriptSpec, where: str) -> None:
+    """Nothing, if the script ran what the cell asks; else a ConfigError with the line."""
+    budget, data = spec.parsed_budget, Path(spec.data_dir)
+    asked: dict[str, tuple[object, ...]] = {
+        "seed": (spec.seed,),
+        "dataset": (spec.recipe.data.dataset, data.name, data.resolve().name),
+    }
+    if spec.recipe.script.launch == "torchrun":
+        asked["world_size"] = (spec.ranks,)
+    if budget.kind == "steps":
+        asked |= {"steps": (budget.value,), "iterations": (budget.value,)}
+    else:
+        asked["cap_s"] = (budget.value,)
+    for name, allowed in asked.items():
+        said = reading.values.get(name)
+        if said is not None and said.value not in allowed:
+            raise _contradicts(where, said, f"its {name} is {_shown(said.value)}", allowed[0])
+    last = max((s for s, values in reading.curve.items() if "train_loss" in values), default=None)
+    if budget.kind == "steps" and last is not None and last > budget.value:
+        raise ConfigError(
+            f"{where}: it trained to step {last}, the cell asks for {budget.value:g} steps."
+        )
+    _check_activation(reading, spec, where)
+
+
+def _check_activation(reading: Reading, spec: ScriptSpec, where: str) -> None:
+    """The script's own name of the activation, which its recipe tells, is as good as ours."""
+    activation, names = spec.activation, spec.recipe.script.activation_names
+    own = names.get(activation.label, names.get(activation.name))
+    named = []
+    for said in reading.activations:
+        found = named_in_line(said.number, said.text)
+        if own is not None and found.name == plain_name(own):
+            found = found.called(activation.name.replace("_", ""))
+        named.append(found)
+    wrong = contradiction(named, activation.name, activation.params)
+    if wrong is not None:
+        line, what = wrong
+        raise _contradicts(
+            where, Said(0, line.number, line.text), f"it names {what}", activation.label
+        )
+
+
+def _contradicts(where: str, said: Said, what: str, asked: object) -> ConfigError:
+    return ConfigError(
+        f"{where}: {said}: {what}, the cell asks for {_shown(asked)}. Does the recipe set it, by a "
+        f"variable or a patch, and does the script use that?"
+    )
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
