@@ -32,7 +32,15 @@ def variables_read(tree: ast.Module) -> list[VariableRead]:
     >>> variables_read(ast.parse("from os import environ\\nlr = float(environ.get('LR', 0.5))"))
     [VariableRead(line=2, name='LR', default='0.5', text="environ.get('LR', 0.5)")]
     """
-    return _Reader(tree).reads()
+    return sorted(
+        {read for _, read in _Reader(tree).reads()},
+        key=lambda read: (read.line, read.name or "", read.text),
+    )
+
+
+def reads_by_place(tree: ast.Module) -> dict[ast.expr, VariableRead]:
+    """The read that an expression is, where it is one of a known variable."""
+    return {node: read for node, read in _Reader(tree).reads() if read.name is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +62,9 @@ class _Reader:
         self.strings: dict[str, object] = {}
         self._find_names()
 
-    def reads(self) -> list[VariableRead]:
-        found = {read for direct in self._direct() for read in self._resolved(direct, 0)}
-        return sorted(found, key=lambda read: (read.line, read.name or "", read.text))
+    def reads(self) -> Iterator[tuple[ast.expr, VariableRead]]:
+        for direct in self._direct():
+            yield from self._resolved(direct, 0)
 
     def _find_names(self) -> None:
         """What else ``os``, its environment and its getter are called, and constant texts."""
@@ -133,7 +141,7 @@ class _Reader:
         elif not _names_it(parent, node):
             yield _Read(node, None, None)
 
-    def _resolved(self, read: _Read, depth: int) -> Iterator[VariableRead]:
+    def _resolved(self, read: _Read, depth: int) -> Iterator[tuple[ast.expr, VariableRead]]:
         """What a read is of: itself, or the reads of the helper's calls."""
         line, text = read.node.lineno, " ".join(ast.unparse(read.node).split())
         known = False
@@ -141,16 +149,17 @@ class _Reader:
             name = None if read.name is None else self._fold(read.name, values)
             if name is not None:
                 known = True
-                yield VariableRead(line, str(name), self._default(read.default, values), text)
+                default = self._default(read.default, values)
+                yield read.node, VariableRead(line, str(name), default, text)
         if known:
             return
         function = self._function_of(read)
         if function is None or depth == MAX_HELPER_DEPTH:
-            yield VariableRead(line, None, None, text)
+            yield read.node, VariableRead(line, None, None, text)
             return
         calls, others = self._calls(function)
         if others or not calls:
-            yield VariableRead(line, None, None, text)
+            yield read.node, VariableRead(line, None, None, text)
         for call in calls:
             given = _bound(function, call)
             yield from self._resolved(

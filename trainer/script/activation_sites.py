@@ -1,0 +1,372 @@
+"""Find where a script computes its activation, and whether a backward constant fits its forward.
+
+A script that squares LeakyReLU has its slope s at up to three kinds of places: forward (s), the
+square itself (β = s²), and a backward of its own (2·s²). Public kernels exist whose backward kept
+the constant of another slope; :func:`mismatches` finds them.
+"""
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from trainer.script.constant_values import Value, Values, called
+from trainer.script.kernel_strings import read_kernel
+from trainer.script.piecewise import Piece, Pieces, Role
+
+Kind = Literal["slope", "beta", "relu2", "unsquared", "unknown"]
+TOLERANCE = 1e-6
+_WORDS = re.compile(
+    r"leaky|lrelu|relu2|relu_?sq|\btl\.where|> ?=? ?0(\.0*)?f?\)? *\?", re.IGNORECASE
+)
+_BACKWARD = re.compile(r"backward|bwd|grad")
+_CODE = re.compile(r"[;{]|\btl\.|\bdef |__global__|\breturn\b")
+_FOREIGN = re.compile(r"leaky|lrelu|relu_?(2|sq)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One constant of the activation, or one place that computes it and is not understood.
+
+    ``kind`` says what its constant is: ``slope`` s, or ``beta`` (``scale`` times s²; 2 in most
+    derivatives); ``relu2`` has none; ``unsquared`` is not of the family; ``unknown`` is not
+    understood, and ``why`` says so. ``start`` and ``end`` are the constant's characters in the
+    text, ``whole`` those of the expression around it.
+    """
+
+    line: int
+    kind: Kind
+    why: str
+    text: str
+    value: float | None = None
+    scale: float = 1.0
+    start: int = 0
+    end: int = 0
+    whole: tuple[int, int] = (0, 0)
+    variables: frozenset[str] = frozenset()
+    backward: bool = False
+    group: str = ""
+    language: Literal["python", "c"] = "python"
+
+    @property
+    def beta(self) -> float | None:
+        """The factor of x² on the negative side that its constant means."""
+        if self.value is None:
+            return None
+        return self.value**2 if self.kind == "slope" else self.value / self.scale
+
+
+def sites(source: str, variables: Mapping[str, str] | None = None) -> list[Site]:
+    """Every place of a script's text that computes its activation, by line.
+
+    ``variables`` are set in its environment; else its defaults count.
+
+    >>> [site] = sites("y = torch.nn.functional.leaky_relu(x, 0.5).square()")
+    >>> site.kind, site.value, site.beta, site.line
+    ('slope', 0.5, 0.25, 1)
+    >>> [site] = sites("g = go * torch.where(x > 0, 2 * x, 0.5 * x)")
+    >>> site.kind, site.scale, site.beta, site.backward
+    ('beta', 2.0, 0.25, True)
+    """
+    found = _Finder(source, variables).sites()
+    return sorted(found, key=lambda site: (site.line, site.start))
+
+
+def mismatches(source: str, variables: Mapping[str, str] | None = None) -> list[tuple[Site, Site]]:
+    """Pairs of constants of one script that mean different slopes: a forward, and what does not
+    fit it.
+
+    >>> source = "y = F.leaky_relu(x, 0.3) ** 2\\ng = go * torch.where(x > 0, 2 * x, 0.5 * x)"
+    >>> [(a.line, b.line) for a, b in mismatches(source)]
+    [(1, 2)]
+    """
+    return disagreeing(sites(source, variables))
+
+
+def disagreeing(found: list[Site]) -> list[tuple[Site, Site]]:
+    """Those of ``found`` that do not fit the first forward of their group, else of the script."""
+    known = [site for site in found if site.kind in ("slope", "beta") and site.beta is not None]
+    zeros = [site for site in found if site.kind == "relu2"]
+    pairs: list[tuple[Site, Site]] = []
+    for site in known:
+        first = _first_forward(site, known)
+        if first is not site and not _same_beta(first, site):
+            pairs.append((first, site))
+    for site in zeros:
+        own = [other for other in known if other.group == site.group and other.beta]
+        if own and site.backward != own[0].backward:
+            pairs.append((own[0], site))
+    return pairs
+
+
+def _first_forward(site: Site, known: list[Site]) -> Site:
+    forwards = [other for other in known if not other.backward] or known
+    own = [other for other in forwards if other.group == site.group]
+    return forwards[0] if own[:1] == [site] or not own else own[0]
+
+
+def _same_beta(a: Site, b: Site) -> bool:
+    return a.beta is not None and b.beta is not None and abs(a.beta - b.beta) <= TOLERANCE
+
+
+class _Finder:
+    def __init__(self, source: str, variables: Mapping[str, str] | None) -> None:
+        self.source, self.variables = source, variables
+        self.tree = ast.parse(source)
+        self.values = Values(self.tree, variables)
+        self.pieces = Pieces(self.tree, self.values)
+        self.lines = source.split("\n")
+        self.starts = [0]
+        for line in self.lines:
+            self.starts.append(self.starts[-1] + len(line) + 1)
+
+    def sites(self) -> Iterator[Site]:
+        for piece in self.pieces.by_node.values():
+            yield from self._of_piece(piece)
+        yield from self._in_strings()
+        yield from self._foreign()
+
+    def _of_piece(self, piece: Piece) -> Iterator[Site]:
+        roles = self.pieces.roles(piece)
+        known = roles - {"other"}
+        if piece.is_zero:
+            if "mixed" in known:
+                yield self._site(piece, "unknown", "it is one part of a sum that is squared")
+            elif known:
+                why = "relu squared has no slope" + (
+                    ", in a derivative" if _is_derivative(known) else ""
+                )
+                yield self._site(piece, "relu2", why, backward=_is_derivative(known))
+            return
+        if piece.power == 0 and not known:
+            return
+        if "mixed" in known:
+            yield self._site(piece, "unknown", "it is one part of a sum that is squared")
+        elif len(known) > 1 and known != {"beta", "derivative"}:
+            yield self._site(piece, "unknown", "it is used in two ways that ask for two constants")
+        elif not known:
+            yield self._unsquared(piece)
+        else:
+            yield from self._constants(piece, known)
+
+    def _unsquared(self, piece: Piece) -> Site:
+        return self._site(
+            piece, "unsquared", "LeakyReLU, and no square of it is seen", piece.constants[:1]
+        )
+
+    def _constants(self, piece: Piece, roles: set[Role]) -> Iterator[Site]:
+        """The sites of a piece whose role is known: one, or two where s is written as a square."""
+        numbers = [(n, v) for n, v in piece.constants if not _is_whole(v)]
+        numbers = numbers or list(piece.constants[:1])
+        others = 1.0
+        for node, value in piece.constants:
+            if all(node is not n for n, _ in numbers):
+                others *= value.number or 0.0
+        kind: Kind = "slope" if roles == {"slope"} else "beta"
+        backward = _is_derivative(roles) or bool(
+            _BACKWARD.search(getattr(self.values.function_of(piece.node), "name", ""))
+        )
+        if not numbers:
+            yield self._site(piece, "unknown", "the slope is not written: torch's default is 0.01")
+        elif any(value.number is None for _, value in numbers) or not others:
+            yield self._site(piece, "unknown", _why_unknown(numbers), numbers)
+        elif len(numbers) == 1:
+            scale = self._scale(piece, roles) / others
+            yield self._site(piece, kind, _REASONS[kind, backward], numbers, scale, backward)
+        elif (
+            len(numbers) == 2
+            and kind == "beta"
+            and numbers[0][1].number == numbers[1][1].number
+            and others == self._scale(piece, roles)
+        ):
+            for number in numbers:
+                yield self._site(piece, "slope", "one of two factors s", [number], 1.0, backward)
+        else:
+            yield self._site(piece, "unknown", "its constant has several factors", numbers)
+
+    def _scale(self, piece: Piece, roles: set[Role]) -> float:
+        return 1.0 if roles == {"slope"} else piece.positive
+
+    def _site(
+        self,
+        piece: Piece,
+        kind: Kind,
+        why: str,
+        numbers: "list[tuple[ast.expr, Value]] | tuple[tuple[ast.expr, Value], ...]" = (),
+        scale: float = 1.0,
+        backward: bool = False,
+    ) -> Site:
+        node = numbers[0][0] if numbers else piece.node
+        start, end = self._span(node)
+        whole = self._span(piece.node)
+        return Site(
+            line=node.lineno,
+            kind=kind,
+            why=why,
+            text=" ".join(self.source[slice(*whole)].split()),
+            value=numbers[0][1].number if numbers else None,
+            scale=scale,
+            start=start,
+            end=end,
+            whole=whole,
+            variables=frozenset(name for _, value in numbers for name in value.variables),
+            backward=backward,
+            group=self._group(piece.node),
+        )
+
+    def _group(self, node: ast.AST) -> str:
+        """The outermost class or function around ``node``."""
+        outermost = ""
+        while (node := self.values.parents.get(node, self.tree)) is not self.tree:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                outermost = node.name
+        return outermost
+
+    def _span(self, node: ast.expr) -> tuple[int, int]:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return (
+            self._offset(node.lineno, node.col_offset),
+            self._offset(node.end_lineno, node.end_col_offset),
+        )
+
+    def _offset(self, line: int, column: int) -> int:
+        text = self.lines[line - 1]
+        return self.starts[line - 1] + len(text.encode()[:column].decode())
+
+    def _in_strings(self) -> Iterator[Site]:
+        """Sites in texts that hold code: Triton or Python that parses, CUDA where it is simple."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.JoinedStr):
+                texts = [p.value for p in node.values if isinstance(p, ast.Constant)]
+                text = "".join(map(str, texts))
+                if _is_kernel(text):
+                    yield self._string_site(node, text, "it is an f-string")
+            elif (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and not isinstance(self.values.parents[node], ast.Expr | ast.JoinedStr)
+                and _is_kernel(node.value)
+            ):
+                yield from self._in_string(node, node.value)
+
+    def _in_string(self, node: ast.Constant, text: str) -> Iterator[Site]:
+        start, end = self._span(node)
+        offset = self.source.find(text, start, end)
+        if offset < 0:
+            yield self._string_site(node, text, "it has escapes")
+            return
+        line = self.source.count("\n", 0, offset)
+        group = f"the string of line {node.lineno}"
+        try:
+            found = self._of_python(text)
+        except SyntaxError:
+            found = [Site(**values) for values in read_kernel(text)]
+        if not found:
+            yield self._string_site(node, text, "no pattern fits")
+        for site in found:
+            moved = _moved(site, offset, line)
+            yield replace(moved, group=f"{group}{site.group and ', '}{site.group}")
+
+    def _of_python(self, text: str) -> list[Site]:
+        if textwrap.dedent(text) == text:
+            return sites(text, self.variables)
+        opening = "if 1:\n"
+        return [_moved(site, -len(opening), -1) for site in sites(opening + text, self.variables)]
+
+    def _string_site(self, node: ast.expr, text: str, why: str) -> Site:
+        words = _WORDS.search(text)
+        before = text.count("\n", 0, words.start()) if words else 0
+        start, end = self._span(node)
+        line = node.lineno + before
+        return Site(
+            line=min(line, node.end_lineno or line),
+            kind="unknown",
+            why=f"in a kernel string that is not understood: {why}",
+            text=text.split("\n")[before].strip() if words else "",
+            start=start,
+            end=end,
+            whole=(start, end),
+            group=f"the string of line {node.lineno}",
+        )
+
+    def _foreign(self) -> Iterator[Site]:
+        """Functions with such a name that come from elsewhere: another file, a compiled kernel."""
+        defined = {
+            node.name
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        }
+        assigned = {
+            target.attr if isinstance(target, ast.Attribute) else ast.unparse(target)
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        }
+        for node in ast.walk(self.tree):
+            if not isinstance(node, ast.Call):
+                continue
+            name = called(node) or ""
+            by_text = name == "getattr" and any(
+                isinstance(a, ast.Constant) and _FOREIGN.search(str(a.value)) for a in node.args
+            )
+            if by_text or (
+                _FOREIGN.search(name)
+                and name not in defined | assigned
+                and node not in self.pieces.by_node
+            ):
+                start, end = self._span(node)
+                yield Site(
+                    line=node.lineno,
+                    kind="unknown",
+                    why=f"{name} is called, and its code is not in this file",
+                    text=" ".join(self.source[start:end].split()),
+                    start=start,
+                    end=end,
+                    whole=(start, end),
+                    group=self._group(node),
+                )
+
+
+_REASONS = {
+    ("slope", False): "slope s of the forward",
+    ("slope", True): "slope s in the derivative",
+    ("beta", False): "factor s² of x² in the forward",
+    ("beta", True): "factor of the derivative, 2·s² in all",
+}
+
+
+def _moved(site: Site, characters: int, lines: int) -> Site:
+    """The site of a text that stands so much further on in another."""
+    return replace(
+        site,
+        line=site.line + lines,
+        start=site.start + characters,
+        end=site.end + characters,
+        whole=(site.whole[0] + characters, site.whole[1] + characters),
+    )
+
+
+def _why_unknown(numbers: list[tuple[ast.expr, Value]]) -> str:
+    names = sorted({name for _, value in numbers for name in value.variables})
+    several = sorted({n for _, value in numbers for n in value.numbers})
+    if names:
+        return f"its slope comes from {', '.join(names)}, which has no default that is a number"
+    if len(several) > 1:
+        return f"its slope can be one of {', '.join(f'{n:g}' for n in several)}"
+    return "its slope is computed, or learned"
+
+
+def _is_derivative(roles: set[Role]) -> bool:
+    return "derivative" in roles
+
+
+def _is_whole(value: Value) -> bool:
+    number = value.number
+    return number is not None and not value.variables and number in (1.0, 2.0)
+
+
+def _is_kernel(text: str) -> bool:
+    return bool(_WORDS.search(text) and _CODE.search(text))
