@@ -194,7 +194,9 @@ class Script(StrictModel):
 
     ``steps_env`` and ``seconds_env`` are for budgets of that kind alone. ``activation_names`` says
     what ``{activation}`` is, by label (leaky_relu2-s0.5) or name (leaky_relu2). ``artifact_file``
-    is the compressed model that it leaves; it is weighed and kept.
+    is the compressed model that it leaves; it is weighed and kept. ``check_activation``: a sweep is
+    refused whose patched script computes another slope than its cell asks for, or in its backward
+    another than in its forward, as far as its text tells.
     """
 
     path: str
@@ -206,6 +208,7 @@ class Script(StrictModel):
     seconds_env: Variables = Field(default_factory=dict)
     activation_names: dict[str, str] = Field(default_factory=dict)
     artifact_file: FileName | None = None
+    check_activation: bool = True
     patch: Annotated[tuple[Patch, ...], Field(strict=False)] = ()
     progress: Progress = Progress()
     read: Read
@@ -250,8 +253,8 @@ class ScriptRecipe(StrictModel):
     def identity(self) -> dict[str, Any]:
         """What of it changes an answer: bytes, never paths."""
         values = self.model_dump(mode="json", exclude_defaults=True, exclude={"sources", "packed"})
-        del values["script"]["path"]
-        values["script"].pop("files", None)
+        for key in ("path", "files", "progress", "check_activation"):
+            values["script"].pop(key, None)
         hashes = {
             "" if name == self.main else name: hashlib.sha256(text.encode()).hexdigest()
             for name, text in self.sources.items()
