@@ -1,15 +1,21 @@
 """Load a recipe of either kind: of our own model, or of a script with the text of its files."""
 
-import ast
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trainer.activations import ACTIVATIONS
 from trainer.config import RECIPES, Recipe, ScriptRecipe, load_recipe
-from trainer.config.config_errors import ConfigError, find_config, read_toml, validated
+from trainer.config.config_errors import (
+    ConfigError,
+    did_you_mean,
+    find_config,
+    read_toml,
+    validated,
+)
 from trainer.config.loading import put_value
 from trainer.script.packing import unpack
+from trainer.script.syntax import parse_script
 
 SECTIONS = ("script", "data", "artifact")
 MAX_FILE_BYTES = 4 << 20
@@ -56,20 +62,9 @@ def read_source(path: Path, where: str) -> str:
         ) from None
 
 
-def parse_script(text: str, where: str) -> ast.Module:
-    """The syntax tree of a script; a ConfigError with the line where it is not Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        what = error.msg if isinstance(error, SyntaxError) else error
-        raise ConfigError(f"{where}{line}: this is not Python: {what}.") from None
-
-
 def _with_sources(table: dict[str, Any], folder: Path, where: str) -> ScriptRecipe:
     recipe = validated(ScriptRecipe, {**table, "sources": {}}, where)
+    _check_names(recipe, where)
     sources: dict[str, str] = {}
     for text_path in (recipe.script.path, *recipe.script.files):
         path = folder / Path(text_path).expanduser()
@@ -80,3 +75,16 @@ def _with_sources(table: dict[str, Any], folder: Path, where: str) -> ScriptReci
     parse_script(script, recipe.script.path)
     sources[recipe.main] = script
     return recipe.model_copy(update={"sources": sources, "packed": packing})
+
+
+def _check_names(recipe: ScriptRecipe, where: str) -> None:
+    """A patch for an activation that there is none of would never be made."""
+    only = {f"patch {n}: only": p.only or () for n, p in enumerate(recipe.script.patch, start=1)}
+    for place, names in {**only, "activation_names": recipe.script.activation_names}.items():
+        for name in names:
+            if name.partition("-")[0] not in ACTIVATIONS:
+                raise ConfigError(
+                    f"{where}: {place}: {name!r} is no activation."
+                    f"{did_you_mean(name, list(ACTIVATIONS))} Known: {', '.join(ACTIVATIONS)}, or "
+                    f"a label such as leaky_relu2-s0.5."
+                )

@@ -8,7 +8,6 @@ is read from its syntax tree as layers (here lzma, then base 85) around a payloa
 
 import ast
 import sys
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -23,6 +22,7 @@ from trainer.script.packing_layers import (
     as_text,
     text_layer,
 )
+from trainer.script.syntax import parse_script
 
 MAX_DEPTH = 8
 MUCH_CODE = 5  # with more statements than that, an exec is a part of the script
@@ -75,10 +75,8 @@ def _find(text: str, where: str) -> _Packed | None:
     if "exec" not in text:
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            body = ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError):
+        body = parse_script(text, where).body
+    except ConfigError:
         return None
     code = [node for node in body if not _is_import(node) and not _is_constant(node)]
     calls = [node for node in code if _calls_exec(node)]

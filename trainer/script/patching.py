@@ -88,9 +88,16 @@ def apply(patch: Patch, text: str, replacement: str, where: str, name: str) -> s
             f"says {patch.count}.{''.join(places)}{more}\n"
             f"Make it match what is meant and nothing else, or correct count."
         )
-    return pattern.sub(
-        lambda match: match.expand(replacement) if patch.regex else replacement, text
-    )
+    try:
+        for match in reversed(found):
+            new = match.expand(replacement) if patch.regex else replacement
+            text = text[: match.start()] + new + text[match.end() :]
+    except (re.error, IndexError) as error:
+        raise ConfigError(
+            f"{where}: replace {replacement!r} is no template for {patch.find!r}: {error}. Write "
+            f"\\1 or \\g<name> for what a group has found, and \\\\ for a backslash."
+        ) from None
+    return text
 
 
 def diff(spec: ScriptSpec, rendered: Rendered) -> str:

@@ -23,9 +23,9 @@ from trainer import parent_death
 from trainer.contract import ENDS_FILE, KEPT_FOLDER, ScriptSpec
 from trainer.data.manifest import TOKENIZER_FILE
 from trainer.files import write_atomically
-from trainer.script.load import parse_script
 from trainer.script.output import Output
 from trainer.script.patching import Rendered, diff, render
+from trainer.script.syntax import parse_script
 from trainer.script.variables import variables_read
 
 RUN_FOLDER = "run"

@@ -62,8 +62,8 @@ MAX_WALLCLOCK_SECONDS = "{{seconds}}"
 [script.read]
 forms = ["parameter-golf"]
 pre_quant = {{ label = "DIAGNOSTIC post_ema", window = 32, stride = 32 }}
-post_quant = {{ label = "final_int6_roundtrip_exact", window = 32, stride = 32 }}
-sliding = {{ label = "final_int6_sliding_window_exact", window = 32, stride = 16 }}
+post_quant = {{ label = "final_int6_roundtrip", window = 32, stride = 32 }}
+sliding = {{ label = "final_int6_sliding_window", window = 32, stride = 16 }}
 {patches}"""
 
 PATCH = """
