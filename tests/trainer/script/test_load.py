@@ -89,7 +89,7 @@ def test_a_script_with_sections_of_our_own_model_is_refused(tmp_path):
         ('arguments = "--x"', "script.arguments"),
         (
             'patch = [{ find = "a", replace = "b", count = 1, only = ["leaky_relu3"] }]',
-            "patch 1: only: 'leaky_relu3' is no activation. Did you mean 'leaky_relu2'?",
+            "patch 1: only: 'leaky_relu3' is no activation. Did you mean 'leaky_relu'?",
         ),
         ('activation_names = { "leaky_relu2_s0.5" = "x" }', "activation_names: 'leaky_relu2_s0.5'"),
     ],
