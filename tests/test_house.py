@@ -27,6 +27,7 @@ READS_ENVIRONMENT = {"trainer/distributed/world.py", "sweep/environment.py"}
 GIVES_ENVIRONMENT = {
     "trainer/fork_server/fork.py",
     "trainer/fork_server/server.py",
+    "trainer/script/run.py",
 }  # to ranks and to libraries
 
 

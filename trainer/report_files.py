@@ -25,12 +25,12 @@ from trainer.distributed.speed_probe import Probe
 from trainer.distributed.world import World
 from trainer.evaluate.bpb import Score
 from trainer.evaluate.slot import slot_is_legal
-from trainer.machine import processor_name
 from trainer.mechanism.measure import LayerRow
 from trainer.model import GPT
 from trainer.model.attention import attention_backend
-from trainer.parquet_file import CURVE_TYPES, write_rows
 from trainer.source import trainer_source
+from trainer.system.machine import processor_name
+from trainer.system.parquet_file import CURVE_TYPES, write_rows
 from trainer.training.train import TrainingResult
 
 DURATIONS = ("setup", "warmup", "score", "ttt", "slot", "pack", "mechanism")

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import IO
 
 from sweep.provenance import PROJECT
-from trainer import parent_death
 from trainer.fork_server.fork import GO, Request, request_rank
 from trainer.fork_server.process_title import ROOM
+from trainer.system import parent_death
 
 START_S = 120.0  # of a file system that is slow to be read for the first time
 FORK_S = 10.0

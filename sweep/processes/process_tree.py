@@ -1,7 +1,7 @@
 """Start processes that never outlive this one, and kill them with all that they have started.
 
 They are direct children that the kernel kills when this process dies
-(trainer/parent_death.py, and trainer/fork_server/fork.py for those that were adopted), each
+(trainer/system/parent_death.py, and trainer/fork_server/fork.py for those that were adopted), each
 in a session of its own, so that no signal of a terminal reaches them and a kill takes their
 children along.
 """
@@ -19,7 +19,7 @@ from typing import IO, TypeAlias
 
 import psutil
 
-from trainer import parent_death
+from trainer.system import parent_death
 
 KILL_S = 10.0
 WAIT_POLL_S = 0.002

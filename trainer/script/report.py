@@ -15,10 +15,10 @@ from trainer.contract import (
     recipe_hash,
     spec_hash,
 )
-from trainer.machine import gpu_name, processor_name
-from trainer.parquet_file import CURVE_TYPES, write_rows
 from trainer.script.checks import check_answers
 from trainer.script.read import Reading, first_not_finite, missing_stages
+from trainer.system.machine import gpu_name, processor_name
+from trainer.system.parquet_file import CURVE_TYPES, write_rows
 
 MIB = 1 << 20
 LAST_TENTH = 10

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final
 
-from trainer import parent_death
 from trainer.contract import ENDS_FILE, KEPT_FOLDER, ScriptSpec
 from trainer.data.manifest import TOKENIZER_FILE
 from trainer.files import write_atomically
@@ -27,6 +26,7 @@ from trainer.script.output import Output
 from trainer.script.patching import Rendered, diff, render
 from trainer.script.syntax import parse_script
 from trainer.script.variables import variables_read
+from trainer.system import parent_death
 
 RUN_FOLDER = "run"
 OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

@@ -18,7 +18,7 @@ from sweep.node.scratch import rank_log
 from sweep.processes.process_tree import Processes
 from tests.support.commands import wait_until
 from tests.support.standin import order, stand_in
-from trainer import parent_death
+from trainer.system import parent_death
 
 
 @pytest.fixture(params=["started", "forked"])
