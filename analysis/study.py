@@ -22,6 +22,7 @@ from analysis.rows.read import (
     load_sweep,
     settings,
 )
+from analysis.rows.stages import tested_stage
 from trainer.config.config_errors import ConfigError
 
 
@@ -43,13 +44,25 @@ class Study:
     def of(cls, cells: pd.DataFrame, reference: str, *, pairing: Pairing = "seed") -> "Study":
         """Rows in memory, whose activations are in natural order."""
         keys = tuple(natural_order(cells))
-        sweep = Sweep(name="", reference=reference, keys=keys, num_cells=None, pairing=pairing)
+        sweep = Sweep(
+            name="",
+            reference=reference,
+            keys=keys,
+            num_cells=None,
+            pairing=pairing,
+            primary=tested_stage(cells),
+        )
         return cls(cells=cells, sweep=sweep, reference_reruns=cells.iloc[:0])
 
     @property
     def reference(self) -> str:
         """The key of the activation that all others are compared with."""
         return self.sweep.reference
+
+    @property
+    def primary(self) -> str:
+        """The one stage that is tested, the same in every setting of the sweep."""
+        return self.sweep.primary
 
     @property
     def blocking(self) -> Blocking:

@@ -23,7 +23,7 @@ from analysis.models.interval import LEVEL
 from analysis.models.least_squares import FTest, f_test, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.names import AXIS_PREFIX
-from analysis.rows.stages import title_of
+from analysis.rows.scoring import stage_title
 from analysis.stats.compare import compare
 from analysis.stats.ranking import ranked_scores
 from analysis.stats.slope_curve import best_set, slope_curves
@@ -61,6 +61,7 @@ def axis_survival(study: Study, quantity: str) -> pd.DataFrame:
         scores = [_ranked(here, quantity) for here in by_value.values()]
         row: dict[str, object] = {"axis": axis, "fixed": fixed, "values": tuple(by_value)}
         row |= {"settings": tuple(names), "quantity": quantity}
+        row |= {"title": stage_title(study.cells, quantity)}
         row |= _comparison(scores, study.labels)
         here = compared[compared["setting"].isin(names)]
         row["contradicted"] = _contradicted(here, study.labels)
@@ -165,7 +166,7 @@ def _contradicted(here: pd.DataFrame, labels: Mapping[str, str]) -> tuple[str, .
 
 
 def _sentence(row: Mapping[str, Any], best_slopes: Mapping[str, str]) -> str:
-    opening = f"{capital(title_of(row['quantity']))} ({row['fixed']}):"
+    opening = f"{capital(row['title'])} ({row['fixed']}):"
     axis, values = row["axis"], row["values"]
     if row["best"] is None:
         return f"{opening} {axis} varies, but too little is ranked under each value to compare."

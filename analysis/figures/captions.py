@@ -18,6 +18,7 @@ from matplotlib.textpath import text_to_path
 from analysis.figures.figure_data import FigureData
 from analysis.number_format import DASH, capital
 from analysis.rows.read import Sweep, count_states, is_scored
+from analysis.rows.scoring import script_windows
 from analysis.rows.stages import windows_of
 
 WIDTH_IN = 8.0  # 900 px of a README at 112 dpi; saved at twice that for sharp screens
@@ -107,6 +108,9 @@ def num_seeds(cells: pd.DataFrame) -> str:
 
 def scoring_windows(cells: pd.DataFrame, quantities: Sequence[str]) -> str:
     """The windows, and the strides, in which ``quantities`` were scored."""
+    of_script = script_windows(cells, quantities)
+    if of_script is not None:
+        return f"{of_script}."
     first = cells[is_scored(cells)].head(1)
     if first.empty or first[["window", "stride"]].isna().any(axis=None):
         return ""

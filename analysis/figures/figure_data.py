@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.planning.power_tables import achieved, power_curve, power_table
 from analysis.published.points import published_points
 from analysis.rows.read import Sweep
-from analysis.rows.stages import PANELS, PRIMARY
+from analysis.rows.stages import PANELS
 from analysis.stats.compare import compare
 from analysis.stats.pairs import paired_stats
 from analysis.stats.slope_curve import SlopeCurve, slope_curves
@@ -73,18 +73,20 @@ class FigureData:
 
     @cached_property
     def contrasts(self) -> pd.DataFrame:
-        """The differences from the reference at ``stages.PRIMARY``, compared all at once."""
-        return _some(compare(self.study, PRIMARY), "nothing is compared with the reference yet")
+        """The differences from the reference at the stage that is tested, compared all at once."""
+        return _some(
+            compare(self.study, self.study.primary), "nothing is compared with the reference yet"
+        )
 
     @cached_property
     def paired(self) -> pd.DataFrame:
         """The same differences, each by its own pairs alone."""
-        return _some(paired_stats(self.study, PRIMARY), "no pair with the reference")
+        return _some(paired_stats(self.study, self.study.primary), "no pair with the reference")
 
     @cached_property
     def slope_curve(self) -> SlopeCurve:
-        """The smooth fit over the slope at ``stages.PRIMARY``."""
-        found = slope_curves(self.study, PRIMARY)
+        """The smooth fit over the slope at the stage that is tested."""
+        found = slope_curves(self.study, self.study.primary)
         if not found:
             raise ConfigError("fewer than three slopes")
         curve: SlopeCurve = found[0]
@@ -112,6 +114,8 @@ class FigureData:
         """Published points of the same recipe, by stage."""
         first = self.cells.iloc[0]
         recipe, kind = str(first["recipe"]), str(first["budget_kind"])
+        if pd.notna(first["script_sha256"]):
+            raise ConfigError("nothing published is set beside a script")
         if json.loads(first["set_json"] or "{}"):
             raise ConfigError(f"nothing is published for recipe {recipe} with values changed")
         points = {stage: published_points(recipe, stage, kind=kind) for stage in PANELS}

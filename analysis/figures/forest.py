@@ -14,9 +14,9 @@ from analysis.figures import captions
 from analysis.figures.captions import WIDTH_IN, caption, framed
 from analysis.figures.figure_data import FigureData, optional
 from analysis.figures.style import BLUE, INK, VERMILLION, light_axes
-from analysis.number_format import capital, counted, number, percent, plus_minus
+from analysis.number_format import counted, number, percent, plus_minus
 from analysis.rows.read import records
-from analysis.rows.stages import PRIMARY, title_of
+from analysis.rows.scoring import windows_title
 from analysis.stats.compare import FIELD_NATS
 from analysis.stats.per_seed import outcome_counts
 
@@ -31,7 +31,7 @@ def differences(data: FigureData) -> Figure:
     Thick: the simultaneous interval, which decides. Pale: the same of pooled noise alone. Thin: the
     interval of an activation's own pairs alone. Filled: resolved from the reference.
     """
-    cells, contrasts = data.cells, data.contrasts
+    cells, contrasts, primary = data.cells, data.contrasts, data.study.primary
     paired, unranked = optional(lambda: data.paired), _unranked(data, set(contrasts["key"]))
     height = 1.5 + 0.27 * (len(contrasts) + 1 + len(unranked)) + 0.9
     figure = Figure(figsize=(WIDTH_IN, height))
@@ -63,12 +63,12 @@ def differences(data: FigureData) -> Figure:
     first = rows.iloc[0]
     level = percent(first["level"])
     meaning = (
-        f"{capital(title_of(PRIMARY))} windows. {_decides(first, level)} Thin, cut where it"
+        f"{windows_title(cells, primary)}. {_decides(first, level)} Thin, cut where it"
         f" leaves the scale: the {level} t interval of an activation's own pairs alone. Filled:"
         f" resolved from the reference. n: paired seeds.{' ✕: not ranked.' if unranked else ''}"
     )
     rule = f"Dashed: {number(-FIELD_NATS, decimals=3)} nats per token, the field's margin."
-    return framed(figure, caption(data, meaning, rule, captions.scoring_windows(cells, [PRIMARY])))
+    return framed(figure, caption(data, meaning, rule, captions.scoring_windows(cells, [primary])))
 
 
 def _unranked(data: FigureData, compared: set[str]) -> dict[str, str]:

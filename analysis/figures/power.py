@@ -9,8 +9,8 @@ from analysis.figures import captions
 from analysis.figures.captions import WIDTH_IN, framed
 from analysis.figures.figure_data import POWER, FigureData, Resolution
 from analysis.figures.style import BLUE, GREY, INK, VERMILLION, Look, handle, light_axes
-from analysis.number_format import capital, counted, number, percent
-from analysis.rows.stages import PRIMARY, title_of
+from analysis.number_format import counted, number, percent
+from analysis.rows.scoring import windows_title
 
 _DESIGNS = {
     "block": ("seeds as blocks", Look(BLUE, "o", "-")),
@@ -21,14 +21,14 @@ _SURE = 0.99  # where the better design has this power, its curve says nothing m
 
 def resolution(data: FigureData) -> Figure:
     """The smallest effect that more or fewer seeds would resolve, and the power of this grid."""
-    cells, found = data.cells, data.resolution
+    cells, found, primary = data.cells, data.resolution, data.study.primary
     figure = Figure(figsize=(WIDTH_IN, 4.0))
     left, right = figure.subplots(1, 2)
     _effect_over_seeds(found, left)
     _power_over_effect(found, right)
     first = found.here.iloc[0]
     meaning = (
-        f"{capital(title_of(PRIMARY))} windows. Resolved: the simultaneous interval"
+        f"{windows_title(cells, primary)}. Resolved: the simultaneous interval"
         f" ({percent(first['level'])}, {counted(int(first['comparisons']), 'comparison')}) excludes"
         f" zero. Left: the effect that {percent(POWER)} of all sweeps would resolve; right: this"
         f" grid, n = {first['n']} seeds. Noise: its own, sd {number(first['noise_sd'])} bits per"
@@ -42,7 +42,7 @@ def resolution(data: FigureData) -> Figure:
     ]
     return framed(
         figure,
-        [captions.recipe_and_budget(cells), meaning, captions.scoring_windows(cells, [PRIMARY])],
+        [captions.recipe_and_budget(cells), meaning, captions.scoring_windows(cells, [primary])],
         handles,
     )
 

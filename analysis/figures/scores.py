@@ -9,9 +9,10 @@ from analysis.figures.by_slope import legend_handles, quantity_by_slope
 from analysis.figures.captions import WIDTH_IN, caption, framed
 from analysis.figures.figure_data import FigureData, optional
 from analysis.figures.style import BLUE, GREY, INK, VERMILLION, light_axes, looks
-from analysis.number_format import capital, listed
+from analysis.number_format import listed
 from analysis.rows.read import is_scored
-from analysis.rows.stages import DELTAS, PANELS, STAGES, is_legal, title_of
+from analysis.rows.scoring import windows_title
+from analysis.rows.stages import DELTAS, PANELS, STAGES, is_legal
 from analysis.stats.quantization import with_deltas
 from analysis.stats.slopes import learned_slopes
 from trainer.config.config_errors import ConfigError
@@ -28,7 +29,7 @@ def bpb_by_slope(data: FigureData) -> Figure:
     handles = legend_handles(cells, learned=True)
     for ax, stage in zip(figure.subplots(2, 2, sharey="row").flat, PANELS, strict=True):
         ax.set_ylabel("bits per byte")
-        ax.set_title(capital(f"{title_of(stage)} windows"))
+        ax.set_title(windows_title(cells, stage))
         quantity_by_slope(cells, ax, quantity=stage)
         _learned_slopes(cells, ax)
         if stage in published:
@@ -58,14 +59,14 @@ def delta(data: FigureData, *, name: str) -> Figure:
     cells = data.cells
     values = with_deltas(cells)
     if not values.loc[is_scored(cells), name].notna().any():
-        raise ConfigError("no cell has both scores")
+        raise ConfigError("no cell has both scores in windows known to be alike")
     figure = Figure(figsize=(WIDTH_IN, 4.6))
     ax = figure.subplots()
     after, before = (_without_windows(s) for s in (DELTAS[name].after, DELTAS[name].before))
     ax.set_ylabel(f"{after} − {before} (bits per byte)")
     legal = is_legal(cells, name)
     mark = "" if legal else ": not a legal score, never ranked"
-    ax.set_title(capital(f"{title_of(name)} windows{mark}"))
+    ax.set_title(f"{windows_title(cells, name)}{mark}")
     quantity_by_slope(values, ax, quantity=name)
     if ax.get_ylim()[0] < 0 < ax.get_ylim()[1]:
         ax.axhline(0, color=INK, linewidth=0.8)
@@ -155,5 +156,5 @@ def _published_words(points: pd.DataFrame, budget: str) -> str:
 
 def _without_windows(stage: str) -> str:
     """Post-quant, TTT: the stage without its windows, which the title says."""
-    title = STAGES[stage].title.split(",")[0]
-    return "TTT" if title == "test-time training" else title
+    name = STAGES[stage].name
+    return "TTT" if name == "test-time training" else name

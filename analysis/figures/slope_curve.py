@@ -16,9 +16,9 @@ from analysis.figures.by_slope import INTERVAL, diverged_marks, legend_handles, 
 from analysis.figures.captions import WIDTH_IN, caption, framed
 from analysis.figures.figure_data import FigureData
 from analysis.figures.style import BLUE, GREY, INK, handle, looks
-from analysis.number_format import DASH, capital, percent
+from analysis.number_format import DASH, percent
 from analysis.rows.read import records
-from analysis.rows.stages import title_of
+from analysis.rows.scoring import windows_title
 from analysis.stats.seed_effects import without_seed
 from analysis.stats.slope_curve import SlopeCurve
 from analysis.stats.slopes import CURVE, placed
@@ -98,7 +98,7 @@ def _centred_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> None:
     diverged_marks(known, ax)
     slope_axis(known, ax)
     ax.set_ylabel("bits per byte,\nless the effect of the seed")
-    ax.set_title(capital(f"{title_of(quantity)} windows"))
+    ax.set_title(windows_title(cells, quantity))
 
 
 def fit_handles(curve: SlopeCurve) -> list[Artist]:

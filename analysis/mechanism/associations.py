@@ -21,8 +21,7 @@ from analysis.models.interval import LEVEL
 from analysis.models.least_squares import Floats, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value
 from analysis.rows.read import is_scored, records, settings
-from analysis.rows.scoring import scoring_of
-from analysis.rows.stages import title_of
+from analysis.rows.scoring import scoring_of, stage_title
 from analysis.stats.per_seed import per_block
 from analysis.stats.quantization import with_deltas
 from analysis.stats.ranking import same_functions
@@ -100,7 +99,9 @@ def association_sentences(study: Study, layers: pd.DataFrame) -> list[str]:
         )
     table = associations(study, layers)
     for (setting, outcome), rows in table.groupby(["setting", "outcome"], sort=False):
-        sentences.append(f"{capital(title_of(outcome))} ({setting}): {_words(rows)}")
+        sentences.append(
+            f"{capital(stage_title(study.cells, outcome))} ({setting}): {_words(rows)}"
+        )
     return sentences
 
 

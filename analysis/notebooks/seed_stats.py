@@ -28,7 +28,7 @@ from analysis.figures.catalog import draw
 from analysis.figures.figure_data import FigureData
 from analysis.planning.power_tables import achieved, power_table
 from analysis.rows.read import sweep_place
-from analysis.rows.stages import PANELS, PRIMARY
+from analysis.rows.stages import PANELS
 from analysis.stats.aa_control import aa_sentences
 from analysis.stats.compare import compare
 from analysis.stats.decision import decide
@@ -66,9 +66,9 @@ for (name, quantity), rows in scores.groupby(["setting", "quantity"], sort=False
 # for all comparisons at once (Dunnett), widened where noise is unequal: docs/statistics.md.
 
 # %%
-print(f"{PRIMARY}, reference {study.reference}")
-display(paired_stats(study, PRIMARY))
-found = compare(study, PRIMARY)
+print(f"{study.primary}, reference {study.reference}")
+display(paired_stats(study, study.primary))
+found = compare(study, study.primary)
 display(found)
 
 # %%
@@ -85,5 +85,5 @@ for sentence in [*sensitivity_sentences(study), *aa_sentences(study)]:
 # Whether noise is alike for all, and the smallest difference that this grid resolves.
 
 # %%
-display(variance_checks(study, PRIMARY))
+display(variance_checks(study, study.primary))
 display(power_table(achieved(study)))

@@ -30,7 +30,6 @@ from analysis.costs.time_split import time_splits
 from analysis.figures.catalog import draw_or_reason
 from analysis.figures.figure_data import FigureData
 from analysis.rows.read import sweep_place
-from analysis.rows.stages import PRIMARY
 from analysis.stats.best_fixed import best_fixed
 from analysis.stats.slope_curve import slope_curves
 from analysis.stats.slopes import learned_slopes
@@ -44,9 +43,9 @@ SWEEP = "local"
 study = read_study(sweep_place(RESULTS, SWEEP))
 
 # %%
-for curve in slope_curves(study, PRIMARY):
+for curve in slope_curves(study, study.primary):
     print(curve.sentence())
-for sentence in axis_survival(study, PRIMARY)["sentence"]:
+for sentence in axis_survival(study, study.primary)["sentence"]:
     print(sentence)
 
 # %%
@@ -61,7 +60,7 @@ for one in study.settings.values():
 
 # %%
 columns = ["setting", "label", "other_label", "n", "difference", "low", "high", "resolved"]
-display(best_fixed(study, PRIMARY)[[*columns, "beats_all", "beaten_by_any"]])
+display(best_fixed(study, study.primary)[[*columns, "beats_all", "beaten_by_any"]])
 display(learned_slopes(study.cells))
 
 # %% [markdown]
@@ -69,5 +68,5 @@ display(learned_slopes(study.cells))
 # the time of a step, with what nodes contribute to it. Only budgets of seconds have the former.
 
 # %%
-display(time_splits(study, study.curves(), PRIMARY))
+display(time_splits(study, study.curves(), study.primary))
 display(node_effects(study))

@@ -16,7 +16,6 @@ import pandas as pd
 from analysis.models.block_model import blocked, fit_blocks
 from analysis.planning.power import Kind
 from analysis.rows.read import CELLS_FILE, is_scored, records
-from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import FIELD_NATS
 from analysis.stats.ranking import ranked_rows
 from analysis.study import Study, read_study
@@ -91,7 +90,7 @@ def planning_noise(cells: pd.DataFrame, results: str | Path, sweep: str) -> dict
 
 def noise_of(study: Study, source: str) -> Noise | None:
     """The noise of one setting at the primary stage; None before two seeds have two activations."""
-    scores = ranked_rows(study, PRIMARY, study.reference)
+    scores = ranked_rows(study, study.primary, study.reference)
     if scores.empty:
         return None
     first = study.reference if study.reference in set(scores["key"]) else min(scores["key"])

@@ -20,7 +20,6 @@ from analysis.planning.power import (
     smallest_effect,
 )
 from analysis.rows.names import with_names
-from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import FIELD_NATS, compare
 from analysis.stats.ranking import same_functions
 from analysis.study import Study
@@ -63,7 +62,7 @@ def planned(study: Study, noise: Mapping[str, Noise | None]) -> list["Grid"]:
     kept = same_functions(study.cells, study.reference)
     return [
         Grid(
-            **_facts(here.cells),
+            **_facts(here),
             n=here.cells["seed"].nunique(),
             num_activations=len({kept[key] for key in here.cells["key"]}),
             noise=noise.get(setting),
@@ -79,12 +78,12 @@ def achieved(study: Study) -> list["Grid"]:
     in which nothing can be compared yet is absent.
     """
     grids = []
-    compared = compare(study, PRIMARY).dropna(subset=["noise_sd"])
+    compared = compare(study, study.primary).dropna(subset=["noise_sd"])
     for setting, rows in compared.groupby("setting", sort=False):
         here = study.settings[str(setting)]
         grids.append(
             Grid(
-                **_facts(here.cells),
+                **_facts(here),
                 n=int(rows["n"].min()),
                 num_activations=int(rows["comparisons"].iloc[0]) + 1,
                 noise=noise_of(here, "its own"),
@@ -193,15 +192,16 @@ def _of_design(design: Design) -> dict[str, object]:
     return {"design": design.kind} | {name: getattr(design, name) for name in _DESIGN[1:]}
 
 
-def _facts(rows: pd.DataFrame) -> dict[str, Any]:
+def _facts(here: Study) -> dict[str, Any]:
     """Budget and windows of a setting's grid."""
+    rows = here.cells
     window, stride = (
         None if rows[name].isna().all() else int(rows[name].max()) for name in ("window", "stride")
     )
     return {
         "setting": str(rows["setting"].iloc[0]),
         "budget": str(rows["budget"].iloc[0]),
-        "quantity": PRIMARY,
+        "quantity": here.primary,
         "window": window,
         "stride": stride,
     }

@@ -15,7 +15,7 @@ import tomli_w
 
 from analysis.number_format import counted, listed
 from analysis.rows.read import succeeded
-from analysis.rows.stages import PRIMARY, title_of
+from analysis.rows.scoring import stage_title
 from analysis.stats.compare import compare
 from analysis.study import Study, read_study
 from sweep.spec import sweep_file
@@ -33,7 +33,7 @@ def leaders(study: Study, *, keep: int) -> list[str]:
     that there may be more than ``keep``. The reference is not among them, nor is what a seed of
     diverged; two names of one function are one. ConfigError where fewer can be ranked.
     """
-    ranked = compare(study, PRIMARY).sort_values(["difference", "key"])
+    ranked = compare(study, study.primary).sort_values(["difference", "key"])
     chosen: list[str] = []
     for setting in study.settings:
         here = [str(key) for key in ranked.loc[ranked["setting"] == setting, "key"]]
@@ -99,7 +99,7 @@ def second_stage(screening: str, place: str | Path, *, keep: int, seeds: int) ->
         "seeds": fresh_seeds(used, seeds),
         "activations": [entries[key] for key in (reference, *chosen)],
     }
-    stage = title_of(PRIMARY)
+    stage = stage_title(screened.cells, screened.primary)
     heading = (
         f"# Second stage of {first.name}: the reference and the {len(chosen)} leaders of its"
         f" screening ({stage}),\n# best first, under seeds that the screening did not use.\n\n"
@@ -139,7 +139,7 @@ def second_stage_sentences(study: Study) -> list[str]:
             f"sweep {sweep.name}: there are rows of its screening, {sweep.screened_in}, among its"
             " own. Seeds that chose the leaders flatter them: leave them in their own folder."
         )
-    numbers = sorted(set(compare(study, PRIMARY)["comparisons"]))
+    numbers = sorted(set(compare(study, study.primary)["comparisons"]))
     many = [counted(int(number), "comparison") for number in numbers] or ["no comparison yet"]
     return [
         f"Second stage of {sweep.screened_in}: its own rows alone decide;"

@@ -1,6 +1,6 @@
 """The answer in one setting: which activation is best and how sure that is, and its words.
 
-The decision is that of the one tested stage (``stages.PRIMARY``). The same question under other
+The decision is that of the one tested stage (``study.primary``). The same question under other
 stages or with tainted attempts is asked by the same functions, and decides nothing.
 """
 
@@ -13,7 +13,6 @@ import pandas as pd
 from analysis.number_format import DASH, capital, counted, listed, p_value, percent, plus_minus
 from analysis.report.document import Tone
 from analysis.rows.read import records
-from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
 from analysis.stats.decision import Decision, decide
 from analysis.stats.ranking import function_labels
@@ -38,8 +37,9 @@ class Answer:
         return next((row for row in self.rows if row["key"] == self.decision.best), None)
 
 
-def answer(study: Study, quantity: str = PRIMARY) -> Answer:
-    """The answer of a study of one setting."""
+def answer(study: Study, quantity: str | None = None) -> Answer:
+    """The answer of a study of one setting, by default at the stage that is tested."""
+    quantity = quantity or study.primary
     rows = records(compare(study, quantity))
     return Answer(
         quantity=quantity,

@@ -11,8 +11,8 @@ from analysis.report.answers import Answer, answer, gap_words, p_words, resolved
 from analysis.report.document import Bar, Block, Details, Findings, Row, Table, Text, or_reason
 from analysis.report.report_data import SettingData, seed_rows
 from analysis.rows.read import including_tainted, is_scored, records
-from analysis.rows.scoring import scoring_words
-from analysis.rows.stages import PANELS, PRIMARY, STAGES, is_legal, title_of
+from analysis.rows.scoring import scoring_words, script_windows, stage_title, title_and_windows
+from analysis.rows.stages import PANELS, STAGES, is_legal
 from analysis.stats.aa_control import aa_sentences
 from analysis.stats.best_fixed import best_fixed_sentences
 from analysis.stats.compare import FIELD_NATS, FIELD_P
@@ -71,7 +71,7 @@ def resolution_words(data: FigureData) -> list[str]:
 def _findings(setting: SettingData) -> Findings:
     """Next to the answer: slope, learned β, what the grid resolves, its A/A control."""
     study, curve = setting.study, optional(lambda: setting.figures.slope_curve)
-    learned = best_fixed_sentences(study, PRIMARY)
+    learned = best_fixed_sentences(study, study.primary)
     found = [
         *([] if curve is None else [("Best slope", curve.sentence())]),
         *(("Learned β", sentence) for sentence in learned),
@@ -83,7 +83,7 @@ def _findings(setting: SettingData) -> Findings:
             if sentence != DATA_ORDER  # said once, in what the report does not say
         ),
     ]
-    return Findings(tuple((subject, _bare(words, setting.name)) for subject, words in found))
+    return Findings(tuple((subject, _bare(words, setting)) for subject, words in found))
 
 
 def _subject(sentence: str) -> str:
@@ -91,10 +91,10 @@ def _subject(sentence: str) -> str:
     return next(found, "Sensitivity")
 
 
-def _bare(sentence: str, setting: str) -> str:
+def _bare(sentence: str, setting: SettingData) -> str:
     """``sentence`` without the stage and setting that the section names already."""
-    stage = capital(title_of(PRIMARY))
-    openings = (f"{stage} ({setting}): ", f"A/A control ({setting}): ", "Sign flips: ")
+    stage, name = capital(stage_title(setting.cells, setting.study.primary)), setting.name
+    openings = (f"{stage} ({name}): ", f"A/A control ({name}): ", "Sign flips: ")
     for opening in openings:
         sentence = sentence.removeprefix(opening)
     return capital(sentence)
@@ -102,16 +102,18 @@ def _bare(sentence: str, setting: str) -> str:
 
 def _means(study: Study) -> Details:
     """The scores themselves, for whoever wants to check."""
-    stats = seed_stats(study.cells, PANELS)
+    cells, stats = study.cells, seed_stats(study.cells, PANELS)
+    windows = script_windows(cells, PANELS) or (
+        f"Contiguous: {scoring_words(cells, 'post_quant_bpb')}. Sliding:"
+        f" {scoring_words(cells, 'post_quant_sliding_bpb')}"
+    )
     present = [stage for stage in PANELS if (stats["quantity"] == stage).any()]
     table = Table(
         caption="Bits per byte of each stage: mean ± half width of the 95 % t interval over n"
         " seeds. These intervals hold the spread of seeds, which moves all activations together.",
-        headings=("activation", "n", *(title_of(stage) for stage in present)),
+        headings=("activation", "n", *(stage_title(cells, stage) for stage in present)),
         rows=seed_rows(stats, study.sweep.keys, dict.fromkeys(present, 4)),
-        note=f"Contiguous: {scoring_words(study.cells, 'post_quant_bpb')}. Sliding:"
-        f" {scoring_words(study.cells, PRIMARY)}. † a seed diverged: mean over survivors, not"
-        " ranked.",
+        note=f"{windows}. † a seed diverged: mean over survivors, not ranked.",
     )
     return Details("Scores of every stage", (table,))
 
@@ -121,8 +123,7 @@ def contrast_table(found: Answer, cells: pd.DataFrame) -> Table:
     first = found.rows[0]
     return Table(
         caption=f"Difference from {found.names[found.reference]} in bits per byte,"
-        f" {title_of(found.quantity)} ({scoring_words(cells, found.quantity)}). Below zero is"
-        " better.",
+        f" {title_and_windows(cells, found.quantity)}. Below zero is better.",
         headings=("activation", "difference", "n", "nats/token", "p", "resolved", "field's rule"),
         rows=tuple(_contrast_row(row, found) for row in found.rows),
         bars="better ← 0 → worse",
@@ -137,14 +138,16 @@ def _sensitivity_table(setting: SettingData) -> Table:
     decides nothing.
     """
     study, primary = setting.study, setting.answer
+    title = capital(stage_title(study.cells, study.primary))
     rows = [
-        _answer_row(f"{capital(title_of(PRIMARY))}: the one that is tested", primary, primary),
+        _answer_row(f"{title}: the one that is tested", primary, primary),
         _with_tainted(study, primary),
     ]
     for stage in STAGES:
         scored = study.cells.loc[is_scored(study.cells), stage].notna().any()
-        if stage != PRIMARY and scored and is_legal(study.with_reruns, stage):
-            rows.append(_answer_row(capital(title_of(stage)), answer(study, stage), primary))
+        if stage != study.primary and scored and is_legal(study.with_reruns, stage):
+            title = capital(stage_title(study.cells, stage))
+            rows.append(_answer_row(title, answer(study, stage), primary))
     return Table(
         caption="Does the answer survive? The same question asked otherwise; only the first line"
         " is a test.",
@@ -159,7 +162,8 @@ def across_settings(study: Study, settings: tuple[SettingData, ...]) -> tuple[Bl
     if len(settings) == 1:
         return ()
     table = Table(
-        caption=f"The answer in each setting, {title_of(PRIMARY)}, each with intervals of its own.",
+        caption=f"The answer in each setting, {stage_title(study.cells, study.primary)}, each with"
+        " intervals of its own.",
         headings=("setting", "lowest", "difference from reference", "n", "resolved"),
         rows=tuple(_answer_row(setting.name, setting.answer) for setting in settings),
         words=2,
@@ -169,7 +173,7 @@ def across_settings(study: Study, settings: tuple[SettingData, ...]) -> tuple[Bl
 
 
 def _axes(study: Study) -> Findings:
-    table = axis_survival(study, PRIMARY)
+    table = axis_survival(study, study.primary)
     return Findings(tuple(zip(table["axis"], table["sentence"], strict=True)))
 
 

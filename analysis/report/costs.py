@@ -10,7 +10,7 @@ from analysis.number_format import DASH, capital, counted, number, percent, plus
 from analysis.report.document import Block, Bullets, Row, Table, Text
 from analysis.report.report_data import SettingData, seed_rows
 from analysis.rows.read import is_scored, records
-from analysis.rows.stages import title_of
+from analysis.rows.scoring import title_and_windows
 from analysis.stats.per_seed import seed_stats
 
 SECONDS_IN_HOUR = 3600
@@ -35,7 +35,7 @@ def costs(setting: SettingData) -> tuple[Block, ...]:
         _table(stats, setting.study.sweep.keys),
         Text(_hours(cells)),
         Bullets(tuple(nodes)),
-        *([_splits(setting.splits)] if len(setting.splits) else []),
+        *([_splits(setting)] if len(setting.splits) else []),
     )
 
 
@@ -73,7 +73,8 @@ def size_sentence(cells: pd.DataFrame) -> str:
 
 
 def _container(scored: pd.DataFrame) -> str:
-    told = [json.loads(text)["recipe"]["quantization"] for text in scored["config_json"].dropna()]
+    ours = scored.loc[scored["script_sha256"].isna(), "config_json"].dropna()
+    told = [json.loads(text)["recipe"]["quantization"] for text in ours]
     found = {f"{each['container']} at {each['compressor']} {each['preset']}" for each in told}
     return f" Written as {' and '.join(sorted(found))}." if found else ""
 
@@ -106,8 +107,9 @@ def _table(stats: pd.DataFrame, keys: tuple[str, ...]) -> Table:
     )
 
 
-def _splits(splits: pd.DataFrame) -> Table:
+def _splits(setting: SettingData) -> Table:
     """A difference at equal time, as what is made per step and what by taking more of them."""
+    cells, splits = setting.cells, setting.splits
     first, parts = splits.iloc[0], ("total", "per_step", "from_steps")
     rows = []
     for row in records(splits.sort_values("total")):
@@ -130,8 +132,8 @@ def _splits(splits: pd.DataFrame) -> Table:
         headings=("activation", "method", "total", "per step", "from steps", "steps ratio", "n"),
         rows=tuple(rows),
         words=2,
-        note=f"{capital(title_of(first['quantity']))}, windows of {first['window']} tokens, stride"
-        f" {first['stride']}; simultaneous {percent(first['level'])} over"
+        note=f"{capital(title_and_windows(cells, first['quantity']))}; simultaneous"
+        f" {percent(first['level'])} over"
         f" {counted(first['comparisons'], 'comparison')}; n counts paired seeds."
         f" {capital('; '.join(sorted(set(methods))))}.{left_out}",
     )

@@ -13,7 +13,7 @@ from analysis.report.document import Block, Findings, Table, Text
 from analysis.report.report_data import SettingData, seed_rows
 from analysis.rows.read import records
 from analysis.rows.scoring import scoring_words
-from analysis.rows.stages import DELTAS, is_legal, title_of
+from analysis.rows.stages import DELTAS, STAGES, is_legal
 from analysis.stats.compare import compare
 from analysis.stats.quantization import delta_stats, with_deltas
 from analysis.study import Study
@@ -32,7 +32,7 @@ def quantization(setting: SettingData) -> tuple[Block, ...]:
     stats = delta_stats(cells)
     known = stats[stats["n"] > 0]
     if known.empty:
-        return (Text("No cell has scores before and after, so no delta is known."),)
+        return (Text("No cell has two scores in windows known to be alike, so no delta is known."),)
     by_name = {name: known[known["quantity"] == name] for name in _HEADINGS}
     present = [name for name, rows in by_name.items() if len(rows)]
     findings = [(capital(_HEADINGS[name]), _range(by_name[name], setting)) for name in present]
@@ -106,9 +106,7 @@ def _table(stats: pd.DataFrame, present: list[str], study: Study) -> Table:
 
 def _stages_of(name: str) -> str:
     """Which score less which, without their windows, which the note names."""
-    after, before = (
-        title_of(stage).partition(",")[0] for stage in (DELTAS[name].after, DELTAS[name].before)
-    )
+    after, before = (STAGES[stage].name for stage in (DELTAS[name].after, DELTAS[name].before))
     return f"{after} − {before}"
 
 

@@ -44,7 +44,7 @@ from analysis.report.quantization import quantization
 from analysis.report.report_data import ReportData, SettingData, report_data
 from analysis.report.reproduction import reproduction, revision_words
 from analysis.rows.read import is_scored, succeeded
-from analysis.rows.stages import PRIMARY, title_of
+from analysis.rows.scoring import stage_title
 from analysis.stats.sensitivity import DATA_ORDER
 from analysis.stats.slope_curve import best_set
 from analysis.study import read_study
@@ -123,7 +123,8 @@ def make_report(data: ReportData) -> Report:
     first = settings[0]
     return Report(
         sweep=study.sweep.name,
-        kicker=f"Sweep {study.sweep.name} · {first.name} · {title_of(PRIMARY)}",
+        kicker=f"Sweep {study.sweep.name} · {first.name} ·"
+        f" {stage_title(first.cells, study.primary)}",
         verdict=_verdict(first),
         support=support_words(first.answer) if first.has_scores else _reasons(first),
         notices=tuple(_notices(data)),

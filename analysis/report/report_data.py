@@ -14,7 +14,6 @@ from analysis.report.answers import Answer, answer
 from analysis.report.document import Row
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.read import is_scored, records
-from analysis.rows.stages import PRIMARY
 from analysis.study import Study
 
 
@@ -58,7 +57,7 @@ def report_data(study: Study) -> ReportData:
     curves = [optional(partial(getattr, data, "curves")) for data in figures.values()]
     known = [found for found in curves if found is not None]
     together = pd.concat(known) if known else None
-    splits = time_splits(study, together, PRIMARY)
+    splits = time_splits(study, together, study.primary)
     first = primary_setting(study)
     settings = tuple(
         SettingData(

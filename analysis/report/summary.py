@@ -18,6 +18,7 @@ from analysis.rows.read import (
     records,
     succeeded,
 )
+from analysis.rows.scoring import script_windows
 from analysis.rows.stages import PANELS, is_legal
 from analysis.stats.aa_control import aa_sentences
 from analysis.stats.decision import decide
@@ -39,6 +40,7 @@ HEADINGS = {
     "artifact_kB": "artifact kB",
 }
 DIVERGED_MARK = "†"
+_WINDOWS = "Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones"
 _BY_NODE = (
     "Nodes were blocks: the means of this table hold what nodes add to them, the differences below"
     " do not."
@@ -52,12 +54,12 @@ def summarize(study: Study) -> Summary:
     measured = with_deltas(frame).assign(artifact_kB=frame["artifact_bytes"] / 1000)
     stats = seed_stats(measured, tuple(HEADINGS))
     tables = [
-        _table(setting, stats[stats["setting"] == setting], sweep.keys)
-        for setting in study.settings
+        _table(here, stats[stats["setting"] == setting], sweep.keys)
+        for setting, here in study.settings.items()
     ]
     sentences = [
         f"Mean ± half width of the {percent(LEVEL)} t interval over seeds; n counts seeds."
-        " Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones.",
+        f" {script_windows(frame, PANELS) or _WINDOWS}.",
         *([_BY_NODE] if sweep.pairing == "node" else []),
         *second_stage_sentences(study),
         *(decision.sentence for decision in decide(study)),
@@ -85,7 +87,7 @@ def write_summary(place: str | Path) -> tuple[Summary, str]:
     return summary, files.where(SUMMARY_FILE)
 
 
-def _table(setting: str, stats: pd.DataFrame, keys: Sequence[str]) -> TextTable:
+def _table(here: Study, stats: pd.DataFrame, keys: Sequence[str]) -> TextTable:
     present = [name for name in HEADINGS if (stats["quantity"] == name).any()]
     lines = []
     for found in by_activation(stats, keys):
@@ -94,7 +96,8 @@ def _table(setting: str, stats: pd.DataFrame, keys: Sequence[str]) -> TextTable:
         mark = DIVERGED_MARK if rows[0]["n_diverged"] else ""
         lines.append((f"{rows[0]['label']}{mark}", str(most), *(_entry(row, most) for row in rows)))
     headings = ("activation", "n", *(HEADINGS[name] for name in present))
-    return TextTable(f"{setting}{_scoring(stats)}", headings, tuple(lines))
+    windows = "" if script_windows(here.cells, ()) is not None else _scoring(stats)
+    return TextTable(f"{here.cells['setting'].iloc[0]}{windows}", headings, tuple(lines))
 
 
 def _scoring(stats: pd.DataFrame) -> str:

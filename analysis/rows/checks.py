@@ -19,6 +19,7 @@ _ALIKE = {
     "val_tokens": "sizes of the validation text",
     "window": "windows",
     "stride": "strides",
+    "footing_json": "windows and strides",
 }
 
 

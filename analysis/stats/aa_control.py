@@ -86,6 +86,7 @@ def _agreement(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
         "largest_gap": None if np.isnan(gaps).all() else float(np.nanmax(gaps)),
         "must_agree": bool(
             len(machines) == 1
+            and one["script_sha256"].isna().all()  # a script's own way of a slope may be another
             and (one["budget_kind"] == "steps").all()
             and (one["device"] == "cpu").all()
         ),

@@ -5,8 +5,7 @@ from functools import partial
 import pandas as pd
 
 from analysis.number_format import capital, counted, listed, percent, plus_minus
-from analysis.rows.scoring import scoring_of
-from analysis.rows.stages import title_of
+from analysis.rows.scoring import scoring_of, stage_title
 from analysis.stats.compare import compare
 from analysis.study import Study
 from trainer.activations import ACTIVATIONS
@@ -38,9 +37,9 @@ def best_fixed(study: Study, quantity: str) -> pd.DataFrame:
 
 def best_fixed_sentences(study: Study, quantity: str) -> list[str]:
     """One sentence per setting and learned activation; nothing where none can be compared."""
-    table = best_fixed(study, quantity)
+    table, title = best_fixed(study, quantity), capital(stage_title(study.cells, quantity))
     return [
-        f"{capital(title_of(quantity))} ({setting}): {_against(rows)}"
+        f"{title} ({setting}): {_against(rows)}"
         for (setting, _), rows in table.groupby(["setting", "key"], sort=False)
     ]
 

@@ -33,6 +33,8 @@ from analysis.study import Study
 
 FIELD_NATS = 0.005  # per token: what the field's rule asks of an improvement
 FIELD_P = 0.01
+_WITH_LOSS = ("pre_quant", "post_quant")
+_PRINTED = 1e-3  # four digits are printed, so ratios of one text differ by less
 
 _NUMBERS = (
     *("difference", "low", "high", "half_width", "p_value", "noise_sd"),
@@ -77,12 +79,20 @@ def compare(
 def nats_per_bpb(frame: pd.DataFrame) -> float | None:
     """Nats per token for each bit per byte: ln 2 · bytes / tokens of the validation text.
 
-    None where no scored row says both. The rows share one text.
+    A script does not print the bytes, but the loss beside the bits per byte, whose ratio it is.
+    None where no scored row says either. The rows share one text.
     """
-    told = frame.loc[is_scored(frame), ["val_bytes", "val_tokens"]].dropna()
-    if told.empty:
+    scored = frame[is_scored(frame)]
+    told = scored[["val_bytes", "val_tokens"]].dropna()
+    if len(told):
+        return math.log(2) * float(told["val_bytes"].iloc[0]) / float(told["val_tokens"].iloc[0])
+    of_script = scored[scored["script_sha256"].notna()]
+    ratios = pd.concat(
+        [of_script[f"{stage}_loss"] / of_script[f"{stage}_bpb"] for stage in _WITH_LOSS]
+    ).dropna()
+    if ratios.empty or ratios.max() > (1 + _PRINTED) * ratios.min():
         return None
-    return math.log(2) * float(told["val_bytes"].iloc[0]) / float(told["val_tokens"].iloc[0])
+    return float(ratios.median())
 
 
 def bounds(rows: Blocked, fit: BlockFit, *, level: float) -> tuple[Interval, Interval]:

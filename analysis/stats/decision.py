@@ -3,7 +3,7 @@
 "Resolved" means that the simultaneous interval of ``analysis.stats.compare`` excludes zero, also
 where noise is unequal. It is a statement about seeds, under one setting and on one text.
 An activation with a diverged seed is not ranked. Only one stage is tested, and it is named before
-any result is seen (``stages.PRIMARY``).
+any result is seen (``stages.TESTED``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.number_format import capital, counted, listed, number, percent, plus_minus
 from analysis.rows.read import records
-from analysis.rows.stages import PRIMARY, title_of
+from analysis.rows.scoring import stage_title
 from analysis.stats.compare import compare
 from analysis.stats.per_seed import seed_stats
 from analysis.stats.ranking import function_labels, same_functions
@@ -38,20 +38,20 @@ class Decision:
     sentence: str
 
 
-def decide(study: Study, quantity: str = PRIMARY) -> list[Decision]:
-    """One decision for each setting of ``study``."""
-    labels = function_labels(study)
+def decide(study: Study, quantity: str | None = None) -> list[Decision]:
+    """One decision for each setting of ``study``, by default at the stage that is tested."""
+    quantity, labels = quantity or study.primary, function_labels(study)
     compared = records(compare(study, quantity))
     means = _ranked_means(study, seed_stats(study.cells, [quantity]))
     found = []
-    for setting in study.settings:
+    for setting, here in study.settings.items():
         best, resolved, words = _decide(
             {row["key"]: row for row in compared if row["setting"] == setting},
             {row["key"]: row for row in means if row["setting"] == setting},
             study.reference,
             labels,
         )
-        sentence = f"{capital(title_of(quantity))} ({setting}): {words}"
+        sentence = f"{capital(stage_title(here.cells, quantity))} ({setting}): {words}"
         found.append(Decision(setting, quantity, best, resolved, sentence))
     return found
 

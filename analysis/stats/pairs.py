@@ -63,7 +63,7 @@ def paired_stats(study: Study, quantity: str) -> pd.DataFrame:
             {**facts, "quantity": quantity, "reference": reference, **asdict(estimate)}
             | {"ranked": estimate.n > 0 and not either, "level": LEVEL}
             | {"sign_flip_p": sign_flip_p(differences), "smallest_p": smallest_p(estimate.n)}
-            | scored_in(quantity, window=facts["window"], stride=facts["stride"])
+            | scored_in(quantity, facts)
         )
     columns = [*FACTS, "quantity", "reference", *ESTIMATE, "ranked", "level"]
     table = estimates(rows, [*columns, "sign_flip_p", "smallest_p"])

@@ -6,15 +6,17 @@ seed are averaged first, so n counts seeds. An activation of which a seed diverg
 its survivors only, which says how well it does where it does well: it is shown and not ranked.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.models.interval import LEVEL, TInterval
 from analysis.rows.read import is_scored, records
-from analysis.rows.stages import STAGES, is_legal, windows_of
+from analysis.rows.scoring import footing
+from analysis.rows.stages import STAGES, is_legal
 from sweep.store.schema import FAILED_STATES
 from trainer.config.config_errors import ConfigError
 
@@ -23,6 +25,7 @@ FACTS = [
     *_GROUP,
     *("recipe", "budget", "label", "n_diverged", "n_failed", "window", "stride"),
 ]
+_WINDOWS = ["window", "stride", "footing_json"]
 ESTIMATE = ["n", "mean", "sd", "half_width"]
 
 
@@ -46,7 +49,7 @@ def seed_stats(frame: pd.DataFrame, quantities: Iterable[str] = tuple(STAGES)) -
             ranked = legal and estimate.n > 0 and facts["n_diverged"] == 0
             rows.append(
                 {**facts, "quantity": quantity, **asdict(estimate), "ranked": ranked}
-                | scored_in(quantity, window=facts["window"], stride=facts["stride"])
+                | scored_in(quantity, facts)
             )
     table = estimates(rows, [*FACTS, "quantity", *ESTIMATE, "ranked"])
     return table.assign(
@@ -74,7 +77,7 @@ def per_block(frame: pd.DataFrame, quantity: str, by: list[str]) -> pd.DataFrame
 
 def outcome_counts(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per setting and activation: names, windows, and how many cells ended how."""
-    names = ["recipe", "budget", "label", "state", "window", "stride"]
+    names = ["recipe", "budget", "label", "state", *_WINDOWS]
     ordered = frame[[*_GROUP, "seed", "replicate", *names]]
     ordered = ordered.sort_values([*_GROUP, "seed", "replicate"]).assign(
         n_diverged=ordered["state"] == "diverged",
@@ -87,16 +90,14 @@ def outcome_counts(frame: pd.DataFrame) -> pd.DataFrame:
         n_diverged=("n_diverged", "sum"),
         n_failed=("n_failed", "sum"),
     )
-    windows = ordered.groupby("setting", as_index=False)[["window", "stride"]].max()
+    windows = ordered.groupby("setting", as_index=False)[_WINDOWS].first()
     return counts.merge(windows, on="setting")
 
 
-def scored_in(quantity: str, *, window: object, stride: object) -> dict[str, object]:
-    """Contiguous windows are windows whose stride is their length."""
-    windows = windows_of(quantity)
-    if windows is None:
-        return {"window": pd.NA, "stride": pd.NA}
-    return {"window": window, "stride": stride if windows == "sliding" else window}
+def scored_in(quantity: str, facts: Mapping[str, Any]) -> dict[str, object]:
+    """Window and stride of ``quantity`` by a row of ``outcome_counts``; null where not known."""
+    window, stride = footing(quantity, facts) or (pd.NA, pd.NA)
+    return {"window": window, "stride": stride}
 
 
 def estimates(rows: list[dict[str, object]], columns: list[str]) -> pd.DataFrame:

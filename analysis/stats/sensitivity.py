@@ -11,7 +11,6 @@ import pandas as pd
 
 from analysis.number_format import counted, listed, number, p_value, percent
 from analysis.rows.read import including_tainted, is_scored, records
-from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import FIELD_NATS, FIELD_P, compare
 from analysis.stats.decision import Decision, decide
 from analysis.stats.pairs import FEWEST_FLIPPED, paired_stats, smallest_p
@@ -24,9 +23,9 @@ Row = Mapping[str, Any]
 DATA_ORDER = "Every interval is conditional on the order of the training data: seeds share it."
 
 
-def sensitivity_sentences(study: Study, quantity: str = PRIMARY) -> list[str]:
+def sensitivity_sentences(study: Study, quantity: str | None = None) -> list[str]:
     """One sentence each, per setting where there is something to say; nothing to compare, none."""
-    labels = function_labels(study)
+    quantity, labels = quantity or study.primary, function_labels(study)
     compared = records(compare(study, quantity))
     checks = records(variance_checks(study, quantity))
     sentences: list[str] = []

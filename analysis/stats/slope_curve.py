@@ -28,7 +28,7 @@ from analysis.models.curve_fit import (
 from analysis.models.interval import LEVEL
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.names import labels_of
-from analysis.rows.stages import title_of
+from analysis.rows.scoring import stage_title
 from analysis.stats.ranking import ranked_scores
 from analysis.stats.slopes import fixed_slopes
 from analysis.study import Study
@@ -53,6 +53,7 @@ class SlopeCurve:
 
     setting: str
     quantity: str
+    title: str
     n: int
     level: float = LEVEL
     slopes: tuple[float, ...]
@@ -76,9 +77,7 @@ class SlopeCurve:
 
     def sentence(self) -> str:
         """The answer in words, with its n and level."""
-        return " ".join(
-            [f"{capital(title_of(self.quantity))} ({self.setting}):", *_sentences(self)]
-        )
+        return " ".join([f"{capital(self.title)} ({self.setting}):", *_sentences(self)])
 
 
 def slope_curves(study: Study, quantity: str) -> tuple[SlopeCurve, ...]:
@@ -101,6 +100,7 @@ def _curve(
     empty = SlopeCurve(
         setting=str(frame["setting"].iloc[0]),
         quantity=quantity,
+        title=stage_title(frame, quantity),
         n=len(set(tested.index.get_level_values("seed"))),
         slopes=tuple(sorted(slopes[key] for key in on_curve)),
         left_out=tuple(labels[key] for key in sorted(slopes.keys() - matrix.columns)),

@@ -183,7 +183,7 @@ def test_what_is_not_drawn_is_told_with_the_reason(store, monkeypatch, capsys):
         "learning_curves": "no curve file",
         "mechanism": "no layer file",
         "pace": "no cell has a step time",
-        "slot_gain": "no cell has both scores",
+        "slot_gain": "no cell has both scores in windows known to be alike",
     }
     monkeypatch.setattr(catalog, "FIGURES", {name: FIGURES[name] for name in reasons})
     told = []
