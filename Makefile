@@ -21,6 +21,8 @@ LIMIT ?=
 REFRESH ?=
 JOIN ?=
 CHECK ?=
+SCRIPT ?=
+FORCE ?=
 
 PY := $(VENV)/bin/python
 # Where PYTHON is a virtual environment itself, the new one is shown its packages by a path file.
@@ -46,11 +48,11 @@ CHECK_ARGS = $(if $(CHECK),--check)
 PYTEST_ARGS ?= --numprocesses 2 --durations 10
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun doctor figures summary report power notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak mutants
+.PHONY: help setup sweep plan status show logs rerun draft doctor figures summary report power notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak mutants
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n REFRESH=1 JOIN=1 RECIPE=name TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
+	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n REFRESH=1 JOIN=1 RECIPE=name SCRIPT=path TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
 
 setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
 
@@ -93,6 +95,9 @@ logs: $(READY) ## print the log of the last attempt at CELL=
 
 rerun: $(READY) ## run CELL= again (a prefix of its name or id), or FAILED=1 for all that failed
 	@$(PY) -m sweep rerun $(if $(CELL),"$(CELL)") $(if $(FAILED),--failed) $(SWEEP_ARGS) $(PLAN_ARGS)
+
+draft: $(READY) ## look at the training script SCRIPT= without running it, and draft a recipe NAME= (FORCE=1 overwrites)
+	@$(PY) -m sweep draft $(if $(SCRIPT),--script "$(SCRIPT)") $(if $(filter command line,$(origin NAME)),--name "$(NAME)") $(if $(FORCE),--force)
 
 doctor: $(READY) ## check every node in reach: can it run the sweep's cells?
 	@$(PY) -m sweep doctor $(SWEEP_ARGS)

@@ -1,4 +1,5 @@
-"""The command line of the sweep: ``python -m sweep plan|run|status|show|rerun|logs|doctor|which``.
+"""The command line of the sweep: ``python -m sweep VERB``, which is plan, run, status, show, rerun,
+logs, doctor, draft and which.
 
 Exit status: 0 every cell is terminal, 3 some are not, 2 bad usage or configuration, 130
 interrupted.
@@ -44,6 +45,9 @@ def run_command_line(argv: list[str] | None) -> tuple[int, bool]:
         refresh=arguments.refresh,
         join=arguments.join,
         as_json=arguments.json,
+        script=arguments.script,
+        name=arguments.name,
+        force=arguments.force,
         needs_results_only=arguments.verb in READ_ONLY,
     )
     status = _exit_status(lambda: arguments.verb(invocation))
@@ -71,9 +75,9 @@ def _connect(address: str | None) -> Pool:
 
 def parser() -> argparse.ArgumentParser:
     """Every verb takes the places; each takes the further options that mean something to it."""
-    places, cell, failed, as_json, selected, planned = (
+    places, cell, failed, as_json, selected, planned, drafted = (
         argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-        for _ in range(6)
+        for _ in range(7)
     )
     places.add_argument("--sweep", metavar="NAME-OR-PATH", help="default: what fits the machine")
     places.add_argument("--results", metavar="ROOT", help="default: results")
@@ -85,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
     selected.add_argument("--limit", metavar="N", type=_at_least_one, help="only the first N")
     planned.add_argument("--refresh", action="store_true", help="stale cells too: changed trainer")
     planned.add_argument("--join", action="store_true", help="help the driver that is running it")
+    drafted.add_argument("--script", metavar="PATH", help="a training script of your own")
+    drafted.add_argument("--name", metavar="NAME", help="the recipe's; default: the script's")
+    drafted.add_argument("--force", action="store_true", help="write over a recipe of that name")
 
     options = {
         verbs.plan: (selected, planned, as_json),
@@ -94,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
         verbs.rerun: (cell, failed, selected, planned),
         verbs.logs: (cell,),
         verbs.doctor: (as_json,),
+        verbs.draft: (drafted,),
         verbs.which: (),
     }
     whole = argparse.ArgumentParser(
@@ -102,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whole.set_defaults(sweep=None, results="results", data="data", cell=None, where=None)
+    whole.set_defaults(script=None, name=None, force=False)
     whole.set_defaults(limit=None, failed=False, refresh=False, join=False, json=False)
     subparsers = whole.add_subparsers(required=True, metavar="VERB")
     for verb, parents in options.items():

@@ -48,6 +48,9 @@ class Invocation:
     cell: str | None = None
     failed: bool = False
     as_json: bool = False
+    script: str | None = None
+    name: str | None = None
+    force: bool = False
     needs_results_only: bool = False
 
     @cached_property

@@ -12,6 +12,7 @@ from sweep.cli.invocation import Invocation
 from sweep.cli.script_patches import patch_lines
 from sweep.cli.selection import Selection
 from sweep.cli.session import EXIT_BAD, EXIT_DONE, EXIT_INCOMPLETE, run_plan
+from sweep.draft.draft import write_draft
 from sweep.driver.requirements import requirements_for
 from sweep.messages import CheckResult
 from sweep.preflight import run_checks
@@ -150,6 +151,15 @@ def doctor(invocation: Invocation) -> int:
         found = invocation.pool.inspect(requirements)
     worst = show_checks(found, invocation.console, as_json=invocation.as_json)
     return worst if cells else EXIT_BAD
+
+
+def draft(invocation: Invocation) -> int:
+    """Look at a training script without running it, and write a recipe that asks what it must."""
+    if invocation.script is None:
+        raise ConfigError("draft: give SCRIPT=path/to/train_gpt.py.")
+    written = write_draft(invocation.script, invocation.name, force=invocation.force)
+    print(written.report)
+    return EXIT_DONE
 
 
 def which(invocation: Invocation) -> int:

@@ -77,14 +77,15 @@ class Values:
 
     def _of(self, node: ast.AST, steps: int) -> Value:
         match node:
-            case ast.Constant(value=bool()):
-                return UNKNOWN
             case ast.Constant(value=int() | float() as number):
                 return Value(frozenset([float(number)]))
             case ast.Call() | ast.Subscript() if node in self.reads:
                 return self._of_variable(node)
             case ast.Call(func=ast.Name(id="float" | "int" | "str"), args=[inner]):
                 return self.of(inner, steps)
+            case ast.Call(func=ast.Name(id="bool"), args=[inner]):
+                value = self.of(inner, steps)
+                return Value(frozenset(float(n != 0) for n in value.numbers), value.variables)
             case ast.UnaryOp(op=ast.USub(), operand=inner):
                 value = self.of(inner, steps)
                 return Value(frozenset(-n for n in value.numbers), value.variables)

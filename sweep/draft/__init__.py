@@ -1,0 +1,1 @@
+"""Draft a recipe for a training script of the user's own, by its syntax tree alone."""
