@@ -77,7 +77,8 @@ def run_script(spec: ScriptSpec, rendered: Rendered, out: Path) -> Ended:
             logs.append(opened.enter_context((out / f"rank{rank}.log").open("ab")))
             log = logs[rank] if rank else None  # the first one's output is read, and then written
             ranks.append(opened.enter_context(_started(command, folder, environment, log)))
-        signal.signal(signal.SIGUSR1, lambda *_: _show_stacks(ranks))
+        before = signal.signal(signal.SIGUSR1, lambda *_: _show_stacks(ranks))
+        opened.callback(signal.signal, signal.SIGUSR1, before)
         ended = _watch(ranks, Output(spec.recipe.script, out, logs[0]))
     if not ended.is_good:
         write_atomically(out / ENDS_FILE, json.dumps(ended.codes).encode())
