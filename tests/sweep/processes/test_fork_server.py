@@ -213,7 +213,9 @@ def test_a_server_that_fails_while_it_forks_leaves_no_process(agent, monkeypatch
     monkeypatch.setattr(fork_server_client, "FORK_S", 0.3)
     before = set(psutil.Process().children())
     spoil(monkeypatch, f"{DIES_OR_HANGS[how]}\n# {tmp_path}")
-    assert run_well(agent).count("the fork server did not serve") == 1
+    said = run_well(agent).count("the fork server did not serve")
+    # A copy that is out of the server's group before that is killed serves all the same.
+    assert said <= 1 if how == "dies while it forks" else said == 1
     wait_until(lambda: set(psutil.Process().children()) <= before)  # dead ones are among them
     wait_until(lambda: not any(says(process, str(tmp_path)) for process in psutil.process_iter()))
 
