@@ -15,8 +15,9 @@ from trainer.config import RECIPES
 from trainer.config.config_errors import ConfigError
 from trainer.script.activation_sites import sites
 from trainer.script.constant_values import Values
-from trainer.script.load import load_any_recipe, parse_script, read_source
+from trainer.script.load import load_any_recipe, read_source
 from trainer.script.packing import unpack
+from trainer.script.syntax import parse_script
 from trainer.script.variables import variables_read
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
