@@ -81,9 +81,17 @@ def _ask_of_others(
             target = plan.notes if says_leaky else plan.open
             target.append(f"{shown} is ReLU²: is it what runs, and should it be LeakyReLU²?")
         elif site.kind == "unsquared":
-            same = any(site.value is None or site.value == other.value for other in known)
-            target = plan.open if same or not known else plan.notes
-            target.append(f"{shown} is LeakyReLU, and no square of it is seen: is it another one?")
+            target = plan.open if not known or _is_alike(site, known) else plan.notes
+            target.append(f"{shown} is {site.why}: does it belong to the activation?")
+
+
+def _is_alike(site: Site, known: Sequence[Site]) -> bool:
+    """Whether a constant whose use is not seen is in a backward, or one that the slope gives."""
+    if site.value is None or site.backward:
+        return True
+    betas = [other.beta for other in known if other.beta is not None and other.beta >= 0]
+    given = [number for beta in betas for number in (beta**0.5, beta, 2 * beta)]
+    return any(abs(site.value - number) < 1e-6 for number in given)
 
 
 def _of(site: Site) -> str:

@@ -47,7 +47,7 @@ def replacement_of(site: Site) -> str:
         text = "{slope}"
     else:
         text = "{neg_beta}" if site.scale == 1.0 else f"{site.scale:g} * {{neg_beta}}"
-    return f"((float)({text}))" if site.language == "c" else text
+    return f"float({text})" if site.language == "c" else text
 
 
 def does_not_hold(
@@ -61,13 +61,14 @@ def does_not_hold(
             for patch in patches:
                 text = apply(patch, text, fill(patch.replace, values, "draft"), "draft", "script")
             found = sites(text, {k: fill(v, values, "draft") for k, v in variables.items()})
-        except (ConfigError, SyntaxError) as error:
+        except ConfigError as error:
             return str(error)
         known = [site for site in found if site.kind in ("slope", "beta")]
-        wrong = [s for s in known if s.beta is None or abs(s.beta - slope**2) > 1e-9]
-        if len(known) != count or wrong or disagreeing(known):
-            line = wrong[0].line if wrong else "?"
-            return f"with slope {slope:g} line {line} would not mean that slope"
+        for site in known:
+            if site.beta is None or abs(site.beta - slope**2) > 1e-9:
+                return f"with slope {slope:g} line {site.line:,} has {site.text[:80]}"
+        if slope and (len(known) != count or disagreeing(found)):
+            return f"with slope {slope:g} {len(known)} constants of {count} are seen to agree"
     return None
 
 

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from trainer.config.config_errors import ConfigError
 from trainer.script.constant_values import Value, Values, called
 from trainer.script.kernel_strings import read_kernel
 from trainer.script.piecewise import Piece, Pieces, Role
+from trainer.script.syntax import parse_script
 
 Kind = Literal["slope", "beta", "relu2", "unsquared", "unknown"]
 TOLERANCE = 1e-6
@@ -114,7 +116,7 @@ def _same_beta(a: Site, b: Site) -> bool:
 class _Finder:
     def __init__(self, source: str, variables: Mapping[str, str] | None) -> None:
         self.source, self.variables = source, variables
-        self.tree = ast.parse(source)
+        self.tree = parse_script(source, "the script")
         self.values = Values(self.tree, variables)
         self.pieces = Pieces(self.tree, self.values)
         self.lines = source.split("\n")
@@ -140,8 +142,6 @@ class _Finder:
                 )
                 yield self._site(piece, "relu2", why, backward=_is_derivative(known))
             return
-        if piece.power == 0 and not known:
-            return
         if "mixed" in known:
             yield self._site(piece, "unknown", "it is one part of a sum that is squared")
         elif len(known) > 1 and known != {"beta", "derivative"}:
@@ -152,9 +152,16 @@ class _Finder:
             yield from self._constants(piece, known)
 
     def _unsquared(self, piece: Piece) -> Site:
-        return self._site(
-            piece, "unsquared", "LeakyReLU, and no square of it is seen", piece.constants[:1]
+        what = "LeakyReLU, and no square of it is seen"
+        what = (
+            what if piece.power else "a factor by the sign of x, and what it multiplies is not seen"
         )
+        backward = self._is_in_backward(piece)
+        return self._site(piece, "unsquared", what, piece.constants[:1], backward=backward)
+
+    def _is_in_backward(self, piece: Piece) -> bool:
+        function = self.values.function_of(piece.node)
+        return bool(_BACKWARD.search(getattr(function, "name", "")))
 
     def _constants(self, piece: Piece, roles: set[Role]) -> Iterator[Site]:
         """The sites of a piece whose role is known: one, or two where s is written as a square."""
@@ -165,9 +172,7 @@ class _Finder:
             if all(node is not n for n, _ in numbers):
                 others *= value.number or 0.0
         kind: Kind = "slope" if roles == {"slope"} else "beta"
-        backward = _is_derivative(roles) or bool(
-            _BACKWARD.search(getattr(self.values.function_of(piece.node), "name", ""))
-        )
+        backward = _is_derivative(roles) or self._is_in_backward(piece)
         if not numbers:
             yield self._site(piece, "unknown", "the slope is not written: torch's default is 0.01")
         elif any(value.number is None for _, value in numbers) or not others:
@@ -262,7 +267,7 @@ class _Finder:
         group = f"the string of line {node.lineno}"
         try:
             found = self._of_python(text)
-        except SyntaxError:
+        except ConfigError:
             found = [Site(**values) for values in read_kernel(text)]
         if not found:
             yield self._string_site(node, text, "no pattern fits")

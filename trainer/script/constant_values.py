@@ -141,7 +141,7 @@ class Values:
             if stores:
                 return _either([self._assigned(store, steps) for store in stores])
             if isinstance(scope, Function):
-                if name in _parameter_names(scope):
+                if name in parameter_names(scope):
                     return self._of_parameter(scope, name, steps)
                 scope = self.function_of(scope)
                 continue
@@ -251,7 +251,8 @@ def _decorators(function: Function) -> Iterator[ast.AST]:
         yield from function.decorator_list
 
 
-def _parameter_names(function: Function) -> list[str]:
+def parameter_names(function: Function) -> list[str]:
+    """Those of its parameters that can be given by name or place."""
     of = function.args
     return [arg.arg for arg in (*of.posonlyargs, *of.args, *of.kwonlyargs)]
 

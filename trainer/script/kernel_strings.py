@@ -1,5 +1,6 @@
 """Read the activation in the text of a CUDA kernel, where a simple pattern fits."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _TERNARY = re.compile(r"\(?\s*([A-Za-z_]\w*)\s*>=?\s*0(?:\.0*)?f?\s*\)?\s*\?")
 _NUMBER = re.compile(r"(?<![\w.])(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)[fF]?(?![\w.])")
+_CAST = re.compile(r"float\(([\d.e+\s*-]+)\)")
 _TARGET = re.compile(r"(?:\b([A-Za-z_]\w*)\s*=|(return))\s*\(*\s*$")
 _DEFINED = r"(?:#define\s+{0}\s+|\b{0}\s*=\s*)\(?(\d*\.?\d+)[fF]?\)?\s*(?:;|$)"
 
@@ -83,21 +85,33 @@ def _monomial(
     """Coefficient and power of ``x``, and the numbers with their place in ``text``."""
     coefficient, power, at = 1.0, 0, 0
     numbers: list[tuple[float, int, int]] = []
-    for part in text.split("*"):
-        bare = part.strip().strip("()").strip()
+    for part in re.split(r"\*(?![^()]*\))", text):
+        bare = part.strip()
+        if bare.startswith("(") and bare.endswith(")"):
+            bare = bare[1:-1].strip()
         begin = at + part.find(bare)
         at += len(part) + 1
-        number = _NUMBER.fullmatch(bare)
-        named = re.search(_DEFINED.format(re.escape(bare)), code, re.MULTILINE) if bare else None
+        value = _number(bare, code)
         if bare == x:
             power += 1
-        elif number or (named and re.fullmatch(r"[A-Za-z_]\w*", bare)):
-            value = float(number[1] if number else named[1])  # type: ignore[index]
+        elif value is not None:
             coefficient *= value
             numbers.append((value, begin, begin + len(bare)))
         else:
             return None
     return coefficient, power, numbers
+
+
+def _number(text: str, code: str) -> float | None:
+    """A literal, ``float(…)`` of a product, or a name that ``code`` defines."""
+    if number := _NUMBER.fullmatch(text):
+        return float(number[1])
+    if cast := _CAST.fullmatch(text):
+        return math.prod(float(part) for part in cast[1].split("*"))
+    if re.fullmatch(r"[A-Za-z_]\w*", text):
+        named = re.search(_DEFINED.format(re.escape(text)), code, re.MULTILINE)
+        return float(named[1]) if named else None
+    return None
 
 
 def _role(code: str, at: int, p: float, power: int, end: int) -> tuple[str, bool] | None:

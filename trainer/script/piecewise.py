@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from trainer.script.constant_values import UNKNOWN, Value, Values, called
+from trainer.script.constant_values import UNKNOWN, Function, Value, Values, called, parameter_names
 
 Role = Literal["slope", "beta", "derivative", "mixed", "other"]
 CASTS = {"to", "float", "half", "bfloat16", "type_as", "contiguous", "detach", "clone", "view"}
@@ -207,7 +207,7 @@ class Pieces:
         power, positive, ratios, unknown = piece.power, piece.positive, 1, False
         for factor in others:
             bare = uncast(factor)
-            base, number = _squared(bare), self.values.of(bare).number
+            base, number = _squared(bare), self._constant(bare)
             other = self._piece_of(bare, 0)
             if piece.x is not None and ast.unparse(bare) == piece.x:
                 power += 1
@@ -227,6 +227,13 @@ class Pieces:
             yield from self._uses(top, replace(piece, power=power, positive=positive), depth + 1)
         else:
             yield "other"
+
+    def _constant(self, node: ast.expr) -> float | None:
+        """The number that a factor is; a parameter is none, whatever its default."""
+        function = self.values.function_of(node)
+        names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        is_given = isinstance(function, Function) and names & set(parameter_names(function))
+        return None if is_given else self.values.of(node).number
 
     def _same(self, node: ast.expr, others: list[ast.expr]) -> bool:
         """Whether the value itself is among the other factors."""
