@@ -3,13 +3,15 @@
 import ast
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.draft.activation_plan import plan_activation
+from sweep.draft.data_folders import joined_paths
 from sweep.draft.recipe_text import Findings, RecipeText, recipe_text
-from sweep.draft.result_lines import prints_steps, result_lines
+from sweep.draft.result_lines import printed_forms, result_lines
 from sweep.draft.variable_roles import Variable, variables_of
 from trainer.config import RECIPES
 from trainer.config.config_errors import ConfigError
@@ -18,10 +20,22 @@ from trainer.script.constant_values import Values
 from trainer.script.load import load_any_recipe, read_source
 from trainer.script.packing import unpack
 from trainer.script.syntax import parse_script
-from trainer.script.variables import variables_read
+from trainer.script.variables import VariableRead, variables_read
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ARTIFACT = re.compile(r"[\w.-]+\.ptz")
+USUAL_MODULES = {
+    *(
+        "torch",
+        "triton",
+        "numpy",
+        "sentencepiece",
+        "tiktoken",
+        "flash_attn",
+        "flash_attn_interface",
+    ),
+    *("zstandard", "brotli", "wandb", "tqdm", "psutil", "huggingface_hub", "torchao", "pynvml"),
+}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -75,31 +89,50 @@ def _findings(source: str, tree: ast.Module, path: Path, folder: Path) -> Findin
         files=tuple(os.path.relpath(path.parent / file, folder) for file in files),
         launch="torchrun" if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(variables) else "python",
         variables=variables,
-        computed=tuple(
-            f"line {read.line:,}: {read.text} reads a variable whose name is computed: which?"
-            for read in reads
-            if read.name is None
-        ),
+        questions=(*_computed(reads), *_imported_elsewhere(tree, path)),
         activation=plan,
         results=result_lines(tree, values),
-        prints_steps=prints_steps(tree),
+        forms=printed_forms(tree),
+        folders=joined_paths(source, tree, values),
         zero_seconds_is_no_cap=_compares_cap_with_zero(tree),
         seeds=tuple(_seeds(tree)),
         artifacts=tuple(_artifacts(tree)),
     )
 
 
-def _imported_files(tree: ast.Module, path: Path) -> Iterator[str]:
-    """Python files beside the script that it imports."""
-    names: set[str] = set()
+def _computed(reads: list[VariableRead]) -> Iterator[str]:
+    for read in reads:
+        if read.name is None:
+            yield f"line {read.line:,}: {read.text} reads a variable whose name is computed: which?"
+
+
+def _imports(tree: ast.Module) -> dict[str, int]:
+    """The modules that a script imports, each with its line."""
+    lines: dict[str, int] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.partition(".")[0])
-    for name in sorted(names):
+            lines |= {alias.name.partition(".")[0]: node.lineno for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            lines[node.module.partition(".")[0]] = node.lineno
+    return lines
+
+
+def _imported_files(tree: ast.Module, path: Path) -> Iterator[str]:
+    """Python files beside the script that it imports."""
+    for name in sorted(_imports(tree)):
         if (path.parent / f"{name}.py").is_file() and name != path.stem:
             yield f"{name}.py"
+
+
+def _imported_elsewhere(tree: ast.Module, path: Path) -> Iterator[str]:
+    """Modules that are neither Python's, nor usual, nor beside the script."""
+    for name, line in sorted(_imports(tree).items()):
+        known = name in sys.stdlib_module_names | USUAL_MODULES
+        if not known and not (path.parent / f"{name}.py").is_file():
+            yield (
+                f"line {line:,}: {name} is not beside the script: is it on every node, and nothing "
+                f"of the activation in it?"
+            )
 
 
 def _compares_cap_with_zero(tree: ast.Module) -> bool:
@@ -141,7 +174,7 @@ def _of_variables(found: Findings) -> Iterator[str]:
             yield f"  {variable.role:17} {_with_default(variable)}, line {lines}"
     if others:
         yield f"  {'left alone':17} {', '.join(others)}"
-    yield from (f"  {question}" for question in found.computed)
+    yield from (f"  {question}" for question in found.questions)
 
 
 def _with_default(variable: Variable) -> str:

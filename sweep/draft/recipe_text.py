@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import tomli_w
 
 from sweep.draft.activation_plan import ActivationPlan
+from sweep.draft.data_folders import JoinedPath
 from sweep.draft.result_lines import ResultLine
 from sweep.draft.variable_roles import Variable
 from trainer.config.script import STAGES
@@ -24,10 +25,11 @@ class Findings:
     files: tuple[str, ...]
     launch: str
     variables: Mapping[str, Variable]
-    computed: tuple[str, ...]
+    questions: tuple[str, ...]
     activation: ActivationPlan
     results: Sequence[ResultLine]
-    prints_steps: bool
+    forms: tuple[bool, bool, list[str]]
+    folders: Sequence[JoinedPath]
     zero_seconds_is_no_cap: bool
     seeds: tuple[str, ...]
     artifacts: tuple[str, ...]
@@ -76,6 +78,13 @@ def recipe_text(found: Findings) -> RecipeText:
         text.key("artifact_file", found.artifacts[0])
     _env(text, found)
     _budgets(text, found)
+    for path in found.folders:
+        text.section("[[script.patch]]")
+        text.add(
+            f"# line {path.line:,}: the folder of the node, in place of one under its own root"
+        )
+        for key in ("find", "replace", "count"):
+            text.key(key, getattr(path.patch, key))
     _patches(text, found.activation)
     _read(text, found)
     return text
@@ -106,8 +115,11 @@ def _sounds(variable: Variable) -> str:
 def _data(text: RecipeText, found: Findings) -> None:
     paths = [v for v in _of_role(found, "data") if v.default]
     name = (paths[0].default or "").rstrip("/").rpartition("/")[2] if len(paths) == 1 else ""
+    joined = [path for path in found.folders if path.folder == "datasets" and path.name]
     if _DATASET.fullmatch(name):
         text.key("dataset", name, _at(paths[0]))
+    elif not paths and joined:
+        text.key("dataset", joined[0].name, f"line {joined[0].line:,}")
     else:
         text.ask('which data set does it train on? Its folder\'s name: dataset = "…"')
     sizes = [v for v in _of_role(found, "vocabulary") if v.default and v.default.isdigit()]
@@ -127,17 +139,20 @@ def _env(text: RecipeText, found: Findings) -> None:
         for variable in _of_role(found, role):
             glob = (variable.default or f"fineweb_{pattern}_*.bin").rpartition("/")[2]
             text.key(variable.name, f"{{data_dir}}/{glob}", f"line {variable.lines[0]:,}")
-    for variable in _of_role(found, "data?"):
+    for path in found.folders:
+        text.key(path.variable, path.value, f"a patch below reads it in line {path.line:,}")
+    for variable in [] if found.folders else _of_role(found, "data?"):
         text.ask(
             f"{_sounds(variable)} a folder of data: how does it lead to "
             f"{{data_dir}}, the data set's folder?"
         )
-    if not any(_of_role(found, role) for role in ("data", "data?", "train files")):
+    known = any(_of_role(found, role) for role in ("data", "data?", "train files"))
+    if not known and not found.folders:
         text.ask("no variable for the data was found: how does it find {data_dir}?")
     plan = found.activation
     for name, value in plan.variables.items():
         text.key(name, value, f"line {found.variables[name].lines[0]:,}", on=not plan.open)
-    for question in found.computed:
+    for question in found.questions:
         text.ask(question)
 
 
@@ -166,8 +181,8 @@ def _budgets(text: RecipeText, found: Findings) -> None:
         else:
             text.key(variable.name, "100000000", "as good as no cap")
             text.ask(
-                f"line {variable.lines[0]:,}: {variable.name}: which value is no cap? A rate that"
-                f"  falls with the time would not fall under a cap that is far away."
+                f"line {variable.lines[0]:,}: {variable.name}: which value is no cap? A rate that "
+                f"falls with the time would not fall under a cap that is far away."
             )
     if not steps:
         text.ask("no variable ITERATIONS was found: budgets in steps need one, or leave them out.")
@@ -208,12 +223,13 @@ def _patches(text: RecipeText, plan: ActivationPlan) -> None:
 
 def _read(text: RecipeText, found: Findings) -> None:
     text.section("[script.read]")
-    if found.prints_steps:
+    usual, steps, others = found.forms
+    if usual:
         text.key("forms", ["parameter-golf"])
-    else:
-        text.ask(
-            "it does not print the usual lines of a step: which of its lines say steps, times?"
-        )
+    if others:
+        text.key("lines", others, "its lines of a step")
+    if not steps and not others:
+        text.ask("it prints no usual line of a step: which of its lines say steps and times?")
     for line in found.results:
         if line.label is None:
             text.ask(f"line {line.line:,} prints a score in a form of its own: {line.text!r}")

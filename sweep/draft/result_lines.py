@@ -10,6 +10,9 @@ from trainer.script.constant_values import Function, Values, bound
 _SCORE = re.compile(r"val_loss:\{.*?\}\s+val_bpb:\{(.*?)\}")
 _LABELLED = re.compile(r"\s*(?P<label>\S.*?)\s+" + _SCORE.pattern, re.DOTALL)
 _STEP = re.compile(r"\s*step:")
+_OTHER_STEP = re.compile(
+    r"\{[^}]*\}/\{[^}]*\}(?: train_loss: ?\{[^}]*\}| val_loss: ?\{[^}]*\} val_bpb: ?\{[^}]*\})"
+)
 _TABLE = {
     "slot": r".*slot.*",
     "ttt": r".*ttt.*",
@@ -56,14 +59,27 @@ def result_lines(tree: ast.Module, values: Values) -> list[ResultLine]:
     return sorted(set(found), key=lambda line: (line.line, line.label or ""))
 
 
-def prints_steps(tree: ast.Module) -> bool:
-    """Whether it prints the field's usual lines of a step."""
-    return any(
-        isinstance(node, ast.JoinedStr)
-        and _STEP.match(_template(node))
-        and re.search(r"train_loss:|val_bpb:", _template(node))
-        for node in ast.walk(tree)
+def printed_forms(tree: ast.Module) -> tuple[bool, bool, list[str]]:
+    """Whether it prints the field's usual lines at all, those of steps, and patterns of others.
+
+    >>> text = "log(f'{step}/{args.iterations} train_loss: {loss:.4f} tok/s: {speed}')"
+    >>> printed_forms(ast.parse(text))[2]
+    ['^(?P<step>[0-9]+)/[0-9]+ train_loss: (?P<train_loss>\\\\S+)']
+    """
+    texts = [_template(node) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    usual = any(re.match(r"\s*(?:step:|Serialized model|Total submission)", t) for t in texts)
+    steps = any(_STEP.match(text) and "train_loss:" in text for text in texts)
+    others = [_as_pattern(match) for text in texts if (match := _OTHER_STEP.match(text))]
+    return usual, steps, list(dict.fromkeys(others))
+
+
+def _as_pattern(match: re.Match[str]) -> str:
+    """The pattern of a line that begins with ``step/steps``, and has one or two losses."""
+    losses = "".join(
+        rf" {re.escape(name)}:{space}(?P<{name}>\S+)"
+        for name, space in re.findall(r" (\w+):( ?)\{", match[0])
     )
+    return f"^(?P<step>[0-9]+)/[0-9]+{losses}"
 
 
 def stage_of(label: str) -> str | None:
@@ -81,7 +97,11 @@ def _of_text(node: ast.JoinedStr | ast.Constant, values: Values) -> Iterator[Res
     parent = values.parents[node]
     if "val_bpb" not in template or isinstance(parent, ast.Expr | ast.JoinedStr):
         return
-    if _STEP.match(template) or not re.search(r"val_bpb\S*\s*[:=]\s*[{%]", template):
+    if (
+        _STEP.match(template)
+        or _OTHER_STEP.match(template)
+        or not re.search(r"val_bpb\S*\s*[:=]\s*[{%]", template)
+    ):
         return
     match = _LABELLED.match(template)
     value = match[2].partition(":")[0] if match else None

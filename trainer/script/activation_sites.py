@@ -56,7 +56,7 @@ class Site:
     def beta(self) -> float | None:
         """The factor of x² on the negative side that its constant means."""
         if self.value is None:
-            return None
+            return 0.0 if self.kind == "relu2" else None
         return self.value**2 if self.kind == "slope" else self.value / self.scale
 
 
