@@ -22,7 +22,10 @@ REFRESH ?=
 JOIN ?=
 CHECK ?=
 SCRIPT ?=
+ACTIVATION ?=
+OUT ?=
 FORCE ?=
+SUBMIT ?=
 
 PY := $(VENV)/bin/python
 # Where PYTHON is a virtual environment itself, the new one is shown its packages by a path file.
@@ -48,11 +51,11 @@ CHECK_ARGS = $(if $(CHECK),--check)
 PYTEST_ARGS ?= --numprocesses 2 --durations 10
 NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun draft doctor figures summary report power notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak mutants
+.PHONY: help setup sweep plan status show logs rerun draft doctor figures summary report power submission notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak mutants
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n REFRESH=1 JOIN=1 RECIPE=name SCRIPT=path TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
+	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n REFRESH=1 JOIN=1 RECIPE=name SCRIPT=path ACTIVATION=key OUT=dir TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
 
 setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
 
@@ -113,6 +116,9 @@ power: $(READY) ## print which difference the grid can resolve, and how many see
 
 report: $(READY) ## write report.html, one page that answers, and report.md for a pull request
 	@$(PY) -m analysis report --results "$(RESULTS)" --sweep "$(NAME)"
+
+submission: $(READY) ## make a records folder of ACTIVATION= of a sweep over a script (OUT=dir FORCE=1 SUBMIT=flags)
+	@$(PY) -m analysis submission --results "$(RESULTS)" --sweep "$(NAME)" --activation "$(ACTIVATION)" $(if $(OUT),--out "$(OUT)") $(if $(FORCE),--force) $(SUBMIT)
 
 notebooks: $(READY) ## execute the notebooks on the rows that are there
 	@$(PY) -m analysis notebooks --results "$(RESULTS)" --sweep "$(NAME)"

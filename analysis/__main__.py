@@ -1,4 +1,4 @@
-"""The verbs of ``python -m analysis``: figures, summary, report, notebooks, power, leaders, import.
+"""The verbs of ``python -m analysis``: figures, report, power, leaders, submission, import, …
 
 ``python -m analysis VERB --sweep NAME``, ``python -m analysis import LOG… --pr N …``, and
 ``python -m analysis import --dry-run FOLDER``.
@@ -7,6 +7,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from analysis.figures.catalog import save_figures
@@ -19,10 +20,14 @@ from analysis.report.report import write_report
 from analysis.report.summary import write_summary
 from analysis.rows.read import sweep_place
 from analysis.run_notebooks import run_notebooks
+from analysis.stats.compare import FIELD_NATS, FIELD_P
+from analysis.submission.claim import About, read_claim
+from analysis.submission.folder import write_submission
 from analysis.text_table import show
 from trainer.activations import ACTIVATIONS
 from trainer.config import parse_override
 from trainer.config.config_errors import ConfigError
+from trainer.contract import STAGE_COLUMNS
 
 EXIT_BAD_INPUT = 2
 
@@ -59,6 +64,22 @@ def _leaders(arguments: argparse.Namespace) -> list[str]:
         seeds=arguments.seeds,
         out=arguments.out,
     )
+    return [str(path)]
+
+
+def _submission(arguments: argparse.Namespace) -> list[str]:
+    names = {field.name for field in fields(About)}
+    about = About(**{n: v for n, v in vars(arguments).items() if n in names and v is not None})
+    claim = read_claim(
+        _place(arguments),
+        arguments.activation,
+        about,
+        setting=arguments.setting,
+        stage=arguments.stage,
+    )
+    path, warnings = write_submission(claim, arguments.out, force=arguments.force)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     return [str(path)]
 
 
@@ -123,6 +144,7 @@ _SWEEP_VERBS: dict[str, tuple[_Run, str]] = {
     ),
     "power": (_power, "say which difference its grid can resolve, and what others would need"),
     "leaders": (_leaders, "write the sweep file of a second stage: the leaders under fresh seeds"),
+    "submission": (_submission, "make a records folder of one activation of a sweep over a script"),
 }
 
 
@@ -138,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     leaders.add_argument("--keep", type=int, default=3, help="how many (default: 3)")
     leaders.add_argument("--seeds", type=int, required=True, help="how many fresh seeds")
     leaders.add_argument("--out", help="default: NAME-stage2.toml beside the sweep's file")
+    _add_submission(verbs.choices["submission"])
     meaning = "read training logs of published runs into rows of the store's schema"
     verb = verbs.add_parser("import", help=meaning, description=meaning)
     verb.set_defaults(run=_import)
@@ -166,6 +189,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--out", metavar="FILE", help="a .parquet file, replaced if there")
     return parser
+
+
+def _add_submission(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--activation", required=True, metavar="KEY", help="as leaky_relu2-s0.3")
+    verb.add_argument("--setting", help="which one, where the sweep has several")
+    verb.add_argument(
+        "--stage", choices=STAGE_COLUMNS, help="whose score is claimed (default: the tested one)"
+    )
+    verb.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: records/track_TRACK/DATE_NAME"
+    )
+    verb.add_argument("--force", action="store_true", help="replace a submission that is there")
+    for name in ("author", "github-id", "name", "blurb", "track"):
+        verb.add_argument(f"--{name}", metavar="TEXT")
+    verb.add_argument("--record-bpb", type=float, help="the score of the current record")
+    verb.add_argument("--record-nats", type=float, help=f"margin (default: {FIELD_NATS})")
+    verb.add_argument("--record-p", type=float, help=f"level (default: {FIELD_P})")
 
 
 if __name__ == "__main__":

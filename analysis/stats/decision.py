@@ -78,7 +78,7 @@ def _decide(
         words = f"the reference, {_mean(means[reference], labels)}, is lowest."
         return reference, None, f"{words} {_worse(list(gaps.values()), labels)}"
     resolved = gaps[best]["resolved"]
-    words = f"{_mean(means[best], labels)} is lowest. {_gap(gaps[best], labels)}"
+    words = f"{_mean(means[best], labels)} is lowest. {gap_sentence(gaps[best], labels)}"
     return best, None if pd.isna(resolved) else bool(resolved), words
 
 
@@ -99,7 +99,8 @@ def _mean(row: Row, labels: Mapping[str, str]) -> str:
     return f"{labels[row['key']]} ({value} bits per byte, {counted(row['n'], 'seed')})"
 
 
-def _gap(row: Row, labels: Mapping[str, str]) -> str:
+def gap_sentence(row: Row, labels: Mapping[str, str]) -> str:
+    """The difference of a row of ``compare`` from the reference, with its interval."""
     gap = plus_minus(row["difference"], row["half_width"], signed=True)
     pairs = counted(row["n"], "paired seed")
     opening = f"Its difference from the reference, {labels[row['reference']]}, is {gap}"

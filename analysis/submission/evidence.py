@@ -1,0 +1,114 @@
+"""What an attempt at a script's cell left: its log, the files that ran, and how they were run."""
+
+import ast
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from sweep.store.files import Files
+from trainer.config.config_errors import ConfigError, validated
+from trainer.contract import ScriptSpec
+from trainer.script.packing import pack
+from trainer.script.patching import Rendered, render
+from trainer.script.run import DIFF_FILE, PACKING_FILE
+from trainer.script.syntax import parse_script
+
+MAIN = "train_gpt.py"
+_RANK_0 = re.compile(r"\A--- rank 0 ---\n(.*?)(?=^--- (?:rank \d+|agent) ---$|\Z)", re.M | re.S)
+_CUT = "[the first "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """``log`` of rank 0; ``files`` as they are submitted, the script as ``MAIN``; the command.
+
+    ``is_packed``: the script was packed, ran as plain text, and is packed again in ``files``.
+    """
+
+    log: str
+    files: Mapping[str, str]
+    command: str
+    is_packed: bool
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the files."""
+        return sum(len(text.encode()) for text in self.files.values())
+
+
+def read_evidence(files: Files, row: Mapping[str, Any]) -> Evidence:
+    """What the attempt of ``row`` left; a ConfigError says what is missing or was changed."""
+    if row["log"] is None:
+        raise ConfigError("no log was kept.")
+    # Of an answer that came late the log is under the attempt's first number, and so is the script.
+    folder = f"scripts/{PurePosixPath(row['log']).stem}"
+    kept = {name: _text(files, f"{folder}/{name}") for name in files.names(folder)}
+    packing = kept.pop(PACKING_FILE, None)
+    kept.pop(DIFF_FILE, None)
+    ran = _rendered(row, kept, files.where(folder))
+    script = ran.files[ran.main] if packing is None else pack(ran.files[ran.main], packing)
+    return Evidence(
+        log=rank_0(_text(files, row["log"]), row["log"]),
+        files={MAIN: script} | {n: text for n, text in ran.files.items() if n != ran.main},
+        command=_command(ran, json.loads(row["config_json"])),
+        is_packed=packing is not None,
+    )
+
+
+def rank_0(log: str, where: str) -> str:
+    """The log of rank 0, of one that may hold several ranks'; a ConfigError where it was cut."""
+    found = _RANK_0.match(log)
+    own = log if found is None else found[1]
+    if own.startswith(_CUT):
+        raise ConfigError(f"{where}: {own.splitlines()[0]}; a log that was cut shows no result.")
+    return own
+
+
+def imported(files: Mapping[str, str]) -> list[str]:
+    """The packages that the Python files import and that do not come with Python."""
+    own = {name.removesuffix(".py") for name in files}
+    names = set()
+    for name, text in files.items():
+        for node in ast.walk(parse_script(text, name)) if name.endswith(".py") else ():
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module)
+    return sorted({name.split(".")[0] for name in names} - sys.stdlib_module_names - own)
+
+
+def _rendered(row: Mapping[str, Any], kept: Mapping[str, str], where: str) -> Rendered:
+    """The files that ran with their variables and arguments; those are in the row's question."""
+    config = json.loads(row["config_json"])
+    recipe = config["recipe"]
+    mains = sorted(set(kept) - set(recipe["sources"]))
+    if len(mains) != 1:
+        found = ", ".join(kept) or "nothing"
+        raise ConfigError(f"{where}: the script as it ran is to be kept here; here is {found}.")
+    recipe["script"] = {**recipe["script"], "path": mains[0], "patch": []}  # kept as they ran
+    recipe["sources"] = dict(kept)
+    config["data_dir"] = ""
+    ran = render(validated(ScriptSpec, config, f"cell {row['cell']}"))
+    if ran.sha256 != row["script_sha256"]:
+        raise ConfigError(f"{where}: these are not the files that ran (script_sha256 differs).")
+    return ran
+
+
+def _command(ran: Rendered, config: Mapping[str, Any]) -> str:
+    launch = config["recipe"]["script"].get("launch", "torchrun")
+    ranks = f"torchrun --standalone --nproc_per_node={config['ranks']}"
+    start = ranks if launch == "torchrun" else "python"
+    variables = [f"{name}={shlex.quote(value)}" for name, value in ran.variables.items()]
+    return " ".join([*variables, start, MAIN, *map(shlex.quote, ran.arguments)])
+
+
+def _text(files: Files, name: str) -> str:
+    try:
+        return files.read(name).decode(errors="replace")
+    except FileNotFoundError:
+        raise ConfigError(f"{files.where(name)}: there is no such file.") from None
