@@ -47,6 +47,9 @@ def plan_activation(source: str, variables: Mapping[str, Variable]) -> Activatio
             f"line {second.line:,} does not fit line {first.line:,}: {_meaning(first)} against "
             f"{_meaning(second)}; which is meant?"
         )
+    for site in known:
+        if site.beta is not None and site.beta < 0:
+            plan.open.append(f"line {site.line:,}: β = {site.beta:g} is no square of a slope")
     _ask_of_others(plan, known, variables)
     if not known:
         _without_constants(plan)

@@ -12,7 +12,7 @@ from sweep.draft.activation_plan import plan_activation
 from sweep.draft.data_folders import joined_paths
 from sweep.draft.recipe_text import Findings, RecipeText, recipe_text
 from sweep.draft.result_lines import printed_forms, result_lines
-from sweep.draft.variable_roles import Variable, variables_of
+from sweep.draft.variable_roles import Variable, role_of, variables_of
 from trainer.config import RECIPES
 from trainer.config.config_errors import ConfigError
 from trainer.script.activation_sites import sites
@@ -20,7 +20,7 @@ from trainer.script.constant_values import Values
 from trainer.script.load import load_any_recipe, read_source
 from trainer.script.packing import unpack
 from trainer.script.syntax import parse_script
-from trainer.script.variables import VariableRead, variables_read
+from trainer.script.variables import VariableRead, variables_read, variables_written
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ARTIFACT = re.compile(r"[\w.-]+\.ptz")
@@ -36,6 +36,7 @@ USUAL_MODULES = {
     ),
     *("zstandard", "brotli", "wandb", "tqdm", "psutil", "huggingface_hub", "torchao", "pynvml"),
 }
+OVERWRITTEN = "is set by the script itself: what the recipe sets would be written over"
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -80,6 +81,12 @@ def _findings(source: str, tree: ast.Module, path: Path, folder: Path) -> Findin
     values = Values(tree)
     files = tuple(_imported_files(tree, path))
     plan = plan_activation(source, variables)
+    written = {n: line for n, line in variables_written(tree).items() if role_of(n) is not None}
+    plan.open += [
+        f"line {written.pop(name):,}: {name} {OVERWRITTEN}"
+        for name in plan.variables
+        if name in written
+    ]
     for file in files:
         text = read_source(path.parent / file, "draft")
         for site in sites(text):
@@ -89,7 +96,11 @@ def _findings(source: str, tree: ast.Module, path: Path, folder: Path) -> Findin
         files=tuple(os.path.relpath(path.parent / file, folder) for file in files),
         launch="torchrun" if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(variables) else "python",
         variables=variables,
-        questions=(*_computed(reads), *_imported_elsewhere(tree, path)),
+        questions=(
+            *_computed(reads),
+            *_imported_elsewhere(tree, path),
+            *(f"line {line:,}: {name} {OVERWRITTEN}" for name, line in written.items()),
+        ),
         activation=plan,
         results=result_lines(tree, values),
         forms=printed_forms(tree),
@@ -145,11 +156,12 @@ def _compares_cap_with_zero(tree: ast.Module) -> bool:
 
 
 def _seeds(tree: ast.Module) -> Iterator[str]:
+    """Calls that seed something with a constant."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and re.search(
-            r"(manual_)?seed(_all)?$", ast.unparse(node.func)
-        ):
-            yield f"line {node.lineno:,}: {ast.unparse(node)[:80]}"
+        match node:
+            case ast.Call(func=func, args=[ast.Constant(), *_]):
+                if re.search(r"seed(_all)?$", ast.unparse(func)):
+                    yield f"line {node.lineno:,}: {ast.unparse(node)[:80]}"
 
 
 def _artifacts(tree: ast.Module) -> set[str]:

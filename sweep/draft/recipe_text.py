@@ -163,8 +163,9 @@ def _seed(text: RecipeText, found: Findings) -> None:
     for variable in _of_role(found, "seed?"):
         text.ask(f"{_sounds(variable)} a seed: should it be {{seed}} too, or keep its default?")
     if not seeds:
-        places = f" Seeds are set here: {'; '.join(found.seeds)}." if found.seeds else ""
-        text.ask(f"no variable SEED was found: what takes {{seed}}?{places}")
+        text.ask("no variable SEED was found: what takes {seed}?")
+    for place in found.seeds:
+        text.ask(f"{place} has a seed of its own: should it follow {{seed}}?")
 
 
 def _budgets(text: RecipeText, found: Findings) -> None:
@@ -269,6 +270,11 @@ def _stage(text: RecipeText, stage: str, lines: Sequence[ResultLine], found: Fin
         plain = {one.value for one in on if one.label == base}
         exact = {one.value for one in on if one.label == f"{base}_exact"}
         label = base if not exact or plain == exact else f"{base}_exact"
+        if certain:
+            text.asks.append(
+                f"line {line.line:,}: {label!r} is read as {stage}: is it the score of the model "
+                f"alone, and are window and stride right?"
+            )
         text.section(f"[script.read.{stage}]", on=certain)
         text.key("label", label, f"line {line.line:,}", on=certain)
         _footing(text, stage, found, on=certain)

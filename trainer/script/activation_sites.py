@@ -21,7 +21,9 @@ from trainer.script.syntax import parse_script
 Kind = Literal["slope", "beta", "relu2", "unsquared", "unknown"]
 TOLERANCE = 1e-6
 _WORDS = re.compile(
-    r"leaky|lrelu|relu2|relu_?sq|\btl\.where|> ?=? ?0(\.0*)?f?\)? *\?", re.IGNORECASE
+    r"leaky|lrelu|relu2|relu_?sq"
+    r"|fmaxf?\([^,()]+, *0(\.0*)?f?\)|\btl\.where|> ?=? ?0(\.0*)?f?\)? *\?",
+    re.IGNORECASE,
 )
 _BACKWARD = re.compile(r"backward|bwd|grad")
 _CODE = re.compile(r"[;{]|\btl\.|\bdef |__global__|\breturn\b")
@@ -72,7 +74,7 @@ def sites(source: str, variables: Mapping[str, str] | None = None) -> list[Site]
     >>> site.kind, site.scale, site.beta, site.backward
     ('beta', 2.0, 0.25, True)
     """
-    found = _Finder(source, variables).sites()
+    found = set(_Finder(source, variables).sites())
     return sorted(found, key=lambda site: (site.line, site.start))
 
 
@@ -174,7 +176,7 @@ class _Finder:
         kind: Kind = "slope" if roles == {"slope"} else "beta"
         backward = _is_derivative(roles) or self._is_in_backward(piece)
         if not numbers:
-            yield self._site(piece, "unknown", "the slope is not written: torch's default is 0.01")
+            yield self._site(piece, "unknown", "its constant is not written")
         elif any(value.number is None for _, value in numbers) or not others:
             yield self._site(piece, "unknown", _why_unknown(numbers), numbers)
         elif len(numbers) == 1:

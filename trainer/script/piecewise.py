@@ -113,7 +113,8 @@ class Pieces:
         if p is None or not (p_power or n_power or p_numbers):
             return None
         if p_others != n_others:
-            unknown = p_power > 0 and n_power > 0 and not p_others
+            has_x = any(ast.unparse(n) == x for n in ast.walk(below) if isinstance(n, ast.expr))
+            unknown = p_power > 0 and has_x and not p_others
             return Piece(node, x, p_power, p, ((below, UNKNOWN),)) if unknown else None
         zero = all(value.number == 0.0 for _, value in n_numbers) and bool(n_numbers)
         if zero and n_power == 0:
@@ -133,12 +134,20 @@ class Pieces:
             base = _squared(bare)
             if ast.unparse(bare) == x:
                 power += 1
-            elif base is not None and ast.unparse(uncast(base)) == x:
-                power += 2
+            elif base is not None:
+                inner = self._monomial(base, x)
+                numbers += 2 * inner[0]
+                power += 2 * inner[1]
+                others += 2 * inner[2]
             elif isinstance(bare, ast.Call) and called(bare) in ("zeros_like", "zeros"):
                 numbers.append((bare, Value(frozenset([0.0]))))
             elif (value := self.values.of(bare)).numbers or value.variables:
                 numbers.append((bare, value))
+            elif isinstance(bare, ast.UnaryOp) and isinstance(bare.op, ast.USub):
+                inner = self._monomial(bare.operand, x)
+                numbers += [(bare, Value(frozenset([-1.0]))), *inner[0]]
+                power += inner[1]
+                others += inner[2]
             else:
                 others.append(ast.unparse(bare))
         return numbers, power, sorted(others)
@@ -154,7 +163,8 @@ class Pieces:
             case ast.Attribute(attr=attr) if isinstance(self.parents[parent], ast.Call):
                 call = self.parents[parent]
                 assert isinstance(call, ast.Call)
-                if attr in SQUARES or (attr in POWERS and _is_two(call.args)):
+                twice = attr in ("mul", "mul_") and self._same(node, call.args)
+                if twice or attr in SQUARES or (attr in POWERS and _is_two(call.args)):
                     yield _raised(piece)
                 elif attr in CASTS:
                     yield from self._uses(call, piece, depth)

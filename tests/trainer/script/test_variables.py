@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from trainer.script.variables import variables_read
+from trainer.script.variables import variables_read, variables_written
 
 DIRECT = {
     "os.environ.get('A', 1)": [("A", "1")],
@@ -83,3 +83,11 @@ def test_a_name_that_cannot_be_known_is_reported(text):
 def test_a_helper_that_nobody_calls_is_reported():
     reads = variables_read(ast.parse(f"import os\n{HELPER}"))
     assert [(read.line, read.name) for read in reads] == [(3, None)]
+
+
+def test_what_a_script_writes_is_no_read_and_is_known():
+    tree = ast.parse(
+        "from os import environ as e\ne['A'] = '1'\ne.update({'B': '2'}, C='3')\ndel e['D']"
+    )
+    assert variables_written(tree) == {"A": 2, "B": 3, "C": 3, "D": 4}
+    assert variables_read(tree) == []
