@@ -22,6 +22,7 @@ REFRESH ?=
 JOIN ?=
 CHECK ?=
 SCRIPT ?=
+NAME ?=
 ACTIVATION ?=
 OUT ?=
 FORCE ?=
@@ -49,13 +50,13 @@ SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
 PLAN_ARGS = $(SELECT_ARGS) $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
 CHECK_ARGS = $(if $(CHECK),--check)
 PYTEST_ARGS ?= --numprocesses 2 --durations 10
-NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
+SWEEP_NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
 .PHONY: help setup sweep plan status show logs rerun draft doctor figures summary report power submission notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak mutants
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n REFRESH=1 JOIN=1 RECIPE=name SCRIPT=path ACTIVATION=key OUT=dir TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
+	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n REFRESH=1 JOIN=1 RECIPE=name SCRIPT=path NAME=recipe ACTIVATION=key OUT=dir TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
 
 setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
 
@@ -73,7 +74,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and the summary
-	@name=$(NAME); code=0; \
+	@name=$(SWEEP_NAME); code=0; \
 	$(PY) -m sweep run --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" $(PLAN_ARGS) || code=$$?; \
 	if [ $$code -eq 0 ] || [ $$code -eq 3 ]; then \
 	  $(PY) -m analysis figures --results "$(RESULTS)" --sweep "$$name" && \
@@ -83,7 +84,7 @@ sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and t
 	fi; exit $$code
 
 plan: $(READY) ## print what `make sweep` would run, how long it takes, and what it can resolve
-	@name=$(NAME); \
+	@name=$(SWEEP_NAME); \
 	$(PY) -m sweep plan --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" $(PLAN_ARGS) && \
 	$(PY) -m analysis power --results "$(RESULTS)" --sweep "$$name"
 
@@ -100,28 +101,28 @@ rerun: $(READY) ## run CELL= again (a prefix of its name or id), or FAILED=1 for
 	@$(PY) -m sweep rerun $(if $(CELL),"$(CELL)") $(if $(FAILED),--failed) $(SWEEP_ARGS) $(PLAN_ARGS)
 
 draft: $(READY) ## look at the training script SCRIPT= without running it, and draft a recipe NAME= (FORCE=1 overwrites)
-	@$(PY) -m sweep draft $(if $(SCRIPT),--script "$(SCRIPT)") $(if $(filter command line,$(origin NAME)),--name "$(NAME)") $(if $(FORCE),--force)
+	@$(PY) -m sweep draft $(if $(SCRIPT),--script "$(SCRIPT)") $(if $(NAME),--name "$(NAME)") $(if $(FORCE),--force)
 
 doctor: $(READY) ## check every node in reach: can it run the sweep's cells?
 	@$(PY) -m sweep doctor $(SWEEP_ARGS)
 
 figures: $(READY) ## draw the figures from the rows that are there
-	@$(PY) -m analysis figures --results "$(RESULTS)" --sweep "$(NAME)"
+	@$(PY) -m analysis figures --results "$(RESULTS)" --sweep "$(SWEEP_NAME)"
 
 summary: $(READY) ## print the table of means with their intervals
-	@$(PY) -m analysis summary --results "$(RESULTS)" --sweep "$(NAME)"
+	@$(PY) -m analysis summary --results "$(RESULTS)" --sweep "$(SWEEP_NAME)"
 
 power: $(READY) ## print which difference the grid can resolve, and how many seeds others need
-	@$(PY) -m analysis power --results "$(RESULTS)" --sweep "$(NAME)"
+	@$(PY) -m analysis power --results "$(RESULTS)" --sweep "$(SWEEP_NAME)"
 
 report: $(READY) ## write report.html, one page that answers, and report.md for a pull request
-	@$(PY) -m analysis report --results "$(RESULTS)" --sweep "$(NAME)"
+	@$(PY) -m analysis report --results "$(RESULTS)" --sweep "$(SWEEP_NAME)"
 
 submission: $(READY) ## make a records folder of ACTIVATION= of a sweep over a script (OUT=dir FORCE=1 SUBMIT=flags)
-	@$(PY) -m analysis submission --results "$(RESULTS)" --sweep "$(NAME)" --activation "$(ACTIVATION)" $(if $(OUT),--out "$(OUT)") $(if $(FORCE),--force) $(SUBMIT)
+	@$(PY) -m analysis submission --results "$(RESULTS)" --sweep "$(SWEEP_NAME)" --activation "$(ACTIVATION)" $(if $(OUT),--out "$(OUT)") $(if $(FORCE),--force) $(SUBMIT)
 
 notebooks: $(READY) ## execute the notebooks on the rows that are there
-	@$(PY) -m analysis notebooks --results "$(RESULTS)" --sweep "$(NAME)"
+	@$(PY) -m analysis notebooks --results "$(RESULTS)" --sweep "$(SWEEP_NAME)"
 
 data: $(READY) ## build or fetch the data of RECIPE= (TRAIN_SHARDS=n of it, OFFLINE=1 fetches nothing)
 	@$(PY) -m trainer.data prepare --recipe "$(RECIPE)" --root "$(DATA)" $(if $(TRAIN_SHARDS),--train-shards "$(TRAIN_SHARDS)") $(if $(OFFLINE),--offline)

@@ -59,9 +59,8 @@ def _run(spec: ScriptSpec, out: Path) -> int:
     where = f"output of {rendered.main}"
     reading = read_output(ended.lines, rules, where)
     artifact = _artifact(spec, out, where)
-    report = make_report(
-        spec, reading, rendered.sha256, None if artifact is None else len(artifact), where
-    )
+    weighed = None if artifact is None else len(artifact)
+    report = make_report(spec, rendered, reading, weighed, where)
     write_curve(reading, out / CURVE_FILE)
     if artifact is not None:
         write_atomically(out / ARTIFACT_FILE, artifact)

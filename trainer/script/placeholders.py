@@ -72,6 +72,11 @@ def reserved(axes: Iterable[str]) -> list[str]:
 def _text(value: object) -> str:
     if isinstance(value, str):
         return value
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ConfigError(
+            f"an axis of a script with the value {canonical_json(value)}: give numbers or texts, "
+            f"as the script is to see them."
+        )
     if isinstance(value, float):
         return f"{value + 0.0:.12g}"
-    return canonical_json(value)
+    return str(value)

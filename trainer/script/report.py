@@ -16,6 +16,8 @@ from trainer.contract import (
     spec_hash,
 )
 from trainer.script.checks import check_answers
+from trainer.script.packing import pack
+from trainer.script.patching import Rendered
 from trainer.script.read import Reading, first_not_finite, missing_stages
 from trainer.system.machine import gpu_name, processor_name
 from trainer.system.parquet_file import CURVE_TYPES, write_rows
@@ -25,11 +27,11 @@ LAST_TENTH = 10
 
 
 def make_report(
-    spec: ScriptSpec, reading: Reading, script_sha256: str, artifact_bytes: int | None, where: str
+    spec: ScriptSpec, rendered: Rendered, reading: Reading, weighed: int | None, where: str
 ) -> ScriptReport:
     """The answer of a script that ended well; a ConfigError where it answers another question.
 
-    ``artifact_bytes`` are those of the model's file, None where the recipe names none.
+    ``weighed`` are the bytes of the model's file, None where the recipe names none.
     """
     check_answers(reading, spec, where)
     diverged = first_not_finite(reading)
@@ -45,7 +47,7 @@ def make_report(
         reason=diverged,
         **_training(spec, reading),
         **(_scores(spec, reading) if diverged is None else {"footing": {}}),
-        **_sizes(spec, reading, artifact_bytes, where),
+        **_sizes(spec, rendered, reading, weighed, where),
         num_params=_whole(reading, "num_params"),
         val_tokens=_whole(reading, "val_tokens"),
         world_size=spec.ranks,
@@ -54,7 +56,7 @@ def make_report(
         corpus_sha256=spec.corpus_sha256,
         tokenizer_sha256=spec.tokenizer_sha256,
         recipe_hash=recipe_hash(spec.recipe),
-        script_sha256=script_sha256,
+        script_sha256=rendered.sha256,
         python=platform.python_version(),
         torch=_version("torch"),
     )
@@ -114,7 +116,10 @@ def _scores(spec: ScriptSpec, reading: Reading) -> dict[str, Any]:
     }
 
 
-def _sizes(spec: ScriptSpec, reading: Reading, weighed: int | None, where: str) -> dict[str, Any]:
+def _sizes(
+    spec: ScriptSpec, rendered: Rendered, reading: Reading, weighed: int | None, where: str
+) -> dict[str, Any]:
+    """What a script prints of itself; of one that was packed, the code as it is packed again."""
     model, code = _whole(reading, "model_bytes"), _whole(reading, "code_bytes")
     total = _whole(reading, "artifact_bytes")
     if weighed is not None and model is not None and weighed != model:
@@ -130,6 +135,9 @@ def _sizes(spec: ScriptSpec, reading: Reading, weighed: int | None, where: str) 
             f"{where}: {reading.values['artifact_bytes']}: the model has {model:,} bytes and the "
             f"code {code:,}, which are not {total:,} together."
         )
+    if spec.recipe.packed is not None:
+        code = len(pack(rendered.files[rendered.main], spec.recipe.packed).encode())
+        total = None if model is None else model + code
     memory_mib = reading.number("peak_memory_mib")
     return {
         "model_bytes": model,

@@ -1,5 +1,5 @@
-"""A training script as the field writes them, in variants that differ in how they have the slope,
-with the recipe and the sweep of each, and a run of it by hand.
+"""The example of docs/scripts.md in variants that differ in how they have the slope, with the recipe
+and the sweep of each, and a run of it by hand.
 """
 
 import subprocess
@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.commands import environment
+from tests.support.commands import ROOT, environment
 from trainer.script.packing import pack
 
 FILE = "train_golf.py"
+EXAMPLE = ROOT / "docs" / "examples" / FILE
 VARIANTS = ("environment", "constants", "packed", "wrong_backward")
 SLOPE = 0.5  # of the constants
 
@@ -28,11 +29,12 @@ EDITS = {
 PACKING = """import lzma as L,base64 as B
 exec(L.decompress(B.b85decode("PAYLOAD"),format=L.FORMAT_RAW,filters=[{"id":L.FILTER_LZMA2}]))
 """
-CONSTANTS = {
-    '    negative_slope = float(os.environ.get("NEGATIVE_SLOPE", 0.5))\n': "",
-    "torch.where(x > 0, x, args.negative_slope * x)": FORWARD[0],
-    "2.0 * x, 2.0 * args.negative_slope**2 * x)": BACKWARD[0],
-    "negative_slope=args.negative_slope": EAGER[0],
+MLP_MULT = '    mlp_mult = int(os.environ.get("MLP_MULT", 3))\n'
+VARIABLE = {
+    MLP_MULT: f'{MLP_MULT}    negative_slope = float(os.environ.get("NEGATIVE_SLOPE", 0.5))\n',
+    FORWARD[0]: "torch.where(x > 0, x, args.negative_slope * x)",
+    BACKWARD[0]: "2.0 * x, 2.0 * args.negative_slope**2 * x)",
+    EAGER[0]: "negative_slope=args.negative_slope",
 }
 
 RECIPE = """
@@ -96,14 +98,13 @@ grace_s = 60.0
 
 
 def variant(name: str) -> str:
-    """The script's text: with the slope in a variable, or in constants at three sites; the packed
-    one is made of that, and another has a backward that fits a slope of 0.3.
+    """The example's text: with the slope in constants at three sites, or in a variable; the packed
+    one is made of the constants, and another has a backward that fits a slope of 0.3.
     """
-    text = Path(__file__).with_name(FILE).read_text(encoding="utf-8")
+    text = EXAMPLE.read_text(encoding="utf-8")
     if name == "environment":
-        return text
-    for old, new in CONSTANTS.items():
-        text = _replaced(text, old, new)
+        for old, new in VARIABLE.items():
+            text = _replaced(text, old, new)
     if name == "wrong_backward":
         return _replaced(text, BACKWARD[0], "2.0 * x, 0.18 * x)")
     return pack(text, PACKING) if name == "packed" else text

@@ -8,6 +8,8 @@ from tests.support.script_spec import script_spec
 from trainer.config.config_errors import ConfigError
 from trainer.config.script import Read
 from trainer.contract import ScriptReport
+from trainer.script.packing import pack
+from trainer.script.patching import render
 from trainer.script.read import read_output
 from trainer.script.report import make_report
 
@@ -42,7 +44,7 @@ READ = {"forms": ["parameter-golf"], **STAGES}
 def report(log: str = LOG, weighed: int | None = None, read=READ, **spec) -> ScriptReport:
     asked = script_spec("pass", read=read, **spec)
     reading = read_output(log.split("\n"), asked.recipe.script.read, "output")
-    return make_report(asked, reading, "c" * 64, weighed, "output")
+    return make_report(asked, render(asked), reading, weighed, "output")
 
 
 def refusal(*arguments, **spec) -> str:
@@ -110,6 +112,13 @@ def test_a_contradiction_is_refused_with_its_line(old, new, says):
     assert says in message
 
 
+def test_a_packed_script_is_weighed_as_it_would_be_submitted():
+    packing = 'import zlib, base64\nexec(zlib.decompress(base64.b85decode("PAYLOAD")))\n'
+    found = report(packed=packing)
+    assert found.code_bytes == len(pack("pass", packing))
+    assert found.artifact_bytes == 900 + found.code_bytes
+
+
 def test_a_printed_size_that_is_not_the_files_is_refused():
     assert report(weighed=900).model_bytes == 900
     assert "says 900" in refusal(LOG, 901)
@@ -119,8 +128,9 @@ def test_a_timed_cell_is_held_against_the_printed_cap():
     timed = LOG.replace("seconds:0.000", "seconds:600.000").replace(
         "iterations:4", "iterations:20000"
     )
-    assert report(timed, budget="600s").steps == 4
-    assert "its cap_s is 60" in refusal(timed.replace("600.000", "60.000"), budget="600s")
+    asked = {"budget": "600s", "env": {"SEED": "{seed}"}}
+    assert report(timed, **asked).steps == 4
+    assert "its cap_s is 60" in refusal(timed.replace("600.000", "60.000"), **asked)
 
 
 def test_a_name_of_the_scripts_own_is_told_by_the_recipe():

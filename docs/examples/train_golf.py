@@ -1,5 +1,5 @@
 """Train a very small language model as the scripts of parameter-golf do: one file, environment
-variables, torchrun, their printed lines. A test's stand-in for a script that others wrote.
+variables, torchrun, their printed lines. The example of docs/scripts.md.
 
 B sequences, T tokens, D width, H hidden, V vocabulary.
 """
@@ -46,7 +46,6 @@ class Hyperparameters:
     vocab_size = int(os.environ.get("VOCAB_SIZE", 512))
     model_dim = int(os.environ.get("MODEL_DIM", 16))
     mlp_mult = int(os.environ.get("MLP_MULT", 3))
-    negative_slope = float(os.environ.get("NEGATIVE_SLOPE", 0.5))
 
     matrix_lr = float(os.environ.get("MATRIX_LR", 0.01))
     embed_lr = float(os.environ.get("EMBED_LR", 0.02))
@@ -115,12 +114,12 @@ class LeakySquared(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return torch.where(x > 0, x, args.negative_slope * x).square()
+        return torch.where(x > 0, x, 0.5 * x).square()
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return grad * torch.where(x > 0, 2.0 * x, 2.0 * args.negative_slope**2 * x)
+        return grad * torch.where(x > 0, 2.0 * x, 0.5 * x)
 
 
 class MLP(nn.Module):
@@ -133,7 +132,7 @@ class MLP(nn.Module):
         x_BTH = self.fc(x_BTD)
         if self.training:
             return self.proj(LeakySquared.apply(x_BTH))
-        return self.proj(F.leaky_relu(x_BTH, negative_slope=args.negative_slope).square())
+        return self.proj(F.leaky_relu(x_BTH, negative_slope=0.5).square())
 
 
 class GPT(nn.Module):
