@@ -19,6 +19,7 @@ STARTS_RAY = {
     "tests/sweep/cli/test_command.py": "ray",
     "tests/sweep/test_script_sweep.py": "ray",
     "tests/test_readme.py": "readme",
+    "tests/test_scripts_document.py": "readme",
 }
 
 # A shell ignores Ctrl-C for what it starts in the background, and children inherit that.

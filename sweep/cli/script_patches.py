@@ -1,5 +1,6 @@
 """Show what a sweep over a script changes in it: the patch as a diff, and the variables it sets."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from sweep.spec.grid import Cell
@@ -8,32 +9,25 @@ from trainer.script.patching import diff, patches_for, render
 
 
 def patch_lines(cells: Sequence[Cell]) -> Iterator[str]:
-    """Of the first cell for each set of patches; the others differ in the values alone."""
-    shown: set[tuple[int, ...]] = set()
+    """Of one cell for each set of patches, that whose text changes most: others differ in values.
+
+    A patch that puts in what stands there already does not show.
+    """
+    groups: dict[tuple[int, ...], list[tuple[str, ScriptSpec]]] = defaultdict(list)
     for cell in cells:
-        spec = cell.spec
-        if not isinstance(spec, ScriptSpec):
-            continue
-        numbers = tuple(number for number, _ in patches_for(spec))
-        if numbers in shown:
-            continue
-        rendered = render(spec)
-        same = sum(_numbers(other) == numbers for other in cells) - 1
-        if not shown:
+        if isinstance(cell.spec, ScriptSpec):
+            numbers = tuple(number for number, _ in patches_for(cell.spec))
+            groups[numbers].append((cell.name, cell.spec))
+    for index, group in enumerate(groups.values()):
+        diffs = [(diff(spec, render(spec)), name, spec) for name, spec in group]
+        text, name, spec = max(diffs, key=lambda each: each[0].count("\n"))
+        if index == 0:
             packed = " (unpacked)" if spec.recipe.packed is not None else ""
-            yield f"script {spec.recipe.main}{packed}, started by {spec.recipe.script.launch} with:"
-            yield from (f"  {name}={value}" for name, value in rendered.variables.items())
-        shown.add(numbers)
-        others = f"; {same} other cells differ in the values alone" if same else ""
-        text = diff(spec, rendered)
+            yield f"script {spec.recipe.main}{packed}, started by {spec.recipe.script.launch}:"
+            yield from (f"  {key}={value}" for key, value in render(spec).variables.items())
+        others = f"; {len(group) - 1} other cells differ in the values alone" * (len(group) > 1)
         if text:
-            yield f"patched for {cell.name}{others}:"
+            yield f"patched for {name}{others}:"
             yield from (f"  {line}" for line in text.rstrip("\n").split("\n"))
         else:
-            yield f"not patched for {cell.name}{others}."
-
-
-def _numbers(cell: Cell) -> tuple[int, ...] | None:
-    return (
-        tuple(n for n, _ in patches_for(cell.spec)) if isinstance(cell.spec, ScriptSpec) else None
-    )
+            yield f"not patched for {name}{others}."

@@ -1,5 +1,5 @@
-"""The example of docs/scripts.md in variants that differ in how they have the slope, with the recipe
-and the sweep of each, and a run of it by hand.
+"""The example of docs/scripts.md in variants that differ in how they have the slope: their texts,
+recipes and sweeps, and runs by hand.
 """
 
 import subprocess
