@@ -15,24 +15,30 @@ from trainer.config.config_errors import ConfigError, validated
 from trainer.contract import ScriptSpec
 from trainer.script.packing import pack
 from trainer.script.patching import Rendered, render
+from trainer.script.placeholders import placeholders
 from trainer.script.run import DIFF_FILE, PACKING_FILE
 from trainer.script.syntax import parse_script
 
 MAIN = "train_gpt.py"
 _RANK_0 = re.compile(r"\A--- rank 0 ---\n(.*?)(?=^--- (?:rank \d+|agent) ---$|\Z)", re.M | re.S)
 _CUT = "[the first "
+_OF_EVERY_CELL = {"seed", "steps", "seconds", "data_dir", "tokenizer", "gpus"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """``log`` of rank 0; ``files`` as they are submitted, the script as ``MAIN``; the command.
 
-    ``is_packed``: the script was packed, ran as plain text, and is packed again in ``files``.
+    ``variables``: those of the command, such as SLOPE=0.3, that say which cell of the sweep it is.
+    ``imports``: packages that do not come with Python. ``is_packed``: the script was packed, ran as
+    plain text, and is packed again in ``files``.
     """
 
     log: str
     files: Mapping[str, str]
     command: str
+    variables: tuple[str, ...]
+    imports: tuple[str, ...]
     is_packed: bool
 
     @property
@@ -50,12 +56,16 @@ def read_evidence(files: Files, row: Mapping[str, Any]) -> Evidence:
     kept = {name: _text(files, f"{folder}/{name}") for name in files.names(folder)}
     packing = kept.pop(PACKING_FILE, None)
     kept.pop(DIFF_FILE, None)
-    ran = _rendered(row, kept, files.where(folder))
+    ran, config = _rendered(row, kept, files.where(folder)), json.loads(row["config_json"])
+    given = config["recipe"]["script"].get("env", {})
+    varied = {name for name, text in given.items() if set(placeholders(text)) - _OF_EVERY_CELL}
     script = ran.files[ran.main] if packing is None else pack(ran.files[ran.main], packing)
     return Evidence(
         log=rank_0(_text(files, row["log"]), row["log"]),
         files={MAIN: script} | {n: text for n, text in ran.files.items() if n != ran.main},
-        command=_command(ran, json.loads(row["config_json"])),
+        command=_command(ran, config),
+        variables=tuple(f"{name}={ran.variables[name]}" for name in sorted(varied)),
+        imports=tuple(_imports(ran.files)),
         is_packed=packing is not None,
     )
 
@@ -69,8 +79,7 @@ def rank_0(log: str, where: str) -> str:
     return own
 
 
-def imported(files: Mapping[str, str]) -> list[str]:
-    """The packages that the Python files import and that do not come with Python."""
+def _imports(files: Mapping[str, str]) -> list[str]:
     own = {name.removesuffix(".py") for name in files}
     names = set()
     for name, text in files.items():

@@ -1,6 +1,7 @@
 """Write the folder of a submission: whole or not at all, and over no other folder unasked."""
 
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -9,7 +10,6 @@ from typing import Any
 
 from analysis.models.interval import TInterval
 from analysis.submission.claim import Claim, Run
-from analysis.submission.evidence import imported
 from analysis.submission.readme import hardware_words, readme
 from analysis.submission.rules import Finding, checked
 from trainer.config.config_errors import ConfigError
@@ -24,7 +24,8 @@ def write_submission(claim: Claim, out: Path | None, *, force: bool) -> tuple[Pa
     replace it.
     """
     findings = checked(claim)
-    path = out or Path("records", f"track_{claim.about.track}", f"{claim.date}_{claim.name}")
+    name = re.sub(r"[^\w.+-]+", "_", claim.name)
+    path = out or Path("records", f"track_{claim.about.track}", f"{claim.date}_{name}")
     _require_free(path, force=force)
     _write(path, contents(claim, findings))
     told = [(found.rule, found.sentence) for found in findings if found.sentence is not None]
@@ -98,7 +99,7 @@ def _requirements(claim: Claim) -> str:
         f"# Python {version}" for version in sorted({str(run.row["python"]) for run in claim.runs})
     ]
     torch = {str(run.row["torch"]) for run in claim.runs if run.row["torch"] is not None}
-    others = sorted({n for run in claim.runs for n in imported(run.evidence.files)} - {"torch"})
+    others = sorted({n for run in claim.runs for n in run.evidence.imports} - {"torch"})
     # Of a local version such as 2.9.1+cu128 the index has 2.9.1.
     lines += [f"torch=={version.split('+')[0]}  # {version}" for version in sorted(torch)]
     lines += [f"# also imported, version not recorded: {', '.join(others)}"] if others else []

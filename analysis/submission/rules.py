@@ -131,6 +131,11 @@ def _one_script(claim: Claim) -> str | None:
     return None if len(ran) < 2 else "each seed ran other files; all are in the folder"
 
 
+def _defaults(claim: Claim) -> str | None:
+    names = sorted({name for run in claim.runs for name in run.evidence.variables})
+    return f"without {', '.join(names)} it is another cell" if names else None
+
+
 def _author(claim: Claim) -> str | None:
     missing = [name for name in ("author", "github_id") if not getattr(claim.about, name)]
     return f"{' and '.join(missing)} left empty" if missing else None
@@ -175,6 +180,7 @@ RULES: Sequence[Rule] = (
     Rule("seeds", f"{FEWEST_SEEDS} or more", False, "the field's practice", _seeds),
     Rule("every seed", "no seed of the sweep is left out", False, _HERE, _every_seed),
     Rule("one script", "all seeds ran the same files", False, _HERE, _one_script),
+    Rule("defaults", "the script alone gives the result", False, _HERE, _defaults),
     Rule("author", "name and GitHub ID", False, _CHALLENGE, _author),
     Rule("record", "the record beaten by 0.005 nats at p < 0.01", False, _CHALLENGE, _record),
 )

@@ -15,7 +15,7 @@ from sweep.node.scratch import append_agent_log, rank_log, read_logs
 from sweep.store.store import Store
 from tests.analysis.conftest import KEYS, REFERENCE
 from tests.support.script_rows import CONTIGUOUS, script_row
-from tests.support.script_spec import ENV, script_spec
+from tests.support.script_spec import script_spec
 from trainer.config.config_errors import ConfigError
 from trainer.contract import canonical_json, spec_values
 from trainer.script.packing import unpack
@@ -27,6 +27,7 @@ FOOTING = {"pre_quant_bpb": CONTIGUOUS, "post_quant_bpb": CONTIGUOUS}
 SOURCE = "import os, zstandard\nimport torch\nSLOPE = 0.5\nprint(os.environ['SEED'], SLOPE)\n"
 PACKING = "import lzma,base64\nexec(lzma.decompress(base64.b85decode('PAYLOAD')))\n"
 LOG = "step:1/2 train_loss:3.1\nfinal_int6_roundtrip val_bpb:2.3\n"
+ENV = {"SEED": "{seed}", "DATA_PATH": "{data_dir}"}
 ROW = {
     **{"world_size": 8, "device": "cuda", "device_name": "NVIDIA H100 80GB HBM3"},
     **{"train_s": 599.0, "eval_s": 300.0, "step_ms_p50": 85.5, "steps": 7000},
@@ -35,18 +36,20 @@ ROW = {
 }
 
 
-def write(folder, *, log=LOG, packed=None, slope="SLOPE = {slope}"):
+def write(folder, *, log=LOG, packed=None, slope="SLOPE = {slope}", env=ENV):
     """The results of a sweep of two activations under three seeds; the folder of all results."""
     store = Store(folder / "results" / "local")
-    ids = [_cell(store, value, seed, log, packed, slope) for seed in SEEDS for value in (0.3, 0.5)]
+    ids = [
+        _cell(store, value, seed, log, packed, slope, env) for seed in SEEDS for value in (0.3, 0.5)
+    ]
     store.write_cells(ids)
     store.write_sweep({"name": "local", "reference": REFERENCE, "activations": KEYS})
     return folder / "results"
 
 
-def _cell(store, slope, seed, log, packed, replacement):
+def _cell(store, slope, seed, log, packed, replacement, env):
     patch = {"find": "SLOPE = 0.5", "replace": replacement, "count": 1}
-    script = {"patch": [patch], "env": ENV | {"DATA_PATH": "{data_dir}"}, "packed": packed}
+    script = {"patch": [patch], "env": env, "packed": packed}
     spec = script_spec(SOURCE, seed=seed, slope=slope, ranks=8, **script)
     ran, cell_id = render(spec), f"{seed:08x}{round(slope * 10):08x}"
     attempt = store.announce(cell_id, 1, {"driver": "d"})
@@ -119,7 +122,7 @@ def test_the_numbers_are_those_of_the_rows_and_of_the_comparison(results, out, c
     assert "author and github_id left empty" in readme
     heading = next(line for line in readme.splitlines() if line.startswith("| seed"))
     assert heading == "| seed | pre-quant | post-quant | steps | step ms | bytes |"
-    assert "ITERATIONS=4 SEED=1 SLOPE=0.3 torchrun --standalone --nproc_per_node=8" in readme
+    assert "DATA_PATH='{data_dir}' SEED=1 torchrun --standalone --nproc_per_node=8" in readme
     assert "`{data_dir}` is the folder of the data set." in readme
 
 
@@ -156,6 +159,12 @@ def other_script(claim):
     return replace(claim, runs=(replace(first, evidence=other), *others))
 
 
+def variable(claim):
+    first, *others = claim.runs
+    given = replace(first.evidence, variables=("SLOPE=0.3",))
+    return replace(claim, runs=(replace(first, evidence=given), *others))
+
+
 BROKEN = {  # by rule: what breaks it, and what is said of it
     "score": (
         lambda claim: replace(every_cell(tainted=True)(claim), runs=()),
@@ -179,6 +188,7 @@ BROKEN = {  # by rule: what breaks it, and what is said of it
     "seeds": (lambda claim: replace(claim, runs=claim.runs[:2]), "2 seeds"),
     "every seed": (seed_2_diverged, "seed 2: diverged"),
     "one script": (other_script, "each seed ran other files"),
+    "defaults": (variable, "without SLOPE=0.3 it is another cell"),
     "author": (says(github_id=""), "github_id left empty"),
     "record": (says(record_bpb=2.3), "nats worse than 2.3000 BPB"),
 }
@@ -237,12 +247,14 @@ def test_what_is_refused_leaves_no_folder_and_all_reasons_are_given(tmp_path, ou
 
 
 def test_a_packed_script_is_packed_again_and_its_size_is_the_one_that_counts(tmp_path, out):
-    submit(write(tmp_path, packed=PACKING), out)
+    submit(write(tmp_path, packed=PACKING, env=ENV | {"SLOPE": "{slope}"}), out)
     script = told(out, "train_gpt.py")
     assert unpack(script, "here")[0] == SOURCE.replace("0.5", "0.3")
     given = json.loads(told(out, "submission.json"))
     assert given["bytes_code"] == len(script.encode()) != len(SOURCE)
     assert given["bytes_total"] == ROW["model_bytes"] + given["bytes_code"]
+    assert "zstandard" in told(out, "requirements.txt")
+    assert "without SLOPE=0.3 it is another cell" in told(out, "README.md")
 
 
 def test_seeds_that_ran_other_files_keep_each_its_own(tmp_path, out):
@@ -300,6 +312,9 @@ def test_a_sweep_of_our_own_trainer_is_no_submission(store, out, capsys):
 def test_it_lies_under_records_by_default(results, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     place = ["--results", str(results), "--sweep", "local"]
-    assert main(["submission", *place, "--activation", KEY]) == 0
-    path = tmp_path / "records/track_10min_16mb" / f"2026-04-03_local_{KEY}"
-    assert (path / "submission.json").exists()
+    names = {"Slope 0.3 / mine": "2026-04-03_Slope_0.3_mine", None: f"2026-04-03_local_{KEY}"}
+    for name, folder in names.items():
+        given = [] if name is None else ["--name", name]
+        assert main(["submission", *place, "--activation", KEY, *given]) == 0
+        path = tmp_path / "records/track_10min_16mb" / folder
+        assert (path / "submission.json").exists()
