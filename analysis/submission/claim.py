@@ -45,17 +45,16 @@ class Run:
 
     @property
     def code_bytes(self) -> int:
-        """Of the files as they are submitted; what the script printed where it ran like that."""
-        printed = self.row["code_bytes"]
-        counts = self.evidence.is_packed or printed is None
-        return self.evidence.num_bytes if counts else int(printed)
+        """What the row says, of a packed script as it is packed; else what is in the folder."""
+        said = self.row["code_bytes"]
+        return self.evidence.num_bytes if said is None else int(said)
 
     @property
     def total_bytes(self) -> int | None:
         """Model and code; None where the script tells no size of the model."""
-        if self.row["model_bytes"] is not None:
-            return int(self.row["model_bytes"]) + self.code_bytes
-        total = None if self.evidence.is_packed else self.row["artifact_bytes"]
+        model, total = self.row["model_bytes"], self.row["artifact_bytes"]
+        if model is not None:
+            return int(model) + self.code_bytes
         return None if total is None else int(total)
 
 

@@ -29,9 +29,9 @@ _OF_EVERY_CELL = {"seed", "steps", "seconds", "data_dir", "tokenizer", "gpus"}
 class Evidence:
     """``log`` of rank 0; ``files`` as they are submitted, the script as ``MAIN``; the command.
 
-    ``variables``: those of the command, such as SLOPE=0.3, that say which cell of the sweep it is.
-    ``imports``: packages that do not come with Python. ``is_packed``: the script was packed, ran as
-    plain text, and is packed again in ``files``.
+    A script that was packed ran as plain text, and is packed again in ``files``. ``variables``:
+    those of the command, such as SLOPE=0.3, that say which cell of the sweep it is. ``imports``:
+    packages that do not come with Python.
     """
 
     log: str
@@ -39,7 +39,6 @@ class Evidence:
     command: str
     variables: tuple[str, ...]
     imports: tuple[str, ...]
-    is_packed: bool
 
     @property
     def num_bytes(self) -> int:
@@ -66,7 +65,6 @@ def read_evidence(files: Files, row: Mapping[str, Any]) -> Evidence:
         command=_command(ran, config),
         variables=tuple(f"{name}={ran.variables[name]}" for name in sorted(varied)),
         imports=tuple(_imports(ran.files)),
-        is_packed=packing is not None,
     )
 
 

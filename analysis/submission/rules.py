@@ -87,7 +87,7 @@ def _code_size(claim: Claim) -> str | None:
     unlike = [run for run in claim.runs if run.code_bytes != run.evidence.num_bytes]
     return _of_seeds(
         unlike,
-        lambda run: f"{run.code_bytes:,} bytes printed, {run.evidence.num_bytes:,} in the folder",
+        lambda run: f"{run.code_bytes:,} bytes counted, {run.evidence.num_bytes:,} in the folder",
     )
 
 

@@ -18,7 +18,7 @@ from tests.support.script_rows import CONTIGUOUS, script_row
 from tests.support.script_spec import script_spec
 from trainer.config.config_errors import ConfigError
 from trainer.contract import canonical_json, spec_values
-from trainer.script.packing import unpack
+from trainer.script.packing import pack, unpack
 from trainer.script.patching import render
 
 KEY = "leaky_relu2-s0.3"
@@ -56,7 +56,9 @@ def _cell(store, slope, seed, log, packed, replacement, env):
     kept = {**ran.files, "script.diff": "…"} | ({"packing.txt": packed} if packed else {})
     for name, text in kept.items():
         store.write_file("scripts", f"{attempt.stem}/{name}", text.encode())
+    script = pack(ran.files[ran.main], packed) if packed else ran.files[ran.main]
     row = script_row(slope, seed, FOOTING, **ROW) | {
+        **{"code_bytes": len(script), "artifact_bytes": ROW["model_bytes"] + len(script)},
         **{"cell_id": cell_id, "evidence": f"attempts/{attempt.stem}.parquet"},
         **{"script_sha256": ran.sha256, "ended_at": datetime(2026, 4, seed, tzinfo=UTC)},
         "log": store.write_file("logs", f"{attempt.stem}.log", log.encode()),
@@ -181,7 +183,7 @@ BROKEN = {  # by rule: what breaks it, and what is said of it
     ),
     "size": (seed_2(model_bytes=16_000_000), f"seed 2: {16_000_000 + len(SOURCE):,} bytes"),
     "size known": (seed_2(model_bytes=None, artifact_bytes=None), "seed 2: not printed"),
-    "code size": (seed_2(code_bytes=7), f"seed 2: 7 bytes printed, {len(SOURCE)} in the folder"),
+    "code size": (seed_2(code_bytes=7), f"seed 2: 7 bytes counted, {len(SOURCE)} in the folder"),
     "training time": (seed_2(train_s=600.5), "seed 2: 600.5 s"),
     "evaluation time": (seed_2(eval_s=None), "seed 2: not printed"),
     "hardware": (seed_2(world_size=1), "seed 2: 1 × NVIDIA H100"),
