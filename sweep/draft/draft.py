@@ -199,7 +199,7 @@ def _of_activation(found: Findings) -> Iterator[str]:
     patched = {site for drafted in plan.patches for site in drafted.sites}
     for site in plan.sites:
         value = "" if site.value is None else f" {site.value:g}"
-        by = ", ".join(sorted(site.variables))
+        by = ", ".join(sorted(site.variables & set(plan.variables)))
         fate = "patched" if site in patched else f"set by {by}" if by else "asked"
         yield f"  line {site.line:,}:{value} {site.why}: {site.text[:90]} [{fate}]"
     yield from (f"  open: {question}" for question in plan.open)
