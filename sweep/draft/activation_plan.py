@@ -51,6 +51,7 @@ def plan_activation(source: str, variables: Mapping[str, Variable]) -> Activatio
         if site.beta is not None and site.beta < 0:
             plan.open.append(f"line {site.line:,}: β = {site.beta:g} is no square of a slope")
     _ask_of_others(plan, known, variables)
+    _ask_of_conditions(plan, known)
     if not known:
         _without_constants(plan)
         return plan
@@ -78,14 +79,34 @@ def _ask_of_others(
     )
     for site in plan.sites:
         shown = f"line {site.line:,}: {site.text[:100]}"
+        if site in known:
+            continue
         if site.kind == "unknown":
             plan.open.append(f"line {site.line:,} is {_of(site)}: {site.text[:100]}")
+        elif site.runs is False:
+            plan.notes.append(f"{shown} does not run by default: only if {site.condition}")
         elif site.kind == "relu2" and known:
             target = plan.notes if says_leaky else plan.open
             target.append(f"{shown} is ReLU²: is it what runs, and should it be LeakyReLU²?")
         elif site.kind == "unsquared":
             target = plan.open if not known or _is_alike(site, known) else plan.notes
             target.append(f"{shown} is {site.why}: does it belong to the activation?")
+
+
+def _ask_of_conditions(plan: ActivationPlan, known: Sequence[Site]) -> None:
+    """Constants that run under a condition; and derivatives without a forward."""
+    unknown: dict[str, list[str]] = {}
+    for site in known:
+        if site.runs is False:
+            plan.open.append(
+                f"line {site.line:,} does not run by default: only if {site.condition}. What runs?"
+            )
+        elif site.runs is None and site.condition is not None:
+            unknown.setdefault(site.condition, []).append(f"{site.line:,}")
+    for condition, lines in unknown.items():
+        plan.notes.append(f"line {', '.join(lines)}: it runs only if {condition}: does that hold?")
+    if known and all(site.backward for site in known) and any(s.scale != 2.0 for s in known):
+        plan.open.append(f"line {known[0].line:,} is of a derivative: where is its forward?")
 
 
 def _is_alike(site: Site, known: Sequence[Site]) -> bool:

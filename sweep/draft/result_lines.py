@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer.script.constant_values import Function, Values, bound
+from trainer.script.constant_values import Function, Values, bound, truth
 
 _SCORE = re.compile(r"val_loss:\{.*?\}\s+val_bpb:\{(.*?)\}")
 _LABELLED = re.compile(r"\s*(?P<label>\S.*?)\s+" + _SCORE.pattern, re.DOTALL)
@@ -171,30 +171,3 @@ def _off_by(node: ast.AST, values: Values) -> str | None:
             if holds is not None and holds != (last in inner.body):
                 return f"line {inner.lineno}: {ast.unparse(inner.test)}"
     return None
-
-
-def truth(node: ast.expr, values: Values) -> bool | None:
-    """Whether a condition holds with the script's defaults; None where that is not known."""
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        inner = truth(node.operand, values)
-        return None if inner is None else not inner
-    if isinstance(node, ast.BoolOp):
-        known = [truth(value, values) for value in node.values]
-        decides = isinstance(node.op, ast.Or)
-        return decides if decides in known else None if None in known else not decides
-    if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        left, right = values.of(node.left).number, values.of(node.comparators[0]).number
-        if left is None or right is None:
-            return None
-        match node.ops[0]:
-            case ast.Gt():
-                return left > right
-            case ast.Lt():
-                return left < right
-            case ast.Eq():
-                return left == right
-            case ast.NotEq():
-                return left != right
-        return None
-    number = values.of(node).number
-    return None if number is None else number != 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from trainer.config.config_errors import ConfigError
-from trainer.script.constant_values import Value, Values, called
+from trainer.script.constant_values import Value, Values, called, truth
 from trainer.script.kernel_strings import read_kernel
 from trainer.script.piecewise import Piece, Pieces, Role
 from trainer.script.syntax import parse_script
@@ -37,7 +37,8 @@ class Site:
     ``kind`` says what its constant is: ``slope`` s, or ``beta`` (``scale`` times s²; 2 in most
     derivatives); ``relu2`` has none; ``unsquared`` is not of the family; ``unknown`` is not
     understood, and ``why`` says so. ``start`` and ``end`` are the constant's characters in the
-    text, ``whole`` those of the expression around it.
+    text, ``whole`` those of the expression around it. It runs under a ``condition`` alone; ``runs``
+    is whether that holds with the script's defaults, None where it is not known.
     """
 
     line: int
@@ -51,6 +52,8 @@ class Site:
     whole: tuple[int, int] = (0, 0)
     variables: frozenset[str] = frozenset()
     backward: bool = False
+    condition: str | None = None
+    runs: bool | None = True
     group: str = ""
     language: Literal["python", "c"] = "python"
 
@@ -208,6 +211,7 @@ class _Finder:
         node = numbers[0][0] if numbers else piece.node
         start, end = self._span(node)
         whole = self._span(piece.node)
+        condition, runs = self._condition(piece.node)
         return Site(
             line=node.lineno,
             kind=kind,
@@ -220,8 +224,31 @@ class _Finder:
             whole=whole,
             variables=frozenset(name for _, value in numbers for name in value.variables),
             backward=backward,
+            condition=condition,
+            runs=runs,
             group=self._group(piece.node),
         )
+
+    def _condition(self, node: ast.AST) -> tuple[str | None, bool | None]:
+        """The innermost condition that is not seen to hold, and whether it is seen not to.
+
+        A kernel's are its arguments, which choose between forward and backward.
+        """
+        function = self.values.function_of(node)
+        if any("jit" in ast.unparse(d) for d in getattr(function, "decorator_list", [])):
+            return None, True
+        unknown: str | None = None
+        while node is not function:
+            inner, node = node, self.values.parents[node]
+            if not isinstance(node, ast.If | ast.IfExp) or inner is node.test:
+                continue
+            holds = truth(node.test, self.values)
+            first = inner is node.body or (isinstance(node, ast.If) and inner in node.body)
+            text = f"{'' if first else 'not '}{ast.unparse(node.test)} (line {node.lineno:,})"
+            if holds is not None and holds != first:
+                return text, False
+            unknown = unknown or (text if holds is None else None)
+        return unknown, True if unknown is None else None
 
     def _group(self, node: ast.AST) -> str:
         """The outermost class or function around ``node``."""
@@ -358,7 +385,7 @@ def _moved(site: Site, characters: int, lines: int) -> Site:
 
 def _why_unknown(numbers: list[tuple[ast.expr, Value]]) -> str:
     names = sorted({name for _, value in numbers for name in value.variables})
-    several = sorted({n for _, value in numbers for n in value.numbers})
+    several = sorted({c for _, v in numbers for c in v.constants if isinstance(c, float)})
     if names:
         return f"its slope comes from {', '.join(names)}, which has no default that is a number"
     if len(several) > 1:

@@ -1,4 +1,4 @@
-"""Follow an expression of a script to the numbers that it can be, and the variables that set it."""
+"""Follow an expression of a script to the constants that it can be, and the variables behind it."""
 
 import ast
 import itertools
@@ -16,24 +16,37 @@ _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
+_COMPARISONS: dict[type[ast.cmpop], Callable[..., object]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+}
 MAX_STEPS = 12
-MAX_NUMBERS = 8
+MAX_CONSTANTS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The numbers that an expression can be, and the environment variables that they come from.
+    """What an expression can be, and the environment variables that it comes from.
 
-    ``numbers`` is empty where it cannot be known.
+    ``constants`` is empty where it cannot be known.
     """
 
-    numbers: frozenset[float] = frozenset()
+    constants: frozenset[float | str] = frozenset()
     variables: frozenset[str] = frozenset()
 
     @property
-    def number(self) -> float | None:
+    def constant(self) -> float | str | None:
         """The one that it is, if it is one."""
-        return next(iter(self.numbers)) if len(self.numbers) == 1 else None
+        return next(iter(self.constants)) if len(self.constants) == 1 else None
+
+    @property
+    def number(self) -> float | None:
+        """The number that it is, if it is one."""
+        return self.constant if isinstance(self.constant, float) else None
 
 
 UNKNOWN = Value()
@@ -79,23 +92,26 @@ class Values:
         match node:
             case ast.Constant(value=int() | float() as number):
                 return Value(frozenset([float(number)]))
+            case ast.Constant(value=str() as text):
+                return Value(frozenset([text]))
             case ast.Call() | ast.Subscript() if node in self.reads:
                 return self._of_variable(node)
             case ast.Call(func=ast.Name(id="float" | "int" | "str"), args=[inner]):
                 return self.of(inner, steps)
             case ast.Call(func=ast.Name(id="bool"), args=[inner]):
                 value = self.of(inner, steps)
-                return Value(frozenset(float(n != 0) for n in value.numbers), value.variables)
+                return Value(frozenset(float(bool(c)) for c in value.constants), value.variables)
+            case ast.Call(func=ast.Attribute(value=inner, attr="lower" | "strip"), args=[]):
+                return self.of(inner, steps)
             case ast.UnaryOp(op=ast.USub(), operand=inner):
-                value = self.of(inner, steps)
-                return Value(frozenset(-n for n in value.numbers), value.variables)
+                return _combined(Value(frozenset([-1.0])), self.of(inner, steps), ast.Mult)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
                 return _combined(self.of(left, steps), self.of(right, steps), type(op))
             case ast.IfExp(body=body, orelse=orelse):
                 return _either([self.of(body, steps), self.of(orelse, steps)])
             case ast.BoolOp(op=ast.Or(), values=[first, second]):
                 value, other = self.of(first, steps), self.of(second, steps)
-                return Value(value.numbers or other.numbers, value.variables | other.variables)
+                return Value(value.constants or other.constants, value.variables | other.variables)
             case ast.Name(id=name):
                 return self._of_name(name, node, steps)
             case ast.Attribute(attr=attr):
@@ -121,11 +137,7 @@ class Values:
         read = self.reads[node]
         assert read.name is not None
         text = self.variables.get(read.name, read.default)
-        try:
-            numbers = frozenset() if text is None else frozenset([float(text)])
-        except ValueError:
-            numbers = frozenset()
-        return Value(numbers, frozenset([read.name]))
+        return Value(frozenset(_constants(text)), frozenset([read.name]))
 
     def _of_name(self, name: str, node: ast.AST, steps: int) -> Value:
         scope: ast.AST = self.function_of(node)
@@ -261,18 +273,62 @@ def _either(values: list[Value]) -> Value:
     """One of ``values``: unknown where one of them is."""
     values = [value for value in values if value is not _AROUND]
     variables = frozenset(name for value in values for name in value.variables)
-    if not values or any(not value.numbers for value in values):
+    if not values or any(not value.constants for value in values):
         return Value(frozenset(), variables)
-    return Value(frozenset(n for value in values for n in value.numbers), variables)
+    return Value(frozenset(c for value in values for c in value.constants), variables)
 
 
 def _combined(left: Value, right: Value, kind: type[ast.operator]) -> Value:
+    variables = left.variables | right.variables
     if left is _AROUND or right is _AROUND:
-        return Value(frozenset(), left.variables | right.variables)
-    numbers: set[float] = set()
-    for a, b in itertools.islice(itertools.product(left.numbers, right.numbers), MAX_NUMBERS):
+        return Value(frozenset(), variables)
+    found: set[float | str] = set()
+    for a, b in itertools.islice(itertools.product(left.constants, right.constants), MAX_CONSTANTS):
+        if isinstance(a, str) or isinstance(b, str):
+            return Value(frozenset(), variables)
         try:
-            numbers.add(float(_OPERATORS[kind](a, b)))
+            found.add(float(_OPERATORS[kind](a, b)))
         except (ArithmeticError, TypeError):
-            return Value(frozenset(), left.variables | right.variables)
-    return Value(frozenset(numbers), left.variables | right.variables)
+            return Value(frozenset(), variables)
+    return Value(frozenset(found), variables)
+
+
+def _constants(text: str | None) -> list[float | str]:
+    """What a variable's text is: a number where it is written as one."""
+    if text is None:
+        return []
+    try:
+        return [float(text)]
+    except ValueError:
+        return [text]
+
+
+def truth(node: ast.expr, values: Values) -> bool | None:
+    """Whether a condition holds with the script's defaults; None where that is not known."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        inner = truth(node.operand, values)
+        return None if inner is None else not inner
+    if isinstance(node, ast.BoolOp):
+        known = [truth(value, values) for value in node.values]
+        decides = isinstance(node.op, ast.Or)
+        return decides if decides in known else None if None in known else not decides
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        return _compared(node.left, node.ops[0], node.comparators[0], values)
+    constant = values.of(node).constant
+    return None if constant is None else bool(constant)
+
+
+def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr, values: Values) -> bool | None:
+    a = values.of(left).constant
+    if isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.Tuple | ast.List | ast.Set):
+        among = [values.of(item).constant for item in right.elts]
+        return None if a is None or None in among else (a in among) == isinstance(op, ast.In)
+    b = values.of(right).constant
+    if isinstance(a, float) and isinstance(b, str):
+        b = _constants(b)[0]  # a variable's "1" is taken for a number above
+    if a is None or b is None or isinstance(a, str) != isinstance(b, str):
+        return None
+    for kind, holds in _COMPARISONS.items():
+        if isinstance(op, kind):
+            return bool(holds(a, b))
+    return None

@@ -141,7 +141,7 @@ class Pieces:
                 others += 2 * inner[2]
             elif isinstance(bare, ast.Call) and called(bare) in ("zeros_like", "zeros"):
                 numbers.append((bare, Value(frozenset([0.0]))))
-            elif (value := self.values.of(bare)).numbers or value.variables:
+            elif (value := self.values.of(bare)).constants or value.variables:
                 numbers.append((bare, value))
             elif isinstance(bare, ast.UnaryOp) and isinstance(bare.op, ast.USub):
                 inner = self._monomial(bare.operand, x)
@@ -181,8 +181,8 @@ class Pieces:
                 yield from self._multiplied(node, piece, depth)
             case ast.AugAssign(op=ast.Mult(), target=ast.Name(id=name), value=ast.Name(id=other)):
                 yield _raised(piece) if name == other else "other"
-            case ast.AugAssign(op=ast.Pow(), value=value):
-                yield "other" if value is node else "slope"
+            case ast.AugAssign(op=ast.Pow(), target=target, value=value) if target is node:
+                yield _raised(piece) if _is_two([value]) else "other"
             case ast.BinOp(op=ast.Add() | ast.Sub()):
                 known = set(self._uses(parent, replace(piece, power=1, positive=1.0), depth + 1))
                 yield "other" if known <= {"other"} else "mixed"

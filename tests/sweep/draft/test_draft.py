@@ -75,6 +75,8 @@ def test_a_kernel_that_is_not_understood_is_named_and_stops_the_patches(tmp_path
         ("os.environ['SEED'] = '3'\n", "line 8: SEED is set by the script itself"),
         ("torch.manual_seed(7)\n", "line 8: torch.manual_seed(7) has a seed of its own"),
         ("z = torch.where(x > 0, x * x, -0.25 * x * x)\n", "line 8: β = -0.25 is no square"),
+        ("if flag():\n    z = F.leaky_relu(x, 0.5) ** 2\n", "line 9: it runs only if flag()"),
+        ("if 0:\n    z = F.leaky_relu(x, 0.5) ** 2\n", "line 9 does not run by default"),
         ("import fused_mlp\n", "line 8: fused_mlp is not beside the script"),
         ("print(f'{name} val_loss:{a} val_bpb:{b}')\n", "line 8 prints a score in a form"),
         ("print(f'final val_loss:{a} val_bpb:{b}')\n", "line 8 prints 'final'"),

@@ -131,3 +131,24 @@ def test_a_variable_is_followed_and_may_be_set():
         assert forward.value == slope
         assert backward.beta == pytest.approx(slope**2)
     assert mismatches(source, {"SLOPE": "0.2"}) == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "runs"),
+    [
+        ("os.environ.get('ACT', 'leaky') == 'leaky'", True),
+        ("os.environ.get('ACT', 'relu2').lower() in ('leaky', 'lrelu')", False),
+        ("bool(int(os.environ.get('LEAKY', '1')))", True),
+        ("os.environ.get('LEAKY', '0') == '1'", False),
+        ("not LEAKY or 2 > 3", False),
+        ("x.is_cuda", None),
+        ("x.is_cuda and not LEAKY", False),
+    ],
+)
+def test_whether_a_site_runs_is_told_by_the_defaults(condition, runs):
+    source = f"import os\nLEAKY = True\nif {condition}:\n    y = F.leaky_relu(x, 0.5).square()\n"
+    [site] = sites(source)
+    assert site.runs is runs
+    assert (site.condition is None) == (runs is True)
+    *_, other = sites(source + "else:\n    y = F.relu(x).square()\n")
+    assert other.runs is {True: False, False: True, None: None}[runs]
