@@ -10,7 +10,7 @@ from analysis.published.log_facts import LogFacts
 from trainer.activations import ACTIVATIONS
 from trainer.config import Recipe
 from trainer.config.config_errors import ConfigError
-from trainer.script.named_activation import contradiction
+from trainer.script.logs.named_activation import contradiction
 
 # The recipes that reproduce a published run, and the parameters of that run's model with a fixed β.
 PUBLISHED_RECIPES = {"pr1035": 17_059_912, "pr549": 26_928_220, "pr1176": 27_038_812}

@@ -27,8 +27,8 @@ from analysis.published.log_checks import (
     sizes,
 )
 from trainer.config.config_errors import ConfigError
-from trainer.script.log_lines import LogLine, LogLines, Preamble, line_error, read_lines
-from trainer.script.named_activation import Named, named_in_line, named_in_source
+from trainer.script.logs.log_lines import LogLine, LogLines, Preamble, line_error, read_lines
+from trainer.script.logs.named_activation import Named, named_in_line, named_in_source
 
 MIB = 2**20
 MOST_BYTES = 64 * MIB

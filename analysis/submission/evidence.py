@@ -13,11 +13,11 @@ from typing import Any
 from sweep.store.files import Files
 from trainer.config.config_errors import ConfigError, validated
 from trainer.contract import ScriptSpec
-from trainer.script.packing import pack
 from trainer.script.patching import Rendered, render
 from trainer.script.placeholders import placeholders
 from trainer.script.run import DIFF_FILE, PACKING_FILE
-from trainer.script.syntax import parse_script
+from trainer.script.source.packing import pack
+from trainer.script.source.syntax import parse_script
 
 MAIN = "train_gpt.py"
 _RANK_0 = re.compile(r"\A--- rank 0 ---\n(.*?)(?=^--- (?:rank \d+|agent) ---$|\Z)", re.M | re.S)

@@ -4,7 +4,7 @@ import ast
 from dataclasses import dataclass
 
 from trainer.config.script import Patch
-from trainer.script.constant_values import Values
+from trainer.script.source.constant_values import Values
 
 FOLDERS = {
     "datasets": ("SWEEP_DATA_SET", "{data_dir}"),

@@ -15,12 +15,12 @@ from sweep.draft.result_lines import printed_forms, result_lines
 from sweep.draft.variable_roles import Variable, role_of, variables_of
 from trainer.config import RECIPES
 from trainer.config.config_errors import ConfigError
-from trainer.script.activation_sites import sites
-from trainer.script.constant_values import Values
 from trainer.script.load import load_any_recipe, read_source
-from trainer.script.packing import unpack
-from trainer.script.syntax import parse_script
-from trainer.script.variables import VariableRead, variables_read, variables_written
+from trainer.script.source.activation_sites import sites
+from trainer.script.source.constant_values import Values
+from trainer.script.source.packing import unpack
+from trainer.script.source.syntax import parse_script
+from trainer.script.source.variables import VariableRead, variables_read, variables_written
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ARTIFACT = re.compile(r"[\w.-]+\.ptz")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from trainer.config.config_errors import ConfigError
 from trainer.config.script import Patch
-from trainer.script.activation_sites import Site, disagreeing, sites
 from trainer.script.patching import apply
 from trainer.script.placeholders import fill
+from trainer.script.source.activation_sites import Site, disagreeing, sites
 
 MAX_LINES_AROUND = 6
 MIN_FIND = 8

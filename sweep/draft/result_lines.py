@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer.script.constant_values import Function, Values, bound, truth
+from trainer.script.source.constant_values import Function, Values, bound, truth
 
 _SCORE = re.compile(r"val_loss:\{.*?\}\s+val_bpb:\{(.*?)\}")
 _LABELLED = re.compile(r"\s*(?P<label>\S.*?)\s+" + _SCORE.pattern, re.DOTALL)

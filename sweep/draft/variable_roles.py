@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from trainer.script.variables import VariableRead
+from trainer.script.source.variables import VariableRead
 
 ROLES = {
     "seed": r"SEED",

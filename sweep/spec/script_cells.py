@@ -6,10 +6,10 @@ from sweep.spec.sweep_file import SweepSpec
 from trainer.config.config_errors import ConfigError
 from trainer.config.script import Script
 from trainer.contract import ScriptSpec, canonical_json
-from trainer.script.activation_sites import TOLERANCE, Site, mismatches, sites
 from trainer.script.patching import Rendered, render
 from trainer.script.placeholders import placeholders, reserved
-from trainer.script.syntax import parse_script
+from trainer.script.source.activation_sites import TOLERANCE, Site, mismatches, sites
+from trainer.script.source.syntax import parse_script
 
 
 def check_script_cells(cells: Mapping[str, ScriptSpec], sweep: SweepSpec) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from trainer.script.packing import pack
+from trainer.script.source.packing import pack
 
 X = -2.0
 SLOPE = 0.5

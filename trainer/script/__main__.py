@@ -28,7 +28,7 @@ from trainer.contract import (
 )
 from trainer.files import write_atomically
 from trainer.script.load import load_any_recipe
-from trainer.script.read import missing_stages, read_output
+from trainer.script.logs.read import missing_stages, read_output
 from trainer.script.report import make_report, write_curve
 from trainer.script.run import RUN_FOLDER, rendered_here, run_script
 

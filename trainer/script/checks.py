@@ -4,8 +4,8 @@ from pathlib import Path
 
 from trainer.config.config_errors import ConfigError
 from trainer.contract import ScriptSpec
-from trainer.script.named_activation import contradiction, named_in_line, plain_name
-from trainer.script.read import Reading, Said
+from trainer.script.logs.named_activation import contradiction, named_in_line, plain_name
+from trainer.script.logs.read import Reading, Said
 
 
 def check_answers(reading: Reading, spec: ScriptSpec, where: str) -> None:

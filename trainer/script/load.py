@@ -14,8 +14,8 @@ from trainer.config.config_errors import (
     validated,
 )
 from trainer.config.loading import put_value
-from trainer.script.packing import unpack
-from trainer.script.syntax import parse_script
+from trainer.script.source.packing import unpack
+from trainer.script.source.syntax import parse_script
 
 SECTIONS = ("script", "data", "artifact")
 MAX_FILE_BYTES = 4 << 20

@@ -7,7 +7,7 @@ from typing import BinaryIO, Final
 from trainer.config.config_errors import ConfigError
 from trainer.config.script import Script
 from trainer.progress import Progress
-from trainer.script.log_grammar import KINDS
+from trainer.script.logs.log_grammar import KINDS
 
 MAX_BYTES: Final = 64 << 20
 MAX_LINE_BYTES: Final = 1 << 20

@@ -16,9 +16,9 @@ from trainer.contract import (
     spec_hash,
 )
 from trainer.script.checks import check_answers
-from trainer.script.packing import pack
+from trainer.script.logs.read import Reading, first_not_finite, missing_stages
 from trainer.script.patching import Rendered
-from trainer.script.read import Reading, first_not_finite, missing_stages
+from trainer.script.source.packing import pack
 from trainer.system.machine import gpu_name, processor_name
 from trainer.system.parquet_file import CURVE_TYPES, write_rows
 

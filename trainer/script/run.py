@@ -24,8 +24,8 @@ from trainer.data.manifest import TOKENIZER_FILE
 from trainer.files import write_atomically
 from trainer.script.output import Output
 from trainer.script.patching import Rendered, diff, render
-from trainer.script.syntax import parse_script
-from trainer.script.variables import variables_read
+from trainer.script.source.syntax import parse_script
+from trainer.script.source.variables import variables_read
 from trainer.system import parent_death
 
 RUN_FOLDER = "run"

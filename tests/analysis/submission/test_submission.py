@@ -18,8 +18,8 @@ from tests.support.script_rows import CONTIGUOUS, script_row
 from tests.support.script_spec import script_spec
 from trainer.config.config_errors import ConfigError
 from trainer.contract import canonical_json, spec_values
-from trainer.script.packing import pack, unpack
 from trainer.script.patching import render
+from trainer.script.source.packing import pack, unpack
 
 KEY = "leaky_relu2-s0.3"
 SEEDS = (1, 2, 3)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.commands import ROOT, environment
-from trainer.script.packing import pack
+from trainer.script.source.packing import pack
 
 FILE = "train_golf.py"
 EXAMPLE = ROOT / "docs" / "examples" / FILE

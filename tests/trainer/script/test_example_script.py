@@ -13,8 +13,8 @@ from trainer.config import ScriptRecipe
 from trainer.data.shards import load_stream
 from trainer.data.token_bytes import ByteTable
 from trainer.script.load import load_any_recipe
-from trainer.script.log_grammar import ONCE
-from trainer.script.log_lines import read_lines
+from trainer.script.logs.log_grammar import ONCE
+from trainer.script.logs.log_lines import read_lines
 
 EXACT = r"^final_int6_{}_exact val_loss:(\S+) val_bpb:(\S+)$"
 

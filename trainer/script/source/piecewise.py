@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from trainer.script.constant_values import UNKNOWN, Function, Value, Values, called, parameter_names
+from trainer.script.source.constant_values import (
+    UNKNOWN,
+    Function,
+    Value,
+    Values,
+    called,
+    parameter_names,
+)
 
 Role = Literal["slope", "beta", "derivative", "mixed", "other"]
 CASTS = {"to", "float", "half", "bfloat16", "type_as", "contiguous", "detach", "clone", "view"}

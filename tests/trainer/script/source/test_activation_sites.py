@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.script.activation_sites import mismatches, sites
+from trainer.script.source.activation_sites import mismatches, sites
 
 FORWARD = [
     "y = F.leaky_relu(self.fc(x), {s}).square()",

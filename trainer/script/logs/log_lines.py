@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainer.config.config_errors import ConfigError
-from trainer.script.log_grammar import (
+from trainer.script.logs.log_grammar import (
     ASKS,
     ASKS_BESIDE_ACTIVATION,
     BEGINS,

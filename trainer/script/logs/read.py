@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from trainer.config.config_errors import ConfigError
 from trainer.config.script import Read, StageRule
-from trainer.script.log_grammar import KINDS, NAMES_ACTIVATION, RULER
+from trainer.script.logs.log_grammar import KINDS, NAMES_ACTIVATION, RULER
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf)"
 _LABELLED = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from trainer.config.config_errors import ConfigError
-from trainer.script.packing_layers import (
+from trainer.script.source.packing_layers import (
     LAYERS,
     MODULES,
     OPTIONS,
@@ -22,7 +22,7 @@ from trainer.script.packing_layers import (
     as_text,
     text_layer,
 )
-from trainer.script.syntax import parse_script
+from trainer.script.source.syntax import parse_script
 
 MAX_DEPTH = 8
 MUCH_CODE = 5  # with more statements than that, an exec is a part of the script

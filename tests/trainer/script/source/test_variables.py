@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from trainer.script.variables import variables_read, variables_written
+from trainer.script.source.variables import variables_read, variables_written
 
 DIRECT = {
     "os.environ.get('A', 1)": [("A", "1")],

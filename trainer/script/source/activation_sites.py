@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from trainer.config.config_errors import ConfigError
-from trainer.script.constant_values import Value, Values, called, truth
-from trainer.script.kernel_strings import read_kernel
-from trainer.script.piecewise import Piece, Pieces, Role
-from trainer.script.syntax import parse_script
+from trainer.script.source.constant_values import Value, Values, called, truth
+from trainer.script.source.kernel_strings import read_kernel
+from trainer.script.source.piecewise import Piece, Pieces, Role
+from trainer.script.source.syntax import parse_script
 
 Kind = Literal["slope", "beta", "relu2", "unsquared", "unknown"]
 TOLERANCE = 1e-6

@@ -8,10 +8,10 @@ from tests.support.script_spec import script_spec
 from trainer.config.config_errors import ConfigError
 from trainer.config.script import Read
 from trainer.contract import ScriptReport
-from trainer.script.packing import pack
+from trainer.script.logs.read import read_output
 from trainer.script.patching import render
-from trainer.script.read import read_output
 from trainer.script.report import make_report
+from trainer.script.source.packing import pack
 
 LOG = """\
 seed:42

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from trainer.script.variables import reads_by_place
+from trainer.script.source.variables import reads_by_place
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trainer.config.config_errors import ConfigError
-from trainer.script.packing import MAX_DEPTH, pack, unpack
+from trainer.script.source.packing import MAX_DEPTH, pack, unpack
 
 PLAIN = "import os\nprint('seed', os.environ['SEED'], '≤ {x}')\n"
 
