@@ -65,7 +65,10 @@ def write_draft(
         raise ConfigError(
             f"draft: {target} exists. NAME= chooses another name, FORCE=1 writes over it."
         )
-    found = _findings(source, tree, path, folder)
+    try:
+        found = _findings(source, tree, path, folder)
+    except RecursionError:
+        raise ConfigError(f"{path}: an expression is nested too deeply to be read.") from None
     recipe = recipe_text(found)
     folder.mkdir(parents=True, exist_ok=True)
     target.write_text("\n".join(recipe.lines) + "\n", encoding="utf-8")

@@ -77,7 +77,10 @@ def sites(source: str, variables: Mapping[str, str] | None = None) -> list[Site]
     >>> site.kind, site.scale, site.beta, site.backward
     ('beta', 2.0, 0.25, True)
     """
-    found = set(_Finder(source, variables).sites())
+    try:
+        found = set(_Finder(source, variables).sites())
+    except RecursionError:
+        raise ConfigError("an expression of the script is nested too deeply to be read.") from None
     return sorted(found, key=lambda site: (site.line, site.start))
 
 

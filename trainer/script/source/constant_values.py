@@ -24,7 +24,7 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[..., object]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
 }
-MAX_STEPS = 12
+MAX_STEPS = 24
 MAX_CONSTANTS = 8
 
 
@@ -77,7 +77,7 @@ class Values:
                 self.calls.setdefault(name, []).append(node)
 
     def of(self, node: ast.AST, steps: int = 0) -> Value:
-        """What ``node`` is, followed through at most MAX_STEPS names."""
+        """What ``node`` is, followed through at most MAX_STEPS names and operators."""
         if steps > MAX_STEPS:
             return UNKNOWN
         if node in self._followed:
@@ -106,7 +106,8 @@ class Values:
             case ast.UnaryOp(op=ast.USub(), operand=inner):
                 return _combined(Value(frozenset([-1.0])), self.of(inner, steps), ast.Mult)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-                return _combined(self.of(left, steps), self.of(right, steps), type(op))
+                a, b = self.of(left, steps + 1), self.of(right, steps + 1)
+                return _combined(a, b, type(op))
             case ast.IfExp(body=body, orelse=orelse):
                 return _either([self.of(body, steps), self.of(orelse, steps)])
             case ast.BoolOp(op=ast.Or(), values=[first, second]):

@@ -202,7 +202,7 @@ class _Reader:
         known = self.strings | (values or {})
         match node:
             case ast.Constant(value=value):
-                return value.decode() if isinstance(value, bytes) else value
+                return value.decode(errors="replace") if isinstance(value, bytes) else value
             case ast.Name(id=name):
                 return known.get(name)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -213,7 +213,7 @@ class _Reader:
                 return None if None in texts else "".join(map(str, texts))
             case ast.FormattedValue(value=value, format_spec=None):
                 return self._fold(value, values)
-            case ast.BinOp(left=left, op=ast.Add(), right=right):
+            case ast.BinOp(left=left, op=ast.Add(), right=right) if not _is_long(left):
                 a, b = self._fold(left, values), self._fold(right, values)
                 return a + b if isinstance(a, str) and isinstance(b, str) else None
             case ast.Call(func=ast.Name(id="str" | "int" | "float" as cast), args=[value]):
@@ -275,6 +275,11 @@ class _Reader:
                 calls += [parent] if isinstance(parent, ast.Call) and is_call else []
                 others += [] if is_call else [node]
         return calls, others
+
+
+def _is_long(node: ast.expr) -> bool:
+    """Whether it is a sum of several: no name of a variable, and too deep to follow."""
+    return isinstance(node, ast.BinOp) and isinstance(node.left, ast.BinOp)
 
 
 def _arguments(call: ast.Call) -> tuple[ast.expr | None, ast.expr | None]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from trainer.config.config_errors import ConfigError
 from trainer.script.source.activation_sites import mismatches, sites
 
 FORWARD = [
@@ -111,6 +112,13 @@ def test_a_backward_fits_its_forward_or_is_named(backward, slope):
     pairs = mismatches(source)
     assert bool(pairs) == (slope == "0.5")
     assert all(first.line == 1 for first, _ in pairs)
+
+
+def test_long_expressions_are_passed_over_or_refused_in_a_sentence():
+    text = f"words = {' + '.join(['a'] * 2000)}\ny = F.leaky_relu(x, 0.5).square()\n"
+    assert [site.line for site in sites(text)] == [2]
+    with pytest.raises(ConfigError, match="too deeply"):
+        sites(f"y = F.leaky_relu(x, 0.5) * {' * '.join(['z'] * 2000)}")
 
 
 def test_a_leaky_forward_with_the_backward_of_relu_is_named():
