@@ -59,7 +59,9 @@ def plan_activation(source: str, variables: Mapping[str, Variable]) -> Activatio
     constants = [site for site in known if not site.variables]
     plan.patches, left = draft_patches(source, constants)
     for site in left:
-        plan.open.append(f"line {site.line:,}: no text around {site.text!r} is unique; patch it")
+        plan.open.append(
+            f"line {site.line:,}: no text around {site.text!r} is like no other: patch it"
+        )
     _ask_of_switches(plan, variables)
     if not plan.open:
         patches = [drafted.patch for drafted in plan.patches]
