@@ -33,7 +33,8 @@ class ActivationPlan:
         """The sites that variables or patches set."""
         patched = {site for patch in self.patches for site in patch.sites}
         return sum(
-            site in patched or bool(site.variables & set(self.variables)) for site in self.sites
+            (site in patched and site.kind != "relu2") or bool(site.variables & set(self.variables))
+            for site in self.sites
         )
 
 
@@ -60,7 +61,7 @@ def plan_activation(source: str, variables: Mapping[str, Variable]) -> Activatio
     plan.patches, left = draft_patches(source, constants)
     for site in left:
         plan.open.append(
-            f"line {site.line:,}: no text around {site.text!r} is like no other: patch it"
+            f"line {site.line:,}: every text around {site.text!r} stands elsewhere too: patch it"
         )
     _ask_of_switches(plan, variables)
     if not plan.open:

@@ -219,10 +219,8 @@ def _of_results(found: Findings) -> Iterator[str]:
 def _count(found: Findings) -> str:
     """The sites in one sentence: how many there are, are set, and where those are that are not."""
     plan = found.activation
-    number, num_set = len(plan.sites), plan.num_set
-    start = (
-        f"{_number(number)} site{'s' * (number != 1)} found, {_number(num_set)} set by this draft"
-    )
+    number, num_set = len(plan.sites), _number(plan.num_set) if plan.num_set else "none"
+    start = f"{_number(number)} site{'s' * (number != 1)} found, {num_set} set by this draft"
     rest = [
         f"line {site.line:,} is {_rest(site.why)}" for site in plan.sites if site.kind == "unknown"
     ]

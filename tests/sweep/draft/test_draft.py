@@ -91,6 +91,7 @@ def test_what_is_not_certain_is_asked_by_line(text, question, tmp_path):
 def test_relu_squared_alone_is_a_patch_that_is_asked(tmp_path):
     draft = drafted(tmp_path, HEAD + "y = torch.relu(x).square()\n" + SCORE)
     assert "should it become LeakyReLU²" in asked(draft)
+    assert "One site found, none set by this draft" in draft.report
     assert '# replace = "torch.nn.functional.leaky_relu(x, {slope})"' in draft.text
     assert load_any_recipe(str(draft.path)).script.patch == ()
 

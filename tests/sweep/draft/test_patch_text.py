@@ -36,4 +36,4 @@ def test_a_patch_changes_its_constants_alone(marked):
 def test_a_constant_with_no_text_of_its_own_is_asked():
     block = f"def f(h):\n    return {CODE}\n\n\n"
     text = "'''\n" + block * 12 + "'''\n" + block * 12
-    assert any("is like no other" in question for question in plan_activation(text, {}).open)
+    assert any("stands elsewhere too" in question for question in plan_activation(text, {}).open)
