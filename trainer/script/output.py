@@ -54,6 +54,7 @@ class Output:
         if self._rest:
             self._take(self._rest.decode(errors="replace"))
             self._rest = b""
+        self._progress.report("done")
 
     def _take(self, line: str) -> None:
         self.lines.append(line)

@@ -148,7 +148,7 @@ def test_silence_that_the_recipe_declares_is_no_hang():
     {GOOD.strip().replace(chr(10), chr(10) + "    ")}
     """
     quiet = {
-        "progress": {"quiet_after": ["^compiling"]},
+        "progress": {"quiet_after": ["^compiling", "^final"]},
         "read": {"post_quant": {"label": "final_int6_roundtrip_exact"}},
     }
     assert delivered(source, no_progress_s=1.0, **quiet).state == "succeeded"
