@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from sweep.draft.patch_text import DraftPatch, does_not_hold, draft_patches
 from sweep.draft.variable_roles import Variable
 from trainer.config.script import Patch
-from trainer.script.source.activation_sites import Site, disagreeing, sites
+from trainer.script.source.activation_sites import sites
+from trainer.script.source.site import Site, disagreeing
 
 PROBED_SLOPE = 0.3
 _LEAKY = re.compile(r"leaky|lrelu", re.IGNORECASE)

@@ -8,7 +8,8 @@ from trainer.config.config_errors import ConfigError
 from trainer.config.script import Patch
 from trainer.script.patching import apply
 from trainer.script.placeholders import fill
-from trainer.script.source.activation_sites import Site, disagreeing, sites
+from trainer.script.source.activation_sites import sites
+from trainer.script.source.site import Site, disagreeing
 
 MAX_LINES_AROUND = 6
 MIN_FIND = 8

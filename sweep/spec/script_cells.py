@@ -8,7 +8,8 @@ from trainer.config.script import Script
 from trainer.contract import ScriptSpec, canonical_json
 from trainer.script.patching import Rendered, render
 from trainer.script.placeholders import placeholders, reserved
-from trainer.script.source.activation_sites import TOLERANCE, Site, mismatches, sites
+from trainer.script.source.activation_sites import mismatches, sites
+from trainer.script.source.site import TOLERANCE, Site
 from trainer.script.source.syntax import parse_script
 
 

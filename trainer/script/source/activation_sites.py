@@ -9,17 +9,16 @@ import ast
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from trainer.config.config_errors import ConfigError
 from trainer.script.source.constant_values import Value, Values, called, truth
 from trainer.script.source.kernel_strings import read_kernel
-from trainer.script.source.piecewise import Piece, Pieces, Role
+from trainer.script.source.piece_uses import Role, Uses
+from trainer.script.source.piecewise import Piece, Pieces
+from trainer.script.source.site import Kind, Site, disagreeing, moved
 from trainer.script.source.syntax import parse_script
 
-Kind = Literal["slope", "beta", "relu2", "unsquared", "unknown"]
-TOLERANCE = 1e-6
 _WORDS = re.compile(
     r"leaky|lrelu|relu2|relu_?sq"
     r"|fmaxf?\([^,()]+, *0(\.0*)?f?\)|\btl\.where|> ?=? ?0(\.0*)?f?\)? *\?",
@@ -28,41 +27,6 @@ _WORDS = re.compile(
 _BACKWARD = re.compile(r"backward|bwd|grad")
 _CODE = re.compile(r"[;{]|\btl\.|\bdef |__global__|\breturn\b")
 _FOREIGN = re.compile(r"leaky|lrelu|relu_?(2|sq)", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """One constant of the activation, or one place that computes it and is not understood.
-
-    ``kind`` says what its constant is: ``slope`` s, or ``beta`` (``scale`` times s²; 2 in most
-    derivatives); ``relu2`` has none; ``unsquared`` is not of the family; ``unknown`` is not
-    understood, and ``why`` says so. ``start`` and ``end`` are the constant's characters in the
-    text, ``whole`` those of the expression around it. It runs under a ``condition`` alone; ``runs``
-    is whether that holds with the script's defaults, None where it is not known.
-    """
-
-    line: int
-    kind: Kind
-    why: str
-    text: str
-    value: float | None = None
-    scale: float = 1.0
-    start: int = 0
-    end: int = 0
-    whole: tuple[int, int] = (0, 0)
-    variables: frozenset[str] = frozenset()
-    backward: bool = False
-    condition: str | None = None
-    runs: bool | None = True
-    group: str = ""
-    language: Literal["python", "c"] = "python"
-
-    @property
-    def beta(self) -> float | None:
-        """The factor of x² on the negative side that its constant means."""
-        if self.value is None:
-            return 0.0 if self.kind == "relu2" else None
-        return self.value**2 if self.kind == "slope" else self.value / self.scale
 
 
 def sites(source: str, variables: Mapping[str, str] | None = None) -> list[Site]:
@@ -95,38 +59,13 @@ def mismatches(source: str, variables: Mapping[str, str] | None = None) -> list[
     return disagreeing(sites(source, variables))
 
 
-def disagreeing(found: list[Site]) -> list[tuple[Site, Site]]:
-    """Those of ``found`` that do not fit the first forward of their group, else of the script."""
-    known = [site for site in found if site.kind in ("slope", "beta") and site.beta is not None]
-    zeros = [site for site in found if site.kind == "relu2"]
-    pairs: list[tuple[Site, Site]] = []
-    for site in known:
-        first = _first_forward(site, known)
-        if first is not site and not _same_beta(first, site):
-            pairs.append((first, site))
-    for site in zeros:
-        own = [other for other in known if other.group == site.group and other.beta]
-        if own and site.backward != own[0].backward:
-            pairs.append((own[0], site))
-    return pairs
-
-
-def _first_forward(site: Site, known: list[Site]) -> Site:
-    forwards = [other for other in known if not other.backward] or known
-    own = [other for other in forwards if other.group == site.group]
-    return forwards[0] if own[:1] == [site] or not own else own[0]
-
-
-def _same_beta(a: Site, b: Site) -> bool:
-    return a.beta is not None and b.beta is not None and abs(a.beta - b.beta) <= TOLERANCE
-
-
 class _Finder:
     def __init__(self, source: str, variables: Mapping[str, str] | None) -> None:
         self.source, self.variables = source, variables
         self.tree = parse_script(source, "the script")
         self.values = Values(self.tree, variables)
         self.pieces = Pieces(self.tree, self.values)
+        self.uses = Uses(self.pieces)
         self.lines = source.split("\n")
         self.starts = [0]
         for line in self.lines:
@@ -139,7 +78,7 @@ class _Finder:
         yield from self._foreign()
 
     def _of_piece(self, piece: Piece) -> Iterator[Site]:
-        roles = self.pieces.roles(piece)
+        roles = self.uses.roles(piece)
         known = roles - {"other"}
         if piece.is_zero:
             if "mixed" in known:
@@ -304,14 +243,15 @@ class _Finder:
         if not found:
             yield self._string_site(node, text, "no pattern fits")
         for site in found:
-            moved = _moved(site, offset, line)
-            yield replace(moved, group=f"{group}{site.group and ', '}{site.group}")
+            yield replace(
+                moved(site, offset, line), group=f"{group}{site.group and ', '}{site.group}"
+            )
 
     def _of_python(self, text: str) -> list[Site]:
         if textwrap.dedent(text) == text:
             return sites(text, self.variables)
         opening = "if 1:\n"
-        return [_moved(site, -len(opening), -1) for site in sites(opening + text, self.variables)]
+        return [moved(site, -len(opening), -1) for site in sites(opening + text, self.variables)]
 
     def _string_site(self, node: ast.expr, text: str, why: str) -> Site:
         words = _WORDS.search(text)
@@ -373,17 +313,6 @@ _REASONS = {
     ("beta", False): "factor s² of x² in the forward",
     ("beta", True): "factor of the derivative, 2·s² in all",
 }
-
-
-def _moved(site: Site, characters: int, lines: int) -> Site:
-    """The site of a text that stands so much further on in another."""
-    return replace(
-        site,
-        line=site.line + lines,
-        start=site.start + characters,
-        end=site.end + characters,
-        whole=(site.whole[0] + characters, site.whole[1] + characters),
-    )
 
 
 def _why_unknown(numbers: list[tuple[ast.expr, Value]]) -> str:
