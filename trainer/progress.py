@@ -16,10 +16,9 @@ from trainer.files import write_atomically
 
 INTERVAL_S = 0.5
 SLOW_PHASES: Final = frozenset(
-    {"setup", "warmup", "compile", "checkpoint", "probe", "pack", "mechanism", "quiet"}
+    {"setup", "warmup", "compile", "checkpoint", "probe", "pack", "mechanism"}
 )
-"""Reading data, compiling, writing hundreds of megabytes, the first all-reduce, compressing; what
-the recipe of a script says is quiet."""
+"""Reading data, compiling, writing hundreds of megabytes, the first all-reduce, compressing."""
 
 
 class Progress:

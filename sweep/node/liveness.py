@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 
 from trainer.progress import SLOW_PHASES
+from trainer.script.output import QUIET
 
-PATIENT_PHASES = SLOW_PHASES | {"start", "done"}  # no word yet; a process that goes home
+# No word yet; a process that goes home; what a script's recipe declares.
+PATIENT_PHASES = SLOW_PHASES | {"start", "done", QUIET}
 LONGEST_LOOK_S = 1.0
 
 

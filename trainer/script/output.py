@@ -9,6 +9,7 @@ from trainer.config.script import Script
 from trainer.progress import Progress
 from trainer.script.logs.log_grammar import KINDS
 
+QUIET: Final = "quiet"
 MAX_BYTES: Final = 64 << 20
 MAX_LINE_BYTES: Final = 1 << 20
 _LINE_END = re.compile(rb"[\r\n]+")
@@ -62,7 +63,7 @@ class Output:
         if found is not None:
             self._progress.report("train", **found)
         elif any(pattern.search(line) for pattern in self._quiet) or self._is_quiet_form(line):
-            self._progress.report("quiet")
+            self._progress.report(QUIET)
         elif self._line is None or self._line.search(line):
             self._progress.report("script")
 

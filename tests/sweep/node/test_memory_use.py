@@ -52,12 +52,12 @@ def peak_mib(watch):
 def test_what_processes_share_counts_once(family, monkeypatch):
     monkeypatch.setattr(memory_use, "LOOK_EVERY_S", 0.0)
     pids, watch = [int(pid) for pid in family.stdout.readline().split()], MemoryWatch()
-    watch.look(pids)
+    watch.look(lambda: pids)
     assert 64 < peak_mib(watch) < 64 + 3 * 16
     family.stdin.write("\n")
     family.stdout.readline()
     before = peak_mib(watch)
-    watch.look(pids)
+    watch.look(lambda: pids)
     assert peak_mib(watch) == pytest.approx(before + 32, abs=4)
 
 
