@@ -10,6 +10,7 @@ CODE = "F.leaky_relu(h, 0.5).square()"
 SOURCES = [
     f'"""{CODE}"""\n# y = {CODE}\ny = @{CODE}\n',
     f'def f(h):\n    """\n    return {CODE}\n    """\n    return @{CODE}\n',
+    f"y = @{CODE}\nz = 1  # not {CODE}\n",
     f"y = @{CODE} + @{CODE}\n",
     f"y = @{CODE}; z = F.leaky_relu(q, 0.2) + 1; w = @F.leaky_relu(k,0.5)**2\n",
     "y = [@F.leaky_relu(h,\n    0.5).square(),\n    @F.leaky_relu(h, 0.5)**2]\n",
