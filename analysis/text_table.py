@@ -1,5 +1,6 @@
 """Tables of text: aligned for a terminal or a log, and as Markdown."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -46,11 +47,28 @@ def markdown(summary: Summary) -> str:
     - No decision.
     <BLANKLINE>
     """
-    lines = [f"# Sweep {summary.name}", ""]
+    lines = [f"# Sweep {escaped(summary.name)}", ""]
     for section in summary.sections:
-        lines += [f"## {section.title}", "", _row(section.headings)]
+        lines += [f"## {escaped(section.title)}", "", _row(section.headings)]
         lines += ["|" + "---|" * len(section.headings), *map(_row, section.lines), ""]
-    return "\n".join([*lines, *(f"- {sentence}" for sentence in summary.sentences), ""])
+    return "\n".join([*lines, *(f"- {escaped(s)}" for s in summary.sentences), ""])
+
+
+def escaped(text: str) -> str:
+    """Neither HTML nor a cell's border nor emphasis comes from a name; `commands` stay code.
+
+    >>> print(escaped("a|b <i> x_y* `make sweep`"))
+    a\\|b &lt;i&gt; x\\_y\\* `make sweep`
+    """
+    parts = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    return "".join(
+        part.replace("|", r"\|") if i % 2 else _plain(part) for i, part in enumerate(parts)
+    )
+
+
+def _plain(text: str) -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\|*_\[\]`])", r"\\\1", text)
 
 
 def plain(summary: Summary) -> str:
@@ -96,7 +114,7 @@ def show(summary: Summary, stream: IO[str]) -> None:
 
 
 def _row(entries: Sequence[str]) -> str:
-    return "| " + " | ".join(entries) + " |"
+    return "| " + " | ".join(map(escaped, entries)) + " |"
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:

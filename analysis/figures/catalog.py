@@ -44,6 +44,7 @@ STYLE: Any = {
     "axes.formatter.useoffset": False,
     "axes.formatter.limits": (-6, 7),
     "svg.hashsalt": "activation-sweep",
+    "text.parse_math": False,  # a name may have dollars
 }
 
 

@@ -1,8 +1,7 @@
 """Render a report as Markdown for a pull request: the verdict, one table, and footnotes."""
 
-import re
-
 from analysis.report.document import Report, Table
+from analysis.text_table import escaped
 
 MOST_LINES = 60
 
@@ -10,12 +9,12 @@ MOST_LINES = 60
 def render_markdown(report: Report) -> str:
     """GitHub-flavoured Markdown of at most ``MOST_LINES`` lines; what was cut is said."""
     marks = [f"[^{i + 1}]" for i in range(len(report.footnotes))]
-    lines = [f"### {_escaped(report.sweep)}: {_escaped(report.verdict)}", ""]
-    lines += [f"{_escaped(report.support)}{''.join(marks)}", ""]
+    lines = [f"### {escaped(report.sweep)}: {escaped(report.verdict)}", ""]
+    lines += [f"{escaped(report.support)}{''.join(marks)}", ""]
     for notice in report.notices:
-        lines += [f"> {_escaped(notice)}", ""]
+        lines += [f"> {escaped(notice)}", ""]
     footnotes = [
-        f"{mark}: {_escaped(note)}" for mark, note in zip(marks, report.footnotes, strict=True)
+        f"{mark}: {escaped(note)}" for mark, note in zip(marks, report.footnotes, strict=True)
     ]
     if report.table is not None:
         room = max(1, MOST_LINES - len(lines) - len(footnotes) - 6)
@@ -30,26 +29,9 @@ def _table(table: Table, room: int) -> list[str]:
     lines += [_line(row.entries, bold=row.tone == "good") for row in shown]
     left = len(table.rows) - len(shown)
     more = [f"{left} more rows are in report.html."] if left else []
-    return [*lines, "", " ".join([_escaped(table.caption), *more])]
+    return [*lines, "", " ".join([escaped(table.caption), *more])]
 
 
 def _line(entries: tuple[str, ...], *, bold: bool = False) -> str:
-    first, *others = (_escaped(entry) for entry in entries)
+    first, *others = (escaped(entry) for entry in entries)
     return f"| {' | '.join([f'**{first}**' if bold else first, *others])} |"
-
-
-def _escaped(text: str) -> str:
-    """Neither HTML nor a cell's border nor emphasis comes from a name; `commands` stay code.
-
-    >>> print(_escaped("a|b <i> x_y* `make sweep`"))
-    a\\|b &lt;i&gt; x\\_y\\* `make sweep`
-    """
-    parts = re.split(r"(`[^`]+`)", " ".join(text.split()))
-    return "".join(
-        part.replace("|", r"\|") if i % 2 else _plain(part) for i, part in enumerate(parts)
-    )
-
-
-def _plain(text: str) -> str:
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\|*_\[\]`])", r"\\\1", text)

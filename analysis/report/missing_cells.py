@@ -12,6 +12,7 @@ from analysis.report.report_data import ReportData
 from analysis.rows.completeness import cell_status
 from analysis.rows.read import is_scored, records
 from analysis.study import Study
+from trainer.system.printable import printable
 
 
 def missing_cells(data: ReportData) -> Section:
@@ -72,7 +73,7 @@ def state_word(cell: Mapping[str, Any]) -> str:
 def reason_words(cell: Mapping[str, Any]) -> str | None:
     """Why, as far as it is known."""
     reasons = [cell["reason"], cell["taint_reason"]]
-    return "; ".join(reason for reason in reasons if isinstance(reason, str)) or None
+    return "; ".join(printable(reason) for reason in reasons if isinstance(reason, str)) or None
 
 
 def _table(unscored: pd.DataFrame, *, single_setting: bool) -> Table:

@@ -23,6 +23,7 @@ from trainer.config.config_errors import ConfigError
 from trainer.contract import canonical_json
 from trainer.data.manifest import read_manifest
 from trainer.script.load import load_any_recipe
+from trainer.system.printable import printable
 
 NODE_GPUS = 8
 CLUSTER_SWEEP, LOCAL_SWEEP = "slopes", "local"
@@ -87,7 +88,7 @@ class Invocation:
         return [Node("this machine", cpus=local_cpus(), gpus=local_gpus())]
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> bool:
         """Leave the cluster, if it was entered; see :meth:`sweep.cluster.interface.Pool.close`."""

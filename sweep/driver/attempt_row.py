@@ -25,6 +25,7 @@ from trainer.contract import (
     spec_hash,
     spec_values,
 )
+from trainer.system.printable import printable
 
 _FROM_AGENT = frozenset(column.name for column in TIMING) - set(Report.model_fields)
 _ECHOED = ("recipe_hash", "corpus_sha256", "tokenizer_sha256", "device")
@@ -87,7 +88,7 @@ def attempt_row(
         "trainer_hash": None if is_script else versions.trainer_hash,
         **(_measured(outcome.report) if outcome.report else {}),
         "state": outcome.state,
-        "reason": outcome.reason,
+        "reason": outcome.reason and printable(outcome.reason),
         "failure": outcome.failure,
         "failure_signature": outcome.signature,
         "tainted": False,

@@ -77,6 +77,14 @@ def test_every_seed_of_every_activation_is_a_dot(cells, drawn):
     assert drawn["slope_bpb"].axes[0].get_ylabel() == "bits per byte"
 
 
+def test_a_name_with_dollars_is_drawn_as_it_stands(cells):
+    named = cells.assign(setting=cells["setting"] + r" a$\frac$b")
+    figure = draw("quant_delta", FigureData(make_study(named)))
+    with figure.canvas.callbacks.blocked():
+        figure.canvas.draw()
+    assert r"a$\frac$b" in caption(figure)
+
+
 def test_cells_without_a_score_have_no_dot_and_divergence_breaks_the_line(cells_with_losses):
     (ax,) = draw("quant_delta", FigureData(make_study(cells_with_losses))).axes
     assert len(dots(ax)) == 34

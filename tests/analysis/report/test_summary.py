@@ -92,6 +92,15 @@ def test_each_setting_has_its_own_section(frame_of, rows, sweep):
     assert [title.split(";")[0] for title in titles] == ["local, 200 steps", "local, 1000 steps"]
 
 
+def test_a_reason_is_neither_html_nor_a_link_nor_a_colour(few):
+    reason = "<b>x</b> [a](http://b) \x1b[31m"
+    lost = few.assign(state=["succeeded"] * 8 + ["failed"], reason=[None] * 8 + [reason])
+    text = markdown(summarize(make_study(lost)))
+    assert "&lt;b&gt;x" in text
+    assert r"\[a\]" in text
+    assert "\x1b" not in text
+
+
 def test_markdown_holds_the_same_entries_as_plain_text(summary):
     entries = [part.strip() for part in line_of(markdown(summary), "ASQU").strip("|").split("|")]
     assert all(entry in line_of(plain(summary), "ASQU") for entry in entries)

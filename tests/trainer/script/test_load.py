@@ -1,5 +1,7 @@
 """A recipe of a script carries the text of its files, and what cannot be carried is refused."""
 
+import platform
+
 import pytest
 
 from tests.support.scripts import FILE, recipe, variant, write_recipe
@@ -7,6 +9,9 @@ from trainer.config import Recipe, ScriptRecipe
 from trainer.config.config_errors import ConfigError
 from trainer.contract import recipe_hash
 from trainer.script.load import MAX_FILE_BYTES, load_any_recipe
+
+
+HERE = ".".join(platform.python_version_tuple()[:2])
 
 
 def load(folder, text=None, overrides=None, **files):
@@ -104,9 +109,12 @@ def test_a_key_that_cannot_be_meant_is_refused(tmp_path, line, said):
     ("content", "said"),
     [
         (b"x = '\xff'", f"{FILE} is not UTF-8 text (byte 5)"),
-        ("def f(:\n", f"{FILE}, line 1: this is not Python: "),
-        ("x = 1\n y = 2\n", f"{FILE}, line 2: this is not Python: unexpected indent"),
-        ("x = '\0'", f"{FILE}: this is not Python: source code string cannot contain null bytes"),
+        ("def f(:\n", f"{FILE}, line 1: this is not Python (here {HERE}): "),
+        ("x = 1\n y = 2\n", f"{FILE}, line 2: this is not Python (here {HERE}): unexpected indent"),
+        (
+            "x = '\0'",
+            f"{FILE}: this is not Python (here {HERE}): source code string cannot contain",
+        ),
         ("x = " + "-" * 10_000 + "1", "it is nested too deeply"),
         ("#" * (MAX_FILE_BYTES + 1), f"{FILE} has 4,194,305 bytes"),
         ("exec(open('x').read())", f"{FILE}, line 1: packing unknown"),

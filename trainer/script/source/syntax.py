@@ -1,6 +1,7 @@
 """Parse a script: its syntax tree, or a ConfigError with the line where it is not Python."""
 
 import ast
+import platform
 import warnings
 
 from trainer.config.config_errors import ConfigError
@@ -18,4 +19,5 @@ def parse_script(text: str, where: str) -> ast.Module:
         line, what = "", str(error)
     except (RecursionError, MemoryError):
         line, what = "", "it is nested too deeply"
-    raise ConfigError(f"{where}{line}: this is not Python: {what}.")
+    version = ".".join(platform.python_version_tuple()[:2])
+    raise ConfigError(f"{where}{line}: this is not Python (here {version}): {what}.")
