@@ -10,7 +10,6 @@ from trainer.config.config_errors import ConfigError
 from trainer.contract import recipe_hash
 from trainer.script.load import MAX_FILE_BYTES, load_any_recipe
 
-
 HERE = ".".join(platform.python_version_tuple()[:2])
 
 
