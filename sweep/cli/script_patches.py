@@ -1,5 +1,6 @@
 """Show what a sweep over a script changes in it: the patch as a diff, and the variables it sets."""
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -24,7 +25,10 @@ def patch_lines(cells: Sequence[Cell]) -> Iterator[str]:
         if index == 0:
             packed = " (unpacked)" if spec.recipe.packed is not None else ""
             yield f"script {spec.recipe.main}{packed}, started by {spec.recipe.script.launch}:"
-            yield from (f"  {key}={value}" for key, value in render(spec).variables.items())
+            rendered = render(spec)
+            yield from (f"  {key}={value}" for key, value in rendered.variables.items())
+            if rendered.arguments:
+                yield f"  arguments: {shlex.join(rendered.arguments)}"
         others = f"; {len(group) - 1} other cells differ in the values alone" * (len(group) > 1)
         if text:
             yield f"patched for {name}{others}:"
