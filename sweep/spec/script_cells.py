@@ -6,7 +6,7 @@ from sweep.spec.sweep_file import SweepSpec
 from trainer.config.config_errors import ConfigError
 from trainer.config.script import Script
 from trainer.contract import ScriptSpec, canonical_json
-from trainer.script.patching import Rendered, render
+from trainer.script.patching import render
 from trainer.script.placeholders import placeholders, reserved
 from trainer.script.source.activation_sites import mismatches, sites
 from trainer.script.source.site import TOLERANCE, Site
@@ -29,10 +29,12 @@ def check_script_cells(cells: Mapping[str, ScriptSpec], sweep: SweepSpec) -> Non
     read: set[str] = set()
     for name, spec in cells.items():
         rendered = render(spec)
-        text = canonical_json([rendered.files[rendered.main], spec.activation.label, spec.axes])
+        text = canonical_json([dict(rendered.files), spec.activation.label, spec.axes])
         if text not in read:  # once, whatever the seed
             read.add(text)
-            _check_text(name, spec, rendered, where)
+            for file, source in rendered.files.items():
+                if file == rendered.main or file.endswith(".py"):
+                    _check_text(file, source, spec, rendered.variables, f"{where}: cell {name}")
         run = [rendered.files, rendered.variables, rendered.arguments, spec.replicate]
         other, its = seen.setdefault(canonical_json([*map(_plain, run)]), (name, spec))
         if its is not spec and not _same_function(its, spec):
@@ -64,25 +66,26 @@ def _check_axes(spec: ScriptSpec, where: str) -> None:
             )
 
 
-def _check_text(name: str, spec: ScriptSpec, rendered: Rendered, where: str) -> None:
-    """The patched script is Python, and computes what the cell asks for as far as can be told."""
-    source = rendered.files[rendered.main]
-    parse_script(source, f"{where}: cell {name}: the patched {rendered.main}")
+def _check_text(
+    file: str, source: str, spec: ScriptSpec, variables: Mapping[str, str], where: str
+) -> None:
+    """The patched file is Python, and computes what the cell asks for as far as can be told."""
+    parse_script(source, f"{where}: the patched {file}")
     if not spec.recipe.script.check_activation:
         return
-    wrong = [f"{_said(a)}, but {_said(b)}" for a, b in mismatches(source, rendered.variables)]
+    wrong = [f"{_said(a)}, but {_said(b)}" for a, b in mismatches(source, variables)]
     beta = spec.neg_beta
     if beta is not None and not wrong:
         wrong = [
             f"the cell asks for β = {beta:.6g}, but {_said(site)}"
-            for site in sites(source, rendered.variables)
+            for site in sites(source, variables)
             if site.kind in ("slope", "beta")
             and site.beta is not None
             and abs(site.beta - beta) > TOLERANCE
         ]
     if wrong:
         raise ConfigError(
-            f"{where}: cell {name}: the patched {rendered.main} does not compute one activation: "
+            f"{where}: the patched {file} does not compute one activation: "
             + "; ".join(wrong[:4])
             + ". The factor of x² for x ≤ 0 is β = s², its derivative has 2·s²: patch every place "
             "(`make draft` lists them), or write check_activation = false in [script] to run it "

@@ -25,6 +25,7 @@ dataset = "some-text"
 vocab_size = 512
 [script]
 path = "train.py"
+files = {files}
 launch = "python"
 check_activation = {check}
 env = {{ SEED = "{seed}"{env} }}
@@ -51,6 +52,7 @@ def cells(tmp_path):
         env="",
         replace="negative_slope={slope}",
         check="true",
+        files="[]",
         more="",
         **sweep,
     ):
@@ -58,7 +60,7 @@ def cells(tmp_path):
         (folder / "train.py").write_text(textwrap.dedent(script))
         recipe = folder / "mine.toml"
         recipe.write_text(
-            RECIPE.format(seed=seed, env=env, replace=replace, check=check, more=more)
+            RECIPE.format(seed=seed, env=env, replace=replace, check=check, files=files, more=more)
         )
         asked = {
             "name": "s",
@@ -153,6 +155,17 @@ def test_an_axis_of_ones_own_fills_its_placeholder(cells):
     assert found[0].name.endswith("__matrix_lr0.02")
     as_value = {"set": {"script.env.MATRIX_LR": ["0.02", "0.04"]}}
     assert len({cell.id for cell in cells(grid=as_value)}) == 8
+
+
+def test_a_file_beside_the_script_is_checked_as_the_script_is(cells, tmp_path):
+    helper = tmp_path / "model.py"
+    both = {"script": SCRIPT + "import model\n", "files": '["model.py"]'}
+    helper.write_text(SCRIPT.replace("0.5", "0.7"))
+    assert "the patched model.py does not compute one activation" in refusal(cells, **both)
+    helper.write_text("def (:\n")
+    assert "the patched model.py, line 1: this is not Python" in refusal(cells, **both)
+    helper.write_text("x = 1\n")
+    assert len(cells(**both)) == 4
 
 
 def test_relu2_and_slope_zero_may_run_alike(cells):
