@@ -45,10 +45,12 @@ def render(
         main=recipe.main,
         files=patched(spec, {k: v for k, v in values.items() if k not in NOT_OF_A_NODE}),
         variables={
-            name: fill(text, values, f"{where}.env.{name}")
+            name: fill(text, values, f"{where}.env.{name}{_for(spec)}")
             for name, text in {**script.env, **of_kind}.items()
         },
-        arguments=tuple(fill(text, values, f"{where}.arguments") for text in script.arguments),
+        arguments=tuple(
+            fill(text, values, f"{where}.arguments{_for(spec)}") for text in script.arguments
+        ),
     )
 
 
@@ -62,8 +64,14 @@ def patched(spec: ScriptSpec, values: Mapping[str, str]) -> dict[str, str]:
             raise ConfigError(
                 f"{where}: file {name!r} is none of this script's: {', '.join(files)}."
             )
-        files[name] = apply(patch, files[name], fill(patch.replace, values, where), where, name)
+        replacement = fill(patch.replace, values, f"{where}{_for(spec)}")
+        files[name] = apply(patch, files[name], replacement, where, name)
     return files
+
+
+def _for(spec: ScriptSpec) -> str:
+    """What decides which placeholders have a value."""
+    return f", for {spec.activation.label} and a budget of {spec.budget}"
 
 
 def patches_for(spec: ScriptSpec) -> list[tuple[int, Patch]]:

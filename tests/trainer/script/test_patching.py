@@ -87,7 +87,8 @@ def test_each_name_has_the_value_of_the_cell(spec, text, filled):
 )
 def test_a_name_without_a_value_is_refused_with_those_that_have_one(spec, name, also):
     message = refusal(patch("0.5 *", f"{{{name}}} *", 2), **spec)
-    assert message.startswith(f"recipe mine: patch 1: {{{name}}} has no value here.")
+    assert message.startswith("recipe mine: patch 1, for ")
+    assert f" and a budget of {spec.get('budget', '4steps')}: {{{name}}} has no value" in message
     assert also in message
 
 
