@@ -105,8 +105,9 @@ def clean_environment(
 
 def _environments(spec: ScriptSpec, rendered: Rendered) -> list[dict[str, str]]:
     """That of each process: one, or as torchrun has it one for each rank."""
-    shared = clean_environment(rendered) | {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"}
-    shared = {name: value for name, value in shared.items() if name not in OF_RANKS}
+    ours = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
+    shared = clean_environment(rendered, ours)
+    shared |= {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"}
     if spec.recipe.script.launch == "python":
         return [shared]
     size = str(spec.ranks)

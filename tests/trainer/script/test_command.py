@@ -52,6 +52,14 @@ def test_a_rule_that_two_lines_satisfy_differently_is_refused_with_both(read, li
     assert "differently" in said
 
 
+def test_a_step_that_is_no_number_is_refused(read, tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        RECIPE.replace("params (?P<num_params>\\d+)", "at (?P<step>.+)")
+    )
+    status, _, said = read("at nan\nlegal_ttt val_loss:2.0 val_bpb:1.25\n")
+    assert (status, "line 1: 'at nan': step is nan" in said) == (2, True)
+
+
 def test_one_cell_runs_by_hand(tmp_path, capsys):
     source = "print('final_int6_roundtrip_exact val_loss:2.00000000 val_bpb:1.50000000')"
     spec, out = tmp_path / "spec.json", tmp_path / "out"
@@ -61,3 +69,17 @@ def test_one_cell_runs_by_hand(tmp_path, capsys):
     spec.write_text("{}")
     assert main(["--spec", str(spec), "--out", str(out)]) == 2
     assert "required" in capsys.readouterr().err
+
+
+def test_a_script_without_a_launcher_sees_the_ranks_that_its_recipe_sets(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    source = """
+        import os
+        assert "WORLD_SIZE" not in os.environ
+        print(f"final_int6_roundtrip_exact val_loss:2.0 val_bpb:1.{os.environ['RANK']}5")
+    """
+    spec, out = tmp_path / "spec.json", tmp_path / "out"
+    env = {"S": "{seed}", "RANK": "0"}
+    spec.write_text(script_spec(source, launch="python", env=env).model_dump_json())
+    assert main(["--spec", str(spec), "--out", str(out)]) == 0
+    assert parse_script_report((out / REPORT_FILE).read_text()).post_quant_bpb == 1.05

@@ -206,8 +206,8 @@ def _take_stage(reading: Reading, name: str, match: re.Match[str], number: int, 
 def _value(name: str, given: str, number: int, text: str, where: str) -> float | str:
     if name in _TEXTS:
         return given
-    value = int(given) if given.isdigit() else _number(given, number, text, where)
-    if name not in _OF_A_STEP and not math.isfinite(value):
+    value = int(given) if given.isdecimal() else _number(given, number, text, where)
+    if (name not in _OF_A_STEP or name == "step") and not math.isfinite(value):
         raise ConfigError(f"{where}, line {number}: {text[:160]!r}: {name} is {given}.")
     return value
 
