@@ -43,17 +43,20 @@ def load_any_recipe(
 
 
 def read_source(path: Path, where: str) -> str:
-    """The text of a file; a ConfigError where it is none."""
+    """The text of a file, Python as Python reads it; a ConfigError where it is none."""
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{where}: {path} cannot be read ({error.strerror}).") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", error)
+        raise ConfigError(f"{where}: {path} cannot be read ({why}).") from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(
             f"{where}: {path} has {len(data):,} bytes; a file of a script has at most "
             f"{MAX_FILE_BYTES:,}, for it travels with every cell. Put data into the data set."
         )
     try:
+        if path.suffix == ".py":  # without a byte order mark, with one kind of line ends
+            return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         return data.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(
@@ -65,9 +68,13 @@ def read_source(path: Path, where: str) -> str:
 def _with_sources(table: dict[str, Any], folder: Path, where: str) -> ScriptRecipe:
     recipe = validated(ScriptRecipe, {**table, "sources": {}}, where)
     _check_names(recipe, where)
+    _check_stages(recipe, where)
     sources: dict[str, str] = {}
     for text_path in (recipe.script.path, *recipe.script.files):
-        path = folder / Path(text_path).expanduser()
+        try:
+            path = folder / Path(text_path).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{where}: {text_path!r}: there is no such home folder.") from None
         if path.name in sources:
             raise ConfigError(f"{where}: two of its files are called {path.name!r}.")
         sources[path.name] = read_source(path, where)
@@ -88,3 +95,16 @@ def _check_names(recipe: ScriptRecipe, where: str) -> None:
                     f"{did_you_mean(name, list(ACTIVATIONS))} Known: {', '.join(ACTIVATIONS)}, or "
                     f"a label such as leaky_relu2-s0.5."
                 )
+
+
+def _check_stages(recipe: ScriptRecipe, where: str) -> None:
+    """One line would be two scores of the same model, which differ by exactly nothing."""
+    seen: dict[tuple[str, str | None], str] = {}
+    for stage, rule in recipe.script.read.stages.items():
+        label = (rule.label or "").removesuffix("_exact")
+        other = seen.setdefault((label, rule.pattern), stage)
+        if other != stage:
+            raise ConfigError(
+                f"{where}: script.read: {other} and {stage} are read from one line, "
+                f"{rule.label or rule.pattern!r}. Leave out the one that it is not."
+            )

@@ -88,6 +88,8 @@ def test_a_script_with_sections_of_our_own_model_is_refused(tmp_path):
         ('files = ["none.py"]', "none.py cannot be read (No such file or directory)"),
         (f'files = ["{FILE}"]', f"two of its files are called '{FILE}'"),
         ('files = ["."]', "cannot be read (Is a directory)"),
+        ('files = ["~nobody-of-that-name/x.py"]', "x.py': there is no such home folder"),
+        ('files = ["a\\u0000.py"]', "cannot be read (embedded null byte)"),
         ('launch = "slurm"', "script.launch = 'slurm'"),
         ('lunch = "python"', "script.lunch: unknown key. Did you mean 'launch'?"),
         ('arguments = "--x"', "script.arguments"),
@@ -122,6 +124,25 @@ def test_a_key_that_cannot_be_meant_is_refused(tmp_path, line, said):
 )
 def test_a_file_that_is_no_script_is_refused(tmp_path, content, said):
     assert said in refusal(tmp_path, train_golf=content)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends_and_a_byte_order_mark_are_read_as_python_reads_them(tmp_path, end):
+    text = 'x = 1\nif x:\n\ty = """a\nb"""\n'
+    (tmp_path / "beside.txt").write_bytes(b"1\r\n")
+    found = load(
+        tmp_path,
+        with_key('files = ["model.py", "beside.txt"]'),
+        train_golf=b"\xef\xbb\xbf" + text.replace("\n", end).encode(),
+        model=text.replace("\n", end),
+    )
+    assert found.sources == {FILE: text, "model.py": text, "beside.txt": "1\r\n"}
+
+
+@pytest.mark.parametrize("label", ["final_int6_roundtrip", "final_int6_roundtrip_exact"])
+def test_one_line_is_not_two_stages(tmp_path, label):
+    text = recipe("environment") + f"\n[script.read.ttt]\nlabel = '{label}'\n"
+    assert f"post_quant and ttt are read from one line, '{label}'" in refusal(tmp_path, text)
 
 
 def test_a_script_that_warns_is_read_in_silence(tmp_path):
