@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,7 +15,7 @@ from trainer.config.config_errors import ConfigError, validated
 from trainer.contract import ScriptSpec
 from trainer.script.patching import Rendered, render
 from trainer.script.placeholders import placeholders
-from trainer.script.run import DIFF_FILE, PACKING_FILE
+from trainer.script.run import DIFF_FILE, OF_THE_MACHINE, PACKING_FILE
 from trainer.script.source.packing import pack
 from trainer.script.source.syntax import parse_script
 
@@ -29,15 +29,16 @@ _OF_EVERY_CELL = {"seed", "steps", "seconds", "data_dir", "tokenizer", "gpus"}
 class Evidence:
     """``log`` of rank 0; ``files`` as they are submitted, the script as ``MAIN``; the command.
 
-    A script that was packed ran as plain text, and is packed again in ``files``. ``variables``:
-    those of the command, such as SLOPE=0.3, that say which cell of the sweep it is. ``imports``:
-    packages that do not come with Python.
+    A file beside the script that is called ``MAIN`` keeps that name, and the script its own. One
+    that was packed ran as plain text, and is packed again in ``files``. ``given``: variables and
+    arguments of the command without which it is another cell, such as SLOPE=0.3 or --slope 0.3.
+    ``imports``: packages that do not come with Python.
     """
 
     log: str
     files: Mapping[str, str]
     command: str
-    variables: tuple[str, ...]
+    given: tuple[str, ...]
     imports: tuple[str, ...]
 
     @property
@@ -56,14 +57,12 @@ def read_evidence(files: Files, row: Mapping[str, Any]) -> Evidence:
     packing = kept.pop(PACKING_FILE, None)
     kept.pop(DIFF_FILE, None)
     ran, config = _rendered(row, kept, files.where(folder)), json.loads(row["config_json"])
-    given = config["recipe"]["script"].get("env", {})
-    varied = {name for name, text in given.items() if set(placeholders(text)) - _OF_EVERY_CELL}
     script = ran.files[ran.main] if packing is None else pack(ran.files[ran.main], packing)
     return Evidence(
         log=rank_0(_text(files, row["log"]), row["log"]),
-        files={MAIN: script} | {n: text for n, text in ran.files.items() if n != ran.main},
+        files={_name(ran): script} | {n: text for n, text in ran.files.items() if n != ran.main},
         command=_command(ran, config),
-        variables=tuple(f"{name}={ran.variables[name]}" for name in sorted(varied)),
+        given=tuple(_given(ran, config["recipe"]["script"])),
         imports=tuple(_imports(ran.files)),
     )
 
@@ -106,12 +105,28 @@ def _rendered(row: Mapping[str, Any], kept: Mapping[str, str], where: str) -> Re
     return ran
 
 
+def _name(ran: Rendered) -> str:
+    return ran.main if MAIN in ran.files else MAIN
+
+
+def _given(ran: Rendered, script: Mapping[str, Any]) -> Iterator[str]:
+    """What has a value of its own in the command: not that of every cell, nor of a machine."""
+    for name, text in sorted(script.get("env", {}).items()):
+        names = set(placeholders(text))
+        if not OF_THE_MACHINE.fullmatch(name) and (not names or names - _OF_EVERY_CELL):
+            yield f"{name}={ran.variables[name]}"
+    texts = script.get("arguments", [])
+    for before, text, value in zip(["", *texts], texts, ran.arguments, strict=False):
+        if set(placeholders(text)) - _OF_EVERY_CELL:
+            yield f"{before} {value}" if before.startswith("-") else value
+
+
 def _command(ran: Rendered, config: Mapping[str, Any]) -> str:
     launch = config["recipe"]["script"].get("launch", "torchrun")
     ranks = f"torchrun --standalone --nproc_per_node={config['ranks']}"
     start = ranks if launch == "torchrun" else "python"
     variables = [f"{name}={shlex.quote(value)}" for name, value in ran.variables.items()]
-    return " ".join([*variables, start, MAIN, *map(shlex.quote, ran.arguments)])
+    return " ".join([*variables, start, shlex.quote(_name(ran)), *map(shlex.quote, ran.arguments)])
 
 
 def _text(files: Files, name: str) -> str:

@@ -132,7 +132,7 @@ def _one_script(claim: Claim) -> str | None:
 
 
 def _defaults(claim: Claim) -> str | None:
-    names = sorted({name for run in claim.runs for name in run.evidence.variables})
+    names = sorted({name for run in claim.runs for name in run.evidence.given})
     return f"without {', '.join(names)} it is another cell" if names else None
 
 

@@ -15,7 +15,7 @@ from sweep.node.scratch import append_agent_log, rank_log, read_logs
 from sweep.store.store import Store
 from tests.analysis.conftest import KEYS, REFERENCE
 from tests.support.script_rows import CONTIGUOUS, script_row
-from tests.support.script_spec import script_spec
+from tests.support.script_spec import MAIN, script_spec
 from trainer.config.config_errors import ConfigError
 from trainer.contract import canonical_json, spec_values
 from trainer.script.patching import render
@@ -36,21 +36,24 @@ ROW = {
 }
 
 
-def write(folder, *, log=LOG, packed=None, slope="SLOPE = {slope}", env=ENV):
+def write(folder, *, log=LOG, packed=None, slope="SLOPE = {slope}", env=ENV, beside=None, args=()):
     """The results of a sweep of two activations under three seeds; the folder of all results."""
     store = Store(folder / "results" / "local")
     ids = [
-        _cell(store, value, seed, log, packed, slope, env) for seed in SEEDS for value in (0.3, 0.5)
+        _cell(store, value, seed, log, packed, slope, env, beside or {}, args)
+        for seed in SEEDS
+        for value in (0.3, 0.5)
     ]
     store.write_cells(ids)
     store.write_sweep({"name": "local", "reference": REFERENCE, "activations": KEYS})
     return folder / "results"
 
 
-def _cell(store, slope, seed, log, packed, replacement, env):
+def _cell(store, slope, seed, log, packed, replacement, env, beside, args):
     patch = {"find": "SLOPE = 0.5", "replace": replacement, "count": 1}
-    script = {"patch": [patch], "env": env, "packed": packed}
+    script = {"patch": [patch], "env": env, "packed": packed, "arguments": args}
     spec = script_spec(SOURCE, seed=seed, slope=slope, ranks=8, **script)
+    spec.recipe.sources.update(beside)
     ran, cell_id = render(spec), f"{seed:08x}{round(slope * 10):08x}"
     attempt = store.announce(cell_id, 1, {"driver": "d"})
     kept = {**ran.files, "script.diff": "…"} | ({"packing.txt": packed} if packed else {})
@@ -163,7 +166,7 @@ def other_script(claim):
 
 def variable(claim):
     first, *others = claim.runs
-    given = replace(first.evidence, variables=("SLOPE=0.3",))
+    given = replace(first.evidence, given=("SLOPE=0.3",))
     return replace(claim, runs=(replace(first, evidence=given), *others))
 
 
@@ -320,3 +323,18 @@ def test_it_lies_under_records_by_default(results, tmp_path, monkeypatch):
         assert main(["submission", *place, "--activation", KEY, *given]) == 0
         path = tmp_path / "records/track_10min_16mb" / folder
         assert (path / "submission.json").exists()
+
+
+def test_what_only_the_command_says_is_a_warning(tmp_path, out):
+    env = ENV | {"MUON": "1", "OMP_NUM_THREADS": "8"}
+    submit(
+        write(tmp_path, env=env, args=["--seed", "{seed}", "--slope", "{slope}", "x{slope}"]), out
+    )
+    assert "| without --slope 0.3, MUON=1, x0.3 it is another cell |" in told(out, "README.md")
+
+
+def test_a_file_beside_the_script_keeps_its_name(tmp_path, out):
+    submit(write(tmp_path, beside={"train_gpt.py": "print(1)\n"}), out)
+    assert told(out, "train_gpt.py") == "print(1)\n"
+    assert told(out, MAIN) == SOURCE.replace("SLOPE = 0.5", "SLOPE = 0.3")
+    assert f"--nproc_per_node=8 {MAIN}\n" in told(out, "README.md")
