@@ -5,7 +5,7 @@ from pathlib import Path
 from trainer.config.config_errors import ConfigError
 from trainer.contract import ScriptSpec
 from trainer.script.logs.named_activation import contradiction, named_in_line, plain_name
-from trainer.script.logs.read import Reading, Said
+from trainer.script.logs.read import Reading, Said, first_not_finite
 
 
 def check_answers(reading: Reading, spec: ScriptSpec, where: str) -> None:
@@ -25,12 +25,49 @@ def check_answers(reading: Reading, spec: ScriptSpec, where: str) -> None:
         said = reading.values.get(name)
         if said is not None and said.value not in allowed:
             raise _contradicts(where, said, f"its {name} is {_shown(said.value)}", allowed[0])
-    last = max((s for s, values in reading.curve.items() if "train_loss" in values), default=None)
-    if budget.kind == "steps" and last is not None and last > budget.value:
-        raise ConfigError(
-            f"{where}: it trained to step {last}, the cell asks for {budget.value:g} steps."
-        )
+    if first_not_finite(reading) is None:  # a run that diverges may end at once
+        _check_end(reading, spec, where)
     _check_activation(reading, spec, where)
+
+
+def _check_end(reading: Reading, spec: ScriptSpec, where: str) -> None:
+    """What ended the training is the cell's budget, as far as the script's steps tell."""
+    budget = spec.parsed_budget
+    wrong = (
+        _other_steps(reading, budget.value)
+        if budget.kind == "steps"
+        else _less_time(reading, budget.value)
+    )
+    if wrong is not None:
+        raise ConfigError(f"{where}: {wrong}; the cell asks for {budget.value:g} {budget.kind}.")
+
+
+def _other_steps(reading: Reading, asked: float) -> str | None:
+    """Scripts that say step:1/20 score the last step, whatever has ended them."""
+    trained, scored = (
+        max((step for step, values in reading.curve.items() if name in values), default=0)
+        for name in ("train_loss", "val_loss")
+    )
+    iterations = reading.last("iterations")
+    if trained > asked:
+        return f"it trained to step {trained}"
+    if iterations is not None and iterations != asked:
+        return f"it counts {iterations:g} iterations"
+    if iterations is not None and trained <= scored < asked and scored:
+        return f"it ended at step {scored} (by a cap of its own, in seconds?)"
+    return None
+
+
+def _less_time(reading: Reading, asked: float) -> str | None:
+    iterations, train_ms = reading.last("iterations"), reading.last("train_ms")
+    if iterations is None or train_ms is None:
+        return None
+    if max(reading.curve) < iterations or train_ms >= 1000 * asked:
+        return None
+    return (
+        f"its {iterations:g} iterations were over after {train_ms / 1000:g} s (more of them, in "
+        f"seconds_env, let the time end it)"
+    )
 
 
 def _check_activation(reading: Reading, spec: ScriptSpec, where: str) -> None:

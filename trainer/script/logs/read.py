@@ -35,17 +35,22 @@ _SHARED = {
     ("total", "bytes"): "artifact_bytes",
     ("stop", "step"): "steps",
     ("train", "step"): "step",
+    ("train", "iterations"): "iterations",
     ("train", "loss"): "train_loss",
     ("train", "train_ms"): "train_ms",
     ("train", "step_avg_ms"): "step_ms",
     ("val", "step"): "step",
+    ("val", "iterations"): "iterations",
     ("val", "loss"): "val_loss",
     ("val", "bpb"): "val_bpb",
     ("val", "train_ms"): "train_ms",
     ("val", "step_avg_ms"): "step_ms",
 }
 _TEXTS = ("dataset",)
-_OF_A_STEP = ("step", "train_loss", "val_loss", "val_bpb", "train_ms", "train_s", "step_ms")
+_OF_A_STEP = (
+    *("step", "iterations", "train_loss", "val_loss", "val_bpb"),
+    *("train_ms", "train_s", "step_ms"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,10 +124,39 @@ def test_a_printed_size_that_is_not_the_files_is_refused():
     assert "says 900" in refusal(LOG, 901)
 
 
+CURVE = "step:5/{n} train_loss:3.0 train_time:50ms step_avg:10.00ms\n"
+SCORED = "step:{s}/{n} val_loss:{loss} val_bpb:1.7000 train_time:{ms}ms step_avg:10.00ms\n"
+END = "final_int6_roundtrip val_loss:2.8 val_bpb:1.66\n"
+
+
+@pytest.mark.parametrize(
+    ("budget", "s", "n", "ms", "wrong"),
+    [
+        ("10steps", 10, 10, 100, None),
+        ("10steps", 7, 10, 70, "it ended at step 7"),
+        ("10steps", 0, 10, 0, None),  # scored before, and not after
+        ("10steps", 20, 20, 200, "it counts 20 iterations"),
+        ("10steps", 10, 20, 100, "it counts 20 iterations"),
+        ("10s", 20, 20, 200, "its 20 iterations were over after 0.2 s"),
+        ("10s", 20, 20, 10_000, None),
+        ("10s", 900, 1000, 9_000, None),  # it keeps a second for what comes after
+    ],
+)
+def test_the_budget_is_what_ends_the_training(budget, s, n, ms, wrong):
+    read = {key: READ[key] for key in ("forms", "post_quant")}
+    asked = {"read": read, "budget": budget, "env": {"SEED": "{seed}"}}
+    log = (CURVE + SCORED + END).format(s=s, n=n, ms=ms, loss="2.9000")
+    if wrong is None:
+        assert report(log, **asked).state == "succeeded"
+    else:
+        assert wrong in refusal(log, **asked)
+    diverged = (CURVE + SCORED + END).format(s=s, n=n, ms=ms, loss="nan")
+    assert report(diverged, **asked).state == "diverged"
+
+
 def test_a_timed_cell_is_held_against_the_printed_cap():
-    timed = LOG.replace("seconds:0.000", "seconds:600.000").replace(
-        "iterations:4", "iterations:20000"
-    )
+    timed = LOG.replace("seconds:0.000", "seconds:600.000").replace("/4 ", "/20000 ")
+    timed = timed.replace("iterations:4", "iterations:20000")
     asked = {"budget": "600s", "env": {"SEED": "{seed}"}}
     assert report(timed, **asked).steps == 4
     assert "its cap_s is 60" in refusal(timed.replace("600.000", "60.000"), **asked)
