@@ -25,8 +25,7 @@ def check_answers(reading: Reading, spec: ScriptSpec, where: str) -> None:
         said = reading.values.get(name)
         if said is not None and said.value not in allowed:
             raise _contradicts(where, said, f"its {name} is {_shown(said.value)}", allowed[0])
-    if first_not_finite(reading) is None:  # a run that diverges may end at once
-        _check_end(reading, spec, where)
+    _check_end(reading, spec, where)
     _check_activation(reading, spec, where)
 
 
@@ -43,7 +42,7 @@ def _check_end(reading: Reading, spec: ScriptSpec, where: str) -> None:
 
 
 def _other_steps(reading: Reading, asked: float) -> str | None:
-    """Scripts that say step:1/20 score the last step, whatever has ended them."""
+    """Scripts that say step:1/20 score the last step, whatever but divergence has ended them."""
     trained, scored = (
         max((step for step, values in reading.curve.items() if name in values), default=0)
         for name in ("train_loss", "val_loss")
@@ -53,7 +52,8 @@ def _other_steps(reading: Reading, asked: float) -> str | None:
         return f"it trained to step {trained}"
     if iterations is not None and iterations != asked:
         return f"it counts {iterations:g} iterations"
-    if iterations is not None and trained <= scored < asked and scored:
+    is_over = iterations is not None and 0 < scored >= trained
+    if is_over and scored < asked and first_not_finite(reading) is None:
         return f"it ended at step {scored} (by a cap of its own, in seconds?)"
     return None
 

@@ -150,8 +150,11 @@ def test_the_budget_is_what_ends_the_training(budget, s, n, ms, wrong):
         assert report(log, **asked).state == "succeeded"
     else:
         assert wrong in refusal(log, **asked)
-    diverged = (CURVE + SCORED + END).format(s=s, n=n, ms=ms, loss="nan")
-    assert report(diverged, **asked).state == "diverged"
+
+
+def test_a_run_that_diverges_may_end_at_once():
+    log = (CURVE + SCORED).format(s=7, n=10, ms=70, loss="nan")
+    assert report(log, budget="10steps", env={"SEED": "{seed}"}).state == "diverged"
 
 
 def test_a_timed_cell_is_held_against_the_printed_cap():
