@@ -110,7 +110,9 @@ def _require_free(path: Path, *, force: bool) -> None:
     if not path.exists():
         return
     if not force:
-        raise ConfigError(f"{path} is there already. --force replaces it; --out names another.")
+        raise ConfigError(
+            f"{path} is there already. FORCE=1 (--force) replaces it; OUT= (--out) names another."
+        )
     if not (path / SUBMISSION_FILE).is_file():
         raise ConfigError(
             f"{path} holds no {SUBMISSION_FILE}, so it is not replaced. --out names another folder."

@@ -15,7 +15,7 @@ from sweep.draft.result_lines import printed_forms, result_lines
 from sweep.draft.variable_roles import Variable, role_of, variables_of
 from trainer.config import RECIPES
 from trainer.config.config_errors import ConfigError
-from trainer.script.load import load_any_recipe, read_source
+from trainer.script.load import from_home, load_any_recipe, read_source
 from trainer.script.source.activation_sites import sites
 from trainer.script.source.constant_values import Values
 from trainer.script.source.packing import unpack
@@ -53,10 +53,13 @@ def write_draft(
     script: str, name: str | None = None, *, force: bool = False, folder: Path = RECIPES
 ) -> Draft:
     """Write ``folder``/``name``.toml for a script; a ConfigError where that cannot be done."""
-    path = Path(script).expanduser()
+    path = from_home(script, "draft")
     name = name or path.stem
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"NAME={name!r}: letters, digits, '_', '-' and '.' make a recipe's name.")
+        raise ConfigError(
+            f"draft: a recipe cannot be called {name!r}: letters, digits, '_', '-' and '.' make "
+            f"its name. NAME= gives another."
+        )
     target = folder / f"{name}.toml"
     source = read_source(path, "draft")
     source, packing = unpack(source, str(path))
@@ -101,6 +104,7 @@ def _findings(source: str, tree: ast.Module, path: Path, folder: Path) -> Findin
         variables=variables,
         questions=(
             *_computed(reads),
+            *_options(tree),
             *_imported_elsewhere(tree, path),
             *(f"line {line:,}: {name} {OVERWRITTEN}" for name, line in written.items()),
         ),
@@ -118,6 +122,24 @@ def _computed(reads: list[VariableRead]) -> Iterator[str]:
     for read in reads:
         if read.name is None:
             yield f"line {read.line:,}: {read.text} reads a variable whose name is computed: which?"
+
+
+def _options(tree: ast.Module) -> Iterator[str]:
+    """The options of its command line, which may be what takes seed, budget and slope."""
+    found = {
+        node.args[0].value: node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("add_argument")
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+        and str(node.args[0].value).startswith("--")
+    }
+    if found:
+        yield (
+            f"line {min(found.values()):,}: it has options: {', '.join(map(str, found))}. Which "
+            f"take {{seed}}, the budget and {{slope}}? Name them in [script]: arguments = [...]"
+        )
 
 
 def _imports(tree: ast.Module) -> dict[str, int]:
@@ -180,13 +202,14 @@ def _artifacts(tree: ast.Module) -> set[str]:
 
 def _of_variables(found: Findings) -> Iterator[str]:
     yield f"\nEnvironment variables ({len(found.variables)}):"
-    others = []
+    others, sets = [], found.activation.variables
     for variable in found.variables.values():
-        if variable.role is None:
+        role = variable.role or ("activation" if variable.name in sets else None)
+        if role is None:
             others.append(_with_default(variable))
         else:
             lines = ", ".join(f"{line:,}" for line in variable.lines)
-            yield f"  {variable.role:17} {_with_default(variable)}, line {lines}"
+            yield f"  {role:17} {_with_default(variable)}, line {lines}"
     if others:
         yield f"  {'left alone':17} {', '.join(others)}"
     yield from (f"  {question}" for question in found.questions)

@@ -186,7 +186,7 @@ class _Rank:
             text = f"rank {self.index} failed"
         else:
             text = f"rank {self.index} ended with status {code}"
-        return f"{text}: {last}" if last else text
+        return f"{text}: {last.removeprefix('error: ')}" if last else text
 
     @property
     def last_line(self) -> str:

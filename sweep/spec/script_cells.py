@@ -1,9 +1,10 @@
 """Check the cells of a sweep over a script: each axis reaches the script, and no two run alike."""
 
+import ast
 from collections.abc import Iterable, Mapping
 
 from sweep.spec.sweep_file import SweepSpec
-from trainer.config.config_errors import ConfigError
+from trainer.config.config_errors import ConfigError, did_you_mean
 from trainer.config.script import Script
 from trainer.contract import ScriptSpec, canonical_json
 from trainer.script.patching import render
@@ -11,6 +12,7 @@ from trainer.script.placeholders import placeholders, reserved
 from trainer.script.source.activation_sites import mismatches, sites
 from trainer.script.source.site import TOLERANCE, Site
 from trainer.script.source.syntax import parse_script
+from trainer.script.source.variables import variables_read
 
 
 def check_script_cells(cells: Mapping[str, ScriptSpec], sweep: SweepSpec) -> None:
@@ -32,9 +34,14 @@ def check_script_cells(cells: Mapping[str, ScriptSpec], sweep: SweepSpec) -> Non
         text = canonical_json([dict(rendered.files), spec.activation.label, spec.axes])
         if text not in read:  # once, whatever the seed
             read.add(text)
-            for file, source in rendered.files.items():
-                if file == rendered.main or file.endswith(".py"):
-                    _check_text(file, source, spec, rendered.variables, f"{where}: cell {name}")
+            code = {
+                file: source
+                for file, source in rendered.files.items()
+                if file == rendered.main or file.endswith(".py")
+            }
+            for file, source in code.items():
+                _check_text(file, source, spec, rendered.variables, f"{where}: cell {name}")
+            _check_variables(code, spec, where)
         run = [rendered.files, rendered.variables, rendered.arguments, spec.replicate]
         other, its = seen.setdefault(canonical_json([*map(_plain, run)]), (name, spec))
         if its is not spec and not _same_function(its, spec):
@@ -66,12 +73,32 @@ def _check_axes(spec: ScriptSpec, where: str) -> None:
             )
 
 
+def _check_variables(code: Mapping[str, str], spec: ScriptSpec, where: str) -> None:
+    """A variable that tells cells apart is read by the script, as far as its text tells."""
+    script = spec.recipe.script
+    if not script.check_text:
+        return
+    reads = [read.name for text in code.values() for read in variables_read(ast.parse(text))]
+    if None in reads:  # of a computed name: which, is not known
+        return
+    of_kind = script.steps_env if spec.parsed_budget.kind == "steps" else script.seconds_env
+    tells = {"seed", "slope", "neg_beta", "activation", "steps", "seconds", *spec.axes}
+    for name, template in {**script.env, **of_kind}.items():
+        if tells & set(placeholders(template)) and name not in reads:
+            known = sorted({read for read in reads if read is not None})
+            raise ConfigError(
+                f"{where}: recipe {spec.recipe_name} sets {name} = {template!r}, and the script "
+                f"reads no such variable.{did_you_mean(name, known)} It reads: "
+                f"{', '.join(known) or 'none'}. check_text = false in [script] runs it as it is."
+            )
+
+
 def _check_text(
     file: str, source: str, spec: ScriptSpec, variables: Mapping[str, str], where: str
 ) -> None:
     """The patched file is Python, and computes what the cell asks for as far as can be told."""
     parse_script(source, f"{where}: the patched {file}")
-    if not spec.recipe.script.check_activation:
+    if not spec.recipe.script.check_text:
         return
     wrong = [f"{_said(a)}, but {_said(b)}" for a, b in mismatches(source, variables)]
     beta = spec.neg_beta
@@ -88,7 +115,7 @@ def _check_text(
             f"{where}: the patched {file} does not compute one activation: "
             + "; ".join(wrong[:4])
             + ". The factor of x² for x ≤ 0 is β = s², its derivative has 2·s²: patch every place "
-            "(`make draft` lists them), or write check_activation = false in [script] to run it "
+            "(`make draft` lists them), or write check_text = false in [script] to run it "
             "as it is."
         )
 

@@ -150,7 +150,7 @@ def test_a_backward_of_another_slope_is_refused_and_run_where_that_is_asked_for(
     assert refused.returncode == 2
     assert "β = 0.25" in refused.stderr
     assert "β = 0.09" in refused.stderr
-    text = here.recipe.read_text().replace("[script]\n", "[script]\ncheck_activation = false\n", 1)
+    text = here.recipe.read_text().replace("[script]\n", "[script]\ncheck_text = false\n", 1)
     here.recipe.write_text(text)
     done = sweep("run", *here.arguments)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -55,6 +55,10 @@ def _file_name(text: str) -> str:
     return text
 
 
+KEPT_BESIDE = ("script.diff", "packing.txt")
+"""Files that are kept beside those of a script, so that none of its own may be called so."""
+_CURVE = {"step", "train_loss", "val_loss", "val_bpb"}
+
 Regex = Annotated[str, AfterValidator(_regex)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
@@ -161,6 +165,12 @@ class Read(StrictModel):
                 f"lines: {pattern!r} has the groups {unknown or 'none'}; known are "
                 f"{', '.join(GROUPS)}.",
             )
+            curve = _CURVE & set(re.compile(pattern).groupindex)
+            require(
+                not curve or ("step" in curve and len(curve) > 1),
+                f"lines: {pattern!r} has {', '.join(sorted(curve))}: a curve needs (?P<step>…) and "
+                f"a loss or score in one line.",
+            )
         for name in ("pre_quant", "post_quant"):
             rule = self.stages.get(name)
             require(
@@ -194,9 +204,10 @@ class Script(StrictModel):
 
     ``steps_env`` and ``seconds_env`` are for budgets of that kind alone. ``activation_names`` says
     what ``{activation}`` is, by label (leaky_relu2-s0.5) or name (leaky_relu2). ``artifact_file``
-    is the compressed model that it leaves; it is weighed and kept. ``check_activation``: a sweep is
-    refused whose patched script computes another slope than its cell asks for, or in its backward
-    another than in its forward, as far as its text tells.
+    is the compressed model that it leaves; it is weighed and kept. ``check_text``: a sweep is
+    refused whose patched script computes another slope than its cell asks for, in its backward
+    another than in its forward, or reads no variable that tells its cells apart, as far as its
+    text shows.
     """
 
     path: str
@@ -208,7 +219,7 @@ class Script(StrictModel):
     seconds_env: Variables = Field(default_factory=dict)
     activation_names: dict[str, str] = Field(default_factory=dict)
     artifact_file: FileName | None = None
-    check_activation: bool = True
+    check_text: bool = True
     patch: Annotated[tuple[Patch, ...], Field(strict=False)] = ()
     progress: Progress = Progress()
     read: Read
@@ -253,7 +264,7 @@ class ScriptRecipe(StrictModel):
     def identity(self) -> dict[str, Any]:
         """What of it changes an answer: bytes, never paths."""
         values = self.model_dump(mode="json", exclude_defaults=True, exclude={"sources", "packed"})
-        for key in ("path", "files", "progress", "check_activation"):
+        for key in ("path", "files", "progress", "check_text"):
             values["script"].pop(key, None)
         hashes = {
             "" if name == self.main else name: hashlib.sha256(text.encode()).hexdigest()

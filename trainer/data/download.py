@@ -231,7 +231,7 @@ def _fetch_tokenizer(
     check_tokenizer(processor, download_dir / path)
     if processor.vocab_size() != request.vocab_size:
         raise ConfigError(
-            f"{path} has {processor.vocab_size()} pieces, and the recipe's model.vocab_size is "
+            f"{path} has {processor.vocab_size()} pieces, and the recipe's vocab_size is "
             f"{request.vocab_size}: nothing was fetched. Set model.vocab_size = "
             f"{processor.vocab_size()}, or name another data.dataset."
         )

@@ -211,7 +211,7 @@ def _check_tokenizer(path: Path, manifest: Manifest, vocab_size: int) -> None:
     if num_pieces != vocab_size or manifest.vocab_size != vocab_size:
         raise ConfigError(
             f"{path}: a tokenizer that does not fit: it has {num_pieces} pieces (the manifest says "
-            f"{manifest.vocab_size}) and the recipe's model.vocab_size is {vocab_size}. Set "
+            f"{manifest.vocab_size}) and the recipe's vocab_size is {vocab_size}. Set "
             f"model.vocab_size = {num_pieces}, or name another data.dataset and run `make data`."
         )
 

@@ -32,7 +32,7 @@ from trainer.script.logs.read import missing_stages, read_output
 from trainer.script.report import make_report, write_curve
 from trainer.script.run import RUN_FOLDER, rendered_here, run_script
 
-EXIT_SCRIPT_FAILED = 1
+EXIT_SCRIPT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,6 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def _run(spec: ScriptSpec, out: Path) -> int:

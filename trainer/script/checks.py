@@ -52,6 +52,8 @@ def _other_steps(reading: Reading, asked: float) -> str | None:
         return f"it trained to step {trained}"
     if iterations is not None and iterations != asked:
         return f"it counts {iterations:g} iterations"
+    if reading.number("steps") == asked:
+        return None
     is_over = iterations is not None and 0 < scored >= trained
     if is_over and scored < asked and first_not_finite(reading) is None:
         return f"it ended at step {scored} (by a cap of its own, in seconds?)"

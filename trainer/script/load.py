@@ -1,5 +1,6 @@
 """Load a recipe of either kind: of our own model, or of a script with the text of its files."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from trainer.config.config_errors import (
     validated,
 )
 from trainer.config.loading import put_value
+from trainer.config.script import KEPT_BESIDE
 from trainer.script.source.packing import unpack
 from trainer.script.source.syntax import parse_script
 
@@ -40,6 +42,14 @@ def load_any_recipe(
             f"script, with {', '.join(SECTIONS)}, or a model of our own trainer; not both."
         )
     return _with_sources(table, path.parent, where)
+
+
+def from_home(text: str, where: str) -> Path:
+    """A path as a person types it, ``~`` included."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{where}: {text!r}: there is no such home folder.") from None
 
 
 def read_source(path: Path, where: str) -> str:
@@ -71,10 +81,9 @@ def _with_sources(table: dict[str, Any], folder: Path, where: str) -> ScriptReci
     _check_stages(recipe, where)
     sources: dict[str, str] = {}
     for text_path in (recipe.script.path, *recipe.script.files):
-        try:
-            path = folder / Path(text_path).expanduser()
-        except RuntimeError:
-            raise ConfigError(f"{where}: {text_path!r}: there is no such home folder.") from None
+        path = Path(os.path.normpath(folder / from_home(text_path, where)))
+        if path.name in KEPT_BESIDE:
+            raise ConfigError(f"{where}: a file called {path.name!r} is kept beside them already.")
         if path.name in sources:
             raise ConfigError(f"{where}: two of its files are called {path.name!r}.")
         sources[path.name] = read_source(path, where)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final
 
+from trainer.config.script import KEPT_BESIDE
 from trainer.contract import ENDS_FILE, KEPT_FOLDER, ScriptSpec
 from trainer.data.manifest import TOKENIZER_FILE
 from trainer.files import write_atomically
@@ -30,7 +31,7 @@ from trainer.system import parent_death
 
 RUN_FOLDER = "run"
 OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-DIFF_FILE, PACKING_FILE = "script.diff", "packing.txt"
+DIFF_FILE, PACKING_FILE = KEPT_BESIDE
 POLL_S: Final = 0.1
 SETTLE_S: Final = 0.3  # in which ranks that fail together are seen to have
 DRAIN_S: Final = 1.0  # for what a rank printed last, where a child of its own holds the pipe

@@ -106,7 +106,7 @@ def test_what_a_log_tells_of_things_survived_is_not_held_against_the_node():
 def test_a_refused_input_says_what_was_wrong_with_it():
     failure = one(2, "error: recipe tiny: no such key\n")
     assert (failure.failure, failure.state) == ("cell", "failed")
-    assert failure.reason == "rank 0 refused its input: error: recipe tiny: no such key"
+    assert failure.reason == "rank 0 refused its input: recipe tiny: no such key"
     assert failure.signature != one(2, "error: something else\n").signature
     assert one(2, "error: device cuda: torch sees no CUDA device here.").failure != "cell"
 

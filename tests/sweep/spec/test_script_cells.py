@@ -15,7 +15,8 @@ SCRIPT = """
 import os
 import torch
 import torch.nn.functional as F
-SEED = int(os.environ["SEED"])
+SEED, ITERATIONS = int(os.environ["SEED"]), int(os.environ["ITERATIONS"])
+MATRIX_LR = float(os.environ.get("MATRIX_LR", 0.02))
 def mlp(x):
     return F.leaky_relu(x, negative_slope=0.5).square()
 """
@@ -27,7 +28,7 @@ vocab_size = 512
 path = "train.py"
 files = {files}
 launch = "python"
-check_activation = {check}
+check_text = {check}
 env = {{ SEED = "{seed}"{env} }}
 steps_env = {{ ITERATIONS = "{{steps}}" }}
 [script.read]
@@ -187,6 +188,7 @@ REFUSED = {
     "an axis with a name that is taken": ({"grid": {"set": {"seed": [1]}}}, "placeholder already"),
     "a seed that nothing uses": ({"seed": "1"}, "seeds: nothing in recipe mine uses"),
     "an unknown section": ({"grid": {"set": {"optim.lr": [1.0]}}}, "it has [script] and optim"),
+    "a variable that is not read": ({"env": ', SED = "{seed}"'}, "reads no such variable. Did you"),
     "a slope that does not arrive": ({"replace": "negative_slope=0.5"}, "asks for β = 0.09"),
     "activations that run alike": (
         {"replace": "negative_slope=0.5", "check": "false"},

@@ -54,10 +54,10 @@ def test_a_rule_that_two_lines_satisfy_differently_is_refused_with_both(read, li
 
 def test_a_step_that_is_no_number_is_refused(read, tmp_path):
     (tmp_path / "mine.toml").write_text(
-        RECIPE.replace("params (?P<num_params>\\d+)", "at (?P<step>.+)")
+        RECIPE.replace("params (?P<num_params>\\d+)", "at (?P<step>.+) loss (?P<train_loss>.+)")
     )
-    status, _, said = read("at nan\nlegal_ttt val_loss:2.0 val_bpb:1.25\n")
-    assert (status, "line 1: 'at nan': step is nan" in said) == (2, True)
+    status, _, said = read("at nan loss 1\nlegal_ttt val_loss:2.0 val_bpb:1.25\n")
+    assert (status, "line 1: 'at nan loss 1': step is nan" in said) == (2, True)
 
 
 def test_one_cell_runs_by_hand(tmp_path, capsys):

@@ -102,7 +102,7 @@ def _kept(dataset: Dataset, vocab_size: int, corpus: Corpus) -> Prepared:
     if manifest.vocab_size != vocab_size:
         raise ConfigError(
             f"{dataset.directory} was built with a vocabulary of {manifest.vocab_size}, and the "
-            f"recipe's model.vocab_size is {vocab_size}. Give the other one its own name "
+            f"recipe's vocab_size is {vocab_size}. Give the other one its own name "
             f"(--set data.dataset=stdlib-{vocab_size}), or replace it with --rebuild."
         )
     if manifest.corpus_sha256 == corpus.sha256:
