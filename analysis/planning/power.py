@@ -11,9 +11,9 @@ all k comparisons of the grid. S seeds, A activations, k = A − 1. Three design
 *pooled*    Dunnett's interval alone: the statistic follows a noncentral t with noncentrality
             effect / (sd · √(2 / S)) (Dunnett 1955; Cohen 1988, chapter 2). What the second interval
             costs is the difference to this.
-*unpaired*  Every activation has seeds of its own, so the spread between seeds stays in, each pair
-            is compared by Student's t with 2 (S − 1) degrees of freedom, and the k tests share
-            their level by Šidák (1967).
+*unpaired*  Dunnett's interval too, but every activation has seeds of its own: the spread between
+            seeds stays in, pooled with A (S − 1) degrees of freedom. What pairing buys is the
+            difference to *pooled*.
 
 Expectations over the estimate of the noise are sums over nodes: how many *true* standard errors the
 bound is away that a difference must exceed, and how probable each distance is. For Dunnett's
@@ -31,7 +31,7 @@ from scipy import optimize, special, stats
 
 from analysis.models.block_model import Reals
 from analysis.models.dunnett import quantile
-from analysis.models.interval import LEVEL, t_quantile
+from analysis.models.interval import LEVEL
 from analysis.models.unequal_variance import variances_of_differences
 
 Kind = Literal["block", "pooled", "unpaired"]
@@ -67,15 +67,13 @@ class Design:
 
     @property
     def noise_df(self) -> int:
-        return (self.n - 1) * (2 if self.kind == "unpaired" else self.comparisons)
+        unpaired = self.kind == "unpaired"
+        return (self.n - 1) * (self.num_activations if unpaired else self.comparisons)
 
     @property
     def bound(self) -> Nodes:
         """How many true standard errors the bound is away, and how probable each distance is."""
-        if self.kind == "unpaired":
-            each = t_quantile(self.level ** (1 / self.comparisons), self.noise_df)
-            return _pooled_bound(each, self.noise_df)
-        if self.kind == "pooled" or self.comparisons == 1:  # two activations need no second one
+        if self.kind != "block" or self.comparisons == 1:  # two activations need no second one
             dunnett = critical_value(self.comparisons, self.noise_df, self.level)
             return _pooled_bound(dunnett, self.noise_df)
         return _wider_bound(self.n, self.comparisons, self.level)

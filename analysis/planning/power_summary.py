@@ -110,7 +110,7 @@ def _sentences(grids: Sequence[Grid], when: str) -> list[str]:
             f" {POWERS[0]:g} and {least[1]} with {POWERS[1]:g} (noise sd"
             f" {number(grid.noise.noise_sd)}, {grid.noise.source}; {of_block.noise_df} df,"
             f" {counted(of_block.comparisons, 'comparison')}). With power {POWERS[0]:g} it would be"
-            f" {number(alike_noise)} if the noise were known to be alike for all, and"
+            f" {number(alike_noise)} if the noise were known to be alike for all, and then"
             f" {number(alone)} if seeds were not paired (seed sd {number(grid.noise.seed_sd)})."
         )
     return sentences

@@ -29,7 +29,7 @@ _SUBJECTS = {
 }
 _OTHER_DESIGNS = {
     "pooled": "if the noise were known to be alike for all",
-    "unpaired": "if seeds were not paired",
+    "unpaired": "if seeds were not paired besides",
 }
 
 

@@ -187,7 +187,7 @@ def test_a_power_curve_rises_from_chance_to_certainty():
     )
     assert (pooled_at >= block_at).all()
     matters = unpaired_at > 0.05
-    assert (block_at[matters] > unpaired_at[matters]).all()
+    assert (pooled_at[matters] > unpaired_at[matters]).all()
 
 
 def test_the_command_says_what_the_grid_resolves_and_with_which_noise(tmp_path, capsys):
