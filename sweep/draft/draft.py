@@ -227,6 +227,7 @@ def _of_activation(found: Findings) -> Iterator[str]:
         value = "" if site.value is None else f" {site.value:g}"
         by = ", ".join(sorted(site.variables & set(plan.variables)))
         fate = "patched" if site in patched else f"set by {by}" if by else "asked"
+        fate += ", as a comment" if plan.open and fate != "asked" else ""
         yield f"  line {site.line:,}:{value} {site.why}: {site.text[:90]} [{fate}]"
     yield from (f"  open: {question}" for question in plan.open)
 
