@@ -4,10 +4,10 @@ import hashlib
 import platform
 import subprocess
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trainer.source import trainer_source
+from trainer.system.machine import installed_version
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCKFILE = "constraints.txt"
@@ -41,7 +41,7 @@ class Software:
 
 def software() -> Software:
     """What this interpreter has; imports none of it."""
-    return Software(platform.python_version(), _version("torch"), _version("ray"))
+    return Software(platform.python_version(), installed_version("torch"), installed_version("ray"))
 
 
 def lockfile_hash(root: Path) -> str | None:
@@ -64,13 +64,6 @@ class Code:
 def code_here() -> Code:
     """The code that this process runs from."""
     return Code(trainer_source().sha256, lockfile_hash(PROJECT), software())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -24,7 +24,7 @@ from typing import IO
 from sweep.provenance import PROJECT
 from trainer.fork_server.fork import GO, Request, request_rank
 from trainer.fork_server.process_title import ROOM
-from trainer.system import parent_death
+from trainer.system.parent_death import dying_with_this_process
 
 START_S = 120.0  # of a file system that is slow to be read for the first time
 FORK_S = 10.0
@@ -123,7 +123,7 @@ class ForkServer:
             with self._server_end as theirs:
                 command = [*self.spec.program, str(theirs.fileno()), ROOM]
                 self._process = subprocess.Popen(
-                    [sys.executable, "-S", parent_death.__file__, str(os.getpid()), *command],
+                    dying_with_this_process(command),
                     env=dict(self.spec.environment),
                     stdin=subprocess.DEVNULL,
                     stdout=self._said,

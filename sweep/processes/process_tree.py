@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection
@@ -19,7 +18,7 @@ from typing import IO, TypeAlias
 
 import psutil
 
-from trainer.system import parent_death
+from trainer.system.parent_death import dying_with_this_process
 
 KILL_S = 10.0
 WAIT_POLL_S = 0.002
@@ -70,7 +69,7 @@ class Processes:
         stderr: int,
     ) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(
-            [sys.executable, "-S", parent_death.__file__, str(os.getpid()), *command],
+            dying_with_this_process(command),
             cwd=cwd,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -31,19 +31,15 @@ def check_script_cells(cells: Mapping[str, ScriptSpec], sweep: SweepSpec) -> Non
     read: set[str] = set()
     for name, spec in cells.items():
         rendered = render(spec)
-        text = canonical_json([dict(rendered.files), spec.activation.label, spec.axes])
+        files = rendered.sha256
+        text = canonical_json([files, spec.activation.label, spec.axes])
         if text not in read:  # once, whatever the seed
             read.add(text)
-            code = {
-                file: source
-                for file, source in rendered.files.items()
-                if file == rendered.main or file.endswith(".py")
-            }
-            for file, source in code.items():
+            for file, source in rendered.code.items():
                 _check_text(file, source, spec, rendered.variables, f"{where}: cell {name}")
-            _check_variables(code, spec, where)
-        run = [rendered.files, rendered.variables, rendered.arguments, spec.replicate]
-        other, its = seen.setdefault(canonical_json([*map(_plain, run)]), (name, spec))
+            _check_variables(rendered.code, spec, where)
+        run = [files, dict(rendered.variables), rendered.arguments, spec.replicate]
+        other, its = seen.setdefault(canonical_json(run), (name, spec))
         if its is not spec and not _same_function(its, spec):
             raise ConfigError(
                 f"{where}: cells {other} and {name} would run the same script with the same "
@@ -141,7 +137,3 @@ def _same_function(a: ScriptSpec, b: ScriptSpec) -> bool:
         and a.neg_beta == b.neg_beta
         and question[0] == question[1]
     )
-
-
-def _plain(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else value

@@ -26,7 +26,7 @@ GROUPS = {
     "steps": "steps taken, in a line of the end",
     "train_s": "training time in seconds",
     "train_ms": "training time in milliseconds",
-    "step_ms": "time of a step, or their mean so far, in milliseconds",
+    "step_ms": "time of a step in milliseconds, which is no mean so far",
     "model_bytes": "size of the compressed model",
     "code_bytes": "size of the code",
     "artifact_bytes": "their sum",

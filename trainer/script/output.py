@@ -1,5 +1,7 @@
 """Watch what a script prints: relay it to its log, keep its lines, and say how far it is."""
 
+import codecs
+import io
 import re
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -11,8 +13,7 @@ from trainer.script.logs.log_grammar import KINDS
 
 QUIET: Final = "quiet"
 MAX_BYTES: Final = 64 << 20
-MAX_LINE_BYTES: Final = 1 << 20
-_LINE_END = re.compile(rb"[\r\n]+")
+MAX_LINE_CHARS: Final = 1 << 20
 
 
 class Output:
@@ -25,13 +26,16 @@ class Output:
     """
 
     def __init__(self, script: Script, folder: Path, log: BinaryIO) -> None:
-        self._script, self._log = script, log
+        self._log = log
         self._progress = Progress(folder, enabled=True)
         self._uses_forms = bool(script.read.forms)
-        self._curve = [re.compile(p) for p in script.read.lines if "(?P<train_loss>" in p]
+        patterns = map(re.compile, script.read.lines)
+        self._curve = [pattern for pattern in patterns if "train_loss" in pattern.groupindex]
         self._quiet = [re.compile(p) for p in script.progress.quiet_after]
         self._line = re.compile(script.progress.line) if script.progress.line else None
-        self._rest, self._num_bytes = b"", 0
+        utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
+        self._rest, self._num_bytes = "", 0
         self.lines: list[str] = []
 
     def feed(self, data: bytes) -> None:
@@ -44,21 +48,23 @@ class Output:
                 f"the script has printed more than {MAX_BYTES >> 20} MiB, which is more than is "
                 f"kept and read. Make it print less."
             )
-        *whole, self._rest = _LINE_END.split(self._rest + data)
-        if len(self._rest) > MAX_LINE_BYTES:
-            whole, self._rest = [*whole, self._rest], b""
+        *whole, self._rest = (self._rest + self._decoder.decode(data)).split("\n")
+        if len(self._rest) > MAX_LINE_CHARS:
+            whole, self._rest = [*whole, self._rest], ""
         for line in whole:
-            self._take(line.decode(errors="replace"))
+            self._take(line)
 
     def end(self) -> None:
         """Nothing more is printed."""
-        if self._rest:
-            self._take(self._rest.decode(errors="replace"))
-            self._rest = b""
+        last = self._rest + self._decoder.decode(b"", final=True)
+        for line in last.splitlines():
+            self._take(line)
         self._progress.report("done")
 
     def _take(self, line: str) -> None:
         self.lines.append(line)
+        if not line.strip():
+            return
         found = self._training(line)
         if found is not None:
             self._progress.report("train", **found)

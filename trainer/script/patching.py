@@ -26,6 +26,11 @@ class Rendered:
     arguments: tuple[str, ...]
 
     @property
+    def code(self) -> dict[str, str]:
+        """The files that are Python: the script, whatever it is called, and modules beside it."""
+        return {n: t for n, t in self.files.items() if n == self.main or n.endswith(".py")}
+
+    @property
     def sha256(self) -> str:
         """Over the files as they run."""
         return hashlib.sha256(canonical_json(dict(self.files)).encode()).hexdigest()

@@ -2,7 +2,8 @@
 
 import math
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import statistics
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,10 @@ from trainer.script.checks import check_answers
 from trainer.script.logs.read import Reading, first_not_finite, missing_stages
 from trainer.script.patching import Rendered
 from trainer.script.source.packing import pack
-from trainer.system.machine import gpu_name, processor_name
+from trainer.system.machine import gpu_name, installed_version, processor_name
 from trainer.system.parquet_file import CURVE_TYPES, write_rows
 
 MIB = 1 << 20
-LAST_TENTH = 10
 
 
 def make_report(
@@ -58,7 +58,7 @@ def make_report(
         recipe_hash=recipe_hash(spec.recipe),
         script_sha256=rendered.sha256,
         python=platform.python_version(),
-        torch=_version("torch"),
+        torch=installed_version("torch"),
     )
 
 
@@ -76,15 +76,17 @@ def write_curve(reading: Reading, path: Path) -> None:
 
 def _training(spec: ScriptSpec, reading: Reading) -> dict[str, Any]:
     steps, per_step = _steps(spec, reading), reading.number("batch_tokens")
-    losses = [v["train_loss"] for _, v in sorted(reading.curve.items()) if "train_loss" in v]
-    last = losses[-max(1, len(losses) // LAST_TENTH) :]
-    train_s = _train_s({n: x for n in ("train_s", "train_ms") if (x := _said(reading, n))})
+    losses = {step: v["train_loss"] for step, v in reading.curve.items() if "train_loss" in v}
+    from_step = min(0.9 * (steps or 0), max(losses, default=0) - 1)
+    last = [loss for step, loss in losses.items() if step > from_step]
+    said = {name: _said(reading, name) for name in ("train_s", "train_ms")}
+    train_s = _train_s({name: value for name, value in said.items() if value is not None})
     artifact = spec.recipe.artifact
     return {
         "steps": steps,
         "tokens": None if steps is None or per_step is None else round(steps * per_step),
         "train_s": train_s,
-        "step_ms_p50": _said(reading, "step_ms"),
+        "step_ms_p50": _median_step_ms(reading),
         "train_loss": sum(last) / len(last) if last and all(map(math.isfinite, last)) else None,
         "fits_train_cap": None if train_s is None else train_s <= artifact.train_cap_s,
     }
@@ -155,6 +157,18 @@ def _steps(spec: ScriptSpec, reading: Reading) -> int | None:
     return max(reading.curve, default=None)
 
 
+def _median_step_ms(reading: Reading) -> float | None:
+    """Of the times that it says, else of the mean times between one printed step and the next."""
+    if (alone := reading.number("step_ms")) is not None:
+        return alone
+    if times := [values["step_ms"] for values in reading.curve.values() if "step_ms" in values]:
+        return statistics.median(times)
+    known = {s: v["train_ms"] for s, v in sorted(reading.curve.items()) if s and "train_ms" in v}
+    pairs = pairwise([(0, 0.0), *known.items()])
+    each = [(ms - before_ms) / (s - b) for (b, before_ms), (s, ms) in pairs for _ in range(s - b)]
+    return statistics.median(each) if each else None
+
+
 def _said(reading: Reading, name: str) -> float | None:
     """Said in a line of its own, or last in the curve."""
     alone = reading.number(name)
@@ -170,10 +184,3 @@ def _train_s(values: dict[str, float]) -> float | None:
 def _whole(reading: Reading, name: str) -> int | None:
     value = reading.number(name)
     return None if value is None else round(value)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

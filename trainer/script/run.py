@@ -27,7 +27,7 @@ from trainer.script.output import Output
 from trainer.script.patching import Rendered, diff, render
 from trainer.script.source.syntax import parse_script
 from trainer.script.source.variables import variables_read
-from trainer.system import parent_death
+from trainer.system.parent_death import dying_with_this_process
 
 RUN_FOLDER = "run"
 OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -95,8 +95,7 @@ def clean_environment(
     """
     read = {
         each.name
-        for name, text in rendered.files.items()
-        if name.endswith(".py")
+        for name, text in rendered.code.items()
         for each in variables_read(parse_script(text, name))
         if each.name is not None
     }
@@ -129,7 +128,7 @@ def _started(
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A rank that prints into ``log``, or without one into a pipe; killed at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-S", parent_death.__file__, str(os.getpid()), *command],
+        dying_with_this_process(command),
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
-"""The model of the processor or of the GPU, told without torch."""
+"""The model of the processor or GPU, and versions of packages, told without torch."""
 
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pynvml
@@ -14,6 +15,14 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.machine())
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a package; None where it is not installed. Imports nothing of it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def gpu_name() -> str | None:

@@ -10,9 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.2
+
+
+def dying_with_this_process(command: Sequence[str]) -> list[str]:
+    """The command that starts ``command`` so that it dies with the process that asks."""
+    return [sys.executable, "-S", __file__, str(os.getpid()), *command]
 
 
 def main() -> int:

@@ -38,13 +38,11 @@ _SHARED = {
     ("train", "iterations"): "iterations",
     ("train", "loss"): "train_loss",
     ("train", "train_ms"): "train_ms",
-    ("train", "step_avg_ms"): "step_ms",
     ("val", "step"): "step",
     ("val", "iterations"): "iterations",
     ("val", "loss"): "val_loss",
     ("val", "bpb"): "val_bpb",
     ("val", "train_ms"): "train_ms",
-    ("val", "step_avg_ms"): "step_ms",
 }
 _TEXTS = ("dataset",)
 _OF_A_STEP = (

@@ -112,6 +112,13 @@ def test_a_contradiction_is_refused_with_its_line(old, new, says):
     assert says in message
 
 
+def test_the_median_step_is_of_the_steps_between_two_that_are_printed():
+    first = "step:1/4 train_loss:9.0 train_time:90ms step_avg:90.00ms\n"
+    slow_start = LOG.replace("step:2/4 train", f"{first}step:2/4 train").replace("20ms", "100ms")
+    found = report(slow_start.replace("train_time:44ms", "train_time:124ms"))
+    assert found.step_ms_p50 == 12.0  # the first took 90, and the mean of all is 31
+
+
 def test_a_packed_script_is_weighed_as_it_would_be_submitted():
     packing = 'import zlib, base64\nexec(zlib.decompress(base64.b85decode("PAYLOAD")))\n'
     found = report(packed=packing)
