@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterable, Mapping
 
 from analysis.number_format import listed
+from analysis.published.log_lines import TWO_RUNS, LogLine, LogLines, line_error
 from trainer.config.config_errors import ConfigError
 from trainer.script.logs.log_grammar import beginning
-from trainer.script.logs.log_lines import TWO_RUNS, LogLine, LogLines, line_error
 
 # A score, what it is measured from, how far it may lie below and above that, and what else it is.
 # In results/published sliding scores gain 0.021 to 0.038, TTT up to 0.024; quantization loses.

@@ -26,8 +26,8 @@ from analysis.published.log_checks import (
     score,
     sizes,
 )
+from analysis.published.log_lines import LogLine, LogLines, Preamble, line_error, read_lines
 from trainer.config.config_errors import ConfigError
-from trainer.script.logs.log_lines import LogLine, LogLines, Preamble, line_error, read_lines
 from trainer.script.logs.named_activation import Named, named_in_line, named_in_source
 
 MIB = 2**20

@@ -130,13 +130,13 @@ def _sizes(
             f"{model:,} ({reading.values['model_bytes']})."
         )
     model = weighed if model is None else model
-    if total is None and model is not None and code is not None:
+    if model is not None and code is not None:
+        if total not in (None, model + code):
+            raise ConfigError(
+                f"{where}: {reading.values['artifact_bytes']}: the model has {model:,} bytes and "
+                f"the code {code:,}, which are not {total:,} together."
+            )
         total = model + code
-    if None not in (model, code, total) and total != (model or 0) + (code or 0):
-        raise ConfigError(
-            f"{where}: {reading.values['artifact_bytes']}: the model has {model:,} bytes and the "
-            f"code {code:,}, which are not {total:,} together."
-        )
     if spec.recipe.packed is not None:
         code = len(pack(rendered.files[rendered.main], spec.recipe.packed).encode())
         total = None if model is None else model + code

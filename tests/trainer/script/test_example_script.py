@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sentencepiece import SentencePieceProcessor
 
+from analysis.published.log_lines import read_lines
 from tests.support.scripts import VARIANTS, edited, run_by_hand, variant, write_recipe
 from trainer.config import ScriptRecipe
 from trainer.data.shards import load_stream
 from trainer.data.token_bytes import ByteTable
 from trainer.script.load import load_any_recipe
 from trainer.script.logs.log_grammar import ONCE
-from trainer.script.logs.log_lines import read_lines
 
 EXACT = r"^final_int6_{}_exact val_loss:(\S+) val_bpb:(\S+)$"
 

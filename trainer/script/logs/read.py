@@ -1,14 +1,13 @@
 """Read what a script printed by the rules of its recipe: scores, sizes, times, curves.
 
 Nothing is guessed: a score is a stage only where the recipe names its line. A value that two lines
-give differently, a stage without a line, or a script that says another seed than it was asked for
-is a ConfigError that shows the lines.
+give differently is a ConfigError that shows both.
 """
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trainer.config.config_errors import ConfigError
 from trainer.config.script import Read, StageRule
@@ -190,20 +189,17 @@ def _take_stage(reading: Reading, name: str, match: re.Match[str], number: int, 
     bpb, before = _number(groups["bpb"], number, text, where), reading.stages.get(name)
     loss = _number(groups["loss"], number, text, where) if groups.get("loss") else None
     eval_ms = _number(groups["eval_ms"], number, text, where) if groups.get("eval_ms") else None
-    if before is None:
-        reading.stages[name] = Score(bpb, loss, eval_ms, said)
-        return
-    if not _same_printed(str(before.said.value), groups["bpb"]):
+    if before is not None and not _same_printed(str(before.said.value), groups["bpb"]):
         raise ConfigError(
             f"{where}: two lines give the stage {name} differently: {before.said}, {said}. Name a "
             f"label or a pattern that only one of them has."
         )
-    is_finer = len(groups["bpb"]) > len(str(before.said.value))
-    finest = Score(bpb, loss, eval_ms, said) if is_finer else before
-    if finest.eval_ms is None:
-        known = before.eval_ms if before.eval_ms is not None else eval_ms
-        finest = Score(finest.bpb, finest.loss, known, finest.said)
-    reading.stages[name] = finest
+    score = Score(bpb, loss, eval_ms, said)
+    finest = score
+    if before is not None and len(groups["bpb"]) <= len(str(before.said.value)):
+        finest = before
+    times_ms = [s.eval_ms for s in (before, score) if s is not None and s.eval_ms is not None]
+    reading.stages[name] = replace(finest, eval_ms=times_ms[0] if times_ms else None)
 
 
 def _value(name: str, given: str, number: int, text: str, where: str) -> float | str:
