@@ -83,7 +83,7 @@ sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and t
 	  { failed=$$?; [ $$code -ne 0 ] || code=$$failed; }; \
 	fi; exit $$code
 
-plan: $(READY) ## print what `make sweep` would run, how long it takes, and what it can resolve
+plan: $(READY) ## print what `make sweep` would run, its cost in node-hours, and what it can resolve
 	@name=$(SWEEP_NAME); \
 	$(PY) -m sweep plan --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" $(PLAN_ARGS) && \
 	$(PY) -m analysis power --results "$(RESULTS)" --sweep "$$name"

@@ -24,7 +24,7 @@ from analysis.stats.compare import FIELD_NATS, compare
 from analysis.stats.ranking import same_functions
 from analysis.study import Study
 from sweep.driver.attempt_row import identity_columns
-from sweep.spec.grid import DataFound, expand
+from sweep.spec.grid import expand
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.schema import SCHEMA
 from trainer.script.load import load_any_recipe
@@ -36,19 +36,15 @@ _SCORING = ("setting", "quantity", "budget", "window", "stride")
 _DESIGN = ("design", "n", "comparisons", "noise_df", "level")
 
 
-# No column but the cell's id and what it is a hash of depends on the data.
-_ANY_DATA = DataFound(folder="", corpus_sha256="0" * 64, tokenizer_sha256="0" * 64)
-
-
 def grid_cells(spec: SweepSpec) -> pd.DataFrame:
     """One row per cell that ``spec`` asks for, as ``load_cells`` names it; reads no data.
 
     It has what is known of a cell before it runs (recipe, activation, seed, budget, window, stride,
-    key, label, setting, further axes); every other column is null. ``cell_id`` is not the cell's
-    own, since that depends on the data.
+    key, label, setting, further axes); every other column is null, ``cell_id`` too, since it
+    depends on the data.
     """
     cells = expand(
-        spec, lambda overrides: load_any_recipe(spec.recipe, overrides), lambda recipe: _ANY_DATA
+        spec, lambda overrides: load_any_recipe(spec.recipe, overrides), lambda recipe: None
     )
     rows = [identity_columns(spec.name, cell) for cell in cells]
     return with_names(pd.DataFrame(rows, columns=SCHEMA.names).assign(cell_id=None))

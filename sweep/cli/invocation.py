@@ -1,5 +1,6 @@
 """One invocation of the command line: its options, and the sweep, cells, store and nodes meant."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,9 +20,11 @@ from sweep.spec.sweep_file import SweepSpec, load_sweep
 from sweep.store.files import open_files
 from sweep.store.history import History
 from sweep.store.store import SWEEP_FILE, Store
+from trainer.config import data_of
 from trainer.config.config_errors import ConfigError
 from trainer.contract import canonical_json
-from trainer.data.manifest import read_manifest
+from trainer.data.building.corpus import is_stdlib_dataset
+from trainer.data.manifest import MANIFEST_FILE, read_manifest
 from trainer.script.load import load_any_recipe
 from trainer.system.printable import printable
 
@@ -94,15 +97,19 @@ class Invocation:
         """Leave the cluster, if it was entered; see :meth:`sweep.cluster.interface.Pool.close`."""
         return self.pool.close() if "pool" in self.__dict__ else True
 
-    def cells(self) -> list[Cell]:
-        """The grid, with its data prepared; a ConfigError says everything that is missing."""
+    def cells(self, *, needs_data: bool = True) -> list[Cell]:
+        """The grid, with its data prepared; a ConfigError says everything that is missing.
+
+        Where data is not needed, no id is final of cells whose data set is not here.
+        """
         sweep = self.sweep
-        prepared: dict[tuple[str, int], DataFound] = {}
+        prepared: dict[tuple[str, int], DataFound | None] = {}
         for overrides in override_points(sweep):
             recipe = load_any_recipe(sweep.recipe, overrides)
             key = _data_key(recipe)
             if key not in prepared:
-                prepared[key] = self._prepare(recipe, overrides)
+                here = needs_data or self._has_data(recipe.data.dataset)
+                prepared[key] = self._prepare(recipe, overrides) if here else None
         return expand(
             sweep,
             lambda overrides: load_any_recipe(sweep.recipe, overrides),
@@ -136,23 +143,29 @@ class Invocation:
             return fitting
         return shape.max_leases if shape.autoscale else min(fitting, shape.max_leases)
 
-    def plan_sentence(self, todo: Plan, cost: Estimate) -> str:
-        """``36 cells to run (0 settled) on 2 leases of 1 node: about 6.0 min``."""
+    def plan_sentence(self, todo: Plan, cost: Estimate, *, unsure: bool = False) -> str:
+        """``36 cells to run, 0 settled, on 2 leases of 1 node: about 6.0 min, 0.1 node-hours``.
+
+        ``unsure``: of what is to run, some may be settled.
+        """
         if not todo.todo:
             return (
                 f"sweep {self.sweep.name}: nothing to run, {len(todo.settled)} cells are settled."
             )
-        leases, nodes = self.usable_leases(len(todo.todo))
-        if leases == 0:
-            return (
-                f"sweep {self.sweep.name}: {len(todo.todo)} cells to run; {self._no_lease_fits()}"
-            )
+        most, least = ("at most ", "at least ") if unsure else ("", "")
+        cells = f"{most}{len(todo.todo)} cells to run, {least}{len(todo.settled)} settled"
+        hours = f"{cost.node_hours:,.0f}" if cost.node_hours >= 10 else f"{cost.node_hours:.2g}"
         basis = "measured" if cost.measured else "a guess until one has been measured"
-        where = f"{_count(leases, 'lease')} of {_count(nodes, 'node')}"
+        each = f"({duration(cost.cell_s)} a cell, {basis})"
+        if cost.wall_s is None:
+            return (
+                f"sweep {self.sweep.name}: {cells}: about {hours} node-hours at one cell a node "
+                f"{each}. {self._no_lease_fits()}"
+            )
+        leases, nodes = self.usable_leases(len(todo.todo))
         return (
-            f"sweep {self.sweep.name}: {len(todo.todo)} cells to run, {len(todo.settled)} settled, "
-            f"on {where}: about {duration(cost.wall_s)}, {cost.node_hours:.2g} node-hours "
-            f"({cost.cell_s:.0f} s a cell, {basis})."
+            f"sweep {self.sweep.name}: {cells}, on {_count(leases, 'lease')} of "
+            f"{_count(nodes, 'node')}: about {duration(cost.wall_s)}, {hours} node-hours {each}."
         )
 
     def require_usable_lease(self) -> None:
@@ -162,24 +175,39 @@ class Invocation:
 
     def _no_lease_fits(self) -> str:
         shape = self.sweep.node
-        needs = f"{shape.gpus} GPUs and {shape.cpus} CPUs" if shape.gpus else f"{shape.cpus} CPUs"
-        have = ", ".join(f"{n.name}: {n.gpus} GPUs, {n.cpus} CPUs" for n in self.nodes())
+        gpus = f"{shape.gpus} GPUs{f' ({shape.gpu_model})' if shape.gpu_model else ''} and "
+        have = [f"{n.name} with {n.gpus} GPUs and {n.cpus} CPUs" for n in self.nodes()]
         return (
-            f"a lease needs a node with {needs}; there is: {have or 'no node'}. Connect to a "
+            f"A lease takes {gpus if shape.gpus else ''}{_count(shape.cpus, 'CPU')} of one node; "
+            f"no node in reach has them: {', '.join(have) or 'there is none'}. Connect to a "
             f"cluster with RAY_ADDRESS=, or change [node] in the sweep file."
         )
 
+    def data_command(self, overrides: Overrides) -> str:
+        """What a person types to get the data that the recipe reads under ``overrides``."""
+        if data_of(self.sweep.recipe, overrides) != data_of(self.sweep.recipe):
+            return shlex.join([".venv/bin/python", *self._preparing(overrides)])
+        root = [] if self.data == Path("data") else [f"DATA={self.data}"]
+        return shlex.join(["make", "data", f"RECIPE={self.sweep.recipe}", *root])
+
+    def _has_data(self, dataset: str) -> bool:
+        """Whether the data set is here, or can be built from what is."""
+        return is_stdlib_dataset(dataset) or (self.data / dataset / MANIFEST_FILE).exists()
+
+    def _preparing(self, overrides: Overrides) -> list[str]:
+        changed = [f"--set={key}={canonical_json(value)}" for key, value in overrides.items()]
+        where = ["--recipe", self.sweep.recipe, "--root", str(self.data)]
+        return ["-m", "trainer.data", "prepare", *where, *changed]
+
     def _prepare(self, recipe: AnyRecipe, overrides: Overrides) -> DataFound:
-        command = [sys.executable, "-m", "trainer.data", "prepare", "--recipe", self.sweep.recipe]
-        command += ["--root", str(self.data), "--offline"]  # 16 GB are fetched by who asks for them
-        for key, value in overrides.items():
-            command += ["--set", f"{key}={canonical_json(value)}"]
+        # 16 GB are fetched by who asks for them
+        command = [sys.executable, *self._preparing(overrides), "--offline"]
         self.console.file.flush()
         done = subprocess.run(command, stdout=sys.stderr)
         if done.returncode != 0:
             raise ConfigError(
                 f"sweep {self.sweep.name} needs the dataset {recipe.data.dataset!r}, and it could "
-                f"not be prepared (see above). `make data RECIPE={self.sweep.recipe}` tries again."
+                f"not be prepared (see above). `{self.data_command(overrides)}` tries again."
             )
         folder = (self.data / recipe.data.dataset).resolve()
         manifest = read_manifest(folder)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sweep.cli.doctor import show_checks
 from sweep.cli.invocation import Invocation
-from sweep.cli.script_patches import patch_lines
+from sweep.cli.plan_text import show_plan
 from sweep.cli.selection import Selection
 from sweep.cli.session import EXIT_BAD, EXIT_DONE, EXIT_INCOMPLETE, run_plan
 from sweep.draft.draft import write_draft
@@ -25,8 +25,6 @@ from sweep.schedule.plan import (
     plan_one,
     plan_refresh,
     plan_unsettled,
-    stale_cells,
-    why_stale,
 )
 from sweep.spec.grid import Cell
 from sweep.store.history import History
@@ -55,33 +53,7 @@ def rerun(invocation: Invocation) -> int:
 
 def plan(invocation: Invocation) -> int:
     """Say what ``run`` would do, and why; start nothing."""
-    cells = invocation.selection.cells(invocation.cells())
-    history = invocation.store.read().history()
-    todo = _planner(invocation, _unsettled(invocation))(cells, history)
-    cost = invocation.estimate(todo, history)
-    trainer = trainer_source().sha256
-    outdated = stale_cells(cells, history, trainer)
-    whys = {cell.id: why_stale(cell, history[cell.id], trainer) for cell in outdated}
-    if invocation.as_json:
-        body = {
-            "todo": [_entry(task.cell, why=task.why) for task in todo.todo],
-            "settled": [_entry(cell) for cell in todo.settled],
-            "final": [_entry(task.cell, why=task.why) for task in todo.final],
-            "stale": [_entry(cell, why=whys[cell.id]) for cell in outdated],
-            "wall_s": cost.wall_s,
-        }
-        print(json.dumps(body, indent=1))
-        return EXIT_DONE
-    for task in todo.todo:
-        invocation.say(f"  {task.cell.name}  ({task.cell.id}): {task.why}")
-    for line in patch_lines(cells):
-        invocation.say(line)
-    for task in todo.final:
-        invocation.say(f"  {task.cell.name}  ({task.cell.id}): given up: {task.why}")
-    for cell in outdated if not invocation.refresh else ():
-        why = whys[cell.id]
-        invocation.say(f"  {cell.name}  ({cell.id}): stale: {why}; --refresh runs it again")
-    invocation.say(invocation.plan_sentence(todo, cost))
+    show_plan(invocation, _planner(invocation, _unsettled(invocation)))
     return EXIT_DONE
 
 
@@ -166,10 +138,6 @@ def which(invocation: Invocation) -> int:
     """Print the name or path of the sweep that is meant; the reason goes to stderr."""
     print(invocation.sweep_choice)
     return EXIT_DONE
-
-
-def _entry(cell: Cell, **why: str) -> dict[str, str]:
-    return {"cell": cell.name, "cell_id": cell.id, **why}
 
 
 def _unsettled(invocation: Invocation) -> Planner:

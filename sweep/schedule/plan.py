@@ -166,11 +166,15 @@ def match_cell(names: Sequence[tuple[str, str]], selector: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How long a plan takes. ``node_hours`` counts a node as used while any lease of it is."""
+    """How long a plan takes. ``node_hours`` counts a node as used while any lease of it is.
+
+    Where no lease fits, ``wall_s`` is None and ``node_hours`` are those of nodes that run one cell
+    at a time.
+    """
 
     cell_s: float
     measured: bool
-    wall_s: float
+    wall_s: float | None
     node_hours: float
 
 
@@ -193,7 +197,9 @@ def estimate(
     ]
     measured = all(walls[_cost_class(task.cell)] for task in plan.todo)
     cell_s = fmean(each_s) if each_s else 0.0
-    wall_s = -(-len(each_s) // leases) * cell_s if leases else 0.0
+    if each_s and not leases:
+        return Estimate(cell_s, measured, None, sum(each_s) / 3600)
+    wall_s = -(-len(each_s) // max(leases, 1)) * cell_s
     return Estimate(cell_s, measured, wall_s, wall_s * nodes / 3600)
 
 

@@ -39,9 +39,16 @@ class DataFound:
     tokenizer_sha256: str
 
 
+_NOT_FOUND = DataFound(folder="", corpus_sha256="0" * 64, tokenizer_sha256="0" * 64)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One question of a sweep. ``script_sha256`` is of the files that run, None for our trainer."""
+    """One question of a sweep. ``script_sha256`` is of the files that run, None for our trainer.
+
+    Where its data was not found, ``id_is_final`` is False: nothing is kept under its ``id``, which
+    tells it from the other cells and is shown to nobody.
+    """
 
     name: str
     id: str
@@ -50,6 +57,7 @@ class Cell:
     block: str
     order_position: int
     script_sha256: str | None = None
+    id_is_final: bool = True
 
     @property
     def slope(self) -> float | None:
@@ -68,9 +76,9 @@ class Cell:
 def expand(
     sweep: SweepSpec,
     resolve: Callable[[Overrides], AnyRecipe],
-    find_data: Callable[[AnyRecipe], DataFound],
+    find_data: Callable[[AnyRecipe], DataFound | None],
 ) -> list[Cell]:
-    """Every cell of ``sweep`` in its order of execution.
+    """Every cell of ``sweep`` in its order of execution; no id is final where data was not found.
 
     A block is one seed under one budget (and one point of the further axes): all activations,
     shuffled by the sweep's ``order_seed``. Blocks follow one another, so that what is compared runs
@@ -79,7 +87,8 @@ def expand(
     cells: list[Cell] = []
     for overrides in override_points(sweep):
         recipe = resolve(overrides)
-        data = find_data(recipe)
+        found = find_data(recipe)
+        data = found or _NOT_FOUND
         for budget, seed, replicate in product(sweep.budgets, sweep.seeds, range(sweep.replicates)):
             block = f"seed{seed}__{budget}{_suffix(sweep, overrides, replicate)}"
             spec_of = partial(
@@ -106,6 +115,7 @@ def expand(
                         block=block,
                         order_position=0,
                         script_sha256=render(spec).sha256 if isinstance(spec, ScriptSpec) else None,
+                        id_is_final=found is not None,
                     )
                 )
             random.Random(f"{sweep.order_seed}:{block}").shuffle(members)

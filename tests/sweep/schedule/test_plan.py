@@ -100,6 +100,11 @@ def test_the_estimate_is_a_guess_until_a_cell_of_the_budget_has_been_measured():
     assert guess.node_hours == pytest.approx(2 * 3 * 60 / 3600)
 
     history = {short[0].id: [ended("failed"), ended("succeeded", 2, wall_s=30.0)]}
+    unplaced = estimate(plan_unsettled(cells, {}), {}, guess_cell_s=60.0, leases=0, nodes=0)
+    assert (unplaced.wall_s, unplaced.node_hours) == (None, pytest.approx(12 * 60 / 3600))
+    nothing = estimate(plan_unsettled([], {}), {}, guess_cell_s=60.0, leases=0, nodes=0)
+    assert (nothing.wall_s, nothing.node_hours) == (0.0, 0.0)
+
     half = estimate(plan_unsettled(cells, history), history, guess_cell_s=60.0, leases=1, nodes=1)
     assert half.measured is False
     assert half.wall_s == pytest.approx(5 * 30 + 6 * 60)

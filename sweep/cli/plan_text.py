@@ -1,0 +1,79 @@
+"""What a plan says, as text or as JSON: the cells and why, the cost, and which data is absent."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+
+from sweep.cli.invocation import Invocation
+from sweep.cli.script_patches import patch_lines
+from sweep.schedule.plan import Planner, Task, stale_cells, why_stale
+from trainer.source import trainer_source
+
+
+def show_plan(invocation: Invocation, planner: Planner) -> None:
+    """Say what ``planner`` would run, with or without the data; a cell without has no id."""
+    grid = invocation.cells(needs_data=False)
+    cells = invocation.selection.cells(grid)
+    history = invocation.store.read().history()
+    plan = planner(grid, history)
+    absent = {
+        cell.spec.recipe.data.dataset: invocation.data_command(cell.overrides)
+        for cell in cells
+        if not cell.id_is_final
+    }
+    # What is kept of no cell that is known by its id may be of one that is not.
+    unsure = bool(absent) and not history.keys() <= {cell.id for cell in grid}
+    if unsure:
+        plan = replace(plan, todo=tuple(map(_without_history, plan.todo)))
+    trainer = trainer_source().sha256
+    stale = [
+        Task(cell, why_stale(cell, history[cell.id], trainer))
+        for cell in stale_cells(cells, history, trainer)
+    ]
+    cost = invocation.estimate(plan, history)
+    if invocation.as_json:
+        body = {
+            "todo": _entries(plan.todo),
+            "settled": [{"cell": cell.name, "cell_id": cell.id} for cell in plan.settled],
+            "final": _entries(plan.final),
+            "stale": _entries(stale),
+            "absent_data": absent,
+            **asdict(cost),
+        }
+        print(json.dumps(body, indent=1))
+        return
+    for line in (
+        *_cell_lines(plan.todo),
+        *patch_lines(cells),
+        *_cell_lines(plan.final, "given up: "),
+        *(() if invocation.refresh else _cell_lines(stale, "stale: ", "; --refresh runs it again")),
+        invocation.plan_sentence(plan, cost, unsure=unsure),
+    ):
+        invocation.say(line)
+    for dataset, command in absent.items():
+        invocation.say(
+            f"No cell that reads {dataset} has an id yet: ids depend on the data, which is not in "
+            f"{invocation.data}/ (`{command}` gets it)."
+        )
+    if unsure:
+        invocation.say(
+            f"So none of them is recognised in {invocation.store.place}: what is settled there "
+            f"already is counted here all the same."
+        )
+
+
+def _without_history(task: Task) -> Task:
+    return task if task.cell.id_is_final else replace(task, why="new, or settled already")
+
+
+def _entries(tasks: Sequence[Task]) -> list[dict[str, str | None]]:
+    return [
+        {"cell": t.cell.name, "cell_id": t.cell.id if t.cell.id_is_final else None, "why": t.why}
+        for t in tasks
+    ]
+
+
+def _cell_lines(tasks: Sequence[Task], before: str = "", after: str = "") -> Iterator[str]:
+    for task in tasks:
+        cell_id = f"  ({task.cell.id})" if task.cell.id_is_final else ""
+        yield f"  {task.cell.name}{cell_id}: {before}{task.why}{after}"
