@@ -37,6 +37,7 @@ TITLES = {
     "gelu": "GELU",
     "silu": "SiLU",
     "elu": "ELU",
+    "xielu": "xIELU",
 }
 
 

@@ -47,12 +47,22 @@ def _silu(x: float, params: Params) -> tuple[float, float]:
     return x * sigma, sigma * (1 + x * rest)
 
 
+def _xielu(x: float, params: Params) -> tuple[float, float]:
+    """``a_p`` and ``a_n`` are before the softplus."""
+    p = math.log1p(math.exp(params["a_p"]))
+    n = 0.5 + math.log1p(math.exp(params["a_n"]))
+    if x > 0:
+        return p * x * x + x / 2, 2 * p * x + 0.5
+    return n * (math.expm1(x) - x) + x / 2, n * math.expm1(x) + 0.5
+
+
 _OTHERS: dict[str, Callable[[float, Params], tuple[float, float]]] = {
     "relu": lambda x, p: (x, 1.0) if x > 0 else (0.0, 0.0),
     "leaky_relu": lambda x, p: (x, 1.0) if x > 0 else (p["slope"] * x, p["slope"]),
     "gelu": _gelu,
     "silu": _silu,
     "elu": lambda x, p: (x, 1.0) if x > 0 else (math.expm1(x), math.exp(x)),
+    "xielu": _xielu,
 }
 
 

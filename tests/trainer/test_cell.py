@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.support.reference import BETA
 from tests.support.tiny import (
     RANK_0,
     answer,
@@ -101,7 +102,7 @@ def test_the_time_limits_of_the_field_hold_for_what_they_are_about(data_dir, tmp
 
 
 @pytest.mark.parametrize(
-    "name", [n if n == "gelu" else pytest.param(n, marks=pytest.mark.slow) for n in ACTIVATIONS]
+    "name", [n if n == "xielu" else pytest.param(n, marks=pytest.mark.slow) for n in ACTIVATIONS]
 )
 def test_every_activation_trains_learns_and_is_scored(data_dir, tmp_path, name):
     """ASQU, RReLU² and LeakyReLU² do so in the tests below too."""
@@ -110,6 +111,7 @@ def test_every_activation_trains_learns_and_is_scored(data_dir, tmp_path, name):
     assert report.state == "succeeded"
     assert losses[-1] < losses[0]
     assert all(value is not None for value in scores(report).values())
+    assert (report.beta_mean is not None) == (report.beta_std is not None) == (name in BETA)
 
 
 def test_the_curve_counts_from_one_and_ends_with_the_budget(report, out, spec):

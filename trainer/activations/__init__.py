@@ -81,6 +81,7 @@ ACTIVATIONS: dict[str, Entry] = {
     "gelu": Entry(module="gelu"),
     "silu": Entry(module="silu"),
     "elu": Entry(module="elu"),
+    "xielu": Entry(module="xielu"),
 }
 
 

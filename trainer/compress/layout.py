@@ -88,7 +88,8 @@ def _parts(num_layers: int, banked: bool) -> Iterator[Part]:
         if not banked:
             yield from (_matrix(i, name, num_layers) for name in _MATRICES)
         yield Part(f"blocks.{i}.mlp.asqu.beta", f"activations.{i}.beta")
-        yield Part(f"blocks.{i}.mlp.prelu.slope", f"activations.{i}.slope")  # never published
+        for name in ("prelu.slope", "xielu.a_p", "xielu.a_n"):  # never published
+            yield Part(f"blocks.{i}.mlp.{name}", f"activations.{i}.{name.partition('.')[2]}")
     yield from _embedding("ve_shared", "value_embedding")
     yield from (Part(f"ve_layer_scales.{i}", _LAYER_SCALES, i) for i in layers)
 

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.func import functional_call
 
 from tests.support.reference import BETA, reference_activations, reference_logits
@@ -236,7 +237,8 @@ def test_no_finite_input_gives_nan(name):
 def test_what_is_finite_is_computed_as_finite_and_zero_as_zero(name):
     """Function and derivative alike; what is beyond the greatest number is infinite. Not claimed of
     subnormal inputs, nor above half the greatest number, where torch's GELU is infinite too soon:
-    it halves 2x. Both zeros have the derivative of the negative side."""
+    it halves 2x. Both zeros have the derivative of the negative side; that of xIELU is a difference
+    of two, each rounded."""
     for case in cases_of(name):
         for dtype in DTYPES:
             module, info = build(case, seed=1), torch.finfo(dtype)
@@ -247,7 +249,8 @@ def test_what_is_finite_is_computed_as_finite_and_zero_as_zero(name):
             zeros = torch.tensor([[0.0], [-0.0]], dtype=dtype).expand(2, CHANNELS)
             y, gradient = forward_and_gradient(module, zeros)
             assert not y.any()
-            assert torch.equal(gradient, reference(case, module, zeros)[1].to(dtype))
+            derivative = reference(case, module, zeros)[1].to(dtype).double()
+            assert_within(gradient, derivative, 2 * EPS * derivative.abs())
 
 
 # -- members of the family that are equal
@@ -283,6 +286,15 @@ def test_what_is_learned_begins_at_init():
         learned = dict(build(case).named_parameters())
         assert learned.keys() == {parameter}
         assert learned[parameter].tolist() == [value] * numel
+
+
+def test_both_alphas_of_xielu_begin_at_eight_tenths():
+    """α_n − ½ is what is learned of the second. Tolerance: log, expm1 and softplus round."""
+    module = build(("xielu", {}))
+    alphas = [F.softplus(module.a_p).item(), 0.5 + F.softplus(module.a_n).item()]
+    assert alphas == pytest.approx([0.8, 0.8], rel=8 * EPS)
+    assert module(torch.tensor([[1.0]])).item() == pytest.approx(0.8 + 0.5, rel=8 * EPS)
+    assert module(torch.tensor([[-1.0]])).item() == pytest.approx(0.8 / math.e - 0.5, rel=8 * EPS)
 
 
 def test_the_slope_of_prelu2_gets_2a_times_the_sum_of_squares_below_zero():
