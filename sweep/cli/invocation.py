@@ -3,7 +3,7 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +13,14 @@ from rich.console import Console
 from sweep.cli.selection import Selection
 from sweep.cluster.interface import Node, Pool, capacity
 from sweep.driver.display import duration
-from sweep.environment import Environment, local_cpus, local_gpus
+from sweep.environment import Environment, local_cpus, local_gpus, visible_gpus
 from sweep.schedule.plan import Estimate, Plan, estimate
 from sweep.spec.grid import AnyRecipe, Cell, DataFound, Overrides, expand, override_points
 from sweep.spec.sweep_file import SweepSpec, load_sweep
 from sweep.store.files import open_files
 from sweep.store.history import History
 from sweep.store.store import SWEEP_FILE, Store
+from sweep.timing.nvml import Nvml, open_nvml
 from trainer.config import data_of
 from trainer.config.config_errors import ConfigError
 from trainer.contract import canonical_json
@@ -88,7 +89,10 @@ class Invocation:
         """The nodes of the cluster; this machine is known without starting Ray."""
         if self.environment.ray_address is not None:
             return self.pool.nodes()
-        return [Node("this machine", cpus=local_cpus(), gpus=local_gpus())]
+        gpus = local_gpus()
+        nvml = open_nvml(visible_gpus()) if gpus else None
+        models = nvml.models if isinstance(nvml, Nvml) else frozenset()
+        return [Node("this machine", cpus=local_cpus(), gpus=gpus, gpu_models=models)]
 
     def say(self, text: str) -> None:
         self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
@@ -175,12 +179,12 @@ class Invocation:
 
     def _no_lease_fits(self) -> str:
         shape = self.sweep.node
-        gpus = f"{shape.gpus} GPUs{f' ({shape.gpu_model})' if shape.gpu_model else ''} and "
-        have = [f"{n.name} with {n.gpus} GPUs and {n.cpus} CPUs" for n in self.nodes()]
+        model = [shape.gpu_model] if shape.gpu_model else []
+        have = [f"{n.name} has {_resources(n.cpus, n.gpus, n.gpu_models)}" for n in self.nodes()]
         return (
-            f"A lease takes {gpus if shape.gpus else ''}{_count(shape.cpus, 'CPU')} of one node; "
-            f"no node in reach has them: {', '.join(have) or 'there is none'}. Connect to a "
-            f"cluster with RAY_ADDRESS=, or change [node] in the sweep file."
+            f"A lease takes {_resources(shape.cpus, shape.gpus, model)} of one node, and "
+            f"{', '.join(have) or 'there is no node'}. Connect to a cluster with RAY_ADDRESS=, or "
+            f"change [node] in the sweep file."
         )
 
     def data_command(self, overrides: Overrides) -> str:
@@ -244,6 +248,12 @@ def latest_sweep(results: str) -> str:
     if not ran:
         raise ConfigError(f"{files.place}: no sweep has run here yet. `make sweep` runs one.")
     return ran[max(ran)]
+
+
+def _resources(cpus: int, gpus: int, models: Collection[str]) -> str:
+    """``8 GPUs (H100) and 64 CPUs``."""
+    model = f" ({', '.join(sorted(models))})" if models else ""
+    return f"{_count(gpus, 'GPU')}{model} and " * (gpus > 0) + _count(cpus, "CPU")
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,6 +4,7 @@ NVML needs no CUDA context and makes none. Any field may be unreadable (a contai
 right, a model without the feature): that is an answer, :class:`Unreadable`, never a zero.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,11 @@ class Nvml:
         """Of the GPUs that are used."""
         return tuple(self._uuids[index] for index in self.used)
 
+    @property
+    def models(self) -> frozenset[str]:
+        """Of the GPUs that are used, as Ray names them."""
+        return frozenset(model_of(self.names[index]) for index in self.used)
+
     def gpu(self, index: int) -> Gpu:
         """The state of one GPU of this machine, by its place in ``names``."""
         nvml, handle = self._nvml, self._handles[index]
@@ -164,6 +170,17 @@ def open_nvml(visible: Sequence[str] | None, library: Any = None) -> Nvml | Unre
         library = pynvml
     chosen = library
     return _read(lambda: Nvml(chosen, visible))
+
+
+def model_of(product: str) -> str:
+    """The model of a product by Ray's rule: what follows the maker, up to the first number.
+
+    >>> model_of("NVIDIA H100 80GB HBM3"), model_of("Tesla V100-SXM2-16GB")
+    ('H100', 'V100')
+    """
+    words = re.split("[ -]", product)[1:]
+    numbered = [n for n, word in enumerate(words, start=1) if re.search(r"\d", word)]
+    return "-".join(words[: min(numbered, default=len(words))])
 
 
 def slowdown_names(slowed: int) -> str:
