@@ -22,6 +22,7 @@ from analysis.planning.power_tables import (
     seeds_table,
 )
 from analysis.rows.read import CELLS_FILE, parts_of, records
+from analysis.stats.ranking import same_functions
 from analysis.study import Study, read_study
 from analysis.text_table import Summary, TextTable
 from sweep.spec import sweep_file
@@ -54,8 +55,18 @@ def power_summary(place: str | Path, sweep: str) -> Summary:
             [grid for grid in finished if not any(_is_done(o, grid) for o in done)], "so far"
         ),
         *doubts,
+        *_one_function(cells, spec.reference),
     ]
     return Summary(name, _sections(grids), (*sentences, DEFINITION))
+
+
+def _one_function(cells: pd.DataFrame, reference: str) -> list[str]:
+    labels = dict(zip(cells["key"], cells["label"], strict=True))
+    return [
+        f"{labels[kept]} and {labels[other]} are one function and count as one activation."
+        for other, kept in same_functions(cells, reference).items()
+        if other != kept
+    ]
 
 
 def _is_done(plan: Grid, run: Grid) -> bool:
@@ -67,8 +78,8 @@ def _is_done(plan: Grid, run: Grid) -> bool:
 
 
 DEFINITION = (
-    "Power: the probability that one true difference from the reference is resolved, in the"
-    f" simultaneous {percent(LEVEL)} intervals over all comparisons."
+    "Power is the share of sweeps in which one true difference from the reference is resolved, by"
+    f" {percent(LEVEL)} intervals that hold for all comparisons at once."
 )
 
 
@@ -83,7 +94,7 @@ def _finished(place: str | Path) -> tuple[list[Grid], list[str]]:
 
 
 def _sentences(grids: Sequence[Grid], when: str) -> list[str]:
-    sentences = []
+    sentences, often = [], percent(POWERS[0])
     for alike in _alike(grids):
         grid, settings = alike[0], _titled(alike)
         size = f"{counted(grid.n, 'seed')} × {counted(grid.num_activations, 'activation')}"
@@ -95,9 +106,9 @@ def _sentences(grids: Sequence[Grid], when: str) -> list[str]:
         if grid.noise is None:
             sentences.append(
                 f"{opening}. The size of the noise is unknown: nothing is published for this"
-                " recipe, and no sweep of it with this budget has two seeds in these results. The"
-                f" smallest difference resolved with power {POWERS[0]:g} is"
-                f" {smallest_effect(of_block, 1.0, power=POWERS[0]):.1f} times the noise sd."
+                " recipe, and no sweep of it with this budget has two seeds in these results. A"
+                f" true difference of {smallest_effect(of_block, 1.0, power=POWERS[0]):.1f} times"
+                f" the noise sd is resolved in {often} of sweeps."
             )
             continue
         least = [
@@ -106,12 +117,12 @@ def _sentences(grids: Sequence[Grid], when: str) -> list[str]:
         alike_noise = smallest_effect(of_pooled, grid.noise.noise_sd, power=POWERS[0])
         alone = smallest_effect(of_unpaired, grid.noise.seed_sd, power=POWERS[0])
         sentences.append(
-            f"{opening} resolve a difference from the reference of {least[0]} BPB with power"
-            f" {POWERS[0]:g} and {least[1]} with {POWERS[1]:g} (noise sd"
+            f"{opening} resolve a true difference of {least[0]} BPB from the reference in {often}"
+            f" of sweeps, and one of {least[1]} BPB in {percent(POWERS[1])} (noise sd"
             f" {number(grid.noise.noise_sd)}, {grid.noise.source}; {of_block.noise_df} df,"
-            f" {counted(of_block.comparisons, 'comparison')}). With power {POWERS[0]:g} it would be"
-            f" {number(alike_noise)} if the noise were known to be alike for all, and then"
-            f" {number(alone)} if seeds were not paired (seed sd {number(grid.noise.seed_sd)})."
+            f" {counted(of_block.comparisons, 'comparison')}). If all activations were known to be"
+            f" equally noisy, it would be {number(alike_noise)} BPB in {often}; and if each had"
+            f" seeds of its own besides, {number(alone)} (seed sd {number(grid.noise.seed_sd)})."
         )
     return sentences
 
@@ -133,7 +144,9 @@ def _sections(grids: Sequence[Grid]) -> tuple[TextTable, ...]:
             )
             for effect, nats in effects.itertuples(index=False)
         ]
-        headings = tuple(f"{kind}, power {power:g}" for kind, power in kinds)
+        headings = tuple(
+            f"{'unpaired, ' * (kind == 'unpaired')}power {power:g}" for kind, power in kinds
+        )
         title = f"{_titled(alike)}: seeds that a difference needs"
         sections.append(TextTable(title, ("difference", *headings), tuple(lines)))
     return tuple(sections)

@@ -7,7 +7,10 @@ from dataclasses import asdict, replace
 from sweep.cli.invocation import Invocation
 from sweep.cli.script_patches import patch_lines
 from sweep.schedule.plan import Planner, Task, stale_cells, why_stale
+from sweep.spec.grid import Cell
 from trainer.source import trainer_source
+
+MOST_NAMED = 3  # of cells that are stale for one reason
 
 
 def show_plan(invocation: Invocation, planner: Planner) -> None:
@@ -43,10 +46,10 @@ def show_plan(invocation: Invocation, planner: Planner) -> None:
         print(json.dumps(body, indent=1))
         return
     for line in (
-        *_cell_lines(plan.todo),
+        *(f"  {_named(task.cell)}: {task.why}" for task in plan.todo),
         *patch_lines(cells),
-        *_cell_lines(plan.final, "given up: "),
-        *(() if invocation.refresh else _cell_lines(stale, "stale: ", "; --refresh runs it again")),
+        *(f"  {_named(task.cell)}: given up: {task.why}" for task in plan.final),
+        *(() if invocation.refresh else _stale_lines(stale)),
         invocation.plan_sentence(plan, cost, unsure=unsure),
     ):
         invocation.say(line)
@@ -73,7 +76,13 @@ def _entries(tasks: Sequence[Task]) -> list[dict[str, str | None]]:
     ]
 
 
-def _cell_lines(tasks: Sequence[Task], before: str = "", after: str = "") -> Iterator[str]:
-    for task in tasks:
-        cell_id = f"  ({task.cell.id})" if task.cell.id_is_final else ""
-        yield f"  {task.cell.name}{cell_id}: {before}{task.why}{after}"
+def _stale_lines(stale: Sequence[Task]) -> Iterator[str]:
+    """A line a cell, and one for all that are stale for one reason where those are many."""
+    for why in dict.fromkeys(task.why for task in stale):
+        names = [_named(task.cell) for task in stale if task.why == why]
+        for who in names if len(names) <= MOST_NAMED else [f"{len(names)} settled cells"]:
+            yield f"  {who}: stale: {why}; REFRESH=1 runs what is stale again"
+
+
+def _named(cell: Cell) -> str:
+    return f"{cell.name}  ({cell.id})" if cell.id_is_final else cell.name

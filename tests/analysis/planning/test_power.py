@@ -194,6 +194,7 @@ def test_the_command_says_what_the_grid_resolves_and_with_which_noise(tmp_path, 
     assert main(["power", "--sweep", "slopes", "--results", str(tmp_path / "none")]) == 0
     told = capsys.readouterr().out
     assert "3 seeds × 11 activations resolve" in told
+    assert "ReLU² and LeakyReLU² 0.0 are one function" in told
     assert "published: paired sd 0.0007 in PR #1035" in told
     assert "20 df, 10 comparisons" in told
     assert "0.005 nats/token" in told
@@ -203,7 +204,7 @@ def test_a_recipe_of_which_nothing_is_known_is_told_in_units_of_its_noise(tmp_pa
     assert main(["power", "--sweep", "local", "--results", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "The size of the noise is unknown" in told
-    assert "times the noise sd" in told
+    assert "times the noise sd is resolved in 80 % of sweeps" in told
 
 
 def test_a_sweep_without_file_is_told_from_its_results(store_of, rows, capsys):

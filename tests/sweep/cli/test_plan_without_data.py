@@ -141,7 +141,7 @@ def test_a_script_is_planned_with_its_patch(trial, tmp_path):
 
 def test_what_the_grid_can_resolve_needs_no_data(absent):
     sentences = power_summary(absent.results / "trial", str(absent.file)).sentences
-    assert "2 seeds × 2 activations resolve a difference" in sentences[0]
+    assert "2 seeds × 2 activations resolve a true difference" in sentences[0]
 
 
 @pytest.mark.parametrize("verb", ["run", "doctor"])

@@ -69,12 +69,16 @@ def test_a_stale_cell_is_shown_and_runs_again_only_where_that_is_asked_for(said)
     plan = said("plan")
     assert f"{first['cell']}  ({first['cell_id']}): stale: trainer code has changed" in plan
     assert "(00000000, now " in plan
-    assert "--refresh runs it again" in plan
+    assert "REFRESH=1 runs what is stale again" in plan
     assert "5 cells to run, 1 settled" in plan
     refreshed = json.loads(said("plan", "--json", "--refresh"))
     assert refreshed["todo"][0]["cell"] == first["cell"]
     assert "trainer code has changed" in refreshed["todo"][0]["why"]
     assert len(refreshed["todo"]) == 6
+    for task in refreshed["todo"][1:]:
+        keep_success(said.store, task, OLD)
+    assert said("plan").count("stale: ") == 1
+    assert "6 settled cells: stale: trainer code has changed" in said("plan")
 
 
 def test_whoever_only_looks_needs_no_cluster(said, monkeypatch):
