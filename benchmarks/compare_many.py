@@ -12,13 +12,13 @@ import pandas as pd
 
 from analysis.models.block_model import Blocked, Pairing, Reals, fit_blocks
 from analysis.models.dunnett import quantile
+from analysis.models.own_variances import variances
 from analysis.models.unequal_variance import (
     DesignKey,
     difference_variances,
     geometry_of,
     half_widths,
     null_distribution,
-    variances,
 )
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
@@ -82,7 +82,7 @@ def intervals(rows: Blocked, scores_DN: Reals) -> tuple[Reals, Reals, Reals]:
     unknown_DK = np.full(difference_DK.shape, np.inf)
     if fit.noise_df == 0:
         return difference_DK, unknown_DK, unknown_DK
-    pooled_D = variances(geometry, centred_DN)[2]
+    pooled_D = variances(geometry.noise, centred_DN).pooled_D
     error_DK = np.sqrt(np.outer(pooled_D, geometry.weight_KA.sum(axis=1)))
     pooled_DK = quantile(fit.correlations, fit.noise_df, LEVEL) * error_DK
     if len(rows.keys) == 2:

@@ -16,14 +16,8 @@ freedom are Satterthwaite's (1946). The quantile over all comparisons is the one
 has in this design under equal variances, from ``NUM_DRAWS`` simulated data sets of fixed seed
 (standard error 0.0016 at a level of 0.05).
 
-The residual sum of squares of a block model falls into two parts for each activation a: what the
-scores of the others leave over when they are fitted alone, and what a adds. Under equal variances
-the two are independent χ² with known degrees of freedom, whatever scores are missing; their ratio
-is the exact F test of one activation's variance against the others' (Russell & Bradley 1958,
-"One-way variances in a two-way classification").
-
 Letters: D data sets, N scores, P columns of the model, A activations (0 is the reference), K
-compared activations, F degrees of freedom that an activation adds.
+compared activations.
 """
 
 import math
@@ -34,7 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from analysis.models.block_model import Blocked, Codes, Reals, contrast_matrix
+from analysis.models.block_model import Blocked, Reals, contrast_matrix
+from analysis.models.own_variances import (
+    NoiseGeometry,
+    Variances,
+    noise_geometry,
+    noisier,
+    variances,
+)
 
 NUM_DRAWS = 19_999  # so that draws + 1 is a multiple of what the usual levels divide
 _CHUNK = 4_000
@@ -48,20 +49,13 @@ class Geometry:
 
     estimate_KN: Reals  # a difference is estimate · scores
     weight_KA: Reals  # its variance is weight · variances
-    residual_NN: Reals  # a projection: scores less what the model fits
-    added_AFN: tuple[Reals, ...]  # orthonormal: what one activation adds to the residual space
-    added_df_A: Codes
-    residual_df: int
-
-    @property
-    def has_rest(self) -> bool:
-        """Whether some activation can be compared with what the others leave over."""
-        return bool(((self.added_df_A > 0) & (self.residual_df > self.added_df_A)).any())
+    noise: NoiseGeometry
 
     @property
     def has_interval(self) -> bool:
         """Whether the reference has a variance of its own, and others to be compared with."""
-        return self.has_rest and bool(self.added_df_A[0] > 0) and len(self.estimate_KN) > 0
+        own = bool(self.noise.added_df_A[0] > 0)
+        return self.noise.has_rest and own and len(self.estimate_KN) > 0
 
 
 class DesignKey:
@@ -84,46 +78,12 @@ class DesignKey:
 def geometry_of(key: DesignKey) -> Geometry:
     """The geometry of a design; its differences are those that can be estimated."""
     estimate_KN = key.contrast_KP @ np.linalg.pinv(key.matrix_NP)
-    residual_NN = _residual_projection(key.matrix_NP)
     membership_NA = np.eye(key.activation_N.max() + 1)[key.activation_N]
-    added = []
-    for activation in range(membership_NA.shape[1]):
-        others = key.activation_N != activation
-        without_NN = np.zeros_like(residual_NN)
-        without_NN[np.ix_(others, others)] = _residual_projection(key.matrix_NP[others])
-        # A difference of nested projections is a projection: its eigenvalues are 0 and 1.
-        values, vectors = np.linalg.eigh(residual_NN - without_NN)
-        added.append(np.ascontiguousarray(vectors[:, values > 0.5].T))
     return Geometry(
         estimate_KN=estimate_KN,
         weight_KA=estimate_KN**2 @ membership_NA,
-        residual_NN=residual_NN,
-        added_AFN=tuple(added),
-        added_df_A=np.array([len(basis) for basis in added], dtype=np.int64),
-        residual_df=round(float(np.trace(residual_NN))),
+        noise=noise_geometry(key.matrix_NP, key.activation_N),
     )
-
-
-def variances(geometry: Geometry, scores_DN: Reals) -> tuple[Reals, Reals, Reals]:
-    """Each activation's own variance (DA; NaN without df), that of all others (DA), pooled (D)."""
-    total_D = ((scores_DN @ geometry.residual_NN) ** 2).sum(axis=1)
-    added_DA = np.stack(
-        [((scores_DN @ added.T) ** 2).sum(axis=1) for added in geometry.added_AFN], axis=1
-    )
-    df_A, df = geometry.added_df_A, geometry.residual_df
-    own_DA = added_DA / np.where(df_A > 0, df_A, np.nan)
-    rest_DA = np.maximum(total_D[:, None] - added_DA, 0) / np.where(df > df_A, df - df_A, np.nan)
-    return own_DA, rest_DA, total_D / max(df, 1)
-
-
-def noisier(geometry: Geometry, own_DA: Reals, rest_DA: Reals) -> Reals:
-    """p of the F test of one variance against that of all others, one-sided; NaN without df."""
-    df_A, df = geometry.added_df_A, geometry.residual_df
-    testable_A = (df_A > 0) & (df > df_A)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio_DA = np.where(own_DA == rest_DA, 1.0, own_DA / rest_DA)
-        p_DA = special.fdtrc(np.maximum(df_A, 1), np.maximum(df - df_A, 1), ratio_DA)
-    return np.where(testable_A, p_DA, np.nan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,9 +145,9 @@ def null_distribution(key: DesignKey) -> NullDistribution:
             p_DK = special.stdtr(df_DK, t_statistics(estimate_DK, np.sqrt(variance_DK)))
             one.append(p_DK.min(axis=1))
             two.append(2 * np.minimum(p_DK, 1 - p_DK).min(axis=1))
-        if geometry.has_rest:
-            own_DA, rest_DA, _ = variances(geometry, scores_DN)
-            noisiest.append(np.nanmin(noisier(geometry, own_DA, rest_DA), axis=1))
+        if geometry.noise.has_rest:
+            found = variances(geometry.noise, scores_DN)
+            noisiest.append(np.nanmin(noisier(geometry.noise, found), axis=1))
     return NullDistribution(
         *(np.sort(np.concatenate(p or [np.ones(1)])) for p in (two, one, noisiest))
     )
@@ -219,25 +179,21 @@ def difference_variances(geometry: Geometry, scores_DN: Reals) -> tuple[Reals, R
     """Of each data set: the differences, their variances, and the degrees of freedom of those."""
     total_DK, df_DK = variances_of_differences(
         geometry.weight_KA,
-        variances(geometry, scores_DN),
-        (geometry.added_df_A[0], geometry.residual_df),
+        variances(geometry.noise, scores_DN),
+        (int(geometry.noise.added_df_A[0]), geometry.noise.residual_df),
     )
     return scores_DN @ geometry.estimate_KN.T, total_DK, df_DK
 
 
 def variances_of_differences(
-    weight_KA: Reals, of_activations: tuple[Reals, Reals, Reals], df: tuple[int, int]
+    weight_KA: Reals, found: Variances, df: tuple[int, int]
 ) -> tuple[Reals, Reals]:
     """Variance and degrees of freedom of each difference, from those of the activations.
 
-    ``of_activations``: own, of all others, pooled (``variances``). ``df``: of the
-    reference's own variance, and of the pooled one.
+    ``df``: of the reference's own variance, and of the pooled one.
     """
-    own_DA, rest_DA, pooled_D = of_activations
-    # The mean of the others, against which an activation is held, hides a little of its variance.
-    hidden_DA = np.nan_to_num(np.maximum(own_DA - rest_DA, 0)) / (own_DA.shape[1] - 1)
-    variance_DA = np.where(np.isnan(own_DA), pooled_D[:, None], own_DA + hidden_DA)
-    floored_DA = np.maximum(variance_DA, pooled_D[:, None])
+    variance_DA = found.unbiased
+    floored_DA = np.maximum(variance_DA, found.pooled_D[:, None])
     reference_DK = variance_DA[:, :1] * weight_KA[:, 0]
     others_DK = floored_DA[:, 1:] @ weight_KA[:, 1:].T
     total_DK = reference_DK + others_DK
@@ -254,7 +210,3 @@ def _of_scores(key: DesignKey, rows: Blocked) -> tuple[Reals, Reals, Reals]:
 
 def _chunks(total: int) -> list[int]:
     return [min(_CHUNK, total - start) for start in range(0, total, _CHUNK)]
-
-
-def _residual_projection(matrix_NP: Reals) -> Reals:
-    return np.asarray(np.eye(len(matrix_NP)) - matrix_NP @ np.linalg.pinv(matrix_NP))

@@ -32,6 +32,7 @@ from scipy import optimize, special, stats
 from analysis.models.block_model import Reals
 from analysis.models.dunnett import quantile
 from analysis.models.interval import LEVEL
+from analysis.models.own_variances import Variances
 from analysis.models.unequal_variance import variances_of_differences
 
 Kind = Literal["block", "pooled", "unpaired"]
@@ -160,14 +161,12 @@ def _wider_bound(num_seeds: int, comparisons: int, level: float) -> Nodes:
     t_DK = np.abs(means_DA[:, 1:] - means_DA[:, :1]) / error_DK
     least_p = np.quantile(2 * special.stdtr(df_DK, -t_DK).min(axis=1), 1 - level)
     second_D = -special.stdtrit(df_DK[:, 0], least_p / 2) * error_DK[:, 0]
-    dunnett_D = critical_value(comparisons, df, level) * np.sqrt(of_activations[2])
+    dunnett_D = critical_value(comparisons, df, level) * np.sqrt(of_activations.pooled_D)
     bound_D = np.maximum(second_D / math.sqrt(2 / num_seeds), dunnett_D)
     return bound_D, np.full(DRAWS, 1 / DRAWS)
 
 
-def _variances(
-    num_seeds: int, num_activations: int, rng: np.random.Generator
-) -> tuple[Reals, Reals, Reals]:
+def _variances(num_seeds: int, num_activations: int, rng: np.random.Generator) -> Variances:
     """What ``variances`` gives of ``DRAWS`` complete data sets of noise 1, without their scores.
 
     Residuals enter by their products between activations only, which are Wishart distributed with
@@ -184,4 +183,5 @@ def _variances(
     sum_DA = (left_DAR**2).sum(axis=2)
     added_DA, total_D = sum_DA * size / (size - 1), sum_DA.sum(axis=1)
     rest_df = df * (size - 2)
-    return added_DA / df, (total_D[:, None] - added_DA) / rest_df, total_D / (df * (size - 1))
+    rest_DA = (total_D[:, None] - added_DA) / rest_df
+    return Variances(added_DA / df, rest_DA, total_D / (df * (size - 1)))

@@ -2,7 +2,7 @@
 
 Each activation's variance is compared with that of all others together, in the block model: an
 exact F test for any number of seeds and any missing scores (Russell & Bradley 1958;
-``analysis.models.unequal_variance``). The largest of them is compared with the distribution of
+``analysis.models.own_variances``). The largest of them is compared with the distribution of
 the least p in data sets of equal variances (``null_distribution``). The check
 decides nothing: with three seeds it misses a variance nine times the others' about as often as it
 finds it, so the second interval is applied whatever it says.
@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.models.block_model import Blocked, blocked
+from analysis.models.own_variances import noisier, variances
 from analysis.models.unequal_variance import (
     DesignKey,
     adjusted,
     geometry_of,
-    noisier,
     null_distribution,
-    variances,
 )
 from analysis.rows.scoring import scoring_of
 from analysis.stats.ranking import ranked_rows
@@ -62,20 +61,20 @@ def variance_checks(study: Study, quantity: str) -> pd.DataFrame:
 
 def _check(rows: Blocked) -> dict[str, object]:
     key = DesignKey(rows)
-    geometry = geometry_of(key)
+    geometry = geometry_of(key).noise
     if not geometry.has_rest:
         return {}
-    own_DA, rest_DA, _ = variances(geometry, (rows.score_N - rows.score_N.mean())[None, :])
-    p_A = noisier(geometry, own_DA, rest_DA)[0]
-    largest, smallest = int(np.nanargmin(p_A)), int(np.nanargmin(own_DA[0]))
+    found = variances(geometry, (rows.score_N - rows.score_N.mean())[None, :])
+    p_A, own_A = noisier(geometry, found)[0], found.own_DA[0]
+    largest, smallest = int(np.nanargmin(p_A)), int(np.nanargmin(own_A))
     p_value = float(adjusted(p_A[[largest]], null_distribution(key).noisiest)[0])
-    rest = float(rest_DA[0, largest])
+    rest = float(found.rest_DA[0, largest])
     return {
-        "statistic": float(own_DA[0, largest]) / rest if rest > 0 else None,
+        "statistic": float(own_A[largest]) / rest if rest > 0 else None,
         "p_value": p_value,
         "equal": p_value >= UNEQUAL_BELOW,
         "largest_key": rows.keys[largest],
-        "largest_sd": math.sqrt(float(own_DA[0, largest])),
+        "largest_sd": math.sqrt(float(own_A[largest])),
         "smallest_key": rows.keys[smallest],
-        "smallest_sd": math.sqrt(float(own_DA[0, smallest])),
+        "smallest_sd": math.sqrt(float(own_A[smallest])),
     }

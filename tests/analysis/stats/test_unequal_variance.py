@@ -8,14 +8,13 @@ import pytest
 from statsmodels.regression.linear_model import OLS
 
 from analysis.models.block_model import Blocked, Blocking, blocked, fit_blocks
+from analysis.models.own_variances import noisier, variances
 from analysis.models.unequal_variance import (
     NUM_DRAWS,
     DesignKey,
     geometry_of,
-    noisier,
     null_distribution,
     unequal_variance_interval,
-    variances,
 )
 from analysis.stats.compare import bounds
 from analysis.stats.ranking import ranked_rows
@@ -41,10 +40,10 @@ def holed(rows, frame_of):
 
 
 def test_an_own_variance_is_what_the_residuals_lose_without_the_activation(holed):
-    geometry = geometry_of(DesignKey(holed))
-    own_DA, rest_DA, pooled_D = variances(geometry, holed.score_N[None, :])
+    geometry = geometry_of(DesignKey(holed)).noise
+    found = variances(geometry, holed.score_N[None, :])
     full = OLS(holed.score_N, holed.matrix()).fit()
-    assert pooled_D[0] == pytest.approx(full.mse_resid, rel=1e-6)
+    assert found.pooled_D[0] == pytest.approx(full.mse_resid, rel=1e-6)
     for activation in range(len(holed.keys)):
         others = holed.activation_N != activation
         columns = holed.matrix()[others]
@@ -55,9 +54,9 @@ def test_an_own_variance_is_what_the_residuals_lose_without_the_activation(holed
         df = round(full.df_resid - without.df_resid)
         assert geometry.added_df_A[activation] == df
         # Scores of order 2 leave residuals of 0.002: their squares keep 2⁻⁵² · 10⁶ of digits.
-        assert rest_DA[0, activation] == pytest.approx(without.mse_resid, rel=1e-6)
+        assert found.rest_DA[0, activation] == pytest.approx(without.mse_resid, rel=1e-6)
         added = (full.ssr - without.ssr) / df if df else math.nan
-        assert own_DA[0, activation] == pytest.approx(added, rel=1e-5, nan_ok=True)
+        assert found.own_DA[0, activation] == pytest.approx(added, rel=1e-5, nan_ok=True)
 
 
 def test_the_test_of_one_variance_against_the_rest_is_exact():
@@ -68,9 +67,8 @@ def test_the_test_of_one_variance_against_the_rest_is_exact():
         rows.seed_N[1:],
         rows.score_N[1:],
     )
-    geometry = geometry_of(DesignKey(rows_with_hole))
-    own_DA, rest_DA, _ = variances(geometry, rng.normal(size=(20_000, 19)))
-    p_DA = noisier(geometry, own_DA, rest_DA)
+    geometry = geometry_of(DesignKey(rows_with_hole)).noise
+    p_DA = noisier(geometry, variances(geometry, rng.normal(size=(20_000, 19))))
     shares = (p_DA < 0.1).mean(axis=0)
     # Four standard errors of 20,000 draws.
     assert shares == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / 20_000))
