@@ -44,9 +44,12 @@ def best_slope(data: FigureData) -> Figure:
 
 
 def fitted_curve(curve: SlopeCurve, ax: Axes) -> None:
-    """The smooth fit with its band, and along the bottom the slopes that may be the best."""
+    """The fit with its band, and along the bottom the slopes that may be the best."""
     line = curve.line.sort_values("slope")
-    ax.plot(line["slope"], line["fit"], color=INK, linewidth=1.8, zorder=4)
+    alone: dict[str, Any] = (
+        {"marker": "_", "markersize": 12, "linestyle": ""} if curve.degree is None else {}
+    )
+    ax.plot(line["slope"], line["fit"], color=INK, linewidth=1.8, zorder=4, **alone)
     if line[["low", "high"]].notna().all(axis=None):
         ax.fill_between(
             line["slope"], line["low"], line["high"], color=INK, alpha=0.2, linewidth=0, zorder=3
@@ -61,6 +64,7 @@ def fitted_curve(curve: SlopeCurve, ax: Axes) -> None:
             transform=where,
             color=INK,
             linewidth=5,
+            marker="|" if low == high else None,
             clip_on=False,
             solid_capstyle="butt",
             zorder=5,
@@ -103,7 +107,8 @@ def _centred_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> None:
 
 def fit_handles(curve: SlopeCurve) -> list[Artist]:
     """What the fit's marks are, with the answer that they give."""
-    handles: list[Artist] = [handle("smooth fit", color=INK, linewidth=1.8)]
+    fit = "mean of each slope" if curve.degree is None else "smooth fit"
+    handles: list[Artist] = [handle(fit, color=INK, linewidth=1.8)]
     if curve.best is not None:
         look = {"marker": "^", "markersize": 8, "markeredgecolor": "white"}
         handles.append(handle(best_words(curve), color=INK, linewidth=4, **look))
@@ -111,23 +116,27 @@ def fit_handles(curve: SlopeCurve) -> list[Artist]:
 
 
 def best_words(curve: SlopeCurve) -> str:
-    """``best slope 0.48 (95 % set 0.41–0.55)``; of a flat curve, or one that does not fit, less."""
+    """``best slope 0.48 (95 % set 0.41–0.55)``; less where no two slopes are resolved."""
     if curve.best is None:
         return "no best slope"
-    if not curve.fits:
-        return f"fit lowest at {curve.best:.2f}, but it does not fit the slopes"
-    if curve.flat is not False:
-        return f"fit lowest at {curve.best:.2f}; no effect of the slope is resolved"
-    sets = ", ".join(f"{low:.2f}{DASH}{high:.2f}" for low, high in curve.best_set)
+    if curve.flat:
+        return f"fit lowest at {curve.best:.2f}; no two slopes are resolved"
+    runs = (dict.fromkeys(f"{end:.2f}" for end in run) for run in curve.best_set)
+    sets = ", ".join(DASH.join(run) for run in runs)
     return f"best slope {curve.best:.2f} ({percent(curve.level)} set {sets})"
 
 
 def fit_words(curve: SlopeCurve) -> str:
     """What the fit is and what the bar below it means, for the caption."""
-    words = f"Dark line: smooth fit, {percent(curve.level)} band, n = {curve.n} seeds as blocks."
+    level = percent(curve.level)
+    words = f"Dark line: smooth fit, n = {curve.n} seeds as blocks."
     if curve.best is None:
         return f"{words} {curve.reason or ''}".strip()
-    return f"{words} Bar at the foot: the slopes that may be the best ({percent(curve.level)} set)."
+    if curve.degree is None:
+        words = f"No smooth curve fits: dark marks are means of n = {curve.n} seeds."
+    if curve.line["low"].notna().any():
+        words += f" Shade: difference from the reference slope ({level}, simultaneous)."
+    return f"{words} Bar at the foot: the slopes that may be the best ({level} set)."
 
 
 def published_over(points: pd.DataFrame, ax: Axes) -> None:

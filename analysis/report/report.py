@@ -213,7 +213,7 @@ def _facts(data: ReportData) -> list[Fact]:
         basis = f"bits per byte, with power {row['power']:g}; {seeds}, noise sd {noise}"
         facts.append(Fact("Resolvable difference", number(row["effect"]), basis))
     curve = optional(lambda: first.figures.slope_curve)
-    if curve is not None and curve.fits and curve.flat is False:
+    if curve is not None and curve.flat is False:
         basis = f"{percent(curve.level)} set; {counted(curve.n, 'seed')}"
         facts.append(Fact("Best slope", best_set(curve), basis))
     scored, of = int(is_scored(data.study.cells).sum()), grid_size(data.study)

@@ -1,7 +1,6 @@
 """No sentence claims what its numbers do not say, and none prints what is no number."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from analysis.costs.node_speed import node_effects, node_sentences
 from analysis.figures.catalog import draw
 from analysis.figures.figure_data import FigureData
-from analysis.figures.slope_curve import best_words
+from analysis.figures.slope_curve import best_words, fit_words
 from analysis.number_format import number, percent, plus_minus
 from analysis.planning.power_tables import achieved
 from analysis.rows.stages import PRIMARY, is_legal
@@ -95,7 +94,7 @@ def test_no_best_slope_is_named_where_none_is_resolved(frame_of):
     )
     (curve,) = slope_curves(make_study(flat), PRIMARY)
     assert curve.flat is True
-    assert "no effect of the slope is resolved" in best_words(curve)
+    assert "no two slopes are resolved" in best_words(curve)
     kinked = flat.assign(
         **{
             PRIMARY: 2.3
@@ -106,9 +105,9 @@ def test_no_best_slope_is_named_where_none_is_resolved(frame_of):
         }
     )
     (curve,) = slope_curves(make_study(kinked), PRIMARY)
-    assert not curve.fits
-    assert "does not fit" in best_words(curve)
-    assert pd.notna(curve.best)
+    assert curve.degree is None
+    assert "No smooth curve fits" in fit_words(curve)
+    assert best_words(curve) == "best slope 0.00 (95 % set 0.00)"
 
 
 def test_scores_that_are_all_alike_resolve_nothing_and_have_no_power(rows, frame_of):

@@ -274,7 +274,7 @@ def test_published_points_are_hollow_grey_and_named_by_pull_request():
 def test_the_best_slope_is_drawn_with_its_set():
     line = pd.DataFrame({"slope": [0.0, 0.5, 1.0], "fit": [2.0, 1.9, 2.0]})
     line = line.assign(low=line["fit"] - 0.01, high=line["fit"] + 0.01)
-    facts = {"level": 0.95, "n": 3, "reason": None, "fits": True, "flat": False}
+    facts = {"level": 0.95, "n": 3, "reason": None, "flat": False, "degree": 3}
     curve = SimpleNamespace(line=line, best=0.48, best_set=((0.41, 0.55),), **facts)
     ax = Figure().subplots()
     slope_curve.fitted_curve(curve, ax)
@@ -283,5 +283,5 @@ def test_the_best_slope_is_drawn_with_its_set():
     assert [mark.get_xdata()[0] for mark in markers(ax, "^")] == [0.48]
     assert slope_curve.best_words(curve) == "best slope 0.48 (95 % set 0.41–0.55)"
     curve.flat = True
-    flat = "fit lowest at 0.48; no effect of the slope is resolved"
+    flat = "fit lowest at 0.48; no two slopes are resolved"
     assert slope_curve.best_words(curve) == flat

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.models.curve_fit import Cells, critical_values, fit_curve, may_be_minimum
+from analysis.models.curve_contrasts import curve_contrasts
+from analysis.models.curve_fit import Cells, fit_curve
 from analysis.models.least_squares import f_test, solve
 from analysis.stats.best_fixed import best_fixed, best_fixed_sentences
 from analysis.stats.slope_curve import slope_curves
 from analysis.stats.slopes import fixed_slopes
-from benchmarks.slope_coverage import Case, Truth, measure
+from benchmarks.slope_coverage import ALIKE, FLAT, NOISES, Case, Truth, measure
 from tests.analysis.conftest import make_study
 
 STAGE = "post_quant_sliding_bpb"
@@ -55,7 +56,7 @@ def test_a_quadratic_minimum_is_found(graded, best):
     low, high = curve.best_set[0]
     assert low <= best + 1e-12
     assert high >= best - 1e-12
-    assert high - low < 0.05
+    assert high - low <= 0.06 + 1e-9  # a place is held against the slopes and their middles
     assert not curve.flat
     assert "best slope lies in" in curve.sentence()
 
@@ -85,6 +86,7 @@ def test_a_flat_curve_is_called_flat_and_says_what_it_excludes(graded):
     curve = only(slope_curves(make_study(graded(lambda slope: 0.0)), STAGE))
     assert curve.flat
     assert curve.flat_p > 0.05
+    assert not curve.contrasts["resolved"].any()
     assert curve.largest > np.ptp(curve.line["fit"])
     assert f"a difference above {curve.largest:.4f} BPB" in curve.sentence()
 
@@ -101,13 +103,16 @@ def test_relu2_and_slope_zero_are_one_point(cells):
 
 
 def test_a_curve_that_is_too_stiff_is_raised_and_a_wild_one_is_said(graded):
-    kink = only(slope_curves(make_study(graded(lambda s: abs(s - 0.4), noise=0.002)), STAGE))
-    assert kink.degree > 3
+    quartic = graded(lambda s: (s - 0.1) * (s - 0.35) * (s - 0.6) * (s - 0.85), noise=0.001)
+    assert only(slope_curves(make_study(quartic), STAGE)).degree > 3
     wild = graded(lambda s: 0.01 * (round(10 * s) % 2), noise=0.001)
     curve = only(slope_curves(make_study(wild), STAGE))
     assert curve.fit_p < 0.05
-    assert curve.flat is not True
-    assert "does not fit" in curve.sentence() or "no smooth curve" in curve.sentence()
+    assert curve.degree is None
+    assert curve.flat is False
+    assert all(low == high for low, high in curve.best_set)
+    assert {low for low, _ in curve.best_set} <= {0.0, 0.2, 0.4, 0.6, 0.8}
+    assert "no smooth curve fits" in curve.sentence()
 
 
 def test_a_diverged_slope_is_left_out_and_named(cells_with_losses):
@@ -149,37 +154,61 @@ def test_seeds_that_share_no_slope_give_a_reason(graded):
     assert only(slope_curves(make_study(frame[halves]), STAGE)).reason is not None
 
 
-def test_the_tests_of_the_curve_are_those_of_nested_models():
-    """Independent formulas: sums of squares about polynomials of the means, complete blocks."""
+def contrasts_of(scores, *, reference=0.5, places=SLOPES):
+    """The contrasts of blocks × (ten slopes and ASQU)."""
+    matrix = pd.DataFrame(scores, columns=[*KEYS, "asqu"])
+    fit = fit_curve(Cells.of(matrix, KEYS))
+    return curve_contrasts(fit, places, level=0.95, reference=reference)
+
+
+def test_the_test_of_the_fit_is_that_of_nested_models():
+    """Independent formulas: sums of squares about a polynomial of the means, complete blocks."""
     scores = np.random.default_rng(3).normal(0, 1, (4, 10)) + SLOPES
     fit = fit_curve(Cells.of(pd.DataFrame(scores, columns=list(KEYS)), KEYS))
     means = scores.mean(axis=0)
     left = scores - scores.mean(axis=1, keepdims=True) - means + scores.mean()
     noise = (left**2).sum() / 27
-    rss = [
-        4 * ((means - np.polynomial.Polynomial.fit(SLOPES, means, d)(SLOPES)) ** 2).sum()
-        for d in (0, 3)
-    ]
-    statistic = (rss[0] - rss[1]) / 3 / noise
-    assert fit.trend.statistic == pytest.approx(statistic, rel=1e-9)
-    assert fit.trend.p_value == pytest.approx(stats.f.sf(statistic, 3, 27), rel=1e-9)
-    assert fit.misfits[0].p_value == pytest.approx(stats.f.sf(rss[1] / 6 / noise, 6, 27), rel=1e-9)
+    rss = 4 * ((means - np.polynomial.Polynomial.fit(SLOPES, means, 3)(SLOPES)) ** 2).sum()
+    assert fit.fit_p == pytest.approx(stats.f.sf(rss / 6 / noise, 6, 27), rel=1e-9)
 
 
-def test_with_two_places_the_critical_value_is_that_of_students_t():
-    roots = np.array([[0.0, 1.0], [1.0, 1.0]])
-    found = critical_values(roots, df=8, level=0.95, draws=200_000)
-    # The quantile's own error: √(0.95 · 0.05 / 200,000) / density at the quantile is below 0.01.
-    np.testing.assert_allclose(found.minimum_G, stats.t.ppf(0.95, 8), atol=0.03)
-    assert found.pairs == pytest.approx(stats.t.ppf(0.975, 8), abs=0.04)
+def test_contrasts_do_not_depend_on_order_units_or_seeds():
+    rng = np.random.default_rng(8)
+    scores = rng.normal(size=(4, 11)) + np.append(6 * (SLOPES - 0.4) ** 2, 0.0)
+    first = contrasts_of(scores)
+    shifted = contrasts_of(scores + 50 * rng.normal(size=(4, 1)))
+    larger = contrasts_of(3.0 * scores)
+    assert shifted.kept_G.tolist() == larger.kept_G.tolist() == first.kept_G.tolist()
+    assert shifted.pairs_p == larger.pairs_p == first.pairs_p
+    assert larger.largest == pytest.approx(3 * first.largest)
+    for name in ("difference_T", "half_width_T", "half_width_G"):
+        of_first = getattr(first.from_reference, name)
+        assert getattr(shifted.from_reference, name) == pytest.approx(of_first, abs=1e-9)
+        assert getattr(larger.from_reference, name) == pytest.approx(3 * of_first)
 
 
-def test_the_lowest_place_is_always_kept():
-    generator = np.random.default_rng(4)
-    roots = generator.normal(size=(30, 3))
-    critical = critical_values(roots, df=5, level=0.95, draws=200)
-    for fit in generator.normal(size=(20, 30)):
-        assert may_be_minimum(fit, roots, sd=0.1, critical=critical)[fit.argmin()]
+def test_a_difference_is_resolved_where_its_interval_excludes_zero():
+    rng = np.random.default_rng(5)
+    for size in (2.0, 6.0, 12.0):
+        scores = rng.normal(size=(3, 11)) + np.append(size * (SLOPES - 0.3) ** 2, 0.0)
+        found = contrasts_of(scores).from_reference
+        resolved = found.p_value_T <= 0.05 + 1e-12
+        assert (resolved == (np.abs(found.difference_T) > found.half_width_T)).all()
+        assert found.half_width_T[5] == 0.0  # the reference from itself
+
+
+def test_a_noisy_end_widens_what_it_carries_and_no_curve_claims_the_lowest_is_not():
+    rng, noisy = np.random.default_rng(6), np.append(np.ones(9), [12.0, 1.0])
+    calm = rng.normal(size=(5, 11))
+    before, after = contrasts_of(calm), contrasts_of(calm * noisy)
+    assert after.from_reference.half_width_T[9] > 3 * before.from_reference.half_width_T[9]
+    places = np.linspace(0, 0.9, 91)
+    for _ in range(10):
+        scores = rng.normal(size=(3, 11)) * 0.1 + np.append((SLOPES - rng.random()) ** 2, 0.0)
+        fit = fit_curve(Cells.of(pd.DataFrame(scores, columns=[*KEYS, "asqu"]), KEYS))
+        at = places if fit.degree is not None else fit.cells.tested
+        found = curve_contrasts(fit, at, level=0.95)
+        assert found.kept_G[np.argmin(fit.estimators(at) @ fit.cells.values_N)]
 
 
 def test_a_contrast_outside_the_design_is_not_told():
@@ -221,12 +250,14 @@ def test_a_sweep_without_a_learned_activation_compares_none(cells):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("best", [0.9, None])
-def test_the_set_holds_the_best_slope_as_often_as_it_says(best):
-    """At 400 grids each: not below the 0.1 % quantile of a binomial of 95 %."""
-    flat = Truth("flat", lambda s: 0.0 * s, 0.5)
-    truth = flat if best is None else Truth("quadratic", lambda s: (s - best) ** 2, best)
-    found = measure(Case(truth, 3, 0.0 if best is None else 3.0), 400, bootstrap=10)
-    assert found.covered * 400 >= stats.binom.ppf(0.001, 400, 0.95)
-    if best is None:
-        assert found.called_flat * 400 >= stats.binom.ppf(0.001, 400, 0.95)
+@pytest.mark.parametrize("truth", [FLAT[0], Truth("quadratic", lambda s: (s - 0.9) ** 2, 0.9)])
+@pytest.mark.parametrize("noise", [ALIKE, NOISES[1], NOISES[3]], ids=lambda noise: noise.name)
+def test_no_claim_is_made_more_often_than_it_says(truth, noise):
+    """At 400 grids each: not beyond the 0.1 % quantile of a binomial of 95 %."""
+    found = measure(Case(truth, 3, 0.0 if truth.name == "flat" else 3.0, noise), 400)
+    allowed = stats.binom.ppf(0.001, 400, 0.95) / 400
+    assert found.covered >= allowed
+    assert 1 - found.wrong >= allowed
+    if truth.name == "flat":
+        assert 1 - found.resolved >= allowed
+        assert 1 - found.from_reference >= allowed
