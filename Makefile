@@ -165,6 +165,7 @@ bench-gpu: $(READY) ## on a GPU: MLP, step, scoring, reading, memory, compilatio
 
 calibration: $(READY) ## check the statistics on thousands of simulated sweeps (minutes)
 	@$(PY) -m benchmarks.calibration
+	@$(PY) -m benchmarks.stopping
 
 bench: $(READY) ## on a CPU: step, reading, quantizing, memory, scoring, compilation, start, as ratios (CHECK=1 compares)
 	@$(PY) -m benchmarks.step_time $(CHECK_ARGS)

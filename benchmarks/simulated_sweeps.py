@@ -24,7 +24,8 @@ from sweep.store.schema import SCHEMA
 SWEEP = load_sweep("local")
 REFERENCE = SWEEP.reference
 KEYS = tuple(activation.label for activation in SWEEP.expanded_activations())
-NUM_FUNCTIONS = len(KEYS) - 1  # ReLU² and LeakyReLU² 0.0 are one
+FUNCTIONS = tuple(key for key in KEYS if key != "leaky_relu2-s0")  # it is ReLU²
+NUM_FUNCTIONS = len(FUNCTIONS)
 NOISE_SD, SEED_SD = 0.0005, 0.0007  # BPB, as published: docs/statistics.md
 VAL_TOKENS, VAL_BYTES = 41_000, 100_000
 PANDAS_TYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
@@ -77,22 +78,41 @@ def simulated(world: World, num_sweeps: int, rng: np.random.Generator) -> pd.Dat
     )
 
 
+def simulated_scores(
+    world: World, num_sweeps: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """N sweeps × S seeds × F functions, in the order of ``FUNCTIONS``; NaN where a cell failed."""
+    shape = num_sweeps, world.num_seeds, NUM_FUNCTIONS
+    nodes = rng.integers(world.num_nodes, size=shape)
+    if world.whole_blocks:
+        nodes[:] = nodes[:, :, :1]
+    of_node_NM = rng.normal(0.0, world.node_sd, (num_sweeps, world.num_nodes))
+    scores_NSF = _function_scores(world, FUNCTIONS, num_sweeps, rng)
+    scores_NSF += np.take_along_axis(of_node_NM, nodes.reshape(num_sweeps, -1), 1).reshape(shape)
+    return np.where(rng.random(shape) < world.missing, np.nan, scores_NSF)
+
+
 def _scores(
     world: World, cells: pd.DataFrame, nodes_NC: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """N sweeps × C cells. Two names of one function get one score, as on one CPU."""
     stands_for = same_functions(cells, REFERENCE)
-    functions = sorted(set(stands_for.values()))
+    functions = tuple(sorted(set(stands_for.values())))
     function_C = np.array([functions.index(stands_for[key]) for key in cells["key"]])
     seed_C = pd.factorize(cells["seed"])[0]
-    num_sweeps, num_nodes = len(nodes_NC), world.num_nodes
+    scores_NSF = _function_scores(world, functions, len(nodes_NC), rng)
+    of_node_NM = rng.normal(0.0, world.node_sd, (len(nodes_NC), world.num_nodes))
+    return scores_NSF[:, seed_C, function_C] + np.take_along_axis(of_node_NM, nodes_NC, axis=1)
+
+
+def _function_scores(
+    world: World, functions: tuple[str, ...], num_sweeps: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """N sweeps × S seeds × F functions, without what nodes add."""
     noise_NSF = _noise(world, (num_sweeps, world.num_seeds, len(functions)), rng)
     noise_NSF *= [world.noise_factors.get(key, 1.0) for key in functions]
-    seeds_NS = rng.normal(0.0, world.seed_sd, (num_sweeps, world.num_seeds))
-    of_node_NM = rng.normal(0.0, world.node_sd, (num_sweeps, num_nodes))
-    effects_F = np.array([world.effect(key) for key in functions])
-    score_NC = 2.3 + effects_F[function_C] + seeds_NS[:, seed_C] + noise_NSF[:, seed_C, function_C]
-    return score_NC + np.take_along_axis(of_node_NM, nodes_NC, axis=1)
+    seeds_NS1 = rng.normal(0.0, world.seed_sd, (num_sweeps, world.num_seeds, 1))
+    return 2.3 + np.array([world.effect(key) for key in functions]) + seeds_NS1 + noise_NSF
 
 
 def _noise(world: World, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
