@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from trainer.activations import ACTIVATIONS
+from trainer.activations import ACTIVATIONS, Value
 from trainer.config import Recipe, load_recipe, parse_override
 from trainer.config.config_errors import ConfigError, validated
 from trainer.contract import (
@@ -156,13 +156,16 @@ def _question_from_flags(arguments: argparse.Namespace) -> tuple[Recipe, Activat
     return recipe, activation, dtype
 
 
-def _parse_param(text: str) -> tuple[str, float]:
+def _parse_param(text: str) -> tuple[str, Value]:
     key, _, value = text.partition("=")
     try:
+        if value.startswith("["):
+            return key, [float(number) for number in value.strip("[]").split(",")]
         return key, float(value)
     except ValueError:
         raise ConfigError(
-            f"--activation-param {text!r}: write name=number, such as slope=0.5."
+            f"--activation-param {text!r}: write name=number, such as slope=0.5, or a list of one "
+            f"for each layer, such as slopes=[0.3,0.5]."
         ) from None
 
 

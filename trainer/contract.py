@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
 
-from trainer.activations import activation_label, check_activation, neg_beta
+from trainer.activations import activation_label, check_activation, check_num_layers, neg_beta
 from trainer.budget import Budget, Seconds, Steps, parse_budget
 from trainer.config import Recipe, ScriptRecipe
-from trainer.config.config_errors import ConfigError, StrictModel, parse_object, validated
+from trainer.config.config_errors import ConfigError, StrictModel, parse_object, require, validated
 from trainer.layer_measures import LAYER_MEASURES as LAYER_MEASURES
 from trainer.layer_measures import Measure as Measure
 
@@ -54,7 +54,7 @@ class ActivationSpec(StrictModel):
     """An activation by name, with the parameters that its table entry asks for."""
 
     name: str
-    params: dict[str, float] = Field(default_factory=dict)
+    params: dict[str, float | list[float]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known(self) -> "ActivationSpec":
@@ -92,7 +92,7 @@ class CellSpec(StrictModel):
 
     @property
     def neg_beta(self) -> float | None:
-        """The fixed factor of x² for x ≤ 0; None if learned, random or of another family."""
+        """The fixed factor of x² for x ≤ 0; None if it is none, or not one number."""
         return neg_beta(self.activation.name, self.activation.params)
 
 
@@ -110,6 +110,12 @@ class RunSpec(CellSpec):
         if isinstance(budget, Steps) or self.recipe.quantization.matrices != "gptq":
             return budget
         return Seconds(budget.seconds - reserve_s)
+
+    @model_validator(mode="after")
+    def _each_layer_has_a_value(self) -> "RunSpec":
+        layers = self.recipe.model.num_layers
+        check_num_layers(self.activation.name, self.activation.params, layers)
+        return self
 
     @model_validator(mode="after")
     def _reserve_leaves_something(self) -> "RunSpec":
@@ -132,6 +138,17 @@ class ScriptSpec(CellSpec):
     recipe: ScriptRecipe
     axes: dict[str, Any] = Field(default_factory=dict)
     ranks: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _has_no_list(self) -> "ScriptSpec":
+        lists = [key for key, value in self.activation.params.items() if isinstance(value, list)]
+        require(
+            not lists,
+            f"activation {self.activation.name}: {', '.join(lists)}: a recipe of a script has no "
+            f"placeholder for a list, and does not say how many layers there are. Leave it out of "
+            f"this sweep, or run it with a recipe of our trainer.",
+        )
+        return self
 
 
 class Report(StrictModel):

@@ -11,7 +11,7 @@ from analysis.figures import captions
 from analysis.figures.captions import WIDTH_IN, framed
 from analysis.figures.figure_data import FigureData
 from analysis.figures.style import BLUE, GREY, INK, VERMILLION, Line, Look, label_ends, light_axes
-from trainer.activations import ACTIVATIONS, with_defaults
+from trainer.activations import ACTIVATIONS, of_layer, with_defaults
 from trainer.config.config_errors import ConfigError
 
 QUANTILES = {  # of the quantiles, as they stand at the last layer
@@ -75,8 +75,7 @@ def _initial(row: "pd.Series[object]") -> float | None:
     """β before training; it is a parameter of the activation."""
     text = row["params_json"]
     params = json.loads(text) if isinstance(text, str) else {}
-    value = with_defaults(str(row["activation"]), params).get("init")
-    return None if value is None else float(value)
+    return of_layer(with_defaults(str(row["activation"]), params), 0).get("init")
 
 
 def _frame(ax: Axes, layer: Sequence[int], *, initial: float | None) -> None:

@@ -1,9 +1,9 @@
 """Axes of one quantity over the negative slope: dots, means and intervals of one setting.
 
 Every scored cell is a dot. The line is the mean over seeds, the band its 95 % t interval. ReLU² has
-its own marker at slope 0; an activation without a slope stands in a strip of its own, and the
-slopes that it learned lie along the bottom. ✕ at the top marks an activation with diverged seeds,
-whose survivors are shown and not joined.
+its own marker at slope 0; an activation without one slope stands in a strip of its own, and the
+mean of those that it learned, or was given for its layers, lies along the bottom. ✕ at the top
+marks an activation with diverged seeds, whose survivors are shown and not joined.
 """
 
 import pandas as pd
@@ -24,7 +24,7 @@ from analysis.figures.style import (
 )
 from analysis.rows.read import is_scored
 from analysis.stats.per_seed import seed_stats
-from analysis.stats.slopes import CURVE, OFF_AXIS, POINT, learned_slopes, placed
+from analysis.stats.slopes import CURVE, OFF_AXIS, POINT, mean_slopes, placed
 
 INTERVAL = "95 % t interval"
 _NAME = 14  # letters of a name below the axis; all of it is in the other figures
@@ -48,7 +48,7 @@ def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
     return ax
 
 
-def legend_handles(cells: pd.DataFrame, *, learned: bool = False) -> list[Artist]:
+def legend_handles(cells: pd.DataFrame, *, means: bool = False) -> list[Artist]:
     """What the marks mean, for one legend per figure: only marks that these cells need."""
     cells = placed(cells)
     known = _off_curve(cells)
@@ -60,8 +60,8 @@ def legend_handles(cells: pd.DataFrame, *, learned: bool = False) -> list[Artist
         handles.append(handle(label, color=look.colour, marker=look.marker, mfc="none", ls=""))
     if cells.loc[is_scored(cells), "seed"].nunique() > 1:
         handles.append(Patch(color=GREY, alpha=0.4, label=INTERVAL))
-    if learned and not learned_slopes(cells).empty:
-        handles.append(handle("learned slope, mean ± sd", color=INK, marker="|", linewidth=1.0))
+    if means and not mean_slopes(cells).empty:
+        handles.append(handle("mean slope ± sd", color=INK, marker="|", linewidth=1.0))
     if (cells["state"] == "diverged").any():
         handles.append(handle("diverged seeds", color=INK, marker="x", linestyle=""))
     return handles

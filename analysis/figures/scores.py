@@ -14,7 +14,7 @@ from analysis.rows.read import is_scored
 from analysis.rows.scoring import windows_title
 from analysis.rows.stages import DELTAS, PANELS, STAGES, is_legal
 from analysis.stats.quantization import with_deltas
-from analysis.stats.slopes import learned_slopes
+from analysis.stats.slopes import mean_slopes
 from trainer.config.config_errors import ConfigError
 
 CAP_BYTES = 16_000_000
@@ -26,12 +26,12 @@ def bpb_by_slope(data: FigureData) -> Figure:
     cells, curve = data.cells, optional(lambda: data.slope_curve)
     published = optional(lambda: data.published) or {}
     figure = Figure(figsize=(WIDTH_IN, 7.4))
-    handles = legend_handles(cells, learned=True)
+    handles = legend_handles(cells, means=True)
     for ax, stage in zip(figure.subplots(2, 2, sharey="row").flat, PANELS, strict=True):
         ax.set_ylabel("bits per byte")
         ax.set_title(windows_title(cells, stage))
         quantity_by_slope(cells, ax, quantity=stage)
-        _learned_slopes(cells, ax)
+        _mean_slopes(cells, ax)
         if stage in published:
             slope_curve.published_over(published[stage], ax)
         if curve is not None and stage == curve.quantity:
@@ -41,8 +41,8 @@ def bpb_by_slope(data: FigureData) -> Figure:
         "A band stands for one activation alone; a seed moves all activations together, so they are"
         " compared within seeds (summary.md)."
     )
-    learned = "Learned slope: sign(β)·√|β| of the mean β and of mean ± sd over layers and channels."
-    remarks = [judged, "" if learned_slopes(cells).empty else learned]
+    means = "Mean slope: sign(β)·√|β| of the mean β and of mean ± sd over layers and channels."
+    remarks = [judged, "" if mean_slopes(cells).empty else means]
     if curve is not None:
         handles += slope_curve.fit_handles(curve)
         remarks.append(slope_curve.fit_words(curve))
@@ -127,22 +127,22 @@ def _cap_gauge(sizes: "pd.Series[int]", ax: Axes) -> None:
     ax.tick_params(color=GREY)
 
 
-def _learned_slopes(cells: pd.DataFrame, ax: Axes) -> None:
-    """Below the scores, one bar per seed: the slopes that were learned, mean and mean ± sd."""
-    learned = learned_slopes(cells).to_dict("records")
+def _mean_slopes(cells: pd.DataFrame, ax: Axes) -> None:
+    """Below the scores, one bar per seed of what has no one slope: mean and mean ± sd."""
+    bars = mean_slopes(cells).to_dict("records")
     where, look_of = ax.get_xaxis_transform(), looks(cells)
-    for i, row in enumerate(learned):
+    for i, row in enumerate(bars):
         height = 0.02 + 0.02 * i
         ends = [row["low"], row["high"]]
         colour = look_of[row["key"]].colour
         ax.plot(ends, [height, height], transform=where, color=colour, linewidth=1.0)
-        ax.plot([row["learned"]], [height], transform=where, color=colour, marker="|", markersize=6)
-    if learned:  # room for the bars, as data, so that axes which share their limits agree
+        ax.plot([row["mean"]], [height], transform=where, color=colour, marker="|", markersize=6)
+    if bars:  # room for the bars, as data, so that axes which share their limits agree
         box = ax.dataLim
-        ax.update_datalim([(box.x0, box.y0 - (0.03 + 0.025 * len(learned)) * box.height)])
+        ax.update_datalim([(box.x0, box.y0 - (0.03 + 0.025 * len(bars)) * box.height)])
         ax.autoscale_view(scalex=False)
         left, right = ax.get_xlim()
-        ax.set_xlim(min(left, *(row["low"] - 0.05 for row in learned)), right)
+        ax.set_xlim(min(left, *(row["low"] - 0.05 for row in bars)), right)
 
 
 def _published_words(points: pd.DataFrame, budget: str) -> str:

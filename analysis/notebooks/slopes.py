@@ -32,7 +32,7 @@ from analysis.figures.figure_data import FigureData
 from analysis.rows.read import sweep_place
 from analysis.stats.best_fixed import best_fixed
 from analysis.stats.slope_curve import slope_curves
-from analysis.stats.slopes import learned_slopes
+from analysis.stats.slopes import mean_slopes
 from analysis.study import read_study
 
 # %% tags=["parameters"]
@@ -56,12 +56,12 @@ for one in study.settings.values():
 
 # %% [markdown]
 # What learned its slope, against each fixed one: differences in bits per byte with intervals that
-# hold for all comparisons at once. Below it, what was learned, as signed roots of β.
+# hold for all comparisons at once. Below it, mean slopes: signed roots of the mean β.
 
 # %%
 columns = ["setting", "label", "other_label", "n", "difference", "low", "high", "resolved"]
 display(best_fixed(study, study.primary)[[*columns, "beats_all", "beaten_by_any"]])
-display(learned_slopes(study.cells))
+display(mean_slopes(study.cells))
 
 # %% [markdown]
 # A difference at equal time, split into what is made per step and what by taking more steps; and

@@ -103,6 +103,7 @@ def learned_counts(recipe: Recipe, name: str) -> dict[str, int]:
         "no learned β": fixed,
         "asqu": fixed + model.num_layers * model.mlp_hidden,
         "prelu2": fixed + model.num_layers,
+        "xielu": fixed + 2 * model.num_layers,
     }
 
 

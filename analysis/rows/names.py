@@ -16,19 +16,20 @@ from typing import Any, TypeVar
 import pandas as pd
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from trainer.activations import activation_label
+from trainer.activations import Given, activation_label, spelled
 from trainer.config.config_errors import ConfigError
 
 T = TypeVar("T")
 
 AXIS_PREFIX = "set."
 
-_PARAMS = TypeAdapter(dict[str, int | float], config=ConfigDict(strict=True))
+_PARAMS = TypeAdapter(dict[str, list[float] | int | float], config=ConfigDict(strict=True))
 _VALUES = TypeAdapter(dict[str, Any])
 
 TITLES = {
     "relu2": "ReLU²",
     "leaky_relu2": "LeakyReLU²",
+    "leaky_relu2_layers": "LeakyReLU² by layer",
     "asqu": "ASQU",
     "prelu2": "PReLU²",
     "rrelu2": "RReLU²",
@@ -70,7 +71,7 @@ def labels_of(frame: pd.DataFrame) -> dict[str, str]:
     return dict(zip(frame["key"], frame["label"], strict=True))
 
 
-def readable(name: str, params: Mapping[str, float]) -> str:
+def readable(name: str, params: Given) -> str:
     """
     >>> readable("leaky_relu2", {"slope": 0.30000000000000004}), readable("relu2", {})
     ('LeakyReLU² 0.3', 'ReLU²')
@@ -78,7 +79,9 @@ def readable(name: str, params: Mapping[str, float]) -> str:
     'RReLU² low 0.1 high 0.2'
     """
     shown = [
-        f"{'' if key == 'slope' else key + ' '}{round(value, 12)}" for key, value in params.items()
+        ("" if key in ("slope", "slopes") else f"{key} ")
+        + (spelled(value) if isinstance(value, list) else str(round(value, 12)))
+        for key, value in params.items()
     ]
     return " ".join([TITLES.get(name, name), *shown])
 
@@ -91,7 +94,7 @@ def natural_order(frame: pd.DataFrame) -> list[str]:
     return [str(key) for key in ordered["key"]]
 
 
-def _params(text: object, slope: Any, cell: str) -> dict[str, float]:
+def _params(text: object, slope: Any, cell: str) -> Given:
     """The parameters of an activation; rows of older versions tell the slope alone."""
     if isinstance(text, str):
         return _parsed(_PARAMS, text, "params_json", cell)

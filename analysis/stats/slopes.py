@@ -1,8 +1,8 @@
 """The place of each activation on the axis of the negative slope.
 
 Every activation of the family is x² for x > 0 and β·x² else. A fixed β ≥ 0 is a slope s = √β, so
-LeakyReLU² and ReLU² have a place on the axis. A learned β has none: it is drawn past the axis, and
-what it learned can be read on the axis as sign(β)·√|β|.
+LeakyReLU² and ReLU² have a place on the axis. A β that is learned, or given for each layer, has
+none: it is drawn past the axis, and its mean can be read on the axis as sign(β)·√|β|.
 """
 
 import numpy as np
@@ -20,15 +20,15 @@ def placed(frame: pd.DataFrame) -> pd.DataFrame:
     """``frame`` with ``x``, the place of each row on the axis, and ``role``, how it is drawn.
 
     ``curve``: it has a slope, and neighbours to be joined with. ``point``: it has a fixed β and no
-    slope (ReLU², at 0). ``off axis``: neither; x is past every slope, given or learned, one place
-    per activation.
+    slope (ReLU², at 0). ``off axis``: neither; x is past every slope, mean slopes among them, one
+    place per activation.
     """
     has_slope = frame["slope"].notna()
     has_beta = frame["neg_beta"].notna()
     role = np.select([has_slope, has_beta], [CURVE, POINT], default=OFF_AXIS)
     x = frame["slope"].astype(float).where(has_slope, frame["neg_beta"].astype(float) ** 0.5)
     others = sorted(set(frame.loc[role == OFF_AXIS, "key"]))
-    past = pd.concat([x, learned_slopes(frame)["high"], pd.Series([0.0])]).max()
+    past = pd.concat([x, mean_slopes(frame)["high"], pd.Series([0.0])]).max()
     off_axis = frame["key"].map({key: past + 0.15 * (i + 1) for i, key in enumerate(others)})
     return frame.assign(role=role, x=x.where(role != OFF_AXIS, off_axis.astype(float)))
 
@@ -43,22 +43,22 @@ def fixed_slopes(frame: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def learned_slopes(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per scored cell whose β is learned: what it learned, as a slope.
+def mean_slopes(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per scored cell whose β is learned, or given for each layer: its mean, as a slope.
 
-    ``learned`` is the signed root of the mean β; ``low`` and ``high`` are those of mean ± sd over
+    ``mean`` is the signed root of the mean β; ``low`` and ``high`` are those of mean ± sd over
     layers and channels. The root of a mean is not the mean of roots: these are places on an axis.
     """
-    learning = [name for name, entry in ACTIVATIONS.items() if entry.learns_beta]
-    learns = is_scored(frame) & frame["activation"].isin(learning) & frame["beta_mean"].notna()
-    rows = frame[learns].sort_values(["setting", "key", "seed", "replicate"])
+    several = [name for name, e in ACTIVATIONS.items() if e.learns_beta or e.is_by_layer]
+    known = is_scored(frame) & frame["activation"].isin(several) & frame["beta_mean"].notna()
+    rows = frame[known].sort_values(["setting", "key", "seed", "replicate"])
     mean = rows["beta_mean"].to_numpy(dtype=np.float64)
     sd = rows["beta_std"].fillna(0.0).to_numpy(dtype=np.float64)
     return rows.assign(
-        learned=signed_root(mean),
+        mean=signed_root(mean),
         low=signed_root(mean - sd),
         high=signed_root(mean + sd),
-    )[["setting", "key", "label", "seed", "replicate", "learned", "low", "high"]]
+    )[["setting", "key", "label", "seed", "replicate", "mean", "low", "high"]]
 
 
 def signed_root(beta: NDArray[np.float64]) -> NDArray[np.float64]:

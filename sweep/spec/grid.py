@@ -13,8 +13,9 @@ from typing import Any
 
 from sweep.spec.script_cells import check_script_cells
 from sweep.spec.sweep_file import SweepSpec
+from trainer.activations import of_layer
 from trainer.config import Recipe, ScriptRecipe
-from trainer.config.config_errors import ConfigError
+from trainer.config.config_errors import ConfigError, validated
 from trainer.contract import (
     ActivationSpec,
     RunSpec,
@@ -62,7 +63,7 @@ class Cell:
     @property
     def slope(self) -> float | None:
         activation = self.spec.activation
-        return activation.params["slope"] if activation.name == "leaky_relu2" else None
+        return of_layer(activation.params, 0)["slope"] if activation.name == "leaky_relu2" else None
 
     @property
     def neg_beta(self) -> float | None:
@@ -160,8 +161,10 @@ def _spec(
     }
     if isinstance(recipe, ScriptRecipe):
         axes = {key: value for key, value in overrides.items() if "." not in key}
-        return ScriptSpec(**shared, axes=axes, ranks=sweep.node.ranks)
-    return RunSpec(**shared, dtype=sweep.resolved_dtype, log_every=sweep.log_every)
+        shared |= {"axes": axes, "ranks": sweep.node.ranks}
+        return validated(ScriptSpec, shared, f"sweep {sweep.name}")
+    shared |= {"dtype": sweep.resolved_dtype, "log_every": sweep.log_every}
+    return validated(RunSpec, shared, f"sweep {sweep.name}")
 
 
 def _suffix(sweep: SweepSpec, overrides: Overrides, replicate: int) -> str:

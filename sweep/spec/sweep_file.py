@@ -3,13 +3,14 @@
 A sweep file is strict TOML under ``configs/sweeps/``: an unknown key is an error.
 """
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from trainer.activations import check_activation
+from trainer.activations import ACTIVATIONS, Value, check_activation
 from trainer.budget import parse_budget
 from trainer.config.config_errors import ConfigError, StrictModel, find_config, read_toml, validated
 from trainer.contract import ActivationSpec, Seed
@@ -251,13 +252,20 @@ def _expand_activation(entry: dict[str, Any]) -> list[ActivationSpec]:
     name = entry.get("name")
     if not isinstance(name, str):
         raise ValueError(f'activations: {entry} has no name; write name = "relu2".')
-    axes = {key: _numbers(name, key, value) for key, value in entry.items() if key != "name"}
+    axes = {key: _values(name, key, value) for key, value in entry.items() if key != "name"}
     result = []
     for values in product(*axes.values()):
         params = dict(zip(axes, values, strict=True))
         check_activation(name, params)
         result.append(ActivationSpec(name=name, params=params))
     return result
+
+
+def _values(name: str, key: str, given: Any) -> Sequence[Value]:
+    """A list is an axis, unless it is the value of a parameter that each layer has its own of."""
+    numbers = _numbers(name, key, given)
+    bounds = ACTIVATIONS[name].params.get(key) if name in ACTIVATIONS else None
+    return [numbers] if bounds is not None and bounds.per_layer else numbers
 
 
 def _numbers(name: str, key: str, value: Any) -> list[float]:

@@ -48,7 +48,7 @@ IDENTITY = (
         "neg_beta",
         _REAL,
         "",
-        "fixed factor of x² for x ≤ 0: s² for leaky_relu2, 0 for relu2; null if learned or random",
+        "fixed factor of x² for x ≤ 0: s² for leaky_relu2, 0 for relu2; null if there is not one",
     ),
     Column("seed", _INT, "", "seed of the initial weights"),
     Column("replicate", _INT, "", "counts cells that differ in nothing else, from 0"),

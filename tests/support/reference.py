@@ -11,17 +11,19 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from trainer.activations import Given
 from trainer.model import GPT
 
 RMS_EPS = 2.0**-23  # that of float32, as published
 
 Params = Mapping[str, float]
-NO_PARAMS: Params = {}
+NO_PARAMS: Given = {}
 
 # β of the squared family, of the parameters that are given and those that are learned.
 BETA: dict[str, Callable[[Params], float]] = {
     "relu2": lambda p: 0.0,
     "leaky_relu2": lambda p: p["slope"] ** 2,
+    "leaky_relu2_layers": lambda p: p["slopes"] ** 2,
     "asqu": lambda p: p["beta"],
     "prelu2": lambda p: p["slope"] ** 2,
     "rrelu2": lambda p: ((p.get("low", 1 / 8) + p.get("high", 1 / 3)) / 2) ** 2,
@@ -67,12 +69,13 @@ _OTHERS: dict[str, Callable[[float, Params], tuple[float, float]]] = {
 
 
 def reference_activations(
-    name: str, x_TF: Tensor, params: Params, learned: Mapping[str, Tensor]
+    name: str, x_TF: Tensor, params: Given, learned: Mapping[str, Tensor], layer: int = 0
 ) -> tuple[Tensor, Tensor]:
     """f and f' of every number of ``x_TF``; what is learned is one number, or one per channel."""
+    given = {key: v[layer] if isinstance(v, list) else v for key, v in params.items()}
     columns = {key: w.double().expand(x_TF.shape[1]).tolist() for key, w in learned.items()}
     of_channel = [
-        {**params, **{key: column[f] for key, column in columns.items()}}
+        {**given, **{key: column[f] for key, column in columns.items()}}
         for f in range(x_TF.shape[1])
     ]
     pairs = [
@@ -84,7 +87,7 @@ def reference_activations(
 
 
 def reference_logits(
-    model: GPT, tokens_T: list[int], activation: str = "asqu", params: Params = NO_PARAMS
+    model: GPT, tokens_T: list[int], activation: str = "asqu", params: Given = NO_PARAMS
 ) -> Tensor:
     """Logits (T, V) of one sequence; ``activation`` and its ``params`` are those of ``model``."""
     config = model.config
@@ -135,7 +138,7 @@ def _block(config, w, layer, x, x0, tokens, activation):
     name, params = activation
     own = f"activations.{layer}."
     learned = {key.removeprefix(own): value for key, value in w.items() if key.startswith(own)}
-    hidden, _ = reference_activations(name, hidden, params, learned)
+    hidden, _ = reference_activations(name, hidden, params, learned, layer)
     return x + w["mlp_scale_LD"][layer] * (hidden @ w["down_bank"][layer].T)
 
 

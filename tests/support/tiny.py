@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from tests.support.commands import PHYSICAL
-from trainer.activations import ACTIVATIONS, Range, check_activation
+from trainer.activations import ACTIVATIONS, Given, Range, Value, check_activation
 from trainer.cell import run
 from trainer.config import Recipe, load_recipe
 from trainer.config.config_errors import ConfigError
@@ -35,7 +35,7 @@ DATASET, VOCAB_SIZE = "stdlib-512", 512
 RANK_0 = World(rank=0, size=1, device=torch.device("cpu"))
 
 
-def activation_cases() -> list[tuple[str, dict[str, float]]]:
+def activation_cases() -> list[tuple[str, dict[str, Value]]]:
     """Every activation of the table, with five values of each parameter that must be given.
 
     What may be omitted is omitted, and then given five values, one such parameter at a time; those
@@ -54,11 +54,14 @@ def activation_cases() -> list[tuple[str, dict[str, float]]]:
     return cases
 
 
-def five_values(bounds: Range) -> list[float]:
-    return [bounds.low + f * (bounds.high - bounds.low) for f in (0.0, 0.1, 0.5, 0.9, 1.0)]
+def five_values(bounds: Range) -> Sequence[Value]:
+    """Numbers, or lists of two for the layers of ``tiny``."""
+    fractions = (0.0, 0.1, 0.5, 0.9, 1.0)
+    numbers = [bounds.low + f * (bounds.high - bounds.low) for f in fractions]
+    return [[number, bounds.high - number] for number in numbers] if bounds.per_layer else numbers
 
 
-def is_accepted(name: str, params: Mapping[str, float]) -> bool:
+def is_accepted(name: str, params: Given) -> bool:
     try:
         check_activation(name, params)
     except ConfigError:
@@ -66,10 +69,10 @@ def is_accepted(name: str, params: Mapping[str, float]) -> bool:
     return True
 
 
-def default_params(name: str) -> dict[str, float]:
-    """The middle of the range of every parameter that must be given; the others are omitted."""
+def default_params(name: str) -> dict[str, Value]:
+    """Something near the middle for every parameter that must be given; the others are omitted."""
     return {
-        key: (bounds.low + bounds.high) / 2
+        key: five_values(bounds)[1 if bounds.per_layer else 2]
         for key, bounds in ACTIVATIONS[name].params.items()
         if bounds.default is None
     }
@@ -102,7 +105,7 @@ def tiny_spec(
     data_dir: Path,
     *,
     activation: str = "leaky_relu2",
-    params: Mapping[str, float] | None = None,
+    params: Given | None = None,
     budget: str = "4steps",
     overrides: Mapping[str, Any] | None = None,
     **changes: Any,
@@ -152,7 +155,7 @@ def tiny_model(
     overrides: Mapping[str, Any] | None = None,
     *,
     activation: str = "asqu",
-    params: Mapping[str, float] | None = None,
+    params: Given | None = None,
     seed: int = 7,
     num_positions: int = 32,
     dtype: torch.dtype = torch.float32,

@@ -9,7 +9,12 @@ from trainer.contract import ARTIFACT_FILE, recipe_hash
 from trainer.optim.parameter_kinds import parameters_by_kind
 
 EQUAL = {"train.equal_cost": True}
-FIXED = [("relu2", {}), ("leaky_relu2", {"slope": 0.3}), ("rrelu2", {})]
+FIXED = [
+    ("relu2", {}),
+    ("leaky_relu2", {"slope": 0.3}),
+    ("leaky_relu2_layers", {"slopes": [0.3, 0.5]}),
+    ("rrelu2", {}),
+]
 # The recipe's hash is in the artifact, and compresses to more or fewer bytes.
 OF_THE_RECIPE = {"recipe_hash", "model_bytes", "artifact_bytes"}
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.activations import Params, StepDependent, build_activation
+from trainer.activations import Given, StepDependent, build_activation, check_num_layers
 from trainer.activations.squared import Squared
 from trainer.config import Model
 from trainer.model.attention import (
@@ -47,7 +47,7 @@ class GPT(nn.Module):
         config: Model,
         *,
         activation: str,
-        activation_params: Params,
+        activation_params: Given,
         num_positions: int,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -73,8 +73,10 @@ class GPT(nn.Module):
             if config.value_embedding
             else None
         )
+        check_num_layers(activation, activation_params, layers)
         self.activations = nn.ModuleList(
-            build_activation(activation, activation_params, hidden) for _ in range(layers)
+            build_activation(activation, activation_params, hidden, layer)
+            for layer in range(layers)
         )
         rounded_to = dtype if config.rope_frequencies == "rounded" else torch.float32
         cos, sin = rope_table(num_positions, config.rope_dims, config.rope_base, rounded_to)

@@ -14,7 +14,7 @@ from analysis.figures import catalog
 from analysis.figures.catalog import FIGURES, draw, save_figures
 from analysis.figures.figure_data import FigureData
 from analysis.rows.stages import PANELS
-from analysis.stats.slopes import learned_slopes, placed
+from analysis.stats.slopes import mean_slopes, placed
 from tests.analysis.conftest import make_study
 from trainer.config.config_errors import ConfigError
 
@@ -104,12 +104,33 @@ def test_relu2_stands_at_zero_and_asqu_beside_the_axis(cells):
 
 
 def test_what_was_learned_is_the_signed_root_of_beta(cells, frame_of, row_of):
-    learned = learned_slopes(cells)
-    assert learned["learned"].tolist() == pytest.approx([0.48] * 3)
+    learned = mean_slopes(cells)
+    assert learned["mean"].tolist() == pytest.approx([0.48] * 3)
     assert learned["low"].tolist() == pytest.approx([np.sqrt(0.48**2 - 0.06)] * 3)
     negative = frame_of([row_of("asqu", None, 1, beta_mean=-0.04, beta_std=0.05)])
-    row = learned_slopes(negative).iloc[0]
-    assert list(row[["learned", "low", "high"]]) == pytest.approx([-0.2, -0.3, 0.1])
+    row = mean_slopes(negative).iloc[0]
+    assert list(row[["mean", "low", "high"]]) == pytest.approx([-0.2, -0.3, 0.1])
+
+
+def test_a_slope_for_each_layer_and_xielu_stand_beside_the_axis(frame_of, row_of):
+    """The mean β of the first lies between its slopes, as one learned would; xIELU has none."""
+    given = {"neg_beta": None, "params_json": '{"slopes":[0.3,0.6]}'}
+    rows = [row_of("leaky_relu2", s, seed) for seed in (1, 2) for s in (0.3, 0.5)]
+    for seed in (1, 2):
+        betas = {"beta_mean": 0.225, "beta_std": 0.135}
+        rows.append(row_of("leaky_relu2_layers", None, seed, **given, **betas))
+        rows.append(row_of("xielu", None, seed, neg_beta=None, beta_mean=None, beta_std=None))
+    cells = frame_of(rows)
+    places = placed(cells).drop_duplicates("key").set_index("activation")
+    assert places["role"].to_dict() == {
+        "leaky_relu2": "curve",
+        "leaky_relu2_layers": "off axis",
+        "xielu": "off axis",
+    }
+    means = mean_slopes(cells)
+    assert set(means["label"]) == {"LeakyReLU² by layer 0.3to0.6-f92f4c0c"}
+    ends = means[["mean", "low", "high"]].to_numpy()
+    assert ends == pytest.approx(np.array([[0.225**0.5, 0.3, 0.6]] * 2))
 
 
 def test_the_delta_is_drawn_with_its_footing_and_unit(cells, drawn):

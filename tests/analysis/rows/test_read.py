@@ -97,3 +97,7 @@ def test_an_activation_is_known_by_all_of_its_parameters(frame_of, rows):
     frame = frame_of([*(asqu | {"params_json": text} for text in given), leaky])
     assert list(frame["key"]) == ["asqu-init0", "asqu-init0.25", "asqu", "leaky_relu2-s0.5"]
     assert list(frame["label"]) == ["ASQU init 0", "ASQU init 0.25", "ASQU", "LeakyReLU² 0.5"]
+    layers = {"activation": "leaky_relu2_layers", "params_json": '{"slopes":[0.3,0.6]}'}
+    row = frame_of([asqu | layers]).iloc[0]
+    assert row["key"] == "leaky_relu2_layers-s0.3to0.6-f92f4c0c"
+    assert row["label"] == "LeakyReLU² by layer 0.3to0.6-f92f4c0c"

@@ -79,6 +79,33 @@ def test_what_does_not_change_the_answer_is_not_in_the_id():
     assert short_hash(identity(spec, 0, None)) == short_hash(identity(other, 0, None))
 
 
+LAYERS = {"name": "leaky_relu2_layers", "slopes": [0.3, 0.6]}
+
+
+def test_a_list_of_slopes_for_the_layers_is_one_activation_and_no_axis():
+    asked = sweep_spec().activations
+    cells = cells_of(sweep_spec(activations=[*asked, LAYERS]))
+    of_old = {cell.name: cell.id for cell in cells_of(sweep_spec())}
+    assert {cell.name: cell.id for cell in cells}.items() >= of_old.items()
+    new = [cell for cell in cells if cell.name not in of_old]
+    assert {cell.name for cell in new} == {
+        f"leaky_relu2_layers-s0.3to0.6-f92f4c0c__seed{seed}__4steps" for seed in (1, 2)
+    }
+    for cell in new:
+        assert cell.spec.activation.params == {"slopes": [0.3, 0.6]}
+        assert cell.slope is cell.neg_beta is None
+
+
+def test_slopes_for_another_number_of_layers_are_refused_before_anything_runs():
+    asked = sweep_spec().activations
+    for slopes in ([0.3], 0.3):
+        with pytest.raises(ConfigError, match=r"sweep test: .*slopes holds 1.*Give 2"):
+            cells_of(sweep_spec(activations=[*asked, LAYERS | {"slopes": slopes}]))
+    deeper = {"set": {"model.num_layers": [2, 4]}}
+    with pytest.raises(ConfigError, match=r"slopes holds 2.*Give 4"):
+        cells_of(sweep_spec(activations=[*asked, LAYERS], grid=deeper))
+
+
 CHANGES = {
     "activation": lambda v: v["activation"].update(name="asqu", params={}),
     "seed": lambda v: v.update(seed=99),
@@ -140,6 +167,8 @@ def test_further_axes_are_in_the_name():
         ({"activations": [{"name": "relu2"}, {"name": "relu2"}]}, "more than once"),
         ({"activations": [{"slope": 0.5}]}, "has no name"),
         ({"activations": [{"name": "leaky_relu2", "slope": "steep"}]}, "a list of numbers"),
+        ({"activations": [LAYERS | {"slopes": [[0.3, 0.6]]}]}, "a list of numbers"),
+        ({"activations": [LAYERS, LAYERS]}, "more than once"),
         ({"reference": "gelu"}, "not among the activations"),
         ({"seed": [1]}, "Did you mean 'seeds'"),
         ({"node": {"gpu": 8}}, "node.gpu: unknown key"),

@@ -22,7 +22,7 @@ from trainer.model.mlp import mlp
 from trainer.model.mlp_backend import mlp_backend, mlp_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-FAMILY = ("relu2", "leaky_relu2", "asqu", "prelu2", "rrelu2")
+FAMILY = ("relu2", "leaky_relu2", "leaky_relu2_layers", "asqu", "prelu2", "rrelu2")
 T = 16
 SHAPE = (8, 16)
 SMALL = {"model.bigram": None, "model.value_embedding": None, "model.xsa_last_layers": 0}
@@ -106,7 +106,11 @@ def _record(where, graph, inputs):
     return make_boxed_func(graph.forward)
 
 
-FIXED = [("relu2", {}), *[("leaky_relu2", {"slope": s}) for s in (0.0, 0.3, 0.9)]]
+FIXED = [
+    ("relu2", {}),
+    *(("leaky_relu2", {"slope": s}) for s in (0.0, 0.3, 0.9)),
+    ("leaky_relu2_layers", {"slopes": [0.3, 0.5]}),
+]
 
 
 @pytest.fixture

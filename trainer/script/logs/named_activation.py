@@ -84,7 +84,7 @@ def named_in_source(source: Sequence[str]) -> tuple[Named, ...]:
 
 
 def contradiction(
-    named: Iterable[Named], activation: str, params: Mapping[str, float]
+    named: Iterable[Named], activation: str, params: Mapping[str, object]
 ) -> tuple[Named, str] | None:
     """The line that names another activation or number than is claimed, and what it names; or None.
 
