@@ -98,19 +98,35 @@ def show(summary: Summary, stream: IO[str]) -> None:
             show_edge=False,
         )
         words = {0, len(section.headings) - 1 if section.ends_in_words else 0}
-        for i, heading in enumerate(section.headings):
+        widths = _widths((section.headings, *section.lines), console.width)
+        for i, (heading, width) in enumerate(zip(section.headings, widths, strict=True)):
             table.add_column(
                 heading,
                 justify="left" if i in words else "right",
                 no_wrap=i == 0,
                 overflow="fold",  # never an ellipsis: a digit that is not shown is a wrong number
-                min_width=max(map(len, heading.split())),
+                width=width,
             )
         for line in section.lines:
             table.add_row(*line)
         console.print(table)
     for sentence in summary.sentences:
         console.print(sentence)
+
+
+def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int | None]:
+    """Of each column: its longest entry, or down to its longest word where room is short.
+
+    None where even that does not fit: then rich folds words.
+    """
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    least = [max(len(word) for text in column for word in text.split(" ")) for column in columns]
+    least[0] = widths[0]
+    while (excess := sum(widths) + len(widths) - 1 - room) > 0 and widths != least:
+        widest = max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))
+        widths[widest] = max(least[widest], widths[widest] - excess)
+    return [None] * len(widths) if excess > 0 else list(widths)
 
 
 def _row(entries: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """Axes of one quantity over the negative slope: dots, means and intervals of one setting.
 
-Every scored cell is a dot. The line is the mean over seeds, the band its 95 % t interval. ReLU² has
-its own marker at slope 0; an activation without one slope stands in a strip of its own, and the
+Every scored cell is a dot. The line is the mean over seeds, the band its 95 % t interval, no
+narrower than that of the spread pooled over activations (``analysis.stats.seed_intervals``). ReLU²
+has its own marker at slope 0; an activation without one slope stands in a strip of its own, and the
 mean of those that it learned, or was given for its layers, lies along the bottom. ✕ at the top
 marks an activation with diverged seeds, whose survivors are shown and not joined.
 """
@@ -23,7 +24,7 @@ from analysis.figures.style import (
     thinned_labels,
 )
 from analysis.rows.read import is_scored
-from analysis.stats.per_seed import seed_stats
+from analysis.stats.seed_intervals import seed_intervals
 from analysis.stats.slopes import CURVE, OFF_AXIS, POINT, mean_slopes, placed
 
 INTERVAL = "95 % t interval"
@@ -39,7 +40,7 @@ def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
         empty_axes(ax, "no score")
     else:
         places = cells.drop_duplicates("key").set_index("key")[["x", "role"]]
-        stats = seed_stats(cells, [quantity]).join(places, on="key")
+        stats = seed_intervals(cells, [quantity]).join(places, on="key")
         _seed_lines(known, ax, quantity)
         _curve(known[known["role"] == CURVE], stats[stats["role"] == CURVE], ax, quantity)
         _points(known, stats, ax, quantity)

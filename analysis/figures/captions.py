@@ -89,7 +89,12 @@ def marks_and_intervals(cells: pd.DataFrame) -> str:
     scored = cells[is_scored(cells)]
     counts = scored.groupby("key")["seed"].nunique()
     most = 0 if counts.empty else int(counts.max())
-    band = "band and bars: 95 % t interval over seeds" if most > 1 else "one seed gives no interval"
+    band = "one seed gives no interval"
+    if most > 1:
+        band = (
+            "band and bars: 95 % t interval over seeds, no narrower than that of the spread pooled"
+            " over activations"
+        )
     unequal = "" if counts.nunique() <= 1 else " Means over unequal seeds are not comparable."
     return (
         f"{recipe_and_budget(cells)} Dots: single seeds, {num_seeds(cells)};"

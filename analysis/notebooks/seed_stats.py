@@ -51,10 +51,11 @@ for one in data.values():
     display(draw("slope_bpb", one))
 
 # %% [markdown]
-# Bits per byte of each stage: mean, standard deviation, 95 % t interval over seeds.
+# Bits per byte of each stage: mean and standard deviation over seeds. The spread of seeds moves all
+# activations together, so these compare no two of them; the differences below do.
 
 # %%
-columns = ["label", "n", "mean", "sd", "half_width", "window", "stride", "n_diverged", "ranked"]
+columns = ["label", "n", "mean", "sd", "window", "stride", "n_diverged", "ranked"]
 scores = seed_stats(study.cells, PANELS)
 for (name, quantity), rows in scores.groupby(["setting", "quantity"], sort=False):
     print(f"{name}: {quantity}")

@@ -9,7 +9,7 @@ from analysis.figures.figure_data import FigureData, optional
 from analysis.number_format import DASH, capital, counted, listed, number, percent
 from analysis.report.answers import Answer, answer, gap_words, p_words, resolved_word, tone_of
 from analysis.report.document import Bar, Block, Details, Findings, Row, Table, Text, or_reason
-from analysis.report.report_data import SettingData, seed_rows
+from analysis.report.report_data import SettingData, by_activation
 from analysis.rows.read import including_tainted, is_scored, records
 from analysis.rows.scoring import scoring_words, script_windows, stage_title, title_and_windows
 from analysis.rows.stages import PANELS, STAGES, is_legal
@@ -108,11 +108,18 @@ def _means(study: Study) -> Details:
         f" {scoring_words(cells, 'post_quant_sliding_bpb')}"
     )
     present = [stage for stage in PANELS if (stats["quantity"] == stage).any()]
+    rows = []
+    for found in by_activation(stats, study.sweep.keys):
+        first = found[present[0]]
+        entries = [f"{number(found[s]['mean'])} ({number(found[s]['sd'])})" for s in present]
+        n = max(int(row["n"]) for row in found.values())
+        mark = " †" if first["n_diverged"] else ""
+        rows.append(Row((f"{first['label']}{mark}", str(n), *entries)))
     table = Table(
-        caption="Bits per byte of each stage: mean ± half width of the 95 % t interval over n"
-        " seeds. These intervals hold the spread of seeds, which moves all activations together.",
+        caption="Bits per byte of each stage: mean (standard deviation) over n seeds. The spread of"
+        " seeds moves all activations together, so it compares no two of them.",
         headings=("activation", "n", *(stage_title(cells, stage) for stage in present)),
-        rows=seed_rows(stats, study.sweep.keys, dict.fromkeys(present, 4)),
+        rows=tuple(rows),
         note=f"{windows}. † a seed diverged: mean over survivors, not ranked.",
     )
     return Details("Scores of every stage", (table,))

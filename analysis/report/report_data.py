@@ -14,6 +14,8 @@ from analysis.report.answers import Answer, answer
 from analysis.report.document import Row
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.read import is_scored, records
+from analysis.stats.compare import compare
+from analysis.stats.ranking import same_functions
 from analysis.study import Study
 
 
@@ -86,6 +88,19 @@ def primary_setting(study: Study) -> str:
     return ordered[(len(ordered) - 1) // 2]
 
 
+def gap_entries(study: Study, quantity: str) -> dict[str, str]:
+    """Of one setting: what a table's column of differences from the reference says, by key.
+
+    Both names of one function say the same; the reference has no entry, nor what is not compared.
+    """
+    words = {
+        row["key"]: plus_minus(row["difference"], row["half_width"], signed=True)
+        for row in records(compare(study, quantity))
+    }
+    kept = same_functions(study.cells, study.reference)
+    return {key: words[name] for key, name in kept.items() if name in words}
+
+
 def seed_rows(
     stats: pd.DataFrame,
     keys: Sequence[str],
@@ -93,22 +108,26 @@ def seed_rows(
     *,
     signed: bool = False,
     marked: bool = True,
+    beside: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[Row, ...]:
     """A row per activation: label, n, and mean ± half width of each quantity of ``decimals``.
 
-    ``marked``: † behind an activation with a diverged seed.
+    ``marked``: † behind an activation with a diverged seed. ``beside``: by quantity and key, what
+    stands behind the entry of that quantity.
     """
     rows = []
     for found in by_activation(stats, keys):
         mine = [found[name] for name in decimals if name in found]
         if not mine:
             continue
-        entries = [
-            plus_minus(row["mean"], row["half_width"], signed=signed, decimals=places)
-            if (row := found.get(name)) is not None
-            else DASH
-            for name, places in decimals.items()
-        ]
+        entries = []
+        for name, places in decimals.items():
+            row = found.get(name, {"mean": None, "half_width": None})
+            entries.append(
+                plus_minus(row["mean"], row["half_width"], signed=signed, decimals=places)
+            )
+            if beside is not None:
+                entries.append(beside[name].get(mine[0]["key"], DASH))
         mark = " †" if marked and mine[0]["n_diverged"] else ""
         n = str(max(row["n"] for row in mine))
         rows.append(Row((f"{mine[0]['label']}{mark}", n, *entries)))

@@ -95,8 +95,9 @@ def _ranked_means(study: Study, means: pd.DataFrame) -> list[Row]:
 
 
 def _mean(row: Row, labels: Mapping[str, str]) -> str:
-    value = plus_minus(row["mean"], row["half_width"])
-    return f"{labels[row['key']]} ({value} bits per byte, {counted(row['n'], 'seed')})"
+    return (
+        f"{labels[row['key']]} ({number(row['mean'])} bits per byte, {counted(row['n'], 'seed')})"
+    )
 
 
 def gap_sentence(row: Row, labels: Mapping[str, str]) -> str:
