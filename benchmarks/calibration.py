@@ -23,13 +23,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.models.block_model import Pairing
+from analysis.models.block_model import Reals
 from analysis.planning.power import Design, power_of
 from analysis.planning.second_stage import leaders
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
 from analysis.stats.pairs import paired_stats
 from analysis.stats.per_seed import seed_stats
+from analysis.stats.quantization import with_deltas
 from analysis.study import Study
 from benchmarks.calibration_scenarios import ONE, SCENARIOS, Scenario
 from benchmarks.compare_many import compare_many
@@ -83,15 +84,17 @@ def tally(scenario: Scenario, num_sweeps: int, rng: np.random.Generator) -> Coun
     frame = simulated(scenario.world, num_sweeps, rng)
     if scenario.second is not None:
         return _second_stages(scenario, frame, rng)
-    found = _compared(frame, scenario.pairing, one_by_one=scenario.world.missing > 0)
-    return _counted(scenario.world, found) + (_alone(frame) if scenario.alone else Counter())
+    counts = _counted(scenario.world, _compared(frame, scenario))
+    if scenario.asks_of_quantization:
+        counts += of_quantization(frame, scenario)
+    return counts + (_alone(frame) if scenario.alone else Counter())
 
 
-def _compared(frame: pd.DataFrame, pairing: Pairing, *, one_by_one: bool = False) -> pd.DataFrame:
+def _compared(frame: pd.DataFrame, scenario: Scenario, quantity: str = PRIMARY) -> pd.DataFrame:
     """One row per setting and key: difference, half_width, pooled_half_width."""
-    if one_by_one:
-        return compare(Study.of(frame, REFERENCE, pairing=pairing), PRIMARY)
-    found = compare_many(frame, REFERENCE, pairing)
+    if scenario.world.missing:  # no two sweeps have the same design: one by one
+        return compare(Study.of(frame, REFERENCE, pairing=scenario.pairing), quantity)
+    found = compare_many(frame, REFERENCE, scenario.pairing, quantity)
     num_sweeps, num_keys = found.difference_DK.shape
     return pd.DataFrame(
         {
@@ -127,6 +130,37 @@ def _counted(world: World, compared: pd.DataFrame) -> Counter[str]:
     return Counter(events | {"n": len(any_of), "all covered": int((~any_of["missed"]).sum())})
 
 
+def of_quantization(frame: pd.DataFrame, scenario: Scenario) -> Counter[str]:
+    """A sweep a setting: is its cost said to differ, is the shift between winners resolved?"""
+    measured = with_deltas(frame)
+    moves = _compared(measured, scenario, "quant_delta")
+    change, half_width = (_by_key(moves, name) for name in ("difference", "half_width"))
+    before, after = (
+        _by_key(_compared(measured, scenario, stage), "difference").idxmin(axis=1)
+        for stage in ("pre_quant_bpb", "post_quant_bpb")
+    )
+    shift = _at(change, after) - _at(change, before)
+    width = _at(half_width, after) + _at(half_width, before)
+    return Counter(
+        {
+            "cost differs": int((change.abs() > half_width).any(axis=1).sum()),
+            "winner shifts": int((np.abs(shift) > width).sum()),
+        }
+    )
+
+
+def _by_key(compared: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Settings × keys, the reference with zeros among them."""
+    table = compared.pivot(index="setting", columns="key", values=column)
+    return table.assign(**{REFERENCE: 0.0})
+
+
+def _at(table: pd.DataFrame, key_of: "pd.Series[str]") -> Reals:
+    """The value of each setting in the column of its key."""
+    columns = table.columns.get_indexer(key_of.reindex(table.index))
+    return table.to_numpy(dtype=float)[np.arange(len(table)), columns]
+
+
 def _second_stages(
     scenario: Scenario, frame: pd.DataFrame, rng: np.random.Generator
 ) -> Counter[str]:
@@ -136,7 +170,7 @@ def _second_stages(
     """
     assert scenario.second is not None
     kept = scenario.second.keep
-    first = _compared(frame, scenario.pairing)
+    first = _compared(frame, scenario)
     ranked = first.sort_values(["setting", "difference"]).groupby("setting", sort=False)["key"]
     chosen = ranked.apply(lambda keys: tuple(sorted(keys.iloc[:kept])))
     name = frame["setting"].iloc[0]
@@ -151,7 +185,7 @@ def _second_stages(
             keys=(REFERENCE, *keys),
         )
         again = simulated(world, num_sweeps, rng)
-        counts += _counted(world, _compared(again, "seed"))
+        counts += _counted(world, _compared(again, scenario))
         counts["kept"] += num_sweeps * (ONE in keys)
     return counts
 
@@ -183,6 +217,9 @@ def rates(scenario: Scenario, counts: Counter[str]) -> list[Rate]:
         add("family-wise false positives", "false", "at most", 0.05)
         exact: Claim | None = "is" if scenario.is_as_assumed else None
         add("the same, pooled interval alone", "false by pooled", exact, 0.05)
+        if scenario.asks_of_quantization:
+            add("quantization is said to cost one more or less", "cost differs", "at most", 0.05)
+            add("the shift between two winners is resolved", "winner shifts", "at most", 0.05)
     elif scenario.second is None:
         add("all differences covered at once", "all covered", "at least", 0.95)
         of_pooled = Design("pooled", seeds, NUM_FUNCTIONS)

@@ -31,6 +31,11 @@ class Scenario:
         return self.world.effect(ONE)
 
     @property
+    def asks_of_quantization(self) -> bool:
+        """Whether its sweeps are asked the second question too: one screening does not ask it."""
+        return self.effect == 0 and self.second is None
+
+    @property
     def is_as_assumed(self) -> bool:
         """Whether the noise is normal, independent and alike, as the pooled interval assumes."""
         world = self.world

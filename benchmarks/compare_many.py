@@ -1,4 +1,4 @@
-"""The primary comparison of thousands of complete sweeps at once, as ``compare`` makes each.
+"""The comparisons of thousands of complete sweeps at once, as ``compare`` makes those of each.
 
 The same functions of ``analysis`` (geometry, both intervals, their quantiles) on thousands of data
 sets, without a frame for each: a sweep takes microseconds instead of 30 ms. That the answer is that
@@ -38,7 +38,9 @@ class Comparisons:
     pooled_DK: Reals
 
 
-def compare_many(frame: pd.DataFrame, reference: str, pairing: Pairing = "seed") -> Comparisons:
+def compare_many(
+    frame: pd.DataFrame, reference: str, pairing: Pairing = "seed", quantity: str = PRIMARY
+) -> Comparisons:
     """Every setting of ``frame`` (alike, complete, in the same order of rows) as one sweep.
 
     RuntimeError where ``compare`` says anything else of the first of them.
@@ -53,11 +55,11 @@ def compare_many(frame: pd.DataFrame, reference: str, pairing: Pairing = "seed")
         seed_code=pd.factorize(rows["seed"])[0],
         activation=[keys.index(key) for key in rows["key"]],
     ).sort_values(["seed_code", "activation"])
-    scores_DN = frame[PRIMARY].to_numpy(dtype=float).reshape(num_sweeps, -1)[:, place.index]
+    scores_DN = frame[quantity].to_numpy(dtype=float).reshape(num_sweeps, -1)[:, place.index]
     num_seeds = scores_DN.shape[1] // len(keys)
     found = intervals(complete_blocks(num_seeds, len(keys)), scores_DN)
     result = Comparisons(keys[1:], *found)
-    _check(result, Study.of(cells, reference, pairing=pairing))
+    _check(result, Study.of(cells, reference, pairing=pairing), quantity)
     return result
 
 
@@ -95,8 +97,8 @@ def intervals(rows: Blocked, scores_DN: Reals) -> tuple[Reals, Reals, Reals]:
     return difference_DK, np.maximum(pooled_DK, second_DK), pooled_DK
 
 
-def _check(found: Comparisons, study: Study) -> None:
-    one_by_one = compare(study, PRIMARY, level=LEVEL).set_index("key")
+def _check(found: Comparisons, study: Study, quantity: str) -> None:
+    one_by_one = compare(study, quantity, level=LEVEL).set_index("key")
     ours = {
         "difference": found.difference_DK[0],
         "half_width": found.half_width_DK[0],

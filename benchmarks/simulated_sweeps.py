@@ -1,12 +1,13 @@
 """Simulated sweeps of known truth, as rows of the store.
 
 score = level + activation + seed + node + noise, in bits per byte. The cells are those of the sweep
-file ``local``, with the columns and types of a store; of the scores only the primary one is there.
-Many sweeps come in one frame, each as a setting of its own.
+file ``local``, with the columns and types of a store. The primary score stands for the one before
+quantization too; after it each has a cost, of a seed and of noise that are its own, and the same
+for all activations on average. Many sweeps come in one frame, each as a setting of its own.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -27,7 +28,9 @@ KEYS = tuple(activation.label for activation in SWEEP.expanded_activations())
 FUNCTIONS = tuple(key for key in KEYS if key != "leaky_relu2-s0")  # it is ReLU²
 NUM_FUNCTIONS = len(FUNCTIONS)
 NOISE_SD, SEED_SD = 0.0005, 0.0007  # BPB, as published: docs/statistics.md
+COST, COST_NOISE_SD, COST_SEED_SD = 0.01, 0.0003, 0.0003  # of quantization, BPB
 VAL_TOKENS, VAL_BYTES = 41_000, 100_000
+_LEVEL = 2.3
 PANDAS_TYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
@@ -70,11 +73,14 @@ def simulated(world: World, num_sweeps: int, rng: np.random.Generator) -> pd.Dat
         nodes_NC = nodes_NC[:, pd.factorize(cells["seed"])[0]]
     scores_NC = _scores(world, cells, nodes_NC, rng)
     failed = rng.random(frame.shape[0]) < world.missing
+    of_cost = replace(world, effects={}, node_sd=0.0, noise_sd=COST_NOISE_SD, seed_sd=COST_SEED_SD)
+    cost_NC = COST + _scores(of_cost, cells, nodes_NC, rng.spawn(1)[0]) - _LEVEL
+    told = {PRIMARY: scores_NC, "pre_quant_bpb": scores_NC, "post_quant_bpb": scores_NC + cost_NC}
     return frame.assign(
         setting=names,
         state=np.where(failed, "failed", "succeeded"),
         node=np.char.add("node-", nodes_NC.ravel().astype(str)),
-        **{PRIMARY: np.where(failed, np.nan, scores_NC.ravel())},
+        **{name: np.where(failed, np.nan, found_NC.ravel()) for name, found_NC in told.items()},
     )
 
 
@@ -112,7 +118,7 @@ def _function_scores(
     noise_NSF = _noise(world, (num_sweeps, world.num_seeds, len(functions)), rng)
     noise_NSF *= [world.noise_factors.get(key, 1.0) for key in functions]
     seeds_NS1 = rng.normal(0.0, world.seed_sd, (num_sweeps, world.num_seeds, 1))
-    return 2.3 + np.array([world.effect(key) for key in functions]) + seeds_NS1 + noise_NSF
+    return _LEVEL + np.array([world.effect(key) for key in functions]) + seeds_NS1 + noise_NSF
 
 
 def _noise(world: World, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """Section 2 of the report: what quantization and test-time training do to each activation.
 
-Deltas are taken within a cell at equal windows; their differences from the reference are described,
-since only one stage is judged.
+Deltas are taken within a cell at equal windows. Whether quantization acts on all activations alike
+is the second question that is tested (``analysis.stats.stage_interaction``); what else differs is
+described.
 """
 
 import pandas as pd
@@ -10,19 +11,15 @@ from analysis.figures.figure_data import optional
 from analysis.mechanism.associations import association_sentences
 from analysis.number_format import capital, counted, listed, number, percent, plus_minus
 from analysis.report.document import Block, Findings, Table, Text
-from analysis.report.report_data import SettingData, seed_rows
+from analysis.report.report_data import SettingData, gap_entries, seed_rows
 from analysis.rows.read import records
 from analysis.rows.scoring import scoring_words
 from analysis.rows.stages import DELTAS, STAGES, is_legal
 from analysis.stats.compare import compare
-from analysis.stats.quantization import delta_stats, with_deltas
+from analysis.stats.quantization import CHANGES, delta_stats, primary_delta, with_deltas
+from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import Study
 
-_HEADINGS = {
-    "quant_delta": "quantization",
-    "quant_delta_sliding": "quantization, sliding",
-    "ttt_gain": "TTT",
-}
 _SLOT = "slot_gain"
 
 
@@ -33,35 +30,39 @@ def quantization(setting: SettingData) -> tuple[Block, ...]:
     known = stats[stats["n"] > 0]
     if known.empty:
         return (Text("No cell has two scores in windows known to be alike, so no delta is known."),)
-    by_name = {name: known[known["quantity"] == name] for name in _HEADINGS}
+    by_name = {name: known[known["quantity"] == name] for name in CHANGES}
     present = [name for name, rows in by_name.items() if len(rows)]
-    findings = [(capital(_HEADINGS[name]), _range(by_name[name], setting)) for name in present]
+    answers, tested = stage_sentences(setting.study), primary_delta(cells)
+    findings = [
+        (capital(CHANGES[name]), _range(by_name[name], setting, tested)) for name in present
+    ]
     layers = optional(lambda: setting.figures.layers)
     if layers is not None:
         told = association_sentences(setting.study, layers)
         findings += [("Mechanism", words.replace(f" ({setting.name})", "")) for words in told]
     slot = (known["quantity"] == _SLOT).any()
     return (
-        *([Text(_lead(by_name, present), "lead")] if present else []),
+        *([Text(" ".join(answers), "lead")] if answers else []),
+        *([Text(_ends(by_name, present))] if present else []),
         *([_table(known, present, setting.study)] if present else []),
         Findings(tuple(findings)),
         *([_slot(known, setting.study)] if slot else []),
     )
 
 
-def _lead(by_name: dict[str, pd.DataFrame], present: list[str]) -> str:
+def _ends(by_name: dict[str, pd.DataFrame], present: list[str]) -> str:
     """How far each delta goes from activation to activation."""
     parts = []
     for name in present:
         means = by_name[name]["mean"]
         ends = " to ".join(number(end, signed=True) for end in (means.min(), means.max()))
-        parts.append(f"{_HEADINGS[name]} changes the score by {ends}")
+        parts.append(f"{CHANGES[name]} changes the score by {ends}")
     n = by_name[present[0]]["n"].max()
     return f"{capital('; '.join(parts))} bits per byte (means over up to {counted(n, 'seed')})."
 
 
-def _range(stats: pd.DataFrame, setting: SettingData) -> str:
-    """The smallest and the largest delta, and which are resolved from the reference's."""
+def _range(stats: pd.DataFrame, setting: SettingData, tested: str | None) -> str:
+    """The smallest and the largest delta; of one that is not tested, which differ all the same."""
     quantity = str(stats["quantity"].iloc[0])
     rows = sorted(records(stats[stats["ranked"]]), key=lambda row: (row["mean"], row["key"]))
     if not rows:
@@ -70,10 +71,11 @@ def _range(stats: pd.DataFrame, setting: SettingData) -> str:
         f"{plus_minus(row['mean'], row['half_width'], signed=True)} ({row['label']})"
         for row in (rows[:1] if len(rows) == 1 else (rows[0], rows[-1]))
     )
-    return f"{ends} bits per byte. {_resolved(quantity, setting.study)}"
+    described = "" if quantity == tested else f" {_described(quantity, setting.study)}"
+    return f"{ends} bits per byte.{described}"
 
 
-def _resolved(quantity: str, study: Study) -> str:
+def _described(quantity: str, study: Study) -> str:
     rows = records(compare(study.derive(with_deltas), quantity))
     if not rows or any(pd.isna(row["resolved"]) for row in rows):
         return "Differences between activations: too few seeds to know their noise."
@@ -91,13 +93,25 @@ def _resolved(quantity: str, study: Study) -> str:
 
 
 def _table(stats: pd.DataFrame, present: list[str], study: Study) -> Table:
+    measured = study.derive(with_deltas)
+    level = percent(stats["level"].iloc[0])
+    headings = [word for name in present for word in (CHANGES[name], "less the reference's")]
     return Table(
-        caption="Change of the score in bits per byte: mean ± half width of the"
-        f" {percent(stats['level'].iloc[0])} t interval over n seeds. Above zero is a loss.",
-        headings=("activation", "n", *(_HEADINGS[name] for name in present)),
-        rows=seed_rows(stats, study.sweep.keys, dict.fromkeys(present, 4), signed=True),
-        note=". ".join(
-            f"{capital(_HEADINGS[name])}: {_stages_of(name)}, {scoring_words(study.cells, name)}"
+        caption="Change of the score in bits per byte: mean over n seeds, and how far it is from"
+        " the reference's. Above zero is a loss.",
+        headings=("activation", "n", *headings),
+        rows=seed_rows(
+            stats,
+            study.sweep.keys,
+            dict.fromkeys(present, 4),
+            signed=True,
+            beside={name: gap_entries(measured, name) for name in present},
+        ),
+        note=f"± of a mean: half width of the {level} t interval, no narrower than that of the"
+        " spread over seeds that all activations share; it compares no two of them. ± of a"
+        f" difference: simultaneous {level} over all comparisons. "
+        + ". ".join(
+            f"{capital(CHANGES[name])}: {_stages_of(name)}, {scoring_words(study.cells, name)}"
             for name in present
         )
         + ".",
@@ -115,7 +129,8 @@ def _slot(stats: pd.DataFrame, study: Study) -> Table:
     mark = "" if legal else " NOT A LEGAL SCORE: fitted on the targets that it scores."
     return Table(
         caption=f"SLOT, apart from everything above.{mark} Change of the score in bits per byte:"
-        f" mean ± half width of the {percent(stats['level'].iloc[0])} t interval over n seeds.",
+        f" mean ± half width of the {percent(stats['level'].iloc[0])} t interval over n seeds, no"
+        " narrower than that of the spread that all activations share.",
         headings=("activation", "n", "SLOT" if legal else "SLOT (not legal)"),
         rows=seed_rows(stats, study.sweep.keys, {_SLOT: 4}, signed=True),
         note=f"SLOT: {_stages_of(_SLOT)}, {scoring_words(study.cells, _SLOT)}.",

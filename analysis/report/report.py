@@ -47,6 +47,7 @@ from analysis.rows.read import is_scored, succeeded
 from analysis.rows.scoring import stage_title
 from analysis.stats.sensitivity import DATA_ORDER
 from analysis.stats.slope_curve import best_set
+from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import read_study
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
@@ -60,7 +61,9 @@ _LIMITS = (
     "Not resolved does not mean equal: it means that the difference is smaller than this grid can"
     " tell from noise.",
     f"Intervals are about seeds, which draw the initial weights. {DATA_ORDER}",
-    "One stage is tested, and it was named before any result; what other stages show is described.",
+    "Two questions are tested, each with an error rate of 5 %, and named before any result: the"
+    " ranking at one stage, and whether quantization costs all activations the same. All else is"
+    " described.",
 )
 
 
@@ -228,6 +231,7 @@ def _footnotes(data: ReportData) -> list[str]:
         first.answer.decision.sentence,
         *([] if curve is None else [curve.sentence()]),
         *resolution_words(first.figures),
+        *stage_sentences(first.study),
         *(setting.answer.decision.sentence for setting in others),
         completeness_words(data),
         f"Revision {revision_words(data.study.cells)}. `make report"

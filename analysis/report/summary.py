@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.models.interval import LEVEL
-from analysis.number_format import listed, percent, plus_minus
+from analysis.number_format import DASH, listed, number, percent, plus_minus
 from analysis.planning.second_stage import second_stage_sentences
 from analysis.report.missing_cells import reason_words, state_word, unlike_sentences
-from analysis.report.report_data import by_activation
+from analysis.report.report_data import by_activation, gap_entries
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.read import (
     Sweep,
@@ -22,9 +22,10 @@ from analysis.rows.scoring import script_windows
 from analysis.rows.stages import PANELS, is_legal
 from analysis.stats.aa_control import aa_sentences
 from analysis.stats.decision import decide
-from analysis.stats.per_seed import seed_stats
 from analysis.stats.quantization import with_deltas
+from analysis.stats.seed_intervals import seed_intervals
 from analysis.stats.sensitivity import sensitivity_sentences
+from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import Study, read_study
 from analysis.text_table import Summary, TextTable, markdown
 from sweep.store.files import open_files
@@ -41,9 +42,10 @@ HEADINGS = {
 }
 DIVERGED_MARK = "†"
 _WINDOWS = "Pre-quant and post-quant in contiguous windows, sliding and TTT in sliding ones"
+_GAP = "vs ref."
 _BY_NODE = (
-    "Nodes were blocks: the means of this table hold what nodes add to them, the differences below"
-    " do not."
+    "Nodes were blocks: the means and sds of this table hold what nodes add to them, its"
+    " differences do not."
 )
 
 
@@ -52,19 +54,22 @@ def summarize(study: Study) -> Summary:
     frame, sweep = study.cells, study.sweep
     succeeded(frame)
     measured = with_deltas(frame).assign(artifact_kB=frame["artifact_bytes"] / 1000)
-    stats = seed_stats(measured, tuple(HEADINGS))
+    stats = seed_intervals(measured, tuple(HEADINGS))
     tables = [
         _table(here, stats[stats["setting"] == setting], sweep.keys)
         for setting, here in study.settings.items()
     ]
     sentences = [
-        f"Mean ± half width of the {percent(LEVEL)} t interval over seeds; n counts seeds."
+        f"Means over n seeds; at the tested stage with the sd over seeds, and the difference from"
+        f" {study.labels.get(study.reference, study.reference)} within seeds ({_GAP}), ±"
+        f" simultaneous {percent(LEVEL)} over all. The quant delta's ± is its own t interval, no"
+        " narrower than that of the spread that all share."
         f" {script_windows(frame, PANELS) or _WINDOWS}.",
         *([_BY_NODE] if sweep.pairing == "node" else []),
         *second_stage_sentences(study),
         *(decision.sentence for decision in decide(study)),
         *sensitivity_sentences(study),
-        *_lowest(study),
+        *stage_sentences(study),
         *aa_sentences(study),
         *_without_score(frame, sweep),
         *_not_legal(frame),
@@ -88,16 +93,30 @@ def write_summary(place: str | Path) -> tuple[Summary, str]:
 
 
 def _table(here: Study, stats: pd.DataFrame, keys: Sequence[str]) -> TextTable:
+    """A line per activation; the tested stage with its sd and the difference, which compares."""
     present = [name for name in HEADINGS if (stats["quantity"] == name).any()]
+    gaps = gap_entries(here, here.primary)
     lines = []
     for found in by_activation(stats, keys):
         rows = [found[quantity] for quantity in present]
         most = max(int(row["n"]) for row in rows)
+        entries = []
+        for row in rows:
+            is_tested = row["quantity"] == here.primary
+            entries.append(_entry(row, most, with_sd=is_tested))
+            entries += [gaps.get(row["key"], DASH)] if is_tested else []
         mark = DIVERGED_MARK if rows[0]["n_diverged"] else ""
-        lines.append((f"{rows[0]['label']}{mark}", str(most), *(_entry(row, most) for row in rows)))
-    headings = ("activation", "n", *(HEADINGS[name] for name in present))
+        lines.append((f"{rows[0]['label']}{mark}", str(most), *entries))
+    headings = [
+        heading
+        for name in present
+        for heading in (
+            [f"{HEADINGS[name]} (sd)", _GAP] if name == here.primary else [HEADINGS[name]]
+        )
+    ]
     windows = "" if script_windows(here.cells, ()) is not None else _scoring(stats)
-    return TextTable(f"{here.cells['setting'].iloc[0]}{windows}", headings, tuple(lines))
+    title = f"{here.cells['setting'].iloc[0]}{windows}"
+    return TextTable(title, ("activation", "n", *headings), tuple(lines))
 
 
 def _scoring(stats: pd.DataFrame) -> str:
@@ -108,33 +127,14 @@ def _scoring(stats: pd.DataFrame) -> str:
     return f"; windows of {window} tokens, sliding stride {stride}"
 
 
-def _entry(row: Mapping[str, Any], most: int) -> str:
-    """Mean ± half width, and n where it is less than the n of the line."""
-    text = plus_minus(
-        row["mean"],
-        row["half_width"],
-        signed=row["quantity"] == "quant_delta",
-        decimals=1 if row["quantity"] == "artifact_kB" else 4,
-    )
+def _entry(row: Mapping[str, Any], most: int, *, with_sd: bool) -> str:
+    """The mean, of a delta with its interval, and n where it is less than the n of the line."""
+    if row["quantity"] == "quant_delta":
+        text = plus_minus(row["mean"], row["half_width"], signed=True)
+    else:
+        text = number(row["mean"], decimals=1 if row["quantity"] == "artifact_kB" else 4)
+    text += f" ({number(row['sd'])})" if with_sd and not pd.isna(row["sd"]) else ""
     return text if row["n"] in (0, most) else f"{text} (n={row['n']})"
-
-
-def _lowest(study: Study) -> list[str]:
-    """Which activation is lowest at each stage: a description, since only one stage is tested."""
-    labels = study.labels
-    if len(labels) == 1:
-        return []
-    lowest: dict[str, list[str]] = {}
-    for stage in PANELS:
-        for decision in decide(study, stage):
-            if decision.best is not None:
-                entry = f"{HEADINGS[stage]} {labels[decision.best]}"
-                lowest.setdefault(decision.setting, []).append(entry)
-    return [
-        f"Lowest at each stage by differences within seeds, not tested ({setting}):"
-        f" {', '.join(entries)}."
-        for setting, entries in lowest.items()
-    ]
 
 
 def _without_score(frame: pd.DataFrame, sweep: Sweep) -> list[str]:

@@ -113,8 +113,8 @@ def test_reruns_compare_and_are_in_no_mean(rows, tmp_path):
     summary, _ = write_summary(place)
     section = summary.sections[0]
     (line,) = [line for line in section.lines if line[0] == "LeakyReLU² 0.5"]
-    entry = line[section.headings.index("sliding")]
-    assert any(f"LeakyReLU² 0.5 ({entry} bits per byte" in s for s in summary.sentences)
+    mean = line[section.headings.index("sliding (sd)")].split()[0]
+    assert any(f"LeakyReLU² 0.5 ({mean} bits per byte" in s for s in summary.sentences)
 
 
 def random_rows(seed):

@@ -45,7 +45,7 @@ def test_both_halves_of_a_pair_say_the_same_and_no_output_is_committed():
 SAID = {
     "mechanism": "Between 11 activations, with density of mlp",
     "published": "No published run of local has this score.",
-    "quant_delta": "local, 200 steps: quant_delta, window 128, stride 128",
+    "quant_delta": "ASQU is lowest at every stage (pre-quant, contiguous;",
     "seed_stats": "not resolved",
     "slopes": "the best slope lies in",
 }

@@ -20,7 +20,8 @@ from analysis.report.report import make_report, pictures, write_report
 from analysis.report.report_data import primary_setting, report_data
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
-from analysis.stats.quantization import delta_stats
+from analysis.stats.quantization import delta_stats, with_deltas
+from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import read_study
 from tests.analysis.conftest import lost, make_study
 from tests.support.page import parsed
@@ -137,13 +138,24 @@ def test_the_table_of_contrasts_holds_the_numbers_of_the_function(page, cells):
         assert rule == row["field_rule"]
 
 
-def test_the_table_of_deltas_holds_the_numbers_of_the_function(page, cells):
+def test_the_table_of_deltas_holds_the_numbers_of_the_functions(page, cells):
     shown = {line[0]: line for line in table_of(page, "Change of the score")}
+    places = {"quant_delta": 2, "ttt_gain": 4}
     for row in delta_stats(cells).to_dict("records"):
-        place = {"quant_delta": 2, "ttt_gain": 3}.get(row["quantity"])
-        if place is not None:
-            expected = plus_minus(row["mean"], row["half_width"], signed=True)
-            assert shown[row["label"]][place] == expected
+        expected = plus_minus(row["mean"], row["half_width"], signed=True)
+        assert shown[row["label"]][places[row["quantity"]]] == expected
+    for quantity, place in places.items():
+        for row in compare(make_study(with_deltas(cells)), quantity).to_dict("records"):
+            expected = plus_minus(row["difference"], row["half_width"], signed=True)
+            assert shown[row["label"]][place + 1] == expected
+
+
+def test_both_reports_say_what_quantization_changes(made, store):
+    told = stage_sentences(read_study(store))
+    assert len(told) == 2
+    assert set(told) <= set(made.footnotes)
+    (section,) = (each for each in made.sections if each.anchor == "quantization")
+    assert section.blocks[0].text == " ".join(told)
 
 
 def test_the_answer_asked_otherwise_is_the_same_where_it_names_the_same_activation(page):

@@ -4,9 +4,12 @@ import io
 import statistics
 
 import pytest
-from scipy import stats
 
+from analysis.number_format import DASH, plus_minus
 from analysis.report.summary import summarize
+from analysis.rows.stages import PRIMARY
+from analysis.stats.compare import compare
+from analysis.stats.stage_interaction import stage_sentences
 from analysis.text_table import Summary, TextTable, markdown, plain, show
 from tests.analysis.conftest import make_study
 
@@ -25,18 +28,29 @@ def few(cells):
 
 
 def line_of(text, label):
-    (line,) = (line for line in text.splitlines() if line.lstrip("| ").startswith(label))
-    return line
+    """The line of the table, which stands before the sentences."""
+    return next(line for line in text.splitlines() if line.lstrip("| ").startswith(label))
 
 
 def test_the_table_shows_the_stored_numbers(summary, rows):
     line = line_of(plain(summary), "ASQU")
     for stage in STAGES:
         scores = [row[stage] for row in rows if row["activation"] == "asqu"]
-        width = stats.t.ppf(0.975, 2) * statistics.stdev(scores) / 3**0.5
-        assert f"{statistics.fmean(scores):.4f} ±{width:.4f}" in line
+        sd = f" ({statistics.stdev(scores):.4f})" if stage == PRIMARY else ""
+        assert f" {statistics.fmean(scores):.4f}{sd} " in line
     sizes = [row["artifact_bytes"] for row in rows if row["activation"] == "asqu"]
-    assert f"{statistics.fmean(sizes) / 1000:.1f} ±" in line
+    assert line.endswith(f" {statistics.fmean(sizes) / 1000:.1f}")
+
+
+def test_the_interval_of_the_table_is_the_one_that_compares(summary, cells):
+    (section,) = summary.sections
+    place = section.headings.index("vs ref.")
+    shown = {line[0]: line[place] for line in section.lines}
+    for row in compare(make_study(cells), PRIMARY).to_dict("records"):
+        gap = plus_minus(row["difference"], row["half_width"], signed=True)
+        assert shown[row["label"]] == gap
+    assert shown["LeakyReLU² 0.5"] == DASH
+    assert shown["LeakyReLU² 0.0"] == shown["ReLU²"]
 
 
 def test_lines_come_in_the_order_of_the_grid(summary):
@@ -47,10 +61,11 @@ def test_lines_come_in_the_order_of_the_grid(summary):
     assert "windows of 128 tokens, sliding stride 32" in section.title
 
 
-def test_the_verdict_and_the_control_follow_the_table(summary):
+def test_the_verdict_and_the_control_follow_the_table(summary, cells):
     sentences = summary.sentences
     assert any("not resolved" in sentence for sentence in sentences)
     assert any("bit for bit" in sentence for sentence in sentences)
+    assert set(stage_sentences(make_study(cells))) <= set(sentences)
     assert not any("Without a score" in sentence for sentence in sentences)
 
 
@@ -71,13 +86,13 @@ def test_an_activation_without_a_score_has_dashes(few, sweep):
     learned = few["activation"] == "asqu"
     gone = {name: few[name].mask(learned) for name in (*STAGES, "artifact_bytes")}
     lost = few.assign(**gone, state=few["state"].mask(learned, "lost"))
-    assert line_of(plain(summarize(make_study(lost))), "ASQU").split() == ["ASQU", "0"] + 6 * ["–"]
+    assert line_of(plain(summarize(make_study(lost))), "ASQU").split() == ["ASQU", "0"] + 7 * ["–"]
 
 
 def test_a_stage_that_nobody_scored_has_no_column(few, sweep):
     (section,) = summarize(make_study(few.assign(ttt_bpb=float("nan")))).sections
     assert "TTT" not in section.headings
-    assert "sliding" in section.headings
+    assert "sliding (sd)" in section.headings
 
 
 def test_a_sweep_of_one_activation_has_a_table(frame_of, row_of):
@@ -104,7 +119,7 @@ def test_a_reason_is_neither_html_nor_a_link_nor_a_colour(few):
 def test_markdown_holds_the_same_entries_as_plain_text(summary):
     entries = [part.strip() for part in line_of(markdown(summary), "ASQU").strip("|").split("|")]
     assert all(entry in line_of(plain(summary), "ASQU") for entry in entries)
-    assert len(entries) == 8
+    assert len(entries) == 9
 
 
 class Terminal(io.StringIO):

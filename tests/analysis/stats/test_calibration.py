@@ -10,8 +10,10 @@ from scipy import stats
 from analysis.planning.power import Design, power_of
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
-from benchmarks.calibration import POINTS, clopper_pearson, rates, tally
-from benchmarks.calibration_scenarios import ONE, SCENARIOS
+from analysis.stats.quantization import with_deltas
+from analysis.stats.stage_interaction import shifts
+from benchmarks.calibration import POINTS, clopper_pearson, of_quantization, rates, tally
+from benchmarks.calibration_scenarios import ONE, SCENARIOS, Scenario
 from benchmarks.compare_many import compare_many
 from benchmarks.simulated_sweeps import KEYS, REFERENCE, World, simulated
 from benchmarks.two_stages import TwoStages, probability_kept, two_stage_power
@@ -71,6 +73,33 @@ def test_sweeps_compare_many_are_judged_as_one_by_one():
         table = said.pivot(index="setting", columns="key", values=column)
         theirs = table.loc[frame["setting"].unique(), list(found.keys)]
         np.testing.assert_allclose(values, theirs, rtol=1e-9, atol=1e-12, err_msg=column)
+
+
+def test_quantization_of_many_sweeps_is_judged_as_one_by_one():
+    keys = (REFERENCE, "leaky_relu2-s0.3", "asqu")
+    scenario = Scenario("null", World(keys=keys, noise_factors={"asqu": 3.0}))
+    frame = simulated(scenario.world, 6, np.random.default_rng(1))
+    counts = of_quantization(frame, scenario)
+    found = [
+        shift
+        for study in make_study(frame).settings.values()
+        for shift in shifts(study)
+        if shift.delta == "quant_delta"
+    ]
+    assert len(found) == 6
+    assert sum(shift.before != shift.after for shift in found) > 0
+    assert counts["winner shifts"] == sum(bool(shift.resolved) for shift in found)
+    said = compare(make_study(with_deltas(frame)), "quant_delta")
+    assert counts["cost differs"] == said.groupby("setting")["resolved"].any().sum()
+
+
+@pytest.mark.parametrize("name", ["null", "null, the reference 3 times as noisy"])
+def test_no_more_than_one_sweep_in_twenty_says_falsely_that_quantization_costs_one_more(name):
+    n, scenario = 1000, BY_NAME[name]
+    counts = of_quantization(simulated(scenario.world, n, np.random.default_rng(17)), scenario)
+    # Exceeded by chance once in a thousand if the rate is 5 %.
+    assert counts["cost differs"] <= stats.binom.ppf(0.999, n, 0.05)
+    assert counts["winner shifts"] <= counts["cost differs"]
 
 
 @pytest.mark.parametrize("name", ["null", "null, two stages"])
