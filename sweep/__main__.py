@@ -43,6 +43,7 @@ def run_command_line(argv: list[str] | None) -> tuple[int, bool]:
         failed=arguments.failed,
         selection=Selection(arguments.where, arguments.limit),
         refresh=arguments.refresh,
+        until=arguments.until,
         join=arguments.join,
         as_json=arguments.json,
         script=arguments.script,
@@ -88,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
     selected.add_argument("--where", metavar="CONDITION", help=f"only cells of which {EXAMPLE!r}")
     selected.add_argument("--limit", metavar="N", type=_at_least_one, help="only the first N")
     planned.add_argument("--refresh", action="store_true", help="stale cells too: changed trainer")
+    planned.add_argument(
+        "--until", metavar="BPB", type=float, help="stop when what is best is known up to BPB"
+    )
     planned.add_argument("--join", action="store_true", help="help the driver that is running it")
     drafted.add_argument("--script", metavar="PATH", help="a training script of your own")
     drafted.add_argument("--name", metavar="NAME", help="the recipe's; default: the script's")
@@ -111,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.set_defaults(sweep=None, results="results", data="data", cell=None, where=None)
     whole.set_defaults(script=None, name=None, force=False)
+    whole.set_defaults(until=None)
     whole.set_defaults(limit=None, failed=False, refresh=False, join=False, json=False)
     subparsers = whole.add_subparsers(required=True, metavar="VERB")
     for verb, parents in options.items():

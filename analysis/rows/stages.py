@@ -12,6 +12,8 @@ from typing import Literal
 
 import pandas as pd
 
+from sweep.store.schema import TESTED
+
 Windows = Literal["contiguous", "sliding"]
 
 
@@ -73,11 +75,6 @@ DELTAS: dict[str, Delta] = {
 
 PANELS = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb")
 
-# One stage is named before any result is seen, and only its ranking is tested: four tested stages
-# would be four chances to find a winner. It is the first of these that the recipe scores: the very
-# first in every recipe of our own. The recipe of a script says which stages it prints, and a cell
-# that lacks one of them fails, so no result decides it.
-TESTED = ("post_quant_sliding_bpb", "post_quant_bpb", "ttt_bpb", "pre_quant_bpb")
 PRIMARY = TESTED[0]
 
 

@@ -37,8 +37,9 @@ CLUSTER_SWEEP, LOCAL_SWEEP = "slopes", "local"
 class Invocation:
     """The options of one command, and what they lead to.
 
-    ``refresh``: stale cells run again. ``join``: help a driver that is at work on it already.
-    ``needs_results_only``: a cluster is not asked which sweep is meant.
+    ``until``: the zone of [until], whatever the file says. ``refresh``: stale cells run again.
+    ``join``: help a driver that is at work on it already. ``needs_results_only``: a
+    cluster is not asked which sweep is meant.
     """
 
     environment: Environment
@@ -49,6 +50,7 @@ class Invocation:
     connect: Callable[[str | None], Pool]
     selection: Selection = field(default_factory=Selection)
     refresh: bool = False
+    until: float | None = None
     join: bool = False
     cell: str | None = None
     failed: bool = False
@@ -78,7 +80,7 @@ class Invocation:
 
     @cached_property
     def sweep(self) -> SweepSpec:
-        return load_sweep(self.sweep_choice)
+        return load_sweep(self.sweep_choice, zone=self.until)
 
     @cached_property
     def store(self) -> Store:
@@ -152,12 +154,14 @@ class Invocation:
 
         ``unsure``: of what is to run, some may be settled.
         """
+        unneeded = f", {len(todo.unneeded)} are not needed" if todo.unneeded else ""
         if not todo.todo:
-            return (
-                f"sweep {self.sweep.name}: nothing to run, {len(todo.settled)} cells are settled."
-            )
+            settled = f"{len(todo.settled)} cells are settled"
+            return f"sweep {self.sweep.name}: nothing to run, {settled}{unneeded}."
         most, least = ("at most ", "at least ") if unsure else ("", "")
-        cells = f"{most}{len(todo.todo)} cells to run, {least}{len(todo.settled)} settled"
+        cells = f"{most}{len(todo.todo)} cells to run"
+        cells += f", then at most {len(todo.later)}" if todo.later else ""
+        cells += f", {least}{len(todo.settled)} settled{unneeded}"
         hours = f"{cost.node_hours:,.0f}" if cost.node_hours >= 10 else f"{cost.node_hours:.2g}"
         basis = "measured" if cost.measured else "a guess until one has been measured"
         each = f"({duration(cost.cell_s)} a cell, {basis})"

@@ -16,9 +16,11 @@ from sweep.driver.driver import Driver
 from sweep.driver.interrupts import Interruption, handle_signals
 from sweep.driver.tensorboard import Curves, tensorboard_folder
 from sweep.provenance import PROJECT, Code, Revision, code_here, revision
-from sweep.schedule.plan import Estimate, Planner, plan_unsettled
+from sweep.schedule.plan import Plan, Planner, plan_unsettled
+from sweep.schedule.stopping import progress, sentences, told
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
+from sweep.store.history import History
 from sweep.store.store import AlreadyClosed, Store
 from sweep.store.table import StoredAttempts
 from trainer.config.config_errors import ConfigError
@@ -34,14 +36,17 @@ def run_plan(invocation: Invocation, planner: Planner) -> int:
     with store.as_driver(join=invocation.join, say=invocation.say) as driver_id:
         session = _Session(invocation, cells, code, driver_id)
         interruption = Interruption()
-        while session.run(planner, interruption) and not interruption.requests:
-            invocation.say("Going on with what another driver left behind.")
+        while (why := session.run(planner, interruption)) and not interruption.requests:
+            invocation.say(f"Going on with {why}.")
         write_description(invocation.sweep, store, cells)
         stored = store.write_cells({cell.id for cell in cells})
         meant = invocation.selection.cells(cells)
         if invocation.selection.limit is not None:
             meant = [cell for cell in meant if cell.id in session.planned]
-        return _report_outcome(invocation, stored, meant, interrupted=interruption.requests > 0)
+        interrupted = interruption.requests > 0
+        if invocation.sweep.until is not None:
+            return _report_stop(invocation, stored, cells, interrupted=interrupted)
+        return _report_outcome(invocation, stored, meant, interrupted=interrupted)
 
 
 class _Session:
@@ -57,8 +62,8 @@ class _Session:
         self.planned: set[str] = set()
         self._attempted: set[str] = set()
 
-    def run(self, planner: Planner, interruption: Interruption) -> bool:
-        """Run what ``planner`` finds to do; whether there is more, since another driver died."""
+    def run(self, planner: Planner, interruption: Interruption) -> str | None:
+        """Run what ``planner`` finds to do; with what to go on after it, None if nothing is."""
         invocation, store = self._invocation, self._invocation.store
         closed = close_orphans(store, invocation.sweep.name, self._cells, self._revision)
         if closed:
@@ -77,9 +82,9 @@ class _Session:
         cost = invocation.estimate(todo, history)
         invocation.say(invocation.plan_sentence(todo, cost))
         if not todo.todo:
-            return False
+            return None
         invocation.require_usable_lease()
-        self._confirm(cost)
+        self._confirm(todo, history)
         write_description(invocation.sweep, store, self._cells)
         pool = invocation.pool  # connected now: Ray sets a handler for SIGTERM of its own
         display_of = LiveDisplay if invocation.console.is_terminal else PlainDisplay
@@ -103,8 +108,11 @@ class _Session:
             self._attempted |= self.planned - {task.cell.id for task in driver.skipped}
         if paused is not None:
             invocation.say(f"Paused: {paused}. When that is mended, `make rerun FAILED=1` goes on.")
-            return False
-        return bool(store.orphans())
+            return None
+        if store.orphans():
+            return "what another driver left behind"
+        goes_on = todo.later and invocation.selection.limit is None
+        return "the next seed, if it is needed" if goes_on else None
 
     def _attempts(self, say: Callable[[str], None], interruption: Interruption) -> Attempts:
         invocation, sweep = self._invocation, self._invocation.sweep
@@ -121,13 +129,19 @@ class _Session:
             must_stop=lambda: interruption.requests > 1,
         )
 
-    def _confirm(self, cost: Estimate) -> None:
-        if cost.node_hours <= CONFIRM_NODE_HOURS or self._is_confirmed:
+    def _confirm(self, plan: Plan, history: History) -> None:
+        everything = replace(plan, todo=(*plan.todo, *plan.later))
+        node_hours = self._invocation.estimate(everything, history).node_hours
+        until = self._invocation.sweep.until
+        if until is not None and until.node_hours is not None:
+            node_hours = min(node_hours, until.node_hours)
+        if node_hours <= CONFIRM_NODE_HOURS or self._is_confirmed:
             return
         self._is_confirmed = True
         if self._invocation.environment.yes:
             return
-        question = f"This takes about {cost.node_hours:.1f} node-hours. "
+        about = "at most about" if plan.later else "about"
+        question = f"This takes {about} {node_hours:.1f} node-hours. "
         if not sys.stdin.isatty():
             raise ConfigError(f"{question}Confirm with YES=1, or run it from a terminal.")
         try:
@@ -147,6 +161,25 @@ def close_orphans(store: Store, sweep: str, cells: Sequence[Cell], code: Revisio
             store.commit(attempt, row)
             closed += 1
     return closed
+
+
+def _report_stop(
+    invocation: Invocation, stored: StoredAttempts, cells: Sequence[Cell], *, interrupted: bool
+) -> int:
+    """Say where a sweep stands that stops when it knows, and the exit status."""
+    history, name = stored.history(), invocation.sweep.name
+    plan = plan_unsettled(cells, history, invocation.sweep.retries, code_here().trainer_hash)
+    now = progress(plan, cells, history, invocation.sweep)
+    for line in sentences(now.standing, now.end):
+        invocation.say(line)
+    for task in plan.final:
+        invocation.say(f"  {task.cell.name}: {task.why}")
+    counts = f"{len(plan.settled)} of {len(cells)} cells are settled"
+    if now.end is not None:
+        invocation.say(f"sweep {name}: ended; {counts}, {len(now.plan.unneeded)} were not needed.")
+        return EXIT_DONE
+    invocation.say(f"sweep {name}: {counts}. `make sweep` goes on from here.")
+    return EXIT_INTERRUPTED if interrupted else EXIT_INCOMPLETE
 
 
 def _report_outcome(
@@ -186,6 +219,7 @@ def write_description(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> 
         "order_seed": sweep.order_seed,
         "pairing": sweep.pairing,
         "num_cells": len(cells),
+        "until": told(cells, sweep) if sweep.until is not None else None,
         "cells": [
             {
                 "cell": cell.name,

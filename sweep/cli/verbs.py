@@ -26,6 +26,7 @@ from sweep.schedule.plan import (
     plan_refresh,
     plan_unsettled,
 )
+from sweep.schedule.stopping import Standing, progress, sentences, standing_told
 from sweep.spec.grid import Cell
 from sweep.store.history import History
 from sweep.store.schema import TERMINAL_STATES
@@ -37,7 +38,7 @@ from trainer.source import trainer_source
 
 def run(invocation: Invocation) -> int:
     """Run whatever the store does not hold yet."""
-    return run_plan(invocation, _planner(invocation, _unsettled(invocation)))
+    return run_plan(invocation, _stopping(invocation))
 
 
 def rerun(invocation: Invocation) -> int:
@@ -53,7 +54,7 @@ def rerun(invocation: Invocation) -> int:
 
 def plan(invocation: Invocation) -> int:
     """Say what ``run`` would do, and why; start nothing."""
-    show_plan(invocation, _planner(invocation, _unsettled(invocation)))
+    show_plan(invocation, _stopping(invocation))
     return EXIT_DONE
 
 
@@ -61,8 +62,10 @@ def status(invocation: Invocation) -> int:
     """Say what became of every cell; needs nothing but the results folder."""
     description = invocation.store.read_sweep()
     stored = invocation.store.read()
+    until = description.get("until")
+    standing = standing_told(until, stored.history()) if until is not None else None
     rows = _status_rows(
-        invocation.store, _selected_cells(invocation.selection, description), stored
+        invocation.store, _selected_cells(invocation.selection, description), stored, standing
     )
     counts = Counter(row["state"] for row in rows)
     if invocation.as_json:
@@ -70,13 +73,17 @@ def status(invocation: Invocation) -> int:
         print(json.dumps(body | {"torn": stored.unreadable}, indent=1))
     else:
         for row in rows:
-            if row["state"] != "succeeded":
+            if row["state"] not in ("succeeded", "not needed"):
                 why = f": {row['reason']}" if row["reason"] else ""
                 invocation.say(f"  {row['cell']}  {row['state']}{why}")
+        for line in sentences(standing, standing.end) if standing is not None else ():
+            invocation.say(line)
         for sentence in stored.unreadable:
             invocation.say(f"warning: {sentence}")
         states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         invocation.say(f"sweep {description['name']}: {len(rows)} cells: {states}.")
+    if standing is not None:
+        return EXIT_DONE if standing.end is not None else EXIT_INCOMPLETE
     return EXIT_DONE if set(counts) <= set(TERMINAL_STATES) else EXIT_INCOMPLETE
 
 
@@ -147,6 +154,26 @@ def _unsettled(invocation: Invocation) -> Planner:
     )
 
 
+def _stopping(invocation: Invocation) -> Planner:
+    """Whatever is unsettled, or of that what is needed now in a sweep that stops when it knows."""
+    unsettled, sweep = _unsettled(invocation), invocation.sweep
+    if sweep.until is None:
+        return _planner(invocation, unsettled)
+    if invocation.refresh:
+        raise ConfigError(
+            "REFRESH=1 with [until]: scores of two versions of the code would decide together. "
+            "`make rerun CELL=…` runs one cell again; or start anew with RESULTS=."
+        )
+
+    def planned(cells: Sequence[Cell], history: History) -> Plan:
+        whole = progress(unsettled(cells, history), cells, history, sweep).plan
+        meant = {cell.id for cell in invocation.selection.cells(cells)}
+        todo = tuple(task for task in whole.todo if task.cell.id in meant)
+        return replace(whole, todo=todo[: invocation.selection.limit])
+
+    return planned
+
+
 def _planner(invocation: Invocation, of: Planner) -> Planner:
     """``of`` on the selected cells, and with ``--refresh`` the stale ones."""
 
@@ -176,9 +203,13 @@ def _selected_cells(
 
 
 def _status_rows(
-    store: Store, cells: Sequence[Mapping[str, Any]], stored: StoredAttempts
+    store: Store,
+    cells: Sequence[Mapping[str, Any]],
+    stored: StoredAttempts,
+    standing: Standing | None,
 ) -> list[dict[str, Any]]:
     """One entry for each of ``cells``, in the sweep's order."""
+    needed = None if standing is None else standing.next_ids | standing.later_ids
     known = {row["cell_id"]: row for row in stored.cells()}
     running = {attempt.cell_id: note for attempt, note in store.running()}
     orphaned = {attempt.cell_id for attempt, _ in store.orphans()} - set(running)
@@ -192,6 +223,8 @@ def _status_rows(
             state, reason = "running", f"on {running[cell['cell_id']].get('node')}"
         elif cell["cell_id"] in orphaned:
             state, reason = "lost", "its driver is gone; `make sweep` runs it again"
+        elif row is None and needed is not None and cell["cell_id"] not in needed:
+            state = "not needed"
         attempts = row["num_attempts"] if row else 0
         rows.append({**cell, "state": state, "reason": reason, "num_attempts": attempts})
     return rows

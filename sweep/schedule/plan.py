@@ -36,11 +36,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Cells to run in order, cells that need nothing, and cells that are given up."""
+    """Cells to run in order, cells that need nothing, and cells that are given up.
+
+    Of a sweep that stops when it knows: what may have to run ``later``, and what is ``unneeded``.
+    """
 
     todo: tuple[Task, ...]
     settled: tuple[Cell, ...]
     final: tuple[Task, ...] = ()
+    later: tuple[Task, ...] = ()
+    unneeded: tuple[Cell, ...] = ()
 
 
 Planner = Callable[[Sequence[Cell], History], Plan]

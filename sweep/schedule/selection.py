@@ -259,11 +259,11 @@ def compare(scores_DSA: Reals, used_DSA: Flags) -> Pairs:
 
 
 def _summed(parts: tuple[Reals, ...], dfs: tuple[Reals, ...]) -> tuple[Reals, Reals]:
-    """A sum of variances and its degrees of freedom; without noise, those of the first part."""
+    """A sum of variances and its degrees of freedom, at most those of the first part."""
     total = sum(parts, np.zeros(()))
     spread = sum((x**2 / np.maximum(f, 1) for x, f in zip(parts, dfs, strict=True)), np.zeros(()))
-    df = np.where(spread > 0, total**2 / np.where(spread > 0, spread, 1.0), dfs[0])
-    return total, np.where(dfs[0] > 0, df, 0.0)
+    df = np.where(spread > 0, total**2 / np.where(spread > 0, spread, 1.0), np.inf)
+    return total, np.minimum(df, dfs[0])
 
 
 def _both(which_DA: Flags) -> Flags:

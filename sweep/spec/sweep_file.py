@@ -5,6 +5,7 @@ A sweep file is strict TOML under ``configs/sweeps/``: an unknown key is an erro
 
 from collections.abc import Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -139,6 +140,21 @@ class GridAxes(StrictModel):
     set: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
 
 
+class Until(StrictModel):
+    """Run seed after seed, in their order, and stop when it is known which activation is best.
+
+    ``zone``: the difference in BPB that matters; who is not better by it is dropped (docs/
+    statistics.md), after ``min_seeds`` at the earliest. ``seeds``: at most so many of those listed;
+    ``node_hours``: no seed is begun that would take all attempts past it.
+    """
+
+    zone: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
+    min_seeds: Annotated[int, Field(ge=2)] = 2
+    seeds: Annotated[int, Field(ge=2)] | None = None
+    node_hours: Annotated[float, Field(gt=0.0)] | None = None
+
+
 class SweepSpec(StrictModel):
     """One sweep file. ``estimate_cell_s`` serves the plan until a cell has been measured.
 
@@ -167,6 +183,7 @@ class SweepSpec(StrictModel):
     timing: Timing = Timing()
     data: DataPlace = DataPlace()
     grid: GridAxes = GridAxes()
+    until: Until | None = None
 
     @field_validator("budgets")
     @classmethod
@@ -191,6 +208,8 @@ class SweepSpec(StrictModel):
             raise ValueError(f"activations: {', '.join(repeated)} stands there more than once.")
         if self.screened_in == self.name:
             raise ValueError(f"screened_in = {self.name!r}: a sweep is no second stage of itself.")
+        if self.until is not None:
+            _check_one_question(self, len(labels))
         if self.reference not in labels:
             raise ValueError(
                 f"reference {self.reference!r} is not among the activations: {', '.join(labels)}."
@@ -206,10 +225,13 @@ class SweepSpec(StrictModel):
         return self.dtype or ("bfloat16" if self.node.device == "cuda" else "float32")
 
 
-def load_sweep(name_or_path: str) -> SweepSpec:
-    """The sweep of that name or file; a ConfigError says what is wrong with it."""
+def load_sweep(name_or_path: str, *, zone: float | None = None) -> SweepSpec:
+    """The sweep of that name or file; a ConfigError says what is wrong with it.
+
+    ``zone``: of [until], whatever the file has there.
+    """
     path = find_config(name_or_path, SWEEPS, "sweep")
-    sweep = _read(path)
+    sweep = _read(path, zone)
     _check_fresh_seeds(sweep, screenings(sweep, path.parent))
     return sweep
 
@@ -229,11 +251,30 @@ def screenings(sweep: SweepSpec, folder: Path) -> list[SweepSpec]:
     return found[1:]
 
 
-def _read(path: Path) -> SweepSpec:
+def _read(path: Path, zone: float | None = None) -> SweepSpec:
     table = read_toml(path)
+    if zone is not None:
+        table["until"] = {**table.get("until", {}), "zone": zone}
     if "name" in table:
         raise ConfigError(f"sweep {path.stem}: name: a sweep is called as its file is.")
     return validated(SweepSpec, {"name": path.stem, **table}, f"sweep {path.stem}")
+
+
+def _check_one_question(sweep: SweepSpec, num_activations: int) -> None:
+    points = [len(values) for values in sweep.grid.set.values()]
+    several = {"budgets": len(sweep.budgets), "replicates": sweep.replicates}
+    several |= {"points of [grid.set]": prod(points)}
+    many = [f"{number} {what}" for what, number in several.items() if number > 1]
+    if many:
+        raise ValueError(
+            f"[until] stops when one question is answered; {' and '.join(many)} ask several. Leave "
+            f"one of each, or make sweeps of them."
+        )
+    if num_activations < 2 or len(sweep.seeds) < 2:
+        raise ValueError(
+            f"[until] chooses among activations seed by seed; {num_activations} activations and "
+            f"{len(sweep.seeds)} seeds are listed. List two or more of each."
+        )
 
 
 def _check_fresh_seeds(sweep: SweepSpec, before: list[SweepSpec]) -> None:

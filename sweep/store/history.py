@@ -11,7 +11,7 @@ class EndedAttempt:
     """What planning needs to know of an attempt that has ended.
 
     ``code_hash`` is of the code that answered, the trainer's or the script's; None where the row
-    does not say it.
+    does not say it. ``score``: of the stage that is tested.
     """
 
     attempt: int
@@ -24,6 +24,7 @@ class EndedAttempt:
     node: str | None = None
     code_hash: str | None = None
     generation: int = 0
+    score: float | None = None
 
     @property
     def settles(self) -> bool:

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep.store.history import EndedAttempt, selection_key
-from sweep.store.schema import SCHEMA, SCHEMA_VERSION, VERSION_KEY
+from sweep.store.schema import SCHEMA, SCHEMA_VERSION, TESTED, VERSION_KEY
 from trainer.config.config_errors import ConfigError
 
 Row = Mapping[str, Any]
 _OF_ENDED = [
     *("cell_id", "attempt", "state", "tainted", "taint_reason", "reason", "started_at"),
     *("ended_at", "failure", "failure_signature", "node", "trainer_hash", "generation"),
-    "script_sha256",
+    *("script_sha256", *TESTED),
 ]
 _ORDER = ["order_position", "cell_id", "attempt"]
 
@@ -97,6 +97,7 @@ def ended_attempt(row: Row) -> EndedAttempt:
         node=row["node"],
         code_hash=row.get("script_sha256") or row["trainer_hash"],
         generation=row["generation"] or 0,
+        score=next((row[stage] for stage in TESTED if row.get(stage) is not None), None),
     )
 
 

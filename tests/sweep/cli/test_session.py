@@ -1,15 +1,38 @@
-"""How often somebody asks for the end decides how it comes. Not claimed: what Ray does then."""
+"""How a driver's run ends: as often as somebody asks, and where a sweep stops when it knows.
 
+Not claimed: what Ray does then.
+"""
+
+import io
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+from rich.console import Console
+
 from sweep.__main__ import main
+from sweep.cli import verbs
 from sweep.cli.invocation import Invocation
 from sweep.cli.session import _Session
 from sweep.driver.interrupts import Interruption
+from sweep.environment import Environment
 from sweep.schedule.plan import plan_unsettled
 from sweep.store.store import Store
 from tests.support.drivers import row_of
 from tests.support.grids import cells_of, sweep_spec
+from tests.support.pool import FakePool
+from tests.support.reports import delivered, failed
+from trainer.config.config_errors import ConfigError
+from trainer.contract import RunSpec
+
+FILE = """
+recipe = "tiny"
+seeds = [7, 5, 3, 1]
+budgets = ["4steps"]
+reference = "leaky_relu2-s0.5"
+estimate_cell_s = 1.0
+activations = [{ name = "relu2" }, { name = "leaky_relu2", slope = [0.3, 0.5, 0.9] }]
+"""
 
 
 def test_ctrl_c_while_the_cluster_is_left_is_one_word(monkeypatch, capsys):
@@ -65,3 +88,84 @@ def test_a_cell_that_another_driver_ends_meanwhile_is_not_run_again(tmp_path):
         invocation = Silent(store=store)
         assert not _Session(invocation, [cell], None, "us").run(plan_unsettled, Interruption())
     assert invocation.planned.todo == ()
+
+
+class Prepared(Invocation):
+    """An invocation whose data is there."""
+
+    def cells(self, *, needs_data=True):
+        return cells_of(self.sweep)
+
+
+def invocation(folder, work=None, **options):
+    """A sweep of 16 cells whose attempts are ``work``; what it says is in ``console.file``."""
+    file = folder / "trial.toml"
+    file.write_text(FILE, encoding="utf-8")
+    return Prepared(
+        environment=Environment(ray_address=None, yes=True),
+        sweep_name=str(file),
+        results=str(folder / "results"),
+        data=Path("nowhere"),
+        console=Console(file=io.StringIO(), width=200),
+        connect=lambda address: FakePool(work),
+        **options,
+    )
+
+
+def said(run):
+    return run.console.file.getvalue()
+
+
+def scored(order, stop):
+    """Lowest for slope 0.3, with less noise than two seeds need to know it."""
+    spec = RunSpec.model_validate_json(order.spec_json)
+    slope = spec.activation.params.get("slope", 0.0)
+    noise = 1e-6 * (-1) ** (spec.seed + round(10 * slope))
+    return delivered(order, post_quant_sliding_bpb=2 + abs(slope - 0.3) / 100 + noise)
+
+
+def breaking(order, stop):
+    spec = RunSpec.model_validate_json(order.spec_json)
+    if spec.activation.label == "leaky_relu2-s0.9" and spec.seed == 5:
+        return failed("oom", "too large", failure="memory")
+    return scored(order, stop)
+
+
+@pytest.mark.parametrize("work", [scored, breaking], ids=["all well", "one out of memory"])
+def test_a_sweep_that_knows_ends_with_status_0_and_runs_no_cell_that_nobody_needs(tmp_path, work):
+    run = invocation(tmp_path, work, until=0.001)
+    assert verbs.run(run) == 0
+    attempted = {row["seed"] for row in run.store.read().rows}
+    assert attempted == {7, 5}
+    assert "leaky_relu2-s0.3 is selected. No other is better by 0.001 BPB." in said(run)
+    assert "8 were not needed" in said(run)
+    assert ("out of memory" in said(run)) == (work is breaking)
+
+    status = invocation(tmp_path)
+    assert verbs.status(status) == 0
+    assert "leaky_relu2-s0.9: dropped after 2 seeds, 0.0060 behind leaky_relu2-s0.3" in said(status)
+    again = invocation(tmp_path, work, until=0.001)
+    assert verbs.run(again) == 0
+    assert "nothing to run" in said(again)
+
+
+def test_a_sweep_goes_on_seed_by_seed_until_none_is_left(tmp_path):
+    run = invocation(tmp_path, wavering, until=0.0001)
+    assert verbs.run(run) == 0
+    assert {row["seed"] for row in run.store.read().rows} == {7, 5, 3, 1}
+    assert "No seed is left" in said(run)
+    plan = invocation(tmp_path, until=0.0001)
+    verbs.plan(plan)
+    assert "nothing to run" in said(plan)
+
+
+def wavering(order, stop):
+    """Scores that tell nothing."""
+    spec = RunSpec.model_validate_json(order.spec_json)
+    slope = spec.activation.params.get("slope", 0.0)
+    return delivered(order, post_quant_sliding_bpb=2 + 0.01 * ((7 * spec.seed * slope) % 1))
+
+
+def test_two_versions_of_the_code_never_decide_together(tmp_path):
+    with pytest.raises(ConfigError, match="scores of two versions"):
+        verbs.run(invocation(tmp_path, scored, until=0.001, refresh=True))

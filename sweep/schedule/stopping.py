@@ -1,0 +1,229 @@
+"""Stop a sweep when it knows: which cells run now, which may come later, and which nobody needs.
+
+Pure. The grid is laid out as seeds × functions, :mod:`sweep.schedule.selection` replays what has
+ended, and a plan is held back to the next seed of the activations in play. Nothing is kept: a
+sweep that was interrupted, or has got more seeds or activations since, is replayed as a whole.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from sweep.schedule.plan import Plan, estimate
+from sweep.schedule.retry import verdict
+from sweep.schedule.selection import Selection, StoppingRule, select
+from sweep.spec.grid import Cell
+from sweep.spec.sweep_file import Retries, SweepSpec, Until
+from sweep.store.history import EndedAttempt, History, latest_generation, select_attempt
+
+End = Literal["decided", "seeds", "node_hours"]
+_WHY = {
+    "seeds": "No seed is left: list more of them in `seeds` (and raise until.seeds) to go on.",
+    "node_hours": "The next seed would exceed until.node_hours; a higher one goes on.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The grid as seeds × functions: ids of cells, of which two names of one function have two."""
+
+    functions: tuple[str, ...]
+    ids: tuple[tuple[tuple[str, ...], ...], ...]
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell], sweep: SweepSpec) -> "Layout":
+        """In the order of the sweep file, seeds to the ceiling only."""
+        until = _until(sweep)
+        at: dict[tuple[int, str], list[str]] = defaultdict(list)
+        names = function_names(cells, sweep.reference)
+        # Of two names the one that stands for both comes first: its score is the one that counts.
+        for cell in sorted(
+            cells, key=lambda c: names[c.spec.activation.label] != c.spec.activation.label
+        ):
+            at[cell.spec.seed, names[cell.spec.activation.label]].append(cell.id)
+        functions = tuple(dict.fromkeys(names[a.label] for a in sweep.expanded_activations()))
+        return cls(
+            functions,
+            tuple(
+                tuple(tuple(at[seed, f]) for f in functions) for seed in sweep.seeds[: until.seeds]
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a sweep stands. ``diverged``: functions that are excluded for it."""
+
+    layout: Layout
+    rule: StoppingRule
+    selection: Selection
+    diverged: tuple[str, ...]
+
+    @property
+    def end(self) -> End | None:
+        """How it has ended, as far as scores and seeds say."""
+        if self.selection.is_decided:
+            return "decided"
+        return "seeds" if self.selection.num_seeds == len(self.layout.ids) else None
+
+    @property
+    def next_ids(self) -> frozenset[str]:
+        """The cells of the next seed, and at first of all seeds before which nothing is dropped."""
+        done = self.selection.num_seeds
+        return self._ids(slice(done, max(done + 1, self.rule.min_seeds)))
+
+    @property
+    def later_ids(self) -> frozenset[str]:
+        """What may be needed after that, if nothing more is dropped."""
+        return self._ids(slice(self.selection.num_seeds, None)) - self.next_ids
+
+    def _ids(self, seeds: slice) -> frozenset[str]:
+        if self.end is not None:
+            return frozenset()
+        in_play = (*self.selection.in_play, *self.selection.unscored)
+        return frozenset(i for row in self.layout.ids[seeds] for a in in_play for i in row[a])
+
+
+def function_names(cells: Sequence[Cell], reference: str) -> dict[str, str]:
+    """Each activation's label with the one that stands for its function, as the report has it."""
+    known: dict[Any, set[tuple[bool, bool, str]]] = defaultdict(set)
+    keys = {}
+    for cell in cells:
+        label = cell.spec.activation.label
+        keys[label] = label if cell.neg_beta is None else cell.neg_beta
+        known[keys[label]].add((label != reference, cell.slope is not None, label))
+    return {label: min(known[key])[2] for label, key in keys.items()}
+
+
+def standing_of(
+    layout: Layout, rule: StoppingRule, history: History, waiting: Collection[str]
+) -> Standing:
+    """Replay what has ended; ``waiting``: ids of the cells that may still get an answer."""
+    shape = len(layout.ids), len(layout.functions)
+    scores_SA, waiting_SA = np.full(shape, np.nan), np.zeros(shape, bool)
+    diverged = set()
+    for s, row in enumerate(layout.ids):
+        for a, ids in enumerate(row):
+            waiting_SA[s, a] = any(cell_id in waiting for cell_id in ids)
+            chosen = [select_attempt(history[cell_id]) for cell_id in ids if history.get(cell_id)]
+            if any(ended.state == "diverged" for ended in chosen):
+                diverged.add(a)
+            found = [e.score for e in chosen if e.settles and e.score is not None]
+            scores_SA[s, a] = next(filter(np.isfinite, found), np.nan)
+    selection = select(scores_SA, rule, waiting_SA=waiting_SA, excluded=diverged)
+    return Standing(layout, rule, selection, tuple(layout.functions[a] for a in sorted(diverged)))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A plan that is held back to what is needed now, why, and how the sweep has ended, if so."""
+
+    plan: Plan
+    standing: Standing
+    end: End | None
+
+
+def progress(plan: Plan, cells: Sequence[Cell], history: History, sweep: SweepSpec) -> Progress:
+    """Hold ``plan`` back, which is of all ``cells`` of ``sweep``."""
+    until, waiting = _until(sweep), {task.cell.id for task in plan.todo}
+    standing = standing_of(Layout.of(cells, sweep), _rule(until), history, waiting)
+    held = _held_back(plan, standing.next_ids, standing.later_ids)
+    cost = estimate(held, history, guess_cell_s=sweep.estimate_cell_s, leases=1, nodes=1)
+    most = until.node_hours
+    if held.todo and most is not None and _used_node_hours(history) + cost.node_hours > most:
+        return Progress(_held_back(plan, frozenset(), frozenset()), standing, "node_hours")
+    return Progress(held, standing, standing.end)
+
+
+def _held_back(plan: Plan, now: Collection[str], later: Collection[str]) -> Plan:
+    return replace(
+        plan,
+        todo=tuple(task for task in plan.todo if task.cell.id in now),
+        later=tuple(task for task in plan.todo if task.cell.id in later),
+        unneeded=tuple(
+            task.cell for task in plan.todo if task.cell.id not in now and task.cell.id not in later
+        ),
+    )
+
+
+def _used_node_hours(history: History) -> float:
+    """What all attempts took; each has a lease, which is a node where cells have a cost."""
+    return sum(ended.wall_s for attempts in history.values() for ended in attempts) / 3600
+
+
+def sentences(standing: Standing, end: End | None) -> Iterator[str]:
+    """What is known so far, who was dropped and why, and how it ended."""
+    selection, rule = standing.selection, standing.rule
+    names = [standing.layout.functions[a] for a in selection.in_play]
+    zone, seeds = f"{rule.zone:g} BPB", _seeds(selection.num_seeds)
+    if selection.is_decided and len(names) == 1:
+        yield f"After {seeds}: {names[0]} is selected. No other is better by {zone}."
+    elif selection.is_decided and names:
+        yield (
+            f"After {seeds}: {', '.join(names)} are left, the lowest first. None of them is better "
+            f"than another by {zone}, nor is any other."
+        )
+    else:
+        of_all = f"{len(names)} of {len(standing.layout.functions)} activations"
+        best = f", best first: {', '.join(names)}" if selection.dropped else ""
+        yield f"After {seeds} nothing is decided yet; {of_all} are in play{best}."
+    for gone in selection.dropped:
+        activation, rival = (standing.layout.functions[a] for a in (gone.activation, gone.rival))
+        yield (
+            f"  {activation}: dropped after {_seeds(gone.num_seeds)}, {gone.difference:.4f} behind "
+            f"{rival} over {gone.num_shared} of them"
+        )
+    for name in standing.diverged:
+        yield f"  {name}: out of the question, since a seed of it diverged"
+    for a in selection.unscored if selection.num_seeds else ():
+        yield f"  {standing.layout.functions[a]}: without a score under {seeds}"
+    if end in _WHY:
+        yield _WHY[end]
+
+
+def told(cells: Sequence[Cell], sweep: SweepSpec) -> dict[str, Any]:
+    """What ``sweep.json`` keeps, for :func:`standing_told`."""
+    layout = Layout.of(cells, sweep)
+    return {
+        "rule": asdict(_rule(_until(sweep))),
+        "retries": sweep.retries.model_dump(),
+        "functions": layout.functions,
+        "ids": layout.ids,
+    }
+
+
+def standing_told(until: Mapping[str, Any], history: History) -> Standing:
+    """Where a sweep stands of which only results are at hand."""
+    ids = tuple(tuple(tuple(cell) for cell in row) for row in until["ids"])
+    layout, retries = Layout(tuple(until["functions"]), ids), Retries(**until["retries"])
+    waiting = {
+        cell_id
+        for row in ids
+        for cell in row
+        for cell_id in cell
+        if _may_be_answered(history.get(cell_id, ()), retries)
+    }
+    return standing_of(layout, StoppingRule(**until["rule"]), history, waiting)
+
+
+def _may_be_answered(attempts: Sequence[EndedAttempt], retries: Retries) -> bool:
+    latest = latest_generation(attempts)
+    own = [ended for ended in attempts if ended.generation == latest]
+    return verdict(own, retries, None).kind == "again"
+
+
+def _until(sweep: SweepSpec) -> Until:
+    if sweep.until is None:
+        raise ValueError(f"sweep {sweep.name} has no [until]")
+    return sweep.until
+
+
+def _rule(until: Until) -> StoppingRule:
+    return StoppingRule(zone=until.zone, confidence=until.confidence, min_seeds=until.min_seeds)
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed{'' if number == 1 else 's'}"
