@@ -20,7 +20,6 @@ from analysis.report.report import write_report
 from analysis.report.summary import write_summary
 from analysis.rows.read import sweep_place
 from analysis.run_notebooks import run_notebooks
-from analysis.stats.compare import FIELD_NATS, FIELD_P
 from analysis.submission.claim import About, read_claim
 from analysis.submission.folder import write_submission
 from analysis.text_table import show
@@ -204,8 +203,8 @@ def _add_submission(verb: argparse.ArgumentParser) -> None:
     for name in ("author", "github-id", "name", "blurb", "track"):
         verb.add_argument(f"--{name}", metavar="TEXT")
     verb.add_argument("--record-bpb", type=float, help="the score of the current record")
-    verb.add_argument("--record-nats", type=float, help=f"margin (default: {FIELD_NATS})")
-    verb.add_argument("--record-p", type=float, help=f"level (default: {FIELD_P})")
+    verb.add_argument("--record-nats", type=float, help="margin (default: the sweep file's)")
+    verb.add_argument("--record-p", type=float, help="level (default: the sweep file's)")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from analysis.rows.read import (
     settings,
 )
 from analysis.rows.stages import tested_stage
+from sweep.spec.sweep_file import RECORD_RULE, RecordRule
 from trainer.config.config_errors import ConfigError
 
 
@@ -41,7 +42,14 @@ class Study:
     place: str | None = None
 
     @classmethod
-    def of(cls, cells: pd.DataFrame, reference: str, *, pairing: Pairing = "seed") -> "Study":
+    def of(
+        cls,
+        cells: pd.DataFrame,
+        reference: str,
+        *,
+        pairing: Pairing = "seed",
+        record_rule: RecordRule = RECORD_RULE,
+    ) -> "Study":
         """Rows in memory, whose activations are in natural order."""
         keys = tuple(natural_order(cells))
         sweep = Sweep(
@@ -51,6 +59,7 @@ class Study:
             num_cells=None,
             pairing=pairing,
             primary=tested_stage(cells),
+            record_rule=record_rule,
         )
         return cls(cells=cells, sweep=sweep, reference_reruns=cells.iloc[:0])
 

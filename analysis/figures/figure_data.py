@@ -34,13 +34,15 @@ class Resolution:
     """Which differences this grid, and larger ones like it, can resolve with power ``POWER``.
 
     ``over_seeds``, ``here``: rows of ``power_table``; ``curve``: rows of ``power_curve``;
-    ``field_effect``: 0.005 nats per token in bits per byte, where that is known.
+    ``record_effect``: the record rule's margin, ``record_nats`` per token, in bits per byte, where
+    that is known.
     """
 
     over_seeds: pd.DataFrame
     here: pd.DataFrame
     curve: pd.DataFrame
-    field_effect: float | None
+    record_effect: float | None
+    record_nats: float
 
 
 class FigureData:
@@ -106,7 +108,8 @@ class FigureData:
             over_seeds=power_table(more, powers=(POWER,)),
             here=power_table([grid], powers=(POWER,)),
             curve=power_curve([grid], points=_POINTS),
-            field_effect=grid.noise.field_bpb if grid.noise else None,
+            record_effect=grid.record_effect,
+            record_nats=grid.record_nats,
         )
 
     @cached_property

@@ -17,7 +17,6 @@ from analysis.figures.style import BLUE, INK, VERMILLION, light_axes
 from analysis.number_format import counted, number, percent, plus_minus
 from analysis.rows.read import records
 from analysis.rows.scoring import windows_title
-from analysis.stats.compare import FIELD_NATS
 from analysis.stats.per_seed import outcome_counts
 
 # Off the scale: so many times further than the middle row, and than the next one.
@@ -40,7 +39,8 @@ def differences(data: FigureData) -> Figure:
     above = int((rows["difference"] < 0).sum())
     heights = [float(i if i < above else i + 1) for i in range(len(rows))]
     per_bpb = _nats_per_bpb(rows)
-    limits = _limits(rows, None if per_bpb is None else -FIELD_NATS / per_bpb)
+    margin = data.sweep.record_rule.nats
+    limits = _limits(rows, None if per_bpb is None else -margin / per_bpb)
     own = {} if paired is None else {row["key"]: row for row in records(paired)}
     for y, row in zip(heights, records(rows), strict=True):
         _row(ax, row, y, limits, own.get(row["key"], {}))
@@ -51,14 +51,14 @@ def differences(data: FigureData) -> Figure:
         _at_right(ax, len(names), f"✕ {reason}", "")
         names[float(len(names))] = label
     ax.set_yticks(sorted(names), [names[y] for y in sorted(names)])
-    foot = 0.4 if per_bpb is None else -0.3  # the name of the field's line stands below the rows
+    foot = 0.4 if per_bpb is None else -0.3  # the name of the line stands below the rows
     ax.set(xlim=limits, ylim=(len(names) - foot, -0.6))
     ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
     ax.tick_params(axis="y", length=0)
     light_axes(ax, grid="x").spines["left"].set_visible(False)
     _at_right(ax, -0.9, "bits per byte", "n")
     if per_bpb is not None:
-        _nats(ax, per_bpb)
+        _nats(ax, per_bpb, margin)
     ax.set_xlabel("difference from the reference (bits per byte); left of zero is better")
     first = rows.iloc[0]
     level = percent(first["level"])
@@ -67,7 +67,8 @@ def differences(data: FigureData) -> Figure:
         f" leaves the scale: the {level} t interval of an activation's own pairs alone. Filled:"
         f" resolved from the reference. n: paired seeds.{' ✕: not ranked.' if unranked else ''}"
     )
-    rule = f"Dashed: {number(-FIELD_NATS, decimals=3)} nats per token, the field's margin."
+    dashed = f"Dashed: {_nats_words(margin)} per token, the margin of the record rule."
+    rule = dashed if margin else ""
     return framed(figure, caption(data, meaning, rule, captions.scoring_windows(cells, [primary])))
 
 
@@ -141,8 +142,8 @@ def _at_right(ax: Axes, y: float, text: str, count: str) -> None:
         )
 
 
-def _nats(ax: Axes, per_bpb: float) -> None:
-    """A second scale in nats per token, and the line of the field's rule."""
+def _nats(ax: Axes, per_bpb: float, margin: float) -> None:
+    """A second scale in nats per token, and the line of the record rule's ``margin``."""
 
     def to_nats(bits: ArrayLike) -> NDArray[np.float64]:
         return np.asarray(bits, dtype=np.float64) * per_bpb
@@ -154,10 +155,12 @@ def _nats(ax: Axes, per_bpb: float) -> None:
     scale.set_xlabel("nats per token")
     scale.spines["top"].set_visible(False)
     scale.tick_params(length=2)
-    line = -FIELD_NATS / per_bpb
+    if not margin:  # the line would be that of zero
+        return
+    line = -margin / per_bpb
     ax.axvline(line, color=VERMILLION, linestyle="--", linewidth=1.2, zorder=1)
     ax.annotate(
-        f"{number(-FIELD_NATS, decimals=3)} nats",
+        _nats_words(margin),
         xy=(line, 0),
         xycoords=ax.get_xaxis_transform(),
         xytext=(-4, 3),
@@ -166,6 +169,10 @@ def _nats(ax: Axes, per_bpb: float) -> None:
         color=VERMILLION,
         fontsize=8,
     )
+
+
+def _nats_words(margin: float) -> str:
+    return f"−{margin:g} nats"
 
 
 def _nats_per_bpb(rows: pd.DataFrame) -> float | None:

@@ -60,11 +60,11 @@ def _effect_over_seeds(found: Resolution, ax: Axes) -> None:
     ax.yaxis.set_minor_locator(NullLocator())
     ax.set_xlim(found.over_seeds["n"].min() - 0.4, found.over_seeds["n"].max() + 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
-    if found.field_effect is not None:
-        ax.axhline(found.field_effect, color=INK, linestyle=":", linewidth=1.1)
+    if found.record_effect is not None:
+        ax.axhline(found.record_effect, color=INK, linestyle=":", linewidth=1.1)
         ax.annotate(
-            "0.005 nats per token",
-            xy=(0, found.field_effect),
+            f"{found.record_nats:g} nats per token",
+            xy=(0, found.record_effect),
             xycoords=ax.get_yaxis_transform(),
             xytext=(4, -3),
             textcoords="offset points",
@@ -72,7 +72,7 @@ def _effect_over_seeds(found: Resolution, ax: Axes) -> None:
             fontsize=8,
         )
         low, high = ax.get_ylim()
-        ax.set_ylim(min(low, found.field_effect / (high / low) ** 0.1), high)
+        ax.set_ylim(min(low, found.record_effect / (high / low) ** 0.1), high)
     _mark_this_grid(found.here, ax)
     light_axes(ax)
 
@@ -88,7 +88,7 @@ def _mark_this_grid(here: pd.DataFrame, ax: Axes) -> None:
 
 def _power_over_effect(found: Resolution, ax: Axes) -> None:
     """The share of sweeps like this one that would resolve an effect of that size, per design."""
-    curve, field = found.curve, found.field_effect
+    curve, field = found.curve, found.record_effect
     ax.set(xlabel="true difference from the reference\n(bits per byte)", ylabel="power (%)")
     for design, (_, look) in _DESIGNS.items():
         rows = curve[curve["design"] == design]

@@ -16,7 +16,6 @@ import pandas as pd
 from analysis.models.block_model import blocked, fit_blocks
 from analysis.planning.power import Kind
 from analysis.rows.read import CELLS_FILE, is_scored, records
-from analysis.stats.compare import FIELD_NATS
 from analysis.stats.ranking import ranked_rows
 from analysis.study import Study, read_study
 from sweep.store.files import open_files
@@ -42,17 +41,14 @@ class Noise:
     def sd_for(self, kind: Kind) -> float:
         return self.seed_sd if kind == "unpaired" else self.noise_sd
 
-    @property
-    def field_bpb(self) -> float | None:
-        """0.005 nats per token in BPB.
+    def bpb_of(self, nats: float) -> float | None:
+        """So many nats per token in BPB.
 
         >>> noise = Noise(noise_sd=1, seed_sd=1, source="", tokens_per_byte=0.41)
-        >>> round(noise.field_bpb, 5)
+        >>> round(noise.bpb_of(0.005), 5)
         0.00296
         """
-        if self.tokens_per_byte is None:
-            return None
-        return FIELD_NATS * self.tokens_per_byte / math.log(2)
+        return None if self.tokens_per_byte is None else nats * self.tokens_per_byte / math.log(2)
 
 
 # Paired: PR #1035, post-quant at 10,000 steps, three activations under seeds 1337, 42 and 2025. The
@@ -65,7 +61,7 @@ _PUBLISHED = Noise(
     noise_sd=0.0007 / math.sqrt(2),
     seed_sd=0.0007,
     source="published: paired sd 0.0007 in PR #1035 at 10,000 steps",
-    tokens_per_byte=0.00296 / FIELD_NATS * math.log(2),
+    tokens_per_byte=0.00296 / 0.005 * math.log(2),
 )
 PUBLISHED = dict.fromkeys(("pr1035", "pr549", "pr549-clean", "pr1176"), _PUBLISHED)
 

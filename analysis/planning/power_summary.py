@@ -46,7 +46,7 @@ def power_summary(place: str | Path, sweep: str) -> Summary:
         return Summary(name, _sections(finished), tuple(_sentences(finished, "so far")))
     cells = grid_cells(spec)
     noise = planning_noise(cells, results, name)
-    grids = planned(Study.of(cells, spec.reference), noise)
+    grids = planned(Study.of(cells, spec.reference, record_rule=spec.record_rule), noise)
     done = [grid for grid in grids if any(_is_done(grid, other) for other in finished)]
     sentences = [
         *_sentences([grid for grid in grids if grid not in done], "as planned"),

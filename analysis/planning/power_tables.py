@@ -20,7 +20,7 @@ from analysis.planning.power import (
     smallest_effect,
 )
 from analysis.rows.names import with_names
-from analysis.stats.compare import FIELD_NATS, compare
+from analysis.stats.compare import compare
 from analysis.stats.ranking import same_functions
 from analysis.study import Study
 from sweep.driver.attempt_row import identity_columns
@@ -102,8 +102,16 @@ class Grid:
     n: int
     num_activations: int
     noise: Noise | None
+    record_nats: float
     window: int | None = None
     stride: int | None = None
+
+    @property
+    def record_effect(self) -> float | None:
+        """The record rule's margin in BPB; None where it has none, or the text is not known."""
+        if self.noise is None or not self.record_nats:
+            return None
+        return self.noise.bpb_of(self.record_nats)
 
     @property
     def scoring(self) -> dict[str, object]:
@@ -137,7 +145,7 @@ def power_table(grids: Iterable[Grid], *, powers: Sequence[float] = POWERS) -> p
 def seeds_table(grids: Iterable[Grid], *, powers: Sequence[float] = POWERS) -> pd.DataFrame:
     """One row per grid, design, power and effect: how many seeds (``n``) and cells it needs.
 
-    ``nats``: the effect in nats per token, where it is the field's rule; null otherwise. ``n`` and
+    ``nats``: the effect in nats per token, where it is the record rule's; null otherwise. ``n`` and
     ``cells`` are null where no number of seeds suffices.
     """
     rows: list[dict[str, object]] = []
@@ -145,8 +153,8 @@ def seeds_table(grids: Iterable[Grid], *, powers: Sequence[float] = POWERS) -> p
         if grid.noise is None or grid.num_activations < 2:
             continue
         effects: list[tuple[float, float | None]] = [(effect, None) for effect in EFFECTS_BPB]
-        if grid.noise.field_bpb is not None:
-            effects.append((grid.noise.field_bpb, FIELD_NATS))
+        if grid.record_effect is not None:
+            effects.append((grid.record_effect, grid.record_nats))
         for kind in KINDS:
             design = Design(kind, grid.n, grid.num_activations)
             sd = grid.noise.sd_for(kind)
@@ -198,6 +206,7 @@ def _facts(here: Study) -> dict[str, Any]:
         "setting": str(rows["setting"].iloc[0]),
         "budget": str(rows["budget"].iloc[0]),
         "quantity": here.primary,
+        "record_nats": here.sweep.record_rule.nats,
         "window": window,
         "stride": stride,
     }

@@ -17,6 +17,7 @@ from analysis.stats.compare import compare
 from analysis.stats.decision import Decision, decide
 from analysis.stats.ranking import function_labels
 from analysis.study import Study
+from sweep.spec.sweep_file import RecordRule
 
 Rows = Mapping[str, Any]
 
@@ -30,6 +31,7 @@ class Answer:
     rows: tuple[Rows, ...]
     names: Mapping[str, str]
     reference: str
+    record_rule: RecordRule
 
     @property
     def best(self) -> Rows | None:
@@ -47,6 +49,7 @@ def answer(study: Study, quantity: str | None = None) -> Answer:
         rows=tuple(sorted(rows, key=lambda row: (row["difference"], row["key"]))),
         names=function_labels(study),
         reference=study.reference,
+        record_rule=study.sweep.record_rule,
     )
 
 

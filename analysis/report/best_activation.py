@@ -15,14 +15,14 @@ from analysis.rows.scoring import scoring_words, script_windows, stage_title, ti
 from analysis.rows.stages import PANELS, STAGES, is_legal
 from analysis.stats.aa_control import aa_sentences
 from analysis.stats.best_fixed import best_fixed_sentences
-from analysis.stats.compare import FIELD_NATS, FIELD_P
 from analysis.stats.per_seed import seed_stats
 from analysis.stats.sensitivity import DATA_ORDER, sensitivity_sentences
 from analysis.study import Study
+from sweep.spec.sweep_file import RecordRule
 
 # What a sentence on the verdict is about, by how it begins.
 _SUBJECTS = {
-    "The field's rule": "Field's rule",
+    "The record rule": "Record rule",
     "Equal noise": "Equal noise",
     "Sign flips": "Sign flips",
     "With ": "Tainted attempts",
@@ -131,10 +131,10 @@ def contrast_table(found: Answer, cells: pd.DataFrame) -> Table:
     return Table(
         caption=f"Difference from {found.names[found.reference]} in bits per byte,"
         f" {title_and_windows(cells, found.quantity)}. Below zero is better.",
-        headings=("activation", "difference", "n", "nats/token", "p", "resolved", "field's rule"),
+        headings=("activation", "difference", "n", "nats/token", "p", "resolved", "record rule"),
         rows=tuple(_contrast_row(row, found) for row in found.rows),
         bars="better ← 0 → worse",
-        note=_interval_note(first),
+        note=_interval_note(first, found.record_rule),
     )
 
 
@@ -206,7 +206,7 @@ def _answer_row(title: str, found: Answer, primary: Answer | None = None) -> Row
 
 
 def _contrast_row(row: Any, found: Answer) -> Row:
-    half, rule = row["half_width"], row["field_rule"]
+    half, rule = row["half_width"], row["record_rule"]
     low, high = (None, None) if pd.isna(half) else (row["low"], row["high"])
     return Row(
         (
@@ -223,7 +223,7 @@ def _contrast_row(row: Any, found: Answer) -> Row:
     )
 
 
-def _interval_note(row: Any) -> str:
+def _interval_note(row: Any, rule: RecordRule) -> str:
     """What all intervals of the table stand on."""
     if pd.isna(row["noise_sd"]):
         return "The noise is not known from so few seeds, so there is no interval."
@@ -232,6 +232,6 @@ def _interval_note(row: Any) -> str:
         f" {counted(row['comparisons'], 'comparison')}, p adjusted over them; noise sd"
         f" {number(row['noise_sd'])} BPB with {row['noise_df']:.0f} degrees of freedom, pooled over"
         f" the grid (block: {row['blocks']}), the interval widened where noise is unequal."
-        " Resolved: the interval excludes zero. Field's rule: better by more than"
-        f" {FIELD_NATS} nats per token at p < {FIELD_P}."
+        f" Resolved: the interval excludes zero. Record rule ({rule.source}): better by more than"
+        f" {rule.nats:g} nats per token at p < {rule.p:g}."
     )

@@ -17,6 +17,7 @@ from analysis.rows.names import natural_order, with_names
 from analysis.rows.parquet_table import read_rows, to_frame
 from analysis.rows.stages import PRIMARY, tested_stage
 from analysis.rows.sweep_description import read_description
+from sweep.spec.sweep_file import RECORD_RULE, RecordRule
 from sweep.store.files import Files, open_files
 from sweep.store.schema import SCHEMA
 from sweep.store.store import SWEEP_FILE
@@ -38,6 +39,7 @@ class Sweep:
     screened_in: str | None = None  # the sweep that it is a second stage of
     pairing: Literal["seed", "node"] = "seed"  # what a block was: a seed, or a seed on a node
     primary: str = PRIMARY  # the one stage that is tested
+    record_rule: RecordRule = RECORD_RULE
     # One named row per cell that is asked for; None where sweep.json does not tell.
     grid: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
@@ -111,6 +113,7 @@ def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
         num_cells=told.num_cells,
         screened_in=told.screened_in,
         pairing=told.pairing,
+        record_rule=told.record_rule,
         primary=tested_stage(frame),
         grid=told.grid(),
     )

@@ -7,6 +7,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from analysis.rows.names import with_names
+from sweep.spec.sweep_file import RECORD_RULE, RecordRule
 from sweep.store.files import Files
 from sweep.store.store import SWEEP_FILE
 from trainer.config.config_errors import ConfigError
@@ -51,6 +52,7 @@ class SweepDescription(_Told):
     num_cells: int | None = None
     screened_in: str | None = None
     pairing: Literal["seed", "node"] = "seed"
+    record_rule: RecordRule = RECORD_RULE
     cells: list[GridCell] = []
 
     @field_validator("cells", mode="before")

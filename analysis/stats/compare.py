@@ -6,9 +6,9 @@ intervals that hold for all comparisons with the reference at once (``analysis.m
 and a second interval that does not take the noise as alike (``analysis.models.unequal_variance``).
 What is reported is the wider of the two.
 
-The field's rule, "better by 0.005 nats per token at p < 0.01", is read as a test: the hypothesis
-that the improvement is at most 0.005 nats is rejected at 1 %, one-sided, adjusted over the
-comparisons.
+The record rule of the sweep, by default "better by 0.005 nats per token at p < 0.01", is read as a
+test: the hypothesis that the improvement is at most so much is rejected at that p, one-sided,
+adjusted over the comparisons.
 """
 
 import math
@@ -30,21 +30,20 @@ from analysis.rows.scoring import scoring_of
 from analysis.rows.stages import STAGES, windows_of
 from analysis.stats.ranking import blocking_of, ranked_rows
 from analysis.study import Study
+from sweep.spec.sweep_file import RecordRule
 
-FIELD_NATS = 0.005  # per token: what the field's rule asks of an improvement
-FIELD_P = 0.01
 _WITH_LOSS = ("pre_quant", "post_quant")
 _PRINTED = 1e-3  # four digits are printed, so ratios of one text differ by less
 
 _NUMBERS = (
     *("difference", "low", "high", "half_width", "p_value", "noise_sd"),
-    *("pooled_half_width", "pooled_p", "nats", "nats_low", "nats_high", "field_p"),
+    *("pooled_half_width", "pooled_p", "nats", "nats_low", "nats_high", "record_p"),
 )
 _COLUMNS = (
     *("setting", "key", "label", "quantity", "reference", "n", "difference", "low", "high"),
     *("half_width", "p_value", "level", "comparisons", "noise_sd", "noise_df", "blocks"),
     *("resolved", "widened", "pooled_half_width", "pooled_p", "nats", "nats_low", "nats_high"),
-    *("field_p", "field_rule", "window", "stride", "budget"),
+    *("record_p", "record_rule", "window", "stride", "budget"),
 )
 
 
@@ -58,7 +57,7 @@ def compare(
     ``comparisons`` of the setting and ``p_value`` adjusted over them, two-sided; below zero is
     better. ``pooled_half_width`` and ``pooled_p`` are Dunnett's alone; ``widened`` says that the
     interval of unequal variances is the wider one. Null, as is ``resolved``, where the noise is not
-    known. ``nats`` are nats per token, null for what is no score; ``field_rule`` is "met" or "not
+    known. ``nats`` are nats per token, null for what is no score; ``record_rule`` is "met" or "not
     met", for stages only. A setting whose reference is not ranked has no row.
     """
     reference, labels = reference or study.reference, study.labels
@@ -71,7 +70,8 @@ def compare(
         shared = {"setting": setting, "quantity": quantity, "reference": reference, "level": level}
         shared |= {"blocks": study.blocking.blocks, **scoring_of(here.cells, quantity)}
         design = blocked(scores, reference, blocking_of(here, reference))
-        for row in _compare(design, level, factor, with_rule=quantity in STAGES):
+        rule = study.sweep.record_rule if quantity in STAGES else None
+        for row in _compare(design, level, factor, rule):
             rows.append(shared | row | {"label": labels[str(row["key"])]})
     return _typed(rows)
 
@@ -139,14 +139,14 @@ def p_below(rows: Blocked, fit: BlockFit, bound: float) -> Reals:
 
 
 def _compare(
-    rows: Blocked, level: float, factor: float | None, *, with_rule: bool
+    rows: Blocked, level: float, factor: float | None, rule: RecordRule | None
 ) -> list[dict[str, object]]:
     """One dictionary per compared activation; ``factor``: nats for each bit per byte, if known."""
     fit = fit_blocks(rows)
     if not len(fit.activation_K):
         return []
     pooled, wider = bounds(rows, fit, level=level)
-    p_K = p_below(rows, fit, -FIELD_NATS / factor) if factor and with_rule else None
+    p_K = p_below(rows, fit, -rule.nats / factor) if factor and rule else None
     found = []
     for k, activation in enumerate(map(int, fit.activation_K)):
         difference, half = float(fit.estimate_K[k]), float(wider.half_width_K[k])
@@ -166,13 +166,13 @@ def _compare(
             "widened": half > pooled.half_width_K[k],
             "pooled_half_width": pooled.half_width_K[k],
             "pooled_p": pooled.p_value_K[k],
-            "field_rule": None,
+            "record_rule": None,
         }
         if factor is not None:
             row |= {"nats": factor * difference, "nats_low": factor * low}
             row |= {"nats_high": factor * high}
-        if p_K is not None and not math.isnan(p_K[k]):
-            row |= {"field_p": p_K[k], "field_rule": "met" if p_K[k] < FIELD_P else "not met"}
+        if rule and p_K is not None and not math.isnan(p_K[k]):
+            row |= {"record_p": p_K[k], "record_rule": "met" if p_K[k] < rule.p else "not met"}
         found.append(row)
     return found
 

@@ -1,4 +1,4 @@
-"""Sensitivity of the decision: the field's rule, unequal noise, sign flips, taint, data order.
+"""Sensitivity of the decision: the record rule, unequal noise, sign flips, taint, data order.
 
 None of it decides what is resolved; each is a sentence that a reader of the decision needs in order
 not to be misled by it.
@@ -11,12 +11,13 @@ import pandas as pd
 
 from analysis.number_format import counted, listed, number, p_value, percent
 from analysis.rows.read import including_tainted, is_scored, records
-from analysis.stats.compare import FIELD_NATS, FIELD_P, compare
+from analysis.stats.compare import compare
 from analysis.stats.decision import Decision, decide
 from analysis.stats.pairs import FEWEST_FLIPPED, paired_stats, smallest_p
 from analysis.stats.ranking import function_labels
 from analysis.stats.variances import variance_checks
 from analysis.study import Study
+from sweep.spec.sweep_file import RecordRule
 
 Row = Mapping[str, Any]
 
@@ -33,7 +34,7 @@ def sensitivity_sentences(study: Study, quantity: str | None = None) -> list[str
         rows = [row for row in compared if row["setting"] == setting]
         if not rows:
             continue
-        found = [_field_rule(rows, labels)]
+        found = [_record_rule(rows, labels, study.sweep.record_rule)]
         found += [_variances(row, labels) for row in checks if row["setting"] == setting]
         found += [_sign_flips(here, rows, labels)]
         of = f" ({setting})" if len(study.settings) > 1 else ""
@@ -42,20 +43,21 @@ def sensitivity_sentences(study: Study, quantity: str | None = None) -> list[str
     return [*sentences, DATA_ORDER] if compared else sentences
 
 
-def _field_rule(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
-    tested = [row for row in rows if isinstance(row["field_rule"], str)]
+def _record_rule(rows: Sequence[Row], labels: Mapping[str, str], rule: RecordRule) -> str:
+    tested = [row for row in rows if isinstance(row["record_rule"], str)]
     if not tested:
         return ""
-    met = [labels[row["key"]] for row in tested if row["field_rule"] == "met"]
-    nearest = min(tested, key=lambda row: (row["field_p"], row["key"]))
+    met = [labels[row["key"]] for row in tested if row["record_rule"] == "met"]
+    nearest = min(tested, key=lambda row: (row["record_p"], row["key"]))
     words = f"met by {listed(met)}" if met else "met by none"
     words += (
         f"; nearest is {labels[nearest['key']]}, {_better_by(nearest['nats'])} nats per token"
-        f" ({p_value(nearest['field_p'])})"
+        f" ({p_value(nearest['record_p'])})"
     )
     return (
-        f"The field's rule{{of}}, better than the reference by more than {FIELD_NATS} nats per"
-        f" token at p < {FIELD_P}, one-sided over {counted(len(tested), 'comparison')}: {words}."
+        f"The record rule{{of}}, better than the reference by more than {rule.nats:g} nats per"
+        f" token at p < {rule.p:g} ({rule.source}), tested one-sided over"
+        f" {counted(len(tested), 'comparison')}: {words}."
     )
 
 

@@ -10,11 +10,12 @@ import pandas as pd
 
 from analysis.models.interval import Estimate, TInterval
 from analysis.rows.read import is_scored, records
-from analysis.stats.compare import FIELD_NATS, FIELD_P, nats_per_bpb
+from analysis.stats.compare import nats_per_bpb
 from analysis.study import Study, read_study
 from analysis.submission.evidence import Evidence, read_evidence
+from sweep.spec.sweep_file import RecordRule
 from sweep.store.files import open_files
-from trainer.config.config_errors import ConfigError, did_you_mean
+from trainer.config.config_errors import ConfigError, did_you_mean, validated
 from trainer.contract import STAGE_COLUMNS
 
 
@@ -28,8 +29,8 @@ class About:
     blurb: str = ""
     track: str = "10min_16mb"
     record_bpb: float | None = None
-    record_nats: float = FIELD_NATS
-    record_p: float = FIELD_P
+    record_nats: float | None = None  # the sweep's record rule where it is not given
+    record_p: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,14 @@ class Claim:
     def score(self) -> Estimate:
         """The claimed score over the seeds."""
         return TInterval()(run.row[self.stage] for run in self.runs)
+
+    @property
+    def record_rule(self) -> RecordRule:
+        """That of the sweep, but for what was given."""
+        given = {"nats": self.about.record_nats, "p": self.about.record_p}
+        changed = {name: value for name, value in given.items() if value is not None}
+        rule = self.study.sweep.record_rule.model_dump() | changed
+        return validated(RecordRule, rule, "record rule")
 
     @property
     def nats_per_bpb(self) -> float | None:

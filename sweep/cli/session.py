@@ -218,6 +218,7 @@ def write_description(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> 
         "activations": [activation.label for activation in sweep.expanded_activations()],
         "order_seed": sweep.order_seed,
         "pairing": sweep.pairing,
+        "record_rule": sweep.record_rule.model_dump(),
         "num_cells": len(cells),
         "until": told(cells, sweep) if sweep.until is not None else None,
         "cells": [

@@ -18,6 +18,8 @@ from trainer.contract import ActivationSpec, Seed
 
 SWEEPS = Path(__file__).resolve().parents[2] / "configs" / "sweeps"
 
+RECORD_SOURCE = "the README of openai/parameter-golf, commit 013fc0c, read 29 November 2026"
+
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0.0)]
@@ -124,6 +126,25 @@ class Timing(StrictModel):
     history: Positive = 3
 
 
+class RecordRule(StrictModel):
+    """What an improvement must be to count as a record: above ``nats`` per token, shown at ``p``.
+
+    By default as the README of https://github.com/openai/parameter-golf says (``RECORD_SOURCE``);
+    what is known of its practice is in docs/statistics.md.
+    """
+
+    nats: Annotated[float, Field(ge=0.0)] = 0.005
+    p: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
+
+    @property
+    def source(self) -> str:
+        """Who says so."""
+        return RECORD_SOURCE if self == RECORD_RULE else "the sweep file"
+
+
+RECORD_RULE = RecordRule()
+
+
 class DataPlace(StrictModel):
     """Where a node reads its data: where the driver has it, or copied to ``cache`` on its own disk.
 
@@ -181,6 +202,7 @@ class SweepSpec(StrictModel):
     retries: Retries = Retries()
     checkpoints: Checkpoints = Checkpoints()
     timing: Timing = Timing()
+    record_rule: RecordRule = RECORD_RULE
     data: DataPlace = DataPlace()
     grid: GridAxes = GridAxes()
     until: Until | None = None

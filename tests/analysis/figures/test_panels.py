@@ -1,6 +1,7 @@
 """Claims about what is drawn of computed frames: every number is there, and nothing else is."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,7 @@ from analysis.rows.learning_curves import (
     windowed_loss,
 )
 from analysis.stats.seed_effects import without_seed
+from sweep.spec.sweep_file import RecordRule
 from tests.analysis.conftest import make_study
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
 from trainer.contract import LAYER_MEASURES
@@ -100,11 +102,19 @@ def test_the_simultaneous_interval_is_thicker_than_the_interval_of_pairs_alone(c
         assert spans[width] == sorted(map(tuple, rows.to_numpy()))
 
 
-def test_the_line_of_the_field_stands_at_five_thousandths_of_a_nat(cells, differences):
+def test_the_line_of_the_record_rule_stands_at_five_thousandths_of_a_nat(cells, differences):
     ax = forest(cells, differences)
     dashed = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]
     assert dashed == pytest.approx([-0.005 / 2.08])
     assert ax.get_xlim()[0] < dashed[0]
+
+
+def test_a_record_rule_without_a_margin_has_no_line(cells, differences):
+    study = make_study(cells)
+    sweep = replace(study.sweep, record_rule=RecordRule(nats=0.0))
+    data = FigureData(replace(study, sweep=sweep), contrasts=differences)
+    (ax, *_) = draw("differences", data).axes
+    assert not [line for line in ax.lines if line.get_linestyle() == "--"]
 
 
 def test_what_is_off_the_scale_is_an_arrow_with_its_number(cells, differences):
@@ -222,8 +232,10 @@ def test_the_power_curve_marks_the_grid_that_was_run(cells):
         ]
     ).assign(level=0.95, comparisons=11, noise_sd=0.002)
     here = curve[curve["n"] == 3]
-    found = Resolution(over_seeds=curve, here=here, curve=curve, field_effect=0.0024)
+    rule = {"record_effect": 0.0024, "record_nats": 0.004}
+    found = Resolution(over_seeds=curve, here=here, curve=curve, **rule)
     ax, _ = drawn("power", cells, resolution=found)
+    assert "0.004 nats per token" in words(ax)
     (ring,) = (line for line in ax.lines if line.get_markersize() == 11)
     assert ring.get_xdata()[0] == 3
     assert ring.get_ydata()[0] == pytest.approx(0.004 / 3**0.5)

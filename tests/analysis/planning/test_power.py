@@ -113,7 +113,7 @@ def test_a_finished_grid_is_judged_by_its_own_noise(cells):
     assert (grid.n, grid.num_activations) == (3, row["comparisons"] + 1)
     assert grid.designs()[0].noise_df == grid.noise.noise_df == row["noise_df"]
     assert grid.noise.noise_sd == pytest.approx(row["noise_sd"])
-    assert grid.noise.field_bpb == pytest.approx(0.005 / math.log(2) * 20_000 / 60_000)
+    assert grid.record_effect == pytest.approx(0.005 / math.log(2) * 20_000 / 60_000)
 
 
 def test_the_noise_is_the_residual_of_seed_and_activation(cells):
@@ -158,7 +158,7 @@ def test_the_published_noise_is_that_of_the_published_seeds():
     assert statistics.stdev((1.12165091, 1.122665, 1.12119033)) == pytest.approx(
         known.seed_sd, abs=0.0001
     )
-    assert round(known.field_bpb, 5) == 0.00296
+    assert round(known.bpb_of(0.005), 5) == 0.00296
 
 
 def test_larger_effects_need_fewer_seeds_and_the_fields_rule_is_one_of_them():

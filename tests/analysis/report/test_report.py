@@ -135,7 +135,7 @@ def test_the_table_of_contrasts_holds_the_numbers_of_the_function(page, cells):
         assert nats == number(row["nats"], signed=True)
         assert p == p_value(row["p_value"]).removeprefix("p ").removeprefix("= ")
         assert resolved == ("yes" if row["resolved"] else "no")
-        assert rule == row["field_rule"]
+        assert rule == row["record_rule"]
 
 
 def test_the_table_of_deltas_holds_the_numbers_of_the_functions(page, cells):

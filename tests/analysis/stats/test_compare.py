@@ -17,7 +17,7 @@ from tests.analysis.conftest import make_study
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
-NUMBERS = ["difference", "half_width", "p_value", "pooled_half_width", "pooled_p", "field_p"]
+NUMBERS = ["difference", "half_width", "p_value", "pooled_half_width", "pooled_p", "record_p"]
 
 
 def compared(rows, **options):
@@ -97,7 +97,7 @@ def test_one_seed_gives_differences_and_null_intervals(cells):
     table = compared(cells[cells["seed"] == 1])
     assert len(table) == 10
     assert table["difference"].notna().all()
-    for name in ("half_width", "p_value", "resolved", "noise_df", "field_rule", "field_p"):
+    for name in ("half_width", "p_value", "resolved", "noise_df", "record_rule", "record_p"):
         assert table[name].isna().all()
 
 
@@ -152,10 +152,10 @@ def test_differences_in_nats_are_those_in_bits_per_byte_of_this_text(cells):
         assert table[nats].to_numpy() == pytest.approx(factor * table[bits].to_numpy(), rel=1e-12)
 
 
-def test_what_is_no_score_has_no_nats_and_no_field_rule(cells):
+def test_what_is_no_score_has_no_nats_and_no_record_rule(cells):
     table = compare(make_study(cells), "artifact_bytes")
     assert table["difference"].notna().all()
-    for name in ("nats", "field_p", "field_rule", "stride"):
+    for name in ("nats", "record_p", "record_rule", "stride"):
         assert table[name].isna().all()
 
 
@@ -171,7 +171,7 @@ def test_the_field_rule_tests_the_improvement_against_its_own_bound(rows, lead_n
         if r["slope"] != 0.0
     ]
     quiet = [{**r, STAGE: r[STAGE] + rng.normal(0, 8e-5)} for r in quiet]
-    assert row_of_key(compared(quiet), "asqu")["field_rule"] == rule
+    assert row_of_key(compared(quiet), "asqu")["record_rule"] == rule
 
 
 def test_without_noise_every_difference_is_resolved_and_zero_is_not(rows):

@@ -1,12 +1,15 @@
 """Claims about pairs by themselves and the sentences about the sensitivity of the decision."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from analysis.stats.compare import compare
 from analysis.stats.pairs import paired_stats, sign_flip_p, smallest_p
 from analysis.stats.sensitivity import DATA_ORDER, sensitivity_sentences
+from sweep.spec.sweep_file import RECORD_RULE, RecordRule
 from tests.analysis.conftest import make_study
 
 STAGE = "post_quant_sliding_bpb"
@@ -64,8 +67,22 @@ def test_ten_pairs_are_tested(ten_seeds):
     assert f"ReLU² p = {p['relu2']:.2g}" in sentence
 
 
-def test_the_field_rule_is_told_for_the_nearest(cells):
-    sentence = said(sensitivity_sentences(make_study(cells)), "The field's rule")
+def test_the_record_rule_says_who_set_it_and_a_milder_one_is_met_by_no_fewer(cells):
+    def told(rule):
+        study = make_study(cells)
+        study = replace(study, sweep=replace(study.sweep, record_rule=rule))
+        met = (compare(study, study.primary)["record_rule"] == "met").sum()
+        return met, said(sensitivity_sentences(study), "The record rule")
+
+    strict, sentence = told(RECORD_RULE)
+    assert "by more than 0.005 nats per token at p < 0.01 (the README of" in sentence
+    mild, sentence = told(RecordRule(nats=0.0, p=0.9))
+    assert "by more than 0 nats per token at p < 0.9 (the sweep file)" in sentence
+    assert mild > strict
+
+
+def test_the_record_rule_is_told_for_the_nearest(cells):
+    sentence = said(sensitivity_sentences(make_study(cells)), "The record rule")
     assert "met by none; nearest is ASQU" in sentence
     assert "nats per token" in sentence
 
