@@ -33,9 +33,9 @@ def placed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(role=role, x=x.where(role != OFF_AXIS, off_axis.astype(float)))
 
 
-def fixed_slopes(frame: pd.DataFrame) -> dict[str, float]:
+def fixed_slopes(frame: pd.DataFrame, reference: str | None = None) -> dict[str, float]:
     """The slope √β of each function whose β is fixed, by the key that stands for the function."""
-    kept = same_functions(frame, None)
+    kept = same_functions(frame, reference)
     rows = frame[["key", "neg_beta"]].dropna().drop_duplicates("key")
     return {
         kept[key]: float(beta) ** 0.5
