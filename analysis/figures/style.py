@@ -113,16 +113,13 @@ def spread_apart(preferred: Sequence[float], gap: float, *, low: float, high: fl
     return [round(float(place), 12) for place in places]
 
 
-def label_ends(
-    ax: Axes, ends: Sequence[tuple[float, float, str, str]], *, height_in: float | None = None
-) -> None:
+def label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Names of lines at the right edge of ``ax``, each at the height of its end as far as they fit.
 
     ``ends``: x and y of the line's last point, text, colour. Call it when the limits are settled.
-    ``height_in``: what the layout will make of the panel; left out, what it is now.
     """
     low, high = ax.get_ylim()
-    height_pt = 72 * (height_in or ax.get_window_extent().height / ax.figure.dpi)
+    height_pt = 72 * ax.get_window_extent().height / ax.figure.dpi
     heights = [min(max((y - low) / (high - low), 0.0), 1.0) for _, y, _, _ in ends]
     places = spread_apart(heights, _LABEL_GAP * _SIZE / height_pt, low=0.0, high=1.0)
     for (x, y, text, colour), place in zip(ends, places, strict=True):

@@ -9,11 +9,14 @@ A curve frame has the columns of ``trainer.contract.CURVE_COLUMNS`` and cell_id,
 setting, seed, replicate. Units: steps, nats per token, bits per byte.
 """
 
+import numpy as np
 import pandas as pd
+from scipy import special
 
+from analysis.models.interval import LEVEL
 from analysis.rows.attempt_files import OF_CELL
 
-NUM_POINTS = 50  # of a curve: enough for a line, few enough for a small file
+NUM_POINTS = 20  # of a curve: so many windows show its course, and average most of the noise
 
 _SEED = ["setting", "key", "label", "seed", "step"]
 
@@ -48,15 +51,24 @@ def validated(curves: pd.DataFrame, quantity: str = "val_bpb") -> pd.DataFrame:
 def over_seeds(points: pd.DataFrame) -> pd.DataFrame:
     """Mean ``value`` per setting, activation and step, as far as all seeds of the activation go.
 
-    Columns setting, key, label, step, n (seeds), value. A step that one seed lacks has no mean: it
-    would jump to where the others are.
+    Columns setting, key, label, step, n (seeds), value, half_width (of the 95 % t interval over
+    seeds, at each step no narrower than that of the spread pooled over activations: few seeds agree
+    by luck). A step that one seed lacks has no mean: it would jump to where the others are.
     """
     seeds = points.groupby(["setting", "key"])["seed"].nunique().rename("seeds")
     groups = points.groupby(["setting", "key", "label", "step"])["value"]
-    means = groups.agg(["mean", "count"]).reset_index()
-    means = means.rename(columns={"mean": "value", "count": "n"}).join(seeds, on=["setting", "key"])
-    return means.loc[
-        means["n"] == means["seeds"], ["setting", "key", "label", "step", "n", "value"]
+    means = groups.agg(value="mean", n="count", sd="std").reset_index()
+    means = means.join(seeds, on=["setting", "key"]).query("n == seeds")
+    df = means["n"] - 1
+    spread = means.assign(df=df, squares=df * means["sd"] ** 2).groupby(["setting", "step"])
+    pooled = spread[["df", "squares"]].transform("sum")
+    own, least = (
+        special.stdtrit(df, (1 + LEVEL) / 2) * sd / np.sqrt(means["n"])
+        for df, sd in ((df, means["sd"]), (pooled["df"], np.sqrt(pooled["squares"] / pooled["df"])))
+    )
+    half_width = own.where(own.isna(), np.fmax(own, least))
+    return means.assign(half_width=half_width)[
+        ["setting", "key", "label", "step", "n", "value", "half_width"]
     ]
 
 

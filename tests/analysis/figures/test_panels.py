@@ -10,6 +10,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from scipy import stats
 
 from analysis.figures import slope_curve
 from analysis.figures.beta import QUANTILES
@@ -28,6 +29,7 @@ from analysis.stats.seed_effects import without_seed
 from sweep.spec.sweep_file import RecordRule
 from tests.analysis.conftest import make_study
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
+from trainer.config.config_errors import ConfigError
 from trainer.contract import LAYER_MEASURES
 
 REFERENCE = "leaky_relu2-s0.5"
@@ -180,11 +182,50 @@ def test_validation_is_a_point_where_it_was_done(curves):
     assert sorted(set(validated(curves)["step"])) == [100, 200, 300, 400]
 
 
-def test_learning_curves_are_named_at_their_ends(cells, curves):
-    _, ax, validation = drawn("learning_curves", cells, curves=curves)
-    names = set(cells["label"]) - {"LeakyReLU² 0.5"} | {"LeakyReLU² 0.5 (reference)"}
-    assert set(words(ax)) == set(words(validation)) == names
-    assert "nats per token" in ax.get_ylabel()
+def test_an_interval_over_seeds_is_its_own_or_the_pooled_one_whichever_is_wider(curves):
+    points = from_reference(windowed_loss(curves, window=100), REFERENCE)
+    means = over_seeds(points).set_index(["key", "step"])["half_width"]
+    here = points[points["step"] == points["step"].max()]
+    spread = here.groupby("key")["value"].std()
+    pooled = stats.t.ppf(0.975, 2 * len(spread)) * (spread**2).mean() ** 0.5
+    expected = np.fmax(stats.t.ppf(0.975, 2) * spread, pooled) / 3**0.5
+    np.testing.assert_allclose(means.xs(here["step"].max(), level="step"), expected, rtol=1e-9)
+    assert over_seeds(points[points["seed"] == 1])["half_width"].isna().all()
+
+
+def test_every_function_but_the_reference_has_a_panel_under_its_name_with_its_band(cells, curves):
+    first, *panels = drawn("learning_curves", cells, curves=curves)
+    assert "LeakyReLU² 0.5, the reference" in first.get_title(loc="left")
+    names = [ax.get_title(loc="left") for ax in panels]
+    others = ["0.1", "0.2", "0.3", "0.4", "0.6", "0.7", "0.8", "0.9"]
+    slopes = [f"LeakyReLU² {slope}" for slope in others]
+    assert names == ["ReLU² (= LeakyReLU² 0.0)", *slopes, "ASQU"]
+    assert "bits per byte" in panels[0].get_ylabel()
+    expected = over_seeds(from_reference(validated(curves), REFERENCE))
+    for ax, key in zip(
+        panels, ["relu2", *(f"leaky_relu2-s{s}" for s in others), "asqu"], strict=True
+    ):
+        (line,) = (line for line in ax.lines if line.get_marker() == "o")
+        rows = expected[expected["key"] == key]
+        np.testing.assert_allclose(line.get_ydata(), rows["value"])
+        (band,) = ax.collections
+        ends = {round(y, 9) for y in band.get_paths()[0].vertices[:, 1]}
+        assert set((rows["value"] + rows["half_width"]).round(9)) <= ends
+
+
+def test_learning_curves_without_validations_are_of_the_training_loss(cells, curves):
+    unchecked = curves.assign(val_bpb=np.nan)
+    _, *panels = drawn("learning_curves", cells, curves=unchecked)
+    assert len(panels) == 10
+    assert "nats per token" in panels[0].get_ylabel()
+
+
+def test_learning_curves_of_the_reference_alone_are_not_drawn(cells, curves):
+    """ReLU² and LeakyReLU²(0.0) are one function: their difference is zero and no answer."""
+    alone = cells[cells["key"].isin(["relu2", "leaky_relu2-s0"])]
+    study = make_study(alone, reference="relu2")
+    with pytest.raises(ConfigError, match="only the reference has a learning curve"):
+        draw("learning_curves", FigureData(study, curves=curves))
 
 
 def test_every_timed_cell_is_a_dot_and_nodes_are_told_apart(frame_of, rows):
