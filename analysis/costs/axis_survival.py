@@ -24,7 +24,7 @@ from analysis.models.least_squares import FTest, f_test, indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.names import AXIS_PREFIX
 from analysis.rows.scoring import stage_title
-from analysis.stats.compare import compare
+from analysis.stats.contrasts import contrasts
 from analysis.stats.ranking import ranked_scores
 from analysis.stats.slope_curve import best_set, slope_curves
 from analysis.study import Study
@@ -49,7 +49,7 @@ def axis_survival(study: Study, quantity: str) -> pd.DataFrame:
     true where the best is the same and no interaction is resolved, false where the best changes and
     one is; else null, not told.
     """
-    compared = compare(study, quantity)
+    compared = contrasts(study, quantity)
     best_slopes = {
         curve.setting: f"{number(curve.best, decimals=2)} ({best_set(curve)})"
         for curve in slope_curves(study, quantity)

@@ -16,7 +16,7 @@ from analysis.planning.power_tables import achieved, power_curve, power_table
 from analysis.published.points import published_points
 from analysis.rows.read import Sweep
 from analysis.rows.stages import PANELS
-from analysis.stats.compare import compare
+from analysis.stats.contrasts import contrasts
 from analysis.stats.pairs import paired_stats
 from analysis.stats.slope_curve import SlopeCurve, slope_curves
 from analysis.study import Study
@@ -76,9 +76,7 @@ class FigureData:
     @cached_property
     def contrasts(self) -> pd.DataFrame:
         """The differences from the reference at the stage that is tested, compared all at once."""
-        return _some(
-            compare(self.study, self.study.primary), "nothing is compared with the reference yet"
-        )
+        return _some(contrasts(self.study), "nothing is compared with the reference yet")
 
     @cached_property
     def paired(self) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from analysis.number_format import DASH, percent
 from analysis.rows.read import records
 from analysis.rows.scoring import windows_title
 from analysis.stats.seed_effects import without_seed
-from analysis.stats.slope_curve import SlopeCurve
+from analysis.stats.slope_curve import CONTRAST_LEVEL, SlopeCurve
 from analysis.stats.slopes import CURVE, placed
 
 _MARKERS = ("o", "s", "^", "v", "D", "P")
@@ -135,7 +135,8 @@ def fit_words(curve: SlopeCurve) -> str:
     if curve.degree is None:
         words = f"No smooth curve fits: dark marks are means of n = {curve.n} seeds."
     if curve.line["low"].notna().any():
-        words += f" Shade: difference from the reference slope ({level}, simultaneous)."
+        held = f"{100 * CONTRAST_LEVEL:g} %"
+        words += f" Shade: difference from the reference slope ({held}, simultaneous)."
     return f"{words} Bar at the foot: the slopes that may be the best ({level} set)."
 
 

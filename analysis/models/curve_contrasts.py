@@ -26,7 +26,7 @@ slopes and the middles between them, F places from which a difference to the M i
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -72,10 +72,16 @@ class CurveContrasts:
 
 
 def curve_contrasts(
-    fit: CurveFit, places_G: Reals, *, level: float, reference: float | None = None
+    fit: CurveFit,
+    places_G: Reals,
+    *,
+    level: float,
+    reference: float | None = None,
+    reference_level: float | None = None,
 ) -> CurveContrasts:
-    """All three families at ``level``. ``reference``: a tested slope, or None.
+    """All three families at ``level``, or that of the reference at a level of its own.
 
+    ``reference``: a tested slope, or None.
     ``places_G`` lie between tested slopes; where the fit has no degree they are the tested ones.
     """
     design = Design(fit, reference)
@@ -97,7 +103,7 @@ def curve_contrasts(
         kept_G=kept_G,
         pairs_p=pairs_p,
         largest=float((apart_TT + width_TT).max()),
-        from_reference=_from_reference(design, places, middles, level),
+        from_reference=_from_reference(design, places, middles, reference_level or level),
     )
 
 
@@ -135,16 +141,17 @@ class Design:
         facts = [self.reference, self.ends, [array.shape for array in arrays]]
         self._bytes = repr(facts).encode() + b"".join(array.tobytes() for array in arrays)
 
-    @cached_property
-    def noise(self) -> NoiseGeometry:
-        """How scores of this design become variances."""
-        return noise_geometry(self.model_NP, self.activation_N)
-
     def __hash__(self) -> int:
         return hash(self._bytes)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Design) and self._bytes == other._bytes
+
+
+@lru_cache(maxsize=32)  # a simulation asks for the same design thousands of times
+def geometry_of(design: Design) -> NoiseGeometry:
+    """How scores of ``design`` become variances."""
+    return noise_geometry(design.model_NP, design.activation_N)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,7 +182,7 @@ def differences(design: Design, places_FN: Reals, scores_DN: Reals) -> Differenc
     """Between ``places_FN`` and the M places of ``design``, for each row of scores."""
     rows_FMN = places_FN[:, None, :] - design.place_MN[None, :, :]
     rows_FMN[np.abs(rows_FMN) < _ROUNDING] = 0.0  # a place from itself
-    noise, num_activations = design.noise, int(design.activation_N.max()) + 1
+    noise, num_activations = geometry_of(design), int(design.activation_N.max()) + 1
     weight_FMA = rows_FMN**2 @ np.eye(num_activations)[design.activation_N]
     found = variances(noise, scores_DN)
     pooled_DFM = found.pooled_D[:, None, None] * weight_FMA.sum(axis=2)
@@ -216,7 +223,7 @@ class NullDistribution:
         return np.asarray((1 + num_draws - np.min(below_K, axis=0)) / (num_draws + 1))
 
 
-@lru_cache(maxsize=32)  # a simulation asks for the same design thousands of times
+@lru_cache(maxsize=32)
 def null_distributions(design: Design) -> tuple[NullDistribution, NullDistribution]:
     """Of the pooled statistic (noise that is alike), and of the own one (the four kinds)."""
     low, high = design.ends

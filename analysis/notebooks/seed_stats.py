@@ -30,7 +30,7 @@ from analysis.planning.power_tables import achieved, power_table
 from analysis.rows.read import sweep_place
 from analysis.rows.stages import PANELS
 from analysis.stats.aa_control import aa_sentences
-from analysis.stats.compare import compare
+from analysis.stats.contrasts import contrasts
 from analysis.stats.decision import decide
 from analysis.stats.pairs import paired_stats
 from analysis.stats.per_seed import seed_stats
@@ -69,7 +69,7 @@ for (name, quantity), rows in scores.groupby(["setting", "quantity"], sort=False
 # %%
 print(f"{study.primary}, reference {study.reference}")
 display(paired_stats(study, study.primary))
-found = compare(study, study.primary)
+found = contrasts(study)
 display(found)
 
 # %%

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.models.interval import LEVEL
 from analysis.planning.noise import Noise, noise_of
 from analysis.planning.power import (
     KINDS,
@@ -21,6 +22,7 @@ from analysis.planning.power import (
 )
 from analysis.rows.names import with_names
 from analysis.stats.compare import compare
+from analysis.stats.contrasts import mean_level
 from analysis.stats.ranking import same_functions
 from analysis.study import Study
 from sweep.driver.attempt_row import identity_columns
@@ -62,6 +64,7 @@ def planned(study: Study, noise: Mapping[str, Noise | None]) -> list["Grid"]:
             n=here.cells["seed"].nunique(),
             num_activations=len({kept[key] for key in here.cells["key"]}),
             noise=noise.get(setting),
+            level=mean_level(here),
         )
         for setting, here in study.settings.items()
     ]
@@ -83,6 +86,7 @@ def achieved(study: Study) -> list["Grid"]:
                 n=int(rows["n"].min()),
                 num_activations=int(rows["comparisons"].iloc[0]) + 1,
                 noise=noise_of(here, "its own"),
+                level=mean_level(here),
             )
         )
     return grids
@@ -93,7 +97,8 @@ class Grid:
     """One setting of a sweep, planned or finished: its budget, its windows and its size.
 
     ``num_activations`` counts the reference, and two names of one function once. ``window`` and
-    ``stride`` are None where they are unknown, and so is ``noise``.
+    ``stride`` are None where they are unknown, and so is ``noise``. ``level``: of the comparison of
+    means, which alone is planned here; a slope on a smooth curve is resolved more easily.
     """
 
     setting: str
@@ -103,6 +108,7 @@ class Grid:
     num_activations: int
     noise: Noise | None
     record_nats: float
+    level: float = LEVEL
     window: int | None = None
     stride: int | None = None
 
@@ -121,7 +127,7 @@ class Grid:
         """Every design with the seeds of this grid; none where there is nothing to compare."""
         if self.num_activations < 2 or self.n < 2:
             return []
-        return [Design(kind, self.n, self.num_activations) for kind in KINDS]
+        return [Design(kind, self.n, self.num_activations, self.level) for kind in KINDS]
 
 
 def power_table(grids: Iterable[Grid], *, powers: Sequence[float] = POWERS) -> pd.DataFrame:
@@ -156,7 +162,7 @@ def seeds_table(grids: Iterable[Grid], *, powers: Sequence[float] = POWERS) -> p
         if grid.record_effect is not None:
             effects.append((grid.record_effect, grid.record_nats))
         for kind in KINDS:
-            design = Design(kind, grid.n, grid.num_activations)
+            design = Design(kind, grid.n, grid.num_activations, grid.level)
             sd = grid.noise.sd_for(kind)
             for power, (effect, nats) in product(powers, effects):
                 n = seeds_needed(effect, design, sd, power=power)

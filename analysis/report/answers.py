@@ -13,8 +13,8 @@ import pandas as pd
 from analysis.number_format import DASH, capital, counted, listed, p_value, percent, plus_minus
 from analysis.report.document import Tone
 from analysis.rows.read import records
-from analysis.stats.compare import compare
-from analysis.stats.decision import Decision, decide
+from analysis.stats.contrasts import contrasts
+from analysis.stats.decision import Decision, decide, is_better
 from analysis.stats.ranking import function_labels
 from analysis.study import Study
 from sweep.spec.sweep_file import RecordRule
@@ -42,7 +42,7 @@ class Answer:
 def answer(study: Study, quantity: str | None = None) -> Answer:
     """The answer of a study of one setting, by default at the stage that is tested."""
     quantity = quantity or study.primary
-    rows = records(compare(study, quantity))
+    rows = records(contrasts(study, quantity))
     return Answer(
         quantity=quantity,
         decision=decide(study, quantity)[0],
@@ -63,17 +63,17 @@ def decision_words(found: Answer) -> str:
         if best_key == found.reference:
             return f"Only {reference} has scores, so there is nothing to compare it with yet."
         return f"No comparison: the reference, {reference}, has no score or a diverged seed."
-    if found.best is None:
-        if any(pd.isna(row["resolved"]) for row in found.rows):
-            return f"Too few seeds to tell whether any activation is better than {reference}."
+    if any(pd.isna(row["resolved"]) for row in found.rows):
+        name = "any activation" if found.best is None else found.names[best_key]
+        return f"Too few seeds to tell whether {name} is better than {reference}."
+    better = [row for row in found.rows if is_better(row)]
+    if not better:
         return f"No activation is shown to be better than {reference}."
-    best = found.names[best_key]
-    if found.decision.resolved is None:
-        return f"Too few seeds to tell whether {best} is better than {reference}."
-    if found.decision.resolved:
-        gap = plus_minus(-found.best["difference"], found.best["half_width"])
-        return f"{best} is better than {reference}, by {gap.replace(' ±', ' ± ')} bits per byte."
-    return f"No activation is shown to be better than {reference}."
+    if len(better) > 1:
+        names = listed([found.names[row["key"]] for row in better])
+        return f"{names} are better than {reference}."
+    gap = plus_minus(-better[0]["difference"], better[0]["half_width"]).replace(" ±", " ± ")
+    return f"{found.names[better[0]['key']]} is better than {reference}, by {gap} bits per byte."
 
 
 def support_words(found: Answer) -> str:

@@ -1,6 +1,6 @@
 """The decision of each setting: which activation is best, and is it resolved from the reference?
 
-"Resolved" means that the simultaneous interval of ``analysis.stats.compare`` excludes zero, also
+"Resolved" means that a simultaneous interval of ``analysis.stats.contrasts`` excludes zero, also
 where noise is unequal. It is a statement about seeds, under one setting and on one text.
 An activation with a diverged seed is not ranked. Only one stage is tested, and it is named before
 any result is seen (``stages.TESTED``).
@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.number_format import capital, counted, listed, number, percent, plus_minus
 from analysis.rows.read import records
 from analysis.rows.scoring import stage_title
-from analysis.stats.compare import compare
+from analysis.stats.contrasts import contrasts
 from analysis.stats.per_seed import seed_stats
 from analysis.stats.ranking import function_labels, same_functions
 from analysis.study import Study
@@ -41,7 +41,7 @@ class Decision:
 def decide(study: Study, quantity: str | None = None) -> list[Decision]:
     """One decision for each setting of ``study``, by default at the stage that is tested."""
     quantity, labels = quantity or study.primary, function_labels(study)
-    compared = records(compare(study, quantity))
+    compared = records(contrasts(study, quantity))
     means = _ranked_means(study, seed_stats(study.cells, [quantity]))
     found = []
     for setting, here in study.settings.items():
@@ -73,12 +73,15 @@ def _decide(
     if not gaps:
         words = f"{_mean(means[reference], labels)} has nothing to be compared with yet."
         return reference, None, words
-    best = min(gaps, key=lambda key: (gaps[key]["difference"], key))
-    if gaps[best]["difference"] >= 0:
+    best = min(gaps, key=lambda key: (gaps[key]["mean_difference"], key))
+    if gaps[best]["mean_difference"] >= 0:
         words = f"the reference, {_mean(means[reference], labels)}, is lowest."
         return reference, None, f"{words} {_worse(list(gaps.values()), labels)}"
     resolved = gaps[best]["resolved"]
     words = f"{_mean(means[best], labels)} is lowest. {gap_sentence(gaps[best], labels)}"
+    others = [labels[key] for key, row in gaps.items() if key != best and is_better(row)]
+    if others:
+        words += f" Resolved as better than the reference too: {listed(others)}."
     return best, None if pd.isna(resolved) else bool(resolved), words
 
 
@@ -104,7 +107,8 @@ def gap_sentence(row: Row, labels: Mapping[str, str]) -> str:
     """The difference of a row of ``compare`` from the reference, with its interval."""
     gap = plus_minus(row["difference"], row["half_width"], signed=True)
     pairs = counted(row["n"], "paired seed")
-    opening = f"Its difference from the reference, {labels[row['reference']]}, is {gap}"
+    along = " along the curve of the slopes" if row.get("along_curve") else ""
+    opening = f"Its difference from the reference, {labels[row['reference']]}, is {gap}{along}"
     if pd.isna(row["resolved"]):
         return f"{opening} ({pairs}): too few seeds to know the noise, so it is not resolved."
     return (
@@ -113,6 +117,11 @@ def gap_sentence(row: Row, labels: Mapping[str, str]) -> str:
         f" {row['noise_df']:.0f} df; block: {row['blocks']}{_widened(row)}):"
         f" {_resolution(row)}."
     )
+
+
+def is_better(row: Row) -> bool:
+    """Whether a row of ``contrasts`` is resolved as better than the reference."""
+    return not pd.isna(row["resolved"]) and bool(row["resolved"]) and row["difference"] < 0
 
 
 def _widened(row: Row) -> str:

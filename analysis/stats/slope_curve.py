@@ -30,6 +30,7 @@ from analysis.stats.slopes import fixed_slopes
 from analysis.study import Study
 
 FEWEST_SLOPES = 3
+CONTRAST_LEVEL = 1 - (1 - LEVEL) / 2  # from the reference; the other half is spent on means alone
 NUM_PLACES = 181  # on the slopes 0 to 0.9 of the grid: every 0.005
 _LINE = ("slope", "fit", "low", "high")
 _CONTRASTS = ("key", "slope", "difference", "low", "high", "half_width", "p_value", "resolved")
@@ -41,7 +42,8 @@ class SlopeCurve:
 
     ``line`` has slope and fit (the mean over the blocks); low and high hold the difference from the
     reference slope, drawn from its fit, null where the reference has none. ``contrasts``: the
-    tested slopes' differences from it along the curve, simultaneous. ``best_set``: the slope
+    tested slopes' differences from it along the curve, simultaneous at ``CONTRAST_LEVEL``, as the
+    band is (``analysis.stats.contrasts``). ``best_set``: the slope
     intervals that may hold the minimum, together at ``level``; single slopes where no curve fits
     (``degree`` is None). ``flat``: no two slopes are resolved from one another (``flat_p``).
     ``largest``: the largest difference between two slopes that the cells leave possible. ``fit_p``:
@@ -78,13 +80,14 @@ def slope_curves(study: Study, quantity: str) -> tuple[SlopeCurve, ...]:
     """One curve for each setting whose cells have three slopes or more, answered or not."""
     curves = []
     for here in study.settings.values():
-        slopes = fixed_slopes(here.cells)
-        if len(set(slopes.values())) >= FEWEST_SLOPES:
-            curves.append(_curve(here, quantity, slopes))
+        if len(set(fixed_slopes(here.cells).values())) >= FEWEST_SLOPES:
+            curves.append(slope_curve(here, quantity))
     return tuple(curves)
 
 
-def _curve(here: Study, quantity: str, slopes: Mapping[str, float]) -> SlopeCurve:
+def slope_curve(here: Study, quantity: str) -> SlopeCurve:
+    """The curve of a study of one setting."""
+    slopes = fixed_slopes(here.cells)
     matrix = ranked_scores(here, quantity, None).dropna(how="all")
     on_curve = [key for key in matrix if key in slopes and matrix[key].notna().any()]
     tested = matrix[on_curve].dropna(how="all")
@@ -106,10 +109,10 @@ def _curve(here: Study, quantity: str, slopes: Mapping[str, float]) -> SlopeCurv
     fit = fit_curve(Cells.of(matrix, slopes))
     if isinstance(fit, str):
         return replace(empty, reason=fit)
-    return _answered(empty, fit, {slopes[key]: key for key in on_curve}, _reference_slope(here))
+    return _answered(empty, fit, {slopes[key]: key for key in on_curve}, reference_slope(here))
 
 
-def _reference_slope(here: Study) -> float | None:
+def reference_slope(here: Study) -> float | None:
     """The slope of the reference; None where its β is not fixed."""
     of_reference = here.cells.loc[here.cells["key"] == here.reference, "neg_beta"].dropna()
     return None if of_reference.empty else float(of_reference.iloc[0]) ** 0.5
@@ -124,7 +127,11 @@ def _answered(
     places_G = np.linspace(tested_T[0], tested_T[-1], NUM_PLACES) if is_smooth else tested_T
     fit_G = fit.estimators(places_G) @ fit.cells.values_N
     found = curve_contrasts(
-        fit, places_G, level=empty.level, reference=reference if reference in keys else None
+        fit,
+        places_G,
+        level=empty.level,
+        reference=reference if reference in keys else None,
+        reference_level=CONTRAST_LEVEL,
     )
     line = pd.DataFrame({"slope": places_G, "fit": fit_G, "low": np.nan, "high": np.nan})
     if found.from_reference is not None:
@@ -135,7 +142,7 @@ def _answered(
         degree=fit.degree,
         noise_sd=fit.noise.sd,
         line=line,
-        contrasts=_contrasts(keys, found.from_reference, empty.level),
+        contrasts=_contrasts(keys, found.from_reference),
         best=float(places_G[np.argmin(fit_G)]),
         best_set=intervals(places_G, found.kept_G)
         if is_smooth
@@ -147,9 +154,7 @@ def _answered(
     )
 
 
-def _contrasts(
-    keys: Mapping[float, str], found: FromReference | None, level: float
-) -> pd.DataFrame:
+def _contrasts(keys: Mapping[float, str], found: FromReference | None) -> pd.DataFrame:
     """One row per tested slope but the reference's; without one, none."""
     if found is None:
         return pd.DataFrame(columns=_CONTRASTS)
@@ -163,7 +168,7 @@ def _contrasts(
             "high": found.difference_T + found.half_width_T,
             "half_width": found.half_width_T,
             "p_value": found.p_value_T,
-            "resolved": found.p_value_T <= _largest_p(level),
+            "resolved": found.p_value_T <= _largest_p(CONTRAST_LEVEL),
         }
     )
     return rows[rows["half_width"] > 0].reset_index(drop=True)

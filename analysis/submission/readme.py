@@ -6,7 +6,7 @@ from analysis.models.interval import TInterval
 from analysis.number_format import capital, counted, listed, number
 from analysis.rows.read import records
 from analysis.rows.scoring import script_windows, title_and_windows
-from analysis.stats.compare import compare
+from analysis.stats.contrasts import contrasts
 from analysis.stats.decision import gap_sentence
 from analysis.stats.ranking import function_labels, same_functions
 from analysis.submission.claim import Claim, Run
@@ -97,7 +97,7 @@ def _comparison(claim: Claim) -> str:
     own, reference = kept[claim.key], kept.get(study.reference, study.reference)
     if own == reference:
         return f"{claim.label} is the reference of the sweep."
-    rows = records(compare(study, claim.stage))
+    rows = records(contrasts(study, claim.stage))
     mine = next((row for row in rows if row["key"] == own), None)
     if mine is None:
         return "It is not compared: it or the reference has a diverged seed, or no seed in common."

@@ -251,13 +251,12 @@ def test_a_sweep_without_a_learned_activation_compares_none(cells):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("truth", [FLAT[0], Truth("quadratic", lambda s: (s - 0.9) ** 2, 0.9)])
-@pytest.mark.parametrize("noise", [ALIKE, NOISES[1], NOISES[3]], ids=lambda noise: noise.name)
+@pytest.mark.parametrize("noise", [ALIKE, NOISES[1]], ids=lambda noise: noise.name)
 def test_no_claim_is_made_more_often_than_it_says(truth, noise):
-    """At 400 grids each: not beyond the 0.1 % quantile of a binomial of 95 %."""
-    found = measure(Case(truth, 3, 0.0 if truth.name == "flat" else 3.0, noise), 400)
-    allowed = stats.binom.ppf(0.001, 400, 0.95) / 400
+    """At 300 grids each: not beyond the 0.1 % quantile of a binomial of 95 %."""
+    found = measure(Case(truth, 3, 0.0 if truth.name == "flat" else 3.0, noise), 300)
+    allowed = stats.binom.ppf(0.001, 300, 0.95) / 300
     assert found.covered >= allowed
     assert 1 - found.wrong >= allowed
     if truth.name == "flat":
         assert 1 - found.resolved >= allowed
-        assert 1 - found.from_reference >= allowed
