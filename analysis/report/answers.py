@@ -16,6 +16,7 @@ from analysis.rows.read import records
 from analysis.stats.contrasts import contrasts
 from analysis.stats.decision import Decision, decide, is_better
 from analysis.stats.ranking import function_labels
+from analysis.stats.slope_curve import SlopeCurve, best_set
 from analysis.study import Study
 from sweep.spec.sweep_file import RecordRule
 
@@ -53,8 +54,16 @@ def answer(study: Study, quantity: str | None = None) -> Answer:
     )
 
 
+def shown_words(found: Answer, curve: SlopeCurve | None) -> str:
+    """What is shown, as large as the page allows: the slopes that may be best, and what differs."""
+    compared = decision_words(found)
+    if curve is None or curve.flat is not False:
+        return compared
+    return f"The best slope lies in {best_set(curve)}. {compared}"
+
+
 def decision_words(found: Answer) -> str:
-    """The answer in one sentence, as large as the page allows."""
+    """What is shown of the differences from the reference, in one sentence."""
     reference = found.names.get(found.reference, found.reference)
     best_key = found.decision.best
     if best_key is None:

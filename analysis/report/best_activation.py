@@ -8,6 +8,7 @@ from analysis.costs.axis_survival import axis_survival
 from analysis.figures.figure_data import FigureData, optional
 from analysis.number_format import DASH, capital, counted, listed, number, percent
 from analysis.report.answers import Answer, answer, gap_words, p_words, resolved_word, tone_of
+from analysis.report.choice import choice_table
 from analysis.report.document import Bar, Block, Details, Findings, Row, Table, Text, or_reason
 from analysis.report.report_data import SettingData, by_activation
 from analysis.rows.read import including_tainted, is_scored, records
@@ -41,6 +42,7 @@ def best_activation(setting: SettingData) -> tuple[Block, ...]:
     return (
         Text(found.decision.sentence, "lead"),
         *([contrast_table(found, setting.cells)] if found.rows else []),
+        *([choice_table(setting)] if setting.choice.key else []),
         *or_reason(lambda: (_findings(setting),)),
         *or_reason(lambda: (_sensitivity_table(setting),)),
         _means(setting.study),

@@ -118,16 +118,21 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The whole report. ``verdict`` is the one sentence; ``table`` is the one of the Markdown."""
+    """The whole report. ``verdict`` says what is shown, ``choice`` what to use and at what cost.
+
+    ``lead`` is the picture of the first screen; ``tables`` are those of the Markdown.
+    """
 
     sweep: str
     kicker: str
     verdict: str
+    choice: str
     support: str
+    lead: Picture | None
     notices: tuple[str, ...]
     facts: tuple[Fact, ...]
     sections: tuple[Section, ...]
-    table: Table | None
+    tables: tuple[Table, ...]
     footnotes: tuple[str, ...]
 
 

@@ -10,15 +10,17 @@ def render_markdown(report: Report) -> str:
     """GitHub-flavoured Markdown of at most ``MOST_LINES`` lines; what was cut is said."""
     marks = [f"[^{i + 1}]" for i in range(len(report.footnotes))]
     lines = [f"### {escaped(report.sweep)}: {escaped(report.verdict)}", ""]
+    lines += [line for said in (report.choice,) if said for line in (escaped(said), "")]
     lines += [f"{escaped(report.support)}{''.join(marks)}", ""]
     for notice in report.notices:
         lines += [f"> {escaped(notice)}", ""]
     footnotes = [
         f"{mark}: {escaped(note)}" for mark, note in zip(marks, report.footnotes, strict=True)
     ]
-    if report.table is not None:
-        room = max(1, MOST_LINES - len(lines) - len(footnotes) - 6)
-        lines += [*_table(report.table, room), ""]
+    for i, table in enumerate(report.tables):
+        later = sum(len(other.rows) + 5 for other in report.tables[i + 1 :])
+        room = max(1, MOST_LINES - len(lines) - len(footnotes) - later - 6)
+        lines += [*_table(table, room), ""]
     return "\n".join([*lines, *footnotes]) + "\n"
 
 

@@ -14,13 +14,14 @@ from analysis.figures.catalog import FIGURES, as_svg, draw_or_reason, slug
 from analysis.figures.figure_data import optional
 from analysis.number_format import counted, number, percent
 from analysis.planning.second_stage import second_stage_sentences
-from analysis.report.answers import decision_words, gap_words, support_words
+from analysis.report.answers import shown_words, support_words
 from analysis.report.best_activation import (
     across_settings,
     best_activation,
     contrast_table,
     resolution_words,
 )
+from analysis.report.choice import seed_table
 from analysis.report.costs import costs
 from analysis.report.document import (
     Block,
@@ -30,6 +31,7 @@ from analysis.report.document import (
     Picture,
     Report,
     Section,
+    Table,
     or_reason,
 )
 from analysis.report.html import render_html
@@ -88,8 +90,8 @@ _BEST = _Question(
     "best",
     "Which activation is best, and how sure are we",
     best_activation,
-    shown=("slope_bpb",),
-    folded=("differences", "power"),
+    shown=("differences",),
+    folded=("slope_bpb", "power"),
 )
 _QUANTIZATION = _Question(
     "quantization",
@@ -129,7 +131,9 @@ def make_report(data: ReportData) -> Report:
         kicker=f"Sweep {study.sweep.name} · {first.name} ·"
         f" {stage_title(first.cells, study.primary)}",
         verdict=_verdict(first),
+        choice=first.choice.sentence() if first.has_scores else "",
         support=support_words(first.answer) if first.has_scores else _reasons(first),
+        lead=next(iter(pictures(("slope_curve",), first)), None),
         notices=tuple(_notices(data)),
         facts=tuple(_facts(data)),
         sections=(
@@ -140,14 +144,21 @@ def make_report(data: ReportData) -> Report:
             reproduction(study),
             Section(anchor="limits", title="What this does not say", blocks=(Bullets(_LIMITS),)),
         ),
-        table=contrast_table(first.answer, first.cells) if first.answer.rows else None,
+        tables=_posted_tables(first),
         footnotes=tuple(_footnotes(data)),
     )
 
 
+def _posted_tables(setting: SettingData) -> tuple[Table, ...]:
+    """What people post: every difference, and the seeds of what to use and of the reference."""
+    if not setting.answer.rows:
+        return ()
+    return (contrast_table(setting.answer, setting.cells), seed_table(setting))
+
+
 def _verdict(setting: SettingData) -> str:
     if setting.has_scores:
-        return decision_words(setting.answer)
+        return shown_words(setting.answer, optional(lambda: setting.figures.slope_curve))
     return f"No answer: none of {counted(len(setting.cells), 'cell')} has a score."
 
 
@@ -204,11 +215,13 @@ def _notices(data: ReportData) -> list[str]:
 
 def _facts(data: ReportData) -> list[Fact]:
     first = data.settings[0]
-    found, facts = first.answer, []
-    if found.best is not None:
-        label = f"{found.names[found.best['key']]} − {found.names[found.reference]}"
-        n = counted(found.best["n"], "paired seed")
-        facts.append(Fact(label, gap_words(found.best), f"bits per byte; {n}"))
+    found, facts = first.choice, []
+    if found.key is not None:
+        best = found.table.iloc[0]
+        basis = f"best of those tested with probability {percent(best['probability'])}"
+        facts.append(Fact("To use", best["label"], basis))
+        basis = f"bits per byte, with probability {percent(found.level)}"
+        facts.append(Fact("Costs at most", number(best["regret_high"]), basis))
     resolution = optional(lambda: first.figures.resolution)
     if resolution is not None:
         row = resolution.here[resolution.here["design"] == "block"].iloc[0]

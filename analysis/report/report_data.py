@@ -14,6 +14,7 @@ from analysis.report.answers import Answer, answer
 from analysis.report.document import Row
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.read import is_scored, records
+from analysis.stats.choice import Choice, choices
 from analysis.stats.compare import compare
 from analysis.stats.ranking import same_functions
 from analysis.study import Study
@@ -26,6 +27,7 @@ class SettingData:
     name: str
     figures: FigureData
     answer: Answer
+    choice: Choice
     splits: pd.DataFrame
 
     @property
@@ -60,12 +62,13 @@ def report_data(study: Study) -> ReportData:
     known = [found for found in curves if found is not None]
     together = pd.concat(known) if known else None
     splits = time_splits(study, together, study.primary)
-    first = primary_setting(study)
+    first, chosen = primary_setting(study), choices(study)
     settings = tuple(
         SettingData(
             name=name,
             figures=figures[name],
             answer=answer(figures[name].study),
+            choice=chosen[name],
             splits=splits[splits["setting"] == name],
         )
         for name in sorted(figures, key=lambda name: name != first)
