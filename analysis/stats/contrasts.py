@@ -26,8 +26,8 @@ FEWEST_SLOPES = 5  # from which on the curve is a cubic, stiffer than the slopes
 def contrasts(study: Study, quantity: str | None = None) -> pd.DataFrame:
     """The rows of ``compare`` as they are judged, by default at the stage that is tested.
 
-    ``along_curve``: difference, interval and p are those along the curve, as of every slope on it,
-    but where the means alone resolve the slope; ``mean_difference`` is that of the means.
+    ``along_curve``: difference, interval and p are those along the curve. A slope on it has the one
+    that resolves it, else the narrower of both; ``mean_difference`` is always that of the means.
     ``level`` and ``p_value`` hold for both families.
     """
     quantity = quantity or study.primary
@@ -55,8 +55,7 @@ def _with_curve(rows: pd.DataFrame, curve: SlopeCurve, here: Study) -> pd.DataFr
     found = []
     for row in rows.assign(p_value=(2 * rows["p_value"]).clip(upper=1)).to_dict("records"):
         slope = along.get(row["key"])
-        by_mean_alone = slope is not None and row["resolved"] is True and not slope["resolved"]
-        if slope is not None and not by_mean_alone:
+        if slope is not None and _tells_more(slope, row):
             row |= {name: slope[name] for name in ("difference", "low", "high", "half_width")}
             row |= {"p_value": min(1.0, 2 * slope["p_value"]), "resolved": slope["resolved"]}
             row |= {"along_curve": True, "widened": False}
@@ -66,3 +65,10 @@ def _with_curve(rows: pd.DataFrame, curve: SlopeCurve, here: Study) -> pd.DataFr
                 row |= {f"nats_{end}": factor * row[end] for end in ("low", "high")}
         found.append(row)
     return pd.DataFrame(found, columns=rows.columns).astype(rows.dtypes.to_dict())
+
+
+def _tells_more(slope: Mapping[str, Any], mean: Mapping[str, Any]) -> bool:
+    """Whether the interval along the curve is the one to show; both hold at once."""
+    if slope["resolved"] != mean["resolved"]:
+        return bool(slope["resolved"])
+    return bool(slope["half_width"] < mean["half_width"])

@@ -94,7 +94,8 @@ def test_a_grid_is_planned_from_its_file_alone_and_a_function_counts_once():
     table = power_table([grid])
     assert list(table["design"]) == [*["block"] * 2, *["pooled"] * 2, *["unpaired"] * 2]
     row = table.iloc[0]
-    assert row["effect"] == smallest_effect(Design("block", 3, 11), 0.0005, power=0.8)
+    of_means = Design("block", 3, 11, 0.975)  # the other half of the error is the curve's
+    assert row["effect"] == smallest_effect(of_means, 0.0005, power=0.8)
     assert (row["comparisons"], row["noise_df"], row["noise_sd"]) == (10, 20, 0.0005)
 
 
