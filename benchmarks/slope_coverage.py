@@ -167,7 +167,8 @@ def measure(case: Case, runs: int) -> Coverage:
 def resolved_along(found: CurveContrasts) -> Codes:
     """Of each slope: the sign of its difference from the reference if the curve resolves it."""
     contrasts = found.from_reference
-    assert contrasts is not None
+    if contrasts is None:
+        raise ValueError("the reference is no tested slope.")
     resolved_T = contrasts.p_value_T <= 1 - CONTRAST_LEVEL + 1e-9
     return np.where(resolved_T, np.sign(contrasts.difference_T), 0).astype(np.int64)
 
@@ -184,11 +185,11 @@ def resolved_means(cells: Cells, level: float) -> Codes:
         cells.values_N,
     )
     fit = fit_blocks(rows)
-    own = unequal_variance_interval(rows, level=level)
-    assert own is not None
+    own, sign_A = unequal_variance_interval(rows, level=level), np.zeros(order.size, np.int64)
+    if own is None:  # the reference has a single score
+        return sign_A
     pooled_K = quantile(fit.correlations, fit.noise_df, level) * fit.errors
     half_K = np.maximum(pooled_K, own.half_width_K)
-    sign_A = np.zeros(order.size, dtype=np.int64)
     sign_A[order[fit.activation_K]] = np.where(
         np.abs(fit.estimate_K) > half_K, np.sign(fit.estimate_K), 0
     )
@@ -209,8 +210,8 @@ def fitted(generator: np.random.Generator, truth_T: Floats, case: Case) -> Curve
     scores[:, :-1] += truth_T
     scores[generator.random(shape) < noise.missing] = np.nan
     matrix = pd.DataFrame(scores, columns=[*KEYS, "asqu"])
-    # A slope that lost every seed, or a grid that came apart, has no answer: draw another.
-    if matrix[list(KEYS)].isna().all().any():
+    # A column that lost every seed, or a grid that came apart, has no answer: draw another.
+    if matrix.isna().all().any():
         return fitted(generator, truth_T, case)
     fit = fit_curve(Cells.of(matrix, KEYS))
     return fitted(generator, truth_T, case) if isinstance(fit, str) else fit

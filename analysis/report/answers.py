@@ -59,7 +59,7 @@ def shown_words(found: Answer, curve: SlopeCurve | None) -> str:
     compared = decision_words(found)
     if curve is None or curve.flat is not False:
         return compared
-    return f"The best slope lies in {best_set(curve)}. {compared}"
+    return f"Of the fixed slopes, the best lies in {best_set(curve)}. {compared}"
 
 
 def decision_words(found: Answer) -> str:

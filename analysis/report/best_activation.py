@@ -29,7 +29,7 @@ _SUBJECTS = {
     "With ": "Tainted attempts",
 }
 _OTHER_DESIGNS = {
-    "pooled": "if the noise were known to be alike for all",
+    "pooled": "if noise were known to be equal",
     "unpaired": "if seeds were not paired besides",
 }
 
@@ -39,12 +39,18 @@ def best_activation(setting: SettingData) -> tuple[Block, ...]:
     if not setting.has_scores:
         return (Text(f"None of {counted(len(setting.cells), 'cell')} has a score (section 4)."),)
     found = setting.answer
-    return (
-        Text(found.decision.sentence, "lead"),
-        *([contrast_table(found, setting.cells)] if found.rows else []),
-        *([choice_table(setting)] if setting.choice.key else []),
-        *or_reason(lambda: (_findings(setting),)),
+    controls = (
+        *or_reason(lambda: (_findings(_controls(setting), setting),)),
         *or_reason(lambda: (_sensitivity_table(setting),)),
+    )
+    likely = [Details("How likely each activation is the best", (choice_table(setting),))]
+    return (
+        contrast_table(found, setting.cells)
+        if found.rows
+        else Text(found.decision.sentence, "lead"),
+        *or_reason(lambda: (_findings(_next_to_the_answer(setting), setting),)),
+        *(likely if setting.choice.key else []),
+        Details("Controls, and the same question asked otherwise", controls),
         _means(setting.study),
     )
 
@@ -70,21 +76,30 @@ def resolution_words(data: FigureData) -> list[str]:
     ]
 
 
-def _findings(setting: SettingData) -> Findings:
-    """Next to the answer: slope, learned β, what the grid resolves, its A/A control."""
+def _next_to_the_answer(setting: SettingData) -> list[tuple[str, str]]:
+    """Slope, learned β, and what the grid resolves."""
     study, curve = setting.study, optional(lambda: setting.figures.slope_curve)
     learned = best_fixed_sentences(study, study.primary)
-    found = [
+    return [
         *([] if curve is None else [("Best slope", curve.sentence())]),
         *(("Learned β", sentence) for sentence in learned),
         *(("What it resolves", sentence) for sentence in resolution_words(setting.figures)),
-        *(("A/A control", sentence) for sentence in aa_sentences(study)),
+    ]
+
+
+def _controls(setting: SettingData) -> list[tuple[str, str]]:
+    """What a reader of the answer must know in order not to be misled by it."""
+    return [
+        *(("A/A control", sentence) for sentence in aa_sentences(setting.study)),
         *(
             (_subject(sentence), sentence)
-            for sentence in sensitivity_sentences(study)
+            for sentence in sensitivity_sentences(setting.study)
             if sentence != DATA_ORDER  # said once, in what the report does not say
         ),
     ]
+
+
+def _findings(found: list[tuple[str, str]], setting: SettingData) -> Findings:
     return Findings(tuple((subject, _bare(words, setting)) for subject, words in found))
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from analysis.figures.captions import take_caption
+from analysis.figures.captions import recipe_and_budget, take_caption
 from analysis.figures.catalog import FIGURES, as_svg, draw_or_reason, slug
 from analysis.figures.figure_data import optional
 from analysis.number_format import counted, number, percent
@@ -90,18 +90,25 @@ _BEST = _Question(
     "best",
     "Which activation is best, and how sure are we",
     best_activation,
-    shown=("differences",),
-    folded=("slope_bpb", "power"),
+    shown=(),
+    folded=("differences", "slope_bpb", "power"),
 )
 _QUANTIZATION = _Question(
     "quantization",
     "What quantization and TTT do to that",
     quantization,
-    shown=("quant_delta", "ttt_gain", "slot_gain", "mechanism_delta"),
-    folded=("mechanism", "mechanism_layers", "beta_by_layer"),
+    shown=("quant_delta",),
+    folded=(
+        *("ttt_gain", "slot_gain", "mechanism_delta", "mechanism", "mechanism_layers"),
+        "beta_by_layer",
+    ),
 )
 _COSTS = _Question(
-    "costs", "What it costs", costs, shown=("artifact_bytes", "pace", "learning_curves")
+    "costs",
+    "What it costs",
+    costs,
+    shown=("learning_curves",),
+    folded=("artifact_bytes", "pace"),
 )
 
 
@@ -198,6 +205,7 @@ def pictures(names: tuple[str, ...], setting: SettingData) -> tuple[Picture, ...
         if isinstance(figure, str):
             continue
         title, caption = FIGURES[name].title, take_caption(figure)
+        caption = caption.removeprefix(recipe_and_budget(setting.cells)).strip()
         alt = f"Chart ({setting.name}): {title}."
         shown.append(Picture(title=title, alt=alt, caption=caption, svg=as_svg(figure)))
     return tuple(shown)

@@ -20,6 +20,7 @@ from analysis.report.report import make_report, pictures, write_report
 from analysis.report.report_data import primary_setting, report_data
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
+from analysis.stats.contrasts import contrasts
 from analysis.stats.quantization import delta_stats, with_deltas
 from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import read_study
@@ -125,7 +126,7 @@ def test_the_page_is_well_formed_for_who_cannot_see_it(page):
 
 def test_the_table_of_contrasts_holds_the_numbers_of_the_function(page, cells):
     shown = {line[0].split(" (=")[0]: line for line in table_of(page, "Difference from")}
-    found = compare(make_study(cells), PRIMARY)
+    found = contrasts(make_study(cells))
     assert len(shown) == len(found) == 10
     for row in found.to_dict("records"):
         _, bar, difference, n, nats, p, resolved, rule = shown[row["label"]]
@@ -225,7 +226,10 @@ def test_one_seed_is_shown_without_an_interval_and_resolves_nothing(reported, fe
 
 
 def test_the_large_sentence_claims_better_only_where_it_is_resolved(page, reported, few):
-    assert texts(page.all("h1")) == ["No activation is shown to be better than LeakyReLU² 0.5."]
+    (title,) = texts(page.all("h1"))
+    shown, compared = title.split(". ", 1)
+    assert shown.startswith("Of the fixed slopes, the best lies in 0.")
+    assert compared == "No activation is shown to be better than LeakyReLU² 0.5."
     lead = [
         row | {PRIMARY: row[PRIMARY] - 0.05} if row["activation"] == "asqu" else row for row in few
     ]
@@ -233,7 +237,10 @@ def test_the_large_sentence_claims_better_only_where_it_is_resolved(page, report
     best = table_of(other, "Difference from")[0]
     assert best[0] == "ASQU"
     gap = best[2].removeprefix("−").replace(" ±", " ± ")
-    assert made.verdict == f"ASQU is better than LeakyReLU² 0.5, by {gap} bits per byte."
+    assert (
+        made.verdict.split(". ", 1)[1]
+        == f"ASQU is better than LeakyReLU² 0.5, by {gap} bits per byte."
+    )
 
 
 @pytest.mark.slow
@@ -274,22 +281,25 @@ def test_slot_that_is_not_legal_stands_apart_and_is_marked(reported, few):
 def test_the_markdown_is_a_verdict_a_table_and_footnotes_in_sixty_lines(made):
     lines = render_markdown(made).splitlines()
     assert len(lines) <= MOST_LINES
-    assert lines[0].startswith("### local: No activation is shown")
+    assert lines[0].startswith("### local: Of the fixed slopes, the best lies in")
+    assert lines[2].startswith("Use ")
     table = [line for line in lines if line.startswith("|")]
-    assert len({line.count("|") - line.count("\\|") for line in table}) == 1
-    assert len(table) == 2 + 10
-    called = set(re.findall(r"\[\^\d+\]", lines[2]))
+    columns = [line.count("|") - line.count("\\|") for line in table]
+    # Every activation; then three seeds, mean and sd of what to use and of the reference.
+    assert columns == [columns[0]] * (2 + 10) + [columns[-1]] * (2 + 2 * 5)
+    called = set(re.findall(r"\[\^\d+\]", lines[4]))
     assert called == {line.split(":")[0] for line in lines if line.startswith("[^")}
 
 
 def test_a_long_table_is_cut_in_the_markdown_and_the_cut_is_told(made):
-    long = replace(made, table=replace(made.table, rows=made.table.rows * 20))
-    text = render_markdown(long)
-    shown = sum(
-        line.startswith(("| LeakyReLU²", "| ReLU²", "| ASQU")) for line in text.splitlines()
-    )
+    first, *others = made.tables
+    long = replace(first, rows=first.rows * 20)
+    text = render_markdown(replace(made, tables=(long, *others)))
+    named = ("| LeakyReLU²", "| ReLU²", "| ASQU")
+    shown = sum(line.startswith(named) for line in text.splitlines())
+    shown -= sum(len(table.rows) for table in others)
     assert len(text.splitlines()) <= MOST_LINES
-    assert f"{len(long.table.rows) - shown} more rows are in report.html." in text
+    assert f"{len(long.rows) - shown} more rows are in report.html." in text
 
 
 def test_bars_lie_on_one_scale_that_holds_zero():
