@@ -19,7 +19,6 @@ from analysis.published.log_verdicts import log_files, verdicts
 from analysis.report.report import write_report
 from analysis.report.summary import write_summary
 from analysis.rows.read import sweep_place
-from analysis.run_notebooks import run_notebooks
 from analysis.submission.claim import About, read_claim
 from analysis.submission.folder import write_submission
 from analysis.text_table import show
@@ -53,6 +52,12 @@ def _summary(arguments: argparse.Namespace) -> list[str]:
 def _power(arguments: argparse.Namespace) -> list[str]:
     show(power_summary(_place(arguments), arguments.sweep), sys.stdout)
     return []
+
+
+def _notebooks(arguments: argparse.Namespace) -> list[str]:
+    from analysis.run_notebooks import run_notebooks  # 0.5 s of jupyter that no other verb needs
+
+    return run_notebooks(_place(arguments))
 
 
 def _leaders(arguments: argparse.Namespace) -> list[str]:
@@ -138,7 +143,7 @@ _SWEEP_VERBS: dict[str, tuple[_Run, str]] = {
         "write report.html, one page that needs nothing else, and report.md",
     ),
     "notebooks": (
-        lambda given: run_notebooks(_place(given)),
+        _notebooks,
         "execute the notebooks on the sweep into its notebooks/",
     ),
     "power": (_power, "say which difference its grid can resolve, and what others would need"),

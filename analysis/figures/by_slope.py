@@ -25,16 +25,17 @@ from analysis.figures.style import (
 )
 from analysis.rows.read import is_scored
 from analysis.stats.seed_intervals import seed_intervals
-from analysis.stats.slopes import CURVE, OFF_AXIS, POINT, mean_slopes, placed
+from analysis.stats.slopes import CURVE, OFF_AXIS, PLACED_BY, POINT, mean_slopes, placed
 
 INTERVAL = "95 % t interval"
+_OF_STATS = ("recipe", "budget", "window", "stride", "footing_json", "slot_legal")
 _NAME = 14  # letters of a name below the axis; all of it is in the other figures
 _NAMED_BY_TICKS = 3  # more names off the axis than this stand at their ticks only
 
 
 def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
     """Dots, means and intervals of ``quantity``, each activation in its place on the slope axis."""
-    cells = placed(cells)
+    cells = placed(cells[[*PLACED_BY, *_OF_STATS, quantity]])
     known = cells[is_scored(cells) & cells[quantity].notna()]
     if known.empty:
         empty_axes(ax, "no score")
@@ -51,7 +52,7 @@ def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
 
 def legend_handles(cells: pd.DataFrame, *, means: bool = False) -> list[Artist]:
     """What the marks mean, for one legend per figure: only marks that these cells need."""
-    cells = placed(cells)
+    cells = placed(cells[[*PLACED_BY]])
     known = _off_curve(cells)
     handles: list[Artist] = []
     if CURVE in set(cells["role"]):

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from analysis.figures import (
@@ -132,16 +134,18 @@ def slug(setting: str) -> str:
 
 def as_svg(figure: Figure) -> bytes:
     """The figure as SVG without a date."""
-    return _encoded(figure, format="svg", metadata={"Date": None, "Creator": None})
+    return _encoded(FigureCanvasSVG(figure).print_svg, {"Date": None, "Creator": None})
 
 
 def as_png(figure: Figure) -> bytes:
     """The figure as PNG without a version."""
-    return _encoded(figure, format="png", dpi=DPI, metadata={"Software": None})
+    figure.set_dpi(DPI)
+    return _encoded(FigureCanvasAgg(figure).print_png, {"Software": None})
 
 
-def _encoded(figure: Figure, **options: Any) -> bytes:
+def _encoded(write: Callable[..., object], metadata: dict[str, None]) -> bytes:
+    """A canvas lays out as it draws; Figure.savefig draws twice, the first time for the layout."""
     content = io.BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(content, **options)
+        write(content, metadata=metadata)
     return content.getvalue()

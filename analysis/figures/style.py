@@ -18,7 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from scipy.optimize import isotonic_regression
 
-from analysis.stats.slopes import CURVE, POINT, placed
+from analysis.stats.slopes import CURVE, PLACED_BY, POINT, placed
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
 SKY, INK, GREY = "#56B4E9", "#333333", "#999999"
@@ -61,7 +61,7 @@ def looks(cells: pd.DataFrame) -> dict[str, Look]:
 
     ReLU², which has a fixed β and no slope, has the slopes' neighbourhood and a look of its own.
     """
-    rows = placed(cells).drop_duplicates("key").sort_values(["x", "key"])
+    rows = placed(cells[[*PLACED_BY]]).drop_duplicates("key").sort_values(["x", "key"])
     curve = [str(key) for key in rows.loc[rows["role"] == CURVE, "key"]]
     shades = mpl.colormaps["viridis"](np.linspace(0, _LIGHTEST, max(len(curve), 2)))
     found = {key: Look(to_hex(shade), "o", "-") for key, shade in zip(curve, shades, strict=False)}

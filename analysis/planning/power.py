@@ -41,7 +41,9 @@ Nodes = tuple[Reals, Reals]
 
 MOST_SEEDS = 100_000
 NODES = 120  # Gauss–Legendre; 60 agree with 240 to ten digits
+_LEGENDRE = np.polynomial.legendre.leggauss(NODES)
 DRAWS = 20_000
+SIMULATED = 0.02  # of power: more than five standard deviations of a mean over so many draws
 SEED = 1955
 
 
@@ -110,7 +112,13 @@ def seeds_needed(
     """
 
     def suffices(n: int) -> bool:
-        return power_of(effect, replace(design, n=n), noise_sd) >= power
+        here = replace(design, n=n)
+        # The wider of two intervals resolves no more than Dunnett's alone, which is not simulated.
+        if here.kind == "block" and power_of(effect, replace(here, kind="pooled"), noise_sd) < (
+            power - SIMULATED
+        ):
+            return False
+        return power_of(effect, here, noise_sd) >= power
 
     most = 2
     while not suffices(most):
@@ -135,7 +143,7 @@ def critical_value(k: int, df: int, level: float) -> float:
 @lru_cache(maxsize=1024)
 def _pooled_bound(critical: float, df: int) -> Nodes:
     """The bound ``critical`` estimated standard errors: critical · s, s = √(χ²(df) / df)."""
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = _LEGENDRE
     low, high = np.sqrt(stats.chi2.ppf(1e-16, df)), np.sqrt(stats.chi2.isf(1e-16, df))
     half, middle = (high - low) / 2, (high + low) / 2
     chi = middle + half * nodes
@@ -159,11 +167,25 @@ def _wider_bound(num_seeds: int, comparisons: int, level: float) -> Nodes:
     error_DK = np.sqrt(variance_DK)
     means_DA = rng.standard_normal((DRAWS, num_activations)) / math.sqrt(num_seeds)
     t_DK = np.abs(means_DA[:, 1:] - means_DA[:, :1]) / error_DK
-    least_p = np.quantile(2 * special.stdtr(df_DK, -t_DK).min(axis=1), 1 - level)
+    least_p = np.quantile(_least_p(t_DK, df_DK, 1 - level), 1 - level)
     second_D = -special.stdtrit(df_DK[:, 0], least_p / 2) * error_DK[:, 0]
     dunnett_D = critical_value(comparisons, df, level) * np.sqrt(of_activations.pooled_D)
     bound_D = np.maximum(second_D / math.sqrt(2 / num_seeds), dunnett_D)
     return bound_D, np.full(DRAWS, 1 / DRAWS)
+
+
+def _least_p(t_DK: Reals, df_DK: Reals, share: float) -> Reals:
+    """The least two-sided p of each draw: exact in the lowest ``share`` of draws, which is asked.
+
+    A p lies between that of a normal variable and that of t with the fewest degrees of freedom; so
+    most need not be computed, which took a third of the time.
+    """
+    last = math.ceil(share * (len(t_DK) - 1))
+    most_D = 2 * special.stdtr(df_DK.min(), -t_DK.max(axis=1))
+    near = t_DK >= -special.ndtri(np.partition(most_D, last)[last] / 2) - 1e-9
+    p_DK = np.ones_like(t_DK)
+    p_DK[near] = 2 * special.stdtr(df_DK[near], -t_DK[near])
+    return np.asarray(p_DK.min(axis=1))
 
 
 def _variances(num_seeds: int, num_activations: int, rng: np.random.Generator) -> Variances:
@@ -179,8 +201,8 @@ def _variances(num_seeds: int, num_activations: int, rng: np.random.Generator) -
         root_DAR = np.tril(rng.standard_normal((DRAWS, size, size)), -1)
         on = np.arange(size)
         root_DAR[:, on, on] = np.sqrt(rng.chisquare(df - on, (DRAWS, size)))
-    left_DAR = root_DAR - root_DAR.mean(axis=1, keepdims=True)
-    sum_DA = (left_DAR**2).sum(axis=2)
+    root_DAR -= root_DAR.mean(axis=1, keepdims=True)
+    sum_DA = np.square(root_DAR, out=root_DAR).sum(axis=2)
     added_DA, total_D = sum_DA * size / (size - 1), sum_DA.sum(axis=1)
     rest_df = df * (size - 2)
     rest_DA = (total_D[:, None] - added_DA) / rest_df

@@ -6,13 +6,14 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from analysis.__main__ import main
 from analysis.planning.noise import PUBLISHED, Noise, noise_of, planning_noise
 from analysis.planning.power import (
     KINDS,
     Design,
+    _least_p,
     critical_value,
     power_of,
     seeds_needed,
@@ -218,3 +219,14 @@ def test_a_sweep_without_file_is_told_from_its_results(store_of, rows, capsys):
 def test_a_sweep_with_neither_file_nor_results_is_one_sentence(tmp_path, capsys):
     assert main(["power", "--sweep", "slpes", "--results", str(tmp_path)]) == 2
     assert "Did you mean 'slopes'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("least_df", [1.5, 4.0, 1e5])
+def test_of_the_least_p_what_is_asked_is_exact(least_df):
+    rng = np.random.default_rng(3)
+    df_DK = least_df * rng.uniform(1, 20, (2000, 5))
+    t_DK = np.abs(rng.standard_t(least_df, (2000, 5)))
+    every_D = 2 * special.stdtr(df_DK, -t_DK).min(axis=1)
+    for share in (0.01, 0.05, 0.5):
+        asked_D = _least_p(t_DK, df_DK, share)
+        assert np.quantile(asked_D, share) == np.quantile(every_D, share)
