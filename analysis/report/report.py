@@ -14,6 +14,7 @@ from analysis.figures.catalog import FIGURES, as_svg, draw_or_reason, slug
 from analysis.figures.figure_data import optional
 from analysis.number_format import counted, number, percent
 from analysis.planning.second_stage import second_stage_sentences
+from analysis.planning.stopping import stopping_sentences
 from analysis.report.answers import shown_words, support_words
 from analysis.report.best_activation import (
     across_settings,
@@ -213,7 +214,7 @@ def pictures(names: tuple[str, ...], setting: SettingData) -> tuple[Picture, ...
 
 def _notices(data: ReportData) -> list[str]:
     """What a reader must know first."""
-    notices = second_stage_sentences(data.study)
+    notices = [*second_stage_sentences(data.study), *stopping_sentences(data.study)]
     if data.missing:
         notices.append(f"{completeness_words(data)} Section 4 says more.")
     if data.study.cells["dirty"].fillna(False).any():

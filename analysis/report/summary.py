@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.models.interval import LEVEL
 from analysis.number_format import DASH, listed, number, percent, plus_minus
 from analysis.planning.second_stage import second_stage_sentences
+from analysis.planning.stopping import stopping_sentences
 from analysis.report.missing_cells import reason_words, state_word, unlike_sentences
 from analysis.report.report_data import by_activation, gap_entries
 from analysis.rows.completeness import completeness_sentences
@@ -67,6 +68,7 @@ def summarize(study: Study) -> Summary:
         f" {script_windows(frame, PANELS) or _WINDOWS}.",
         *([_BY_NODE] if sweep.pairing == "node" else []),
         *second_stage_sentences(study),
+        *stopping_sentences(study),
         *(decision.sentence for decision in decide(study)),
         *sensitivity_sentences(study),
         *stage_sentences(study),

@@ -17,10 +17,11 @@ from analysis.rows.names import natural_order, with_names
 from analysis.rows.parquet_table import read_rows, to_frame
 from analysis.rows.stages import PRIMARY, tested_stage
 from analysis.rows.sweep_description import read_description
+from sweep.schedule.stopping import Standing, standing_told
 from sweep.spec.sweep_file import RECORD_RULE, RecordRule
 from sweep.store.files import Files, open_files
 from sweep.store.schema import SCHEMA
-from sweep.store.store import SWEEP_FILE
+from sweep.store.store import SWEEP_FILE, Store
 from trainer.config.config_errors import ConfigError, did_you_mean
 
 CELLS_FILE = "cells.parquet"
@@ -42,6 +43,8 @@ class Sweep:
     record_rule: RecordRule = RECORD_RULE
     # One named row per cell that is asked for; None where sweep.json does not tell.
     grid: pd.DataFrame | None = field(default=None, compare=False, repr=False)
+    # Where a sweep stands that stops when it knows; what nobody needs is not asked for.
+    standing: Standing | None = field(default=None, repr=False)
 
 
 def sweep_place(results: str | Path, sweep: str) -> str:
@@ -106,16 +109,23 @@ def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
             f"{files.where(SWEEP_FILE)}: reference {reference!r} is no activation of this sweep."
             f"{did_you_mean(reference, list(keys))} Known: {', '.join(keys)}."
         )
+    grid, num_cells, standing = told.grid(), told.num_cells, None
+    if told.until is not None and grid is not None:
+        standing = standing_told(told.until, Store(place).read().history())
+        wanted = standing.next_ids | standing.later_ids | set(frame["cell_id"])
+        grid = grid[grid["cell_id"].isin(wanted)].reset_index(drop=True)
+        num_cells = len(grid)
     return Sweep(
         name=told.name or parts_of(files.place)[1],
         reference=reference,
         keys=keys,
-        num_cells=told.num_cells,
+        num_cells=num_cells,
         screened_in=told.screened_in,
         pairing=told.pairing,
         record_rule=told.record_rule,
         primary=tested_stage(frame),
-        grid=told.grid(),
+        grid=grid,
+        standing=standing,
     )
 
 

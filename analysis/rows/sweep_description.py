@@ -54,6 +54,7 @@ class SweepDescription(_Told):
     pairing: Literal["seed", "node"] = "seed"
     record_rule: RecordRule = RECORD_RULE
     cells: list[GridCell] = []
+    until: dict[str, Any] | None = None
 
     @field_validator("cells", mode="before")
     @classmethod

@@ -154,32 +154,35 @@ def _used_node_hours(history: History) -> float:
     return sum(ended.wall_s for attempts in history.values() for ended in attempts) / 3600
 
 
-def sentences(standing: Standing, end: End | None) -> Iterator[str]:
-    """What is known so far, who was dropped and why, and how it ended."""
-    selection, rule = standing.selection, standing.rule
-    names = [standing.layout.functions[a] for a in selection.in_play]
-    zone, seeds = f"{rule.zone:g} BPB", _seeds(selection.num_seeds)
-    if selection.is_decided and len(names) == 1:
-        yield f"After {seeds}: {names[0]} is selected. No other is better by {zone}."
-    elif selection.is_decided and names:
+def sentences(
+    standing: Standing, end: End | None, labels: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """What is known so far, who was dropped and why, and how it ended; ``labels``: for people."""
+    selection, zone = standing.selection, f"{standing.rule.zone:g} BPB"
+    names = [(labels or {}).get(name, name) for name in standing.layout.functions]
+    in_play, seeds = [names[a] for a in selection.in_play], _seeds(selection.num_seeds)
+    if selection.is_decided and len(in_play) == 1:
+        yield f"After {seeds}: {in_play[0]} is selected. No other is better by {zone}."
+    elif selection.is_decided and in_play:
         yield (
-            f"After {seeds}: {', '.join(names)} are left, the lowest first. None of them is better "
-            f"than another by {zone}, nor is any other."
+            f"After {seeds}: {', '.join(in_play)} are left, the lowest first. None of them is "
+            f"better than another by {zone}, nor is any other."
         )
     else:
-        of_all = f"{len(names)} of {len(standing.layout.functions)} activations"
-        best = f", best first: {', '.join(names)}" if selection.dropped else ""
-        yield f"After {seeds} nothing is decided yet; {of_all} are in play{best}."
-    for gone in selection.dropped:
-        activation, rival = (standing.layout.functions[a] for a in (gone.activation, gone.rival))
+        best = f", the lowest first: {', '.join(in_play)}" if selection.dropped else ""
         yield (
-            f"  {activation}: dropped after {_seeds(gone.num_seeds)}, {gone.difference:.4f} behind "
-            f"{rival} over {gone.num_shared} of them"
+            f"After {seeds} nothing is decided yet; {len(in_play)} of {len(names)} activations "
+            f"are in play{best}."
+        )
+    for gone in selection.dropped:
+        yield (
+            f"{names[gone.activation]}: dropped after {_seeds(gone.num_seeds)}, "
+            f"{gone.difference:.4f} behind {names[gone.rival]} over {gone.num_shared} of them."
         )
     for name in standing.diverged:
-        yield f"  {name}: out of the question, since a seed of it diverged"
+        yield f"{(labels or {}).get(name, name)}: out of the question, since a seed of it diverged."
     for a in selection.unscored if selection.num_seeds else ():
-        yield f"  {standing.layout.functions[a]}: without a score under {seeds}"
+        yield f"{names[a]}: without a score under {seeds}."
     if end in _WHY:
         yield _WHY[end]
 

@@ -70,7 +70,7 @@ def test_what_was_dropped_is_not_needed_and_the_next_seed_is_that_of_the_file():
     assert names(found.plan.unneeded) == {
         (label, seed) for label in ("relu2", "leaky_relu2-s0") for seed in (1, 2, 6, 4)
     }
-    assert "  relu2: dropped after 2 seeds, 0.1000 behind leaky_relu2-s0.3 over 2 of them" in list(
+    assert "relu2: dropped after 2 seeds, 0.1000 behind leaky_relu2-s0.3 over 2 of them." in list(
         sentences(found.standing, found.end)
     )
 
