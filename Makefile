@@ -87,7 +87,7 @@ sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and t
 plan: $(READY) ## print what `make sweep` would run, its cost in node-hours, and what it can resolve
 	@name=$(SWEEP_NAME); \
 	$(PY) -m sweep plan --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" $(PLAN_ARGS) && \
-	$(PY) -m analysis power --results "$(RESULTS)" --sweep "$$name"
+	$(PY) -m analysis power --results "$(RESULTS)" --sweep "$$name" $(if $(UNTIL),--until "$(UNTIL)")
 
 status: $(READY) ## print what became of every cell
 	@$(PY) -m sweep status $(SWEEP_ARGS) $(SELECT_ARGS)
@@ -114,7 +114,7 @@ summary: $(READY) ## print the table of means with their intervals
 	@$(PY) -m analysis summary --results "$(RESULTS)" --sweep "$(SWEEP_NAME)"
 
 power: $(READY) ## print which difference the grid can resolve, and how many seeds others need
-	@$(PY) -m analysis power --results "$(RESULTS)" --sweep "$(SWEEP_NAME)"
+	@$(PY) -m analysis power --results "$(RESULTS)" --sweep "$(SWEEP_NAME)" $(if $(UNTIL),--until "$(UNTIL)")
 
 report: $(READY) ## write report.html, one page that answers, and report.md for a pull request
 	@$(PY) -m analysis report --results "$(RESULTS)" --sweep "$(SWEEP_NAME)"

@@ -50,7 +50,7 @@ def _summary(arguments: argparse.Namespace) -> list[str]:
 
 
 def _power(arguments: argparse.Namespace) -> list[str]:
-    show(power_summary(_place(arguments), arguments.sweep), sys.stdout)
+    show(power_summary(_place(arguments), arguments.sweep, zone=arguments.until), sys.stdout)
     return []
 
 
@@ -160,6 +160,9 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(run=run)
         verb.add_argument("--sweep", required=True, help="name of the sweep, or path of its file")
         verb.add_argument("--results", default="results", help="folder or URI that sweeps write to")
+    verbs.choices["power"].add_argument(
+        "--until", metavar="BPB", type=float, help="the zone of a sweep that stops when it knows"
+    )
     leaders = verbs.choices["leaders"]
     leaders.add_argument("--keep", type=int, default=3, help="how many (default: 3)")
     leaders.add_argument("--seeds", type=int, required=True, help="how many fresh seeds")

@@ -21,6 +21,7 @@ from analysis.planning.power_tables import (
     planned,
     seeds_table,
 )
+from analysis.planning.stopping_cost import stopping_cost
 from analysis.rows.read import CELLS_FILE, parts_of, records
 from analysis.stats.ranking import same_functions
 from analysis.study import Study, read_study
@@ -30,16 +31,16 @@ from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
 
 
-def power_summary(place: str | Path, sweep: str) -> Summary:
+def power_summary(place: str | Path, sweep: str, *, zone: float | None = None) -> Summary:
     """What the grid of ``sweep`` (name or path of its file) can resolve, and what it has resolved.
 
     ``place``: where its results are or will be. ConfigError where there is neither a sweep file nor
-    a result.
+    a result. ``zone``: of [until], whatever the file has there.
     """
     results, name = parts_of(str(place))
     finished, doubts = _finished(place)
     try:
-        spec = sweep_file.load_sweep(sweep)
+        spec = sweep_file.load_sweep(sweep, zone=zone)
     except ConfigError:
         if not finished:
             raise
@@ -57,7 +58,8 @@ def power_summary(place: str | Path, sweep: str) -> Summary:
         *doubts,
         *_one_function(cells, spec.reference),
     ]
-    return Summary(name, _sections(grids), (*sentences, DEFINITION))
+    stopping = stopping_cost(cells, spec, grids[0].noise)
+    return Summary(name, (*_sections(grids), *stopping), (*sentences, DEFINITION))
 
 
 def _one_function(cells: pd.DataFrame, reference: str) -> list[str]:

@@ -129,7 +129,7 @@ class Progress:
 def progress(plan: Plan, cells: Sequence[Cell], history: History, sweep: SweepSpec) -> Progress:
     """Hold ``plan`` back, which is of all ``cells`` of ``sweep``."""
     until, waiting = _until(sweep), {task.cell.id for task in plan.todo}
-    standing = standing_of(Layout.of(cells, sweep), _rule(until), history, waiting)
+    standing = standing_of(Layout.of(cells, sweep), rule_of(until), history, waiting)
     held = _held_back(plan, standing.next_ids, standing.later_ids)
     cost = estimate(held, history, guess_cell_s=sweep.estimate_cell_s, leases=1, nodes=1)
     most = until.node_hours
@@ -191,7 +191,7 @@ def told(cells: Sequence[Cell], sweep: SweepSpec) -> dict[str, Any]:
     """What ``sweep.json`` keeps, for :func:`standing_told`."""
     layout = Layout.of(cells, sweep)
     return {
-        "rule": asdict(_rule(_until(sweep))),
+        "rule": asdict(rule_of(_until(sweep))),
         "retries": sweep.retries.model_dump(),
         "functions": layout.functions,
         "ids": layout.ids,
@@ -224,7 +224,8 @@ def _until(sweep: SweepSpec) -> Until:
     return sweep.until
 
 
-def _rule(until: Until) -> StoppingRule:
+def rule_of(until: Until) -> StoppingRule:
+    """What [until] says, without its ceilings."""
     return StoppingRule(zone=until.zone, confidence=until.confidence, min_seeds=until.min_seeds)
 
 

@@ -2,7 +2,10 @@
 
 import pandas as pd
 
+from analysis.planning.noise import Noise
+from analysis.planning.power_tables import grid_cells
 from analysis.planning.stopping import stopping_sentences
+from analysis.planning.stopping_cost import stopping_cost
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.names import with_names
 from analysis.rows.read import load_sweep
@@ -58,3 +61,18 @@ def test_a_report_drawn_midway_says_so_and_asks_for_what_may_be_needed(tmp_path)
 def test_any_other_sweep_says_nothing_of_it(tmp_path):
     study = study_of(tmp_path / "test", (4, 2))
     assert stopping_sentences(Study.of(study.cells, "relu2")) == []
+
+
+def test_the_plan_says_what_it_costs_beside_the_grid_of_all_seeds():
+    noise = Noise(noise_sd=0.0005, seed_sd=0.0007, source="a test")
+    (table,) = stopping_cost(grid_cells(SPEC), SPEC, noise)
+    *truths, whole = table.lines
+    assert whole[1:3] == ("16", "16")  # two names of one function are two cells
+    assert len(truths) == 3
+    for _, mean, most, *_ in truths:
+        assert 8 <= float(mean) <= float(most) <= 16
+    coarse = SPEC.model_copy(update={"until": SPEC.until.model_copy(update={"zone": 0.1})})
+    (cheap,) = stopping_cost(grid_cells(SPEC), coarse, noise)
+    assert [line[1] for line in cheap.lines[:3]] == ["8"] * 3
+    assert stopping_cost(grid_cells(SPEC), SPEC, None) == []
+    assert stopping_cost(grid_cells(SPEC), SPEC.model_copy(update={"until": None}), noise) == []
