@@ -7,6 +7,7 @@ import pandas as pd
 from analysis.costs.axis_survival import axis_survival
 from analysis.figures.figure_data import FigureData, optional
 from analysis.number_format import DASH, capital, counted, listed, number, percent
+from analysis.planning.pairing import pairing_sentences
 from analysis.report.answers import Answer, answer, gap_words, p_words, resolved_word, tone_of
 from analysis.report.choice import choice_table
 from analysis.report.document import Bar, Block, Details, Findings, Row, Table, Text, or_reason
@@ -90,6 +91,7 @@ def _next_to_the_answer(setting: SettingData) -> list[tuple[str, str]]:
 def _controls(setting: SettingData) -> list[tuple[str, str]]:
     """What a reader of the answer must know in order not to be misled by it."""
     return [
+        *(("Pairing", sentence) for sentence in pairing_sentences(setting.study)),
         *(("A/A control", sentence) for sentence in aa_sentences(setting.study)),
         *(
             (_subject(sentence), sentence)

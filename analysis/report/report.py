@@ -13,6 +13,7 @@ from analysis.figures.captions import recipe_and_budget, take_caption
 from analysis.figures.catalog import FIGURES, as_svg, draw_or_reason, slug
 from analysis.figures.figure_data import optional
 from analysis.number_format import counted, number, percent
+from analysis.planning.pairing import pairing_sentences
 from analysis.planning.second_stage import second_stage_sentences
 from analysis.planning.stopping import stopping_sentences
 from analysis.report.answers import shown_words, support_words
@@ -253,6 +254,7 @@ def _footnotes(data: ReportData) -> list[str]:
         first.answer.decision.sentence,
         *([] if curve is None else [curve.sentence()]),
         *resolution_words(first.figures),
+        *pairing_sentences(first.study),
         *stage_sentences(first.study),
         *(setting.answer.decision.sentence for setting in others),
         completeness_words(data),

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.models.interval import LEVEL
 from analysis.number_format import DASH, listed, number, percent, plus_minus
+from analysis.planning.pairing import pairing_sentences
 from analysis.planning.second_stage import second_stage_sentences
 from analysis.planning.stopping import stopping_sentences
 from analysis.report.missing_cells import reason_words, state_word, unlike_sentences
@@ -70,6 +71,7 @@ def summarize(study: Study) -> Summary:
         *second_stage_sentences(study),
         *stopping_sentences(study),
         *(decision.sentence for decision in decide(study)),
+        *pairing_sentences(study),
         *sensitivity_sentences(study),
         *stage_sentences(study),
         *aa_sentences(study),

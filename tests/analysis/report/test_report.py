@@ -12,6 +12,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.number_format import number, p_value, plus_minus
+from analysis.planning.pairing import pairing_sentences
 from analysis.report import report as report_module
 from analysis.report.document import Bar, Row, Table
 from analysis.report.html import render_html, scale_of, typeset
@@ -151,10 +152,10 @@ def test_the_table_of_deltas_holds_the_numbers_of_the_functions(page, cells):
             assert shown[row["label"]][place + 1] == expected
 
 
-def test_both_reports_say_what_quantization_changes(made, store):
+def test_both_reports_say_what_quantization_changes_and_what_pairing_bought(made, store):
     told = stage_sentences(read_study(store))
     assert len(told) == 2
-    assert set(told) <= set(made.footnotes)
+    assert {*told, *pairing_sentences(read_study(store))} <= set(made.footnotes)
     (section,) = (each for each in made.sections if each.anchor == "quantization")
     assert section.blocks[0].text == " ".join(told)
 

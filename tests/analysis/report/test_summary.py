@@ -6,6 +6,7 @@ import statistics
 import pytest
 
 from analysis.number_format import DASH, plus_minus
+from analysis.planning.pairing import pairing_sentences
 from analysis.report.summary import summarize
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
@@ -66,6 +67,7 @@ def test_the_verdict_and_the_control_follow_the_table(summary, cells):
     assert any("not resolved" in sentence for sentence in sentences)
     assert any("bit for bit" in sentence for sentence in sentences)
     assert set(stage_sentences(make_study(cells))) <= set(sentences)
+    assert set(pairing_sentences(make_study(cells))) <= set(sentences)
     assert not any("Without a score" in sentence for sentence in sentences)
 
 
