@@ -161,12 +161,13 @@ def sentences(
     selection, zone = standing.selection, f"{standing.rule.zone:g} BPB"
     names = [(labels or {}).get(name, name) for name in standing.layout.functions]
     in_play, seeds = [names[a] for a in selection.in_play], _seeds(selection.num_seeds)
+    other = "other that has a score" if selection.unscored else "other"
     if selection.is_decided and len(in_play) == 1:
-        yield f"After {seeds}: {in_play[0]} is selected. No other is better by {zone}."
+        yield f"After {seeds}: {in_play[0]} is selected. No {other} is better by {zone}."
     elif selection.is_decided and in_play:
         yield (
             f"After {seeds}: {', '.join(in_play)} are left, the lowest first. None of them is "
-            f"better than another by {zone}, nor is any other."
+            f"better than another by {zone}, nor is any {other}."
         )
     else:
         best = f", the lowest first: {', '.join(in_play)}" if selection.dropped else ""

@@ -231,7 +231,7 @@ class SweepSpec(StrictModel):
         if self.screened_in == self.name:
             raise ValueError(f"screened_in = {self.name!r}: a sweep is no second stage of itself.")
         if self.until is not None:
-            _check_one_question(self, len(labels))
+            _check_one_question(self, self.until, len(labels))
         if self.reference not in labels:
             raise ValueError(
                 f"reference {self.reference!r} is not among the activations: {', '.join(labels)}."
@@ -282,7 +282,7 @@ def _read(path: Path, zone: float | None = None) -> SweepSpec:
     return validated(SweepSpec, {"name": path.stem, **table}, f"sweep {path.stem}")
 
 
-def _check_one_question(sweep: SweepSpec, num_activations: int) -> None:
+def _check_one_question(sweep: SweepSpec, until: Until, num_activations: int) -> None:
     points = [len(values) for values in sweep.grid.set.values()]
     several = {"budgets": len(sweep.budgets), "replicates": sweep.replicates}
     several |= {"points of [grid.set]": prod(points)}
@@ -292,10 +292,12 @@ def _check_one_question(sweep: SweepSpec, num_activations: int) -> None:
             f"[until] stops when one question is answered; {' and '.join(many)} ask several. Leave "
             f"one of each, or make sweeps of them."
         )
-    if num_activations < 2 or len(sweep.seeds) < 2:
+    num_seeds = len(sweep.seeds[: until.seeds])
+    if num_activations < 2 or num_seeds < until.min_seeds:
         raise ValueError(
-            f"[until] chooses among activations seed by seed; {num_activations} activations and "
-            f"{len(sweep.seeds)} seeds are listed. List two or more of each."
+            f"[until] chooses among activations, after {until.min_seeds} seeds at the earliest "
+            f"(min_seeds). Listed are {num_activations} activations and {num_seeds} seeds; add to "
+            f"them."
         )
 
 

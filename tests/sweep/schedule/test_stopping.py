@@ -111,6 +111,16 @@ def test_neither_a_cell_that_failed_for_good_nor_a_tainted_one_holds_up_or_decid
     assert without.standing.selection.in_play == (1, 2)
 
 
+def test_who_has_no_score_is_named_and_nothing_is_said_of_it():
+    sweep = stopping()
+    scores = {"relu2": 2.1, "leaky_relu2-s0": 2.1, "leaky_relu2-s0.3": 2.0}
+    failed = {f"leaky_relu2__5_{seed}": ended(state="oom") for seed in (5, 3)}
+    found = planned(sweep, after(sweep, (5, 3), scores, **failed))
+    first, *_, last = sentences(found.standing, found.end)
+    assert first.endswith("No other that has a score is better by 0.04 BPB.")
+    assert last == "leaky_relu2-s0.5: without a score under 2 seeds."
+
+
 def test_a_cell_that_will_be_tried_again_holds_up_its_seed():
     sweep = stopping()
     found = planned(sweep, after(sweep, (5, 3), leaky_relu2__3_3=ended(state="lost")))
@@ -158,7 +168,8 @@ def test_the_order_of_the_seeds_in_the_file_is_theirs():
         ({"budgets": ["4steps", "8steps"]}, "2 budgets"),
         ({"replicates": 2}, "2 replicates"),
         ({"grid": {"set": {"optim.matrix_lr": [0.01, 0.02]}}}, r"2 points of \[grid.set\]"),
-        ({"seeds": [1]}, "1 seeds are listed"),
+        ({"seeds": [1]}, "4 activations and 1 seeds"),
+        ({"until": {"zone": 0.1, "seeds": 2, "min_seeds": 3}}, "after 3 seeds at the earliest"),
         ({"until": {"zone": 0}}, "greater than 0"),
         ({"until": {"zone": 0.1, "sone": 1}}, "sone"),
     ],
