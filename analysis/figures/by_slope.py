@@ -1,16 +1,20 @@
-"""Axes of one quantity over the negative slope: dots, means and intervals of one setting.
+"""Axes of one quantity over the negative slope: dots, means and differences from the reference.
 
-Every scored cell is a dot. The line is the mean over seeds, the band its 95 % t interval, no
-narrower than that of the spread pooled over activations (``analysis.stats.seed_intervals``). ReLU²
-has its own marker at slope 0; an activation without one slope stands in a strip of its own, and the
+Every scored cell is a dot, the line is the mean over seeds. A seed moves all activations together,
+so an interval of a mean compares no two of them; drawn is that of the difference from the reference
+(``analysis.stats.compare``, simultaneous), as a bar around the reference's mean plus that
+difference: a bar that the line at the reference's mean misses is a resolved difference. ReLU² has
+its own marker at slope 0; an activation without one slope stands in a strip of its own, and the
 mean of those that it learned, or was given for its layers, lies along the bottom. ✕ at the top
 marks an activation with diverged seeds, whose survivors are shown and not joined.
 """
 
+import re
+from itertools import takewhile
+
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 
 from analysis.figures.style import (
     BLUE,
@@ -23,28 +27,36 @@ from analysis.figures.style import (
     looks,
     thinned_labels,
 )
+from analysis.models.interval import LEVEL
 from analysis.rows.read import is_scored
-from analysis.stats.seed_intervals import seed_intervals
+from analysis.rows.stages import is_legal
+from analysis.stats.compare import compare
+from analysis.stats.per_seed import seed_stats
 from analysis.stats.slopes import CURVE, OFF_AXIS, PLACED_BY, POINT, mean_slopes, placed
+from analysis.study import Study
 
-INTERVAL = "95 % t interval"
+INTERVAL = "difference from the reference"
 _OF_STATS = ("recipe", "budget", "window", "stride", "footing_json", "slot_legal")
 _NAME = 14  # letters of a name below the axis; all of it is in the other figures
 _NAMED_BY_TICKS = 3  # more names off the axis than this stand at their ticks only
 
 
-def quantity_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> Axes:
-    """Dots, means and intervals of ``quantity``, each activation in its place on the slope axis."""
-    cells = placed(cells[[*PLACED_BY, *_OF_STATS, quantity]])
+def quantity_by_slope(study: Study, ax: Axes, *, quantity: str, level: float = LEVEL) -> Axes:
+    """Dots and means of ``quantity``, each activation in its place on the slope axis, and intervals
+    of differences at ``level``.
+    """
+    cells = placed(study.cells[[*PLACED_BY, *_OF_STATS, quantity]])
     known = cells[is_scored(cells) & cells[quantity].notna()]
     if known.empty:
         empty_axes(ax, "no score")
     else:
         places = cells.drop_duplicates("key").set_index("key")[["x", "role"]]
-        stats = seed_intervals(cells, [quantity]).join(places, on="key")
+        means = seed_stats(cells, [quantity]).join(places, on="key")
         _seed_lines(known, ax, quantity)
-        _curve(known[known["role"] == CURVE], stats[stats["role"] == CURVE], ax, quantity)
-        _points(known, stats, ax, quantity)
+        _curve(known[known["role"] == CURVE], means[means["role"] == CURVE], ax, quantity)
+        _points(known, means, ax, quantity)
+        if is_legal(cells, quantity):
+            _from_reference(compare(study, quantity, level=level).join(places, on="key"), means, ax)
     diverged_marks(cells, ax)
     slope_axis(cells, ax)
     return ax
@@ -61,7 +73,7 @@ def legend_handles(cells: pd.DataFrame, *, means: bool = False) -> list[Artist]:
         label = str(cells.loc[cells["key"] == key, "label"].iloc[0])
         handles.append(handle(label, color=look.colour, marker=look.marker, mfc="none", ls=""))
     if cells.loc[is_scored(cells), "seed"].nunique() > 1:
-        handles.append(Patch(color=GREY, alpha=0.4, label=INTERVAL))
+        handles.append(handle(INTERVAL, color=GREY, alpha=0.6, marker="|", markersize=10, ls=""))
     if means and not mean_slopes(cells).empty:
         handles.append(handle("mean slope ± sd", color=INK, marker="|", linewidth=1.0))
     if (cells["state"] == "diverged").any():
@@ -77,19 +89,15 @@ def _seed_lines(known: pd.DataFrame, ax: Axes, quantity: str) -> None:
         ax.plot(lines.index, lines[line], color=BLUE, alpha=0.25, linewidth=0.7, zorder=1)
 
 
-def _curve(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) -> None:
+def _curve(known: pd.DataFrame, means: pd.DataFrame, ax: Axes, quantity: str) -> None:
     ax.scatter(known["x"], known[quantity], s=14, color=BLUE, alpha=0.6, linewidth=0, zorder=3)
-    stats = stats.sort_values("x")
-    ranked = stats.where(stats["ranked"])
-    ax.plot(stats["x"], ranked["mean"], color=BLUE, linewidth=1.8, marker="_", zorder=2)
-    ax.vlines(stats["x"], ranked["low"], ranked["high"], color=BLUE, alpha=0.2, linewidth=0.8)
-    ax.fill_between(
-        stats["x"], ranked["low"], ranked["high"], color=BLUE, alpha=0.15, linewidth=0, zorder=0
-    )
+    means = means.sort_values("x")
+    ranked = means["mean"].where(means["ranked"])
+    ax.plot(means["x"], ranked, color=BLUE, linewidth=1.8, marker="_", zorder=2)
 
 
-def _points(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) -> None:
-    """ReLU² and what is off the axis: hollow dots, and next to them mean and interval."""
+def _points(known: pd.DataFrame, means: pd.DataFrame, ax: Axes, quantity: str) -> None:
+    """ReLU² and what is off the axis: hollow dots, and next to them the mean."""
     for key, look in _off_curve(known).items():
         dots = known[known["key"] == key]
         ax.scatter(
@@ -100,12 +108,31 @@ def _points(known: pd.DataFrame, stats: pd.DataFrame, ax: Axes, quantity: str) -
             facecolor="none",
             edgecolor=look.colour,
         )
-        row = stats[stats["key"] == key].iloc[0]
+        row = means[means["key"] == key].iloc[0]
         if row["ranked"]:
-            x = row["x"] + (0.035 if row["role"] == OFF_AXIS else -0.035)
+            x = row["x"] + _aside(row["role"])
             ax.plot([x], [row["mean"]], marker="_", markersize=7, color=look.colour, linewidth=0)
-            if pd.notna(row["half_width"]):
-                ax.plot([x, x], [row["low"], row["high"]], color=look.colour, linewidth=1.6)
+
+
+def _from_reference(gaps: pd.DataFrame, means: pd.DataFrame, ax: Axes) -> None:
+    """The reference's mean as a line, and at each other activation the interval of its difference.
+
+    ``gaps``: rows of ``compare``. Where scores are missing, such a bar need not be centred on the
+    activation's own mean, which is over other seeds.
+    """
+    gaps = gaps[gaps["low"].notna()]
+    if gaps.empty:
+        return
+    base = float(means.loc[means["key"] == gaps["reference"].iloc[0], "mean"].iloc[0])
+    ax.axhline(base, color=GREY, linewidth=0.9, zorder=0)
+    x = gaps["x"] + gaps["role"].map(_aside)
+    ends = base + gaps["low"], base + gaps["high"]
+    ax.vlines(x, *ends, color=GREY, alpha=0.6, linewidth=2.2, zorder=0)
+
+
+def _aside(role: str) -> float:
+    """How far from its dots the mean of what is not on the curve stands."""
+    return {CURVE: 0.0, OFF_AXIS: 0.035}.get(role, -0.035)
 
 
 def diverged_marks(cells: pd.DataFrame, ax: Axes) -> None:
@@ -121,7 +148,7 @@ def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     on_axis = cells[cells["role"] != OFF_AXIS]
     off_axis = cells[cells["role"] == OFF_AXIS].drop_duplicates("key").sort_values("x")
     slopes = sorted(set(on_axis["x"]))
-    names = [_cut(str(label)) for label in off_axis["label"]]
+    names = short_names([str(label) for label in off_axis["label"]])
     ax.set_xlim(cells["x"].min() - 0.08, cells["x"].max() + 0.1)
     texts = thinned_labels(ax, slopes, [f"{x:.4g}" for x in slopes])
     ax.set_xticks([*slopes, *off_axis["x"]], [*texts, *names])
@@ -132,6 +159,29 @@ def slope_axis(cells: pd.DataFrame, ax: Axes) -> None:
     if slopes and not off_axis.empty:
         ax.axvline(off_axis["x"].min() - 0.075, color=GREY, linewidth=0.8, linestyle=":")
     light_axes(ax)
+
+
+def short_names(names: list[str]) -> list[str]:
+    """Each name in ``_NAME`` letters, from the word on that tells it from others cut alike.
+
+    >>> short_names(["ASQU", "LeakyReLU² by layer 0.3to0.6-92f4c", "LeakyReLU² by layer 0.1to0.9"])
+    ['ASQU', '…0.3to0.6-92f…', '…0.1to0.9']
+    """
+    cut = [_cut(name) for name in names]
+    words = [re.split(r"(?<=[ -])", name) for name in names]
+    short = []
+    for mine, its in zip(words, cut, strict=True):
+        others = [one for one, same in zip(words, cut, strict=True) if same == its and one != mine]
+        shared = max((_num_shared(mine, other) for other in others), default=0)
+        short.append(_cut("…" + "".join(mine[shared:])) if shared else its)
+    return short
+
+
+def _num_shared(mine: list[str], other: list[str]) -> int:
+    """How many words two names begin with alike."""
+    return sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(mine, other, strict=False))
+    )
 
 
 def _cut(name: str) -> str:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from analysis.figures.figure_data import FigureData
+from analysis.figures.figure_data import FigureData, optional
 from analysis.number_format import DASH, capital
 from analysis.rows.read import Sweep, count_states, is_scored
 from analysis.rows.scoring import script_windows
@@ -68,13 +68,14 @@ def take_caption(figure: Figure) -> str:
     return " ".join(" ".join(text.get_text().split()) for text in found)
 
 
-def caption(data: FigureData, *remarks: str, marks: bool = False) -> list[str]:
+def caption(data: FigureData, *remarks: str, marks: float | None = None) -> list[str]:
     """What is said of a figure: recipe and budget, ``remarks``, and how many cells are behind it.
 
-    ``marks``: said too is what dots, lines and bands of a quantity over the slope are.
+    ``marks``: said too is what dots, lines and bars of a quantity over the slope are, the bars at
+    this level.
     """
-    opening = marks_and_intervals if marks else recipe_and_budget
-    return [opening(data.cells), *remarks, cells_drawn(data.cells, data.sweep)]
+    opening = marks_and_intervals(data, marks) if marks else recipe_and_budget(data.cells)
+    return [opening, *remarks, cells_drawn(data.cells, data.sweep)]
 
 
 def recipe_and_budget(cells: pd.DataFrame) -> str:
@@ -84,21 +85,21 @@ def recipe_and_budget(cells: pd.DataFrame) -> str:
     return f"Recipe {first['recipe']}, budget {setting}."
 
 
-def marks_and_intervals(cells: pd.DataFrame) -> str:
-    """What dots, lines and bands of a quantity over the slope are, with n."""
-    scored = cells[is_scored(cells)]
-    counts = scored.groupby("key")["seed"].nunique()
-    most = 0 if counts.empty else int(counts.max())
-    band = "one seed gives no interval"
-    if most > 1:
-        band = (
-            "band and bars: 95 % t interval over seeds, no narrower than that of the spread pooled"
-            " over activations"
+def marks_and_intervals(data: FigureData, level: float) -> str:
+    """What dots, lines and bars of a quantity over the slope are, with n."""
+    cells, gaps = data.cells, optional(lambda: data.contrasts)
+    counts = cells[is_scored(cells)].groupby("key")["seed"].nunique()
+    bars = "too few seeds of the reference and others for an interval"
+    if gaps is not None and gaps["low"].notna().any():
+        bars = (
+            f"grey bars: simultaneous {100 * level:g} % intervals of the difference from the"
+            " reference within seeds, from its mean on (grey line): one that misses the line is"
+            " resolved"
         )
     unequal = "" if counts.nunique() <= 1 else " Means over unequal seeds are not comparable."
     return (
         f"{recipe_and_budget(cells)} Dots: single seeds, {num_seeds(cells)};"
-        f" thick line: mean; thin lines join a seed; {band}.{unequal}"
+        f" thick line: mean; thin lines join a seed; {bars}.{unequal}"
     )
 
 

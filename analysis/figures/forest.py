@@ -94,7 +94,7 @@ def _decides(row: "pd.Series[float]", level: str) -> str:
     noise = f"pooled over the grid, sd {number(row['noise_sd'])}, {row['noise_df']:.0f} df"
     return (
         f"Thick: {level} intervals that {held}, widened for unequal noise; these decide. Pale:"
-        f" the same if the noise is alike for all ({noise})."
+        f" the same for equal noise ({noise})."
     )
 
 

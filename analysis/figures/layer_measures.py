@@ -1,7 +1,8 @@
 """Figures of the layers' measures: over the slope, against the quantization delta, by layer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,11 @@ from analysis.figures.by_slope import legend_handles, quantity_by_slope
 from analysis.figures.captions import WIDTH_IN, caption, framed
 from analysis.figures.figure_data import FigureData
 from analysis.figures.style import GREY, INK, Look, empty_axes, handle, light_axes, looks
+from analysis.models.interval import LEVEL
 from analysis.rows.read import is_scored
 from analysis.stats.quantization import with_deltas
 from analysis.stats.seed_effects import without_seed
+from trainer.config.config_errors import ConfigError
 
 _MEANS = "Measures are means over layers and, where of weights, over the two matrices of the MLP."
 
@@ -62,20 +65,37 @@ def by_slope(data: FigureData) -> Figure:
     """Six measures over the slope."""
     cells, layers = data.cells, data.layers
     figure = Figure(figsize=(WIDTH_IN, 6.8))
-    shown = [view for view in _BY_SLOPE if not view.rows_of(layers).empty]
+    shown, constant = _that_vary(_BY_SLOPE, layers)
     columns = min(2, len(shown))
     axes = list(figure.subplots(-(-len(shown) // columns), columns, squeeze=False).flat)
     for ax, view in zip(axes, shown, strict=False):
         ax.set_title(view.title)
         ax.set_ylabel(view.unit)
-        values = cells["cell_id"].map(view.per_cell(layers)).astype(float)
-        quantity_by_slope(cells.assign(measure=values), ax, quantity="measure")
+        study = data.study.derive(partial(_with_measure, per_cell=view.per_cell(layers)))
+        quantity_by_slope(study, ax, quantity="measure")
         _from_zero(ax, view.unit)
     for ax in axes[: max(len(shown) - columns, 0)]:  # the slopes are told below the lowest
         ax.set(xlabel="", xticklabels=[])
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
-    return framed(figure, caption(data, _MEANS, marks=True), legend_handles(cells))
+    return framed(figure, caption(data, _MEANS, constant, marks=LEVEL), legend_handles(cells))
+
+
+def _that_vary(views: Sequence[View], layers: pd.DataFrame) -> tuple[list[View], str]:
+    """Those that were measured and are worth a panel; and of the others, what they are."""
+    values = {view: view.rows_of(layers)["value"] for view in views}
+    counts = {view: known.nunique() for view, known in values.items() if len(known)}
+    constant = [
+        f"{v.title}: {values[v].iloc[0]:g} in all cells." for v, n in counts.items() if n == 1
+    ]
+    shown = [view for view, count in counts.items() if count > 1]
+    if not shown:
+        raise ConfigError(" ".join(["no measure varies.", *constant]).strip())
+    return shown, " ".join(constant)
+
+
+def _with_measure(cells: pd.DataFrame, *, per_cell: "pd.Series[float]") -> pd.DataFrame:
+    return cells.assign(measure=cells["cell_id"].map(per_cell).astype(float))
 
 
 def against_delta(data: FigureData) -> Figure:
@@ -83,7 +103,7 @@ def against_delta(data: FigureData) -> Figure:
     cells, layers = data.cells, data.layers
     known, look_of = with_deltas(cells), looks(cells)
     figure = Figure(figsize=(WIDTH_IN, 4.6))
-    shown = [view for view in _AGAINST if not view.rows_of(layers).empty]
+    shown, _ = _that_vary(_AGAINST, layers)
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for ax, view in zip(axes, shown, strict=True):
         title = f"{view.title[0].lower()}{view.title[1:]}"
@@ -109,7 +129,7 @@ def by_layer(data: FigureData) -> Figure:
     """Measures over the layers, a line per activation."""
     cells, layers, look_of = data.cells, data.layers, looks(data.cells)
     of_layers = layers[layers["layer"].notna()]
-    shown = [view for view in _BY_LAYER if not view.rows_of(of_layers).empty]
+    shown, constant = _that_vary(_BY_LAYER, of_layers)
     figure = Figure(figsize=(WIDTH_IN, 1.2 + 2.2 * -(-len(shown) // 2)))
     axes = list(figure.subplots(-(-len(shown) // 2), 2, squeeze=False).flat)
     for ax, view in zip(axes, shown, strict=False):
@@ -119,7 +139,7 @@ def by_layer(data: FigureData) -> Figure:
     meaning = f"Lines: means over seeds, {captions.num_seeds(cells)}; no interval is drawn."
     labels = data.study.labels
     handles = [handle(labels[key], markersize=4, **look.of_line) for key, look in look_of.items()]
-    return framed(figure, caption(data, meaning), handles)
+    return framed(figure, caption(data, meaning, constant), handles)
 
 
 def _lines_over_layers(

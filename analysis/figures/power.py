@@ -8,13 +8,14 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from analysis.figures import captions
 from analysis.figures.captions import WIDTH_IN, framed
 from analysis.figures.figure_data import POWER, FigureData, Resolution
-from analysis.figures.style import BLUE, GREY, INK, VERMILLION, Look, handle, light_axes
+from analysis.figures.style import BLUE, GREEN, GREY, INK, VERMILLION, Look, handle, light_axes
 from analysis.number_format import counted, number, percent
 from analysis.rows.scoring import windows_title
 
 _DESIGNS = {
-    "block": ("seeds as blocks", Look(BLUE, "o", "-")),
-    "unpaired": ("unpaired", Look(VERMILLION, "s", "--")),
+    "block": ("paired within seeds: decides", Look(BLUE, "o", "-")),
+    "pooled": ("the same for equal noise", Look(GREEN, "^", "-.")),
+    "unpaired": ("unpaired seeds for equal noise", Look(VERMILLION, "s", "--")),
 }
 _SURE = 0.99  # where the better design has this power, its curve says nothing more
 

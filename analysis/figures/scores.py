@@ -9,10 +9,12 @@ from analysis.figures.by_slope import legend_handles, quantity_by_slope
 from analysis.figures.captions import WIDTH_IN, caption, framed
 from analysis.figures.figure_data import FigureData, optional
 from analysis.figures.style import BLUE, GREY, INK, VERMILLION, light_axes, looks
+from analysis.models.interval import LEVEL
 from analysis.number_format import listed
 from analysis.rows.read import is_scored
 from analysis.rows.scoring import windows_title
 from analysis.rows.stages import DELTAS, PANELS, STAGES, is_legal
+from analysis.stats.contrasts import mean_level
 from analysis.stats.quantization import with_deltas
 from analysis.stats.slopes import mean_slopes
 from trainer.config.config_errors import ConfigError
@@ -23,42 +25,33 @@ _KB, _MB = 1e3, 1e6
 
 def bpb_by_slope(data: FigureData) -> Figure:
     """The four stages side by side: pre-quant, post-quant, sliding, TTT."""
-    cells, curve = data.cells, optional(lambda: data.slope_curve)
+    cells, level = data.cells, mean_level(data.study)
     published = optional(lambda: data.published) or {}
     figure = Figure(figsize=(WIDTH_IN, 7.4))
     handles = legend_handles(cells, means=True)
     for ax, stage in zip(figure.subplots(2, 2, sharey="row").flat, PANELS, strict=True):
         ax.set_ylabel("bits per byte")
         ax.set_title(windows_title(cells, stage))
-        quantity_by_slope(cells, ax, quantity=stage)
+        quantity_by_slope(data.study, ax, quantity=stage, level=level)
         _mean_slopes(cells, ax)
         if stage in published:
             slope_curve.published_over(published[stage], ax)
-        if curve is not None and stage == curve.quantity:
-            slope_curve.fitted_curve(curve, ax)
         ax.label_outer()
-    judged = (
-        "A band stands for one activation alone; a seed moves all activations together, so they are"
-        " compared within seeds (summary.md)."
-    )
     means = "Mean slope: sign(β)·√|β| of the mean β and of mean ± sd over layers and channels."
-    remarks = [judged, "" if mean_slopes(cells).empty else means]
-    if curve is not None:
-        handles += slope_curve.fit_handles(curve)
-        remarks.append(slope_curve.fit_words(curve))
+    remarks = ["" if mean_slopes(cells).empty else means]
     if published:
         points = pd.concat(published.values())
         handles += slope_curve.published_handles(points)
         remarks.append(_published_words(points, str(cells["budget"].iloc[0])))
     windows = captions.scoring_windows(cells, PANELS)
-    return framed(figure, caption(data, windows, *remarks, marks=True), handles)
+    return framed(figure, caption(data, windows, *remarks, marks=level), handles)
 
 
 def delta(data: FigureData, *, name: str) -> Figure:
     """One entry of ``stages.DELTAS`` over the slope, with a line at zero where it is in sight."""
     cells = data.cells
-    values = with_deltas(cells)
-    if not values.loc[is_scored(cells), name].notna().any():
+    study = data.study.derive(with_deltas)
+    if not study.cells.loc[is_scored(cells), name].notna().any():
         raise ConfigError("no cell has both scores in windows known to be alike")
     figure = Figure(figsize=(WIDTH_IN, 4.6))
     ax = figure.subplots()
@@ -67,7 +60,7 @@ def delta(data: FigureData, *, name: str) -> Figure:
     legal = is_legal(cells, name)
     mark = "" if legal else ": not a legal score, never ranked"
     ax.set_title(f"{windows_title(cells, name)}{mark}")
-    quantity_by_slope(values, ax, quantity=name)
+    quantity_by_slope(study, ax, quantity=name)
     if ax.get_ylim()[0] < 0 < ax.get_ylim()[1]:
         ax.axhline(0, color=INK, linewidth=0.8)
     sign = (
@@ -77,7 +70,7 @@ def delta(data: FigureData, *, name: str) -> Figure:
         "SLOT is fitted here on the targets that it scores: no legal score, shown, not ranked."
     )
     windows = captions.scoring_windows(cells, [name])
-    words = caption(data, windows, sign, "" if legal else illegal, marks=True)
+    words = caption(data, windows, sign, "" if legal else illegal, marks=LEVEL)
     return framed(figure, words, legend_handles(cells))
 
 
@@ -95,7 +88,9 @@ def artifact_bytes(data: FigureData) -> Figure:
     gauge, by_slope = figure.subplots(2, 1, height_ratios=[1, 9])
     _cap_gauge(sizes, gauge)
     by_slope.set_ylabel("artifact (kB)")
-    in_kb = cells.assign(artifact_kB=cells["artifact_bytes"].astype(float) / _KB)
+    in_kb = data.study.derive(
+        lambda rows: rows.assign(artifact_kB=rows["artifact_bytes"].astype(float) / _KB)
+    )
     quantity_by_slope(in_kb, by_slope, quantity="artifact_kB")
     room = CAP_BYTES - sizes.max()
     by_slope.set_title(
@@ -109,7 +104,7 @@ def artifact_bytes(data: FigureData) -> Figure:
         f"Artifact: packed weights and code, 1 kB = 1,000 bytes; dashed: the cap,"
         f" {CAP_BYTES:,} bytes. Above: every artifact on the way from nothing to the cap."
     )
-    return framed(figure, caption(data, cap, marks=True), legend_handles(cells))
+    return framed(figure, caption(data, cap, marks=LEVEL), legend_handles(cells))
 
 
 def _cap_gauge(sizes: "pd.Series[int]", ax: Axes) -> None:

@@ -1,6 +1,6 @@
 """The figure of the fitted curve over the slope with its best slopes, and of published points.
 
-Fit and points are also drawn over the scores of ``analysis.figures.scores``.
+The points are drawn over the scores of ``analysis.figures.scores``.
 """
 
 from itertools import cycle
@@ -32,7 +32,9 @@ def best_slope(data: FigureData) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, 4.8))
     ax = figure.subplots()
     _centred_by_slope(cells, ax, quantity=curve.quantity)
+    low, high = ax.get_ylim()
     fitted_curve(curve, ax)
+    _cut_shade(ax, low, high)
     known = [entry for entry in legend_handles(cells) if entry.get_label() != INTERVAL]
     meaning = (
         f"Dots: single seeds, {captions.num_seeds(cells)}, less the effect of the seed in the"
@@ -82,6 +84,12 @@ def fitted_curve(curve: SlopeCurve, ax: Axes) -> None:
     )
 
 
+def _cut_shade(ax: Axes, low: float, high: float) -> None:
+    """Limits no further off than the dots are apart: a shade may be many times wider."""
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(max(bottom, low - (high - low)), min(top, high + (high - low)))
+
+
 def _centred_by_slope(cells: pd.DataFrame, ax: Axes, *, quantity: str) -> None:
     """Every score less the effect of its seed, as a dot in its place on the slope axis."""
     known = placed(cells.assign(centred=without_seed(cells, quantity)))
@@ -129,14 +137,16 @@ def best_words(curve: SlopeCurve) -> str:
 def fit_words(curve: SlopeCurve) -> str:
     """What the fit is and what the bar below it means, for the caption."""
     level = percent(curve.level)
-    words = f"Dark line: smooth fit, n = {curve.n} seeds as blocks."
+    words = f"Dark line: smooth fit, n = {curve.n} seeds, their effects taken off."
     if curve.best is None:
         return f"{words} {curve.reason or ''}".strip()
     if curve.degree is None:
         words = f"No smooth curve fits: dark marks are means of n = {curve.n} seeds."
     if curve.line["low"].notna().any():
-        held = f"{100 * CONTRAST_LEVEL:g} %"
-        words += f" Shade: difference from the reference slope ({held}, simultaneous)."
+        words += (
+            f" Shade: difference from the reference slope ({100 * CONTRAST_LEVEL:g} %,"
+            " simultaneous), cut where it leaves the scale."
+        )
     return f"{words} Bar at the foot: the slopes that may be the best ({level} set)."
 
 

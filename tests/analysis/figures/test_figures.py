@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 
 from analysis.__main__ import main
 from analysis.figures import catalog
+from analysis.figures.by_slope import short_names
 from analysis.figures.catalog import FIGURES, draw, save_figures
 from analysis.figures.figure_data import FigureData
 from analysis.rows.stages import PANELS
+from analysis.stats.compare import compare
+from analysis.stats.slope_curve import CONTRAST_LEVEL
 from analysis.stats.slopes import mean_slopes, placed
 from tests.analysis.conftest import make_study
 from trainer.config.config_errors import ConfigError
@@ -133,7 +136,7 @@ def test_a_slope_for_each_layer_and_xielu_stand_beside_the_axis(frame_of, row_of
     assert ends == pytest.approx(np.array([[0.225**0.5, 0.3, 0.6]] * 2))
 
 
-def test_the_delta_is_drawn_with_its_footing_and_unit(cells, drawn):
+def test_the_delta_is_drawn_with_its_windows_and_unit(cells, drawn):
     (ax,) = drawn["quant_delta"].axes
     assert "bits per byte" in ax.get_ylabel()
     assert "contiguous" in ax.get_title(loc="left") + ax.get_title()
@@ -158,7 +161,8 @@ def test_the_cap_is_in_the_gauge_however_far_and_a_line_only_where_it_is_within_
 
 def test_the_caption_says_n_interval_budget_recipe_cells_window_and_stride(drawn):
     for name, figure in drawn.items():
-        for part in ("n = 3", "95 % t interval over seeds", "200 steps", "Recipe local", "36 of"):
+        level = "97.5" if name == "slope_bpb" else "95"
+        for part in ("n = 3", f"simultaneous {level} %", "200 steps", "Recipe local", "36 of"):
             assert part in caption(figure), name
     assert "128 tokens, stride 128" in caption(drawn["quant_delta"])
     assert "stride 32" not in caption(drawn["quant_delta"])
@@ -183,7 +187,29 @@ def test_a_partial_sweep_is_drawn_and_says_so(cells_with_losses):
 def test_one_seed_is_drawn_without_an_interval(cells):
     text = caption(draw("quant_delta", FigureData(make_study(cells[cells["seed"] == 1]))))
     assert "n = 1" in text
-    assert "one seed gives no interval" in text
+    assert "too few seeds" in text
+    assert "grey bars" not in text
+
+
+def test_a_bar_is_the_simultaneous_interval_of_a_difference_from_the_mean_of_the_reference(
+    cells, study, drawn
+):
+    for ax, stage in zip(drawn["slope_bpb"].axes, PANELS, strict=True):
+        (bars,) = (found for found in ax.collections if isinstance(found, LineCollection))
+        base = cells.loc[cells["key"] == study.reference, stage].mean()
+        ends = base + compare(study, stage, level=CONTRAST_LEVEL)[["low", "high"]].to_numpy()
+        found = np.array([path.vertices[:, 1] for path in bars.get_paths()])
+        np.testing.assert_allclose(np.sort(found, axis=0), np.sort(ends, axis=0))
+
+
+def test_names_below_the_axis_are_short_and_no_two_of_different_activations_alike():
+    profiles = ["0.3to0.6-f92f4c0c", "0.3to0.6-01ac77e2", "0.3to0.9-5b1d22aa"]
+    names = ["ASQU", *(f"LeakyReLU² by layer {profile}" for profile in profiles)]
+    names += ["RReLU² low 0.1 high 0.3", "RReLU² low 0.2 high 0.3", "RReLU² low 0.2 high 0.4"]
+    short = short_names(names)
+    assert short[0] == "ASQU"
+    assert len(set(short)) == len(names)
+    assert max(map(len, short)) <= 14
 
 
 def test_a_stage_that_nobody_scored_is_an_empty_panel(frame_of, rows):

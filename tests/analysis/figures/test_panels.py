@@ -293,6 +293,18 @@ def test_a_measure_is_drawn_for_every_cell(cells, layers):
     assert sorted(points(ax)[:, 1]) == pytest.approx(sorted(density_of(layers)))
 
 
+def test_what_is_the_same_in_all_cells_is_said_and_has_no_panel(cells, layers):
+    floored = layers["measure"] == "floored_rows"
+    sound = layers.assign(value=layers["value"].mask(floored, 0.0))
+    for name in ("mechanism", "mechanism_layers"):
+        figure = draw(name, FigureData(make_study(cells), layers=sound))
+        titles = [ax.get_title(loc="left") for ax in figure.axes]
+        assert "Density of the hidden layer" in titles
+        assert "Floored rows of the MLP" not in titles
+        caption = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+        assert "Floored rows of the MLP: 0 in all cells." in caption
+
+
 def test_what_seeds_differ_by_moves_no_dot_of_the_scatter(cells, layers):
     """A constant added to all cells of a seed, in either direction, is taken off again."""
     moved = cells.assign(post_quant_bpb=cells["post_quant_bpb"] + cells["seed"])
