@@ -108,7 +108,7 @@ doctor: $(READY) ## check every node in reach: can it run the sweep's cells?
 	@$(PY) -m sweep doctor $(SWEEP_ARGS)
 
 figures: $(READY) ## draw the figures from the rows that are there
-	@$(PY) -m analysis figures --results "$(RESULTS)" --sweep "$(SWEEP_NAME)"
+	@$(if $(filter report,$(MAKECMDGOALS)),true,$(PY) -m analysis figures --results "$(RESULTS)" --sweep "$(SWEEP_NAME)")
 
 summary: $(READY) ## print the table of means with their intervals
 	@$(PY) -m analysis summary --results "$(RESULTS)" --sweep "$(SWEEP_NAME)"
@@ -116,8 +116,8 @@ summary: $(READY) ## print the table of means with their intervals
 power: $(READY) ## print which difference the grid can resolve, and how many seeds others need
 	@$(PY) -m analysis power --results "$(RESULTS)" --sweep "$(SWEEP_NAME)" $(if $(UNTIL),--until "$(UNTIL)")
 
-report: $(READY) ## write report.html, one page that answers, and report.md for a pull request
-	@$(PY) -m analysis report --results "$(RESULTS)" --sweep "$(SWEEP_NAME)"
+report: $(READY) ## write report.html, one page that answers, and report.md (`make figures report` shares the work)
+	@$(PY) -m analysis report --results "$(RESULTS)" --sweep "$(SWEEP_NAME)" $(if $(filter figures,$(MAKECMDGOALS)),--figures)
 
 submission: $(READY) ## make a records folder of ACTIVATION= of a sweep over a script (OUT=dir FORCE=1 SUBMIT=flags)
 	@$(PY) -m analysis submission --results "$(RESULTS)" --sweep "$(SWEEP_NAME)" --activation "$(ACTIVATION)" $(if $(OUT),--out "$(OUT)") $(if $(FORCE),--force) $(SUBMIT)

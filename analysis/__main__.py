@@ -54,6 +54,10 @@ def _power(arguments: argparse.Namespace) -> list[str]:
     return []
 
 
+def _not_drawn(line: str) -> None:
+    print(f"not drawn: {line}")
+
+
 def _notebooks(arguments: argparse.Namespace) -> list[str]:
     from analysis.run_notebooks import run_notebooks  # 0.5 s of jupyter that no other verb needs
 
@@ -134,12 +138,12 @@ def _place(arguments: argparse.Namespace) -> str:
 _Run = Callable[[argparse.Namespace], Sequence[str]]
 _SWEEP_VERBS: dict[str, tuple[_Run, str]] = {
     "figures": (
-        lambda given: save_figures(_place(given), tell=lambda line: print(f"not drawn: {line}")),
+        lambda given: save_figures(_place(given), tell=_not_drawn),
         "draw every figure as PNG and SVG into the sweep's figures/",
     ),
     "summary": (_summary, "print the table and the decision, and write summary.md"),
     "report": (
-        lambda given: write_report(_place(given)),
+        lambda given: write_report(_place(given), figures=given.figures, tell=_not_drawn),
         "write report.html, one page that needs nothing else, and report.md",
     ),
     "notebooks": (
@@ -163,6 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs.choices["power"].add_argument(
         "--until", metavar="BPB", type=float, help="the zone of a sweep that stops when it knows"
     )
+    drawn = "what `figures` writes too, drawn from the same values"
+    verbs.choices["report"].add_argument("--figures", action="store_true", help=drawn)
     leaders = verbs.choices["leaders"]
     leaders.add_argument("--keep", type=int, default=3, help="how many (default: 3)")
     leaders.add_argument("--seeds", type=int, required=True, help="how many fresh seeds")

@@ -7,7 +7,7 @@ identifier. A figure whose input is absent is not drawn, and the reason is told.
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,18 +101,23 @@ def draw_or_reason(name: str, data: FigureData) -> Figure | str:
 
 
 def save_figures(
-    place: str | Path, *, tell: Callable[[str], object] = lambda line: None
+    place: str | Path,
+    *,
+    tell: Callable[[str], object] = lambda line: None,
+    known: Mapping[str, FigureData] | None = None,
 ) -> list[str]:
     """Write every figure of the sweep in ``place`` as PNG and SVG; the paths written.
 
-    ``tell`` gets a line for each figure that is not drawn.
+    ``tell`` gets a line for each figure that is not drawn. ``known``: what is drawn, by setting,
+    where it has been read already.
     """
-    study = read_study(place)
-    succeeded(study.cells)
-    files, settings, names = open_files(place), study.settings, []
-    for setting, one in settings.items():
-        data = FigureData(one)
-        ending = "" if len(settings) == 1 else f"--{slug(setting)}"
+    if known is None:
+        study = read_study(place)
+        succeeded(study.cells)
+        known = {setting: FigureData(one) for setting, one in study.settings.items()}
+    files, names = open_files(place), []
+    for setting, data in known.items():
+        ending = "" if len(known) == 1 else f"--{slug(setting)}"
         for name in FIGURES:
             figure = draw_or_reason(name, data)
             if isinstance(figure, str):

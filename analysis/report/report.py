@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from analysis.figures.captions import recipe_and_budget, take_caption
-from analysis.figures.catalog import FIGURES, as_svg, draw_or_reason, slug
+from analysis.figures.catalog import FIGURES, as_svg, draw_or_reason, save_figures, slug
 from analysis.figures.figure_data import optional
 from analysis.number_format import counted, number, percent
 from analysis.planning.pairing import pairing_sentences
@@ -114,11 +114,14 @@ _COSTS = _Question(
 )
 
 
-def write_report(place: str | Path) -> list[str]:
+def write_report(
+    place: str | Path, *, figures: bool = False, tell: Callable[[str], object] = lambda line: None
+) -> list[str]:
     """Write ``report.html`` and ``report.md`` of the sweep in ``place``; the paths written.
 
     Where no cell has a score the report says what failed; it is written, and then a ConfigError
-    says so, since there is no answer.
+    says so, since there is no answer. With ``figures`` all figures are written too, as
+    ``save_figures`` does, from the values that the report has read already.
     """
     data, files = report_data(read_study(place)), open_files(place)
     report = make_report(data)
@@ -128,7 +131,9 @@ def write_report(place: str | Path) -> list[str]:
         succeeded(data.study.cells)
     except ConfigError as error:
         raise ConfigError(f"{error} {files.where(HTML_FILE)} names each.") from None
-    return [files.where(HTML_FILE), files.where(MARKDOWN_FILE)]
+    known = {setting.name: setting.figures for setting in data.settings}
+    drawn = save_figures(place, tell=tell, known=known) if figures else []
+    return [files.where(HTML_FILE), files.where(MARKDOWN_FILE), *drawn]
 
 
 def make_report(data: ReportData) -> Report:

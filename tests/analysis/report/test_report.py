@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 
 from analysis.__main__ import main
+from analysis.figures import catalog
 from analysis.number_format import number, p_value, plus_minus
 from analysis.planning.pairing import pairing_sentences
 from analysis.report import report as report_module
@@ -179,6 +180,18 @@ def test_the_same_rows_give_the_same_bytes(store):
     assert write_report(store) == [str(store / "report.html"), str(store / "report.md")]
     assert (store / "report.html").read_text(encoding="utf-8") == render_html(made)
     assert (store / "report.md").read_text(encoding="utf-8") == render_markdown(made)
+
+
+def test_figures_that_are_written_with_a_report_are_drawn_from_its_values(store, made, monkeypatch):
+    data, drawn, told = report_data(read_study(store)), {}, []
+    monkeypatch.setattr(report_module, "report_data", lambda study: data)
+    monkeypatch.setattr(report_module, "make_report", lambda data: made)
+    monkeypatch.setattr(
+        catalog, "draw_or_reason", lambda name, of: drawn.update({name: of}) or name
+    )
+    assert len(write_report(store, figures=True, tell=told.append)) == 2
+    assert told == list(drawn) == list(catalog.FIGURES)
+    assert set(map(id, drawn.values())) == {id(data.settings[0].figures)}
 
 
 def test_a_partial_sweep_says_first_that_it_is_one_and_names_each_cell_without_a_score(
