@@ -278,6 +278,56 @@ def compared(num_sweeps: int, seed: int) -> list[dict[str, object]]:
     return rows
 
 
+def uncovered(scores_NSF: Reals, used_NSF: NDArray[np.bool_], effect_F: Reals) -> float:
+    """How often Dunnett's intervals of 95 % miss some difference from the reference.
+
+    Least squares on the scores that are used, as for seeds whose number was fixed beforehand;
+    correlations are those of a complete design.
+    """
+    used = used_NSF.astype(float)
+    num_NS1 = used.sum(axis=2, keepdims=True)
+    centred_NSF = _within_seeds(scores_NSF, used_NSF)
+    per_seed = used / np.sqrt(np.maximum(num_NS1, 1))
+    normal_NFF = used.sum(1)[:, :, None] * np.eye(NUM_FUNCTIONS)
+    normal_NFF = normal_NFF - per_seed.transpose(0, 2, 1) @ per_seed
+    inverse_NFF = np.linalg.pinv(normal_NFF, hermitian=True)
+    fit_NF = (inverse_NFF @ centred_NSF.sum(1)[:, :, None])[:, :, 0]
+    fitted_NSF = np.broadcast_to(fit_NF[:, None, :], centred_NSF.shape)
+    rest_NSF = centred_NSF - _within_seeds(fitted_NSF, used_NSF)
+    rest_N = (rest_NSF**2).sum(axis=(1, 2))
+    df_N = used.sum(axis=(1, 2)) - (num_NS1 > 0).sum(axis=(1, 2)) - (NUM_FUNCTIONS - 1)
+    reference = FUNCTIONS.index(REFERENCE)
+    own_NF = np.diagonal(inverse_NFF, axis1=1, axis2=2)
+    weight_NF = own_NF + own_NF[:, [reference]] - 2 * inverse_NFF[:, :, reference]
+    missed_NF = np.abs(fit_NF - fit_NF[:, [reference]] - effect_F + effect_F[reference])
+    correlation = 0.5 + np.eye(NUM_FUNCTIONS - 1) / 2
+    quantile_N = np.array([quantile(correlation, int(df), 0.95) for df in df_N])
+    half_width_NF = quantile_N[:, None] * np.sqrt(weight_NF * (rest_N / df_N)[:, None])
+    return float((missed_NF > half_width_NF + 1e-12).any(axis=1).mean())
+
+
+def _within_seeds(x_NSF: Reals, used_NSF: NDArray[np.bool_]) -> Reals:
+    """Less the mean of what is used under the seed; 0 where nothing is."""
+    num_NS1 = np.maximum(used_NSF.sum(axis=2, keepdims=True), 1)
+    means_NS1 = np.where(used_NSF, x_NSF, 0.0).sum(axis=2, keepdims=True) / num_NS1
+    return np.where(used_NSF, x_NSF - means_NS1, 0.0)
+
+
+def after_stopping(num_sweeps: int, seed: int) -> list[dict[str, object]]:
+    """What intervals that are made for a fixed number of seeds are worth in a sweep that stops."""
+    world, rule = WORLDS["equal noise"]
+    rows: list[dict[str, object]] = []
+    for configuration, effects in CONFIGURATIONS.items():
+        effect_F = effects(rule.zone)
+        scores_NSF = scores_of(world, effect_F, num_sweeps, [seed, 1])
+        used_NSF = replay(scores_NSF, rule).used_DSA
+        fixed_NSF = np.broadcast_to(np.arange(CEILING)[:, None] < 5, used_NSF.shape)
+        stopped, fixed = (uncovered(scores_NSF, u, effect_F) for u in (used_NSF, fixed_NSF))
+        rows.append({"configuration": configuration, "stopped": stopped, "five_seeds": fixed})
+        print(f"| {configuration} | {100 * stopped:.1f} % | {100 * fixed:.1f} % |", flush=True)
+    return rows
+
+
 def line(row: Row) -> str:
     """A row of the table."""
     of_grid, of_95, of_showing = (
@@ -307,11 +357,16 @@ def main() -> None:
             print("\n".join(line(row) for row in rows if row.world == name), flush=True)
     print("\n| bound | noise | effects | right | cells | undecided |\n|---|---|---|---|---|---|")
     others = compared(options.sweeps, options.seed) if not options.only else []
+    print("\n| effects | a difference missed: after stopping | 5 seeds |\n|---|---|---|")
+    missed = after_stopping(options.sweeps, options.seed) if not options.only else []
     took_s = time.monotonic() - began
     print(f"{took_s:.0f} s")
     if not options.only:
         facts = {"seed": options.seed, "took_s": took_s, "ceiling_seeds": CEILING}
-        keep("stopping", {**facts, "rows": [asdict(row) for row in rows], "bounds": others})
+        keep(
+            "stopping",
+            {**facts, "rows": [asdict(row) for row in rows], "bounds": others, "intervals": missed},
+        )
 
 
 if __name__ == "__main__":
