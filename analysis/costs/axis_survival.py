@@ -3,15 +3,14 @@
 The published learning rates were tuned at slope 0.5, so "the best slope" may mean "the best at that
 rate". Settings that differ in one axis only (a recipe value of ``set.…``, or the budget) are put
 side by side: the best activation of each, Kendall's τ (1938) between their rankings, and the test
-of an interaction. That is the F test of
-score = block + activation × value against score = block + activation, a block being a seed within
-one value. Its noise is pooled over the values, so it is approximate where they are unlike in noise,
-such as budgets of unlike length. Only activations that are ranked under every value are compared.
+of an interaction. For each two values, what the value changes in a score of one activation and seed
+is compared with what it changes in the reference's, as scores are (``analysis.stats.compare``:
+within seeds, all at once, by the wider of both intervals); of several pairs of values, after
+Bonferroni. Only activations that are ranked under every value are compared.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -19,11 +18,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.models.block_model import Blocking, blocked, fit_blocks
 from analysis.models.interval import LEVEL
-from analysis.models.least_squares import FTest, f_test, indicators, solve
+from analysis.models.least_squares import indicators, solve
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.names import AXIS_PREFIX
 from analysis.rows.scoring import stage_title
+from analysis.stats.compare import bounds
 from analysis.stats.contrasts import contrasts
 from analysis.stats.ranking import ranked_scores
 from analysis.stats.slope_curve import best_set, slope_curves
@@ -34,7 +35,7 @@ AS_IN_RECIPE = "as in the recipe"
 
 _COLUMNS = (
     *("axis", "fixed", "values", "settings", "quantity", "n", "activations", "best", "tau"),
-    *("statistic", "df", "noise_df", "p_value", "interaction", "contradicted", "survives"),
+    *("p_value", "interaction", "contradicted", "survives"),
     "sentence",
 )
 
@@ -62,7 +63,7 @@ def axis_survival(study: Study, quantity: str) -> pd.DataFrame:
         row: dict[str, object] = {"axis": axis, "fixed": fixed, "values": tuple(by_value)}
         row |= {"settings": tuple(names), "quantity": quantity}
         row |= {"title": stage_title(study.cells, quantity)}
-        row |= _comparison(scores, study.labels)
+        row |= _comparison(scores, study.reference, study.labels)
         here = compared[compared["setting"].isin(names)]
         row["contradicted"] = _contradicted(here, study.labels)
         rows.append(row | {"sentence": _sentence(row, best_slopes)})
@@ -97,24 +98,26 @@ def _ranked(here: Study, quantity: str) -> pd.DataFrame:
     return scores.dropna(how="all").dropna(axis=1, how="all")
 
 
-def _comparison(scores: Sequence[pd.DataFrame], labels: Mapping[str, str]) -> dict[str, object]:
+def _comparison(
+    scores: Sequence[pd.DataFrame], reference: str, labels: Mapping[str, str]
+) -> dict[str, object]:
     """What the rankings of the settings, over the activations that all rank, have in common."""
     common = [key for key in scores[0] if all(key in other for other in scores)]
-    test, best, tau = None, None, None
+    p, best, tau = None, None, None
     if len(common) > 1:
         effects = pd.concat([_effects(side[common]) for side in scores], axis=1)
-        test = interaction_test([side[common] for side in scores])
+        first = reference if reference in common else str(common[0])
+        p = interaction_p([side[common] for side in scores], first)
         if not effects.isna().to_numpy().any():
             best = tuple(labels[str(key)] for key in effects.idxmin())
             tau = _lowest_tau(effects)
     same = None if best is None else len(set(best)) == 1
-    interaction = None if test is None else test.p_value < 1 - LEVEL
+    interaction = None if p is None else p < 1 - LEVEL
     told = same is not None and interaction is not None and same != interaction
     return {
         "n": min(len(set(side.index.get_level_values("seed"))) for side in scores),
         **{"activations": len(common), "best": best, "tau": tau},
-        **({} if test is None else asdict(test)),
-        **{"interaction": interaction, "survives": same if told else None},
+        **{"p_value": p, "interaction": interaction, "survives": same if told else None},
     }
 
 
@@ -130,26 +133,22 @@ def _effects(scores: pd.DataFrame) -> "pd.Series[float]":
     return pd.Series(values, index=scores.columns)
 
 
-def interaction_test(scores: Sequence[pd.DataFrame]) -> FTest | None:
+def interaction_p(scores: Sequence[pd.DataFrame], reference: str) -> float | None:
     """Activation × setting, from one frame of blocks × activations (alike in columns) per setting.
 
-    None where the noise is unknown (one seed) or nothing can interact.
+    None where the noise is not known, or where two settings have no two seeds in common.
     """
-    cells: list[tuple[float, object, object, int]] = []
-    for side, matrix in enumerate(scores):
-        values = matrix.to_numpy(dtype=float)
-        cells += [
-            (values[block, key], (side, block), matrix.columns[key], side)
-            for block, key in zip(*np.nonzero(~np.isnan(values)), strict=True)
-        ]
-    if not cells:
-        return None
-    values_N = np.array([value for value, *_ in cells])
-    blocks_NB = indicators([block for _, block, *_ in cells])[0]
-    keys_NA = indicators([key for _, _, key, _ in cells])[0]
-    own_NA = indicators([(key, side) for _, _, key, side in cells])[0]
-    full = solve(np.hstack([blocks_NB, own_NA]), values_N)
-    return f_test(full, solve(np.hstack([blocks_NB, keys_NA]), values_N), full)
+    found: list[float] = []
+    pairs = list(combinations(scores, 2))
+    for one, other in pairs:
+        changes = (one - other).rename_axis(index=["seed", "alone_on"][: one.index.nlevels])
+        rows = changes.rename_axis(columns="key").stack().dropna().rename("value").reset_index()
+        if not (rows["key"] == reference).any():
+            return None
+        design = blocked(rows, reference, Blocking())
+        wider = bounds(design, fit_blocks(design), level=LEVEL)[1]
+        found.append(float(wider.p_value_K.min()) if wider.p_value_K.size else math.nan)
+    return None if np.isnan(found).any() else min(1.0, len(pairs) * min(found))
 
 
 def _lowest_tau(effects: pd.DataFrame) -> float | None:

@@ -44,7 +44,7 @@ class Blocking:
 
     @property
     def blocks(self) -> str:
-        return "seed" if self.pairing == "seed" else "seed and node"
+        return "seeds" if self.pairing == "seed" else "seeds and nodes"
 
     @property
     def by(self) -> list[str]:

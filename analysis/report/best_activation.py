@@ -1,5 +1,6 @@
 """Section 1 of the report: which activation is best, and how sure that is."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -145,15 +146,14 @@ def _means(study: Study) -> Details:
 
 
 def contrast_table(found: Answer, cells: pd.DataFrame) -> Table:
-    """Every activation against the reference: the numbers of ``compare``, best first."""
-    first = found.rows[0]
+    """Every activation against the reference: the numbers of ``contrasts``, best first."""
     return Table(
         caption=f"Difference from {found.names[found.reference]} in bits per byte,"
         f" {title_and_windows(cells, found.quantity)}. Below zero is better.",
         headings=("activation", "difference", "n", "nats/token", "p", "resolved", "record rule"),
         rows=tuple(_contrast_row(row, found) for row in found.rows),
         bars="better ← 0 → worse",
-        note=_interval_note(first, found.record_rule),
+        note=_interval_note(found.rows, found.record_rule),
     )
 
 
@@ -242,15 +242,18 @@ def _contrast_row(row: Any, found: Answer) -> Row:
     )
 
 
-def _interval_note(row: Any, rule: RecordRule) -> str:
+def _interval_note(rows: Sequence[Mapping[str, Any]], rule: RecordRule) -> str:
     """What all intervals of the table stand on."""
+    row, along = rows[0], any(other["along_curve"] for other in rows)
+    curve = ", of fixed slopes along their curve where that tells more," if along else ""
     if pd.isna(row["noise_sd"]):
         return "The noise is not known from so few seeds, so there is no interval."
     return (
-        f"n counts paired seeds. Mean ± half width, simultaneous {percent(row['level'])} over"
+        f"n counts paired seeds. Difference of means{curve} ± half width, simultaneous"
+        f" {percent(row['level'])} over"
         f" {counted(row['comparisons'], 'comparison')}, p adjusted over them; noise sd"
         f" {number(row['noise_sd'])} BPB with {row['noise_df']:.0f} degrees of freedom, pooled over"
-        f" the grid (block: {row['blocks']}), the interval widened where noise is unequal."
+        f" the grid, compared within {row['blocks']}, the interval widened where noise is unequal."
         f" Resolved: the interval excludes zero. Record rule ({rule.source}): better by more than"
         f" {rule.nats:g} nats per token at p < {rule.p:g}."
     )

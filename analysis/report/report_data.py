@@ -14,8 +14,10 @@ from analysis.report.answers import Answer, answer
 from analysis.report.document import Row
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.read import is_scored, records
+from analysis.rows.stages import STAGES
 from analysis.stats.choice import Choice, choices
 from analysis.stats.compare import compare
+from analysis.stats.contrasts import contrasts
 from analysis.stats.ranking import same_functions
 from analysis.study import Study
 
@@ -96,9 +98,10 @@ def gap_entries(study: Study, quantity: str) -> dict[str, str]:
 
     Both names of one function say the same; the reference has no entry, nor what is not compared.
     """
+    judge = contrasts if quantity in STAGES else compare  # only of scores a curve is fitted
     words = {
         row["key"]: plus_minus(row["difference"], row["half_width"], signed=True)
-        for row in records(compare(study, quantity))
+        for row in records(judge(study, quantity))
     }
     kept = same_functions(study.cells, study.reference)
     return {key: words[name] for key, name in kept.items() if name in words}

@@ -23,10 +23,12 @@ from analysis.rows.read import (
 from analysis.rows.scoring import script_windows
 from analysis.rows.stages import PANELS, is_legal
 from analysis.stats.aa_control import aa_sentences
+from analysis.stats.choice import choices
 from analysis.stats.decision import decide
 from analysis.stats.quantization import with_deltas
 from analysis.stats.seed_intervals import seed_intervals
 from analysis.stats.sensitivity import sensitivity_sentences
+from analysis.stats.slope_curve import slope_curves
 from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import Study, read_study
 from analysis.text_table import Summary, TextTable, markdown
@@ -71,6 +73,8 @@ def summarize(study: Study) -> Summary:
         *second_stage_sentences(study),
         *stopping_sentences(study),
         *(decision.sentence for decision in decide(study)),
+        *(curve.sentence() for curve in slope_curves(study, study.primary)),
+        *(_of(setting, choice.sentence(), study) for setting, choice in choices(study).items()),
         *pairing_sentences(study),
         *sensitivity_sentences(study),
         *stage_sentences(study),
@@ -80,6 +84,10 @@ def summarize(study: Study) -> Summary:
         *unlike_sentences(frame),
     ]
     return Summary(sweep.name, tuple(tables), tuple(sentences))
+
+
+def _of(setting: str, sentence: str, study: Study) -> str:
+    return sentence if len(study.settings) == 1 else f"{setting}: {sentence}"
 
 
 def _not_legal(frame: pd.DataFrame) -> list[str]:

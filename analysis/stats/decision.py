@@ -114,7 +114,7 @@ def gap_sentence(row: Row, labels: Mapping[str, str]) -> str:
     return (
         f"{opening} ({pairs}; simultaneous {percent(row['level'])} interval over"
         f" {counted(row['comparisons'], 'comparison')}; noise sd {number(row['noise_sd'])},"
-        f" {row['noise_df']:.0f} df; block: {row['blocks']}{_widened(row)}):"
+        f" {row['noise_df']:.0f} df; compared within {row['blocks']}{_widened(row)}):"
         f" {_resolution(row)}."
     )
 
@@ -129,18 +129,14 @@ def _widened(row: Row) -> str:
     if not row["widened"]:
         return ""
     alone = number(row["pooled_half_width"])
-    return f"; widened for unequal noise, ±{alone} if it is alike for all"
+    return f"; widened for unequal noise, ±{alone} if it is equal"
 
 
 def _resolution(row: Row) -> str:
     if row["resolved"]:
         return "resolved"
     if_alike = abs(row["difference"]) > row["pooled_half_width"]
-    return (
-        "resolved only if the noise is alike for all, so not resolved"
-        if if_alike
-        else ("not resolved")
-    )
+    return "resolved only if noise is equal, so not resolved" if if_alike else ("not resolved")
 
 
 def _worse(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
@@ -154,9 +150,9 @@ def _worse(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
     ]
     level, comparisons = percent(rows[0]["level"]), counted(len(rows), "comparison")
     found = f"Resolved as worse: {listed(worse)}" if worse else "No other is resolved from it"
-    found += f"; only if the noise is alike for all: {listed(if_alike)}" if if_alike else ""
+    found += f"; only if noise is equal: {listed(if_alike)}" if if_alike else ""
     return (
         f"{found} (simultaneous {level} intervals over {comparisons}; noise sd"
-        f" {number(rows[0]['noise_sd'])}, {rows[0]['noise_df']:.0f} df; block:"
+        f" {number(rows[0]['noise_sd'])}, {rows[0]['noise_df']:.0f} df; compared within"
         f" {rows[0]['blocks']})."
     )

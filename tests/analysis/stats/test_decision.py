@@ -86,9 +86,7 @@ def test_a_lead_that_only_the_pooled_interval_resolves_is_not_resolved(rows):
     better = [{**r, STAGE: r[STAGE] - 0.008} if r["activation"] == "asqu" else r for r in better]
     (decision,) = decide(make_study(better))
     assert (decision.best, decision.resolved) == ("asqu", False)
-    assert decision.sentence.endswith(
-        "resolved only if the noise is alike for all, so not resolved."
-    )
+    assert decision.sentence.endswith("resolved only if noise is equal, so not resolved.")
 
 
 def test_where_the_reference_leads_the_decision_names_what_is_worse(rows):
