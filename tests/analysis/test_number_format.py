@@ -41,7 +41,9 @@ def test_a_share_in_percent_is_read_back_as_the_share(share):
 
 def test_nearest_is_not_called_better_where_it_is_worse(rows):
     worse = [row if row["slope"] == 0.5 else row | {PRIMARY: row[PRIMARY] + 0.05} for row in rows]
-    (said,) = [s for s in sensitivity_sentences(make_study(worse)) if s.startswith("The field")]
+    (said,) = [
+        s for s in sensitivity_sentences(make_study(worse)) if s.startswith("The record rule")
+    ]
     assert "met by none; nearest is" in said
     assert ", worse by 0." in said
     assert "better by −" not in said

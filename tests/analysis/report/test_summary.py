@@ -9,7 +9,7 @@ from analysis.number_format import DASH, plus_minus
 from analysis.planning.pairing import pairing_sentences
 from analysis.report.summary import summarize
 from analysis.rows.stages import PRIMARY
-from analysis.stats.compare import compare
+from analysis.stats.contrasts import contrasts
 from analysis.stats.stage_interaction import stage_sentences
 from analysis.text_table import Summary, TextTable, markdown, plain, show
 from tests.analysis.conftest import make_study
@@ -47,7 +47,7 @@ def test_the_interval_of_the_table_is_the_one_that_compares(summary, cells):
     (section,) = summary.sections
     place = section.headings.index("vs ref.")
     shown = {line[0]: line[place] for line in section.lines}
-    for row in compare(make_study(cells), PRIMARY).to_dict("records"):
+    for row in contrasts(make_study(cells)).to_dict("records"):
         gap = plus_minus(row["difference"], row["half_width"], signed=True)
         assert shown[row["label"]] == gap
     assert shown["LeakyReLU² 0.5"] == DASH
