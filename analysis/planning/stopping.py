@@ -11,8 +11,9 @@ def stopping_sentences(study: Study) -> list[str]:
     if standing is None:
         return []
     ended = (
-        "Seeds were run until this was known, so it is what this sweep shows: intervals and p"
-        " values are made for a number of seeds that is fixed beforehand, and describe here."
+        "The selection is what this sweep shows. Intervals and p values are made for a number of"
+        " seeds that is fixed beforehand; here seeds were run until enough was known, so they"
+        " describe."
     )
     midway = "The sweep has not ended: all of this may change, and none of it is a result."
     remark = ended if standing.end is not None else midway

@@ -13,6 +13,7 @@ from rich.console import Console
 from sweep.__main__ import main
 from sweep.cli import verbs
 from sweep.cli.invocation import Invocation
+from sweep.cli.selection import Selection
 from sweep.cli.session import _Session
 from sweep.driver.interrupts import Interruption
 from sweep.environment import Environment
@@ -27,7 +28,7 @@ from trainer.contract import RunSpec
 
 FILE = """
 recipe = "tiny"
-seeds = [7, 5, 3, 1]
+seeds = [7, 5, 3]
 budgets = ["4steps"]
 reference = "leaky_relu2-s0.5"
 estimate_cell_s = 1.0
@@ -98,7 +99,7 @@ class Prepared(Invocation):
 
 
 def invocation(folder, work=None, **options):
-    """A sweep of 16 cells whose attempts are ``work``; what it says is in ``console.file``."""
+    """A sweep of 12 cells whose attempts are ``work``; what it says is in ``console.file``."""
     file = folder / "trial.toml"
     file.write_text(FILE, encoding="utf-8")
     return Prepared(
@@ -138,7 +139,7 @@ def test_a_sweep_that_knows_ends_with_status_0_and_runs_no_cell_that_nobody_need
     attempted = {row["seed"] for row in run.store.read().rows}
     assert attempted == {7, 5}
     assert "leaky_relu2-s0.3 is selected. No other is better by 0.001 BPB." in said(run)
-    assert "8 were not needed" in said(run)
+    assert "4 were not needed" in said(run)
     assert ("out of memory" in said(run)) == (work is breaking)
 
     status = invocation(tmp_path)
@@ -152,7 +153,7 @@ def test_a_sweep_that_knows_ends_with_status_0_and_runs_no_cell_that_nobody_need
 def test_a_sweep_goes_on_seed_by_seed_until_none_is_left(tmp_path):
     run = invocation(tmp_path, wavering, until=0.0001)
     assert verbs.run(run) == 0
-    assert {row["seed"] for row in run.store.read().rows} == {7, 5, 3, 1}
+    assert {row["seed"] for row in run.store.read().rows} == {7, 5, 3}
     assert "No seed is left" in said(run)
     plan = invocation(tmp_path, until=0.0001)
     verbs.plan(plan)
@@ -164,6 +165,19 @@ def wavering(order, stop):
     spec = RunSpec.model_validate_json(order.spec_json)
     slope = spec.activation.params.get("slope", 0.0)
     return delivered(order, post_quant_sliding_bpb=2 + 0.01 * ((7 * spec.seed * slope) % 1))
+
+
+def test_a_sweep_that_was_cut_short_ends_as_one_that_was_not(tmp_path):
+    (tmp_path / "whole").mkdir()
+    whole = invocation(tmp_path / "whole", scored, until=0.001)
+    verbs.run(whole)
+    part = invocation(tmp_path, scored, until=0.001, selection=Selection(limit=3))
+    assert verbs.run(part) == 3
+    assert len(part.store.read().rows) == 3
+    assert "nothing is decided yet" in said(part)
+    rest = invocation(tmp_path, scored, until=0.001)
+    assert verbs.run(rest) == 0
+    assert said(rest).splitlines()[-6:] == said(whole).splitlines()[-6:]
 
 
 def test_two_versions_of_the_code_never_decide_together(tmp_path):
