@@ -27,7 +27,8 @@ def show_plan(invocation: Invocation, planner: Planner) -> None:
     # What is kept of no cell that is known by its id may be of one that is not.
     unsure = bool(absent) and not history.keys() <= {cell.id for cell in grid}
     if unsure:
-        plan = replace(plan, todo=tuple(map(_without_history, plan.todo)))
+        todo, later = (tuple(map(_without_history, tasks)) for tasks in (plan.todo, plan.later))
+        plan = replace(plan, todo=todo, later=later)
     trainer = trainer_source().sha256
     stale = [
         Task(cell, why_stale(cell, history[cell.id], trainer))
@@ -36,10 +37,12 @@ def show_plan(invocation: Invocation, planner: Planner) -> None:
     cost = invocation.estimate(plan, history)
     if invocation.as_json:
         body = {
-            "todo": _entries(plan.todo),
-            "settled": [{"cell": cell.name, "cell_id": cell.id} for cell in plan.settled],
-            "final": _entries(plan.final),
-            "stale": _entries(stale),
+            "todo": [_entry(task.cell, why=task.why) for task in plan.todo],
+            "later": [_entry(task.cell, why=task.why) for task in plan.later],
+            "settled": [_entry(cell) for cell in plan.settled],
+            "unneeded": [_entry(cell) for cell in plan.unneeded],
+            "final": [_entry(task.cell, why=task.why) for task in plan.final],
+            "stale": [_entry(task.cell, why=task.why) for task in stale],
             "absent_data": absent,
             **asdict(cost),
         }
@@ -69,11 +72,8 @@ def _without_history(task: Task) -> Task:
     return task if task.cell.id_is_final else replace(task, why="new, or settled already")
 
 
-def _entries(tasks: Sequence[Task]) -> list[dict[str, str | None]]:
-    return [
-        {"cell": t.cell.name, "cell_id": t.cell.id if t.cell.id_is_final else None, "why": t.why}
-        for t in tasks
-    ]
+def _entry(cell: Cell, **why: str) -> dict[str, str | None]:
+    return {"cell": cell.name, "cell_id": cell.id if cell.id_is_final else None, **why}
 
 
 def _stale_lines(stale: Sequence[Task]) -> Iterator[str]:

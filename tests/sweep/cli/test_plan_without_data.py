@@ -128,6 +128,17 @@ def test_what_may_be_settled_already_is_not_called_new(absent):
     assert ID.search(out) is None
 
 
+def test_a_sweep_that_stops_when_it_knows_is_planned_block_by_block(absent):
+    absent.edit("seeds = [1, 2]", "seeds = [1, 2, 3, 4]")
+    plan = absent.json("--until", "0.001")
+    entries = [*plan["todo"], *plan["later"], *plan["unneeded"]]
+    cells = cells_of(load_sweep(str(absent.file)))
+    assert sorted(entry["cell"] for entry in entries) == sorted(cell.name for cell in cells)
+    assert {entry["cell_id"] for entry in entries} == {None}
+    assert plan["todo"]
+    assert plan["later"]
+
+
 def test_a_script_is_planned_with_its_patch(trial, tmp_path):
     recipe = write_recipe(tmp_path / "theirs", "constants")
     recipe.write_text(recipe.read_text().replace('"stdlib-512"', '"mine"'), encoding="utf-8")
