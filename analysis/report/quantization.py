@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.figures.figure_data import optional
 from analysis.mechanism.associations import association_sentences
-from analysis.number_format import capital, counted, listed, number, percent, plus_minus
+from analysis.number_format import capital, counted, listed, percent, plus_minus
 from analysis.report.document import Block, Findings, Table, Text
 from analysis.report.report_data import SettingData, gap_entries, seed_rows
 from analysis.rows.read import records
@@ -17,7 +17,6 @@ from analysis.rows.scoring import scoring_words
 from analysis.rows.stages import DELTAS, STAGES, is_legal
 from analysis.stats.compare import compare
 from analysis.stats.quantization import CHANGES, delta_stats, primary_delta, with_deltas
-from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import Study
 
 _SLOT = "slot_gain"
@@ -32,7 +31,7 @@ def quantization(setting: SettingData) -> tuple[Block, ...]:
         return (Text("No cell has two scores in windows known to be alike, so no delta is known."),)
     by_name = {name: known[known["quantity"] == name] for name in CHANGES}
     present = [name for name, rows in by_name.items() if len(rows)]
-    answers, tested = stage_sentences(setting.study), primary_delta(cells)
+    tested = primary_delta(cells)
     findings = [
         (capital(CHANGES[name]), _range(by_name[name], setting, tested)) for name in present
     ]
@@ -42,23 +41,11 @@ def quantization(setting: SettingData) -> tuple[Block, ...]:
         findings += [("Mechanism", words.replace(f" ({setting.name})", "")) for words in told]
     slot = (known["quantity"] == _SLOT).any()
     return (
-        *([Text(" ".join(answers), "lead")] if answers else []),
-        *([Text(_ends(by_name, present))] if present else []),
+        *([Text(" ".join(setting.stages), "lead")] if setting.stages else []),
         *([_table(known, present, setting.study)] if present else []),
         Findings(tuple(findings)),
         *([_slot(known, setting.study)] if slot else []),
     )
-
-
-def _ends(by_name: dict[str, pd.DataFrame], present: list[str]) -> str:
-    """How far each delta goes from activation to activation."""
-    parts = []
-    for name in present:
-        means = by_name[name]["mean"]
-        ends = " to ".join(number(end, signed=True) for end in (means.min(), means.max()))
-        parts.append(f"{CHANGES[name]} changes the score by {ends}")
-    n = by_name[present[0]]["n"].max()
-    return f"{capital('; '.join(parts))} bits per byte (means over up to {counted(n, 'seed')})."
 
 
 def _range(stats: pd.DataFrame, setting: SettingData, tested: str | None) -> str:

@@ -51,7 +51,6 @@ from analysis.rows.read import is_scored, succeeded
 from analysis.rows.scoring import stage_title
 from analysis.stats.sensitivity import DATA_ORDER
 from analysis.stats.slope_curve import best_set
-from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import read_study
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
@@ -260,7 +259,7 @@ def _footnotes(data: ReportData) -> list[str]:
         *([] if curve is None else [curve.sentence()]),
         *resolution_words(first.figures),
         *pairing_sentences(first.study),
-        *stage_sentences(first.study),
+        *first.stages,
         *(setting.answer.decision.sentence for setting in others),
         completeness_words(data),
         f"Revision {revision_words(data.study.cells)}. `make report"

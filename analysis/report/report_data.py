@@ -19,17 +19,22 @@ from analysis.stats.choice import Choice, choices
 from analysis.stats.compare import compare
 from analysis.stats.contrasts import contrasts
 from analysis.stats.ranking import same_functions
+from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import Study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingData:
-    """One setting and what several sections say of it; ``splits`` are rows of ``time_splits``."""
+    """One setting and what several sections say of it.
+
+    ``stages`` are its ``stage_sentences``, ``splits`` its rows of ``time_splits``.
+    """
 
     name: str
     figures: FigureData
     answer: Answer
     choice: Choice
+    stages: tuple[str, ...]
     splits: pd.DataFrame
 
     @property
@@ -71,6 +76,7 @@ def report_data(study: Study) -> ReportData:
             figures=figures[name],
             answer=answer(figures[name].study),
             choice=chosen[name],
+            stages=tuple(stage_sentences(figures[name].study)),
             splits=splits[splits["setting"] == name],
         )
         for name in sorted(figures, key=lambda name: name != first)

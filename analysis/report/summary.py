@@ -66,8 +66,9 @@ def summarize(study: Study) -> Summary:
     sentences = [
         f"Means over n seeds; at the tested stage with the sd over seeds, and the difference from"
         f" {study.labels.get(study.reference, study.reference)} within seeds ({_GAP}), ±"
-        f" simultaneous {percent(LEVEL)} over all. The quant delta's ± is its own t interval, no"
-        " narrower than that of the spread that all share."
+        f" simultaneous {percent(LEVEL)} over all; of a fixed slope along the curve of the slopes"
+        " where that says more. The quant delta's ± is its own t interval, no narrower than that of"
+        " the spread that all share."
         f" {script_windows(frame, PANELS) or _WINDOWS}.",
         *([_BY_NODE] if sweep.pairing == "node" else []),
         *second_stage_sentences(study),
