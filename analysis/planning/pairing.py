@@ -17,7 +17,7 @@ from analysis.study import Study
 
 def pairing_sentences(study: Study) -> list[str]:
     """One sentence for each setting whose noise is known."""
-    sentences, power = [], POWERS[0]
+    sentences, power, by = [], POWERS[0], " and ".join(study.blocking.by)
     for grid in achieved(study):
         if grid.noise is None or not grid.designs():
             continue
@@ -33,7 +33,7 @@ def pairing_sentences(study: Study) -> list[str]:
             bought = f"a factor of {factor:.3g}, {times} ({p_value(p)})"
         of = f" ({grid.setting})" if len(study.settings) > 1 else ""
         sentences.append(
-            f"Pairing by {study.blocking.blocks}{of} bought {bought}. With power {power:g} and"
+            f"Pairing by {by}{of} bought {bought}. With power {power:g} and"
             f" noise alike for all, unpaired seeds would resolve {number(unpaired)} BPB, and paired"
             f" ones resolve {number(paired)} (sd between seeds {number(grid.noise.seed_sd)}, noise"
             f" sd {number(grid.noise.noise_sd)})."
