@@ -207,7 +207,7 @@ def by_node(rows, reruns):
 def test_with_nodes_as_blocks_what_a_node_adds_changes_nothing(rows, reruns):
     # Also not the degrees of freedom: a rerun that repeats its seed is no second draw.
     table, undisturbed = compare(by_node(on_nodes(rows), reruns), STAGE), compared(rows)
-    assert set(table["blocks"]) == {"seed and node"}
+    assert set(table["blocks"]) == {"seeds and nodes"}
     for name in ("n", "noise_df", *NUMBERS):
         there, here = (t[name].to_numpy(dtype=float) for t in (table, undisturbed))
         assert there == pytest.approx(here, rel=1e-7, abs=6e-5), name
