@@ -87,8 +87,8 @@ def _unranked(data: FigureData, compared: set[str]) -> dict[str, str]:
 
 def _decides(row: "pd.Series[float]", level: str) -> str:
     """What the thick interval is, or why there is none."""
-    if pd.isna(row["noise_sd"]):
-        return "No thick interval: so few seeds tell nothing about the noise."
+    if isinstance(row["unjudged"], str):
+        return f"No thick interval: {row['unjudged']}."
     many = int(row["comparisons"])
     held = f"hold for all {many} comparisons at once" if many > 1 else "are of one comparison"
     noise = f"pooled over the grid, sd {number(row['noise_sd'])}, {row['noise_df']:.0f} df"

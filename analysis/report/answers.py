@@ -74,7 +74,8 @@ def decision_words(found: Answer) -> str:
         return f"No comparison: the reference, {reference}, has no score or a diverged seed."
     if any(pd.isna(row["resolved"]) for row in found.rows):
         name = "any activation" if found.best is None else found.names[best_key]
-        return f"Too few seeds to tell whether {name} is better than {reference}."
+        why = found.rows[0]["unjudged"]
+        return f"{capital(why)}: whether {name} is better than {reference} is not told."
     better = [row for row in found.rows if is_better(row)]
     if not better:
         return f"No activation is shown to be better than {reference}."
@@ -97,7 +98,7 @@ def support_words(found: Answer) -> str:
             f"{found.names[found.best['key']]} is lowest, at {gap} bits per byte from it ({n}). "
         )
     if any(pd.isna(row["resolved"]) for row in found.rows):
-        return f"{opening}The noise is not known from so few seeds, so nothing is resolved."
+        return f"{opening}{capital(found.rows[0]['unjudged'])}, so nothing is resolved."
     resolved = [row for row in found.rows if row["resolved"]]
     better = [found.names[row["key"]] for row in resolved if row["difference"] < 0]
     worse = [found.names[row["key"]] for row in resolved if row["difference"] > 0]

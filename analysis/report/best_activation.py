@@ -246,8 +246,8 @@ def _interval_note(rows: Sequence[Mapping[str, Any]], rule: RecordRule) -> str:
     """What all intervals of the table stand on."""
     row, along = rows[0], any(other["along_curve"] for other in rows)
     curve = ", of fixed slopes along their curve where that tells more," if along else ""
-    if pd.isna(row["noise_sd"]):
-        return "The noise is not known from so few seeds, so there is no interval."
+    if isinstance(row["unjudged"], str):
+        return f"There is no interval: {row['unjudged']}."
     return (
         f"n counts paired seeds. Difference of means{curve} ± half width, simultaneous"
         f" {percent(row['level'])} over"

@@ -64,8 +64,9 @@ def _range(stats: pd.DataFrame, setting: SettingData, tested: str | None) -> str
 
 def _described(quantity: str, study: Study) -> str:
     rows = records(compare(study.derive(with_deltas), quantity))
-    if not rows or any(pd.isna(row["resolved"]) for row in rows):
-        return "Differences between activations: too few seeds to know their noise."
+    if not rows or isinstance(rows[0]["unjudged"], str):
+        why = rows[0]["unjudged"] if rows else "none is compared"
+        return f"Differences between activations: {why}."
     labels = study.labels
     told = [
         f"{labels[row['key']]} ({plus_minus(row['difference'], row['half_width'], signed=True)})"

@@ -170,6 +170,8 @@ def _posted_tables(setting: SettingData) -> tuple[Table, ...]:
 
 
 def _verdict(setting: SettingData) -> str:
+    if told := stopping_sentences(setting.study):
+        return told[0]
     if setting.has_scores:
         return shown_words(setting.answer, optional(lambda: setting.figures.slope_curve))
     return f"No answer: none of {counted(len(setting.cells), 'cell')} has a score."
@@ -219,7 +221,7 @@ def pictures(names: tuple[str, ...], setting: SettingData) -> tuple[Picture, ...
 
 def _notices(data: ReportData) -> list[str]:
     """What a reader must know first."""
-    notices = [*second_stage_sentences(data.study), *stopping_sentences(data.study)]
+    notices = [*second_stage_sentences(data.study), *stopping_sentences(data.study)[1:]]
     if data.missing:
         notices.append(f"{completeness_words(data)} Section 4 says more.")
     if data.study.cells["dirty"].fillna(False).any():

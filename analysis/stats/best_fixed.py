@@ -12,7 +12,7 @@ from trainer.activations import ACTIVATIONS
 
 BEST_FIXED_COLUMNS = (
     *("setting", "key", "label", "other", "other_label", "quantity", "n", "difference"),
-    *("low", "high", "half_width", "level", "comparisons", "resolved"),
+    *("low", "high", "half_width", "level", "comparisons", "resolved", "unjudged"),
     *("beats_all", "beaten_by_any", "budget", "window", "stride"),
 )
 
@@ -86,7 +86,7 @@ def _against(rows: pd.DataFrame) -> str:
         f" intervals over {counted(int(first['comparisons']), 'comparison')})"
     )
     if pd.isna(first["beats_all"]):
-        return f"{words}: too few seeds to know the noise, so nothing is resolved."
+        return f"{words}: {first['unjudged']}, so nothing is resolved."
     if first["beats_all"]:
         return f"{words}: it is resolved as better than every fixed slope."
     parts = [

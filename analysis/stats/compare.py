@@ -32,6 +32,17 @@ from analysis.stats.ranking import blocking_of, ranked_rows
 from analysis.study import Study
 from sweep.spec.sweep_file import RecordRule
 
+# Why there is no interval. One for a fixed number of seeds misses too often after stopping
+# (docs/statistics.md, A sweep that stops).
+UNJUDGED = {
+    "few": "too few seeds to know the noise",
+    "stopped": "seeds were run until the best was known, so no interval holds",
+}
+_NO_INTERVAL: dict[str, object] = {
+    **dict.fromkeys(("low", "high", "half_width", "p_value", "pooled_half_width", "pooled_p")),
+    **dict.fromkeys(("nats_low", "nats_high", "record_p", "record_rule", "resolved")),
+    "widened": False,
+}
 _WITH_LOSS = ("pre_quant", "post_quant")
 _PRINTED = 1e-3  # four digits are printed, so ratios of one text differ by less
 
@@ -43,7 +54,7 @@ _COLUMNS = (
     *("setting", "key", "label", "quantity", "reference", "n", "difference", "low", "high"),
     *("half_width", "p_value", "level", "comparisons", "noise_sd", "noise_df", "blocks"),
     *("resolved", "widened", "pooled_half_width", "pooled_p", "nats", "nats_low", "nats_high"),
-    *("record_p", "record_rule", "window", "stride", "budget"),
+    *("record_p", "record_rule", "unjudged", "window", "stride", "budget"),
 )
 
 
@@ -57,7 +68,8 @@ def compare(
     ``comparisons`` of the setting and ``p_value`` adjusted over them, two-sided; below zero is
     better. ``pooled_half_width`` and ``pooled_p`` are Dunnett's alone; ``widened`` says that the
     interval of unequal variances is the wider one. Null, as is ``resolved``, where the noise is not
-    known. ``nats`` are nats per token, null for what is no score; ``record_rule`` is "met" or "not
+    known, and where seeds were run until the best was known; ``unjudged`` says which. ``nats`` are
+    nats per token, null for what is no score; ``record_rule`` is "met" or "not
     met", for stages only. A setting whose reference is not ranked has no row.
     """
     reference, labels = reference or study.reference, study.labels
@@ -72,7 +84,9 @@ def compare(
         design = blocked(scores, reference, blocking_of(here, reference))
         rule = study.sweep.record_rule if quantity in STAGES else None
         for row in _compare(design, level, factor, rule):
-            rows.append(shared | row | {"label": labels[str(row["key"])]})
+            why = "stopped" if study.sweep.standing else "few" if row["resolved"] is None else None
+            told = {"label": labels[str(row["key"])], "unjudged": why and UNJUDGED[why]}
+            rows.append(shared | (row if why is None else row | _NO_INTERVAL) | told)
     return _typed(rows)
 
 

@@ -110,7 +110,7 @@ def gap_sentence(row: Row, labels: Mapping[str, str]) -> str:
     along = " along the curve of the slopes" if row.get("along_curve") else ""
     opening = f"Its difference from the reference, {labels[row['reference']]}, is {gap}{along}"
     if pd.isna(row["resolved"]):
-        return f"{opening} ({pairs}): too few seeds to know the noise, so it is not resolved."
+        return f"{opening} ({pairs}): {row['unjudged']}, so it is not resolved."
     return (
         f"{opening} ({pairs}; simultaneous {percent(row['level'])} interval over"
         f" {counted(row['comparisons'], 'comparison')}; noise sd {number(row['noise_sd'])},"
@@ -141,7 +141,7 @@ def _resolution(row: Row) -> str:
 
 def _worse(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
     if any(pd.isna(row["resolved"]) for row in rows):
-        return "There are too few seeds to know the noise, so nothing is resolved from it."
+        return f"{capital(rows[0]['unjudged'])}, so nothing is resolved from it."
     worse = [labels[row["key"]] for row in rows if row["resolved"]]
     if_alike = [
         labels[row["key"]]

@@ -25,6 +25,7 @@ from analysis.models.least_squares import Flags, Floats
 from analysis.number_format import capital, counted, listed, number, p_value, percent
 from analysis.rows.names import labels_of
 from analysis.rows.scoring import stage_title
+from analysis.stats.compare import UNJUDGED
 from analysis.stats.ranking import ranked_scores
 from analysis.stats.slopes import fixed_slopes
 from analysis.study import Study
@@ -106,6 +107,8 @@ def slope_curve(here: Study, quantity: str) -> SlopeCurve:
     if len(on_curve) < FEWEST_SLOPES:
         found = counted(len(on_curve), "slope")
         return replace(empty, reason=f"{found} can be ranked; a curve needs {FEWEST_SLOPES}")
+    if here.sweep.standing is not None:
+        return replace(empty, reason=UNJUDGED["stopped"])
     fit = fit_curve(Cells.of(matrix, slopes))
     if isinstance(fit, str):
         return replace(empty, reason=fit)

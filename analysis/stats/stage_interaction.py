@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from analysis.number_format import counted, listed, number, percent, plus_minus
+from analysis.number_format import capital, counted, listed, number, percent, plus_minus
 from analysis.rows.read import records
 from analysis.rows.scoring import stage_title
 from analysis.rows.stages import DELTAS, STAGES
@@ -123,7 +123,8 @@ def _tau(before: Gaps, after: Gaps) -> float | None:
 def _interaction(here: Study, rows: Sequence[Row], labels: Mapping[str, str]) -> str:
     reference, title = labels[here.reference], stage_title(here.cells, rows[0]["quantity"])
     if any(pd.isna(row["resolved"]) for row in rows):
-        return f"Too few seeds to tell whether quantization costs all alike ({title})"
+        why = capital(rows[0]["unjudged"])
+        return f"{why}: whether quantization costs all alike is not told ({title})"
     rows = sorted(rows, key=lambda row: (row["difference"], row["key"]))
     less = [_gap(row, labels) for row in rows if row["resolved"] and row["difference"] < 0]
     more = [_gap(row, labels) for row in rows if row["resolved"] and row["difference"] > 0]
@@ -170,7 +171,7 @@ def _moved(shift: Shift, tested: str | None, labels: Mapping[str, str]) -> str:
     change = plus_minus(shift.change, shift.half_width, signed=True)
     moves = f"{labels[shift.after]} against {labels[shift.before]} by {change}"
     if shift.resolved is None:
-        return f"{CHANGES[shift.delta]} moves {moves}, from too few seeds to tell"
+        return f"{CHANGES[shift.delta]} moves {moves}, and no interval tells whether by chance"
     standing = "" if shift.delta == tested else ", described and not tested"
     return (
         f"{CHANGES[shift.delta]} moves {moves}, simultaneous over all pairs{standing}:"

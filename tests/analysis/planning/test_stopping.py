@@ -1,14 +1,21 @@
 """The report of a sweep that stops when it knows says what was selected, and asks for no more."""
 
+from dataclasses import replace
+
 import pandas as pd
 
 from analysis.planning.noise import Noise
 from analysis.planning.power_tables import grid_cells
 from analysis.planning.stopping import stopping_sentences
 from analysis.planning.stopping_cost import stopping_cost
+from analysis.report.report import make_report
+from analysis.report.report_data import report_data
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.names import with_names
 from analysis.rows.read import load_sweep
+from analysis.stats.contrasts import contrasts
+from analysis.stats.decision import decide
+from analysis.stats.slope_curve import slope_curves
 from analysis.study import Study
 from sweep.cli.session import write_description
 from sweep.driver.attempt_row import identity_columns
@@ -56,6 +63,21 @@ def test_a_report_drawn_midway_says_so_and_asks_for_what_may_be_needed(tmp_path)
     study = study_of(tmp_path / "test", (4,))
     assert "none of it is a result" in stopping_sentences(study)[-1]
     assert study.sweep.num_cells == 16
+
+
+def test_no_interval_is_made_after_stopping(tmp_path):
+    """Those for a fixed number of seeds miss too often then, so none is printed."""
+    study = study_of(tmp_path / "test", (4, 2))
+    fixed = replace(study, sweep=replace(study.sweep, standing=None))
+    assert contrasts(fixed)["unjudged"].isna().all()
+    rows = contrasts(study)
+    assert rows["resolved"].isna().all()
+    assert rows[["half_width", "p_value", "nats_low", "record_p"]].isna().all(axis=None)
+    assert "until the best was known" in decide(study)[0].sentence
+    (curve,) = slope_curves(study, study.primary)
+    assert curve.best is None
+    assert "until the best was known" in curve.sentence()
+    assert make_report(report_data(study)).verdict == next(iter(stopping_sentences(study)))
 
 
 def test_any_other_sweep_says_nothing_of_it(tmp_path):

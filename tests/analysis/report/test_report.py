@@ -233,7 +233,7 @@ def test_a_sweep_that_failed_whole_has_a_report_of_its_failures_and_status_2(
 
 def test_one_seed_is_shown_without_an_interval_and_resolves_nothing(reported, few):
     made, page = reported([row for row in few if row["seed"] == 1])
-    assert made.verdict.startswith("Too few seeds to tell")
+    assert made.verdict.startswith("Too few seeds to know the noise: whether")
     for line in table_of(page, "Difference from"):
         assert "±" not in line[2]
         assert line[-2] == "–"

@@ -115,8 +115,8 @@ def test_one_seed_names_winners_and_tells_nothing():
     few = rows_of(cost=(-0.03, 0.0, 0.0, 0.0), seeds=1)
     assert of_quantization(few).resolved is None
     told, winner = stage_sentences(make_study(few))
-    assert told.startswith("Too few seeds to tell whether quantization costs all alike")
-    assert "from too few seeds to tell" in winner
+    assert told.startswith("Too few seeds to know the noise: whether quantization costs all alike")
+    assert "no interval tells whether by chance" in winner
 
 
 def test_the_primary_delta_is_the_first_that_the_cells_have(frame_of):
