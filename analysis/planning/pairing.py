@@ -29,16 +29,24 @@ def pairing_sentences(study: Study) -> list[str]:
         p, factor = seeds_p(pooled, grid.noise), unpaired / paired
         bought = f"nothing that shows: what seeds add is not told from noise ({p_value(p)})"
         if p < 1 - LEVEL:
-            times = f"as much as {factor**2:.3g} times the seeds"
-            bought = f"a factor of {factor:.3g}, {times} ({p_value(p)})"
+            times = f"as much as {_times(factor**2)} times the seeds"
+            bought = f"a factor of {_times(factor)}, {times} ({p_value(p)})"
         of = f" ({grid.setting})" if len(study.settings) > 1 else ""
         sentences.append(
             f"Pairing by {by}{of} bought {bought}. With power {power:g} and"
-            f" noise alike for all, unpaired seeds would resolve {number(unpaired)} BPB, and paired"
+            f" equal noise, unpaired seeds would resolve {number(unpaired)} BPB, and paired"
             f" ones resolve {number(paired)} (sd between seeds {number(grid.noise.seed_sd)}, noise"
             f" sd {number(grid.noise.noise_sd)})."
         )
     return sentences
+
+
+def _times(factor: float) -> str:
+    """
+    >>> _times(1.4142), _times(3944.2)
+    ('1.41', '3,944')
+    """
+    return f"{factor:,.0f}" if factor >= 100 else f"{factor:.3g}"
 
 
 def seeds_p(paired: Design, noise: Noise) -> float:

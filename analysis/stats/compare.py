@@ -36,7 +36,7 @@ from sweep.spec.sweep_file import RecordRule
 # (docs/statistics.md, A sweep that stops).
 UNJUDGED = {
     "few": "too few seeds to know the noise",
-    "stopped": "seeds were run until the best was known, so no interval holds",
+    "stopped": "seeds were run until the best was known, after which no interval holds",
 }
 _NO_INTERVAL: dict[str, object] = {
     **dict.fromkeys(("low", "high", "half_width", "p_value", "pooled_half_width", "pooled_p")),

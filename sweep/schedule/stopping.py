@@ -169,6 +169,8 @@ def sentences(
             f"After {seeds}: {', '.join(in_play)} are left, the lowest first. None of them is "
             f"better than another by {zone}, nor is any {other}."
         )
+    elif not selection.num_seeds:
+        yield f"Nothing is decided: no seed has all of its {len(names)} activations yet."
     else:
         best = f", the lowest first: {', '.join(in_play)}" if selection.dropped else ""
         yield (
