@@ -1,9 +1,12 @@
 """Execute every notebook on one sweep, each from a fresh kernel.
 
-The committed notebooks are jupytext pairs without outputs. The cell tagged ``parameters`` holds the
-values for whoever opens one by hand; here a cell that is inserted after it says which sweep.
+The committed notebooks are jupytext pairs that show what they say of ``results/example``; ``python
+-m analysis.run_notebooks`` writes them again. The cell tagged ``parameters`` holds the values for
+whoever opens one by hand; here a cell that is inserted after it says which sweep.
 """
 
+import base64
+import io
 import tempfile
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from PIL import Image
 from traitlets.config import Config
 
 from analysis.rows.read import parts_of, succeeded
@@ -20,7 +24,9 @@ from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
 
 NOTEBOOKS = Path(__file__).parent / "notebooks"
+EXAMPLE = NOTEBOOKS.parents[1] / "results" / "example"
 TIMEOUT_S = 300
+_INJECTED = "injected-parameters"
 
 
 def run_notebooks(place: str | Path) -> list[str]:
@@ -33,19 +39,53 @@ def run_notebooks(place: str | Path) -> list[str]:
     return [files.where(name) for name in names]
 
 
+def committed(source: Path) -> NotebookNode:
+    """The notebook ``source`` as it is committed: executed on the example, with nothing that names
+    this machine or the time, and images of few colours.
+    """
+    notebook = executed(source, EXAMPLE)
+    told = jupytext.read(source).metadata
+    notebook.metadata = {
+        "jupytext": {"formats": told["jupytext"]["formats"]},
+        "kernelspec": told["kernelspec"],
+    }
+    notebook.cells = [cell for cell in notebook.cells if _INJECTED not in _tags(cell)]
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{i}"
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            cell.outputs = [_shown(output) for output in cell.outputs]
+    return notebook
+
+
+def _shown(output: NotebookNode) -> NotebookNode:
+    """``output`` with its image small; of a figure the text only names an object."""
+    if "image/png" in output.get("data", {}):
+        output.metadata = {}
+        output.data = {"image/png": _small(output.data["image/png"])}
+    return output
+
+
+def _small(png: str) -> str:
+    """The image in base64 with 64 colours, rare ones too: a third of the bytes, and as legible."""
+    content = io.BytesIO()
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    few = picture.quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(content, "png", optimize=True)
+    return base64.b64encode(content.getvalue()).decode()
+
+
 def with_parameters(notebook: NotebookNode, place: str | Path) -> NotebookNode:
     """A copy of ``notebook`` with a cell that sets RESULTS and SWEEP after its parameters cell."""
     copy = nbformat.from_dict(notebook)
-    tagged = [
-        i for i, cell in enumerate(copy.cells) if "parameters" in cell.metadata.get("tags", [])
-    ]
+    tagged = [i for i, cell in enumerate(copy.cells) if "parameters" in _tags(cell)]
     if not tagged:
         raise ConfigError('the notebook has no cell tagged "parameters"; tag the one with SWEEP.')
     # The kernel has another working directory.
     absolute = str(place) if "://" in str(place) else str(Path(place).resolve())
     results, sweep = parts_of(absolute)
     values = f"RESULTS = {results!r}\nSWEEP = {sweep!r}"
-    injected = nbformat.v4.new_code_cell(values, metadata={"tags": ["injected-parameters"]})
+    injected = nbformat.v4.new_code_cell(values, metadata={"tags": [_INJECTED]})
     copy.cells.insert(tagged[0] + 1, injected)
     return copy
 
@@ -62,6 +102,8 @@ def executed(source: Path, place: str | Path) -> NotebookNode:
             notebook,
             timeout=TIMEOUT_S,
             kernel_name="python3",
+            record_timing=False,
+            coalesce_streams=True,  # else how a text is cut depends on how busy the machine is
             resources=resources,
             config=Config({"AsyncKernelManager": kernel}),
         )
@@ -71,3 +113,12 @@ def executed(source: Path, place: str | Path) -> NotebookNode:
             reason = error.evalue if error.ename == ConfigError.__name__ else str(error)
             raise ConfigError(f"notebook {source.name} failed on {place}: {reason}") from None
     return notebook
+
+
+def _tags(cell: NotebookNode) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+if __name__ == "__main__":
+    for path in sorted(NOTEBOOKS.glob("*.py")):
+        nbformat.write(committed(path), path.with_suffix(".ipynb"))

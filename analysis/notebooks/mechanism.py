@@ -25,17 +25,20 @@
 
 # %%
 # %matplotlib inline
+import pandas as pd
 from IPython.display import display
 
-from analysis.figures.catalog import draw, draw_or_reason
+from analysis.figures.catalog import draw_or_reason
 from analysis.figures.figure_data import FigureData
 from analysis.mechanism.associations import association_sentences, associations
 from analysis.rows.read import sweep_place
 from analysis.study import read_study
 
+pd.options.display.float_format = "{:.4f}".format
+pd.options.display.width = 100
+
 # %% tags=["parameters"]
-RESULTS = "../../results"
-SWEEP = "local"
+RESULTS, SWEEP = "../../results", "example"
 
 # %%
 study = read_study(sweep_place(RESULTS, SWEEP))
@@ -44,31 +47,29 @@ for sentence in association_sentences(study, layers):
     print(sentence)
 
 # %% [markdown]
-# What is to be explained: the quantization delta at each slope.
-
-# %%
-for one in study.settings.values():
-    display(draw("quant_delta", FigureData(one)))
-
-# %% [markdown]
 # Every measure against every outcome: the correlation of the effects of activations, seeds taken
 # out. `p` holds for all measures of an outcome at once (Holm).
 
 # %%
-columns = ["kind", "name", "measure", "correlation", "low", "high", "p", "survives"]
-columns += ["n", "activations", "reason"]
+columns = ["name", "measure", "correlation", "low", "high", "p", "survives", "activations"]
 found = associations(study, layers)
 for (setting, outcome), rows in found.groupby(["setting", "outcome"], sort=False):
     print(f"{setting}: {outcome}")
     display(rows[columns])
 
 # %% [markdown]
-# The measures by layer, mean and standard deviation over n cells, and the quantiles of what learned
-# its β.
+# These measures of each activation: means over its n cells and their layers.
 
 # %%
-by = ["setting", "label", "kind", "name", "measure", "layer"]
-display(layers.groupby(by, sort=False, dropna=False)["value"].agg(["count", "mean", "std"]))
+asked = layers.merge(found[["name", "measure"]].drop_duplicates())
+asked = asked.assign(measure=asked["name"] + ": " + asked["measure"])
+order = [study.labels[key] for key in study.sweep.keys]
+for setting, rows in asked.groupby("setting", sort=False):
+    print(setting)
+    means = rows.pivot_table(index="label", columns="measure", values="value")
+    display(means.assign(n=rows.groupby("label")["cell_id"].nunique()).reindex(order))
+
+# %%
 for one in study.settings.values():
-    for name in ("mechanism_layers", "beta_by_layer"):
+    for name in ("mechanism_delta", "mechanism_layers", "beta_by_layer"):
         display(draw_or_reason(name, FigureData(one)))

@@ -26,7 +26,7 @@ import pandas as pd
 from IPython.display import display
 from matplotlib import pyplot as plt
 
-from analysis.figures.catalog import draw
+from analysis.figures.catalog import draw_or_reason
 from analysis.figures.figure_data import FigureData
 from analysis.figures.slope_curve import published_handles, published_over
 from analysis.published.points import load_published, points_caption, published_points, seed_table
@@ -34,33 +34,35 @@ from analysis.rows.read import sweep_place
 from analysis.rows.stages import PANELS, title_of
 from analysis.study import read_study
 
+pd.options.display.float_format = "{:.4f}".format
+pd.options.display.width = 100
+
 # %% tags=["parameters"]
-RESULTS = "../../results"
-SWEEP = "local"
-
-# %%
-study = read_study(sweep_place(RESULTS, SWEEP))
-published = load_published()
-
-# %% [markdown]
-# The seeds' tables of three pull requests, from their numbers: mean and standard deviation over
-# runs with a stated seed, and rounded as they were printed.
-
-# %%
-for pr in (1035, 549, 1176):
-    print(f"PR #{pr}")
-    display(seed_table(published, pr))
+RESULTS, SWEEP = "../../results", "example"
 
 # %% [markdown]
 # This sweep, with the published runs of its recipe where there are any.
 
 # %%
+study = read_study(sweep_place(RESULTS, SWEEP))
+published = load_published()
 for setting, one in study.settings.items():
     recipe = one.cells["recipe"].iloc[0]
     points = [published_points(recipe, stage, published) for stage in PANELS]
     for sentence in dict.fromkeys(points_caption(found, recipe) for found in points):
         print(f"{setting}: {sentence}")
-    display(draw("slope_bpb", FigureData(one)))
+    display(draw_or_reason("slope_bpb", FigureData(one)))
+
+# %% [markdown]
+# The seeds' tables of three pull requests, from their numbers: mean and standard deviation over n
+# runs with a stated seed, rounded as they were printed.
+
+# %%
+columns = ["label", "quantity", "n", "seeds", "mean_printed", "sd_printed"]
+for pr in (1035, 549, 1176):
+    for stack, rows in seed_table(published, pr).groupby("stack", sort=False):
+        print(f"PR #{pr}, {stack}")
+        display(rows[columns])
 
 # %% [markdown]
 # Where others varied the slope most: the runs of one stack at one stage, most of them one seed. One
@@ -79,4 +81,7 @@ for ax, (stack, stage) in zip(axes, STACKS, strict=True):
     ax.legend(handles=published_handles(shown[-1]), frameon=False)
     ax.set_title(stack, loc="left", fontsize="small")
     ax.set(xlabel="negative slope s  (β = s²)", ylabel=f"{title_of(stage)} (BPB)")
-display(pd.concat(shown)[["stack", "label", "seed", "n", "value", "pr", "evidence", "citation"]])
+plt.show()
+for (stack, _), points in zip(STACKS, shown, strict=True):
+    print(stack)
+    display(points[["label", "seed", "n", "value", "pr", "evidence"]])

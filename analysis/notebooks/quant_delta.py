@@ -23,6 +23,7 @@
 
 # %%
 # %matplotlib inline
+import pandas as pd
 from IPython.display import display
 
 from analysis.figures.catalog import draw_or_reason
@@ -33,43 +34,46 @@ from analysis.stats.quantization import CHANGES, delta_stats, with_deltas
 from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import read_study
 
-# %% tags=["parameters"]
-RESULTS = "../../results"
-SWEEP = "local"
+pd.options.display.float_format = "{:.4f}".format
+pd.options.display.width = 100
 
-# %%
-study = read_study(sweep_place(RESULTS, SWEEP))
+# %% tags=["parameters"]
+RESULTS, SWEEP = "../../results", "example"
 
 # %% [markdown]
 # Whether quantization costs all activations the same is the second question that is tested, with an
 # error rate of its own; and whether the activation that is lowest before is lowest after too.
 
 # %%
+study = read_study(sweep_place(RESULTS, SWEEP))
 for sentence in stage_sentences(study):
     print(sentence)
-
-# %% [markdown]
-# Mean, standard deviation and 95 % t interval over seeds, no narrower than that of the spread that
-# all activations share. `ranked` is false where a seed diverged: the mean is then over survivors.
-
-# %%
-columns = ["label", "n", "mean", "sd", "half_width", "n_diverged", "ranked"]
-deltas = delta_stats(study.cells)
-for (setting, quantity), rows in deltas.groupby(["setting", "quantity"], sort=False):
-    print(f"{setting}: {quantity}, window {rows['window'].max()}, stride {rows['stride'].max()}")
-    display(rows.set_index("key").reindex(study.sweep.keys).dropna(subset=["label"])[columns])
 
 # %% [markdown]
 # How far each activation's delta is from the reference's, within seeds, with intervals that hold
 # for all comparisons at once. Of TTT it is described, not tested.
 
 # %%
+columns = ["n", "difference", "low", "high", "p_value", "resolved"]
 for name in CHANGES:
-    found = compare(study.derive(with_deltas), name)
-    if len(found):
-        display(found)
+    for setting, rows in compare(study.derive(with_deltas), name).groupby("setting", sort=False):
+        print(f"{setting}: {name}, reference {study.reference}")
+        display(rows.sort_values("difference").set_index("label")[columns])
 
 # %%
 for one in study.settings.values():
     for name in ("quant_delta", "ttt_gain", "slot_gain", "artifact_bytes"):
         display(draw_or_reason(name, FigureData(one)))
+
+# %% [markdown]
+# The deltas themselves: mean, standard deviation and 95 % t interval over seeds, no narrower than
+# that of the spread that all activations share. `ranked` is false where a seed diverged: the mean
+# is then over survivors.
+
+# %%
+columns = ["n", "mean", "sd", "half_width", "n_diverged", "ranked"]
+order = [study.labels[key] for key in study.sweep.keys]
+deltas = delta_stats(study.cells)
+for (setting, quantity), rows in deltas.groupby(["setting", "quantity"], sort=False):
+    print(f"{setting}: {quantity}, window {rows['window'].max()}, stride {rows['stride'].max()}")
+    display(rows.set_index("label").reindex(order)[columns])

@@ -17,74 +17,79 @@
 # # Which activation is best, and how sure is that?
 #
 # The same seed gives every activation the same initial weights and the same order of data, so
-# activations are compared **within seeds**. Below: the scores, the differences from the reference,
-# and the verdict with an interval that holds for all comparisons at once.
+# activations are compared **within seeds**. First the answer, then what it rests on. What the
+# intervals are, and how far they hold: docs/statistics.md.
 
 # %%
 # %matplotlib inline
+from functools import partial
+
+import pandas as pd
 from IPython.display import display
 
-from analysis.figures.catalog import draw
-from analysis.figures.figure_data import FigureData
-from analysis.planning.power_tables import achieved, power_table
+from analysis.figures.catalog import draw_or_reason
+from analysis.figures.figure_data import FigureData, optional
+from analysis.report.answers import answer, shown_words, support_words
 from analysis.rows.read import sweep_place
 from analysis.rows.stages import PANELS
 from analysis.stats.aa_control import aa_sentences
+from analysis.stats.choice import choices
 from analysis.stats.contrasts import contrasts
-from analysis.stats.decision import decide
-from analysis.stats.pairs import paired_stats
 from analysis.stats.per_seed import seed_stats
 from analysis.stats.sensitivity import sensitivity_sentences
-from analysis.stats.variances import variance_checks
 from analysis.study import read_study
 
+pd.options.display.float_format = "{:.4f}".format
+pd.options.display.width = 100
+
 # %% tags=["parameters"]
-RESULTS = "../../results"
-SWEEP = "local"
+RESULTS, SWEEP = "../../results", "example"
 
 # %%
 study = read_study(sweep_place(RESULTS, SWEEP))
-
-# %%
 data = {setting: FigureData(one) for setting, one in study.settings.items()}
-for one in data.values():
-    display(draw("slope_bpb", one))
+chosen = choices(study)
+for setting, one in data.items():
+    found = answer(one.study)
+    print(setting)
+    print(shown_words(found, optional(partial(getattr, one, "slope_curve"))))
+    print(support_words(found))
+    print(chosen[setting].sentence())
 
 # %% [markdown]
-# Bits per byte of each stage: mean and standard deviation over seeds. The spread of seeds moves all
-# activations together, so these compare no two of them; the differences below do.
+# Every activation against the reference, best first, at the one stage that is tested: bits per
+# byte, below zero is better. The intervals hold for all comparisons at once, and for unequal noise.
 
 # %%
-columns = ["label", "n", "mean", "sd", "window", "stride", "n_diverged", "ranked"]
-scores = seed_stats(study.cells, PANELS)
-for (name, quantity), rows in scores.groupby(["setting", "quantity"], sort=False):
-    print(f"{name}: {quantity}")
-    display(rows.set_index("key").reindex(study.sweep.keys).dropna(subset=["label"])[columns])
-
-# %% [markdown]
-# Differences from the reference within seeds, at the one stage that is tested. First each with the
-# interval of its own pairs, then with the noise pooled over activations and an interval that holds
-# for all comparisons at once (Dunnett), widened where noise is unequal: docs/statistics.md.
-
-# %%
+columns = ["n", "difference", "low", "high", "p_value", "resolved", "along_curve"]
 print(f"{study.primary}, reference {study.reference}")
-display(paired_stats(study, study.primary))
-found = contrasts(study)
-display(found)
+for _, rows in contrasts(study).groupby("setting", sort=False):
+    display(rows.sort_values("difference").set_index("label")[columns])
+for one in data.values():
+    display(draw_or_reason("differences", one))
+
+# %% [markdown]
+# How likely each is the best, and what choosing it may cost in bits per byte: a description of
+# these cells, no test.
 
 # %%
-for setting in found["setting"].unique():
-    display(draw("differences", data[setting]))
+for choice in chosen.values():
+    display(choice.table.set_index("label").drop(columns="key"))
+
+# %% [markdown]
+# Bits per byte of each stage: mean and standard deviation over n seeds. The spread of seeds moves
+# all activations together, so these compare no two of them.
 
 # %%
-for decision in decide(study):
-    print(decision.sentence)
+scores = seed_stats(study.cells, PANELS)
+order = [study.labels[key] for key in study.sweep.keys]
+for (setting, quantity), rows in scores.groupby(["setting", "quantity"], sort=False):
+    print(f"{setting}: {quantity}, window {rows['window'].max()}, stride {rows['stride'].max()}")
+    display(rows.set_index("label").reindex(order)[["n", "mean", "sd", "n_diverged"]])
+
+# %% [markdown]
+# What a reader must know in order not to be misled by it.
+
+# %%
 for sentence in [*sensitivity_sentences(study), *aa_sentences(study)]:
     print(sentence)
-
-# %% [markdown]
-# Whether noise is alike for all, and the smallest difference that this grid resolves.
-
-# %%
-display(variance_checks(study, study.primary))
-display(power_table(achieved(study)))

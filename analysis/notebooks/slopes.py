@@ -16,42 +16,54 @@
 # %% [markdown]
 # # Which slope is best, and how sure is that?
 #
-# A smooth curve of bits per byte over the negative slope, with the seed as a block
+# A smooth curve of bits per byte over the negative slope, with an effect of every seed
 # (`analysis.stats.slope_curve`). Every slope that cannot be told from the lowest one may be the
 # best: those are the confidence set. What learns its slope is compared with every fixed one.
 
 # %%
 # %matplotlib inline
+import pandas as pd
 from IPython.display import display
 
 from analysis.costs.axis_survival import axis_survival
-from analysis.costs.node_speed import node_effects
+from analysis.costs.node_speed import node_effects, node_sentences
 from analysis.costs.time_split import time_splits
 from analysis.figures.catalog import draw_or_reason
 from analysis.figures.figure_data import FigureData
 from analysis.rows.read import sweep_place
-from analysis.stats.best_fixed import best_fixed
+from analysis.stats.best_fixed import best_fixed, best_fixed_sentences
 from analysis.stats.slope_curve import slope_curves
 from analysis.stats.slopes import mean_slopes
 from analysis.study import read_study
 
+pd.options.display.float_format = "{:.4f}".format
+pd.options.display.width = 100
+
 # %% tags=["parameters"]
-RESULTS = "../../results"
-SWEEP = "local"
+RESULTS, SWEEP = "../../results", "example"
 
 # %%
 study = read_study(sweep_place(RESULTS, SWEEP))
-
-# %%
-for curve in slope_curves(study, study.primary):
+curves = slope_curves(study, study.primary)
+for curve in curves:
     print(curve.sentence())
-for sentence in axis_survival(study, study.primary)["sentence"]:
+for sentence in [
+    *best_fixed_sentences(study, study.primary),
+    *axis_survival(study, study.primary)["sentence"],
+]:
     print(sentence)
 
+# %% [markdown]
+# The difference of each slope from the reference along the curve, in bits per byte: below zero is
+# better. The intervals hold for all slopes at once, and for unequal noise.
+
 # %%
+for curve in curves:
+    print(curve.setting)
+    display(curve.contrasts.set_index("key"))
 for one in study.settings.values():
     data = FigureData(one)
-    for name in ("slope_bpb", "learning_curves", "pace"):
+    for name in ("slope_curve", "learning_curves", "pace"):
         display(draw_or_reason(name, data))
 
 # %% [markdown]
@@ -59,14 +71,23 @@ for one in study.settings.values():
 # hold for all comparisons at once. Below it, mean slopes: signed roots of the mean β.
 
 # %%
-columns = ["setting", "label", "other_label", "n", "difference", "low", "high", "resolved"]
-display(best_fixed(study, study.primary)[[*columns, "beats_all", "beaten_by_any"]])
-display(mean_slopes(study.cells))
+columns = ["label", "other_label", "n", "difference", "low", "high", "resolved"]
+for setting, rows in best_fixed(study, study.primary).groupby("setting", sort=False):
+    print(setting)
+    display(rows[columns])
+display(mean_slopes(study.cells)[["setting", "label", "seed", "mean", "low", "high"]])
 
 # %% [markdown]
-# A difference at equal time, split into what is made per step and what by taking more steps; and
-# the time of a step, with what nodes contribute to it. Only budgets of seconds have the former.
+# A difference at equal time, split into what is made per step and what by taking more steps; only
+# budgets of seconds have it. And the time of a step as a ratio to the reference's, with what nodes
+# contribute to it.
 
 # %%
-display(time_splits(study, study.curves(), study.primary))
-display(node_effects(study))
+columns = ["label", "n", "total", "per_step", "from_steps", "total_half_width", "method"]
+for setting, rows in time_splits(study, study.curves(), study.primary).groupby("setting"):
+    print(setting)
+    display(rows[columns])
+effects = node_effects(study)
+for sentence in node_sentences(effects):
+    print(sentence)
+display(effects[["kind", "label", "n", "effect", "low", "high", "resolved"]])
