@@ -3,8 +3,8 @@
     python -m benchmarks.choice_calibration
 
 Grids of ten slopes and ASQU with curves drawn at random go through ``drawn_means``, from which
-``analysis.stats.choice`` takes probabilities and regrets. Every number is in standard deviations of
-the noise. "Lowest" is the regret of whoever takes the lowest mean instead.
+``analysis.conclusions.choice`` takes probabilities and regrets. Every number is in standard
+deviations of the noise. "Lowest" is the regret of whoever takes the lowest mean instead.
 """
 
 import argparse

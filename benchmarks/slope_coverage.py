@@ -4,7 +4,7 @@
 
 Simulated grids of ten slopes and ASQU, with a known curve and known noise, go through the curve of
 ``analysis.models.curve_fit``, the contrasts of ``analysis.models.curve_contrasts`` and the
-comparison of means, as ``analysis.stats.contrasts`` joins them. The tables are those of
+comparison of means, as ``analysis.conclusions.contrasts`` joins them. The tables are those of
 docs/statistics.md; a smaller run is asserted in tests/analysis.
 """
 
@@ -17,13 +17,13 @@ from multiprocessing import get_context
 import numpy as np
 import pandas as pd
 
+from analysis.conclusions.slope_curve import CONTRAST_LEVEL
 from analysis.models.block_model import Blocked, Codes, fit_blocks
 from analysis.models.curve_contrasts import CurveContrasts, curve_contrasts
 from analysis.models.curve_fit import Cells, CurveFit, fit_curve
 from analysis.models.dunnett import quantile
 from analysis.models.least_squares import Floats
 from analysis.models.unequal_variance import unequal_variance_interval
-from analysis.stats.slope_curve import CONTRAST_LEVEL
 from benchmarks.measured import keep
 
 SLOPES = np.round(np.arange(10) * 0.1, 1)

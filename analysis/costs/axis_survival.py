@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.conclusions.contrasts import contrasts
+from analysis.conclusions.slope_curve import best_set, slope_curves
 from analysis.models.block_model import Blocking, blocked, fit_blocks
 from analysis.models.interval import LEVEL
 from analysis.models.least_squares import indicators, solve
@@ -25,9 +27,7 @@ from analysis.number_format import capital, counted, listed, number, p_value, pe
 from analysis.rows.names import AXIS_PREFIX
 from analysis.rows.scoring import stage_title
 from analysis.stats.compare import bounds
-from analysis.stats.contrasts import contrasts
 from analysis.stats.ranking import ranked_scores
-from analysis.stats.slope_curve import best_set, slope_curves
 from analysis.study import Study
 
 BUDGET_AXIS = "budget"

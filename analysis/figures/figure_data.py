@@ -12,13 +12,13 @@ from typing import TypeVar
 
 import pandas as pd
 
+from analysis.conclusions.contrasts import contrasts
+from analysis.conclusions.slope_curve import SlopeCurve, slope_curves
 from analysis.planning.power_tables import achieved, power_curve, power_table
 from analysis.published.points import published_points
 from analysis.rows.read import Sweep
 from analysis.rows.stages import PANELS
-from analysis.stats.contrasts import contrasts
 from analysis.stats.pairs import paired_stats
-from analysis.stats.slope_curve import SlopeCurve, slope_curves
 from analysis.study import Study
 from trainer.config.config_errors import ConfigError
 

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.conclusions.contrasts import mean_level
 from analysis.figures import captions, slope_curve
 from analysis.figures.by_slope import legend_handles, quantity_by_slope
 from analysis.figures.captions import WIDTH_IN, caption, framed
@@ -14,7 +15,6 @@ from analysis.number_format import listed
 from analysis.rows.read import is_scored
 from analysis.rows.scoring import windows_title
 from analysis.rows.stages import DELTAS, PANELS, STAGES, is_legal
-from analysis.stats.contrasts import mean_level
 from analysis.stats.quantization import with_deltas
 from analysis.stats.slopes import mean_slopes
 from trainer.config.config_errors import ConfigError

@@ -11,6 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.conclusions.slope_curve import CONTRAST_LEVEL, SlopeCurve
 from analysis.figures import captions
 from analysis.figures.by_slope import INTERVAL, diverged_marks, legend_handles, slope_axis
 from analysis.figures.captions import WIDTH_IN, caption, framed
@@ -20,7 +21,6 @@ from analysis.number_format import DASH, percent
 from analysis.rows.read import records
 from analysis.rows.scoring import windows_title
 from analysis.stats.seed_effects import without_seed
-from analysis.stats.slope_curve import CONTRAST_LEVEL, SlopeCurve
 from analysis.stats.slopes import CURVE, placed
 
 _MARKERS = ("o", "s", "^", "v", "D", "P")

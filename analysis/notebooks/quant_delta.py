@@ -26,12 +26,12 @@
 import pandas as pd
 from IPython.display import display
 
+from analysis.conclusions.stage_interaction import stage_sentences
 from analysis.figures.catalog import draw_or_reason
 from analysis.figures.figure_data import FigureData
 from analysis.rows.read import sweep_place
 from analysis.stats.compare import compare
 from analysis.stats.quantization import CHANGES, delta_stats, with_deltas
-from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import read_study
 
 pd.options.display.float_format = "{:.4f}".format

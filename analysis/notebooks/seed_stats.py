@@ -27,16 +27,16 @@ from functools import partial
 import pandas as pd
 from IPython.display import display
 
+from analysis.conclusions.choice import choices
+from analysis.conclusions.contrasts import contrasts
+from analysis.conclusions.sensitivity import sensitivity_sentences
 from analysis.figures.catalog import draw_or_reason
 from analysis.figures.figure_data import FigureData, optional
 from analysis.report.answers import answer, shown_words, support_words
 from analysis.rows.read import sweep_place
 from analysis.rows.stages import PANELS
 from analysis.stats.aa_control import aa_sentences
-from analysis.stats.choice import choices
-from analysis.stats.contrasts import contrasts
 from analysis.stats.per_seed import seed_stats
-from analysis.stats.sensitivity import sensitivity_sentences
 from analysis.study import read_study
 
 pd.options.display.float_format = "{:.4f}".format

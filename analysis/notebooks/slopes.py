@@ -17,22 +17,22 @@
 # # Which slope is best, and how sure is that?
 #
 # A smooth curve of bits per byte over the negative slope, with an effect of every seed
-# (`analysis.stats.slope_curve`). Every slope that cannot be told from the lowest one may be the
-# best: those are the confidence set. What learns its slope is compared with every fixed one.
+# (`analysis.conclusions.slope_curve`). Every slope that cannot be told from the lowest one may be
+# the best: those are the confidence set. What learns its slope is compared with every fixed one.
 
 # %%
 # %matplotlib inline
 import pandas as pd
 from IPython.display import display
 
+from analysis.conclusions.best_fixed import best_fixed, best_fixed_sentences
+from analysis.conclusions.slope_curve import slope_curves
 from analysis.costs.axis_survival import axis_survival
 from analysis.costs.node_speed import node_effects, node_sentences
 from analysis.costs.time_split import time_splits
 from analysis.figures.catalog import draw_or_reason
 from analysis.figures.figure_data import FigureData
 from analysis.rows.read import sweep_place
-from analysis.stats.best_fixed import best_fixed, best_fixed_sentences
-from analysis.stats.slope_curve import slope_curves
 from analysis.stats.slopes import mean_slopes
 from analysis.study import read_study
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.conclusions.contrasts import mean_level
 from analysis.models.interval import LEVEL
 from analysis.planning.noise import Noise, noise_of
 from analysis.planning.power import (
@@ -22,7 +23,6 @@ from analysis.planning.power import (
 )
 from analysis.rows.names import with_names
 from analysis.stats.compare import compare
-from analysis.stats.contrasts import mean_level
 from analysis.stats.ranking import same_functions
 from analysis.study import Study
 from sweep.driver.attempt_row import identity_columns

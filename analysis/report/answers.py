@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.conclusions.contrasts import contrasts
+from analysis.conclusions.decision import Decision, decide, is_better
+from analysis.conclusions.slope_curve import SlopeCurve, best_set
 from analysis.number_format import DASH, capital, counted, listed, p_value, percent, plus_minus
 from analysis.report.document import Tone
 from analysis.rows.read import records
-from analysis.stats.contrasts import contrasts
-from analysis.stats.decision import Decision, decide, is_better
 from analysis.stats.ranking import function_labels
-from analysis.stats.slope_curve import SlopeCurve, best_set
 from analysis.study import Study
 from sweep.spec.sweep_file import RecordRule
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.conclusions.best_fixed import best_fixed_sentences
+from analysis.conclusions.sensitivity import DATA_ORDER, sensitivity_sentences
 from analysis.costs.axis_survival import axis_survival
 from analysis.figures.figure_data import FigureData, optional
 from analysis.number_format import DASH, capital, counted, listed, number, percent
@@ -17,9 +19,7 @@ from analysis.rows.read import including_tainted, is_scored, records
 from analysis.rows.scoring import scoring_words, script_windows, stage_title, title_and_windows
 from analysis.rows.stages import PANELS, STAGES, is_legal
 from analysis.stats.aa_control import aa_sentences
-from analysis.stats.best_fixed import best_fixed_sentences
 from analysis.stats.per_seed import seed_stats
-from analysis.stats.sensitivity import DATA_ORDER, sensitivity_sentences
 from analysis.study import Study
 from sweep.spec.sweep_file import RecordRule
 

@@ -1,6 +1,6 @@
 """What the report says of the choice: its table, and the seeds of what to use.
 
-The sentence itself is that of ``analysis.stats.choice``.
+The sentence itself is that of ``analysis.conclusions.choice``.
 """
 
 import pandas as pd

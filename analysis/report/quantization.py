@@ -1,8 +1,8 @@
 """Section 2 of the report: what quantization and test-time training do to each activation.
 
 Deltas are taken within a cell at equal windows. Whether quantization acts on all activations alike
-is the second question that is tested (``analysis.stats.stage_interaction``); what else differs is
-described.
+is the second question that is tested (``analysis.conclusions.stage_interaction``); what else
+differs is described.
 """
 
 import pandas as pd

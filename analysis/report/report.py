@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.conclusions.sensitivity import DATA_ORDER
+from analysis.conclusions.slope_curve import best_set
 from analysis.figures.captions import recipe_and_budget, take_caption
 from analysis.figures.catalog import FIGURES, as_svg, draw_or_reason, save_figures, slug
 from analysis.figures.figure_data import optional
@@ -49,8 +51,6 @@ from analysis.report.report_data import ReportData, SettingData, report_data
 from analysis.report.reproduction import reproduction, revision_words
 from analysis.rows.read import is_scored, succeeded
 from analysis.rows.scoring import stage_title
-from analysis.stats.sensitivity import DATA_ORDER
-from analysis.stats.slope_curve import best_set
 from analysis.study import read_study
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError

@@ -7,6 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.conclusions.choice import Choice, choices
+from analysis.conclusions.contrasts import contrasts
+from analysis.conclusions.stage_interaction import stage_sentences
 from analysis.costs.time_split import time_splits
 from analysis.figures.figure_data import FigureData, optional
 from analysis.number_format import DASH, plus_minus
@@ -15,11 +18,8 @@ from analysis.report.document import Row
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.read import is_scored, records
 from analysis.rows.stages import STAGES
-from analysis.stats.choice import Choice, choices
 from analysis.stats.compare import compare
-from analysis.stats.contrasts import contrasts
 from analysis.stats.ranking import same_functions
-from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import Study
 
 

@@ -6,6 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.conclusions.choice import choices
+from analysis.conclusions.decision import decide
+from analysis.conclusions.sensitivity import sensitivity_sentences
+from analysis.conclusions.slope_curve import slope_curves
+from analysis.conclusions.stage_interaction import stage_sentences
 from analysis.models.interval import LEVEL
 from analysis.number_format import DASH, listed, number, percent, plus_minus
 from analysis.planning.pairing import pairing_sentences
@@ -23,13 +28,8 @@ from analysis.rows.read import (
 from analysis.rows.scoring import script_windows
 from analysis.rows.stages import PANELS, is_legal
 from analysis.stats.aa_control import aa_sentences
-from analysis.stats.choice import choices
-from analysis.stats.decision import decide
 from analysis.stats.quantization import with_deltas
 from analysis.stats.seed_intervals import seed_intervals
-from analysis.stats.sensitivity import sensitivity_sentences
-from analysis.stats.slope_curve import slope_curves
-from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import Study, read_study
 from analysis.text_table import Summary, TextTable, markdown
 from sweep.store.files import open_files

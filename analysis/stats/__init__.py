@@ -1,1 +1,1 @@
-"""Statistics of one setting: means, comparisons with the reference, best slope, decision."""
+"""Statistics of one setting: means, comparisons, variances, pairs, deltas."""

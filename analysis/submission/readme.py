@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from analysis.conclusions.contrasts import contrasts
+from analysis.conclusions.decision import gap_sentence
 from analysis.models.interval import TInterval
 from analysis.number_format import capital, counted, listed, number
 from analysis.rows.read import records
 from analysis.rows.scoring import script_windows, title_and_windows
-from analysis.stats.contrasts import contrasts
-from analysis.stats.decision import gap_sentence
 from analysis.stats.ranking import function_labels, same_functions
 from analysis.submission.claim import Claim, Run
 from analysis.submission.rules import Finding

@@ -8,16 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.conclusions.best_fixed import best_fixed
+from analysis.conclusions.sensitivity import sensitivity_sentences
+from analysis.conclusions.slope_curve import slope_curves
 from analysis.costs.axis_survival import axis_survival
 from analysis.costs.time_split import time_splits
 from analysis.figures.figure_data import FigureData, optional
 from analysis.report.report_data import report_data
 from analysis.report.summary import write_summary
 from analysis.rows.stages import PRIMARY
-from analysis.stats.best_fixed import best_fixed
 from analysis.stats.compare import compare
-from analysis.stats.sensitivity import sensitivity_sentences
-from analysis.stats.slope_curve import slope_curves
 from analysis.study import read_study
 from sweep.store.schema import SCHEMA
 from tests.analysis.conftest import ACTIVATIONS, KEYS, REFERENCE, lost, make_row, write_store

@@ -9,10 +9,10 @@ import jupytext
 import nbformat
 import pytest
 
+from analysis.conclusions.choice import choices
+from analysis.conclusions.stage_interaction import stage_sentences
 from analysis.report.answers import answer, shown_words
 from analysis.run_notebooks import EXAMPLE, NOTEBOOKS, committed, with_parameters
-from analysis.stats.choice import choices
-from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import read_study
 from trainer.config.config_errors import ConfigError
 

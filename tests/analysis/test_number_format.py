@@ -5,6 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.conclusions.decision import decide
+from analysis.conclusions.sensitivity import sensitivity_sentences
+from analysis.conclusions.slope_curve import slope_curves
 from analysis.costs.node_speed import node_effects, node_sentences
 from analysis.figures.catalog import draw
 from analysis.figures.figure_data import FigureData
@@ -14,9 +17,6 @@ from analysis.planning.power_tables import achieved
 from analysis.rows.stages import PRIMARY, is_legal
 from analysis.stats.aa_control import aa_sentences
 from analysis.stats.compare import compare
-from analysis.stats.decision import decide
-from analysis.stats.sensitivity import sensitivity_sentences
-from analysis.stats.slope_curve import slope_curves
 from tests.analysis.conftest import lost, make_frame, make_row, make_study
 
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from analysis.conclusions.decision import decide
 from analysis.figures import figure_data
 from analysis.figures.captions import take_caption
 from analysis.figures.catalog import draw, draw_or_reason
@@ -18,7 +19,6 @@ from analysis.rows.checks import check_cells
 from analysis.rows.scoring import scoring_of, stage_title
 from analysis.stats.aa_control import aa_controls
 from analysis.stats.compare import compare, nats_per_bpb
-from analysis.stats.decision import decide
 from analysis.stats.quantization import with_deltas
 from analysis.study import read_study
 from analysis.text_table import plain

@@ -10,13 +10,13 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 
 from analysis.__main__ import main
+from analysis.conclusions.slope_curve import CONTRAST_LEVEL
 from analysis.figures import catalog
 from analysis.figures.by_slope import short_names
 from analysis.figures.catalog import FIGURES, draw, save_figures
 from analysis.figures.figure_data import FigureData
 from analysis.rows.stages import PANELS
 from analysis.stats.compare import compare
-from analysis.stats.slope_curve import CONTRAST_LEVEL
 from analysis.stats.slopes import mean_slopes, placed
 from tests.analysis.conftest import make_study
 from trainer.config.config_errors import ConfigError

@@ -4,6 +4,9 @@ from dataclasses import replace
 
 import pandas as pd
 
+from analysis.conclusions.contrasts import contrasts
+from analysis.conclusions.decision import decide
+from analysis.conclusions.slope_curve import slope_curves
 from analysis.planning.noise import Noise
 from analysis.planning.power_tables import grid_cells
 from analysis.planning.stopping import stopping_sentences
@@ -13,9 +16,6 @@ from analysis.report.report_data import report_data
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.names import with_names
 from analysis.rows.read import load_sweep
-from analysis.stats.contrasts import contrasts
-from analysis.stats.decision import decide
-from analysis.stats.slope_curve import slope_curves
 from analysis.study import Study
 from sweep.cli.session import write_description
 from sweep.driver.attempt_row import identity_columns

@@ -11,6 +11,8 @@ from itertools import pairwise
 import pytest
 
 from analysis.__main__ import main
+from analysis.conclusions.contrasts import contrasts
+from analysis.conclusions.stage_interaction import stage_sentences
 from analysis.figures import catalog
 from analysis.number_format import number, p_value, plus_minus
 from analysis.planning.pairing import pairing_sentences
@@ -22,9 +24,7 @@ from analysis.report.report import make_report, pictures, write_report
 from analysis.report.report_data import primary_setting, report_data
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
-from analysis.stats.contrasts import contrasts
 from analysis.stats.quantization import delta_stats, with_deltas
-from analysis.stats.stage_interaction import stage_sentences
 from analysis.study import read_study
 from tests.analysis.conftest import lost, make_study
 from tests.support.page import parsed

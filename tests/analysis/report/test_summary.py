@@ -5,12 +5,12 @@ import statistics
 
 import pytest
 
+from analysis.conclusions.contrasts import contrasts
+from analysis.conclusions.stage_interaction import stage_sentences
 from analysis.number_format import DASH, plus_minus
 from analysis.planning.pairing import pairing_sentences
 from analysis.report.summary import summarize
 from analysis.rows.stages import PRIMARY
-from analysis.stats.contrasts import contrasts
-from analysis.stats.stage_interaction import stage_sentences
 from analysis.text_table import Summary, TextTable, markdown, plain, show
 from tests.analysis.conftest import make_study
 

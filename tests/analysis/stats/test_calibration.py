@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analysis.conclusions.stage_interaction import shifts
 from analysis.planning.power import Design, power_of
 from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
 from analysis.stats.quantization import with_deltas
-from analysis.stats.stage_interaction import shifts
 from benchmarks.calibration import POINTS, clopper_pearson, of_quantization, rates, tally
 from benchmarks.calibration_scenarios import ONE, SCENARIOS, Scenario
 from benchmarks.compare_many import compare_many

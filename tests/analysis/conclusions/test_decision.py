@@ -5,9 +5,9 @@ Whether the intervals are right is the claim of the tests of compare, dunnett an
 
 import numpy as np
 
+from analysis.conclusions.decision import decide
 from analysis.stats.aa_control import aa_controls, aa_sentences
 from analysis.stats.compare import compare
-from analysis.stats.decision import decide
 from analysis.stats.ranking import ranked_scores, same_functions
 from tests.analysis.conftest import make_study
 

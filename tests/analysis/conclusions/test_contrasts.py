@@ -7,9 +7,9 @@ by benchmarks/slope_coverage.py.
 import numpy as np
 import pytest
 
+from analysis.conclusions.contrasts import contrasts, mean_level
+from analysis.conclusions.slope_curve import slope_curves
 from analysis.stats.compare import compare
-from analysis.stats.contrasts import contrasts, mean_level
-from analysis.stats.slope_curve import slope_curves
 from tests.analysis.conftest import make_study
 
 STAGE = "post_quant_sliding_bpb"

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.models.curve_contrasts import curve_contrasts
+from analysis.conclusions.best_fixed import best_fixed, best_fixed_sentences
+from analysis.conclusions.slope_curve import slope_curves
+from analysis.models.curve_contrasts import Design, curve_contrasts, null_distributions
 from analysis.models.curve_fit import Cells, fit_curve
 from analysis.models.least_squares import f_test, solve
-from analysis.stats.best_fixed import best_fixed, best_fixed_sentences
-from analysis.stats.slope_curve import slope_curves
 from analysis.stats.slopes import fixed_slopes
 from benchmarks.slope_coverage import ALIKE, FLAT, NOISES, Case, Truth, measure
 from tests.analysis.conftest import make_study
@@ -209,6 +209,21 @@ def test_a_noisy_end_widens_what_it_carries_and_no_curve_claims_the_lowest_is_no
         at = places if fit.degree is not None else fit.cells.tested
         found = curve_contrasts(fit, at, level=0.95)
         assert found.kept_G[np.argmin(fit.estimators(at) @ fit.cells.values_N)]
+
+
+def test_each_slopes_own_variance_is_judged_by_noisy_ends_too():
+    scores = np.random.default_rng(9).normal(size=(3, 11))
+    fit = fit_curve(Cells.of(pd.DataFrame(scores, columns=[*KEYS, "asqu"]), KEYS))
+    pooled, own = null_distributions(Design(fit, 0.5))
+    for of_pooled, of_own in zip(families(pooled), families(own), strict=True):
+        equal, worst = own.critical(of_own[:1], 0.95), own.critical(of_own, 0.95)
+        assert (worst >= equal).all()
+        assert (worst > equal).any()
+        assert len(of_pooled) == 1  # with noisy ends it would err, so nothing else is asked of it
+
+
+def families(null):
+    return null.above_KDM, null.pairs_KD, null.reference_KD
 
 
 def test_a_contrast_outside_the_design_is_not_told():

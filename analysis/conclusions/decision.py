@@ -1,7 +1,7 @@
 """The decision of each setting: which activation is best, and is it resolved from the reference?
 
-"Resolved" means that a simultaneous interval of ``analysis.stats.contrasts`` excludes zero, also
-where noise is unequal. It is a statement about seeds, under one setting and on one text.
+"Resolved" means that a simultaneous interval of ``analysis.conclusions.contrasts`` excludes zero,
+also where noise is unequal. It is a statement about seeds, under one setting and on one text.
 An activation with a diverged seed is not ranked. Only one stage is tested, and it is named before
 any result is seen (``stages.TESTED``).
 """
@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.conclusions.contrasts import contrasts
 from analysis.number_format import capital, counted, listed, number, percent, plus_minus
 from analysis.rows.read import records
 from analysis.rows.scoring import stage_title
-from analysis.stats.contrasts import contrasts
 from analysis.stats.per_seed import seed_stats
 from analysis.stats.ranking import function_labels, same_functions
 from analysis.study import Study

@@ -1,12 +1,12 @@
 """What differs from the reference: each activation alone, and fixed slopes along their curve too.
 
 Eleven slopes are no eleven treatments: where they lie on a smooth curve, each is known by its
-neighbours too, and a difference along the curve (``analysis.stats.slope_curve``) is known better
-than that of two means. A learned β has no neighbours, and a slope may stand alone; these are found
-by the comparison of means (``analysis.stats.compare``). Which of the two will find a difference is
-not known beforehand, so where a setting has ``FEWEST_SLOPES`` fixed slopes or more, the reference
-among them, each of the two spends half of the error: both hold at once with 95 %, and an activation
-is resolved if either says so. Elsewhere means alone are compared.
+neighbours too, and a difference along the curve (``analysis.conclusions.slope_curve``) is known
+better than that of two means. A learned β has no neighbours, and a slope may stand alone; these are
+found by the comparison of means (``analysis.stats.compare``). Which of the two will find a
+difference is not known beforehand, so where a setting has ``FEWEST_SLOPES`` fixed slopes or more,
+the reference among them, each of the two spends half of the error: both hold at once with 95 %, and
+an activation is resolved if either says so. Elsewhere means alone are compared.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,14 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.conclusions.slope_curve import (
+    CONTRAST_LEVEL,
+    SlopeCurve,
+    reference_slope,
+    slope_curve,
+)
 from analysis.models.interval import LEVEL
 from analysis.stats.compare import compare, nats_per_bpb
-from analysis.stats.slope_curve import CONTRAST_LEVEL, SlopeCurve, reference_slope, slope_curve
 from analysis.stats.slopes import fixed_slopes
 from analysis.study import Study
 

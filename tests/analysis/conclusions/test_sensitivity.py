@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from analysis.conclusions.sensitivity import DATA_ORDER, sensitivity_sentences
 from analysis.stats.compare import compare
 from analysis.stats.pairs import paired_stats, sign_flip_p, smallest_p
-from analysis.stats.sensitivity import DATA_ORDER, sensitivity_sentences
 from sweep.spec.sweep_file import RECORD_RULE, RecordRule
 from tests.analysis.conftest import make_study
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.conclusions.decision import Decision, decide
 from analysis.number_format import counted, listed, number, p_value, percent
 from analysis.rows.read import including_tainted, is_scored, records
 from analysis.stats.compare import compare
-from analysis.stats.decision import Decision, decide
 from analysis.stats.pairs import FEWEST_FLIPPED, paired_stats, smallest_p
 from analysis.stats.ranking import function_labels
 from analysis.stats.variances import variance_checks

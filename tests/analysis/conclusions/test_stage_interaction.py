@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from analysis.conclusions.stage_interaction import shifts, stage_sentences
 from analysis.number_format import plus_minus
 from analysis.stats.compare import compare
 from analysis.stats.quantization import primary_delta, with_deltas
-from analysis.stats.stage_interaction import shifts, stage_sentences
 from tests.analysis.conftest import REFERENCE, make_row, make_study
 
 KEYS = ("relu2", "leaky_relu2-s0.3", REFERENCE, "asqu")

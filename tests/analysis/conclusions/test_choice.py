@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.conclusions.choice import choices
 from analysis.models.curve_fit import Cells
 from analysis.models.partial_pooling import drawn_means
-from analysis.stats.choice import choices
 from benchmarks.choice_calibration import measure
 from benchmarks.slope_coverage import ALIKE, KEYS, NOISES, SLOPES
 from tests.analysis.conftest import make_study

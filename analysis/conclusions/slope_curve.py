@@ -8,8 +8,8 @@ one too. The same contrasts say whether any two slopes differ, and which differ 
 answer is about these seeds and their order of data.
 
 ReLU² and LeakyReLU²(0.0) are one point at slope 0. A learned activation has no slope and is
-compared with every fixed slope by ``analysis.stats.best_fixed``. A slope with a diverged seed is
-left out and named.
+compared with every fixed slope by ``analysis.conclusions.best_fixed``. A slope with a diverged seed
+is left out and named.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class SlopeCurve:
     ``line`` has slope and fit (the mean over the blocks); low and high hold the difference from the
     reference slope, drawn from its fit, null where the reference has none. ``contrasts``: the
     tested slopes' differences from it along the curve, simultaneous at ``CONTRAST_LEVEL``, as the
-    band is (``analysis.stats.contrasts``). ``best_set``: the slope
+    band is (``analysis.conclusions.contrasts``). ``best_set``: the slope
     intervals that may hold the minimum, together at ``level``; single slopes where no curve fits
     (``degree`` is None). ``flat``: no two slopes are resolved from one another (``flat_p``).
     ``largest``: the largest difference between two slopes that the cells leave possible. ``fit_p``:
