@@ -36,7 +36,7 @@ from analysis.stats.slopes import CURVE, OFF_AXIS, PLACED_BY, POINT, mean_slopes
 from analysis.study import Study
 
 INTERVAL = "difference from the reference"
-_OF_STATS = ("recipe", "budget", "window", "stride", "footing_json", "slot_legal")
+_OF_STATS = ("recipe", "budget", "window", "stride", "footing_json", "slot_bpb", "slot_legal")
 _NAME = 14  # letters of a name below the axis; all of it is in the other figures
 _NAMED_BY_TICKS = 3  # more names off the axis than this stand at their ticks only
 

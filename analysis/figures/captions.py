@@ -87,20 +87,29 @@ def recipe_and_budget(cells: pd.DataFrame) -> str:
 
 def marks_and_intervals(data: FigureData, level: float) -> str:
     """What dots, lines and bars of a quantity over the slope are, with n."""
-    cells, gaps = data.cells, optional(lambda: data.contrasts)
+    cells, why = data.cells, unjudged(data)
     counts = cells[is_scored(cells)].groupby("key")["seed"].nunique()
-    bars = "too few seeds of the reference and others for an interval"
-    if gaps is not None and gaps["low"].notna().any():
-        bars = (
-            f"grey bars: simultaneous {100 * level:g} % intervals of the difference from the"
-            " reference within seeds, from its mean on (grey line): one that misses the line is"
-            " resolved"
-        )
+    bars = (
+        f"no interval: {why}"
+        if why
+        else f"grey bars: simultaneous {100 * level:g} % intervals of the difference from the"
+        " reference within seeds, from its mean on (grey line): one that misses the line is"
+        " resolved"
+    )
     unequal = "" if counts.nunique() <= 1 else " Means over unequal seeds are not comparable."
     return (
         f"{recipe_and_budget(cells)} Dots: single seeds, {num_seeds(cells)};"
         f" thick line: mean; thin lines join a seed; {bars}.{unequal}"
     )
+
+
+def unjudged(data: FigureData) -> str | None:
+    """Why no difference from the reference has an interval; None where they have."""
+    rows = optional(lambda: data.contrasts)
+    if rows is None:
+        return "nothing is compared with the reference yet"
+    why = rows["unjudged"].iloc[0]
+    return why if isinstance(why, str) else None
 
 
 def num_seeds(cells: pd.DataFrame) -> str:

@@ -8,6 +8,7 @@ under its name.
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -69,19 +70,20 @@ def learning_curves(data: FigureData) -> Figure:
     axes[0].set_ylim(*_limits(gaps))
     _outer_labels(axes, "bits per byte" if is_score else "nats per token")
     where = captions.scoring_windows(data.cells, ["post_quant_bpb"]) if is_score else ""
-    return framed(figure, caption(data, _meaning(data, gaps, window, is_score=is_score), where))
+    return framed(figure, caption(data, _meaning(data, window, is_score=is_score), where))
 
 
-def _meaning(data: FigureData, gaps: pd.DataFrame, window: int, *, is_score: bool) -> str:
+def _meaning(data: FigureData, window: int, *, is_score: bool) -> str:
     """What lines and bands are, for the caption."""
     smoothed = "of single steps" if window == 1 else f"means of {window} steps"
     what = f"validation at single steps (above: {smoothed})" if is_score else smoothed
-    band = "One seed gives no interval."
-    if gaps["half_width"].notna().any():
-        band = (
-            "Band: 95 % t interval of the pairs at each step, no narrower than that of the spread"
-            " pooled over activations; it holds for one step alone."
-        )
+    why = captions.unjudged(data)
+    band = (
+        f"No interval: {why}."
+        if why
+        else "Band: 95 % t interval of the pairs at each step, no narrower than that of the spread"
+        " pooled over activations; it holds for one step alone."
+    )
     return (
         f"Below: difference from the reference (line at zero; below it is better), {what}, taken"
         f" within seeds, from {percent(_SETTLED)} of the steps on,"
@@ -99,6 +101,8 @@ def _gaps(data: FigureData, points: pd.DataFrame) -> pd.DataFrame:
     gaps = gaps[gaps["step"] >= _SETTLED * gaps["step"].max()]
     if gaps.empty:
         raise ConfigError("no activation shares a seed and a step with the reference")
+    if captions.unjudged(data):
+        gaps = gaps.assign(half_width=np.nan)
     order = {key: i for i, key in enumerate(data.sweep.keys)}
     return gaps.sort_values(
         ["key", "step"], key=lambda of: of.map(order) if of.name == "key" else of

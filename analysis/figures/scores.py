@@ -66,9 +66,7 @@ def delta(data: FigureData, *, name: str) -> Figure:
     sign = (
         "Above zero: quantization costs." if name.startswith("quant") else "Below zero is a gain."
     )
-    illegal = (
-        "SLOT is fitted here on the targets that it scores: no legal score, shown, not ranked."
-    )
+    illegal = "SLOT is fitted here on the targets that it scores: no legal score, so without bars."
     windows = captions.scoring_windows(cells, [name])
     words = caption(data, windows, sign, "" if legal else illegal, marks=LEVEL)
     return framed(figure, words, legend_handles(cells))

@@ -86,6 +86,7 @@ def contrasts_of(cells, *, reference="leaky_relu2-s0.5", nats_per_bpb=2.08):
     rows = rows.assign(
         **{"reference": reference, "n": seeds, "level": 0.95, "comparisons": len(rows)},
         **{"noise_sd": half / 2.5, "noise_df": 20, "half_width": half, "blocks": "seed"},
+        unjudged="too few seeds to know the noise" if seeds == 1 else None,
         low=rows["difference"] - half,
         high=rows["difference"] + half,
         nats=rows["difference"] * nats_per_bpb,

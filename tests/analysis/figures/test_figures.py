@@ -202,6 +202,14 @@ def test_a_bar_is_the_simultaneous_interval_of_a_difference_from_the_mean_of_the
         np.testing.assert_allclose(np.sort(found, axis=0), np.sort(ends, axis=0))
 
 
+def test_a_score_that_is_not_legal_is_drawn_and_not_compared(frame_of, rows):
+    cells = frame_of([{**row, "slot_bpb": 2.2, "slot_legal": False} for row in rows])
+    (ax,) = draw("slot_gain", FigureData(make_study(cells))).axes
+    assert len(dots(ax)) == len(cells)
+    assert not [found for found in ax.collections if isinstance(found, LineCollection)]
+    assert "not a legal score" in ax.get_title(loc="left")
+
+
 def test_names_below_the_axis_are_short_and_no_two_of_different_activations_alike():
     profiles = ["0.3to0.6-f92f4c0c", "0.3to0.6-01ac77e2", "0.3to0.9-5b1d22aa"]
     names = ["ASQU", *(f"LeakyReLU² by layer {profile}" for profile in profiles)]

@@ -228,6 +228,16 @@ def test_learning_curves_of_the_reference_alone_are_not_drawn(cells, curves):
         draw("learning_curves", FigureData(study, curves=curves))
 
 
+def test_where_no_interval_holds_learning_curves_have_no_band_and_say_why(
+    cells, curves, differences
+):
+    known = {"curves": curves, "contrasts": differences.assign(unjudged="seeds were run on")}
+    figure = draw("learning_curves", FigureData(make_study(cells), **known))
+    ends = [band.get_paths() for ax in figure.axes for band in ax.collections]
+    assert not any(path.vertices.size for paths in ends for path in paths)
+    assert "No interval: seeds were run on." in " ".join(text.get_text() for text in figure.texts)
+
+
 def test_every_timed_cell_is_a_dot_and_nodes_are_told_apart(frame_of, rows):
     timed = [{**row, "step_ms_p50": 80.0 + row["seed"], "node": f"n{row['seed']}"} for row in rows]
     cells = frame_of(timed)
