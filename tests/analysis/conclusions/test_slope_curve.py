@@ -226,6 +226,14 @@ def families(null):
     return null.above_KDM, null.pairs_KD, null.reference_KD
 
 
+def test_a_place_is_left_out_only_if_both_statistics_say_so():
+    """ASQU is 8 times as noisy: each slope's own variance is small, the pooled one is not."""
+    curve, noise = np.append(9 * (SLOPES - 0.5) ** 2, 0.0), np.append(np.ones(10), 8.0)
+    calm = np.random.default_rng(10).normal(size=(10, 11))
+    assert not contrasts_of(calm + curve).kept_G.all()
+    assert contrasts_of(calm * noise + curve).kept_G.all()
+
+
 def test_a_contrast_outside_the_design_is_not_told():
     model = solve(np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]), np.array([1.0, 2.0]))
     values, errors = model.estimate(np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
