@@ -27,7 +27,7 @@ from analysis.figures import (
     slope_curve,
     speed,
 )
-from analysis.figures.captions import DPI
+from analysis.figures.captions import DPI, take_caption
 from analysis.figures.figure_data import FigureData
 from analysis.rows.read import succeeded
 from analysis.study import read_study
@@ -109,8 +109,9 @@ def save_figures(
     """Write every figure of the sweep in ``place`` as PNG and SVG; the paths written.
 
     ``tell`` gets a line for each figure that is not drawn. ``known``: what is drawn, by setting,
-    where it has been read already.
+    where it has been read already; it keeps each figure for a page.
     """
+    for_page = known is not None
     if known is None:
         study = read_study(place)
         succeeded(study.cells)
@@ -126,6 +127,8 @@ def save_figures(
             for kind, encode in (("png", as_png), ("svg", as_svg)):
                 names.append(f"figures/{name}{ending}.{kind}")
                 files.replace(names[-1], encode(figure))
+            if for_page:
+                data.on_page[name] = take_caption(figure), as_svg(figure)
     return [files.where(name) for name in names]
 
 

@@ -48,11 +48,13 @@ class Resolution:
 class FigureData:
     """A study of one setting, and what figures take of it.
 
-    ``known`` are values that are there already, by the name of the property.
+    ``known`` are values that are there already, by the name of the property. ``on_page``: figures
+    that have been drawn, as a page shows them: caption and SVG, by name.
     """
 
     def __init__(self, study: Study, **known: object) -> None:
         self.study = study
+        self.on_page: dict[str, tuple[str, bytes]] = {}
         vars(self).update(known)
 
     @property

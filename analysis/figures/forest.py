@@ -62,8 +62,12 @@ def differences(data: FigureData) -> Figure:
     ax.set_xlabel("difference from the reference (bits per byte); left of zero is better")
     first = rows.iloc[0]
     level = percent(first["level"])
+    along = bool(rows.get("along_curve", pd.Series(dtype=bool)).any())
+    curve = (
+        " Some fixed slopes are compared along their curve, where that says more." if along else ""
+    )
     meaning = (
-        f"{windows_title(cells, primary)}. {_decides(first, level)} Thin, cut where it"
+        f"{windows_title(cells, primary)}. {_decides(first, level)}{curve} Thin, cut where it"
         f" leaves the scale: the {level} t interval of an activation's own pairs alone. Filled:"
         f" resolved from the reference. n: paired seeds.{' ✕: not ranked.' if unranked else ''}"
     )

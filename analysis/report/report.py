@@ -123,6 +123,8 @@ def write_report(
     ``save_figures`` does, from the values that the report has read already.
     """
     data, files = report_data(read_study(place)), open_files(place)
+    known = {setting.name: setting.figures for setting in data.settings if setting.has_scores}
+    drawn = save_figures(place, tell=tell, known=known) if figures and known else []
     report = make_report(data)
     files.replace(HTML_FILE, render_html(report).encode())
     files.replace(MARKDOWN_FILE, render_markdown(report).encode())
@@ -130,8 +132,6 @@ def write_report(
         succeeded(data.study.cells)
     except ConfigError as error:
         raise ConfigError(f"{error} {files.where(HTML_FILE)} names each.") from None
-    known = {setting.name: setting.figures for setting in data.settings}
-    drawn = save_figures(place, tell=tell, known=known) if figures else []
     return [files.where(HTML_FILE), files.where(MARKDOWN_FILE), *drawn]
 
 
@@ -209,13 +209,16 @@ def pictures(names: tuple[str, ...], setting: SettingData) -> tuple[Picture, ...
         return ()
     shown = []
     for name in names:
-        figure = draw_or_reason(name, setting.figures)
-        if isinstance(figure, str):
-            continue
-        title, caption = FIGURES[name].title, take_caption(figure)
+        drawn = setting.figures.on_page.get(name)
+        if drawn is None:
+            figure = draw_or_reason(name, setting.figures)
+            if isinstance(figure, str):
+                continue
+            drawn = take_caption(figure), as_svg(figure)
+        title, (caption, svg) = FIGURES[name].title, drawn
         caption = caption.removeprefix(recipe_and_budget(setting.cells)).strip()
         alt = f"Chart ({setting.name}): {title}."
-        shown.append(Picture(title=title, alt=alt, caption=caption, svg=as_svg(figure)))
+        shown.append(Picture(title=title, alt=alt, caption=caption, svg=svg))
     return tuple(shown)
 
 
