@@ -174,7 +174,7 @@ def test_a_sweep_that_was_cut_short_ends_as_one_that_was_not(tmp_path):
     part = invocation(tmp_path, scored, until=0.001, selection=Selection(limit=3))
     assert verbs.run(part) == 3
     assert len(part.store.read().rows) == 3
-    assert "nothing is decided yet" in said(part)
+    assert "Nothing is decided" in said(part)
     rest = invocation(tmp_path, scored, until=0.001)
     assert verbs.run(rest) == 0
     assert said(rest).splitlines()[-6:] == said(whole).splitlines()[-6:]
