@@ -63,7 +63,7 @@ for (setting, outcome), rows in found.groupby(["setting", "outcome"], sort=False
 # %%
 asked = layers.merge(found[["name", "measure"]].drop_duplicates())
 asked = asked.assign(measure=asked["name"] + ": " + asked["measure"])
-order = [study.labels[key] for key in study.sweep.keys]
+order = [study.labels[key] for key in study.sweep.keys if key in study.labels]
 for setting, rows in asked.groupby("setting", sort=False):
     print(setting)
     means = rows.pivot_table(index="label", columns="measure", values="value")

@@ -72,7 +72,7 @@ for one in study.settings.values():
 
 # %%
 columns = ["n", "mean", "sd", "half_width", "n_diverged", "ranked"]
-order = [study.labels[key] for key in study.sweep.keys]
+order = [study.labels[key] for key in study.sweep.keys if key in study.labels]
 deltas = delta_stats(study.cells)
 for (setting, quantity), rows in deltas.groupby(["setting", "quantity"], sort=False):
     print(f"{setting}: {quantity}, window {rows['window'].max()}, stride {rows['stride'].max()}")

@@ -82,7 +82,7 @@ for choice in chosen.values():
 
 # %%
 scores = seed_stats(study.cells, PANELS)
-order = [study.labels[key] for key in study.sweep.keys]
+order = [study.labels[key] for key in study.sweep.keys if key in study.labels]
 for (setting, quantity), rows in scores.groupby(["setting", "quantity"], sort=False):
     print(f"{setting}: {quantity}, window {rows['window'].max()}, stride {rows['stride'].max()}")
     display(rows.set_index("label").reindex(order)[["n", "mean", "sd", "n_diverged"]])
