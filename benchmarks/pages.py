@@ -25,7 +25,7 @@ VERBS = {"figures": ["figures"], "report": ["report"], "both": ["report", "--fig
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--check", action="store_true", help="compare with what was kept")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -33,7 +33,7 @@ def main() -> None:
         work: dict[str, Callable[[], object]] = {
             name: partial(_run, verb, folder) for name, verb in VERBS.items()
         }
-        times = in_turn(work, rounds=options.rounds, warmup=1, clock=_of_children_s)
+        times = in_turn(work, rounds=options.rounds, warmup=0, clock=_of_children_s)
     for name, values in times.items():
         print(f"{name}: {quartiles(values)} s of processor time")
     found = {name: quartiles(values) for name, values in times.items()}
