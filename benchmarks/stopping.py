@@ -1,12 +1,12 @@
 """Sweeps that stop when they know: how often they select rightly, and what they cost.
 
-Thousands of simulated sweeps of known truth go through ``sweep.schedule.selection``, seed by seed.
-A selection is right if no activation is better than the selected one by the zone; a sweep that has
-not decided under the last seed is not right. Beside it stand grids of a fixed number of seeds. Two
-are the smallest of which the lowest mean is right as often, and in 95 % of sweeps, where all others
-are worse by exactly the zone: the hardest case, and a grid has to be chosen before the case is
-known. One is the smallest that shows its own selection to be right in 95 % of sweeps of the case at
-hand, by the multiple comparison with the best (Hsu 1984).
+Thousands of simulated sweeps of known truth go through ``sweep.schedule.sequential_selection``,
+seed by seed. A selection is right if no activation is better than the selected one by the zone; a
+sweep that has not decided under the last seed is not right. Beside it stand grids of a fixed number
+of seeds. Two are the smallest of which the lowest mean is right as often, and in 95 % of sweeps,
+where all others are worse by exactly the zone: the hardest case, and a grid has to be chosen before
+the case is known. One is the smallest that shows its own selection to be right in 95 % of sweeps of
+the case at hand, by the multiple comparison with the best (Hsu 1984).
 """
 
 import argparse
@@ -30,7 +30,14 @@ from benchmarks.simulated_sweeps import (
     World,
     simulated_scores,
 )
-from sweep.schedule.selection import Bound, Pairs, StoppingRule, compare, replay, triangle
+from sweep.schedule.sequential_selection import (
+    Bound,
+    Pairs,
+    StoppingRule,
+    compare,
+    replay,
+    triangle,
+)
 
 Reals = NDArray[np.float64]
 

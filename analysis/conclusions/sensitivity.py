@@ -79,6 +79,8 @@ def _variances(row: Row, labels: Mapping[str, str]) -> str:
 
 def _sign_flips(study: Study, compared: Sequence[Row], labels: Mapping[str, str]) -> str:
     quantity, level = compared[0]["quantity"], compared[0]["level"]
+    if study.sweep.standing is not None:
+        return ""
     stats = records(paired_stats(study, quantity))
     ranked = {row["key"] for row in compared}
     rows = [row for row in stats if row["key"] in ranked and row["n"]]

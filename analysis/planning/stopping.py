@@ -11,9 +11,9 @@ def stopping_sentences(study: Study) -> list[str]:
     if standing is None:
         return []
     ended = (
-        "The selection is what this sweep shows. Intervals and p values are made for a number of"
-        " seeds that is fixed beforehand; here seeds were run until enough was known, so they"
-        " describe."
+        "The selection is what this sweep shows. Intervals and p values of differences hold for a"
+        " number of seeds that is fixed beforehand; here seeds were run until enough was known, so"
+        " none is given."
     )
     midway = "The sweep has not ended: all of this may change, and none of it is a result."
     remark = ended if standing.end is not None else midway

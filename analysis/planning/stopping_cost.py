@@ -11,7 +11,7 @@ from analysis.number_format import DASH, counted, number, percent
 from analysis.planning.noise import Noise
 from analysis.stats.ranking import same_functions
 from analysis.text_table import TextTable
-from sweep.schedule.selection import replay
+from sweep.schedule.sequential_selection import replay
 from sweep.schedule.stopping import rule_of
 from sweep.spec.sweep_file import SweepSpec
 

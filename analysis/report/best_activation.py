@@ -12,7 +12,7 @@ from analysis.figures.figure_data import FigureData, optional
 from analysis.number_format import DASH, capital, counted, listed, number, percent
 from analysis.planning.pairing import pairing_sentences
 from analysis.report.answers import Answer, answer, gap_words, p_words, resolved_word, tone_of
-from analysis.report.choice import choice_table
+from analysis.report.choice_tables import choice_table
 from analysis.report.document import Bar, Block, Details, Findings, Row, Table, Text, or_reason
 from analysis.report.report_data import SettingData, by_activation
 from analysis.rows.read import including_tainted, is_scored, records

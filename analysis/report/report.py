@@ -25,7 +25,7 @@ from analysis.report.best_activation import (
     contrast_table,
     resolution_words,
 )
-from analysis.report.choice import seed_table
+from analysis.report.choice_tables import seed_table
 from analysis.report.costs import costs
 from analysis.report.document import (
     Block,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from analysis.models.interval import LEVEL
+from analysis.models.interval import LEVEL, no_narrower
 from analysis.rows.attempt_files import OF_CELL
 
 NUM_POINTS = 20  # of a curve: so many windows show its course, and average most of the noise
@@ -62,11 +62,9 @@ def over_seeds(points: pd.DataFrame) -> pd.DataFrame:
     df = means["n"] - 1
     spread = means.assign(df=df, squares=df * means["sd"] ** 2).groupby(["setting", "step"])
     pooled = spread[["df", "squares"]].transform("sum")
-    own, least = (
-        special.stdtrit(df, (1 + LEVEL) / 2) * sd / np.sqrt(means["n"])
-        for df, sd in ((df, means["sd"]), (pooled["df"], np.sqrt(pooled["squares"] / pooled["df"])))
-    )
-    half_width = own.where(own.isna(), np.fmax(own, least))
+    own = special.stdtrit(df, (1 + LEVEL) / 2) * means["sd"] / np.sqrt(means["n"])
+    numbers = (own, means["n"], pooled["df"], pooled["squares"])
+    half_width = no_narrower(*(each.to_numpy(dtype=float) for each in numbers))
     return means.assign(half_width=half_width)[
         ["setting", "key", "label", "step", "n", "value", "half_width"]
     ]

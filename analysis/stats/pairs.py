@@ -8,7 +8,7 @@ and a test that assumes no normal noise, only that a difference is as likely bel
 where noise is alike.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -58,6 +58,8 @@ def paired_stats(study: Study, quantity: str) -> pd.DataFrame:
         group = (facts["setting"], facts["key"])
         differences = np.asarray(by_group.get(group, ()), dtype=float)
         estimate = interval(differences)
+        if study.sweep.standing is not None:  # no interval and no p holds after stopping
+            estimate, differences = replace(estimate, half_width=None), differences[:0]
         either = bad & {group, (facts["setting"], reference)}
         rows.append(
             {**facts, "quantity": quantity, "reference": reference, **asdict(estimate)}

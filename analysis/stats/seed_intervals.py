@@ -11,11 +11,9 @@ mean is known and compares no two of them. ``analysis.stats.compare`` does.
 
 from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
-from scipy import special
 
-from analysis.models.interval import LEVEL
+from analysis.models.interval import no_narrower
 from analysis.stats.per_seed import seed_stats
 from analysis.stats.ranking import same_functions
 
@@ -32,12 +30,9 @@ def seed_intervals(frame: pd.DataFrame, quantities: Iterable[str]) -> pd.DataFra
     pooled = stats[stats["ranked"] & (stats["key"].map(kept) == stats["key"])]
     parts = pooled[_GROUP].assign(df=pooled["n"] - 1, squares=(pooled["n"] - 1) * pooled["sd"] ** 2)
     total = stats[_GROUP].merge(parts.groupby(_GROUP).sum().reset_index(), on=_GROUP, how="left")
+    own, n = (stats[name].to_numpy(dtype=float) for name in ("half_width", "n"))
     df, squares = (total[name].to_numpy(dtype=float) for name in ("df", "squares"))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.sqrt(squares / df / stats["n"].to_numpy(dtype=float))
-    least = special.stdtrit(df, (1 + LEVEL) / 2) * error
-    own = stats["half_width"]
-    half_width = own.where(own.isna(), np.fmax(own, least))
+    half_width = no_narrower(own, n, df, squares)
     return stats.assign(
         half_width=half_width,
         own_half_width=own,

@@ -1,8 +1,9 @@
 """Stop a sweep when it knows: which cells run now, which may come later, and which nobody needs.
 
-Pure. The grid is laid out as seeds × functions, :mod:`sweep.schedule.selection` replays what has
-ended, and a plan is held back to the next seed of the activations in play. Nothing is kept: a
-sweep that was interrupted, or has got more seeds or activations since, is replayed as a whole.
+Pure. The grid is laid out as seeds × functions, :mod:`sweep.schedule.sequential_selection` replays
+what has ended, and a plan is held back to the next seed of the activations in play. Nothing is
+kept: a sweep that was interrupted, or has got more seeds or activations since, is replayed as a
+whole.
 """
 
 from collections import defaultdict
@@ -14,7 +15,7 @@ import numpy as np
 
 from sweep.schedule.plan import Plan, estimate
 from sweep.schedule.retry import verdict
-from sweep.schedule.selection import Selection, StoppingRule, select
+from sweep.schedule.sequential_selection import Selection, StoppingRule, select
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import Retries, SweepSpec, Until
 from sweep.store.history import EndedAttempt, History, latest_generation, select_attempt

@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis.conclusions.contrasts import contrasts
 from analysis.conclusions.decision import decide
+from analysis.conclusions.sensitivity import sensitivity_sentences
 from analysis.conclusions.slope_curve import slope_curves
 from analysis.planning.noise import Noise
 from analysis.planning.power_tables import grid_cells
@@ -16,6 +17,7 @@ from analysis.report.report_data import report_data
 from analysis.rows.completeness import completeness_sentences
 from analysis.rows.names import with_names
 from analysis.rows.read import load_sweep
+from analysis.stats.pairs import paired_stats
 from analysis.study import Study
 from sweep.cli.session import write_description
 from sweep.driver.attempt_row import identity_columns
@@ -74,6 +76,8 @@ def test_no_interval_is_made_after_stopping(tmp_path):
     assert rows["resolved"].isna().all()
     assert rows[["half_width", "p_value", "nats_low", "record_p"]].isna().all(axis=None)
     assert "until the best was known" in decide(study)[0].sentence
+    assert paired_stats(study, study.primary)[["half_width", "sign_flip_p"]].isna().all(axis=None)
+    assert not any(line.startswith("Sign flips") for line in sensitivity_sentences(study))
     (curve,) = slope_curves(study, study.primary)
     assert curve.best is None
     assert "until the best was known" in curve.sentence()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sweep.schedule.selection import Selection, StoppingRule, replay, select
+from sweep.schedule.sequential_selection import Selection, StoppingRule, replay, select
 
 RULE = StoppingRule(zone=1.0)
 SEEDS, ACTIVATIONS = 30, 6
