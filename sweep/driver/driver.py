@@ -26,6 +26,7 @@ from sweep.schedule.scheduler import Scheduler
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.files import StoreError
 from sweep.store.history import History
+from sweep.store.schema import TERMINAL_STATES
 from sweep.store.store import Attempt
 from sweep.store.table import ended_attempt
 from trainer.config.config_errors import ConfigError
@@ -205,7 +206,9 @@ class Driver:
             delivery = done.result()
             outcome = check_delivery(running.task.cell, delivery)
         self._close(running, outcome, delivery)
-        if not self._start_next(running.lease):
+        if outcome.state not in TERMINAL_STATES:
+            self._leases.prepare(running.lease)  # what it failed of may be the node's
+        elif not self._start_next(running.lease):
             self._leases.idle.append(running.lease)
 
     def _lose_lease(self, lease: Lease, reason: str, failure: str = "infrastructure") -> None:

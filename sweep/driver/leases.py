@@ -63,6 +63,14 @@ class Leases:
             self.scheduler.remove_lease(lease.node)
             self.pool.release(lease)
 
+    def prepare(self, lease: Lease) -> None:
+        """Check the node of ``lease``; it is idle when that has been passed."""
+        self._preparing[id(lease)] = time.monotonic()
+        ready = lease.prepare(replace(self.requirements, sent_at=time.time()))
+        ready.add_done_callback(
+            lambda done: self.events.put(lambda: self._finish_preparing(lease, done))
+        )
+
     def give_up(self, lease: Lease, reason: str) -> None:
         """Lose a lease that runs nothing; one that never got ready speaks against its node."""
         if id(lease) in self._preparing:
@@ -100,12 +108,8 @@ class Leases:
         self.scheduler.add_lease(lease.node)
         if lease.node in self.scheduler.quarantined or not self.scheduler.is_open:
             self.release(lease)
-            return
-        self._preparing[id(lease)] = time.monotonic()
-        ready = lease.prepare(replace(self.requirements, sent_at=time.time()))
-        ready.add_done_callback(
-            lambda done: self.events.put(lambda: self._finish_preparing(lease, done))
-        )
+        else:
+            self.prepare(lease)
 
     def _finish_preparing(self, lease: Lease, done: "Future[PrepareResult]") -> None:
         """Use the lease if its node is fit for the sweep; if not, leave that node alone."""

@@ -517,6 +517,27 @@ def test_a_node_that_is_not_fit_is_given_back_and_the_others_go_on(store):
     assert "it is hot" in said
 
 
+def test_a_node_is_checked_again_after_an_attempt_without_an_answer(store):
+    """What hung there may have been the node's: it is refused, and its neighbour goes on."""
+    checked = []
+
+    def prepare(requirements):
+        checked.append(requirements)
+        return PrepareResult(refusal="a GPU is lost" if len(checked) > 1 else None)
+
+    pool = FakePool(
+        well,
+        names=["bad", "good"],
+        per_node=1,
+        work_of={"bad": lambda order, stop: failed("hung", "no progress", "hang")},
+        prepare_of={"bad": prepare},
+    )
+    found = run(store, well, pool=pool)
+    assert len(checked) == 2
+    assert Counter(row["node"] for row in found.rows) == {"bad": 1, "good": len(found.cells)}
+    assert "bad is in quarantine: a GPU is lost" in found.driver.display.said
+
+
 # -- what must not be left, waited for or repeated for ever
 
 
