@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -21,18 +22,25 @@ COLOURS = {"succeeded": "green", "diverged": "yellow", "interrupted": "yellow"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseView:
-    """One lease at work; ``progress`` is the trainer's own word, None before its first."""
+    """One lease at work; ``progress`` is the trainer's own word, None before its first.
+
+    ``expected_end``: None where it is overdue.
+    """
 
     name: str
     node: str
     cell: str
+    cell_id: str
+    attempt: int
+    started_at: datetime
     elapsed_s: float
+    expected_end: datetime | None
     progress: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepView:
-    """All that a display needs to know; it decides nothing."""
+    """All that a display needs to know; it decides nothing. ``node_hours``: spent so far."""
 
     name: str
     total: int
@@ -43,6 +51,9 @@ class SweepView:
     idle: int
     durations_s: Sequence[float]
     interrupted: bool
+    node_hours: float
+    quarantined: Mapping[str, str]
+    paused: str | None
     note: str | None = None
 
     @property

@@ -10,14 +10,18 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 
 from sweep.cluster.interface import Lease, LeaseLost, Pool
+from sweep.deadline import repeated
 from sweep.driver.attempt_row import Outcome, check_delivery
 from sweep.driver.attempts import Attempts
 from sweep.driver.display import Display, EndedView, LeaseView, SweepView, describe_outcome
+from sweep.driver.durations import Durations
 from sweep.driver.interrupts import Interruption
-from sweep.driver.leases import Event, Leases, polled
+from sweep.driver.leases import POLL_EVERY_S, Event, Leases
+from sweep.driver.progress_file import ProgressFile
 from sweep.driver.requirements import order_for, requirements_for
 from sweep.messages import Delivery
 from sweep.provenance import Code
@@ -72,7 +76,8 @@ class Driver:
     _durations_s: list[float] = field(default_factory=list)
     _ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _busy_s: float = field(default_factory=time.monotonic)
-    _checked_s: float = 0.0
+    _checked_s: float = field(default_factory=time.monotonic)
+    _node_s: float = 0.0
 
     def run(self, plan: Plan, history: History) -> str | None:
         """Try every cell of ``plan`` until it is settled or final; why it paused, None if not."""
@@ -91,8 +96,12 @@ class Driver:
         self._leases = Leases(
             self.sweep, self.pool, self._scheduler, self._events, requirements, self.display.say
         )
+        cells = [*plan.settled, *waiting]
+        self._durations = Durations(self.sweep.estimate_cell_s, cells, history)
+        self._progress = ProgressFile(self.attempts.store, self.attempts.versions.driver)
+        self._show()
         try:
-            with polled(self._leases):
+            with repeated(POLL_EVERY_S, self._leases.beat), self._progress.kept():
                 while self._scheduler.is_open or self._running:
                     self._step()
         except BaseException as error:
@@ -110,6 +119,7 @@ class Driver:
         self._leases.idle[:] = [a for a in self._leases.idle if not self._start_next(a)]
         now_s = time.monotonic()
         if now_s - self._checked_s > LOOK_EVERY_S:
+            self._node_s += self._leases.num_nodes * (now_s - self._checked_s)
             self._checked_s = now_s
             self._check()
             self._show()
@@ -244,6 +254,7 @@ class Driver:
         duration_s = time.monotonic() - running.since_s
         if outcome.state == "succeeded":
             self._durations_s.append(duration_s)
+            self._durations.add(task.cell, duration_s)
         is_done = follows.kind != "again" and not task.is_reference_rerun
         self._ended[outcome.state] += is_done
         self.display.ended(
@@ -274,27 +285,45 @@ class Driver:
             for running in self._running.values():
                 name, number = running.task.cell.name, running.attempt.number
                 curves.progress(name, number, running.lease.last_progress)
-        self.display.show(
-            SweepView(
-                name=self.sweep.name,
-                total=len(self._plan.todo),
-                settled_before=len(self._plan.settled),
-                ended=dict(self._ended),
-                waiting=self._scheduler.num_waiting,
-                leases=[_view(running) for running in self._running.values()],
-                idle=idle,
-                durations_s=self._durations_s,
-                interrupted=self.interruption.requests > 0,
-                note=note,
-            )
+        view = SweepView(
+            name=self.sweep.name,
+            total=len(self._plan.todo),
+            settled_before=len(self._plan.settled),
+            ended=dict(self._ended),
+            waiting=self._scheduler.num_waiting,
+            leases=[self._view(running) for running in self._running.values()],
+            idle=idle,
+            durations_s=self._durations_s,
+            interrupted=self.interruption.requests > 0,
+            node_hours=self._node_s / 3600,
+            quarantined=dict(self._scheduler.quarantined),
+            paused=self._scheduler.paused,
+            note=note,
+        )
+        self.display.show(view)
+        self._progress.show(view)
+
+    def _view(self, running: _Running) -> LeaseView:
+        left_s = self._left_s(running)
+        ends_at = datetime.now(UTC) + timedelta(seconds=left_s) if left_s > 0 else None
+        return LeaseView(
+            name=running.lease.name,
+            node=running.lease.node,
+            cell=running.task.cell.name,
+            cell_id=running.task.cell.id,
+            attempt=running.attempt.number,
+            started_at=running.attempt.started_at,
+            elapsed_s=time.monotonic() - running.since_s,
+            expected_end=ends_at,
+            progress=running.lease.last_progress,
         )
 
-
-def _view(running: _Running) -> LeaseView:
-    return LeaseView(
-        name=running.lease.name,
-        node=running.lease.node,
-        cell=running.task.cell.name,
-        elapsed_s=time.monotonic() - running.since_s,
-        progress=running.lease.last_progress,
-    )
+    def _left_s(self, running: _Running) -> float:
+        """How long it may still take, at least as long as its training; not positive: overdue."""
+        expected_s = self._durations.expected_s(running.task.cell)
+        by_kind_s = running.since_s + expected_s - time.monotonic()
+        progress = running.lease.last_progress or {}
+        steps, step_ms = progress.get("remaining_steps"), progress.get("step_ms")
+        if steps is None or step_ms is None:
+            return by_kind_s
+        return max(by_kind_s, float(steps * step_ms) / 1000)

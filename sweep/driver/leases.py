@@ -1,9 +1,8 @@
 """The leases of a driver: requested, prepared, polled, and given back."""
 
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
@@ -45,6 +44,11 @@ class Leases:
     def num_preparing(self) -> int:
         return len(self._preparing)
 
+    @property
+    def num_nodes(self) -> int:
+        """On how many nodes a lease is held."""
+        return len({lease.node for lease in self.held.values()})
+
     def update(self, limit: int) -> None:
         """Take what has been granted; ask for what is missing, up to ``limit``; return the rest."""
         nodes = self.pool.nodes()
@@ -84,6 +88,12 @@ class Leases:
         """Leases to give up, and why."""
         reasons = ((lease, self._why_failing(lease)) for lease in self.held.values())
         return [(lease, reason) for lease, reason in reasons if reason is not None]
+
+    def beat(self) -> None:
+        """Ask every agent for its progress, which it takes as a sign of life."""
+        for lease in list(self.held.values()):
+            with contextlib.suppress(Exception):  # no lease may stop the asking of the others
+                lease.beat()
 
     def close(self) -> None:
         """Give everything back: who drives next with this pool asks anew."""
@@ -166,23 +176,3 @@ class Leases:
                 self._avoid_next |= avoid or frozenset()
                 self.idle.remove(lease)
                 self.release(lease)
-
-
-@contextlib.contextmanager
-def polled(leases: Leases) -> Iterator[None]:
-    """Inside, every agent is asked once a second: for its progress, and as a sign of life."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(POLL_EVERY_S):
-            for lease in list(leases.held.values()):
-                with contextlib.suppress(Exception):  # no lease may stop the polling of the others
-                    lease.beat()
-
-    thread = threading.Thread(target=beat, daemon=True, name="poll agents")
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(2 * POLL_EVERY_S)

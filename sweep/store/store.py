@@ -37,6 +37,8 @@ from trainer.config.config_errors import ConfigError
 CELLS_FILE = "cells.parquet"
 REPLICATES_FILE = "replicates.parquet"
 SWEEP_FILE = "sweep.json"
+PROGRESS = "progress"
+OF_DRIVERS = (PROGRESS,)  # folders in which each driver has a file of its own
 BATCH = 512  # a table of one row takes 100 kB of memory, a row of a large one 3 kB
 _ATTEMPT = re.compile(r"(?P<cell>[0-9a-f]{16})-(?P<number>\d+)\.(?P<kind>start|parquet)")
 
@@ -239,6 +241,8 @@ class Store:
         for driver in self._watch.look():
             if driver.life is Life.DEAD:
                 self.files.remove(driver.file)
+                for folder in OF_DRIVERS:
+                    self.files.remove(f"{folder}/{driver.id}.json")
 
     def _create(self, name: str, data: bytes) -> bool:
         """Whether the file is ours: also where it was made and the answer to that got lost."""

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
@@ -16,6 +17,7 @@ from sweep.driver.display import (
     render,
 )
 
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 TRAINING = {"phase": "train", "step": 36, "remaining_steps": 100.0, "step_ms": 90.0}
 ROW = {"pre_quant_bpb": 3.25, "post_quant_bpb": 3.5, "ttt_bpb": None}
 ENDINGS = [
@@ -45,7 +47,11 @@ def view(**changes):
         name="lease 0",
         node="n1",
         cell="asqu__seed1",
+        cell_id="0" * 16,
+        attempt=2,
+        started_at=AT,
         elapsed_s=5.0,
+        expected_end=AT + timedelta(seconds=20),
         progress=TRAINING,
     )
     values = {
@@ -58,6 +64,9 @@ def view(**changes):
         "idle": 1,
         "durations_s": [20.0],
         "interrupted": False,
+        "node_hours": 0.5,
+        "quarantined": {"n2": "too hot"},
+        "paused": None,
     }
     return SweepView(**values | changes)
 
