@@ -2,7 +2,7 @@
 
 The flags write the same ``spec.json`` that a driver writes; with ``--spec`` they are not needed.
 Under torchrun every rank runs this. Exit status: 0 a report was written, 2 bad input, 12 out of
-memory, anything else a crash.
+memory, 143 stopped by SIGTERM with a checkpoint to go on from, anything else a crash.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from trainer.contract import (
     EXIT_BAD_INPUT,
     EXIT_OUT_OF_MEMORY,
     EXIT_REPORTED,
+    EXIT_STOPPED,
     OUTPUT_FILES,
     SPEC_FILE,
     ActivationSpec,
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(spec: RunSpec, arguments: argparse.Namespace) -> int:
     from trainer.cell import run
     from trainer.distributed.world import open_world
-    from trainer.training.checkpoint import CheckpointSettings
+    from trainer.training.checkpoint import CheckpointSettings, Stopped
 
     out = Path(arguments.out)
     _make_folder(out, f"--out {out}")
@@ -82,7 +83,11 @@ def _run(spec: RunSpec, arguments: argparse.Namespace) -> int:
             for name in OUTPUT_FILES:  # to another question
                 (out / name).unlink(missing_ok=True)
             write_atomically(out / SPEC_FILE, spec.model_dump_json(indent=1).encode())
-        report = run(spec, out, world, checkpoint)
+        try:
+            report = run(spec, out, world, checkpoint)
+        except Stopped as stopped:
+            print(stopped, flush=True)
+            return EXIT_STOPPED
     if world.is_main:
         print(_summary(report), flush=True)
     return EXIT_REPORTED

@@ -33,7 +33,8 @@ OUTPUT_FILES = (REPORT_FILE, CURVE_FILE, ARTIFACT_FILE, LAYERS_FILE)
 
 EXIT_REPORTED = 0
 EXIT_BAD_INPUT = 2
-EXIT_OUT_OF_MEMORY = 12  # ENOMEM; any other status is a crash
+EXIT_OUT_OF_MEMORY = 12  # ENOMEM
+EXIT_STOPPED = 143  # 128 + SIGTERM, with a checkpoint; any other status is a crash
 
 CURVE_COLUMNS = ("step", "tokens", "train_s", "train_loss", "lr_mult", "val_loss", "val_bpb")
 STAGE_COLUMNS = {

@@ -1,4 +1,4 @@
-"""Cells in processes of their own that are killed, by SIGKILL, at a moment that a test chooses.
+"""Cells in processes of their own that are killed or stopped at a moment that a test chooses.
 
 The processes are forks of one server that has imported everything, so that a death costs no more
 than a cell.
@@ -9,6 +9,7 @@ import os
 import pkgutil
 import secrets
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,9 @@ import pyarrow.pandas_compat  # noqa: F401  (what a cell imports when it comes t
 import torch._dynamo  # noqa: F401
 
 from trainer.cell import run
-from trainer.contract import RunSpec
+from trainer.contract import EXIT_STOPPED, RunSpec
 from trainer.distributed.world import open_world
-from trainer.training.checkpoint import CheckpointSettings
+from trainer.training.checkpoint import CheckpointSettings, Stopped
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])
@@ -28,7 +29,7 @@ PROCESSES.set_forkserver_preload([__name__])
 
 @dataclass(frozen=True)
 class Death:
-    """Rank ``rank`` is killed as it calls ``function`` for the ``nth`` time.
+    """Rank ``rank`` is sent ``number`` as it calls ``function`` for the ``nth`` time.
 
     ``torn``: half of the file that it was about to flush is lost.
     """
@@ -37,6 +38,7 @@ class Death:
     nth: int
     rank: int = 0
     torn: bool = False
+    number: signal.Signals = signal.SIGKILL
 
     def install(self) -> None:
         place, _, name = self.function.rpartition(".")
@@ -49,7 +51,7 @@ class Death:
             if len(calls) == self.nth:
                 if self.torn:
                     os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self.number)
             return function(*arguments, **options)
 
         setattr(module, name, deadly)
@@ -115,4 +117,7 @@ def _cell(
     if death is not None:
         death.install()
     with open_world(spec.device, spec.threads) as world:
-        run(spec, out, world, checkpoint)
+        try:
+            run(spec, out, world, checkpoint)
+        except Stopped:
+            sys.exit(EXIT_STOPPED)

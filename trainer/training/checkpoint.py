@@ -8,11 +8,13 @@ processor is not used, for its steps would be other steps.
 
 import hashlib
 import json
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import safetensors.torch
 import torch
@@ -31,6 +33,14 @@ _HEADER_BYTES, _FACTS = 8, "facts"
 
 class UnusableCheckpointError(ValueError):
     """This file is none that the run can go on from, and why."""
+
+
+class Stopped(Exception):  # noqa: N818  (it was asked for)
+    """The run was asked to end, and has left a checkpoint of ``step``."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped as asked, with a checkpoint of step {step}")
+        self.step = step
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,7 @@ class Checkpointer:
     identity: Mapping[str, str | int]
     progress: Progress
     _saved_s: float = field(default_factory=time.perf_counter)
+    _is_asked_to_stop: bool = False
 
     def load(self) -> State | None:
         """What there is to go on from, or None: a line in the log says why it is not used."""
@@ -75,9 +86,28 @@ class Checkpointer:
         self._saved_s = time.perf_counter()
         return decode(data, self.identity) if data else None
 
-    def is_due(self) -> bool:
-        """Whether it is time, by rank 0's clock, on every rank alike."""
-        return self.world.seconds_since(self._saved_s) >= self.settings.every_s
+    @contextmanager
+    def heeding_sigterm(self) -> Iterator[None]:
+        """Inside, SIGTERM asks the run to stop at a checkpoint; outside it ends the process."""
+
+        def ask(*_: object) -> None:
+            self._is_asked_to_stop = True
+
+        before = signal.signal(signal.SIGTERM, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def look(self) -> tuple[bool, bool]:
+        """(it is time to save, the run is to stop), on every rank alike.
+
+        The time is rank 0's; whichever rank was asked to stop, all do.
+        """
+        is_due = time.perf_counter() - self._saved_s >= self.settings.every_s
+        own = torch.tensor([self.world.is_main and is_due, self._is_asked_to_stop]).float()
+        save, stop = self.world.largest(own.to(self.world.device)).tolist()
+        return save > 0, stop > 0
 
     def save(self, state: State) -> None:
         """Write ``state``; if it cannot be written, say so and go on with the earlier one."""
@@ -88,6 +118,13 @@ class Checkpointer:
                 except OSError as error:
                     self._say(f"not written: {error}")
         self._saved_s = time.perf_counter()
+
+    def stop(self, state: State, step: int) -> NoReturn:
+        """Leave ``state`` and end the run, every rank once rank 0 has written: who started the
+        ranks ends them all when the first has gone."""
+        self.save(state)
+        self.world.sum_(torch.zeros((), device=self.world.device)).item()
+        raise Stopped(step)
 
     def _read(self) -> bytes:
         """The file's content if it can be used, else nothing."""

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, dataclass
 
 import torch
@@ -94,27 +94,28 @@ def train(
 ) -> TrainingResult:
     """Train in place under ``budget``; stop early where a checked loss is not finite.
 
-    With a ``checkpointer`` the steps go on from its checkpoint, if it has one. Validation in
-    between and saving are off the clock.
+    With a ``checkpointer`` the steps go on from its checkpoint, if it has one, and SIGTERM ends
+    them at another (``Stopped``). Validation in between and saving are off the clock.
     """
     course = _TrainingRun(training, loader, average, check_every=hooks.check_every)
     if checkpointer is not None and (state := checkpointer.load()) is not None:
         course.restore(state, budget)
     hooks.on_start(course.resumed_from_step)
     clock = _Clock(training.world, course.elapsed_s)
-    while True:
-        is_last = course.is_over(budget)
-        if _validates(training.recipe.scoring.every_steps, course.step, is_last=is_last):
-            with clock.stopped():
-                training.model.begin_step(training.seed, None)
-                course.validations.append((course.step, hooks.validate(course.step)))
-        if is_last:
-            break
-        course.advance(budget, clock)
-        hooks.on_step(course.steps[-1], course.checked)
-        if checkpointer is not None and (checkpointer.is_due() or course.is_over(budget)):
-            with clock.stopped():
-                checkpointer.save(course.state())
+    with checkpointer.heeding_sigterm() if checkpointer is not None else nullcontext():
+        while True:
+            is_last = course.is_over(budget)
+            if _validates(training.recipe.scoring.every_steps, course.step, is_last=is_last):
+                with clock.stopped():
+                    training.model.begin_step(training.seed, None)
+                    course.validations.append((course.step, hooks.validate(course.step)))
+            if is_last:
+                break
+            course.advance(budget, clock)
+            hooks.on_step(course.steps[-1], course.checked)
+            if checkpointer is not None:
+                with clock.stopped():
+                    course.keep(checkpointer, is_over=course.is_over(budget))
     training.model.begin_step(training.seed, None)
     return course.trained()
 
@@ -219,6 +220,14 @@ class _TrainingRun:
                 "validations": [(step, astuple(score)) for step, score in self.validations],
             },
         )
+
+    def keep(self, checkpointer: Checkpointer, *, is_over: bool) -> None:
+        """Save what there is if it is time, or at the end; Stopped if the run is to stop."""
+        is_due, must_stop = checkpointer.look()
+        if must_stop:
+            checkpointer.stop(self.state(), self.step)
+        if is_due or is_over:
+            checkpointer.save(self.state())
 
     def restore(self, state: State, budget: Budget) -> None:
         """Go on as the run did that had this ``state``."""

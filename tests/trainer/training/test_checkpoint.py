@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import signal
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.killed import Death, statuses
 from tests.support.tiny import RANK_0, answer, read_curve, read_report, run_cell, tiny_spec
 from trainer.cell import run
 from trainer.config.config_errors import ConfigError
-from trainer.contract import ARTIFACT_FILE, LAYERS_FILE, REPORT_FILE
+from trainer.contract import ARTIFACT_FILE, EXIT_STOPPED, LAYERS_FILE, REPORT_FILE
 from trainer.training.checkpoint import (
     CheckpointSettings,
     State,
@@ -126,6 +127,23 @@ def test_two_ranks_go_on_in_every_bit(data_dir, tmp_path):
     report = assert_killed_and_continued(asked(data_dir, "asqu", ways), tmp_path, [death], 2)
     assert report.world_size == 2
     assert report.resumed_from_step in (2, 3)  # the other rank may have been behind
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_a_run_that_is_asked_to_stop_goes_on_in_every_bit_from_the_step_it_was_at(
+    data_dir, tmp_path, num_ranks
+):
+    """Whichever rank is asked, all stop after that step, whenever a checkpoint would be due."""
+    spec, checkpoint = asked(data_dir), CheckpointSettings(tmp_path / "cell.checkpoint", 1e9)
+    asks = Death(STEP, 4, rank=num_ranks - 1, number=signal.SIGTERM)
+    ends = statuses(spec, tmp_path, checkpoint, num_ranks=num_ranks, death=asks)
+    assert ends == [EXIT_STOPPED] * num_ranks
+    assert not (tmp_path / REPORT_FILE).exists()
+    assert statuses(spec, tmp_path, checkpoint, num_ranks=num_ranks) == [0] * num_ranks
+    assert read_report(tmp_path).resumed_from_step == 4
+    alone = tmp_path / "alone"
+    assert statuses(spec, alone, None, num_ranks=num_ranks) == [0] * num_ranks
+    assert left(tmp_path) == left(alone)
 
 
 @pytest.mark.slow
