@@ -7,6 +7,7 @@ this process dies, and this process ends itself when its driver falls silent.
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -19,7 +20,15 @@ from typing import Any
 from sweep.messages import Delivery, Order, PrepareResult, Requirements
 from sweep.node.checkpoints import lock_checkpoint
 from sweep.node.data import NotStaged, stage
-from sweep.node.failures import STOPPED, Failure, classify, hung, unable, unreported
+from sweep.node.failures import (
+    PREEMPTED,
+    STOPPED,
+    Failure,
+    classify,
+    hung,
+    unable,
+    unreported,
+)
 from sweep.node.liveness import DeadManSwitch, HangWatch
 from sweep.node.memory_use import MemoryWatch
 from sweep.node.ranks import RankLauncher, attempt_ends, dump_stacks
@@ -41,6 +50,7 @@ from trainer.source import trainer_source
 POLL_S = 0.05
 SETTLE_S = 0.1  # in which ranks that fail together are seen to have
 DYING_S = 2.0
+SAVE_S = 8.0  # for a last checkpoint: with its copy, less than a driver waits for a stopped attempt
 EXIT_DRIVER_GONE = 70
 
 
@@ -57,6 +67,7 @@ class Agent:
         sampler_factory: SamplerFactory | None = None,
     ) -> None:
         self._stop = threading.Event()
+        self._stopped_as = STOPPED
         self._folder: Path | None = None
         self._ranks = Processes()
         self._launcher = RankLauncher()
@@ -65,10 +76,15 @@ class Agent:
         self._silence_s = driver_silence_s
         self._switch = DeadManSwitch(driver_silence_s, self._die) if driver_silence_s else None
 
-    def stop(self) -> None:
-        """End the running attempt; it is delivered as interrupted."""
+    def stop(self, *, preempted: bool = False) -> None:
+        """End the running attempt, at a checkpoint if it keeps one; it is delivered as interrupted.
+
+        ``preempted``: since the node is being taken away, not since somebody wants it.
+        """
         self._reset_switch()
-        self._stop.set()
+        if not self._stop.is_set():
+            self._stopped_as = PREEMPTED if preempted else STOPPED
+            self._stop.set()
 
     def progress(self) -> Mapping[str, Any] | None:
         """What the trainer last said of itself."""
@@ -132,7 +148,9 @@ class Agent:
                     say,
                 ) as telemetry:
                     look = partial(memory.look, partial(self._pids, order))
-                    end = _watch(self._ranks, folder, order, self._stop, look)
+                    end = _watch(self._ranks, folder, order, self._stop_asked, look)
+                    if checkpoint is not None and end.decided in (STOPPED, PREEMPTED):
+                        _let_save(self._ranks)
                     self._ranks.kill_now()  # before anything else, whatever it waits for
             finally:
                 stuck = self._ranks.kill()
@@ -140,6 +158,9 @@ class Agent:
             if checkpoint is not None and failure is None:
                 checkpoint.is_settled = True
         return _collect(folder, order, failure, telemetry)
+
+    def _stop_asked(self) -> Failure | None:
+        return self._stopped_as if self._stop.is_set() else None
 
     def _pids(self, order: Order) -> list[int]:
         """The ranks' processes; those of a script are children of its own."""
@@ -180,7 +201,7 @@ def _watch(
     ranks: Processes,
     folder: Path,
     order: Order,
-    stop: threading.Event,
+    stop_asked: Callable[[], Failure | None],
     look_at_memory: Callable[[], None],
 ) -> _End:
     """Until every rank has ended well, or one thing has gone wrong."""
@@ -198,14 +219,25 @@ def _watch(
             return _End(ranks.codes())
         if all(code == 0 for code in codes):
             return _End(codes)
-        if stop.is_set():
-            return _End(codes, STOPPED)
+        if (stopped := stop_asked()) is not None:
+            return _End(codes, stopped)
         if (latest := _modified_at(folder / PROGRESS_FILE)) != sign:
             sign, phase = latest, (_progress(folder) or {}).get("phase", phase)
         if watch.look(sign, phase, time.monotonic()):
             dump_stacks(ranks, folder)
             return _End(codes, hung(phase, watch.stalled_s))
         look_at_memory()
+        ranks.wait(POLL_S)
+
+
+def _let_save(ranks: Processes) -> None:
+    """Ask ranks that train to leave a checkpoint, and wait for their end, but not for long.
+
+    In any other phase they end of it at once.
+    """
+    ranks.signal(signal.SIGTERM)
+    deadline_s = time.monotonic() + SAVE_S
+    while None in ranks.codes() and time.monotonic() < deadline_s:
         ranks.wait(POLL_S)
 
 

@@ -18,7 +18,7 @@ from sweep.store.files import Files, open_files
 from trainer.files import write_atomically
 
 FETCH_S = 120.0
-CLOSE_S = 15.0
+CLOSE_S = 10.0
 POLL_S = 0.1
 LOOK_EVERY_S = 1.0
 TRY_AGAIN_S = 30.0

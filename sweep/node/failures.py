@@ -1,4 +1,4 @@
-"""Classify a failed attempt: whose fault was it, the cell's, the node's or memory's?
+"""Classify a failed attempt: whose fault was it, the cell's, the node's, memory's or nobody's?
 
 Pure: exit statuses and logs in, state, class, reason and signature out. The class decides how often
 a cell is tried again, so what may come of the node must not count as the cell's own error, and the
@@ -18,7 +18,7 @@ from sweep.node.error_signature import (
     logged_error,
     without_variables,
 )
-from trainer.contract import EXIT_BAD_INPUT, EXIT_OUT_OF_MEMORY
+from trainer.contract import EXIT_BAD_INPUT, EXIT_OUT_OF_MEMORY, EXIT_STOPPED
 
 CRASH_TAIL_CHARS = 8192
 LAST_LINES = 10
@@ -90,6 +90,8 @@ def classify(
         by_kernel = killed_by_kernel and rank.signal == signal.SIGKILL
         if by_kernel or rank.is_out_of_memory:
             return _out_of_memory(rank, by_kernel, memory)
+        if rank.end.code == EXIT_STOPPED:
+            return _warned(rank)
     culprit = _culprit(ranks)
     reason, fault = culprit.ending, culprit.fault
     if culprit.signal in FROM_OUTSIDE:
@@ -113,6 +115,12 @@ STOPPED = Failure(
     state="interrupted",
     failure="user",
     reason="stopped by the user before it ended",
+    signature=None,
+)
+PREEMPTED = Failure(
+    state="interrupted",
+    failure="preemption",
+    reason="its node is being taken away; stopped before it ended",
     signature=None,
 )
 
@@ -228,6 +236,11 @@ def _culprit(ranks: Sequence[_Rank]) -> _Rank:
 
 def _failed(failure: str, reason: str, culprit: _Rank) -> Failure:
     return Failure(state="failed", failure=failure, reason=reason, signature=culprit.signature)
+
+
+def _warned(rank: _Rank) -> Failure:
+    reason = f"rank {rank.index} was warned (SIGTERM from outside) and stopped at a checkpoint"
+    return Failure(state="interrupted", failure="preemption", reason=reason, signature=None)
 
 
 def _out_of_memory(rank: _Rank, by_kernel: bool, memory: str) -> Failure:

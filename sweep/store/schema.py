@@ -18,7 +18,7 @@ VERSION_KEY = b"activation_sweep_schema_version"
 TERMINAL_STATES = ("succeeded", "diverged")
 FAILED_STATES = ("failed", "oom", "hung", "lost", "interrupted")
 STATES = TERMINAL_STATES + FAILED_STATES
-FAILURES = ("cell", "memory", "infrastructure", "hang", "driver", "user")
+FAILURES = ("cell", "memory", "infrastructure", "hang", "preemption", "driver", "user")
 
 # One stage is named before any result is seen, and only its ranking is tested: four tested stages
 # would be four chances to find a winner. It is the first of these that the recipe scores: the very
@@ -80,7 +80,7 @@ OUTCOME = (
         _TEXT,
         "",
         "class of a failure, which decides on its retries: cell, memory, infrastructure, hang, "
-        "driver or user; null where the state is terminal",
+        "preemption, driver or user; null where the state is terminal",
     ),
     Column(
         "failure_signature",

@@ -11,13 +11,14 @@ import fsspec
 import pytest
 
 from sweep.messages import CheckpointPlace
-from sweep.node import checkpoint_sync
+from sweep.node import agent, checkpoint_sync
 from sweep.node.agent import Agent
 from sweep.node.checkpoints import OLD_S, lock_checkpoint
 from sweep.node.scratch import scratch_root
 from sweep.processes.process_lock import lock_path
 from tests.support.commands import wait_until
 from tests.support.standin import CELL_ID, WELL, order, scratch_under, stand_in
+from trainer.contract import PROGRESS_FILE
 
 OTHER = "fedcba9876543210"
 
@@ -186,6 +187,58 @@ def test_an_attempt_goes_on_from_where_the_last_one_was(tmp_path, monkeypatch, c
     assert json.loads(ends[-1].report) == {"a": 1}
     assert list(Path(nodes[-1]).iterdir()) == []
     assert content(copy_to) is None
+
+
+SAVES_WHEN_ASKED = f"""
+path = pathlib.Path(sys.argv[sys.argv.index("--checkpoint") + 1])
+def save(*_):
+    time.sleep(0.1 * (rank == 0))
+    if rank == 0:
+        path.write_text("the step it was at")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+if rank == 0:
+    pathlib.Path("{PROGRESS_FILE}").write_text('{{"phase": "train"}}')
+time.sleep(60)
+"""
+DEAF = SAVES_WHEN_ASKED.replace("SIGTERM, save", "SIGTERM, signal.SIG_IGN")
+
+
+def stopped_midway(asked, **how):
+    stopping = Agent()
+
+    def stop():
+        wait_until(stopping.progress)
+        stopping.stop(**how)
+
+    threading.Thread(target=stop, daemon=True).start()
+    return stopping.run(order(ranks=2, checkpoint=asked))
+
+
+@pytest.mark.parametrize(("preempted", "failure"), [(False, "user"), (True, "preemption")])
+def test_a_stopped_attempt_leaves_a_checkpoint_of_that_moment(
+    tmp_path, monkeypatch, copy_to, preempted, failure
+):
+    stand_in(monkeypatch, SAVES_WHEN_ASKED)
+    asked = CheckpointPlace(folder=str(tmp_path / "disk"), every_s=1e9, copy_to=copy_to)
+    delivery = stopped_midway(asked, preempted=preempted)
+    assert (delivery.state, delivery.failure) == ("interrupted", failure)
+    assert content(copy_to) == b"the step it was at"
+
+
+def test_a_stopped_attempt_is_not_waited_for_for_long(tmp_path, monkeypatch):
+    stand_in(monkeypatch, DEAF)
+    monkeypatch.setattr(agent, "SAVE_S", 0.1)
+    asked = CheckpointPlace(folder=str(tmp_path / "disk"), every_s=1e9, copy_to=None)
+    assert stopped_midway(asked).state == "interrupted"
+
+
+def test_ranks_that_others_have_warned_were_preempted(tmp_path, monkeypatch):
+    warned = "os.kill(os.getpid(), signal.SIGTERM)"
+    stand_in(monkeypatch, SAVES_WHEN_ASKED.replace("time.sleep(60)", warned))
+    asked = CheckpointPlace(folder=str(tmp_path / "disk"), every_s=1e9, copy_to=None)
+    delivery = Agent().run(order(checkpoint=asked))
+    assert (delivery.state, delivery.failure) == ("interrupted", "preemption")
 
 
 def test_an_attempt_that_may_not_write_the_checkpoint_says_so_and_runs(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.node.error_signature import MAX_CHARS, logged_error
-from sweep.node.failures import STOPPED, RankEnd, classify, hung, unable, unreported
+from sweep.node.failures import PREEMPTED, STOPPED, RankEnd, classify, hung, unable, unreported
 from sweep.store.schema import FAILED_STATES, FAILURES
 
 FOLLOWING = (
@@ -183,16 +183,17 @@ def test_every_failure_has_a_known_class_and_says_why(others, code, log, by_kern
     assert failure.failure in FAILURES
     assert failure.state in FAILED_STATES
     assert failure.reason.startswith("rank ")
-    assert failure.signature
-    assert len(failure.signature) <= MAX_CHARS
+    assert bool(failure.signature) == (failure.failure != "preemption")
+    assert len(failure.signature or "") <= MAX_CHARS
 
 
 def test_what_no_rank_did_has_a_class_too():
-    for failure in (hung("train", 60.0), STOPPED, unable("no room in /tmp/x7"), unreported("r")):
+    stopped = (STOPPED, PREEMPTED)
+    for failure in (hung("train", 60.0), *stopped, unable("no room in /tmp/x7"), unreported("r")):
         assert failure.failure in FAILURES
         assert failure.state in FAILED_STATES
     assert hung("train", 60.4).reason == "no progress for 60 s in phase train; killed"
-    assert STOPPED.signature is None
+    assert [failure.signature for failure in stopped] == [None, None]
 
 
 # -- the signature

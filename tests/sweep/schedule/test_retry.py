@@ -19,6 +19,7 @@ STATE_OF = {
     "hang": "hung",
     "driver": "lost",
     "user": "interrupted",
+    "preemption": "lost",
 }
 
 
@@ -87,8 +88,8 @@ def test_a_budget_of_one_class_is_not_spent_by_another():
     assert follows(*mixed).kind == "again"
 
 
-def test_what_the_user_or_the_drivers_death_ended_is_never_held_against_a_cell():
-    for failure in ("user", "driver"):
+def test_what_the_user_preemption_or_the_drivers_death_ended_is_never_held_against_a_cell():
+    for failure in ("user", "preemption", "driver"):
         found = follows(*[failed(failure)] * 20)
         assert (found.kind, found.avoid) == ("again", frozenset())
 
@@ -125,7 +126,7 @@ def test_a_failure_without_a_class_is_of_the_class_that_its_state_has():
     assert (follows(*lost).kind, follows(*lost, ended("lost")).kind) == ("again", "final")
 
 
-CLASSED = st.sampled_from([c for c in FAILURES if c not in ("user", "driver")])
+CLASSED = st.sampled_from([c for c in FAILURES if c not in ("user", "preemption", "driver")])
 ATTEMPTS = st.one_of(
     st.builds(
         failed, CLASSED, node=st.sampled_from(NODES), signature=st.none() | st.sampled_from("EF")
