@@ -73,7 +73,7 @@ class _Session:
         numbers = store.numbers()
         elsewhere = {attempt.cell_id for attempt, _ in store.running()}
         stored = store.read()
-        for sentence in stored.unreadable:
+        for sentence in (*stored.unreadable, *store.strange):
             invocation.say(f"warning: {sentence}")
         history = stored.history()
         todo, taken = planner(self._cells, history), elsewhere | self._attempted

@@ -1,10 +1,11 @@
-"""Tell which drivers of a sweep are alive, by their locks or heartbeats.
+"""Tell which drivers of a sweep are alive, by their heartbeats, on one machine by their processes.
 
-A driver keeps a file ``drivers/<id>.json`` for as long as it lives. In a folder it holds a lock on
-it, which goes with the process, however that ends. Where there are no locks it writes a new number
-into it every ``beat_s``; who sees the number stand still for ``dead_after_s``, on his own clock,
-takes the driver for dead. The clocks of two machines are never compared for that. A driver that is
-taken for dead and is not loses nothing: an attempt is announced and closed by one only.
+A driver keeps a file ``drivers/<id>.json`` for as long as it lives, and writes a new number into it
+every ``beat_s``. Who sees the number stand still for ``dead_after_s``, on his own clock, takes the
+driver for dead. The clocks of two machines are never compared for that. A driver of the observer's
+own machine is asked for by its process, so that its death shows at once. A lock on the file says
+nothing: BeeGFS, Lustre and NFS may keep it from other machines. A driver that is taken for dead and
+is not loses nothing: an attempt is announced and closed by one only.
 """
 
 import contextlib
@@ -16,17 +17,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 
 from sweep.store.files import Files, StoreError
+from sweep.store.json_object import json_object
+from sweep.store.process_life import is_running, machine, started_ticks
 from trainer.config.config_errors import ConfigError
 
 FOLDER = "drivers"
 
 
 class Life(enum.Enum):
-    """``UNSURE`` until a driver without a lock has been watched for long enough."""
+    """``UNSURE`` until a driver of another machine has been watched for long enough."""
 
     ALIVE = enum.auto()
     UNSURE = enum.auto()
@@ -35,7 +38,7 @@ class Life(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatIntervals:
-    """How often a driver without a lock writes, and how long its silence may last."""
+    """How often a driver writes, and how long its silence may last."""
 
     beat_s: float = 10.0
     dead_after_s: float = 60.0
@@ -43,12 +46,17 @@ class HeartbeatIntervals:
 
 @dataclass(frozen=True, slots=True)
 class DriverNote:
-    """Who drives. ``beats`` counts signs of life, None where a lock is one."""
+    """Who drives. ``beats`` counts signs of life.
+
+    ``machine`` and ``started_ticks`` tell its process from others of that number.
+    """
 
     process: int
     host: str
     since: str
-    beats: int | None = None
+    beats: int = 0
+    machine: str | None = None
+    started_ticks: int | None = None
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host} since {self.since}"
@@ -92,6 +100,8 @@ class DriverWatch:
         self._files, self._intervals, self._clock = files, intervals, clock
         self._seen: dict[str, _Seen] = {}
         self.own: str | None = None
+        self.strange: dict[str, str] = {}
+        """A sentence on each file that no driver writes, by its name."""
 
     def look(self) -> list[Driver]:
         """Every other driver whose file is there."""
@@ -104,19 +114,27 @@ class DriverWatch:
 
     def _look_at(self, driver_id: str, name: str) -> Driver | None:
         if driver_id == self.own:
-            return None  # on NFS our lock would go with the end of the look
+            return None
         try:
             data = self._files.read(name)
-            note = DriverNote(**json.loads(data))
-            if note.beats is None:
-                life = Life.ALIVE if self._files.is_locked(name) else Life.DEAD
-            else:
-                life = self._judge(driver_id, name, data)
+            note = _read_note(data)
+            life = self._life_of_process(note) or self._judge(driver_id, name, data)
         except FileNotFoundError:  # it has just left
             return None
-        except (ValueError, TypeError):  # no driver writes such a file
+        except ValueError as error:
+            where = self._files.where(name)
+            self.strange[name] = f"{where}: no driver writes such a file ({error}); it is kept."
             return None
         return Driver(driver_id, note, life)
+
+    def _life_of_process(self, note: DriverNote) -> Life | None:
+        """None where the process cannot be looked at from here."""
+        if note.machine is None or note.machine != machine():
+            return None
+        runs = is_running(note.process, note.started_ticks)
+        if runs is None:
+            return None
+        return Life.ALIVE if runs else Life.DEAD
 
     def _judge(self, driver_id: str, name: str, data: bytes) -> Life:
         now_s, before = self._clock(), self._seen.get(driver_id)
@@ -149,15 +167,14 @@ def registered(files: Files, watch: DriverWatch, intervals: HeartbeatIntervals) 
     """
     host = re.sub(r"[^\w.-]", "-", socket.gethostname())
     driver_id = f"{host}-{os.getpid()}-{time.time_ns()}"
-    name = f"{FOLDER}/{driver_id}.json"
-    note = DriverNote(os.getpid(), socket.gethostname(), f"{datetime.now(UTC):%F %T} UTC")
-    with contextlib.ExitStack() as stack:
-        lock = files.lock(name, _json(note))
-        stack.callback(_leave, files, name)
-        if lock is not None:
-            stack.enter_context(lock)
-        else:
-            stack.enter_context(_beating(files, name, note, intervals.beat_s))
+    note = DriverNote(
+        os.getpid(),
+        socket.gethostname(),
+        f"{datetime.now(UTC):%F %T} UTC",
+        machine=machine(),
+        started_ticks=started_ticks(os.getpid()),
+    )
+    with _beating(files, f"{FOLDER}/{driver_id}.json", note, intervals.beat_s):
         watch.own = driver_id
         try:
             yield driver_id
@@ -197,7 +214,6 @@ def require_only_driver(
 @contextlib.contextmanager
 def _beating(files: Files, name: str, note: DriverNote, beat_s: float) -> Iterator[None]:
     """Write a new number every ``beat_s``. What cannot be written now is written the next time."""
-    _require_exclusion(files, name, note)
     stopped = threading.Event()
 
     def beat() -> None:
@@ -205,21 +221,22 @@ def _beating(files: Files, name: str, note: DriverNote, beat_s: float) -> Iterat
         while not stopped.wait(beat_s):
             beats += 1
             with contextlib.suppress(StoreError):
-                files.replace(name, _json(note, beats))
+                files.replace(name, _json(replace(note, beats=beats)))
 
     thread = threading.Thread(target=beat, name="driver heartbeat", daemon=True)
-    thread.start()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_leave, files, name)
+        _require_exclusion(files, name, note)
+        thread.start()
+        stack.callback(thread.join)  # a beat that came later would stay; each has its deadline
+        stack.callback(stopped.set)
         yield
-    finally:
-        stopped.set()
-        thread.join()  # a beat ends by the deadline of its call; one that came later would stay
 
 
 def _require_exclusion(files: Files, name: str, note: DriverNote) -> None:
     """Show oneself, and see that the place tells a second creation from a first."""
-    files.create(name, _json(note, 0))
-    if files.create(name, _json(note, 0)):
+    files.create(name, _json(note))
+    if files.create(name, _json(note)):
         raise StoreError(
             f"{files.place}: this service ignores `If-None-Match: *`, so two drivers could make "
             f"the same attempt. Use one with conditional writes; results/README.md names some."
@@ -231,5 +248,16 @@ def _leave(files: Files, name: str) -> None:
         files.remove(name)
 
 
-def _json(note: DriverNote, beats: int | None = None) -> bytes:
-    return json.dumps({**asdict(note), "beats": beats}).encode()
+def _json(note: DriverNote) -> bytes:
+    return json.dumps(asdict(note)).encode()
+
+
+def _read_note(data: bytes) -> DriverNote:
+    """What a driver wrote; of a newer version, what is known of it."""
+    found = json_object(data)
+    absent = {"process", "host", "since"} - found.keys()
+    if absent:
+        raise ValueError(f"it lacks {', '.join(sorted(absent))}")
+    note = DriverNote(**{f.name: found[f.name] for f in fields(DriverNote) if f.name in found})
+    counts = isinstance(note.process, int) and isinstance(note.started_ticks, int | None)
+    return note if counts else replace(note, machine=None)

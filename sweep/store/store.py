@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import re
-import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sweep.store.announcement import announcement, read_announcement
 from sweep.store.drivers import (
     Driver,
     DriverWatch,
@@ -40,7 +40,9 @@ SWEEP_FILE = "sweep.json"
 PROGRESS = "progress"
 OF_DRIVERS = (PROGRESS,)  # folders in which each driver has a file of its own
 BATCH = 512  # a table of one row takes 100 kB of memory, a row of a large one 3 kB
-_ATTEMPT = re.compile(r"(?P<cell>[0-9a-f]{16})-(?P<number>\d+)\.(?P<kind>start|parquet)")
+_ATTEMPT = re.compile(
+    r"(?P<cell>[0-9a-f]{16})-(?P<number>[1-9][0-9]{0,8})\.(?P<kind>start|parquet)"
+)
 
 
 class AlreadyClosed(Exception):  # noqa: N818  (it is what happened, not a fault of the caller)
@@ -72,6 +74,7 @@ class Store:
         self._intervals = intervals or HeartbeatIntervals()
         self._watch = DriverWatch(self.files, self._intervals)
         self._in_doubt: dict[str, tuple[Attempt, bytes]] = {}
+        self._strange: dict[str, str] = {}
 
     @classmethod
     def of(cls, results: str | Path, sweep: str) -> "Store":
@@ -81,6 +84,11 @@ class Store:
     @property
     def place(self) -> str:
         return self.files.place
+
+    @property
+    def strange(self) -> tuple[str, ...]:
+        """A sentence on each file that was met so far and that this version does not understand."""
+        return (*self._watch.strange.values(), *self._strange.values())
 
     @contextlib.contextmanager
     def as_driver(self, *, join: bool = False, say: Callable[[str], None] = print) -> Iterator[str]:
@@ -130,8 +138,9 @@ class Store:
         ``note["driver"]`` is the driver's id, by which its death is known. After a
         StoreError it may have been made all the same: tried again, it is ours.
         """
-        attempt = Attempt(cell_id, number, datetime.now(UTC))
-        attempt, data = self._in_doubt.pop(attempt.stem, (attempt, _announcement(attempt, note)))
+        started_at = datetime.now(UTC)
+        attempt = Attempt(cell_id, number, started_at)
+        attempt, data = self._in_doubt.pop(attempt.stem, (attempt, announcement(note, started_at)))
         try:
             created = self._create(f"attempts/{attempt.stem}.start", data)
         except StoreError:
@@ -200,7 +209,13 @@ class Store:
         return f"{kind}/{name}"
 
     def read_file(self, path: str) -> bytes:
-        """What ``write_file`` has put at that relative path."""
+        """What ``write_file`` has put at that relative path; a row of others may name any."""
+        folder, *names = path.split("/")
+        if not names or not {"", ".", ".."}.isdisjoint((folder, *names)) or "\0" in path:
+            raise ConfigError(
+                f"{path!r}: a row in {self.place} names this file. It is not inside that place, so "
+                f"it is not read: a sweep did not write the row. Move it away."
+            )
         return self.files.read(path)
 
     def write_cells(self, cell_ids: Collection[str]) -> StoredAttempts:
@@ -270,29 +285,26 @@ class Store:
             return None
 
     def _announced(self, match: re.Match[str], data: bytes) -> tuple[Attempt, dict[str, Any]]:
-        try:
-            note = json.loads(data)
-            started_at = datetime.fromisoformat(note.pop("started_at"))
-            del note["token"]
-        except (ValueError, KeyError, TypeError, AttributeError):  # torn, where there are no links
-            note, started_at = {}, self.files.modified_at(f"attempts/{match[0]}")
+        name = f"attempts/{match[0]}"
+        note, started_at, left_out = read_announcement(data, match["cell"])
+        if left_out:
+            self._strange[name] = (
+                f"{self.files.where(name)}: of this announcement some is not understood and left "
+                f"out ({', '.join(left_out)}); the file is kept."
+            )
+        if started_at is None:
+            started_at = self.files.modified_at(name)
         return Attempt(match["cell"], int(match["number"]), started_at), note
 
     def _by_life(self, *, alive: bool) -> Unfinished:
-        """Announcements are listed first: a driver that comes meanwhile has none in the list."""
+        """Announcements are listed first: a driver that comes meanwhile has none in the list.
+
+        One that names no driver may be of any other that lives.
+        """
         unfinished = self.unfinished()
-        living = {self._watch.own, *(driver.id for driver in self.drivers())} - {None}
+        others = {driver.id for driver in self.drivers()}
+        living = {*others, self._watch.own} - {None} | ({None} if others else set())
         return [pair for pair in unfinished if (pair[1].get("driver") in living) is alive]
-
-
-def _announcement(attempt: Attempt, note: Mapping[str, Any]) -> bytes:
-    """What a ``.start`` file holds; the token keeps two of them from being alike."""
-    text = {
-        **note,
-        "started_at": attempt.started_at.isoformat(),
-        "token": secrets.token_hex(8),
-    }
-    return json.dumps(text).encode()
 
 
 def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -8,7 +8,6 @@ Creation is a put on the condition that nothing is there (``If-None-Match: *``, 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -81,12 +80,6 @@ class RemoteFiles:
 
     def folders(self) -> list[str]:
         return [name for name, kind in self._entries("") if kind == "directory"]
-
-    def lock(self, name: str, data: bytes) -> AbstractContextManager[object] | None:
-        return None
-
-    def is_locked(self, name: str) -> bool:
-        return False
 
     def remove_temporaries(self) -> None:
         pass

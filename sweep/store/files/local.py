@@ -1,12 +1,10 @@
-"""Files in a folder: written whole, created by one writer only, locked by a living process."""
+"""Files in a folder: written whole, and created by one writer only."""
 
 import contextlib
 import errno
-import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from trainer.files import fsync_folder, is_temporary, temporary_file, write_atom
 
 ABANDONED_S = 24 * 3600.0  # no write takes so long: such a temporary file has lost its writer
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-_NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -81,38 +78,6 @@ class LocalFiles:
     def folders(self) -> list[str]:
         """The folders directly in this place, sorted."""
         return sorted(e.name for e in self._entries("") if e.is_dir() and e.name[0] != ".")
-
-    def lock(self, name: str, data: bytes) -> AbstractContextManager[object] | None:
-        """Make a file and lock it for as long as this process lives, or until it is unlocked.
-
-        None where the place knows no such thing; then no file is made. The lock is taken before the
-        file has its name: nobody ever sees it unlocked.
-        """
-        path = self.folder / name
-        with _explained(path, "kept", missing_is_normal=False):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary_file(path, data) as temporary, contextlib.ExitStack() as opened:
-                file = opened.enter_context(temporary.open("r+b"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    if error.errno in _NO_LOCKS:
-                        return None
-                    raise
-                temporary.replace(path)
-                return opened.pop_all()
-
-    def is_locked(self, name: str) -> bool:
-        """By another process. Asked of one's own, NFS lets the lock go when this look ends."""
-        with _explained(self.folder / name, "read"):
-            try:
-                with (self.folder / name).open("rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except FileNotFoundError:
-                return False
-            except BlockingIOError:
-                return True
-        return False
 
     def remove_temporaries(self) -> None:
         """Remove what killed writers left half-written."""

@@ -1,10 +1,10 @@
 """A driver is seen while it lives, missed when it is dead, and taken for dead at no loss."""
 
-import errno
-import fcntl
 import json
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import asdict
 from datetime import timedelta
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from sweep.store.drivers import DriverNote, DriverWatch, HeartbeatIntervals, Life
 from sweep.store.files import StoreError, open_files
+from sweep.store.process_life import is_running, started_ticks
 from sweep.store.store import AlreadyClosed, Store
 from tests.support.commands import wait_until
 from tests.support.drivers import driver_elsewhere, row_of
@@ -23,6 +24,12 @@ from trainer.config.config_errors import ConfigError
 CELL, MINE = "0123456789abcdef", "f" * 16
 PATIENT = HeartbeatIntervals(beat_s=0.2, dead_after_s=60.0)
 QUICK = HeartbeatIntervals(beat_s=0.2, dead_after_s=5.0)  # for a death that is waited for
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """From its call on, this process looks at drivers from another machine."""
+    return lambda: monkeypatch.setattr("sweep.store.drivers.machine", lambda: "another boot")
 
 
 def test_a_second_driver_is_told_who_is_running_unless_it_joins(shared):
@@ -43,21 +50,53 @@ def test_a_second_driver_is_told_who_is_running_unless_it_joins(shared):
             assert {attempt.cell_id for attempt, _ in store.running()} == {CELL, MINE}
 
 
-def test_what_a_killed_driver_announced_is_an_orphan(shared):
-    """At once where it held a lock, else after its silence has lasted."""
+@pytest.mark.parametrize("from_elsewhere", [False, True], ids=["here", "from elsewhere"])
+def test_what_a_killed_driver_announced_is_an_orphan(shared, elsewhere, from_elsewhere):
+    """At once on its machine, from elsewhere after its silence has lasted."""
     store = Store(shared, intervals=QUICK)
     with driver_elsewhere(shared, QUICK, CELL) as (process, its_id, _):
         assert [note["driver"] for _, note in store.running()] == [its_id]
         assert store.orphans() == []
+        if from_elsewhere:
+            elsewhere()
+            store = Store(shared, intervals=QUICK)
+            assert store.orphans() == []
         process.kill()
         process.join()
-        if "://" not in shared:
+        if not from_elsewhere:
             assert [attempt.cell_id for attempt, _ in store.orphans()] == [CELL]
         wait_until(lambda: bool(store.orphans()))
         assert store.running() == []
         with store.as_driver(say=pytest.fail) as driver_id:
             assert [attempt.cell_id for attempt, _ in store.orphans()] == [CELL]
             assert store.files.names("drivers") == [f"{driver_id}.json"]
+
+
+def test_no_driver_of_another_machine_is_let_in_beside_a_living_one(tmp_path, elsewhere):
+    """Whatever the file system tells of locks there: nobody asks for one."""
+    intervals, said = HeartbeatIntervals(0.1, 60.0), []
+    with Store(tmp_path, intervals=intervals).as_driver() as driver_id:
+        elsewhere()
+        other = Store(tmp_path, intervals=intervals)
+        refused = pytest.raises(ConfigError, match=f"process {os.getpid()} on")
+        with refused, other.as_driver(say=said.append):
+            pytest.fail("two drivers drove one sweep")
+        assert len(said) == 1
+        assert other.files.names("drivers") == [f"{driver_id}.json"]
+
+
+def test_a_process_lives_until_it_has_ended_and_another_of_its_number_is_not_it():
+    ours = started_ticks(os.getpid())
+    assert is_running(os.getpid(), ours)
+    assert not is_running(os.getpid(), ours - 1)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    ticks = started_ticks(child.pid)
+    assert is_running(child.pid, ticks)
+    child.kill()
+    wait_until(lambda: not is_running(child.pid, ticks))  # a zombie: nobody has waited for it
+    child.communicate()
+    assert is_running(child.pid, ticks) is False
+    assert is_running(10**30, ticks) is False
 
 
 def test_a_driver_that_ends_leaves_no_sign_of_life(shared):
@@ -94,12 +133,13 @@ def test_what_names_no_driver_is_an_orphan(shared):
     assert [attempt.cell_id for attempt, _ in store.orphans()] == [CELL]
 
 
-def test_a_driver_that_was_taken_for_dead_keeps_its_answer(place_on):
+def test_a_driver_that_was_taken_for_dead_keeps_its_answer(place_on, elsewhere):
     place = place_on("memory")
     clock = Clock()
     slow, other = Store(place), Store(place)
     other._watch = DriverWatch(other.files, HeartbeatIntervals(), clock=clock)
     with slow.as_driver() as driver_id:  # its first beat is 10 s away
+        elsewhere()
         attempt = slow.announce(CELL, 1, {"driver": driver_id})
         assert other.orphans() == []
         clock.now_s += 61.0
@@ -129,18 +169,6 @@ def test_a_driver_that_cannot_show_itself_goes_on_and_shows_itself_again(place_o
     assert store.files.names("drivers") == []
 
 
-def test_where_locks_are_unknown_a_driver_beats(tmp_path, monkeypatch):
-    def no_locks(file, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    store = Store(tmp_path, intervals=HeartbeatIntervals(0.02, 60.0))
-    with store.as_driver():
-        other = Store(tmp_path)
-        other.drivers()
-        wait_until(lambda: [driver.life for driver in other.drivers()] == [Life.ALIVE])
-
-
 def test_a_service_that_ignores_the_condition_is_refused(place_on, s3):
     def forget_condition(environ, start_response):
         environ.pop("HTTP_IF_NONE_MATCH", None)
@@ -153,11 +181,41 @@ def test_a_service_that_ignores_the_condition_is_refused(place_on, s3):
         s3.application.refuse = None
 
 
-def test_a_foreign_file_among_the_drivers_is_no_driver(tmp_path):
+STRANGE = {
+    "torn.json": b"{",
+    "list.json": b"[1]",
+    "other.json": b'{"x": 1}',
+    "deep.json": b"[" * 100_000,
+    "long.json": b'{"process": ' + b"9" * 5000 + b"}",
+    "binary.json": bytes(range(256)),
+}
+
+
+def test_a_file_that_no_driver_writes_is_named_and_kept(tmp_path):
     store = Store(tmp_path)
-    for name, data in (("a.json", b"{"), ("b.json", b"[1]"), ("c.json", b'{"x": 1}')):
+    for name, data in STRANGE.items():
         store.files.replace(f"drivers/{name}", data)
-    assert store.drivers() == []
+    with store.as_driver(say=pytest.fail):
+        assert store.drivers() == []
+    assert set(store.files.names("drivers")) == set(STRANGE)
+    for name in STRANGE:
+        assert sum(f"drivers/{name}: no driver writes" in line for line in store.strange) == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"room": "12"}, {"process": "a name of a newer version", "machine": "here"}]
+)
+def test_a_driver_of_a_newer_version_is_respected(tmp_path, monkeypatch, changes):
+    monkeypatch.setattr("sweep.store.drivers.machine", lambda: "here")
+    note = asdict(DriverNote(7, "elsewhere", "now")) | changes
+    store = Store(tmp_path, intervals=HeartbeatIntervals(0.1, 60.0))
+
+    def beat_once(sentence):
+        store.files.replace("drivers/newer.json", json.dumps(note | {"beats": 1}).encode())
+
+    store.files.replace("drivers/newer.json", json.dumps(note).encode())
+    with pytest.raises(ConfigError, match="on elsewhere since now"), store.as_driver(say=beat_once):
+        pytest.fail("two drivers drove one sweep")
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 200.0), st.booleans()), max_size=8))

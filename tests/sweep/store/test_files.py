@@ -1,21 +1,18 @@
 """A folder and a bucket keep the same promises: a file is whole, and a name goes to one writer."""
 
 import errno
-import fcntl
 import os
 import socket
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-from sweep.store.files import LocalFiles, RemoteFiles, StoreError, open_files
+from sweep.store.files import RemoteFiles, StoreError, open_files
 from sweep.store.files.local import ABANDONED_S
 from tests.support.commands import ROOT
-from tests.support.drivers import SPAWN
 from tests.support.s3 import forget_clients
 from trainer.config.config_errors import ConfigError
 
@@ -122,38 +119,6 @@ def test_only_old_temporaries_are_tidied_away(tmp_path):
     files = open_files(tmp_path)
     files.remove_temporaries()
     assert {p.name for p in (tmp_path / "attempts").iterdir()} == {*kept, ".older"}
-
-
-def hold_and_wait(folder, pipe):
-    with LocalFiles(Path(folder)).lock("drivers/a", b"x"):
-        pipe.send("held")
-        pipe.recv()
-
-
-@pytest.mark.parametrize("end", ["kill", "let go"])
-def test_a_held_file_is_held_until_its_process_lets_go_or_dies(tmp_path, end):
-    ours, theirs = SPAWN.Pipe()
-    process = SPAWN.Process(target=hold_and_wait, args=(str(tmp_path), theirs), daemon=True)
-    process.start()
-    files = open_files(tmp_path)
-    assert ours.recv() == "held"
-    assert files.is_locked("drivers/a")
-    if end == "kill":
-        process.kill()
-    else:
-        ours.send("let go")
-    process.join()
-    assert not files.is_locked("drivers/a")
-    assert files.read("drivers/a") == b"x"
-
-
-def test_where_locks_are_unknown_nothing_is_held_and_nothing_made(tmp_path, monkeypatch):
-    def no_locks(file, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    assert open_files(tmp_path).lock("drivers/a", b"x") is None
-    assert list((tmp_path / "drivers").iterdir()) == []
 
 
 @pytest.fixture

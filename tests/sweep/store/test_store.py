@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweep.cli.session import close_orphans
+from sweep.provenance import Revision
 from sweep.store.files import StoreError
 from sweep.store.schema import (
     COLUMNS,
@@ -161,11 +163,57 @@ def test_an_announced_attempt_is_unfinished_until_it_is_closed(store):
     assert store.unfinished() == []
 
 
-def test_a_start_file_cut_short_is_still_an_unfinished_attempt(store):
+STRANGE_STARTS = {
+    "cut short": b"{",
+    "binary": bytes(range(256)),
+    "a list": b'["driver"]',
+    "a number too long": b'{"generation": ' + b"9" * 5000 + b"}",
+    "a number that no row holds": b'{"generation": ' + b"9" * 30 + b"}",
+    "an object for a name": b'{"driver": {"name": "d"}, "node": ["n"]}',
+    "a column more": b'{"identity": {"cell": "asqu__seed1", "flavour": "mint"}}',
+    "a list for an identity": b'{"identity": ["asqu"]}',
+    "another cell": b'{"identity": {"cell_id": "ffffffffffffffff"}}',
+    "a time that is none": b'{"started_at": 12}',
+    "a time of no zone": b'{"started_at": "2026-11-29T10:00:00"}',
+}
+
+
+@pytest.mark.parametrize("data", STRANGE_STARTS.values(), ids=STRANGE_STARTS)
+def test_a_strange_start_file_is_named_kept_and_closed_as_any_other(store, data):
     attempt = store.announce(CELL, 1, NOTE)
-    (folder_of(store) / f"{attempt.stem}.start").write_text("{")
-    ((found, note),) = store.unfinished()
-    assert (found.cell_id, found.number, note) == (CELL, 1, {})
+    path = folder_of(store) / f"{attempt.stem}.start"
+    path.write_bytes(data)
+    assert close_orphans(store, "sweep", [], Revision(None, None)) == 1
+    (row,) = store.read().rows
+    assert (row["cell_id"], row["attempt"], row["state"]) == (CELL, 1, "lost")
+    assert path.read_bytes() == data
+    (sentence,) = store.strange
+    assert str(path) in sentence
+
+
+def test_a_start_file_that_names_no_driver_is_left_to_another_that_lives(store):
+    """It may be that one's, of a newer version."""
+    store.announce(CELL, 1, {})
+    with Store(store.place).as_driver():
+        assert store.orphans() == []
+    assert len(store.orphans()) == 1
+
+
+def test_a_name_that_no_attempt_can_have_is_passed_over(store):
+    add(store)
+    for number in ("0", "01", "9" * 30, "\u0663"):
+        (folder_of(store) / f"{OTHER}-{number}.start").write_bytes(b"{}")
+    assert store.numbers() == {CELL: 1}
+    assert store.unfinished() == []
+    assert len(store.read().unreadable) == 4
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "logs/../../x", "..", "logs", "logs//a", "logs/./a", "logs/a\0", ""]
+)
+def test_a_row_that_names_a_file_outside_the_store_is_refused(store, path):
+    with pytest.raises(ConfigError, match="not inside that place"):
+        store.read_file(path)
 
 
 def test_a_torn_file_is_named_and_the_rest_is_read(store):
