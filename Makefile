@@ -28,19 +28,21 @@ ACTIVATION ?=
 OUT ?=
 FORCE ?=
 SUBMIT ?=
+STACKS ?=
 
 PY := $(VENV)/bin/python
 # Where PYTHON is a virtual environment itself, the new one is shown its packages by a path file.
-SEE_TORCH = $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/system.pth
+SITE = -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+SEE_TORCH = "$(PYTHON)" $(SITE) > "$$($(PY) $(SITE))/system.pth"
 # An interpreter that is asked for by name and is not the environment's makes the environment anew.
 WHICH = import sys; print(sys._base_executable, sys.version_info[:3])
-ifeq ($(origin PYTHON),command line)
-ASKED := $(shell $(PYTHON) -c '$(WHICH)' 2>/dev/null)
+ifneq ($(filter command environment,$(firstword $(origin PYTHON))),)
+ASKED := $(shell "$(PYTHON)" -c '$(WHICH)' 2>/dev/null)
 ifeq ($(ASKED),)
 $(error PYTHON=$(PYTHON): no Python 3.11 or newer runs under that name)
 endif
 ifneq ($(ASKED),$(shell cat $(VENV)/.python 2>/dev/null))
-$(shell rm -f $(VENV)/.ready-* $(VENV)/.torch)
+$(shell rm -f $(VENV)/.ready-*; [ ! -e $(VENV)/.torch ] || : > $(VENV)/.torch)
 endif
 endif
 READY := $(VENV)/.ready-$(TORCH)
@@ -53,7 +55,7 @@ CHECK_ARGS = $(if $(CHECK),--check)
 PYTEST_ARGS ?= --numprocesses 2 --durations 10
 SWEEP_NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun draft doctor figures summary report power submission notebooks data test test-slow check format bench bench-gpu bench-driver calibration soak mutants
+.PHONY: help setup sweep plan status show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-stacks check format bench bench-gpu bench-driver calibration soak mutants
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,16 +63,19 @@ help: ## list the targets
 
 setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
 
-$(READY): pyproject.toml constraints.txt
+# `.torch` shows that the folder is ours, from before it is filled: a setup that was killed begins anew.
+$(READY): pyproject.toml constraints.txt constraints.py
 	@case "$(TORCH)" in default|system) ;; *) echo "error: TORCH=$(TORCH): it is default (the pinned torch) or system (the torch that $(PYTHON) has)." >&2; exit 2;; esac
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed. PYTHON=python3.11 chooses another." >&2; exit 2; }
-	@if [ "$(TORCH)" = system ]; then $(PYTHON) -c 'import torch' 2>/dev/null || { echo "error: TORCH=system, but $(PYTHON) has no torch. PYTHON= chooses the interpreter that has it; TORCH=default installs the pinned one." >&2; exit 2; }; fi
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$("$(PYTHON)" --version 2>&1); Python 3.11 or newer is needed. PYTHON=python3.11 chooses another." >&2; exit 2; }
+	@[ ! -e $(VENV) ] || [ -e $(VENV)/.torch ] || { echo "error: there is a $(VENV) that \`make setup\` did not make. Move it away, or choose another folder with VENV=, as in \`make setup VENV=.venv-sweep\`." >&2; exit 2; }
+	@if [ "$(TORCH)" = system ]; then "$(PYTHON)" -c 'import torch' 2>/dev/null || { echo "error: TORCH=system, but $(PYTHON) has no torch. PYTHON= chooses the interpreter that has it; TORCH=default installs the pinned one." >&2; exit 2; }; fi
 	@echo "Making the environment in $(VENV) (once; a few minutes) …" >&2
-	@[ "$$(cat $(VENV)/.torch 2>/dev/null)" = "$(TORCH)" ] || $(PYTHON) -m venv --clear $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV)
+	@mkdir -p $(VENV); [ -e $(VENV)/.torch ] || : > $(VENV)/.torch
+	@[ "$$(cat $(VENV)/.torch)" = "$(TORCH)" ] || { find $(VENV) -mindepth 1 -maxdepth 1 ! -name .torch -exec rm -rf {} +; "$(PYTHON)" -m venv $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV); }
 	@$(if $(filter system,$(TORCH)),$(PY) -c 'import torch' 2>/dev/null || $(SEE_TORCH))
-	@$(if $(filter system,$(TORCH)),grep -vE '^(torch|triton)==' constraints.txt,cat constraints.txt) > $(VENV)/constraints.txt
+	@$(PY) constraints.py $(TORCH) < constraints.txt > $(VENV)/constraints.txt
 	@PIP_CONSTRAINT=$(VENV)/constraints.txt $(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
-	@$(PYTHON) -c '$(WHICH)' > $(VENV)/.python
+	@"$(PYTHON)" -c '$(WHICH)' > $(VENV)/.python
 	@echo $(TORCH) > $(VENV)/.torch
 	@touch $@
 
@@ -133,6 +138,9 @@ test: $(READY) ## run the tests (minutes), two at a time
 
 test-slow: $(READY) ## run the slower tests, the README's commands among them
 	@$(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+test-stacks: $(READY) ## run a part of the tests under other versions (STACKS="lowest image bare newest"; needs uv; gigabytes)
+	@$(PY) -m tests.support.stacks $(STACKS)
 
 check: $(READY) ## formatter, linter, type checker and the import rules of the house
 	@$(VENV)/bin/ruff format --check .

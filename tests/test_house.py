@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
-from importlib.metadata import requires
+from importlib.metadata import requires, version
 
 import pytest
 from packaging.requirements import Requirement
 
+from constraints import constraints
 from tests.support.commands import ROOT
 
 
@@ -49,3 +50,13 @@ def test_pins_satisfy_the_ranges():
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": "dev"}):
             continue  # `make setup` does not install it
         assert requirement.specifier.contains(pins[requirement.name.lower()]), text
+
+
+def test_the_torch_of_the_system_keeps_what_fits_it():
+    pins = ["# pins\n", "numpy==0.1\n", "rich==14.0\n", "torch==0.1\n", "sympy==0.1\n"]
+    assert list(constraints(pins, keeps_torch=False)) == [line.strip() for line in pins]
+    kept = dict(line.split("==") for line in constraints(pins, keeps_torch=True) if "==" in line)
+    assert kept["rich"] == "14.0"
+    assert {name: kept[name] for name in ("torch", "numpy", "sympy")} == {
+        name: version(name) for name in ("torch", "numpy", "sympy")
+    }

@@ -76,6 +76,11 @@ def find_config(name_or_path: str, folder: Path, kind: str) -> Path:
     named = folder / f"{name_or_path}.toml"
     if named.is_file():
         return named
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{kind} {name_or_path!r}: there is no folder {folder}. Run from a clone of the project, "
+            f"which has it, or give a path that ends in .toml."
+        )
     known = sorted(path.stem for path in folder.glob("*.toml"))
     raise ConfigError(
         f"{kind} {name_or_path!r}: there is no {named.name} in {folder.name}/."

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from tests.support.tiny import tiny_recipe
 from trainer.config import RECIPES, Recipe, load_recipe, parse_override
-from trainer.config.config_errors import ConfigError
+from trainer.config.config_errors import ConfigError, find_config
 from trainer.contract import canonical_json, recipe_hash, short_hash
 
 # Another valid value for every value that a recipe has; the test below fails where one is missing.
@@ -376,3 +376,8 @@ def test_a_layer_named_twice_is_refused():
 def test_slot_may_be_given_by_its_mode_alone():
     for mode in ("published", "causal"):
         assert tiny_recipe({"slot": mode}) == tiny_recipe({"slot.mode": mode})
+
+
+def test_an_installation_without_its_configs_says_so(tmp_path):
+    with pytest.raises(ConfigError, match=r"no folder .*recipes\. Run from a clone"):
+        find_config("local", tmp_path / "recipes", "recipe")
