@@ -15,9 +15,9 @@ from analysis.figures.captions import recipe_and_budget, take_caption
 from analysis.figures.catalog import FIGURES, as_svg, draw_or_reason, save_figures, slug
 from analysis.figures.figure_data import optional
 from analysis.number_format import counted, number, percent
+from analysis.planning.optional_stopping import stopping_sentences
 from analysis.planning.pairing import pairing_sentences
 from analysis.planning.second_stage import second_stage_sentences
-from analysis.planning.stopping import stopping_sentences
 from analysis.report.answers import shown_words, support_words
 from analysis.report.best_activation import (
     across_settings,

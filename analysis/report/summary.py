@@ -13,9 +13,9 @@ from analysis.conclusions.slope_curve import slope_curves
 from analysis.conclusions.stage_interaction import stage_sentences
 from analysis.models.interval import LEVEL
 from analysis.number_format import DASH, listed, number, percent, plus_minus
+from analysis.planning.optional_stopping import stopping_sentences
 from analysis.planning.pairing import pairing_sentences
 from analysis.planning.second_stage import second_stage_sentences
-from analysis.planning.stopping import stopping_sentences
 from analysis.report.missing_cells import reason_words, state_word, unlike_sentences
 from analysis.report.report_data import by_activation, gap_entries
 from analysis.rows.completeness import completeness_sentences

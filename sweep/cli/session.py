@@ -1,8 +1,10 @@
 """One driver's run of a plan, from its lock on the store to the last row."""
 
 import contextlib
+import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,13 +22,15 @@ from sweep.schedule.plan import Plan, Planner, plan_unsettled
 from sweep.schedule.stopping import progress, sentences, told
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
+from sweep.store.files import StoreError
 from sweep.store.history import History
-from sweep.store.store import AlreadyClosed, Store
+from sweep.store.store import SWEEP_FILE, AlreadyClosed, Store
 from sweep.store.table import StoredAttempts
 from trainer.config.config_errors import ConfigError
 from trainer.contract import canonical_json
 
 CONFIRM_NODE_HOURS = 1.0
+LOOK_EVERY_S = 1.0
 EXIT_DONE, EXIT_BAD, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 2, 3, 130
 
 
@@ -34,6 +38,7 @@ def run_plan(invocation: Invocation, planner: Planner) -> int:
     """Plan, ask what it may cost, drive, and derive the table; returns the exit status."""
     cells, store, code = invocation.cells(), invocation.store, code_here()
     with store.as_driver(join=invocation.join, say=invocation.say) as driver_id:
+        _require_one_rule(invocation, cells)
         session = _Session(invocation, cells, code, driver_id)
         interruption = Interruption()
         while (why := session.run(planner, interruption)) and not interruption.requests:
@@ -82,7 +87,7 @@ class _Session:
         cost = invocation.estimate(todo, history)
         invocation.say(invocation.plan_sentence(todo, cost))
         if not todo.todo:
-            return None
+            return self._wait(todo, elsewhere, interruption)
         invocation.require_usable_lease()
         self._confirm(todo, history)
         write_description(invocation.sweep, store, self._cells)
@@ -113,6 +118,24 @@ class _Session:
             return "what another driver left behind"
         goes_on = todo.later and invocation.selection.limit is None
         return "the next seed, if it is needed" if goes_on else None
+
+    def _wait(
+        self, plan: Plan, elsewhere: Collection[str], interruption: Interruption
+    ) -> str | None:
+        """Wait for what other drivers run, if a later seed may be needed after it."""
+        unsettled = {cell.id for cell in self._cells} - {cell.id for cell in plan.settled}
+        running = unsettled.intersection(elsewhere)
+        if not running or not plan.later or self._invocation.selection.limit is not None:
+            return None
+        self._invocation.say(
+            f"Waiting for {len(running)} cells that another driver runs: they decide what is next."
+        )
+        with handle_signals(interruption):
+            while running and not interruption.requests:
+                time.sleep(LOOK_EVERY_S)
+                with contextlib.suppress(StoreError):  # the next look will do
+                    running &= {attempt.cell_id for attempt, _ in self._invocation.store.running()}
+        return "what another driver has ended"
 
     def _attempts(self, say: Callable[[str], None], interruption: Interruption) -> Attempts:
         invocation, sweep = self._invocation, self._invocation.sweep
@@ -152,6 +175,27 @@ class _Session:
             raise ConfigError("Not confirmed; nothing was started.")
 
 
+def _require_one_rule(invocation: Invocation, cells: Sequence[Cell]) -> None:
+    """Drivers that are at work together must stop the sweep alike."""
+    sweep, store = invocation.sweep, invocation.store
+    if not store.drivers() or not store.files.exists(SWEEP_FILE):
+        return
+    theirs = store.read_sweep().get("until")
+    ours = json.loads(json.dumps(told(cells, sweep))) if sweep.until is not None else None
+    if ours != theirs:
+        raise ConfigError(
+            f"sweep {sweep.name}: {_rule_text(theirs)} for the driver that is at work, "
+            f"{_rule_text(ours)} for this one. Give JOIN=1 with the same sweep file and UNTIL= as "
+            f"the other has (rule, ceilings, seeds and activations count), or wait for its end."
+        )
+
+
+def _rule_text(until: Mapping[str, Any] | None) -> str:
+    if until is None:
+        return "no [until]"
+    return "[until] zone = {zone:g}, confidence = {confidence:g}".format(**until["rule"])
+
+
 def close_orphans(store: Store, sweep: str, cells: Sequence[Cell], code: Revision) -> int:
     """Close what drivers that are gone had announced and could not finish; returns how many."""
     by_id, closed = {cell.id: cell for cell in cells}, 0
@@ -170,12 +214,16 @@ def _report_stop(
     history, name = stored.history(), invocation.sweep.name
     plan = plan_unsettled(cells, history, invocation.sweep.retries, code_here().trainer_hash)
     now = progress(plan, cells, history, invocation.sweep)
-    for line in sentences(now.standing, now.end):
+    for line in sentences(now.standing):
         invocation.say(line)
     for task in plan.final:
         invocation.say(f"  {task.cell.name}: {task.why}")
+    running = {attempt.cell_id for attempt, _ in invocation.store.running()}
+    running &= {task.cell.id for task in plan.todo}
+    if running:
+        invocation.say(f"{len(running)} cells are being run by another driver.")
     counts = f"{len(plan.settled)} of {len(cells)} cells are settled"
-    if now.end is not None:
+    if now.standing.end is not None and not running:
         invocation.say(f"sweep {name}: ended; {counts}, {len(now.plan.unneeded)} were not needed.")
         return EXIT_DONE
     invocation.say(f"sweep {name}: {counts}. `make sweep` goes on from here.")

@@ -76,7 +76,7 @@ def status(invocation: Invocation) -> int:
             if row["state"] not in ("succeeded", "not needed"):
                 why = f": {row['reason']}" if row["reason"] else ""
                 invocation.say(f"  {row['cell']}  {row['state']}{why}")
-        for line in sentences(standing, standing.end) if standing is not None else ():
+        for line in sentences(standing) if standing is not None else ():
             invocation.say(line)
         for sentence in stored.unreadable:
             invocation.say(f"warning: {sentence}")

@@ -9,11 +9,12 @@ whole.
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
 
-from sweep.schedule.plan import Plan, estimate
+from sweep.schedule.plan import Plan
 from sweep.schedule.retry import verdict
 from sweep.schedule.sequential_selection import Selection, StoppingRule, select
 from sweep.spec.grid import Cell
@@ -55,37 +56,40 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
+class Ceiling:
+    """No seed is begun that would take all attempts past ``node_hours``.
+
+    ``estimate_cell_s``: what a cell is taken to last until one has succeeded.
+    """
+
+    node_hours: float
+    estimate_cell_s: float
+
+    def is_exceeded(self, history: History, num_cells: int) -> bool:
+        """Whether ``num_cells`` more are too many. An attempt has a lease, which is a node."""
+        ended = [attempt for attempts in history.values() for attempt in attempts]
+        walls_s = [attempt.wall_s for attempt in ended if attempt.state == "succeeded"]
+        cell_s = fmean(walls_s) if walls_s else self.estimate_cell_s
+        used_s = sum(attempt.wall_s for attempt in ended)
+        return num_cells > 0 and used_s + num_cells * cell_s > 3600 * self.node_hours
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a sweep stands. ``diverged``: functions that are excluded for it."""
+    """Where a sweep stands, and how it has ended, if so.
+
+    ``diverged``: functions that are excluded for it. ``next_ids``: the cells of the next seed, and
+    at first of all seeds before which nothing is dropped. ``later_ids``: what may be needed after
+    that, if nothing more is dropped.
+    """
 
     layout: Layout
     rule: StoppingRule
     selection: Selection
     diverged: tuple[str, ...]
-
-    @property
-    def end(self) -> End | None:
-        """How it has ended, as far as scores and seeds say."""
-        if self.selection.is_decided:
-            return "decided"
-        return "seeds" if self.selection.num_seeds == len(self.layout.ids) else None
-
-    @property
-    def next_ids(self) -> frozenset[str]:
-        """The cells of the next seed, and at first of all seeds before which nothing is dropped."""
-        done = self.selection.num_seeds
-        return self._ids(slice(done, max(done + 1, self.rule.min_seeds)))
-
-    @property
-    def later_ids(self) -> frozenset[str]:
-        """What may be needed after that, if nothing more is dropped."""
-        return self._ids(slice(self.selection.num_seeds, None)) - self.next_ids
-
-    def _ids(self, seeds: slice) -> frozenset[str]:
-        if self.end is not None:
-            return frozenset()
-        in_play = (*self.selection.in_play, *self.selection.unscored)
-        return frozenset(i for row in self.layout.ids[seeds] for a in in_play for i in row[a])
+    end: End | None = None
+    next_ids: frozenset[str] = frozenset()
+    later_ids: frozenset[str] = frozenset()
 
 
 def function_names(cells: Sequence[Cell], reference: str) -> dict[str, str]:
@@ -100,7 +104,11 @@ def function_names(cells: Sequence[Cell], reference: str) -> dict[str, str]:
 
 
 def standing_of(
-    layout: Layout, rule: StoppingRule, history: History, waiting: Collection[str]
+    layout: Layout,
+    rule: StoppingRule,
+    ceiling: Ceiling | None,
+    history: History,
+    waiting: Collection[str],
 ) -> Standing:
     """Replay what has ended; ``waiting``: ids of the cells that may still get an answer."""
     shape = len(layout.ids), len(layout.functions)
@@ -115,28 +123,40 @@ def standing_of(
             found = [e.score for e in chosen if e.settles and e.score is not None]
             scores_SA[s, a] = next(filter(np.isfinite, found), np.nan)
     selection = select(scores_SA, rule, waiting_SA=waiting_SA, excluded=diverged)
-    return Standing(layout, rule, selection, tuple(layout.functions[a] for a in sorted(diverged)))
+    known = Standing(layout, rule, selection, tuple(layout.functions[a] for a in sorted(diverged)))
+    if selection.is_decided:
+        return replace(known, end="decided")
+    if selection.num_seeds == len(layout.ids):
+        return replace(known, end="seeds")
+    first_later = max(selection.num_seeds + 1, rule.min_seeds)
+    next_ids = _in_play(known, slice(selection.num_seeds, first_later))
+    if ceiling is not None and ceiling.is_exceeded(history, len(next_ids & set(waiting))):
+        return replace(known, end="node_hours")
+    later_ids = _in_play(known, slice(first_later, None))
+    return replace(known, next_ids=next_ids, later_ids=later_ids)
+
+
+def _in_play(standing: Standing, seeds: slice) -> frozenset[str]:
+    """Under ``seeds`` the cells of what is in play."""
+    in_play = (*standing.selection.in_play, *standing.selection.unscored)
+    return frozenset(i for row in standing.layout.ids[seeds] for a in in_play for i in row[a])
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A plan that is held back to what is needed now, why, and how the sweep has ended, if so."""
+    """A plan that is held back to what is needed now, and why."""
 
     plan: Plan
     standing: Standing
-    end: End | None
 
 
 def progress(plan: Plan, cells: Sequence[Cell], history: History, sweep: SweepSpec) -> Progress:
     """Hold ``plan`` back, which is of all ``cells`` of ``sweep``."""
     until, waiting = _until(sweep), {task.cell.id for task in plan.todo}
-    standing = standing_of(Layout.of(cells, sweep), rule_of(until), history, waiting)
-    held = _held_back(plan, standing.next_ids, standing.later_ids)
-    cost = estimate(held, history, guess_cell_s=sweep.estimate_cell_s, leases=1, nodes=1)
-    most = until.node_hours
-    if held.todo and most is not None and _used_node_hours(history) + cost.node_hours > most:
-        return Progress(_held_back(plan, frozenset(), frozenset()), standing, "node_hours")
-    return Progress(held, standing, standing.end)
+    standing = standing_of(
+        Layout.of(cells, sweep), rule_of(until), ceiling_of(sweep), history, waiting
+    )
+    return Progress(_held_back(plan, standing.next_ids, standing.later_ids), standing)
 
 
 def _held_back(plan: Plan, now: Collection[str], later: Collection[str]) -> Plan:
@@ -150,14 +170,7 @@ def _held_back(plan: Plan, now: Collection[str], later: Collection[str]) -> Plan
     )
 
 
-def _used_node_hours(history: History) -> float:
-    """What all attempts took; each has a lease, which is a node where cells have a cost."""
-    return sum(ended.wall_s for attempts in history.values() for ended in attempts) / 3600
-
-
-def sentences(
-    standing: Standing, end: End | None, labels: Mapping[str, str] | None = None
-) -> Iterator[str]:
+def sentences(standing: Standing, labels: Mapping[str, str] | None = None) -> Iterator[str]:
     """What is known so far, who was dropped and why, and how it ended; ``labels``: for people."""
     selection, zone = standing.selection, f"{standing.rule.zone:g} BPB"
     names = [(labels or {}).get(name, name) for name in standing.layout.functions]
@@ -187,15 +200,16 @@ def sentences(
         yield f"{(labels or {}).get(name, name)}: out of the question, since a seed of it diverged."
     for a in selection.unscored if selection.num_seeds else ():
         yield f"{names[a]}: without a score under {seeds}."
-    if end in _WHY:
-        yield _WHY[end]
+    if standing.end in _WHY:
+        yield _WHY[standing.end]
 
 
 def told(cells: Sequence[Cell], sweep: SweepSpec) -> dict[str, Any]:
     """What ``sweep.json`` keeps, for :func:`standing_told`."""
-    layout = Layout.of(cells, sweep)
+    layout, ceiling = Layout.of(cells, sweep), ceiling_of(sweep)
     return {
         "rule": asdict(rule_of(_until(sweep))),
+        "ceiling": asdict(ceiling) if ceiling is not None else None,
         "retries": sweep.retries.model_dump(),
         "functions": layout.functions,
         "ids": layout.ids,
@@ -213,7 +227,8 @@ def standing_told(until: Mapping[str, Any], history: History) -> Standing:
         for cell_id in cell
         if _may_be_answered(history.get(cell_id, ()), retries)
     }
-    return standing_of(layout, StoppingRule(**until["rule"]), history, waiting)
+    ceiling = Ceiling(**until["ceiling"]) if until.get("ceiling") else None
+    return standing_of(layout, StoppingRule(**until["rule"]), ceiling, history, waiting)
 
 
 def _may_be_answered(attempts: Sequence[EndedAttempt], retries: Retries) -> bool:
@@ -231,6 +246,12 @@ def _until(sweep: SweepSpec) -> Until:
 def rule_of(until: Until) -> StoppingRule:
     """What [until] says, without its ceilings."""
     return StoppingRule(zone=until.zone, confidence=until.confidence, min_seeds=until.min_seeds)
+
+
+def ceiling_of(sweep: SweepSpec) -> Ceiling | None:
+    """What [until] says of node-hours."""
+    node_hours = _until(sweep).node_hours
+    return Ceiling(node_hours, sweep.estimate_cell_s) if node_hours is not None else None
 
 
 def _seeds(number: int) -> str:

@@ -135,6 +135,31 @@ def test_a_killed_sweep_leaves_no_process_and_resumes_to_the_same_answers(place,
 
 
 @pytest.mark.slow
+def test_a_sweep_that_is_killed_under_a_later_seed_still_stops_when_it_knows(place):
+    write_sweep(place.file, seeds=[1, 2, 3, 4], slopes=[0.5, 0.6], budget="12steps")
+    arguments = (*place.arguments, "--until", 0.005)
+    with running_sweep(*arguments) as process:
+        wait_until(lambda: len(place.starts) > 6 and ranks(process.pid))
+        below, kept = descendants(process.pid), place.attempts
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: not alive(below))
+    resumed = sweep("run", *arguments)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "relu2: dropped after 2 seeds" in resumed.stdout
+    assert "leaky_relu2-s0.6, leaky_relu2-s0.5 are left" in resumed.stdout
+    names = ("relu2", "leaky_relu2-s0.5", "leaky_relu2-s0.6")
+    wanted = {(name, seed) for name in names for seed in (1, 2)} | {(name, 3) for name in names[1:]}
+    assert {cell_of(row) for row in rows(place.folder)} == wanted
+    assert set(kept) <= set(place.attempts)
+    assert len(place.attempts) - len(wanted) in (1, 2)  # what ran when it was killed
+
+
+def cell_of(row):
+    return row["cell"].split("__seed")[0], row["seed"]
+
+
+@pytest.mark.slow
 def test_a_cell_that_may_not_be_tried_again_fails_alone_and_is_rerun_alone(place):
     write_sweep(place.file, seeds=[1], slopes=[0.5], budget="12steps", infrastructure=0)
     with running_sweep(*place.arguments) as process:

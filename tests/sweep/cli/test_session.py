@@ -3,12 +3,9 @@
 Not claimed: what Ray does then.
 """
 
-import io
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
 from sweep.__main__ import main
 from sweep.cli import verbs
@@ -16,24 +13,14 @@ from sweep.cli.invocation import Invocation
 from sweep.cli.selection import Selection
 from sweep.cli.session import _Session
 from sweep.driver.interrupts import Interruption
-from sweep.environment import Environment
 from sweep.schedule.plan import plan_unsettled
 from sweep.store.store import Store
 from tests.support.drivers import row_of
 from tests.support.grids import cells_of, sweep_spec
-from tests.support.pool import FakePool
 from tests.support.reports import delivered, failed
+from tests.support.trial import invocation, said
 from trainer.config.config_errors import ConfigError
 from trainer.contract import RunSpec
-
-FILE = """
-recipe = "tiny"
-seeds = [7, 5, 3]
-budgets = ["4steps"]
-reference = "leaky_relu2-s0.5"
-estimate_cell_s = 1.0
-activations = [{ name = "relu2" }, { name = "leaky_relu2", slope = [0.3, 0.5, 0.9] }]
-"""
 
 
 def test_ctrl_c_while_the_cluster_is_left_is_one_word(monkeypatch, capsys):
@@ -89,32 +76,6 @@ def test_a_cell_that_another_driver_ends_meanwhile_is_not_run_again(tmp_path):
         invocation = Silent(store=store)
         assert not _Session(invocation, [cell], None, "us").run(plan_unsettled, Interruption())
     assert invocation.planned.todo == ()
-
-
-class Prepared(Invocation):
-    """An invocation whose data is there."""
-
-    def cells(self, *, needs_data=True):
-        return cells_of(self.sweep)
-
-
-def invocation(folder, work=None, **options):
-    """A sweep of 12 cells whose attempts are ``work``; what it says is in ``console.file``."""
-    file = folder / "trial.toml"
-    file.write_text(FILE, encoding="utf-8")
-    return Prepared(
-        environment=Environment(ray_address=None, yes=True),
-        sweep_name=str(file),
-        results=str(folder / "results"),
-        data=Path("nowhere"),
-        console=Console(file=io.StringIO(), width=200),
-        connect=lambda address: FakePool(work),
-        **options,
-    )
-
-
-def said(run):
-    return run.console.file.getvalue()
 
 
 def scored(order, stop):

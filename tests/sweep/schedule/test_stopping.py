@@ -60,7 +60,7 @@ def test_the_first_two_seeds_run_at_once_and_the_others_may_come_later():
     found = planned(stopping(), {})
     assert todo(found) == {(label, seed) for label in SCORES for seed in (5, 3)}
     assert {task.cell.spec.seed for task in found.plan.later} == {1, 2, 6, 4}
-    assert (found.plan.unneeded, found.end) == ((), None)
+    assert (found.plan.unneeded, found.standing.end) == ((), None)
 
 
 def test_what_was_dropped_is_not_needed_and_the_next_seed_is_that_of_the_file():
@@ -71,15 +71,15 @@ def test_what_was_dropped_is_not_needed_and_the_next_seed_is_that_of_the_file():
         (label, seed) for label in ("relu2", "leaky_relu2-s0") for seed in (1, 2, 6, 4)
     }
     assert "relu2: dropped after 2 seeds, 0.1000 behind leaky_relu2-s0.3 over 2 of them." in list(
-        sentences(found.standing, found.end)
+        sentences(found.standing)
     )
 
 
 def test_a_decided_sweep_runs_nothing_more_and_says_who_is_selected():
     scores = SCORES | {"leaky_relu2-s0.5": 2.2}
     found = planned(stopping(), after(stopping(), (5, 3), scores))
-    assert (found.end, found.plan.todo, found.plan.later) == ("decided", (), ())
-    first = next(sentences(found.standing, found.end))
+    assert (found.standing.end, found.plan.todo, found.plan.later) == ("decided", (), ())
+    first = next(sentences(found.standing))
     assert first == "After 2 seeds: leaky_relu2-s0.3 is selected. No other is better by 0.04 BPB."
 
 
@@ -99,7 +99,7 @@ def test_a_diverged_seed_puts_an_activation_out_of_the_question():
     found = planned(sweep, history)
     assert found.standing.diverged == ("leaky_relu2-s0.3",)
     assert not any(label == "leaky_relu2-s0.3" for label, _ in todo(found))
-    assert any("a seed of it diverged" in line for line in sentences(found.standing, found.end))
+    assert any("a seed of it diverged" in line for line in sentences(found.standing))
 
 
 @pytest.mark.parametrize("attempt", [ended(state="oom"), ended(9.0, tainted=True)])
@@ -116,7 +116,7 @@ def test_who_has_no_score_is_named_and_nothing_is_said_of_it():
     scores = {"relu2": 2.1, "leaky_relu2-s0": 2.1, "leaky_relu2-s0.3": 2.0}
     failed = {f"leaky_relu2__5_{seed}": ended(state="oom") for seed in (5, 3)}
     found = planned(sweep, after(sweep, (5, 3), scores, **failed))
-    first, *_, last = sentences(found.standing, found.end)
+    first, *_, last = sentences(found.standing)
     assert first.endswith("No other that has a score is better by 0.04 BPB.")
     assert last == "leaky_relu2-s0.5: without a score under 2 seeds."
 
@@ -137,24 +137,27 @@ def test_a_sweep_out_of_seeds_says_so_and_goes_on_with_more():
     history = after(stopping(), (5, 3))
     short = stopping(until={"zone": 0.04, "seeds": 2})
     found = planned(short, history)
-    assert (found.end, found.plan.todo) == ("seeds", ())
+    assert (found.standing.end, found.plan.todo) == ("seeds", ())
     assert {label for label, _ in names(found.plan.unneeded)} == set(SCORES)
-    assert "list more of them in `seeds`" in list(sentences(found.standing, found.end))[-1]
-    assert planned(stopping(), history).end is None
+    assert "list more of them in `seeds`" in list(sentences(found.standing))[-1]
+    assert planned(stopping(), history).standing.end is None
 
 
 def test_no_seed_is_begun_that_would_exceed_the_node_hours():
     history = after(stopping(), (5, 3))  # eight cells of 0.1 hours, and two more are next
     until = {"zone": 0.04, "node_hours": 0.95}
-    assert planned(stopping(until=until), history).end == "node_hours"
-    assert planned(stopping(until=until | {"node_hours": 1.05}), history).end is None
+    assert planned(stopping(until=until), history).standing.end == "node_hours"
+    assert planned(stopping(until=until | {"node_hours": 1.05}), history).standing.end is None
 
 
-def test_what_the_results_keep_tells_the_same():
-    sweep, cells = stopping(), cells_of(stopping())
+@pytest.mark.parametrize(("node_hours", "end"), [(None, None), (1.05, "node_hours"), (1.15, None)])
+def test_what_the_results_keep_tells_the_same(node_hours, end):
+    sweep = stopping(until={"zone": 0.04, "node_hours": node_hours})
+    cells = cells_of(sweep)
     history = after(sweep, (5, 3), leaky_relu2__3_3=ended(state="diverged"))
     kept = json.loads(json.dumps(told(cells, sweep)))
     assert standing_told(kept, history) == planned(sweep, history).standing
+    assert standing_told(kept, history).end == end
 
 
 def test_the_order_of_the_seeds_in_the_file_is_theirs():

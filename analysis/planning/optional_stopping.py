@@ -17,4 +17,4 @@ def stopping_sentences(study: Study) -> list[str]:
     )
     midway = "The sweep has not ended: all of this may change, and none of it is a result."
     remark = ended if standing.end is not None else midway
-    return [*sentences(standing, standing.end, function_labels(study)), remark]
+    return [*sentences(standing, function_labels(study)), remark]

@@ -9,8 +9,8 @@ from analysis.conclusions.decision import decide
 from analysis.conclusions.sensitivity import sensitivity_sentences
 from analysis.conclusions.slope_curve import slope_curves
 from analysis.planning.noise import Noise
+from analysis.planning.optional_stopping import stopping_sentences
 from analysis.planning.power_tables import grid_cells
-from analysis.planning.stopping import stopping_sentences
 from analysis.planning.stopping_cost import stopping_cost
 from analysis.report.report import make_report
 from analysis.report.report_data import report_data
