@@ -78,8 +78,8 @@ def find_config(name_or_path: str, folder: Path, kind: str) -> Path:
         return named
     if not folder.is_dir():
         raise ConfigError(
-            f"{kind} {name_or_path!r}: there is no folder {folder}. Run from a clone of the project, "
-            f"which has it, or give a path that ends in .toml."
+            f"{kind} {name_or_path!r}: there is no folder {folder}. Run from a clone of the "
+            f"project, which has it, or give a path that ends in .toml."
         )
     known = sorted(path.stem for path in folder.glob("*.toml"))
     raise ConfigError(
