@@ -55,7 +55,7 @@ CHECK_ARGS = $(if $(CHECK),--check)
 PYTEST_ARGS ?= --numprocesses 2 --durations 10
 SWEEP_NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-stacks check format bench bench-gpu bench-driver calibration soak mutants
+.PHONY: help setup sweep plan status collect show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-stacks check format bench bench-gpu bench-driver calibration soak mutants
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ plan: $(READY) ## print what `make sweep` would run, its cost in node-hours, and
 
 status: $(READY) ## print what became of every cell
 	@$(PY) -m sweep status $(SWEEP_ARGS) $(SELECT_ARGS)
+
+collect: $(READY) ## make cells.parquet of what has ended so far, at any time
+	@$(PY) -m sweep collect $(SWEEP_ARGS)
 
 show: $(READY) ## print every attempt at CELL=, column by column
 	@$(PY) -m sweep show $(if $(CELL),"$(CELL)") $(SWEEP_ARGS)

@@ -22,6 +22,9 @@ from analysis.rows.read import sweep_place
 from analysis.submission.claim import About, read_claim
 from analysis.submission.folder import write_submission
 from analysis.text_table import show
+from sweep.store.collect import collect_if_behind
+from sweep.store.files import StoreError
+from sweep.store.store import Store
 from trainer.activations import ACTIVATIONS
 from trainer.config import parse_override
 from trainer.config.config_errors import ConfigError
@@ -132,7 +135,13 @@ def _activation_params(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def _place(arguments: argparse.Namespace) -> str:
-    return sweep_place(arguments.results, arguments.sweep)
+    """Where the sweep's results are, with what has ended since they were last put together."""
+    place = sweep_place(arguments.results, arguments.sweep)
+    try:
+        collect_if_behind(Store(place))
+    except StoreError as error:
+        print(f"warning: {error} Shown is what was put together before.", file=sys.stderr)
+    return place
 
 
 _Run = Callable[[argparse.Namespace], Sequence[str]]

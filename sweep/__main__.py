@@ -1,5 +1,5 @@
 """The command line of the sweep: ``python -m sweep VERB``, which is plan, run, status, show, rerun,
-logs, doctor, draft and which.
+logs, collect, doctor, draft and which.
 
 Exit status: 0 every cell is terminal, 3 some are not, 2 bad usage or configuration, 130
 interrupted.
@@ -21,7 +21,7 @@ from sweep.cluster.interface import Pool
 from sweep.environment import read_environment
 from trainer.config.config_errors import ConfigError
 
-READ_ONLY = (verbs.status, verbs.show, verbs.logs)
+READ_ONLY = (verbs.status, verbs.show, verbs.logs, verbs.collect)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
         verbs.show: (cell, as_json),
         verbs.rerun: (cell, failed, selected, planned),
         verbs.logs: (cell,),
+        verbs.collect: (),
         verbs.doctor: (as_json,),
         verbs.draft: (drafted,),
         verbs.which: (),

@@ -22,6 +22,7 @@ from sweep.schedule.plan import Plan, Planner, plan_unsettled
 from sweep.schedule.stopping import progress, sentences, told
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
+from sweep.store.collect import collected
 from sweep.store.files import StoreError
 from sweep.store.history import History
 from sweep.store.store import SWEEP_FILE, AlreadyClosed, Store
@@ -37,14 +38,18 @@ EXIT_DONE, EXIT_BAD, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 2, 3, 130
 def run_plan(invocation: Invocation, planner: Planner) -> int:
     """Plan, ask what it may cost, drive, and derive the table; returns the exit status."""
     cells, store, code = invocation.cells(), invocation.store, code_here()
-    with store.as_driver(join=invocation.join, say=invocation.say) as driver_id:
+    ids = {cell.id for cell in cells}
+    with (
+        store.as_driver(join=invocation.join, say=invocation.say) as driver_id,
+        collected(store, ids),
+    ):
         _require_one_rule(invocation, cells)
         session = _Session(invocation, cells, code, driver_id)
         interruption = Interruption()
         while (why := session.run(planner, interruption)) and not interruption.requests:
             invocation.say(f"Going on with {why}.")
         write_description(invocation.sweep, store, cells)
-        stored = store.write_cells({cell.id for cell in cells})
+        stored = store.write_cells(ids)
         meant = invocation.selection.cells(cells)
         if invocation.selection.limit is not None:
             meant = [cell for cell in meant if cell.id in session.planned]

@@ -28,9 +28,10 @@ from sweep.schedule.plan import (
 )
 from sweep.schedule.stopping import Standing, progress, sentences, standing_told
 from sweep.spec.grid import Cell
+from sweep.store.collect import collect as collect_now
 from sweep.store.history import History
 from sweep.store.schema import TERMINAL_STATES
-from sweep.store.store import Store
+from sweep.store.store import CELLS_FILE, Store
 from sweep.store.table import StoredAttempts
 from trainer.config.config_errors import ConfigError
 from trainer.source import trainer_source
@@ -85,6 +86,23 @@ def status(invocation: Invocation) -> int:
     if standing is not None:
         return EXIT_DONE if standing.end is not None else EXIT_INCOMPLETE
     return EXIT_DONE if set(counts) <= set(TERMINAL_STATES) else EXIT_INCOMPLETE
+
+
+def collect(invocation: Invocation) -> int:
+    """Make cells.parquet from what has ended so far, at any time; needs only the results."""
+    store = invocation.store
+    stored = collect_now(store)
+    if stored is None:
+        invocation.say(f"{store.place}: no attempt is kept here, so the tables stay as they are.")
+        return EXIT_DONE
+    for sentence in stored.unreadable:
+        invocation.say(f"warning: {sentence}")
+    num_cells = len(set(stored.table["cell_id"].to_pylist()))
+    invocation.say(
+        f"wrote {store.files.where(CELLS_FILE)}: {num_cells} cells, {stored.table.num_rows} "
+        f"attempts so far."
+    )
+    return EXIT_DONE
 
 
 def show(invocation: Invocation) -> int:

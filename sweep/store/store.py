@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import re
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class Store:
         self._watch = DriverWatch(self.files, self._intervals)
         self._in_doubt: dict[str, tuple[Attempt, bytes]] = {}
         self._strange: dict[str, str] = {}
+        self._reading, self._deriving = threading.Lock(), threading.Lock()
+        self._table, self._has_read = joined([]), frozenset[str]()
 
     @classmethod
     def of(cls, results: str | Path, sweep: str) -> "Store":
@@ -107,21 +110,12 @@ class Store:
         return [driver for driver in self._watch.look() if driver.life is not Life.DEAD]
 
     def read(self) -> StoredAttempts:
-        """Everything that the attempts say; a store of a newer schema is refused."""
-        unreadable: list[str] = []
-        names = []
-        for name in self.files.names("attempts"):
-            if name.endswith(".parquet") and _ATTEMPT.fullmatch(name):
-                names.append(name)
-            elif not _ATTEMPT.fullmatch(name):
-                unreadable.append(
-                    _passed_over(self.files.where(f"attempts/{name}"), "no attempt's name")
-                )
-        tables = []
-        for batch in _batches(self._read_all(names), BATCH):
-            found = [self._attempt(name, data, unreadable) for name, data in batch]
-            tables.append(joined([table for table in found if table is not None]))
-        return StoredAttempts(joined(tables), tuple(unreadable))
+        """Everything that the attempts say; a store of a newer schema is refused.
+
+        An attempt that this store has read is not read again: it never changes.
+        """
+        with self._reading:
+            return self._read()
 
     def numbers(self) -> dict[str, int]:
         """The highest number, by cell id, that was announced or closed. Lists the whole store."""
@@ -224,14 +218,15 @@ class Store:
         And ``replicates.parquet``: what else succeeded at them. Attempts at cells that the grid no
         longer has stay in the record.
         """
-        stored, ids = self.read(), pa.array(cell_ids, pa.string())
-        for name, table in (
-            (REPLICATES_FILE, stored.replicates_table()),
-            (CELLS_FILE, stored.cells_table()),
-        ):
-            selected = pc.is_in(table["cell_id"], value_set=ids)
-            self.files.replace(name, table_bytes(table.filter(selected)))
-        return stored
+        with self._deriving:  # an older one must not come later
+            stored, ids = self.read(), pa.array(cell_ids, pa.string())
+            for name, table in (
+                (REPLICATES_FILE, stored.replicates_table()),
+                (CELLS_FILE, stored.cells_table()),
+            ):
+                selected = pc.is_in(table["cell_id"], value_set=ids)
+                self.files.replace(name, table_bytes(table.filter(selected)))
+            return stored
 
     def write_sweep(self, description: Mapping[str, Any]) -> None:
         """Keep a description of the sweep, so that its state can be told from this place alone."""
@@ -258,6 +253,28 @@ class Store:
                 self.files.remove(driver.file)
                 for folder in OF_DRIVERS:
                     self.files.remove(f"{folder}/{driver.id}.json")
+
+    def _read(self) -> StoredAttempts:
+        unreadable: list[str] = []
+        names = []
+        for name in self.files.names("attempts"):
+            if name.endswith(".parquet") and _ATTEMPT.fullmatch(name):
+                names.append(name)
+            elif not _ATTEMPT.fullmatch(name):
+                unreadable.append(
+                    _passed_over(self.files.where(f"attempts/{name}"), "no attempt's name")
+                )
+        if not self._has_read <= set(names):  # somebody has taken one away
+            self._table, self._has_read = joined([]), frozenset()
+        tables, new = [self._table], [name for name in names if name not in self._has_read]
+        for batch in _batches(self._read_all(new), BATCH):
+            found = {name: self._attempt(name, data, unreadable) for name, data in batch}
+            read = {name: table for name, table in found.items() if table is not None}
+            self._has_read |= read.keys()
+            tables.append(joined(list(read.values())))
+        if new:
+            self._table = joined(tables)
+        return StoredAttempts(self._table, tuple(unreadable))
 
     def _create(self, name: str, data: bytes) -> bool:
         """Whether the file is ours: also where it was made and the answer to that got lost."""
