@@ -55,7 +55,7 @@ CHECK_ARGS = $(if $(CHECK),--check)
 PYTEST_ARGS ?= --numprocesses 2 --durations 10
 SWEEP_NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status collect show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-stacks check format bench bench-gpu bench-driver calibration soak mutants
+.PHONY: help setup sweep plan status collect show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-stacks check format bench bench-gpu bench-driver gpu-check gpu-bundle calibration soak mutants
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -174,6 +174,12 @@ bench-gpu: $(READY) ## on a GPU: MLP, step, scoring, reading, memory, compilatio
 	@KINETO_LOG_LEVEL=6 $(PY) -m benchmarks.memory --device cuda --recipes pr549 $(CHECK_ARGS)
 	@$(PY) -m benchmarks.warm_compile --device cuda $(CHECK_ARGS)
 	@$(PY) -m benchmarks.cell_overhead --device cuda $(CHECK_ARGS)
+
+gpu-check: $(READY) ## the first nine minutes on a GPU: checks in turn, each result kept at once (OUT=gpu-check)
+	@$(PY) -m benchmarks.gpu_check --out "$(or $(OUT),gpu-check)"
+
+gpu-bundle: $(READY) ## collect the wheels for a bare machine with a GPU (OUT=gpu-wheels), and say what to type there
+	@$(PY) -m benchmarks.gpu_bundle --out "$(or $(OUT),gpu-wheels)"
 
 calibration: $(READY) ## check the statistics on thousands of simulated sweeps (minutes)
 	@$(PY) -m benchmarks.calibration

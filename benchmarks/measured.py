@@ -5,7 +5,6 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import psutil
 
 from benchmarks.turns import slower
 from sweep.provenance import revision
+from trainer.system.machine import installed_version
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -20,14 +20,14 @@ PACKAGES = ("ray", "pyarrow", "pydantic")
 
 
 def here() -> dict[str, Any]:
-    """Hardware, versions and revision."""
+    """Hardware, versions (None of a package that is not installed) and revision."""
     commit = revision(ROOT)
     return {
         "machine": platform.platform(),
         "cpus": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
+        **{name: installed_version(name) for name in PACKAGES},
         "revision": commit.commit,
         "dirty": commit.dirty,
     }

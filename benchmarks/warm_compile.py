@@ -44,8 +44,9 @@ def first_gradient(recipe_name: str, device: str, slope: float) -> dict[str, Any
         if device == "cuda":
             Ours(model, recipe, world).take(random_batch(recipe, device), 1, 0.0)
         else:
-            tokens = torch.zeros(1, LENGTH + 1, dtype=torch.int64)
-            model._rope(LENGTH)
+            length = min(LENGTH, recipe.train.seq_len)
+            tokens = torch.zeros(1, length + 1, dtype=torch.int64)
+            model._rope(length)
             nll = compiled(model.nll, model.precision)
             nll(tokens[:, :-1], tokens[:, 1:]).mean().backward()
         return {"s": time.perf_counter() - start_s, "misses": compilation.misses()}

@@ -4,8 +4,6 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import pynvml
-
 
 def processor_name() -> str:
     """The model of the processor, else its architecture."""
@@ -27,6 +25,8 @@ def installed_version(package: str) -> str | None:
 
 def gpu_name() -> str | None:
     """The model of the first GPU; None where the driver tells none."""
+    import pynvml  # a machine that only trains may lack it
+
     try:
         pynvml.nvmlInit()
         try:
