@@ -55,7 +55,7 @@ CHECK_ARGS = $(if $(CHECK),--check)
 PYTEST_ARGS ?= --numprocesses 2 --durations 10
 SWEEP_NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status collect show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-stacks check format bench bench-gpu bench-driver gpu-check gpu-bundle calibration soak mutants
+.PHONY: help setup sweep plan status watch collect show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-stacks check format bench bench-gpu bench-driver gpu-check gpu-bundle calibration soak mutants
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,8 +94,11 @@ plan: $(READY) ## print what `make sweep` would run, its cost in node-hours, and
 	$(PY) -m sweep plan --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" $(PLAN_ARGS) && \
 	$(PY) -m analysis power --results "$(RESULTS)" --sweep "$$name" $(if $(UNTIL),--until "$(UNTIL)")
 
-status: $(READY) ## print what became of every cell
+status: $(READY) ## print what runs, what failed, time and node-hours left, from any machine that sees RESULTS
 	@$(PY) -m sweep status $(SWEEP_ARGS) $(SELECT_ARGS)
+
+watch: $(READY) ## keep the status on the screen until Ctrl-C
+	@$(PY) -m sweep watch $(SWEEP_ARGS) $(SELECT_ARGS)
 
 collect: $(READY) ## make cells.parquet of what has ended so far, at any time
 	@$(PY) -m sweep collect $(SWEEP_ARGS)

@@ -1,5 +1,5 @@
-"""The command line of the sweep: ``python -m sweep VERB``, which is plan, run, status, show, rerun,
-logs, collect, doctor, draft and which.
+"""The command line of the sweep: ``python -m sweep VERB``, which is plan, run, status, watch, show,
+rerun, logs, collect, doctor, draft and which.
 
 Exit status: 0 every cell is terminal, 3 some are not, 2 bad usage or configuration, 130
 interrupted.
@@ -21,7 +21,7 @@ from sweep.cluster.interface import Pool
 from sweep.environment import read_environment
 from trainer.config.config_errors import ConfigError
 
-READ_ONLY = (verbs.status, verbs.show, verbs.logs, verbs.collect)
+READ_ONLY = (verbs.status, verbs.watch, verbs.show, verbs.logs, verbs.collect)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
         verbs.plan: (selected, planned, as_json),
         verbs.run: (selected, planned),
         verbs.status: (selected, as_json),
+        verbs.watch: (selected,),
         verbs.show: (cell, as_json),
         verbs.rerun: (cell, failed, selected, planned),
         verbs.logs: (cell,),

@@ -1,7 +1,6 @@
 """The verbs of ``python -m sweep``; the first line of each is its help."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,8 @@ from sweep.cli.invocation import Invocation
 from sweep.cli.plan_text import show_plan
 from sweep.cli.selection import Selection
 from sweep.cli.session import EXIT_BAD, EXIT_DONE, EXIT_INCOMPLETE, run_plan
+from sweep.cli.status_text import as_json, cell_lines, summary_lines
+from sweep.cli.watch import keep_on_screen
 from sweep.draft.draft import write_draft
 from sweep.driver.requirements import requirements_for
 from sweep.messages import CheckResult
@@ -26,15 +27,17 @@ from sweep.schedule.plan import (
     plan_refresh,
     plan_unsettled,
 )
-from sweep.schedule.stopping import Standing, progress, sentences, standing_told
+from sweep.schedule.stopping import progress
 from sweep.spec.grid import Cell
+from sweep.status import SweepStatus, read_status
 from sweep.store.collect import collect as collect_now
 from sweep.store.history import History
 from sweep.store.schema import TERMINAL_STATES
-from sweep.store.store import CELLS_FILE, Store
-from sweep.store.table import StoredAttempts
+from sweep.store.store import CELLS_FILE
 from trainer.config.config_errors import ConfigError
 from trainer.source import trainer_source
+
+MOST_LINES = 40
 
 
 def run(invocation: Invocation) -> int:
@@ -60,32 +63,27 @@ def plan(invocation: Invocation) -> int:
 
 
 def status(invocation: Invocation) -> int:
-    """Say what became of every cell; needs nothing but the results folder."""
-    description = invocation.store.read_sweep()
-    stored = invocation.store.read()
-    until = description.get("until")
-    standing = standing_told(until, stored.history()) if until is not None else None
-    rows = _status_rows(
-        invocation.store, _selected_cells(invocation.selection, description), stored, standing
-    )
-    counts = Counter(row["state"] for row in rows)
+    """Say where the sweep stands; needs nothing but the results folder."""
+    now = _selected(invocation.selection, read_status(invocation.store))
     if invocation.as_json:
-        body = {"sweep": description["name"], "counts": counts, "cells": rows}
-        print(json.dumps(body | {"torn": stored.unreadable}, indent=1))
+        print(json.dumps(as_json(now), indent=1))
     else:
-        for row in rows:
-            if row["state"] not in ("succeeded", "not needed"):
-                why = f": {row['reason']}" if row["reason"] else ""
-                invocation.say(f"  {row['cell']}  {row['state']}{why}")
-        for line in sentences(standing) if standing is not None else ():
+        for line in (*cell_lines(now, MOST_LINES), *summary_lines(now)):
             invocation.say(line)
-        for sentence in stored.unreadable:
-            invocation.say(f"warning: {sentence}")
-        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-        invocation.say(f"sweep {description['name']}: {len(rows)} cells: {states}.")
-    if standing is not None:
-        return EXIT_DONE if standing.end is not None else EXIT_INCOMPLETE
-    return EXIT_DONE if set(counts) <= set(TERMINAL_STATES) else EXIT_INCOMPLETE
+    if now.standing is not None:
+        return EXIT_DONE if now.standing.end is not None else EXIT_INCOMPLETE
+    return EXIT_DONE if set(now.counts) <= set(TERMINAL_STATES) else EXIT_INCOMPLETE
+
+
+def watch(invocation: Invocation) -> int:
+    """Keep the status on the screen until Ctrl-C; needs nothing but the results folder."""
+    store = invocation.store
+    keep_on_screen(
+        invocation.console,
+        store.files.ask_every_s,
+        lambda: _selected(invocation.selection, read_status(store)),
+    )
+    return EXIT_DONE
 
 
 def collect(invocation: Invocation) -> int:
@@ -206,46 +204,15 @@ def _planner(invocation: Invocation, of: Planner) -> Planner:
     return planned
 
 
-def _selected_cells(
-    selection: Selection, description: Mapping[str, Any]
-) -> list[Mapping[str, Any]]:
-    """The cells of a sweep's description that are selected."""
-    cells = description["cells"]
-    if selection.where is not None and not all("values" in cell for cell in cells):
+def _selected(selection: Selection, status: SweepStatus) -> SweepStatus:
+    """``status`` with those of its cells that are selected."""
+    if selection.where is not None and any(cell.values is None for cell in status.cells):
         raise ConfigError(
             "--where: what is kept of this sweep's cells is of an older version. `make sweep` "
             "writes it anew, and runs nothing that is settled."
         )
-    positions = selection.positions([cell.get("values", {}) for cell in cells])
-    return [cells[i] for i in positions[: selection.limit]]
-
-
-def _status_rows(
-    store: Store,
-    cells: Sequence[Mapping[str, Any]],
-    stored: StoredAttempts,
-    standing: Standing | None,
-) -> list[dict[str, Any]]:
-    """One entry for each of ``cells``, in the sweep's order."""
-    needed = None if standing is None else standing.next_ids | standing.later_ids
-    known = {row["cell_id"]: row for row in stored.cells()}
-    running = {attempt.cell_id: note for attempt, note in store.running()}
-    orphaned = {attempt.cell_id for attempt, _ in store.orphans()} - set(running)
-    rows = []
-    for cell in cells:
-        row = known.get(cell["cell_id"])
-        state, reason = (row["state"], row["reason"]) if row else ("waiting", None)
-        if state in TERMINAL_STATES:
-            pass
-        elif cell["cell_id"] in running:
-            state, reason = "running", f"on {running[cell['cell_id']].get('node')}"
-        elif cell["cell_id"] in orphaned:
-            state, reason = "lost", "its driver is gone; `make sweep` runs it again"
-        elif row is None and needed is not None and cell["cell_id"] not in needed:
-            state = "not needed"
-        attempts = row["num_attempts"] if row else 0
-        rows.append({**cell, "state": state, "reason": reason, "num_attempts": attempts})
-    return rows
+    positions = selection.positions([cell.values or {} for cell in status.cells])
+    return replace(status, cells=tuple(status.cells[i] for i in positions[: selection.limit]))
 
 
 def _attempts_of(invocation: Invocation) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from sweep.store.drivers import (
     require_only_driver,
 )
 from sweep.store.files import StoreError, open_files
+from sweep.store.progress import DriverProgress
 from sweep.store.schema import IDENTITY
 from sweep.store.table import Row, StoredAttempts, joined, read_attempt, table_bytes, to_parquet
 from trainer.config.config_errors import ConfigError
@@ -191,11 +192,42 @@ class Store:
         On a service without locks a death shows after ``dead_after_s`` of this store's looks:
         whoever helps another driver asks again from time to time.
         """
-        return self._by_life(alive=False)
+        return self.running_and_orphaned()[1]
 
     def running(self) -> Unfinished:
         """What living drivers announced, oneself among them."""
-        return self._by_life(alive=True)
+        return self.running_and_orphaned()[0]
+
+    def running_and_orphaned(self) -> tuple[Unfinished, Unfinished]:
+        """Both by one look. Announcements are listed first: a driver that comes meanwhile has none.
+
+        One that names no driver may be of any other that lives.
+        """
+        unfinished = self.unfinished()
+        others = {driver.id for driver in self.drivers()}
+        living = {*others, self._watch.own} - {None} | ({None} if others else set())
+        is_running = [note.get("driver") in living for _, note in unfinished]
+        return (
+            [pair for pair, runs in zip(unfinished, is_running, strict=True) if runs],
+            [pair for pair, runs in zip(unfinished, is_running, strict=True) if not runs],
+        )
+
+    def progress(self) -> dict[str, DriverProgress]:
+        """What each driver that may be alive last said, by its id; one may have said nothing."""
+        found = {}
+        for driver in self.drivers():
+            name = f"{PROGRESS}/{driver.id}.json"
+            try:
+                found[driver.id] = DriverProgress.model_validate_json(self.files.read(name))
+            except FileNotFoundError:
+                continue
+            except ValueError as error:
+                first = str(error).splitlines()[0]
+                self._strange[name] = (
+                    f"{self.files.where(name)}: no driver writes such a file ({first}); it is "
+                    f"passed over."
+                )
+        return found
 
     def write_file(self, kind: str, name: str, data: bytes) -> str:
         """Keep a file of an attempt; returns its path relative to the sweep's place."""
@@ -312,16 +344,6 @@ class Store:
         if started_at is None:
             started_at = self.files.modified_at(name)
         return Attempt(match["cell"], int(match["number"]), started_at), note
-
-    def _by_life(self, *, alive: bool) -> Unfinished:
-        """Announcements are listed first: a driver that comes meanwhile has none in the list.
-
-        One that names no driver may be of any other that lives.
-        """
-        unfinished = self.unfinished()
-        others = {driver.id for driver in self.drivers()}
-        living = {*others, self._watch.own} - {None} | ({None} if others else set())
-        return [pair for pair in unfinished if (pair[1].get("driver") in living) is alive]
 
 
 def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -1,0 +1,32 @@
+"""Keep the status of a sweep on a terminal."""
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from sweep.cli.status_text import cell_lines, summary_lines
+from sweep.status import SweepStatus
+from trainer.config.config_errors import ConfigError
+from trainer.system.printable import printable
+
+
+def keep_on_screen(console: Console, every_s: float, look: Callable[[], SweepStatus]) -> None:
+    """What ``look`` sees, again and again, until Ctrl-C; the last picture stays."""
+    if not console.is_terminal:
+        raise ConfigError("watch: this is no terminal. `make status` says once where it stands.")
+    with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(picture(look(), console.height), refresh=True)
+            time.sleep(every_s)
+
+
+def picture(status: SweepStatus, height: int) -> Text:
+    """The summary, counts first, and as many cells as there is room for."""
+    *details, counts = summary_lines(status)
+    room = max(1, (height - len(details) - 5) // 2)
+    lines = [counts, *details, "", *cell_lines(status, room)]
+    return Text(printable("\n".join(lines)), no_wrap=True, overflow="ellipsis")
