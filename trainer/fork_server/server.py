@@ -12,7 +12,7 @@ import pkgutil
 import socket
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,14 +27,17 @@ MODULES = (
     "trainer.cell",
 )
 COMPILER = ("torch._inductor.compile_fx",)
+DEVICES = Path("/dev")
 
 
 def import_everything() -> str:
     """Import what ranks import at one time or another; the hash of the code that was imported."""
     source = importlib.import_module("trainer.source").trainer_source
     before: str = source().sha256
-    for name in (*MODULES, *(COMPILER if any(Path("/dev").glob("nvidia[0-9]*")) else ())):
-        importlib.import_module(name)
+    num_gpus = len(list(DEVICES.glob("nvidia[0-9]*")))
+    with _gpus_counted(num_gpus):
+        for name in (*MODULES, *(COMPILER if num_gpus else ())):
+            importlib.import_module(name)
     activations = importlib.import_module("trainer.activations")
     for module in pkgutil.iter_modules(activations.__path__, "trainer.activations."):
         importlib.import_module(module.name)
@@ -43,6 +46,22 @@ def import_everything() -> str:
     if source().sha256 != before:
         raise ImportError("the trainer's code has changed while it was imported")
     return before
+
+
+@contextlib.contextmanager
+def _gpus_counted(num_gpus: int) -> Iterator[None]:
+    """Inside, torch is told how many GPUs there are and does not look for them.
+
+    torch 2.9 to 2.11 ask when the compiler is imported. NVML, which would tell them, keeps
+    /dev/nvidiactl open ever after.
+    """
+    cuda = importlib.import_module("torch.cuda")
+    looks = cuda.device_count
+    vars(cuda)["device_count"] = lambda: num_gpus
+    try:
+        yield
+    finally:
+        vars(cuda)["device_count"] = looks
 
 
 def fork_hazard() -> str | None:

@@ -27,6 +27,7 @@ from tests.support.standin import FORK_SERVER, WELL, order, scratch_under, stand
 from tests.support.tiny import answer as answer_of
 from tests.support.tiny import build_tiny_dataset, tiny_spec
 from trainer.contract import PROGRESS_FILE, parse_report
+from trainer.fork_server import server
 from trainer.fork_server.server import _reseed, import_everything
 from trainer.source import Source
 
@@ -247,6 +248,31 @@ def test_code_that_changes_while_it_is_imported_is_not_served(monkeypatch):
     monkeypatch.setattr("trainer.source.trainer_source", cache(lambda: next(sources)))
     with pytest.raises(ImportError, match="has changed"):
         import_everything()
+
+
+def test_a_compiler_that_asks_for_gpus_when_it_is_imported_is_told_and_opens_none(
+    monkeypatch, tmp_path
+):
+    """As torch 2.9 to 2.11 do. NVML, asked by torch, would keep /dev/nvidiactl open."""
+
+    def nvml():
+        raise AssertionError("NVML was asked")
+
+    (tmp_path / "nvidia0").touch()
+    (tmp_path / "nvidia1").touch()
+    (tmp_path / "asks.py").write_text("import torch; num = torch.cuda.device_count()")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(server, "DEVICES", tmp_path)
+    monkeypatch.setattr(server, "MODULES", ())
+    monkeypatch.setattr(server, "COMPILER", ("asks",))
+    monkeypatch.setattr(torch.cuda, "_is_compiled", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_device_count_nvml", nvml)
+    looks = torch.cuda.device_count
+    import_everything()
+    assert sys.modules["asks"].num == 2
+    assert torch.cuda.device_count is looks
+    with pytest.raises(AssertionError):
+        torch.cuda.device_count()
 
 
 def test_a_stop_is_not_kept_waiting_by_a_server_that_is_not_ready(agent, monkeypatch):
