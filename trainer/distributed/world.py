@@ -215,13 +215,30 @@ def open_world(device: str, threads: int) -> Iterator[World]:
         yield World(rank=0, size=1, device=where)
         return
     backend = "nccl" if where.type == "cuda" else "gloo"
-    meeting = os.environ.get("RENDEZVOUS_FILE")
-    store = None if meeting is None else dist.FileStore(meeting, size)
     dist.init_process_group(
-        backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
+        backend,
+        store=_store(size),
+        rank=rank,
+        world_size=size,
+        timeout=COLLECTIVE_TIMEOUT,
+        device_id=where if where.type == "cuda" else None,
     )
     yield World(rank=rank, size=size, device=where)
     dist.destroy_process_group()  # not after an error: it may wait for a rank that is gone
+
+
+def _store(size: int) -> dist.FileStore | None:
+    """Where the ranks meet, if the environment names a file.
+
+    torch gives a store that it makes itself the group's patience, and leaves one that it is given
+    with its 300 s. Backends begin in it, when they are first used.
+    """
+    meeting = os.environ.get("RENDEZVOUS_FILE")
+    if meeting is None:
+        return None
+    store = dist.FileStore(meeting, size)
+    store.set_timeout(COLLECTIVE_TIMEOUT)
+    return store
 
 
 # Their names from torch 2.13 on, where the old ones warn.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.support.killed import PROCESSES, ended, group
 from tests.support.tiny import answer, read_report, tiny_spec
@@ -68,6 +69,30 @@ def test_parts_are_gathered_again_and_the_largest_is_that_of_any_rank(tmp_path):
     for rank in range(3):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found == [[2.0, 0.0], 2, [0.0, 1.0, 2.0, 3.0]]
+
+
+def test_ranks_wait_for_each_other_as_long_as_for_a_collective_and_know_their_gpus(
+    monkeypatch, tmp_path
+):
+    """Rank 0 may tune for minutes before the group's connections are first used."""
+    asked = []
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda *given, **how: asked.append((given, how))
+    )
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RENDEZVOUS_FILE", str(tmp_path / "meeting"))
+    for device in ("cpu", "cuda"):
+        with open_world(device, threads=1):
+            pass
+    (_, on_cpu), ((backend,), on_gpu) = asked
+    assert backend == "nccl"
+    assert (on_cpu["device_id"], on_gpu["device_id"]) == (None, torch.device("cuda", 1))
+    assert {how["store"].timeout for how in (on_cpu, on_gpu)} == {world_module.COLLECTIVE_TIMEOUT}
+    assert {how["timeout"] for how in (on_cpu, on_gpu)} == {world_module.COLLECTIVE_TIMEOUT}
 
 
 def _take_from_rank_0(rank, folder):
