@@ -38,6 +38,7 @@ class Lease(Protocol):
     node: str  # its lasting name
     node_id: str
     is_gone: bool  # the agent is known to be dead
+    is_preempted: bool  # its node is being taken away, or was; what runs is ended at a checkpoint
     last_progress: Mapping[str, Any] | None
     """The latest content of the trainer's progress file; None if none yet."""
 

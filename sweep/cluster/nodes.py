@@ -5,7 +5,7 @@ Ray is asked on a thread of its own: a head that is gone answers nothing for a m
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,27 +19,36 @@ NODE_LABEL = "activation-sweep-node"
 
 
 class NodeWatch:
-    """The answers of ``list_nodes``, which is ``ray.nodes``, once a second from a thread."""
+    """Asks once a second, from a thread: ``list_nodes``, which is ``ray.nodes``, for all nodes,
+    ``list_leaving`` for the ids of those that are warned of their end."""
 
     def __init__(
-        self, list_nodes: Callable[[], Sequence[Mapping[str, Any]]], clock: AwakeClock
+        self,
+        list_nodes: Callable[[], Sequence[Mapping[str, Any]]],
+        list_leaving: Callable[[], Collection[str]],
+        clock: AwakeClock,
     ) -> None:
-        self._list_nodes, self._clock = list_nodes, clock
+        self._list_nodes, self._list_leaving, self.clock = list_nodes, list_leaving, clock
         self._names: dict[str, str] = {}
+        self._leaving: Collection[str] = ()
         self._closed = threading.Event()
         self.nodes: list[Node] = []
         self._update()
-        self._answered_s = self._clock.now_s
+        self._answered_s = self.clock.now_s
         threading.Thread(target=self._run, name="nodes", daemon=True).start()
 
     @property
     def unresponsive_s(self) -> float:
         """How long ago the head last answered."""
-        return self._clock.now_s - self._answered_s
+        return self.clock.now_s - self._answered_s
 
     def name_of(self, node_id: str) -> str | None:
         """The lasting name of a node; None until it has been listed."""
         return self._names.get(node_id)
+
+    def is_leaving(self, node_id: str) -> bool:
+        """Whether a node was warned: on SIGTERM Ray drains it for some seconds before it ends."""
+        return node_id in self._leaving
 
     def close(self) -> None:
         self._closed.set()
@@ -50,12 +59,13 @@ class NodeWatch:
                 self._update()
             except Exception:  # whatever is raised: the head has not answered
                 continue
-            self._answered_s = self._clock.now_s
+            self._answered_s = self.clock.now_s
 
     def _update(self) -> None:
-        found = self._list_nodes()
+        found, self._leaving = self._list_nodes(), frozenset(self._list_leaving())
         self._names |= {node["NodeID"]: _lasting_name(node) for node in found}
-        self.nodes = [_node(node) for node in found if node["Alive"]]
+        staying = (node for node in found if node["NodeID"] not in self._leaving)
+        self.nodes = [_node(node) for node in staying if node["Alive"]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import itertools
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +49,7 @@ INSPECT_DEADLINE_S = 300.0
 MAX_FAILED_STARTS = 5
 HOLDER = "activation-sweep, process"
 AUTH_LOGGER = "ray._private.authentication.authentication_token_setup"  # says it at every start
+ENDED_IN_ORDER = "terminated expectedly"  # what Ray says of a node that was sent SIGTERM
 AGENT_CALLS = 4  # one runs the attempt, one asks for progress, one stops, one inspects
 
 
@@ -105,9 +106,9 @@ class RayPool(Pool):
         self._table = self._head_calls.submit(placement_group_table)
         self._groups: dict[str, Any] = {}
         self._granted = self._failed_starts = 0
-        self._clock = AwakeClock()
         self._group_numbers = itertools.count(1)  # Ray wants the name of each to be its own
-        self._watch = NodeWatch(ray.nodes, self._clock)
+        list_leaving = ray._private.state.state.get_draining_nodes  # no public call tells it
+        self._watch = NodeWatch(ray.nodes, list_leaving, AwakeClock())
 
     @property
     def unresponsive_s(self) -> float:
@@ -152,7 +153,7 @@ class RayPool(Pool):
                 self._remove(pending)
                 self._submit(pending.request)
                 continue
-            leases.append(RayLease(f"lease {self._granted}", name, node_id, starting, self._clock))
+            leases.append(RayLease(f"lease {self._granted}", name, node_id, starting, self._watch))
             self._granted += 1
         return leases
 
@@ -257,11 +258,11 @@ class RayLease:
     """A granted placement group with its agent."""
 
     def __init__(
-        self, name: str, node: str, node_id: str, starting: StartingAgent, clock: AwakeClock
+        self, name: str, node: str, node_id: str, starting: StartingAgent, watch: NodeWatch
     ) -> None:
         self.name, self.node, self.node_id = name, node, node_id
-        self.group, self._agent, self._clock = starting.group, starting.agent, clock
-        self.is_gone = False
+        self.group, self._agent, self._watch = starting.group, starting.agent, watch
+        self.is_gone = self.is_preempted = False
         self.last_progress: Mapping[str, Any] | None = None
         self._answer: Any = None  # that the agent owes
         self._owed_since_s: float | None = None
@@ -269,16 +270,19 @@ class RayLease:
     @property
     def unresponsive_s(self) -> float:
         since_s = self._owed_since_s  # heartbeats are another thread's
-        return 0.0 if since_s is None else self._clock.now_s - since_s
+        return 0.0 if since_s is None else self._watch.clock.now_s - since_s
 
     def prepare(self, requirements: Requirements) -> "Future[PrepareResult]":
-        return _future(self._agent.prepare.remote(requirements))
+        return _future(self._agent.prepare.remote(requirements), self._look_at)
 
     def submit(self, order: Order) -> "Future[Delivery]":
         self.last_progress = None
-        return _future(self._agent.run.remote(order))
+        return _future(self._agent.run.remote(order), self._look_at)
 
     def beat(self) -> None:
+        if self._watch.is_leaving(self.node_id):
+            self.is_preempted = True
+            self._agent.stop.remote(preempted=True)
         try:
             if self._answer is not None:
                 done, _ = ray.wait([self._answer], timeout=0)
@@ -286,16 +290,22 @@ class RayLease:
                     return
                 self.last_progress = ray.get(done[0], timeout=1)
                 self._owed_since_s = None
-        except ActorDiedError:
+        except ActorDiedError as error:
+            self._look_at(error)
             self.is_gone = True
             return
         except RayError:  # perhaps for a moment only: it owes its answer since it was first asked
             pass
         self._answer = self._agent.progress.remote()
-        self._owed_since_s = self._owed_since_s or self._clock.now_s
+        self._owed_since_s = self._owed_since_s or self._watch.clock.now_s
 
     def stop(self) -> None:
         self._agent.stop.remote()
+
+    def _look_at(self, error: BaseException) -> None:
+        """See from the error of a call whether the node was taken away."""
+        if isinstance(error, ActorDiedError):
+            self.is_preempted |= error.preempted or ENDED_IN_ORDER in str(error)
 
 
 def _require_listener(address: str | None) -> None:
@@ -355,20 +365,23 @@ def _fetch_log(node_id: str, stem: str) -> str | None:
     return log
 
 
-def _future(answer: Any) -> "Future[Any]":
+def _future(answer: Any, look_at: Callable[[BaseException], None]) -> "Future[Any]":
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
-    answer.future().add_done_callback(lambda done: _hand_over(done, future))
+    answer.future().add_done_callback(lambda done: _hand_over(done, future, look_at))
     return future
 
 
-def _hand_over(done: "Future[Any]", future: "Future[Any]") -> None:
-    """Pass on what Ray answered; whatever that is, ``future`` is set."""
+def _hand_over(
+    done: "Future[Any]", future: "Future[Any]", look_at: Callable[[BaseException], None]
+) -> None:
+    """Pass on what Ray answered; whatever that is, ``future`` is set, an error after its look."""
     try:
         future.set_result(done.result())
     except RayTaskError as error:  # the agent itself raised
         future.set_exception(error)
     except BaseException as error:
+        look_at(error)
         future.set_exception(LeaseLost(f"{type(error).__name__}: {_first_line(error)}"))
 
 

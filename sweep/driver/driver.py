@@ -183,6 +183,8 @@ class Driver:
 
     def _start_next(self, lease: Lease) -> bool:
         """Start the next cell on ``lease``; False if there is nothing for it."""
+        if lease.is_preempted:
+            return False
         while (task := self._scheduler.assign(lease.node)) is not None:
             attempt = self.attempts.announce(task, lease)
             if attempt is not None:
@@ -229,6 +231,8 @@ class Driver:
             return
         if running.lost_because is not None:
             return
+        if lease.is_preempted and failure == "infrastructure":
+            reason, failure = f"its node was taken away (preempted; {reason})", "preemption"
         running.lost_because, running.lost_at_s = reason, time.monotonic()
         running.lost_as = failure
         fetched = self.pool.fetch_log(lease, running.attempt.stem)

@@ -76,8 +76,11 @@ class Leases:
         )
 
     def give_up(self, lease: Lease, reason: str) -> None:
-        """Lose a lease that runs nothing; one that never got ready speaks against its node."""
-        if id(lease) in self._preparing:
+        """Lose a lease that runs nothing; one that never got ready speaks against its node, unless
+        that was taken away."""
+        if lease.is_preempted:
+            self.say(f"{lease.node}: {reason}.")
+        elif id(lease) in self._preparing:
             self.say(f"{lease.node}: lost while it was made ready ({reason}).")
             self.scheduler.lost_while_preparing(lease.node, reason)
         if lease in self.idle:
@@ -109,6 +112,8 @@ class Leases:
         if lease.unresponsive_s > limits.agent_silence_s:
             return f"its agent has not answered for {lease.unresponsive_s:.0f} s"
         since_s = self._preparing.get(id(lease))
+        if lease.is_preempted and (lease in self.idle or since_s is not None):
+            return "it is being taken away (preempted)"
         if since_s is not None and time.monotonic() - since_s > limits.prepare_s:
             return f"it was not ready within {limits.prepare_s:g} s"
         return None

@@ -18,7 +18,7 @@ class FakeLease:
 
     def __init__(self, name: str, node: str, work: Work, prepare: Prepare) -> None:
         self.name, self.node, self.node_id = name, node, f"id of {node}"
-        self.unresponsive_s, self.is_gone = 0.0, False
+        self.unresponsive_s, self.is_gone, self.is_preempted = 0.0, False, False
         self.last_progress: Mapping[str, Any] | None = None
         self._work, self._stop = work, threading.Event()
         self._prepare = prepare

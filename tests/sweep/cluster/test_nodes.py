@@ -19,8 +19,8 @@ def entry(number, *, alive=True, labels=None, **resources):
     }
 
 
-def watch(*entries):
-    found = NodeWatch(lambda: entries, AwakeClock())
+def watch(*entries, leaving=()):
+    found = NodeWatch(lambda: entries, lambda: leaving, AwakeClock())
     found.close()
     return found
 
@@ -34,6 +34,16 @@ def test_only_nodes_that_live_are_nodes_and_a_label_outlives_a_host_name():
         Node("rack-7", cpus=16, gpus=8, gpu_models=frozenset({"H100"}), id="id1")
     ]
     assert (found.name_of("id2"), found.name_of("id3")) == ("host2", None)
+
+
+def test_a_node_that_is_warned_is_none_to_be_had():
+    found = watch(entry(1, CPU=2.0), entry(2, CPU=2.0), leaving=["id1"])
+    assert [node.name for node in found.nodes] == ["host2"]
+    assert (found.name_of("id1"), found.is_leaving("id1"), found.is_leaving("id2")) == (
+        "host1",
+        True,
+        False,
+    )
 
 
 NODES = [Node("a", cpus=16, gpus=8, id="1"), Node("b", cpus=16, gpus=8, id="2")]

@@ -602,6 +602,29 @@ def test_a_retry_that_waits_for_another_node_goes_back_when_that_one_is_gone(sto
     assert {row["node"] for row in found.rows} == {"a"}
 
 
+@pytest.mark.parametrize("ends", ["in order", "too late"])
+def test_a_cell_on_a_node_that_is_taken_away_was_preempted_and_the_node_gets_no_other(store, ends):
+    taken = []
+
+    def work(order, stop):
+        if taken:
+            return delivered(order)
+        (lease,) = pool.leases
+        lease.is_preempted = True
+        taken.append(order)
+        if ends == "too late":
+            raise LeaseLost("ActorDiedError: the node was preempted")
+        return failed("interrupted", "its node is being taken away", "preemption")
+
+    pool = FakePool(work)
+    found = run(store, work, pool=pool, num_leases=1)
+    assert found.pool.granted == 2
+    (row,) = the_bad_rows(found)
+    assert row["state"] == ("interrupted" if ends == "in order" else "lost")
+    assert row["failure"] == "preemption"
+    assert "taken away" in row["reason"]
+
+
 def test_where_the_good_nodes_are_gone_for_a_while_they_are_waited_for(store):
     """One node is unfit; the other is preempted and comes back."""
 
