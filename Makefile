@@ -20,6 +20,7 @@ WHERE ?=
 LIMIT ?=
 REFRESH ?=
 UNTIL ?=
+AUTOSCALE ?=
 JOIN ?=
 CHECK ?=
 SCRIPT ?=
@@ -50,7 +51,7 @@ SWEEP_ARGS = --results "$(RESULTS)" --data "$(DATA)" $(if $(SWEEP),--sweep "$(SW
 # A condition has quotes of its own: it goes through the environment, past the shell's.
 export WHERE
 SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
-PLAN_ARGS = $(SELECT_ARGS) $(if $(UNTIL),--until "$(UNTIL)") $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
+PLAN_ARGS = $(SELECT_ARGS) $(if $(UNTIL),--until "$(UNTIL)") $(if $(AUTOSCALE),--autoscale "$(AUTOSCALE)") $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
 CHECK_ARGS = $(if $(CHECK),--check)
 PYTEST_ARGS ?= --numprocesses 2 --durations 10
 SWEEP_NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
@@ -59,7 +60,7 @@ SWEEP_NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n UNTIL=bpb REFRESH=1 JOIN=1 RECIPE=name SCRIPT=path NAME=recipe ACTIVATION=key OUT=dir TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
+	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n UNTIL=bpb AUTOSCALE=n REFRESH=1 JOIN=1 RECIPE=name SCRIPT=path NAME=recipe ACTIVATION=key OUT=dir TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
 
 setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
 

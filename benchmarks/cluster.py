@@ -90,7 +90,7 @@ class SimulatedNode:
 class SimulatedLease:
     """Exclusive use of a slot of a node, until that goes or it is released."""
 
-    node_id, unresponsive_s, last_progress = "", 0.0, None
+    node_id, unresponsive_s, last_progress, is_preempted = "", 0.0, None, False
 
     def __init__(self, number: int, place: SimulatedNode, ready: "Future[PrepareResult]") -> None:
         self.name, self.node, self.place = f"lease {number}", place.name, place

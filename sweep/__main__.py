@@ -44,6 +44,7 @@ def run_command_line(argv: list[str] | None) -> tuple[int, bool]:
         selection=Selection(arguments.where, arguments.limit),
         refresh=arguments.refresh,
         until=arguments.until,
+        autoscale=arguments.autoscale,
         join=arguments.join,
         as_json=arguments.json,
         script=arguments.script,
@@ -92,6 +93,12 @@ def parser() -> argparse.ArgumentParser:
     planned.add_argument(
         "--until", metavar="BPB", type=float, help="stop when what is best is known up to BPB"
     )
+    planned.add_argument(
+        "--autoscale",
+        metavar="N",
+        type=_at_least_one,
+        help="ask for up to N leases: the cluster grows on demand",
+    )
     planned.add_argument("--join", action="store_true", help="help the driver that is running it")
     drafted.add_argument("--script", metavar="PATH", help="a training script of your own")
     drafted.add_argument("--name", metavar="NAME", help="the recipe's; default: the script's")
@@ -117,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.set_defaults(sweep=None, results="results", data="data", cell=None, where=None)
     whole.set_defaults(script=None, name=None, force=False)
-    whole.set_defaults(until=None)
+    whole.set_defaults(until=None, autoscale=None)
     whole.set_defaults(limit=None, failed=False, refresh=False, join=False, json=False)
     subparsers = whole.add_subparsers(required=True, metavar="VERB")
     for verb, parents in options.items():
@@ -131,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
 def _at_least_one(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: at least 1; without it, all that is planned")
+        raise argparse.ArgumentTypeError(f"{text}: at least 1; or leave it out")
     return number
 
 

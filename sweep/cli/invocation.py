@@ -37,7 +37,8 @@ CLUSTER_SWEEP, LOCAL_SWEEP = "slopes", "local"
 class Invocation:
     """The options of one command, and what they lead to.
 
-    ``until``: the zone of [until], whatever the file says. ``refresh``: stale cells run again.
+    ``until``: the zone of [until], whatever the file says; ``autoscale``: the most leases, of
+    nodes that come on demand. ``refresh``: stale cells run again.
     ``join``: help a driver that is at work on it already. ``needs_results_only``: a
     cluster is not asked which sweep is meant.
     """
@@ -51,6 +52,7 @@ class Invocation:
     selection: Selection = field(default_factory=Selection)
     refresh: bool = False
     until: float | None = None
+    autoscale: int | None = None
     join: bool = False
     cell: str | None = None
     failed: bool = False
@@ -80,7 +82,7 @@ class Invocation:
 
     @cached_property
     def sweep(self) -> SweepSpec:
-        return load_sweep(self.sweep_choice, zone=self.until)
+        return load_sweep(self.sweep_choice, zone=self.until, autoscale=self.autoscale)
 
     @cached_property
     def store(self) -> Store:
@@ -168,7 +170,7 @@ class Invocation:
         if cost.wall_s is None:
             return (
                 f"sweep {self.sweep.name}: {cells}: about {hours} node-hours at one cell a node "
-                f"{each}. {self._no_lease_fits()}"
+                f"{each}. {self._no_lease_yet()}"
             )
         leases, nodes = self.usable_leases(len(todo.todo))
         return (
@@ -179,10 +181,14 @@ class Invocation:
     def require_usable_lease(self) -> None:
         """A ConfigError where no node fits, and none can be hoped for."""
         if not self.sweep.node.autoscale and self.usable_leases()[0] == 0:
-            raise ConfigError(f"sweep {self.sweep.name}: {self._no_lease_fits()}")
+            raise ConfigError(f"sweep {self.sweep.name}: {self._no_lease_yet()}")
 
-    def _no_lease_fits(self) -> str:
+    def _no_lease_yet(self) -> str:
+        """Why no lease fits, and what may help."""
         shape = self.sweep.node
+        if shape.autoscale and shape.max_leases is not None:
+            asked = _count(shape.max_leases, "lease")
+            return f"No node of it is there yet; up to {asked} are asked for."
         model = [shape.gpu_model] if shape.gpu_model else []
         have = [f"{n.name} has {_resources(n.cpus, n.gpus, n.gpu_models)}" for n in self.nodes()]
         return (

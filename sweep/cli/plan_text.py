@@ -6,8 +6,11 @@ from dataclasses import asdict, replace
 
 from sweep.cli.invocation import Invocation
 from sweep.cli.script_patches import patch_lines
+from sweep.driver.display import duration
+from sweep.driver.requirements import is_run_from_zero
 from sweep.schedule.plan import Planner, Task, stale_cells, why_stale
 from sweep.spec.grid import Cell
+from sweep.spec.sweep_file import SweepSpec
 from trainer.source import trainer_source
 
 MOST_NAMED = 3  # of cells that are stale for one reason
@@ -54,6 +57,7 @@ def show_plan(invocation: Invocation, planner: Planner) -> None:
         *(f"  {_named(task.cell)}: given up: {task.why}" for task in plan.final),
         *(() if invocation.refresh else _stale_lines(stale)),
         invocation.plan_sentence(plan, cost, unsure=unsure),
+        *_preemption_lines(invocation.sweep, cells),
     ):
         invocation.say(line)
     for dataset, command in absent.items():
@@ -82,6 +86,25 @@ def _stale_lines(stale: Sequence[Task]) -> Iterator[str]:
         names = [_named(task.cell) for task in stale if task.why == why]
         for who in names if len(names) <= MOST_NAMED else [f"{len(names)} settled cells"]:
             yield f"  {who}: stale: {why}; REFRESH=1 runs what is stale again"
+
+
+def _preemption_lines(sweep: SweepSpec, cells: Sequence[Cell]) -> Iterator[str]:
+    """What a node that is taken away costs, where nodes come and go."""
+    if not sweep.node.autoscale:
+        return
+    keep, every = sweep.checkpoints.keep, duration(sweep.checkpoints.every_s)
+    if all(is_run_from_zero(cell) for cell in cells):
+        yield "A node that is taken away costs its cell all that it has run: it starts from zero."
+    elif keep == "results":
+        yield (
+            f"A node that is taken away without a warning costs its cell at most {every} of "
+            f"training (checkpoints.every_s); after a warning it goes on where it was."
+        )
+    else:
+        yield (
+            f'warning: checkpoints.keep = "{keep}": a node that is taken away takes checkpoints '
+            f'along, and its cell starts from zero. keep = "results" lets it go on.'
+        )
 
 
 def _named(cell: Cell) -> str:

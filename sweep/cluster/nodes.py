@@ -77,6 +77,16 @@ class LeaseRequest:
     avoid: frozenset[str]
 
 
+def bundle(shape: NodeShape) -> dict[str, float]:
+    """What a lease of ``shape`` asks Ray for; Ray marks a node of a GPU model by a resource."""
+    wanted: dict[str, float] = {"CPU": shape.cpus}
+    if shape.gpus:
+        wanted["GPU"] = shape.gpus
+    if shape.gpu_model is not None:
+        wanted[f"{GPU_MODEL}{shape.gpu_model}"] = 0.001
+    return wanted
+
+
 def pending_reason(
     request: LeaseRequest,
     count: int,

@@ -17,7 +17,7 @@ from typing import Any
 
 from sweep.cluster.awake_clock import AwakeClock
 from sweep.cluster.interface import Lease, LeaseLost, Node, Pool
-from sweep.cluster.nodes import GPU_MODEL, LeaseRequest, NodeWatch, pending_reason
+from sweep.cluster.nodes import LeaseRequest, NodeWatch, bundle, pending_reason
 from sweep.cluster.watchdog import Watchdog
 from sweep.deadline import call_with_deadline, run_in_background
 from sweep.environment import local_cpus, prepare_ray
@@ -217,15 +217,10 @@ class RayPool(Pool):
 
     def _start_agent(self, request: LeaseRequest) -> StartingAgent:
         shape = request.shape
-        bundle: dict[str, float] = {"CPU": shape.cpus}
-        if shape.gpus:
-            bundle["GPU"] = shape.gpus
-        if shape.gpu_model is not None:
-            bundle[f"{GPU_MODEL}{shape.gpu_model}"] = 0.001
         avoided = [node.id for node in self._watch.nodes if node.name in request.avoid]
         selector = {"ray.io/node-id": f"!in({','.join(avoided)})"}
         group = placement_group(
-            [bundle],
+            [bundle(shape)],
             strategy="STRICT_PACK",
             name=f"{HOLDER} {os.getpid()} on {socket.gethostname()}, {next(self._group_numbers)}",
             bundle_label_selector=[selector] if avoided else None,

@@ -47,12 +47,14 @@ def order_for(
     )
 
 
+def is_run_from_zero(cell: Cell) -> bool:
+    """Whether every attempt starts anew: a script's, and whatever is timed."""
+    return isinstance(cell.spec, ScriptSpec) or cell.spec.parsed_budget.kind == "seconds"
+
+
 def _checkpoint(sweep: SweepSpec, cell: Cell, results_place: str) -> CheckpointPlace | None:
     policy = sweep.checkpoints
-    starts_from_zero = (
-        isinstance(cell.spec, ScriptSpec) or cell.spec.parsed_budget.kind == "seconds"
-    )
-    if policy.keep == "no" or starts_from_zero:
+    if policy.keep == "no" or is_run_from_zero(cell):
         return None
     copy_to = f"{results_place}/checkpoints" if policy.keep == "results" else None
     return CheckpointPlace(folder=policy.folder, every_s=policy.every_s, copy_to=copy_to)

@@ -29,7 +29,8 @@ class NodeShape(StrictModel):
     """What one lease is: a bundle of one node. Ranks run one to a GPU, or one on CPUs alone.
 
     With ``autoscale`` the driver asks for ``max_leases`` even if the nodes have no room for them
-    now: a cluster that grows on demand then does.
+    now: a cluster that grows on demand then does. Its nodes also go, so checkpoints are kept
+    beside the results, if the file does not say where.
     """
 
     gpus: Annotated[int, Field(ge=0)] = 0
@@ -247,13 +248,16 @@ class SweepSpec(StrictModel):
         return self.dtype or ("bfloat16" if self.node.device == "cuda" else "float32")
 
 
-def load_sweep(name_or_path: str, *, zone: float | None = None) -> SweepSpec:
+def load_sweep(
+    name_or_path: str, *, zone: float | None = None, autoscale: int | None = None
+) -> SweepSpec:
     """The sweep of that name or file; a ConfigError says what is wrong with it.
 
-    ``zone``: of [until], whatever the file has there.
+    Whatever the file has there, ``zone`` is that of [until], and ``autoscale`` the most leases
+    that a cluster that grows on demand is asked for.
     """
     path = find_config(name_or_path, SWEEPS, "sweep")
-    sweep = _read(path, zone)
+    sweep = _read(path, zone, autoscale)
     _check_fresh_seeds(sweep, screenings(sweep, path.parent))
     return sweep
 
@@ -273,10 +277,14 @@ def screenings(sweep: SweepSpec, folder: Path) -> list[SweepSpec]:
     return found[1:]
 
 
-def _read(path: Path, zone: float | None = None) -> SweepSpec:
+def _read(path: Path, zone: float | None = None, autoscale: int | None = None) -> SweepSpec:
     table = read_toml(path)
     if zone is not None:
         table["until"] = {**table.get("until", {}), "zone": zone}
+    if autoscale is not None:
+        table["node"] = {**table.get("node", {}), "autoscale": True, "max_leases": autoscale}
+    if table.get("node", {}).get("autoscale") is True:
+        table["checkpoints"] = {"keep": "results", **table.get("checkpoints", {})}
     if "name" in table:
         raise ConfigError(f"sweep {path.stem}: name: a sweep is called as its file is.")
     return validated(SweepSpec, {"name": path.stem, **table}, f"sweep {path.stem}")

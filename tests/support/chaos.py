@@ -71,7 +71,7 @@ strikes = 50
 
 [checkpoints]
 keep = "node"
-every_s = 0.2
+every_s = {every_s}
 folder = "{checkpoints}"
 """
 
@@ -103,6 +103,8 @@ class Chaos:
     data: Path
     seed: int
     replicates: int = REPLICATES
+    steps: int = STEPS
+    checkpoint_every_s: float = 0.2
     driver: Machine = field(init=False)
     timeline: list[str] = field(default_factory=list)
     _earlier: list[Machine] = field(default_factory=list)
@@ -239,7 +241,8 @@ class Chaos:
     def _write_sweep(self, replicates: int) -> None:
         text = SWEEP.format(
             seed=self.seed,
-            steps=STEPS,
+            steps=self.steps,
+            every_s=self.checkpoint_every_s,
             replicates=replicates,
             leases=NUM_LEASES,
             no_progress_s=NO_PROGRESS_S,
