@@ -32,7 +32,7 @@ from trainer.contract import REPORT_FILE, SPEC_FILE, ActivationSpec
 from trainer.data.building.corpus import stdlib_corpus
 from trainer.data.building.prepare import prepare_stdlib
 from trainer.distributed.world import open_world
-from trainer.model.attention import attend, attention_backend
+from trainer.model.attention import attend
 from trainer.training.step import MicroBatches
 
 Found = Iterator[Mapping[str, Any]]
@@ -142,8 +142,9 @@ def attention(size: Size) -> Found:
     recipe = size.recipe
     model, scored = recipe.model, recipe.scoring
     with open_world(size.device, threads=1) as world:
-        dtype = torch.bfloat16 if size.on_gpu else torch.float32
-        yield {"backend": attention_backend(world.device, dtype)}
+        chosen = build(recipe, CONTENDERS[REFERENCE], size.device).on_device(world.device)
+        dtype = chosen.compute_dtype
+        yield {"backend": chosen.attention_backend}
         sequences = recipe.train.batch_tokens // recipe.train.micro_steps // recipe.train.seq_len
         head = model.width // model.num_heads
         used = {}

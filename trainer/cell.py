@@ -89,14 +89,17 @@ def build_model(spec: RunSpec) -> GPT:
 
 
 def placed(model: GPT, world: World) -> GPT:
-    """``model`` on the device of each rank, where all ranks compute the MLP alike.
+    """``model`` on the device of each rank, where all ranks compute attention and MLP alike.
 
-    Rank 0 tunes the fused one, and the others use what it has found; where it is wrong or does not
-    run on one rank, no rank uses it.
+    Rank 0 tunes the fused MLP, and the others use what it has found; what is wrong or does not run
+    on one rank, no rank uses.
     """
     world.rank_0_first(lambda: model.on_device(world.device))
-    lacks = torch.tensor(float(model.mlp_backend != "triton_fused"), device=world.device)
-    return model if world.largest(lacks) == 0 else model.on_device(world.device, fused=False)
+    without = model.mlp_backend != "triton_fused", model.attention_backend != "flash_attn_3"
+    lacks_mlp, lacks_flash = world.largest(
+        torch.tensor(without, dtype=torch.float32, device=world.device)
+    ).tolist()
+    return model.on_device(world.device, fused=not lacks_mlp, flash=not lacks_flash)
 
 
 def validation_stream(spec: RunSpec, dataset: Dataset, world: World) -> Stream:

@@ -27,7 +27,6 @@ from trainer.evaluate.bpb import Score
 from trainer.evaluate.slot import slot_is_legal
 from trainer.mechanism.measure import LayerRow
 from trainer.model import GPT
-from trainer.model.attention import attention_backend
 from trainer.source import trainer_source
 from trainer.system.machine import processor_name
 from trainer.system.parquet_file import CURVE_TYPES, write_rows
@@ -208,7 +207,7 @@ def _machine(spec: RunSpec, world: World, model: GPT) -> dict[str, Any]:
         "device": spec.device,
         "device_name": device_name(world.device),
         "dtype": spec.dtype,
-        "attention_backend": attention_backend(world.device, model.compute_dtype),
+        "attention_backend": model.attention_backend,
         "mlp_backend": model.mlp_backend,
         "corpus_sha256": spec.corpus_sha256,
         "tokenizer_sha256": spec.tokenizer_sha256,

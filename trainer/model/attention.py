@@ -4,9 +4,7 @@ Shapes: B sequences, T tokens, S of the last of them that ask, H query heads, G 
 dimensions of a head, R rotated dimensions. Pure functions; the model owns the weights.
 """
 
-import importlib
 from collections.abc import Callable
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -39,19 +37,6 @@ def stretched_base(base: float, rope_dims: int, length: int, ntk_len: int) -> fl
     return base * (length / ntk_len) ** (rope_dims / (rope_dims - 2))
 
 
-def attention_backend(device: torch.device, dtype: torch.dtype) -> str:
-    """What computes attention there: FlashAttention-3 where it is installed and can run."""
-    can = device.type == "cuda" and dtype is torch.bfloat16 and _is_hopper(device)
-    return "flash_attn_3" if can and _flash_attention_3() is not None else "torch_sdpa"
-
-
-def attention_for(device: torch.device, dtype: torch.dtype) -> Attention:
-    """The function that computes attention there, as :func:`attention_backend` calls it."""
-    flash = _flash_attention_3()
-    chosen = attention_backend(device, dtype)
-    return flash if flash is not None and chosen == "flash_attn_3" else attend
-
-
 def attend(q_BSHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
     """Softmax attention of the last S positions to their own and earlier ones; scale 1/√K."""
     num_queries, num_keys = q_BSHK.size(1), k_BTGK.size(1)
@@ -72,30 +57,6 @@ def _seen(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
     """Which keys each of the last positions sees, bool (S, T)."""
     every_ST = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
     return every_ST.tril(num_keys - num_queries)
-
-
-@cache
-def _is_hopper(device: torch.device) -> bool:
-    """Whether the GPU is of the kind that FlashAttention-3 is written for."""
-    return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] == 9
-
-
-@cache
-def _flash_attention_3() -> Attention | None:
-    """The function of the optional package, which takes (B, T, H, K) as it is here.
-
-    Its causal mask is aligned to the last query and the last key, as ours is.
-    """
-    try:
-        flash = importlib.import_module("flash_attn_interface").flash_attn_func
-    except (ImportError, AttributeError):
-        return None
-
-    def causal(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
-        result = flash(q_BTHK, k_BTGK, v_BTGK, causal=True)
-        return result[0] if isinstance(result, tuple) else result  # some versions add the lse
-
-    return causal
 
 
 def exclude_self(y_BTHK: Tensor, v_BTGK: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ from trainer.config import Model
 from trainer.model.attention import (
     Attention,
     attend,
-    attention_for,
     exclude_self,
     rope_table,
     stretched_base,
 )
+from trainer.model.attention_backend import AttentionBackend, attention_backend, attention_of
 from trainer.model.compilation import compiled
 from trainer.model.cross_entropy import capped_nll
 from trainer.model.embeddings import HashedBigram, SharedValueEmbedding, smear
@@ -83,6 +83,7 @@ class GPT(nn.Module):
         self.register_buffer("cos_TR", cos, persistent=False)
         self.register_buffer("sin_TR", sin, persistent=False)
         self._stretched: tuple[Tensor, Tensor] | None = None  # of the length last seen
+        self.attention_backend: AttentionBackend = "torch_sdpa"
         self._attend: Attention = attend
         self.mlp_backend: Backend = "torch"
         self._mlp: MLP = mlp
@@ -136,13 +137,19 @@ class GPT(nn.Module):
             stays = name == "embed" or name.endswith(".embed")
             parameter.data = rounded if stays else rounded.float()
 
-    def on_device(self, device: torch.device, *, fused: bool = True) -> "GPT":
+    def on_device(self, device: torch.device, *, fused: bool = True, flash: bool = True) -> "GPT":
         """This model, moved to ``device``, with the attention and the MLP that are best there.
 
-        Without ``fused`` the MLP is torch's expression, which a benchmark compares with.
+        Without ``fused`` the MLP is torch's expression, which a benchmark compares with; without
+        ``flash`` the attention is torch's.
         """
-        self._attend = attention_for(device, self.compute_dtype)
-        shape = self.config.width, self.config.mlp_hidden
+        config = self.config
+        heads = config.num_heads, config.num_kv_heads, config.head_dim
+        self.attention_backend = (
+            attention_backend(device, self.compute_dtype, heads) if flash else "torch_sdpa"
+        )
+        self._attend = attention_of(self.attention_backend)
+        shape = config.width, config.mlp_hidden
         found = mlp_backend(device, self.compute_dtype, self.activations[0], shape)
         self.mlp_backend = found if fused or found != "triton_fused" else "torch_compiled"
         self._mlp = mlp_of(self.mlp_backend)

@@ -1,12 +1,8 @@
-"""Attention is a causal softmax, XSA removes a projection, and FlashAttention-3 is called rightly.
+"""Attention is a causal softmax, and XSA removes a projection.
 
 B sequences, T tokens, H query heads, G key-value heads, K dimensions of a head. EPS is half a unit
 in the last place of a float32 of order one.
 """
-
-import importlib.util
-import sys
-import types
 
 import pytest
 import torch
@@ -14,13 +10,11 @@ from torch._subclasses import FakeTensorMode
 
 from tests.support.drawn_tensors import normal
 from tests.support.tiny import random_tokens, tiny_model
-from trainer.model import attention
-from trainer.model.attention import attend, attention_backend, attention_for, exclude_self
+from trainer.model.attention import attend, exclude_self
 from trainer.model.norm import rms_norm
 
 EPS = 2.0**-24
 T = 32
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def test_attention_is_a_softmax_over_its_own_and_earlier_positions_of_repeated_keys():
@@ -86,37 +80,3 @@ def test_in_bfloat16_the_stream_stays_so_whatever_rms_norm_returns(monkeypatch):
     shown = []
     hidden = model.body(random_tokens(1, T), tap=lambda site, layer, x: shown.append(x.dtype))
     assert {hidden.dtype, *shown[1:]} == {torch.bfloat16}
-
-
-def test_flash_attention_is_given_the_layout_that_it_documents(monkeypatch):
-    """A stand-in for the optional package: (B, T, H, K), causal, some versions with the lse."""
-    q, k, v = normal(2, T, 4, 8), normal(2, T, 2, 8, seed=1), normal(2, T, 2, 8, seed=2)
-    expected = attend(q, k, v)
-
-    def flash_attn_func(q, k, v, *, causal):
-        assert causal
-        return attend(q, k, v), torch.zeros(2, 4, T)
-
-    stand_in = types.SimpleNamespace(flash_attn_func=flash_attn_func)
-    monkeypatch.setitem(sys.modules, "flash_attn_interface", stand_in)
-    monkeypatch.setattr(attention, "_is_hopper", lambda device: True)
-    attention._flash_attention_3.cache_clear()
-    try:
-        flash = attention_for(CUDA, torch.bfloat16)
-        assert flash is not attend
-        assert torch.equal(flash(q, k, v), expected)
-        assert attention_backend(CUDA, torch.bfloat16) == "flash_attn_3"
-        assert attention_backend(CUDA, torch.float32) == "torch_sdpa"
-        assert attention_backend(CPU, torch.bfloat16) == "torch_sdpa"
-        monkeypatch.setattr(attention, "_is_hopper", lambda device: False)
-        assert attention_backend(CUDA, torch.bfloat16) == "torch_sdpa"
-    finally:
-        attention._flash_attention_3.cache_clear()
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("flash_attn_interface") is not None, reason="FlashAttention-3 is here"
-)
-def test_without_the_package_torch_computes_attention():
-    attention._flash_attention_3.cache_clear()
-    assert attention_backend(CUDA, torch.bfloat16) == "torch_sdpa"
