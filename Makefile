@@ -22,6 +22,8 @@ REFRESH ?=
 UNTIL ?=
 AUTOSCALE ?=
 JOIN ?=
+NOW ?=
+LEASES ?=
 CHECK ?=
 SCRIPT ?=
 NAME ?=
@@ -56,11 +58,11 @@ CHECK_ARGS = $(if $(CHECK),--check)
 PYTEST_ARGS ?= --numprocesses 2 --durations 10
 SWEEP_NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep plan status watch collect show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-stacks check format bench bench-gpu bench-driver gpu-check gpu-bundle calibration soak mutants
+.PHONY: help setup sweep stop plan status watch collect show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-stacks check format bench bench-gpu bench-driver gpu-check gpu-bundle calibration soak mutants
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n UNTIL=bpb AUTOSCALE=n REFRESH=1 JOIN=1 RECIPE=name SCRIPT=path NAME=recipe ACTIVATION=key OUT=dir TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
+	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n UNTIL=bpb AUTOSCALE=n REFRESH=1 JOIN=1 NOW=1 LEASES=n RECIPE=name SCRIPT=path NAME=recipe ACTIVATION=key OUT=dir TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
 
 setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
 
@@ -83,12 +85,15 @@ $(READY): pyproject.toml constraints.txt constraints.py
 sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and the summary
 	@name=$(SWEEP_NAME); code=0; \
 	$(PY) -m sweep run --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" $(PLAN_ARGS) || code=$$?; \
-	if [ $$code -eq 0 ] || [ $$code -eq 3 ]; then \
+	if [ $$code -eq 0 ] || [ $$code -eq 3 ] || [ $$code -eq 4 ]; then \
 	  $(PY) -m analysis figures --results "$(RESULTS)" --sweep "$$name" && \
 	  $(PY) -m analysis summary --results "$(RESULTS)" --sweep "$$name" && \
 	  echo "make report SWEEP=$$name writes all of it as one page" || \
 	  { failed=$$?; [ $$code -ne 0 ] || code=$$failed; }; \
 	fi; exit $$code
+
+stop: $(READY) ## from anywhere: let the driver's running cells finish (NOW=1 stops them), or hold LEASES=n
+	@$(PY) -m sweep stop $(SWEEP_ARGS) $(if $(NOW),--now) $(if $(LEASES),--leases "$(LEASES)")
 
 plan: $(READY) ## print what `make sweep` would run, its cost in node-hours, and what it can resolve
 	@name=$(SWEEP_NAME); \

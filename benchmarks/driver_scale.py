@@ -25,9 +25,9 @@ from benchmarks.measured import ROOT, keep
 from sweep.cluster.interface import Pool
 from sweep.driver.attempt_row import Versions
 from sweep.driver.attempts import Attempts
+from sweep.driver.control import Control
 from sweep.driver.display import Display, EndedView, SweepView
 from sweep.driver.driver import Driver
-from sweep.driver.interrupts import Interruption
 from sweep.messages import Delivery, Order, PrepareResult, Requirements
 from sweep.provenance import Code, Revision
 from sweep.schedule.plan import plan_unsettled
@@ -141,8 +141,8 @@ def driver_of(
         pool=pool,
         attempts=attempts,
         display=display,
-        interruption=Interruption(),
-        lease_limit=lambda quarantined: leases,
+        control=Control(),
+        lease_limit=lambda quarantined, wanted: leases,
         code=code,
     )
 

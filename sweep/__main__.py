@@ -1,8 +1,8 @@
-"""The command line of the sweep: ``python -m sweep VERB``, which is plan, run, status, watch, show,
-rerun, logs, collect, doctor, draft and which.
+"""The command line of the sweep: ``python -m sweep VERB``, which is plan, run, stop, status, watch,
+show, rerun, logs, collect, doctor, draft and which.
 
-Exit status: 0 every cell is terminal, 3 some are not, 2 bad usage or configuration, 130
-interrupted.
+Exit status: 0 every cell is terminal, 3 some are not, 4 some are not because the job's time did not
+suffice for more, 2 bad usage or configuration, 130 interrupted.
 """
 
 import argparse
@@ -17,11 +17,12 @@ from sweep.cli import verbs
 from sweep.cli.invocation import Invocation
 from sweep.cli.selection import EXAMPLE, Selection
 from sweep.cli.session import EXIT_BAD, EXIT_INTERRUPTED
+from sweep.cli.stop import stop
 from sweep.cluster.interface import Pool
 from sweep.environment import read_environment
 from trainer.config.config_errors import ConfigError
 
-READ_ONLY = (verbs.status, verbs.watch, verbs.show, verbs.logs, verbs.collect)
+READ_ONLY = (verbs.status, verbs.watch, verbs.show, verbs.logs, verbs.collect, stop)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,6 +47,8 @@ def run_command_line(argv: list[str] | None) -> tuple[int, bool]:
         until=arguments.until,
         autoscale=arguments.autoscale,
         join=arguments.join,
+        now=arguments.now,
+        leases=arguments.leases,
         as_json=arguments.json,
         script=arguments.script,
         name=arguments.name,
@@ -77,9 +80,9 @@ def _connect(address: str | None) -> Pool:
 
 def parser() -> argparse.ArgumentParser:
     """Every verb takes the places; each takes the further options that mean something to it."""
-    places, cell, failed, as_json, selected, planned, drafted = (
+    places, cell, failed, as_json, selected, planned, asked, drafted = (
         argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-        for _ in range(7)
+        for _ in range(8)
     )
     places.add_argument("--sweep", metavar="NAME-OR-PATH", help="default: what fits the machine")
     places.add_argument("--results", metavar="ROOT", help="default: results")
@@ -100,6 +103,8 @@ def parser() -> argparse.ArgumentParser:
         help="ask for up to N leases: the cluster grows on demand",
     )
     planned.add_argument("--join", action="store_true", help="help the driver that is running it")
+    asked.add_argument("--now", action="store_true", help="stop what runs instead of waiting")
+    asked.add_argument("--leases", metavar="N", type=_at_least_one, help="hold at most N instead")
     drafted.add_argument("--script", metavar="PATH", help="a training script of your own")
     drafted.add_argument("--name", metavar="NAME", help="the recipe's; default: the script's")
     drafted.add_argument("--force", action="store_true", help="write over a recipe of that name")
@@ -107,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
     options = {
         verbs.plan: (selected, planned, as_json),
         verbs.run: (selected, planned),
+        stop: (asked,),
         verbs.status: (selected, as_json),
         verbs.watch: (selected,),
         verbs.show: (cell, as_json),
@@ -124,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.set_defaults(sweep=None, results="results", data="data", cell=None, where=None)
     whole.set_defaults(script=None, name=None, force=False)
-    whole.set_defaults(until=None, autoscale=None)
+    whole.set_defaults(until=None, autoscale=None, now=False, leases=None)
     whole.set_defaults(limit=None, failed=False, refresh=False, join=False, json=False)
     subparsers = whole.add_subparsers(required=True, metavar="VERB")
     for verb, parents in options.items():

@@ -54,7 +54,7 @@ def repeated(every_s: float, call: Callable[[], object]) -> Iterator[None]:
             if over.wait(every_s):
                 return
 
-    thread = threading.Thread(target=run, name=f"repeated {call!r}", daemon=True)
+    thread = threading.Thread(target=run, name="repeated", daemon=True)
     thread.start()
     try:
         yield

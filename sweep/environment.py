@@ -6,26 +6,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.config.config_errors import ConfigError
+
 DRIVER_MARK = "ACTIVATION_SWEEP_DRIVER"
 FLIGHT_RECORDER_ENTRIES = "2000"  # collectives that torch remembers, for its dump when one hangs
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """``ray_address`` is None where no cluster is named; ``yes`` answers the cost question."""
+    """``ray_address`` is None where no cluster is named; ``yes`` answers the cost question.
+
+    ``job_end_at``: when Slurm ends the job, in seconds since 1970; None where no end is known.
+    """
 
     ray_address: str | None
     yes: bool
+    job_end_at: float | None = None
 
 
 def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
     """
-    >>> read_environment({"YES": "1"})
-    Environment(ray_address=None, yes=True)
+    >>> read_environment({"YES": "1", "SLURM_JOB_END_TIME": "1700000000"})
+    Environment(ray_address=None, yes=True, job_end_at=1700000000.0)
     """
+    end = variables.get("SLURM_JOB_END_TIME") or None
+    if end is not None and not end.isdigit():
+        raise ConfigError(
+            f"SLURM_JOB_END_TIME={end}: seconds since 1970 are needed, as Slurm sets them; or "
+            f"unset it."
+        )
     return Environment(
         ray_address=variables.get("RAY_ADDRESS") or None,
         yes=variables.get("YES", "") not in ("", "0"),
+        job_end_at=float(end) if end is not None else None,
     )
 
 

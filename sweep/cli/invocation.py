@@ -38,9 +38,9 @@ class Invocation:
     """The options of one command, and what they lead to.
 
     ``until``: the zone of [until], whatever the file says; ``autoscale``: the most leases, of
-    nodes that come on demand. ``refresh``: stale cells run again.
-    ``join``: help a driver that is at work on it already. ``needs_results_only``: a
-    cluster is not asked which sweep is meant.
+    nodes that come on demand. ``refresh``: stale cells run again. ``join``: help a driver that is
+    at work on it already. ``now``, ``leases``: what a driver is asked for. ``needs_results_only``:
+    a cluster is not asked which sweep is meant.
     """
 
     environment: Environment
@@ -54,6 +54,8 @@ class Invocation:
     until: float | None = None
     autoscale: int | None = None
     join: bool = False
+    now: bool = False
+    leases: int | None = None
     cell: str | None = None
     failed: bool = False
     as_json: bool = False
@@ -142,9 +144,14 @@ class Invocation:
         used = min([leases, *(limit for limit in limits if limit is not None)])
         return used, min(nodes, used)
 
-    def lease_limit(self, quarantined: frozenset[str]) -> int:
-        """How many leases may be held now on other nodes than these; nodes come and go."""
+    def lease_limit(self, quarantined: frozenset[str], max_leases: int | None) -> int:
+        """How many leases may be held now on other nodes than these; nodes come and go.
+
+        ``max_leases``: instead of the sweep file's.
+        """
         shape = self.sweep.node
+        if max_leases is not None:
+            shape = shape.model_copy(update={"max_leases": max_leases})
         nodes = [node for node in self.pool.nodes() if node.name not in quarantined]
         fitting, _ = capacity(nodes, shape)
         if shape.max_leases is None:

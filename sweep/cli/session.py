@@ -13,9 +13,10 @@ from sweep.cli.invocation import Invocation
 from sweep.cli.selection import values_of
 from sweep.driver.attempt_row import Versions, lost_row
 from sweep.driver.attempts import Attempts
-from sweep.driver.display import LiveDisplay, PlainDisplay
+from sweep.driver.control import Control, handle_signals, interrupt
+from sweep.driver.display import LiveDisplay, PlainDisplay, duration
 from sweep.driver.driver import Driver
-from sweep.driver.interrupts import Interruption, handle_signals
+from sweep.driver.requests import requests_heard
 from sweep.driver.tensorboard import Curves, tensorboard_folder
 from sweep.provenance import PROJECT, Code, Revision, code_here, revision
 from sweep.schedule.plan import Plan, Planner, plan_unsettled
@@ -32,31 +33,43 @@ from trainer.contract import canonical_json
 
 CONFIRM_NODE_HOURS = 1.0
 LOOK_EVERY_S = 1.0
-EXIT_DONE, EXIT_BAD, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 2, 3, 130
+EXIT_DONE, EXIT_BAD, EXIT_INCOMPLETE, EXIT_TIME_IS_UP, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
 
 
 def run_plan(invocation: Invocation, planner: Planner) -> int:
     """Plan, ask what it may cost, drive, and derive the table; returns the exit status."""
-    cells, store, code = invocation.cells(), invocation.store, code_here()
-    ids = {cell.id for cell in cells}
-    with (
-        store.as_driver(join=invocation.join, say=invocation.say) as driver_id,
-        collected(store, ids),
-    ):
-        _require_one_rule(invocation, cells)
-        session = _Session(invocation, cells, code, driver_id)
-        interruption = Interruption()
-        while (why := session.run(planner, interruption)) and not interruption.requests:
-            invocation.say(f"Going on with {why}.")
-        write_description(invocation.sweep, store, cells)
-        stored = store.write_cells(ids)
+    with handle_signals(interrupt):
+        cells, store, code = invocation.cells(), invocation.store, code_here()
+        ids, control = {cell.id for cell in cells}, _control(invocation)
+        with (
+            store.as_driver(join=invocation.join, say=invocation.say) as driver_id,
+            requests_heard(store, driver_id, control),
+            collected(store, ids),
+        ):
+            _require_one_rule(invocation, cells)
+            session = _Session(invocation, cells, code, driver_id)
+            while (why := session.run(planner, control)) and not control.drains:
+                invocation.say(f"Going on with {why}.")
+            write_description(invocation.sweep, store, cells)
+            stored = store.write_cells(ids)
         meant = invocation.selection.cells(cells)
         if invocation.selection.limit is not None:
             meant = [cell for cell in meant if cell.id in session.planned]
-        interrupted = interruption.requests > 0
+        unfinished = EXIT_INTERRUPTED if control.drains else session.unfinished
         if invocation.sweep.until is not None:
-            return _report_stop(invocation, stored, cells, interrupted=interrupted)
-        return _report_outcome(invocation, stored, meant, interrupted=interrupted)
+            return _report_stop(invocation, stored, cells, unfinished)
+        return _report_outcome(invocation, stored, meant, unfinished)
+
+
+def _control(invocation: Invocation) -> Control:
+    """Nothing has been asked for yet; the job's end is known where Slurm has told it."""
+    job_end_at = invocation.environment.job_end_at
+    if job_end_at is not None and job_end_at < time.time():
+        raise ConfigError(
+            "SLURM_JOB_END_TIME has passed: this shell is of a job that has ended. `unset "
+            "SLURM_JOB_END_TIME`, or run it in a job of its own."
+        )
+    return Control(grace_s=invocation.sweep.limits.grace_s, job_end_at=job_end_at)
 
 
 class _Session:
@@ -69,10 +82,11 @@ class _Session:
         self._driver_id = driver_id
         self._revision = revision(PROJECT)
         self._is_confirmed = False
+        self.unfinished = EXIT_INCOMPLETE
         self.planned: set[str] = set()
         self._attempted: set[str] = set()
 
-    def run(self, planner: Planner, interruption: Interruption) -> str | None:
+    def run(self, planner: Planner, control: Control) -> str | None:
         """Run what ``planner`` finds to do; with what to go on after it, None if nothing is."""
         invocation, store = self._invocation, self._invocation.store
         closed = close_orphans(store, invocation.sweep.name, self._cells, self._revision)
@@ -92,21 +106,21 @@ class _Session:
         cost = invocation.estimate(todo, history)
         invocation.say(invocation.plan_sentence(todo, cost))
         if not todo.todo:
-            return self._wait(todo, elsewhere, interruption)
+            return self._wait(todo, elsewhere, control)
         invocation.require_usable_lease()
         self._confirm(todo, history)
         write_description(invocation.sweep, store, self._cells)
         pool = invocation.pool  # connected now: Ray sets a handler for SIGTERM of its own
         display_of = LiveDisplay if invocation.console.is_terminal else PlainDisplay
-        with handle_signals(interruption), display_of(invocation.console) as display:
-            attempts = self._attempts(display.say, interruption)
+        with handle_signals(control.hear), display_of(invocation.console) as display:
+            attempts = self._attempts(display.say, control)
             attempts.load(stored.rows, numbers)
             driver = Driver(
                 sweep=invocation.sweep,
                 pool=pool,
                 attempts=attempts,
                 display=display,
-                interruption=interruption,
+                control=control,
                 lease_limit=invocation.lease_limit,
                 code=self._code,
             )
@@ -115,7 +129,11 @@ class _Session:
             finally:
                 if attempts.curves is not None:
                     attempts.curves.close()
-            self._attempted |= self.planned - {task.cell.id for task in driver.skipped}
+            skipped = {task.cell.id for task in driver.skipped}
+            self._attempted |= self.planned - skipped - set(driver.too_long)
+        if driver.too_long:
+            self._say_too_long(driver)
+            return None
         if paused is not None:
             invocation.say(f"Paused: {paused}. When that is mended, `make rerun FAILED=1` goes on.")
             return None
@@ -124,9 +142,7 @@ class _Session:
         goes_on = todo.later and invocation.selection.limit is None
         return "the next seed, if it is needed" if goes_on else None
 
-    def _wait(
-        self, plan: Plan, elsewhere: Collection[str], interruption: Interruption
-    ) -> str | None:
+    def _wait(self, plan: Plan, elsewhere: Collection[str], control: Control) -> str | None:
         """Wait for what other drivers run, if a later seed may be needed after it."""
         unsettled = {cell.id for cell in self._cells} - {cell.id for cell in plan.settled}
         running = unsettled.intersection(elsewhere)
@@ -135,14 +151,29 @@ class _Session:
         self._invocation.say(
             f"Waiting for {len(running)} cells that another driver runs: they decide what is next."
         )
-        with handle_signals(interruption):
-            while running and not interruption.requests:
+        with handle_signals(control.hear):
+            while running and not control.drains:
                 time.sleep(LOOK_EVERY_S)
                 with contextlib.suppress(StoreError):  # the next look will do
                     running &= {attempt.cell_id for attempt, _ in self._invocation.store.running()}
         return "what another driver has ended"
 
-    def _attempts(self, say: Callable[[str], None], interruption: Interruption) -> Attempts:
+    def _say_too_long(self, driver: Driver) -> None:
+        """That the job ends before more cells can; another job that does as much is of use."""
+        shortest = duration(min(driver.too_long.values()))
+        left = f"{len(driver.too_long)} cells are not begun, for this job ends too soon: the"
+        left += f" shortest may take {shortest}."
+        if driver.has_begun or self._attempted:
+            self.unfinished = EXIT_TIME_IS_UP
+            self._invocation.say(f"{left} The next job goes on with them.")
+        else:
+            self._invocation.say(
+                f"{left} So would the next one. Give it more time (sbatch --time=), or let cells "
+                f'of fixed steps be resumed (checkpoints.keep = "results"). Until a cell has been '
+                f"measured estimate_cell_s in the sweep file counts."
+            )
+
+    def _attempts(self, say: Callable[[str], None], control: Control) -> Attempts:
         invocation, sweep = self._invocation, self._invocation.sweep
         return Attempts(
             sweep=sweep,
@@ -154,7 +185,7 @@ class _Session:
             curves=Curves(tensorboard_folder(invocation.results, sweep.name), say)
             if sweep.tensorboard
             else None,
-            must_stop=lambda: interruption.requests > 1,
+            must_stop=lambda: control.is_over,
         )
 
     def _confirm(self, plan: Plan, history: History) -> None:
@@ -213,7 +244,7 @@ def close_orphans(store: Store, sweep: str, cells: Sequence[Cell], code: Revisio
 
 
 def _report_stop(
-    invocation: Invocation, stored: StoredAttempts, cells: Sequence[Cell], *, interrupted: bool
+    invocation: Invocation, stored: StoredAttempts, cells: Sequence[Cell], unfinished: int
 ) -> int:
     """Say where a sweep stands that stops when it knows, and the exit status."""
     history, name = stored.history(), invocation.sweep.name
@@ -232,33 +263,33 @@ def _report_stop(
         invocation.say(f"sweep {name}: ended; {counts}, {len(now.plan.unneeded)} were not needed.")
         return EXIT_DONE
     invocation.say(f"sweep {name}: {counts}. `make sweep` goes on from here.")
-    return EXIT_INTERRUPTED if interrupted else EXIT_INCOMPLETE
+    return unfinished
 
 
 def _report_outcome(
-    invocation: Invocation, stored: StoredAttempts, cells: Sequence[Cell], *, interrupted: bool
+    invocation: Invocation, stored: StoredAttempts, cells: Sequence[Cell], unfinished: int
 ) -> int:
-    """Say what became of ``cells``, and the exit status."""
+    """Say what became of ``cells``, and the exit status: ``unfinished`` where cells are left."""
     unsettled = plan_unsettled(
         cells, stored.history(), invocation.sweep.retries, code_here().trainer_hash
     )
     running = {attempt.cell_id for attempt, _ in invocation.store.running()}
-    for task in (*unsettled.todo, *unsettled.final) if not interrupted else ():
+    for task in (*unsettled.todo, *unsettled.final) if unfinished == EXIT_INCOMPLETE else ():
         if task.cell.id not in running:
             invocation.say(f"  {task.cell.name}: {task.why}")
     if running:
         invocation.say(f"{len(running)} cells are being run by another driver.")
     num_settled, name = len(unsettled.settled), invocation.sweep.name
     invocation.say(f"sweep {name}: {num_settled} of {len(cells)} cells are settled.")
-    if interrupted:
-        invocation.say("Interrupted; `make sweep` goes on from here.")
-        return EXIT_INTERRUPTED
-    if num_settled < len(cells):
+    if num_settled == len(cells):
+        return EXIT_DONE
+    if unfinished == EXIT_INCOMPLETE:
         invocation.say(
             "`make logs CELL=…` shows why one failed; `make rerun FAILED=1` tries again."
         )
-        return EXIT_INCOMPLETE
-    return EXIT_DONE
+    else:
+        invocation.say("It was stopped before its end; `make sweep` goes on from here.")
+    return unfinished
 
 
 def write_description(sweep: SweepSpec, store: Store, cells: Sequence[Cell]) -> None:

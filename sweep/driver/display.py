@@ -40,7 +40,10 @@ class LeaseView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepView:
-    """All that a display needs to know; it decides nothing. ``node_hours``: spent so far."""
+    """All that a display needs to know; it decides nothing. ``node_hours``: spent so far.
+
+    ``stopping``: what the driver was asked for, None if it just goes on.
+    """
 
     name: str
     total: int
@@ -50,11 +53,16 @@ class SweepView:
     leases: Sequence[LeaseView]
     idle: int
     durations_s: Sequence[float]
-    interrupted: bool
+    stopping: str | None
     node_hours: float
     quarantined: Mapping[str, str]
     paused: str | None
     note: str | None = None
+
+    @property
+    def ends(self) -> list[datetime | None]:
+        """When the running attempts should have ended; None for one that is overdue."""
+        return [lease.expected_end for lease in self.leases]
 
     @property
     def num_ended(self) -> int:
@@ -109,10 +117,12 @@ class PlainDisplay:
         return None
 
     def show(self, view: SweepView) -> None:
-        changed = self._view is not None and view.interrupted != self._view.interrupted
+        said = self._view.stopping if self._view is not None else None
         self._view = view
-        if changed:
-            self.say(STOPPING)
+        if view.stopping not in (None, said):
+            self.say(f"{view.stopping} {running_sentence(view.ends)}")
+            for lease in view.leases[:MAX_LINES]:
+                self.say(f"  {lease.cell} on {lease.node}: {end_time(lease.expected_end)}")
         elif time.monotonic() - self._spoke_s > LINE_EVERY_S:
             self._spoke_s = time.monotonic()
             running = ", ".join(f"{lease.cell} {progress_sentence(lease)}" for lease in view.leases)
@@ -151,21 +161,16 @@ class LiveDisplay:
         self._live.console.print(Text(text), soft_wrap=True)
 
 
-STOPPING = (
-    "Stopping: no new cells; those running may finish within their grace time. "
-    "Ctrl-C again ends them now."
-)
-
-
 def render(view: SweepView) -> RenderableType:
     """The live picture of ``view``."""
     table = Table(box=None, pad_edge=False)
     for column in ("lease", "cell", "phase"):
         table.add_column(column)
-    for column in ("step", "ms/step", "left"):
+    for column in ("step", "ms/step", "left", "end"):
         table.add_column(column, justify="right")
     for lease in view.leases[:MAX_LINES]:
-        table.add_row(f"{lease.name} on {lease.node}", lease.cell, *_progress_texts(lease))
+        where, end = f"{lease.name} on {lease.node}", end_time(lease.expected_end)
+        table.add_row(where, lease.cell, *_progress_texts(lease), end)
     bar = ProgressBar(total=max(1, view.total), completed=view.num_ended, width=60)
     head = Table.grid()
     head.add_row(bar)
@@ -175,8 +180,8 @@ def render(view: SweepView) -> RenderableType:
         lines.append(Text(f"… and {len(view.leases) - MAX_LINES} leases more"))
     if view.note is not None:
         lines.append(Text(f"waiting: {view.note}", style="yellow"))
-    if view.interrupted:
-        lines.append(Text(STOPPING, style="yellow"))
+    if view.stopping is not None:
+        lines.append(Text(f"{view.stopping} {running_sentence(view.ends)}", style="yellow"))
     return Group(*lines)
 
 
@@ -235,6 +240,22 @@ def _progress_texts(lease: LeaseView) -> tuple[str, str, str, str]:
         "" if ms is None else f"{ms:.0f}",
         "" if left is None or ms is None else duration(left * ms / 1000),
     )
+
+
+def running_sentence(ends: Sequence[datetime | None]) -> str:
+    """``3 cells are running; the last should end at 14:20:05.``"""
+    known = [end for end in ends if end is not None]
+    parts = [f"{len(ends) or 'No'} {'cell is' if len(ends) < 2 else 'cells are'} running"]
+    if known:
+        parts.append(f"the last should end at {end_time(max(known))}")
+    if len(known) < len(ends):
+        parts.append(f"{len(ends) - len(known)} should have ended by now")
+    return f"{'; '.join(parts)}."
+
+
+def end_time(end: datetime | None) -> str:
+    """By the clock of whoever reads it."""
+    return f"{end.astimezone():%H:%M:%S}" if end is not None else "any moment"
 
 
 def duration(seconds: float) -> str:

@@ -17,12 +17,19 @@ from sweep.cluster.interface import Lease, LeaseLost, Pool
 from sweep.deadline import repeated
 from sweep.driver.attempt_row import Outcome, check_delivery
 from sweep.driver.attempts import Attempts
-from sweep.driver.display import Display, EndedView, LeaseView, SweepView, describe_outcome
+from sweep.driver.control import Control
+from sweep.driver.display import (
+    Display,
+    EndedView,
+    LeaseView,
+    SweepView,
+    describe_outcome,
+    duration,
+)
 from sweep.driver.durations import Durations
-from sweep.driver.interrupts import Interruption
 from sweep.driver.leases import POLL_EVERY_S, Event, Leases
 from sweep.driver.progress_file import ProgressFile
-from sweep.driver.requirements import order_for, requirements_for
+from sweep.driver.requirements import order_for, requirements_for, resumes_anywhere
 from sweep.messages import Delivery
 from sweep.provenance import Code
 from sweep.schedule.plan import Plan, Task
@@ -39,11 +46,15 @@ TICK_S = 0.25
 LOOK_EVERY_S = 0.2
 STOP_DEADLINE_S = 20.0
 FETCH_DEADLINE_S = 20.0
+LEAST_ATTEMPT_S, MOST_EXPECTED = 3600.0, 10.0  # an attempt may take ten times as long as expected
 
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """An attempt under way. Once ``lost_because`` is set its answer is no longer waited for."""
+    """An attempt under way. Once ``lost_because`` is set its answer is no longer waited for.
+
+    ``stopped_as``: what it is if it ends because it was told to.
+    """
 
     lease: Lease
     task: Task
@@ -52,7 +63,8 @@ class _Running:
     lost_because: str | None = None
     lost_at_s: float | None = None
     lost_as: str | None = None
-    stopped_at_s: float | None = None
+    stopped_as: Outcome | None = None
+    stopped_at_s: float = 0.0
 
 
 @dataclass
@@ -60,23 +72,27 @@ class Driver:
     """One run of one plan, until nothing is left to do or the user has had enough.
 
     ``lease_limit`` says how many leases may be held now on other nodes than those given, which are
-    in quarantine; ``code`` are the hashes that nodes must have.
+    in quarantine, if no more than a number are wanted; ``code`` are the hashes that nodes must
+    have. Cells that another driver runs are ``skipped``; those that cannot end before the job does
+    are ``too_long``, by id, with the time that they may take.
     """
 
     sweep: SweepSpec
     pool: Pool
     attempts: Attempts
     display: Display
-    interruption: Interruption
-    lease_limit: Callable[[frozenset[str]], int]
+    control: Control
+    lease_limit: Callable[[frozenset[str], int | None], int]
     code: Code
     skipped: list[Task] = field(default_factory=list)
+    too_long: dict[str, float] = field(default_factory=dict)
+    has_begun: bool = False
     _running: dict[int, _Running] = field(default_factory=dict)
     _events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue)
     _durations_s: list[float] = field(default_factory=list)
     _ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _busy_s: float = field(default_factory=time.monotonic)
-    _checked_s: float = field(default_factory=time.monotonic)
+    _checked_s: float = field(default_factory=lambda: time.monotonic() - LOOK_EVERY_S)
     _node_s: float = 0.0
 
     def run(self, plan: Plan, history: History) -> str | None:
@@ -106,7 +122,10 @@ class Driver:
                     self._step()
         except BaseException as error:
             if not isinstance(error, StoreError):  # which has been tried for long enough
-                self._close_all_as_lost(f"its driver gave up: {error or type(error).__name__}")
+                said = str(error) or type(error).__name__
+                was_told = isinstance(error, KeyboardInterrupt)
+                because = "was told to end at once" if was_told else f"gave up: {said}"
+                self._close_all_as_lost(f"its driver {because}")
             raise
         finally:
             self._leases.close()
@@ -131,9 +150,10 @@ class Driver:
             self._events.get()()
 
     def _check(self) -> None:
-        if self.interruption.requests:
+        if self.control.drains:
             self._scheduler.stop()
-        self._leases.update(self.lease_limit(frozenset(self._scheduler.quarantined)))
+        quarantined = frozenset(self._scheduler.quarantined)
+        self._leases.update(self.lease_limit(quarantined, self.control.max_leases))
         for lease, reason in self._leases.failing():
             self._lose_lease(lease, reason)
         self._stop_attempts()
@@ -144,16 +164,31 @@ class Driver:
     def _stop_attempts(self) -> None:
         """End what is to end, and give up what does not."""
         now_s = time.monotonic()
-        over = self.interruption.must_stop(self.sweep.limits.grace_s)
         for running in list(self._running.values()):
             if running.lost_at_s is not None:
                 if now_s - running.lost_at_s > FETCH_DEADLINE_S:
                     self._close_lost(running, None)
-            elif over:
-                running.stopped_at_s = running.stopped_at_s or now_s
+                continue
+            if running.stopped_as is None:
+                running.stopped_as, running.stopped_at_s = self._stops_as(running), now_s
+            if (ending := running.stopped_as) is not None:
                 running.lease.stop()  # at every look: the first may come before the attempt begins
                 if now_s - running.stopped_at_s > STOP_DEADLINE_S:
-                    self._lose_lease(running.lease, "it was told to stop and did not", "user")
+                    reason = f"{ending.reason}; it was told to stop and did not"
+                    self._lose_lease(running.lease, reason, str(ending.failure))
+
+    def _stops_as(self, running: _Running) -> Outcome | None:
+        """What it is if it is to be stopped now; None if it may go on."""
+        if self.control.must_stop(self._left_s(running)):
+            reason = f"stopped before it ended: {self.control.reason}"
+            return Outcome("interrupted", reason, None, "user")
+        expected_s = self._durations.expected_s(running.task.cell)
+        derived_s = max(LEAST_ATTEMPT_S, MOST_EXPECTED * expected_s)
+        most_s = self.sweep.limits.attempt_s or derived_s
+        if time.monotonic() - running.since_s <= most_s:
+            return None
+        reason = f"it has not ended within {duration(most_s)} (limits.attempt_s); stopped"
+        return Outcome("hung", reason, None, "hang", "not ended within limits.attempt_s")
 
     def _require_nodes(self) -> None:
         """Do not wait for ever for nodes; ConfigError where there is nothing to wait for."""
@@ -183,9 +218,13 @@ class Driver:
 
     def _start_next(self, lease: Lease) -> bool:
         """Start the next cell on ``lease``; False if there is nothing for it."""
-        if lease.is_preempted:
-            return False
+        most = self.control.max_leases
+        if lease.is_preempted or (most is not None and len(self._leases.held) > most):
+            return False  # it is given back
         while (task := self._scheduler.assign(lease.node)) is not None:
+            if self._is_too_long(task):
+                self._scheduler.skip(task, lease.node)
+                continue
             attempt = self.attempts.announce(task, lease)
             if attempt is not None:
                 self._start(lease, task, attempt)
@@ -194,7 +233,17 @@ class Driver:
             self.skipped.append(task)
         return False
 
+    def _is_too_long(self, task: Task) -> bool:
+        """Whether it can neither end before the job does nor leave what can be gone on from."""
+        left_s, expected_s = self.control.time_left_s, self._durations.expected_s(task.cell)
+        if resumes_anywhere(self.sweep, task.cell):
+            expected_s = min(expected_s, 2 * self.sweep.checkpoints.every_s)
+        if expected_s > left_s:
+            self.too_long[task.cell.id] = expected_s
+        return expected_s > left_s
+
     def _start(self, lease: Lease, task: Task, attempt: Attempt) -> None:
+        self.has_begun = True
         running = _Running(lease, task, attempt, time.monotonic())
         self._running[id(lease)] = running
         future = lease.submit(
@@ -217,6 +266,8 @@ class Driver:
         else:
             delivery = done.result()
             outcome = check_delivery(running.task.cell, delivery)
+            if outcome.state == "interrupted":
+                outcome = running.stopped_as or outcome
         self._close(running, outcome, delivery)
         if outcome.state not in TERMINAL_STATES:
             self._leases.prepare(running.lease)  # what it failed of may be the node's
@@ -298,7 +349,7 @@ class Driver:
             leases=[self._view(running) for running in self._running.values()],
             idle=idle,
             durations_s=self._durations_s,
-            interrupted=self.interruption.requests > 0,
+            stopping=self.control.sentence,
             node_hours=self._node_s / 3600,
             quarantined=dict(self._scheduler.quarantined),
             paused=self._scheduler.paused,

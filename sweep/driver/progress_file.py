@@ -46,7 +46,7 @@ def progress_of(view: SweepView) -> dict[str, Any]:
     now, left_s = datetime.now(UTC), view.remaining_s
     return {
         "at": now.isoformat(),
-        "drain": view.interrupted,
+        "drain": view.stopping is not None,
         "node_hours": view.node_hours,
         "ends_at": _iso(now + timedelta(seconds=left_s) if left_s is not None else None),
         "running": [_running(lease) for lease in view.leases],

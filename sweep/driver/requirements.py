@@ -52,6 +52,11 @@ def is_run_from_zero(cell: Cell) -> bool:
     return isinstance(cell.spec, ScriptSpec) or cell.spec.parsed_budget.kind == "seconds"
 
 
+def resumes_anywhere(sweep: SweepSpec, cell: Cell) -> bool:
+    """An attempt at ``cell`` that is stopped leaves what any node can go on from."""
+    return sweep.checkpoints.keep == "results" and not is_run_from_zero(cell)
+
+
 def _checkpoint(sweep: SweepSpec, cell: Cell, results_place: str) -> CheckpointPlace | None:
     policy = sweep.checkpoints
     if policy.keep == "no" or is_run_from_zero(cell):

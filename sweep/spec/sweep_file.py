@@ -58,7 +58,9 @@ class Limits(StrictModel):
     """How long the driver and its agents are patient, in seconds.
 
     With a rank that says nothing (``no_progress_s``; ``slow_phase_s`` in phases that cannot say
-    anything for long, such as compiling), with a running cell after Ctrl-C (``grace_s``), with a
+    anything for long, such as compiling), with a whole attempt (``attempt_s``; by default ten times
+    what it is expected to take, and an hour at least), with running cells when a scheduler has
+    announced the end of the job, and with a store that fails (``grace_s``), with a
     cluster that grants no lease while nothing runs (``lease_wait_s``; half of it for a node that
     a retry had rather avoid), with a node that is made ready (``prepare_s``), with an agent that
     does not answer (``agent_silence_s``, shorter than Ray's 63 s), and an agent with a driver that
@@ -67,6 +69,7 @@ class Limits(StrictModel):
 
     no_progress_s: Seconds = 60.0
     slow_phase_s: Seconds = 900.0
+    attempt_s: Seconds | None = None
     grace_s: Seconds = 120.0
     lease_wait_s: Seconds = 3600.0
     prepare_s: Seconds = 7200.0

@@ -39,8 +39,8 @@ from trainer.config.config_errors import ConfigError
 CELLS_FILE = "cells.parquet"
 REPLICATES_FILE = "replicates.parquet"
 SWEEP_FILE = "sweep.json"
-PROGRESS = "progress"
-OF_DRIVERS = (PROGRESS,)  # folders in which each driver has a file of its own
+PROGRESS, REQUESTS, ANSWERS = "progress", "requests", "answers"
+OF_DRIVERS = (PROGRESS, REQUESTS, ANSWERS)  # folders in which each driver has a file of its own
 BATCH = 512  # a table of one row takes 100 kB of memory, a row of a large one 3 kB
 _ATTEMPT = re.compile(
     r"(?P<cell>[0-9a-f]{16})-(?P<number>[1-9][0-9]{0,8})\.(?P<kind>start|parquet)"

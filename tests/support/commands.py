@@ -27,7 +27,7 @@ recipe = "tiny"
 seeds = {seeds}
 budgets = ["{budget}"]
 reference = "relu2"
-estimate_cell_s = 5.0
+estimate_cell_s = {estimate_cell_s}
 log_every = 1
 
 [[activations]]
@@ -59,6 +59,7 @@ def write_sweep(
     budget="4steps",
     no_progress_s=60.0,
     infrastructure=8,
+    estimate_cell_s=5.0,
 ):
     """A sweep file of a few cells over the tiny recipe."""
     text = TINY_SWEEP.format(
@@ -67,6 +68,7 @@ def write_sweep(
         budget=budget,
         no_progress_s=no_progress_s,
         infrastructure=infrastructure,
+        estimate_cell_s=estimate_cell_s,
     )
     path.write_text(text, encoding="utf-8")
     return path

@@ -205,16 +205,50 @@ def test_ctrl_c_lets_what_runs_end_and_starts_no_other_cell(place):
 
 
 @pytest.mark.slow
-def test_sigterm_ends_running_cells_and_records_them(place):
-    write_sweep(place.file, budget="4000steps")
+def test_sigterm_ends_at_a_checkpoint_what_cannot_end_in_time(place):
+    write_sweep(place.file, budget="4000steps", estimate_cell_s=500.0)
     with running_sweep(*place.arguments) as process:
         wait_until(lambda: len(ranks(process.pid)) == 2)
         below = ranks(process.pid)
+        wait_until(lambda: _steps_taken(below))
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert alive(below) == []
-    assert [row["state"] for row in rows(place.folder)] == ["interrupted", "interrupted"]
+    found = rows(place.folder)
+    assert [row["state"] for row in found] == ["interrupted", "interrupted"]
+    reason = "stopped before it ended: the scheduler ended the job (SIGTERM)"
+    assert {row["reason"] for row in found} == {reason}
+    logs = [(place.folder / row["log"]).read_text() for row in found]
+    assert all("stopped as asked, with a checkpoint of step" in log for log in logs)
+
+
+def _steps_taken(ranks):
+    """Whether every rank has taken a step, as its progress file has it."""
+    files = [Path(rank.cwd()) / "progress.json" for rank in ranks]
+    return all(file.exists() and json.loads(file.read_text())["step"] for file in files)
+
+
+@pytest.mark.slow
+def test_a_driver_is_stopped_from_another_process_and_told_to_hold_less(place):
+    write_sweep(place.file, seeds=range(1, 100), budget="40steps")  # the end is far
+    nobody = sweep("stop", *place.arguments)
+    assert nobody.returncode == 2
+    assert "no driver is running this sweep" in nobody.stderr
+    with running_sweep(*place.arguments) as process:
+        wait_until(lambda: ranks(process.pid))
+        less = sweep("stop", "--leases", 1, *place.arguments)
+        assert (less.returncode, less.stderr) == (0, "")
+        assert "holds 1 leases at most" in less.stdout
+        drain = sweep("stop", *place.arguments)
+        assert drain.returncode == 0, drain.stderr
+        assert f"process {process.pid} on" in drain.stdout
+        assert "Draining: no new cells" in drain.stdout
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert {row["state"] for row in rows(place.folder)} == {"succeeded"}
+    assert len(place.starts) == len(place.attempts) < 300
+    assert list((place.folder / "requests").iterdir()) == []
 
 
 @pytest.fixture(scope="module")

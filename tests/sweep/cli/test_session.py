@@ -3,6 +3,8 @@
 Not claimed: what Ray does then.
 """
 
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,8 @@ from sweep.cli import verbs
 from sweep.cli.invocation import Invocation
 from sweep.cli.selection import Selection
 from sweep.cli.session import _Session
-from sweep.driver.interrupts import Interruption
+from sweep.driver.control import Control
+from sweep.environment import Environment
 from sweep.schedule.plan import plan_unsettled
 from sweep.store.store import Store
 from tests.support.drivers import row_of
@@ -74,7 +77,7 @@ def test_a_cell_that_another_driver_ends_meanwhile_is_not_run_again(tmp_path):
         store.end_other = lambda: other.commit(attempt, row)
         row = row_of(attempt)  # committing it twice alike is committing it once
         invocation = Silent(store=store)
-        assert not _Session(invocation, [cell], None, "us").run(plan_unsettled, Interruption())
+        assert not _Session(invocation, [cell], None, "us").run(plan_unsettled, Control())
     assert invocation.planned.todo == ()
 
 
@@ -144,3 +147,28 @@ def test_a_sweep_that_was_cut_short_ends_as_one_that_was_not(tmp_path):
 def test_two_versions_of_the_code_never_decide_together(tmp_path):
     with pytest.raises(ConfigError, match="scores of two versions"):
         verbs.run(invocation(tmp_path, scored, until=0.001, refresh=True))
+
+
+@pytest.mark.parametrize(("job_s", "status"), [(1000.0, 4), (150.0, 3)])
+def test_a_job_that_ends_too_soon_leaves_cells_to_the_next_if_that_can_help(
+    tmp_path, job_s, status
+):
+    """Cells of unlike length: the second kind never fits, the first only into the longer job."""
+    at = Environment(ray_address=None, yes=True, job_end_at=time.time() + job_s)
+    job = replace(invocation(tmp_path, scored, seeds=[3]), environment=at)
+    file = tmp_path / "trial.toml"
+    text = file.read_text().replace("estimate_cell_s = 1.0", "estimate_cell_s = 3000.0")
+    file.write_text(text.replace('["4steps"]', '["4steps", "400steps"]'))
+    (cell, *_) = [cell for cell in job.cells() if cell.spec.budget == "4steps"]
+    with job.store.as_driver() as driver_id:
+        attempt = job.store.announce(cell.id, 1, {"driver": driver_id})
+        job.store.commit(attempt, row_of(attempt, started_at=attempt.started_at))
+    assert verbs.run(job) == status
+    assert "cells are not begun, for this job ends too soon" in said(job)
+    assert ("The next job goes on with them" in said(job)) == (status == 4)
+
+
+def test_the_end_of_a_job_that_has_ended_is_of_another_shell(tmp_path):
+    past = Environment(ray_address=None, yes=True, job_end_at=time.time() - 1.0)
+    with pytest.raises(ConfigError, match="SLURM_JOB_END_TIME has passed"):
+        verbs.run(replace(invocation(tmp_path, scored), environment=past))

@@ -160,7 +160,8 @@ exit 7  # no status of the cluster's is taken for the driver's
 DRIVER = """#!{python}
 import signal, sys, time
 from pathlib import Path
-signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+for number in signal.SIGINT, signal.SIGUSR1:
+    signal.signal(number, lambda *_: sys.exit(130))
 Path("started").write_text(" ".join(sys.argv[1:]))
 while not Path("code").exists():
     time.sleep(0.02)
@@ -206,6 +207,13 @@ def test_the_batch_job_ends_as_the_driver_does(batch, code):
     assert process.wait(20) == code
     assert (folder / "started").read_text().startswith("-m sweep run --sweep slopes --results")
     assert not (folder / "scontrol.said").exists()
+
+
+def test_a_job_whose_time_did_not_suffice_for_more_cells_is_requeued(batch):
+    process, folder = batch
+    (folder / "code").write_text("4")
+    assert process.wait(20) == 4
+    assert (folder / "scontrol.said").read_text() == "requeue 5\n"
 
 
 @pytest.mark.parametrize(("number", "requeued"), [(signal.SIGUSR1, True), (signal.SIGINT, False)])

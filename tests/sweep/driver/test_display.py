@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
+from sweep.driver.control import DRAINING
 from sweep.driver.display import (
     MAX_LINES,
     EndedView,
@@ -14,10 +15,13 @@ from sweep.driver.display import (
     LiveDisplay,
     PlainDisplay,
     SweepView,
+    end_time,
     render,
+    running_sentence,
 )
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+ENDS = AT + timedelta(seconds=20)
 TRAINING = {"phase": "train", "step": 36, "remaining_steps": 100.0, "step_ms": 90.0}
 ROW = {"pre_quant_bpb": 3.25, "post_quant_bpb": 3.5, "ttt_bpb": None}
 ENDINGS = [
@@ -51,7 +55,7 @@ def view(**changes):
         attempt=2,
         started_at=AT,
         elapsed_s=5.0,
-        expected_end=AT + timedelta(seconds=20),
+        expected_end=ENDS,
         progress=TRAINING,
     )
     values = {
@@ -63,7 +67,7 @@ def view(**changes):
         "leases": [lease],
         "idle": 1,
         "durations_s": [20.0],
-        "interrupted": False,
+        "stopping": None,
         "node_hours": 0.5,
         "quarantined": {"n2": "too hot"},
         "paused": None,
@@ -137,6 +141,17 @@ def test_without_a_terminal_a_line_says_now_and_then_what_is_running(monkeypatch
 def test_an_interruption_is_answered_once():
     console = Console(file=io.StringIO(), width=200)
     display = PlainDisplay(console)
-    for interrupted in (False, True, True):
-        display.show(view(interrupted=interrupted))
-    assert console.file.getvalue().count("Stopping: no new cells") == 1
+    for stopping in (None, DRAINING, DRAINING):
+        display.show(view(stopping=stopping))
+    text = console.file.getvalue()
+    assert text.count("Draining: no new cells") == 1
+    assert f"1 cell is running; the last should end at {end_time(ENDS)}." in text
+    assert f"asqu__seed1 on n1: {end_time(ENDS)}" in text
+
+
+def test_when_the_running_cells_should_end_is_said():
+    assert running_sentence([]) == "No cell is running."
+    late = running_sentence([ENDS, AT, None])
+    assert late == (
+        f"3 cells are running; the last should end at {end_time(ENDS)}; 1 should have ended by now."
+    )

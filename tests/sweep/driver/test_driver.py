@@ -5,7 +5,6 @@ The pool is a double; what Ray does is tested with Ray (test_command.py).
 
 import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +17,8 @@ from sweep.cli.session import close_orphans
 from sweep.cluster.interface import LeaseLost, Node
 from sweep.driver.attempt_row import Versions, lost_row
 from sweep.driver.attempts import Attempts
+from sweep.driver.control import Control
 from sweep.driver.driver import Driver
-from sweep.driver.interrupts import Interruption
 from sweep.messages import PrepareResult
 from sweep.provenance import Code, Revision
 from sweep.schedule.plan import plan_unsettled
@@ -64,7 +63,7 @@ def folder(store):
     return Path(store.place)
 
 
-def driver_of(store, pool, sweep=None, interruption=None, num_leases=2):
+def driver_of(store, pool, sweep=None, control=None, num_leases=2):
     sweep, display = sweep or sweep_spec(), Recorder()
     attempts = Attempts(
         sweep=sweep,
@@ -78,8 +77,8 @@ def driver_of(store, pool, sweep=None, interruption=None, num_leases=2):
         pool=pool,
         attempts=attempts,
         display=display,
-        interruption=interruption or Interruption(),
-        lease_limit=lambda quarantined: num_leases,
+        control=control or Control(),
+        lease_limit=lambda quarantined, wanted: wanted or num_leases,
         code=CODE,
     )
 
@@ -417,42 +416,6 @@ def test_an_announcement_of_a_cell_that_the_grid_no_longer_has_is_closed_too(sto
     assert (row["state"], row["cell"], row["recipe"]) == ("lost", "gone__seed1", "tiny")
 
 
-def interrupted_run(store, requests, grace_s=60.0):
-    """Run six cells that wait to be stopped, or for a second; interrupt once two of them run."""
-    interruption, started = Interruption(), threading.Barrier(3)
-    ends_by_itself = requests == 1 and grace_s > 1
-
-    def work(order, stop):
-        started.wait(PATIENCE_S)
-        if stop.wait(1.0 if ends_by_itself else PATIENCE_S):
-            return failed("interrupted", "stopped by the user", "user")
-        return delivered(order)
-
-    sweep = sweep_spec(limits={"grace_s": grace_s})
-    driver = driver_of(store, FakePool(work), sweep, interruption)
-    with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(driver.run, plan_unsettled(cells_of(sweep), {}), {})
-        started.wait(PATIENCE_S)
-        for _ in range(requests):
-            interruption.request()
-        done.result()
-    reasons = [line.reason for line in driver.display.lines if line.done is None]
-    assert all(reason.endswith("`make sweep` tries it again") for reason in reasons)
-    return states(store.read().rows)
-
-
-def test_one_interruption_lets_running_cells_finish_and_starts_no_other(store):
-    assert interrupted_run(store, requests=1) == {"succeeded": 2}
-
-
-def test_after_the_grace_time_running_cells_are_stopped(store):
-    assert interrupted_run(store, requests=1, grace_s=0.1) == {"interrupted": 2}
-
-
-def test_two_interruptions_stop_running_cells_at_once(store):
-    assert interrupted_run(store, requests=2) == {"interrupted": 2}
-
-
 def test_a_cluster_that_grants_no_lease_is_not_waited_for_for_ever(store):
     class Stingy(FakePool):
         def ready(self):
@@ -542,9 +505,9 @@ def test_a_node_is_checked_again_after_an_attempt_without_an_answer(store):
 
 
 def test_an_interruption_is_heard_while_news_comes_without_a_break(store):
-    interruption, sweep = Interruption(), sweep_of(400)
-    driver = driver_of(store, stub_pool(), sweep, interruption, NUM_LEASES)
-    driver.display.ended = lambda ending: interruption.requests or interruption.request()
+    control, sweep = Control(), sweep_of(400)
+    driver = driver_of(store, stub_pool(), sweep, control, NUM_LEASES)
+    driver.display.ended = lambda ending: control.drain()
     driver.run(plan_unsettled(cells_of(sweep), {}), {})
     assert 1 <= len(store.read().rows) < len(cells_of(sweep))
 
@@ -651,18 +614,20 @@ def test_where_the_good_nodes_are_gone_for_a_while_they_are_waited_for(store):
 
 def test_whoever_wants_the_end_now_does_not_wait_for_a_store_that_fails(store, monkeypatch):
     monkeypatch.setattr("sweep.driver.attempts.RETRY_S", 0.05)
-    interruption = Interruption()
+    control, tries = Control(), []
 
     def full(attempt, row):
-        interruption.request()
+        tries.append(attempt)
+        if len(tries) == 2:
+            control.stop("somebody stopped it")
         raise StoreError("the disk is full.")
 
     monkeypatch.setattr(store, "commit", full)
-    driver = driver_of(store, FakePool(well), interruption=interruption)
-    driver.attempts.must_stop = lambda: interruption.requests > 1
+    driver = driver_of(store, FakePool(well), control=control)
+    driver.attempts.must_stop = lambda: control.is_over
     with pytest.raises(StoreError, match="the disk is full"):
         driver.run(plan_unsettled(cells_of(sweep_spec()), {}), {})
-    assert interruption.requests <= 3
+    assert len(tries) <= 3
 
 
 def test_a_look_at_other_drivers_that_fails_ends_nothing(store, monkeypatch):
