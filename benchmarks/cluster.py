@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from sweep.cluster.interface import Node
 from sweep.messages import CheckResult, Delivery, Order, PrepareResult, Requirements
 from sweep.spec.sweep_file import NodeShape
+
+Bad = Literal["oom", "hang", "crash", "slow", "not finite"]
+SLOW = 0.7  # speed of a node that is slow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,8 @@ class World:
     """How large the cluster is and what goes wrong in it. Rates are per attempt.
 
     ``speed_spread`` and ``cell_spread`` are standard deviations, relative. A wave takes
-    ``wave_fraction`` of the nodes at once. ``notice_s``: until a death is known.
+    ``wave_fraction`` of the nodes at once. ``notice_s``: until a death is known. ``bad``: how the
+    first nodes fail at every cell. ``says_preempted``: every death is said to be a preemption.
     """
 
     seed: int = 0
@@ -45,6 +49,8 @@ class World:
     hang_notice_s: float = 60.0
     tainted: float = 0.003
     broken: float = 0.0005
+    bad: tuple[Bad, ...] = ()
+    says_preempted: bool = False
 
     def chance(self, *of: object) -> random.Random:
         """Random numbers that depend on the seed and on what they are for."""
@@ -76,6 +82,7 @@ class SimulatedNode:
     chance: random.Random
     slots: int
     up: list[tuple[float, float | None]] = field(default_factory=list)
+    bad: Bad | None = None
     leases: "dict[int, SimulatedLease]" = field(default_factory=dict)
     seen: Node = field(init=False)
 
@@ -92,13 +99,17 @@ class SimulatedLease:
 
     node_id, unresponsive_s, last_progress, is_preempted = "", 0.0, None, False
 
-    def __init__(self, number: int, place: SimulatedNode, ready: "Future[PrepareResult]") -> None:
+    def __init__(
+        self, number: int, place: SimulatedNode, later: Callable[[Callable[[], None]], None]
+    ) -> None:
         self.name, self.node, self.place = f"lease {number}", place.name, place
         self.number, self.is_gone = number, False
-        self._ready = ready
+        self._later = later
 
     def prepare(self, requirements: Requirements) -> "Future[PrepareResult]":
-        return self._ready
+        ready: Future[PrepareResult] = Future()
+        self._later(lambda: None if self.is_gone else ready.set_result(PrepareResult()))
+        return ready
 
     def submit(self, order: Order) -> "Future[Delivery]":
         raise NotImplementedError("attempts are the simulation's")
@@ -173,7 +184,9 @@ class Cluster:
         name = f"node-{index:04}"
         chance = self.world.chance("node", name)
         speed = max(0.5, chance.gauss(1.0, self.world.speed_spread))
-        return SimulatedNode(name, speed, chance, self.world.slots)
+        bad = self.world.bad[index] if index < len(self.world.bad) else None
+        speed *= SLOW if bad == "slow" else 1.0
+        return SimulatedNode(name, speed, chance, self.world.slots, bad=bad)
 
     def _rise(self, site: SimulatedNode) -> None:
         self.changed = True
@@ -218,16 +231,11 @@ class Cluster:
         self._asked = kept
 
     def _give(self, site: SimulatedNode) -> None:
-        ready: Future[PrepareResult] = Future()
-        lease = SimulatedLease(self.num_granted, site, ready)
+        later = partial(self._clock.after, self.world.prepare_s)
+        lease = SimulatedLease(self.num_granted, site, later)
         site.leases[lease.number] = lease
         if len(site.leases) == site.slots:
             del self._free[site.name]
         self._granted.append(lease)
         self.num_granted += 1
         self.changed = True
-        self._clock.after(self.world.prepare_s, lambda: self._prepared(lease, ready))
-
-    def _prepared(self, lease: SimulatedLease, ready: "Future[PrepareResult]") -> None:
-        if not lease.is_gone:
-            ready.set_result(PrepareResult())

@@ -7,7 +7,7 @@ becomes of an attempt.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -20,6 +20,7 @@ from sweep.schedule.scheduler import Scheduler
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
 from sweep.store.history import EndedAttempt
+from sweep.store.schema import TERMINAL_STATES
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +49,10 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a simulated sweep went. ``bound_s``: see :func:`lower_bound_s`."""
+    """How a simulated sweep went. ``bound_s``: see :func:`lower_bound_s`.
+
+    ``quarantines`` are the times from and until which a node was in quarantine; None: it still is.
+    """
 
     makespan_s: float
     bound_s: float
@@ -56,7 +60,7 @@ class Outcome:
     settled: frozenset[str]
     final: dict[str, str]
     quarantined: dict[str, str]
-    quarantined_at_s: dict[str, float]
+    quarantines: dict[str, list[tuple[float, float | None]]]
     paused: str | None
     num_granted: int
     num_released: int
@@ -74,7 +78,10 @@ class Stalled(Exception):  # noqa: N818  (it is what happened)
 
 
 class Simulation:
-    """One sweep of ``cells``, which take ``work_s(cell)`` on a node of speed 1."""
+    """One sweep of ``cells``, which take ``work_s(cell)`` on a node of speed 1.
+
+    ``is_broken``: which fail everywhere; by default some, by chance.
+    """
 
     def __init__(
         self,
@@ -82,8 +89,13 @@ class Simulation:
         cells: Sequence[Cell],
         world: World,
         work_s: Callable[[Cell], float],
+        is_broken: Callable[[Cell], bool] | None = None,
     ) -> None:
         self._cells, self._world, self._work_s = cells, world, work_s
+        self._is_broken = is_broken or (
+            lambda cell: world.chance("broken", cell.id).random() < world.broken
+        )
+        self.history: dict[str, list[EndedAttempt]] = {}
         self._clock = Clock()
         self._cluster = Cluster(world, self._clock, self._lose)
         self._scheduler = Scheduler(
@@ -110,7 +122,7 @@ class Simulation:
         self._numbers: dict[str, int] = {}
         self._settled: set[str] = set()
         self._final: dict[str, str] = {}
-        self._quarantined_at_s: dict[str, float] = {}
+        self._quarantines: dict[str, list[tuple[float, float | None]]] = {}
         self._decisions, self._deciding_s = 0, 0.0
         self._busy_s, self._patience_s = 0.0, sweep.limits.lease_wait_s
 
@@ -126,6 +138,7 @@ class Simulation:
             self._require_reach()
             while not self._events.empty():
                 self._events.get()()
+            self._watch_quarantine()
         makespan_s = self._clock.now_s
         work_s = [self._work_s(cell) for cell in self._cells if cell.id in self._settled]
         return Outcome(
@@ -135,7 +148,7 @@ class Simulation:
             settled=frozenset(self._settled),
             final=self._final,
             quarantined=dict(self._scheduler.quarantined),
-            quarantined_at_s=self._quarantined_at_s,
+            quarantines=self._quarantines,
             paused=self._scheduler.paused,
             num_granted=self._cluster.num_granted,
             num_released=self._cluster.num_released,
@@ -143,6 +156,15 @@ class Simulation:
             deciding_s=self._deciding_s,
             sites=self._cluster.sites,
         )
+
+    def _watch_quarantine(self) -> None:
+        now_s, inside = self._clock.now_s, self._scheduler.quarantined
+        before = {node for node, spans in self._quarantines.items() if spans[-1][1] is None}
+        for node in inside.keys() - before:
+            self._quarantines.setdefault(node, []).append((now_s, None))
+        for node in before - inside.keys():
+            self._quarantines[node][-1] = (self._quarantines[node][-1][0], now_s)
+        self._cluster.changed |= before != inside.keys()
 
     def _require_reach(self) -> None:
         if self._running or not self._scheduler.is_open:
@@ -159,7 +181,7 @@ class Simulation:
         attempt = Attempted(task, lease.node, number, self._clock.now_s)
         self._attempts.append(attempt)
         self._running[lease.number] = attempt
-        fate = self._fate(task.cell, number, lease.place.speed)
+        fate = self._fate(task.cell, number, lease.place)
         self._clock.after(fate.wall_s, lambda: self._finish(lease, attempt, fate))
         return True
 
@@ -167,7 +189,9 @@ class Simulation:
         if lease.is_gone or self._running.pop(lease.number, None) is None:
             return
         self._close(attempt, fate)
-        if not self._hand_out(lease):
+        if fate.state not in TERMINAL_STATES:
+            self._leases.prepare(lease)
+        elif not self._hand_out(lease):
             self._leases.idle.append(lease)
 
     def _lose(self, lease: SimulatedLease) -> None:
@@ -178,44 +202,57 @@ class Simulation:
         self._cluster.changed = True
         if attempt is not None:
             reason = f"its agent on {lease.node} died"
+            failure = "preemption" if self._world.says_preempted else "infrastructure"
             wall_s = self._clock.now_s - attempt.from_s
-            self._close(
-                attempt,
-                Fate(wall_s=wall_s, state="lost", failure="infrastructure", reason=reason),
-            )
+            self._close(attempt, Fate(wall_s=wall_s, state="lost", failure=failure, reason=reason))
 
     def _close(self, attempt: Attempted, fate: Fate) -> None:
         attempt.until_s, attempt.state = self._clock.now_s, fate.state
         attempt.tainted = fate.tainted
+        task, to_confirm = attempt.task, None
+        if fate.state == "diverged":
+            to_confirm = self._scheduler.is_to_confirm(task, attempt.node)
         ended = EndedAttempt(
             attempt=attempt.number,
             state=fate.state,
             tainted=fate.tainted,
             reason=fate.reason,
             wall_s=fate.wall_s,
+            ended_at_s=self._clock.now_s,
             failure=fate.failure,
             signature=fate.reason if fate.failure == "cell" else None,
             node=attempt.node,
+            is_timed=task.cell.spec.parsed_budget.kind == "seconds",
+            to_confirm=to_confirm,
         )
-        task = attempt.task
+        self.history.setdefault(task.cell.id, []).append(ended)
         follows = self._timed(partial(self._scheduler.record_end, task, attempt.node, ended))
-        if attempt.node in self._scheduler.quarantined:
-            self._quarantined_at_s.setdefault(attempt.node, self._clock.now_s)
         if task.is_reference_rerun:
             return
+        self._final.pop(task.cell.id, None)
         if follows.kind == "settled":
             self._settled.add(task.cell.id)
         elif follows.kind == "final":
             self._final[task.cell.id] = follows.why
 
-    def _fate(self, cell: Cell, number: int, speed: float) -> Fate:
+    def _fate(self, cell: Cell, number: int, place: SimulatedNode) -> Fate:
         """Chance that depends on the cell and the number of its attempt alone."""
-        world, whole_s = self._world, self._work_s(cell) / speed
-        if world.chance("broken", cell.id).random() < world.broken:
-            wall_s = world.handover_s + 0.05 * whole_s
-            return Fate(wall_s=wall_s, state="failed", failure="cell", reason=f"broken: {cell.id}")
+        world, whole_s = self._world, self._work_s(cell) / place.speed
+        early = Fate(wall_s=world.handover_s + 0.05 * whole_s, state="failed", failure="cell")
+        if self._is_broken(cell):
+            return replace(early, reason=f"broken: {cell.id}")
         chance = world.chance("fate", cell.id, number)
         kind, part_s = chance.random(), world.handover_s + chance.random() * whole_s
+        match place.bad:
+            case "oom":
+                return replace(early, state="oom", failure="memory", reason="CUDA out of memory")
+            case "hang":
+                wall_s = part_s + world.hang_notice_s
+                return Fate(wall_s=wall_s, state="hung", failure="hang", reason="no progress")
+            case "crash":
+                return replace(early, reason="killed by SIGSEGV")
+            case "not finite":
+                return replace(early, state="diverged", failure=None, reason="loss is nan")
         if kind < world.infrastructure:
             reason = f"unhandled NCCL error ({number})"
             return Fate(wall_s=part_s, state="failed", failure="infrastructure", reason=reason)
@@ -223,7 +260,7 @@ class Simulation:
         if kind < world.hang:
             wall_s = part_s + world.hang_notice_s
             return Fate(wall_s=wall_s, state="hung", failure="hang", reason="no progress")
-        tainted = kind - world.hang < world.tainted
+        tainted = place.bad == "slow" or kind - world.hang < world.tainted
         return Fate(wall_s=world.handover_s + whole_s, state="succeeded", tainted=tainted)
 
     def _timed(self, decide: Callable[[], Any]) -> Any:

@@ -45,13 +45,17 @@ class Versions:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an attempt. ``report`` is None unless the state is terminal."""
+    """What became of an attempt. ``report`` is None unless the state is terminal.
+
+    ``to_confirm``: of a divergence alone, whether it is to be repeated on another node.
+    """
 
     state: str
     reason: str | None
     report: Report | ScriptReport | None
     failure: str | None = None
     signature: str | None = None
+    to_confirm: bool | None = None
 
 
 def check_delivery(cell: Cell, delivery: Delivery) -> Outcome:
@@ -91,6 +95,7 @@ def attempt_row(
         "reason": outcome.reason and printable(outcome.reason),
         "failure": outcome.failure,
         "failure_signature": outcome.signature,
+        "to_confirm": outcome.to_confirm,
         "tainted": False,
         "attempt": attempt.number,
         "generation": task.generation,

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 
@@ -108,6 +108,7 @@ class Driver:
             reference=self.sweep.reference,
             trainer_hash=self.code.trainer_hash,
             settled=plan.settled,
+            now_s=time.time(),
         )
         self._leases = Leases(
             self.sweep, self.pool, self._scheduler, self._events, requirements, self.display.say
@@ -304,6 +305,9 @@ class Driver:
 
     def _close(self, running: _Running, outcome: Outcome, delivery: Delivery | None) -> None:
         task = running.task
+        if outcome.state == "diverged":
+            to_confirm = self._scheduler.is_to_confirm(task, running.lease.node)
+            outcome = replace(outcome, to_confirm=to_confirm)
         row = self.attempts.close(running.attempt, task, running.lease, outcome, delivery)
         follows = self._scheduler.record_end(task, running.lease.node, ended_attempt(row))
         duration_s = time.monotonic() - running.since_s

@@ -9,10 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from sweep.schedule.quarantine import void_attempts
 from sweep.schedule.retry import verdict
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import Retries
-from sweep.store.history import EndedAttempt, History, latest_generation, select_attempt
+from sweep.store.history import (
+    EndedAttempt,
+    History,
+    latest_generation,
+    select_attempt,
+    with_void,
+)
 from trainer.config.config_errors import ConfigError
 from trainer.contract import recipe_hash
 
@@ -61,6 +68,7 @@ def plan_unsettled(
     todo: list[Task] = []
     settled: list[Cell] = []
     final: list[Task] = []
+    history = with_void(history, void_attempts(history, policy))
     for cell in cells:
         attempts = history.get(cell.id, ())
         if any(ended.settles for ended in attempts):

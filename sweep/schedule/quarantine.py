@@ -1,81 +1,270 @@
 """Put failing nodes in quarantine, and pause the sweep where all cells fail alike.
 
-A node gets no more cells after some infrastructure failures without a success between them. The
-sweep pauses where that would be its last node, and where different cells fail alike before any
-succeeds.
+Whatever ends on a node without an answer is a strike against it, unless the same cell fails alike
+elsewhere. With some strikes by different cells and no success between them the node gets no more
+cells, as long as there is another, and what failed on it is void: not held against the cells.
+Strikes age, and quarantine ends with them. All of it is read from rows, so that a new driver judges
+as the last one did.
+
+The sweep pauses where infrastructure fails again and again on its last node, and where different
+cells fail alike before any succeeds.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
-from sweep.spec.grid import Cell
+from sweep.schedule.retry import NOBODYS, failure_class
 from sweep.spec.sweep_file import Retries
-from sweep.store.history import EndedAttempt
+from sweep.store.history import AttemptKey, EndedAttempt, History, by_time, void_divergences
 from sweep.store.schema import TERMINAL_STATES
 
 LAST_NODE_STRIKES = 3  # times the strikes of any other: without it nothing runs at all
 COMMON = 0.1  # failures that are alike, to cells that run: fewer are no fault of the sweep
+EVERYWHERE = 3  # nodes on which a cell fails alike, after which it is the cell, whatever they are
+# A node that crashes under load does so soon; one that is taken away is taken at any time. With a
+# mean time between preemptions of 8 h one of 48 comes as early as this.
+SHORT_LIFE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """An end without an answer, and what makes others like it; ``key`` is None without a cell."""
+
+    key: AttemptKey | None
+    kind: tuple[str, str | None]
+    at_s: float
+    reason: str | None
+
+    @property
+    def question(self) -> tuple[str | None, tuple[str, str | None]]:
+        """What another node may answer alike: the cell, and how it failed."""
+        return self.key and self.key[0], self.kind
 
 
 class Quarantine:
-    """Strikes against nodes, and failures that are alike. ``reachable``: the cluster's nodes."""
+    """Strikes against nodes, and failures that are alike.
 
-    def __init__(self, retries: Retries, *, any_success: bool) -> None:
+    ``history``: what is known from before; ``now_s``: the time, if it is later than all of that.
+    """
+
+    def __init__(
+        self, retries: Retries, history: History, *, any_success: bool = False, now_s: float = 0.0
+    ) -> None:
         self._retries, self._any_success = retries, any_success
-        self._strikes: Counter[str] = Counter()
+        self._ended: dict[str, list[EndedAttempt]] = defaultdict(list)
+        self._failures: dict[str, list[_Failure]] = {}  # of a node, since its last success
+        self._succeeded_at_s: dict[str, float] = {}
+        self._nodes_of: dict[object, set[str]] = defaultdict(set)
         self._went: set[str] = set()
         self._alike: dict[str, set[tuple[str, str]]] = defaultdict(set)
-        self.reachable: Collection[str] = frozenset()
-        self.quarantined: dict[str, str] = {}
+        self._struck: dict[str, str] = {}
+        self._last: set[str] = set()  # would be in quarantine, were there another
+        self._refused: dict[str, str] = {}
+        self._reachable: frozenset[str] = frozenset()
+        self._excused: set[AttemptKey] = set()
+        self._void_divergences: frozenset[AttemptKey] = frozenset()
+        self._now_s = 0.0
+        self.suspects: set[str] = set()
         self.paused: str | None = None
+        for cell_id, ended in by_time(history):
+            self._take_in(cell_id, ended)
+        self._now_s = max(self._now_s, now_s)
+        self._find_void_divergences()
+
+    # -- what is told
 
     def add_node(self, node: str) -> None:
         """``node`` is there, perhaps again."""
         self._went.discard(node)
 
-    def record_end(self, cell: Cell, node: str, ended: EndedAttempt, num_running: int) -> None:
-        """Draw the conclusions from an attempt that has ended on ``node``, while others run."""
+    def set_reachable(self, nodes: Iterable[str]) -> None:
+        """These are the nodes of the cluster now; none: it is not known."""
+        found = frozenset(nodes)
+        if found and found != self._reachable:
+            self._reachable = found
+            self._review(())
+
+    def record_end(self, cell_id: str, ended: EndedAttempt, num_running: int) -> None:
+        """Draw the conclusions from an attempt that has ended, while others run."""
+        self._take_in(cell_id, ended)
+        answers = {other.state for other in self._ended[cell_id] if other.is_answer}
+        if (ended.is_answer and len(answers) > 1) or (
+            ended.has_diverged and ended.node in self._struck
+        ):
+            self._find_void_divergences()
         if ended.state in TERMINAL_STATES:
-            del self._strikes[node]
             self._any_success = True
-        elif ended.failure == "infrastructure":
-            # all leases of a node go at once, which is one strike
-            self.strike(node, ended.reason, went=ended.state == "lost")
-        if not self._any_success:
-            self._compare(cell, node, ended, num_running)
+        elif ended.failure == "infrastructure" and ended.node is not None:
+            self._pause_at_last_node(ended.node)
+        if not self._any_success and ended.node is not None:
+            self._compare(cell_id, ended.node, ended, num_running)
+
+    def lost_while_preparing(self, node: str, reason: str) -> None:
+        """A lease on ``node`` was lost before it could be used; all of them go at once."""
+        if node not in self._went:
+            self._went.add(node)
+            self._add(node, _Failure(None, ("infrastructure", None), self._now_s, reason))
+            self._pause_at_last_node(node)
+
+    def refuse(self, node: str, reason: str) -> None:
+        """``node`` cannot run cells of this sweep."""
+        self._refused[node] = reason
+
+    def forgive(self) -> None:
+        """No other node is to be had: forget the strikes."""
+        self._failures.clear()
+        self._review(self.suspects)
+
+    # -- what it answers
+
+    @property
+    def quarantined(self) -> Mapping[str, str]:
+        """Nodes that get no cells, with the reason."""
+        return self._struck | self._refused
+
+    @property
+    def void(self) -> frozenset[AttemptKey]:
+        """Attempts that count for nothing."""
+        return self._void_divergences | self._excused
 
     def has_other_node(self, avoid: Collection[str]) -> bool:
         """Whether a node is there that is neither in quarantine nor in ``avoid``."""
-        return any(node not in self.quarantined and node not in avoid for node in self.reachable)
+        return any(
+            node not in self._struck and node not in self._refused and node not in avoid
+            for node in self._reachable
+        )
 
-    def strike(self, node: str, reason: str | None, *, went: bool) -> None:
-        """Hold a failure of class infrastructure against ``node``, which ``went`` with it."""
-        if went:
-            if node in self._went:
-                return
-            self._went.add(node)
-        self._strikes[node] += 1
-        count, limit = self._strikes[node], self._retries.strikes
-        if count < limit:
+    # -- how
+
+    def _take_in(self, cell_id: str, ended: EndedAttempt) -> None:
+        self._now_s = max(self._now_s, ended.ended_at_s)
+        self._ended[cell_id].append(ended)
+        node = ended.node
+        if node is None or failure_class(ended) in NOBODYS:
             return
-        reason = f"{count} failures of class infrastructure in a row; the last: {reason}"
-        if self.has_other_node({node}):
-            self.quarantined[node] = reason
-        elif count >= LAST_NODE_STRIKES * limit:
-            self.paused = f"node {node} is the last one and has {reason}"
+        failure = _Failure((cell_id, ended.attempt), _kind(ended), ended.ended_at_s, ended.reason)
+        if ended.is_success:
+            self._succeeded_at_s[node] = ended.ended_at_s
+            before = self._failures.pop(node, [])
+            self._review({node}.union(*(self._nodes_of[f.question] for f in before)))
+        elif ended.has_diverged and not ended.to_confirm:  # it may confirm another's
+            self._nodes_of[failure.question].add(node)
+            self._review(self._nodes_of[failure.question])
+        elif ended.state != "lost" or self._is_first_of_loss(node, ended):
+            self._add(node, failure)
 
-    def _compare(self, cell: Cell, node: str, ended: EndedAttempt, num_running: int) -> None:
+    def _is_first_of_loss(self, node: str, ended: EndedAttempt) -> bool:
+        """All leases of a node go at once, which is one strike; after a long life it is none."""
+        self._went.add(node)
+        began_at_s = ended.ended_at_s - ended.wall_s
+        of_node = (f for f in self._failures.get(node, ()) if f.kind[0] == "infrastructure")
+        return ended.wall_s < SHORT_LIFE_S and all(f.at_s < began_at_s for f in of_node)
+
+    def _add(self, node: str, failure: _Failure) -> None:
+        self._failures.setdefault(node, []).append(failure)
+        self._nodes_of[failure.question].add(node)
+        self._review(self._nodes_of[failure.question])
+
+    def _find_void_divergences(self) -> None:
+        self._void_divergences = void_divergences(self._ended)
+        self._review(self._failures)
+
+    def _review(self, nodes: Collection[str]) -> None:
+        """Who is in quarantine now, of ``nodes`` and of those that are or might be."""
+        from_s = self._now_s - self._retries.strike_age_s
+        for node in {*nodes, *self._struck, *self._last}:
+            failures = [f for f in self._failures.pop(node, ()) if f.at_s > from_s]
+            if failures:
+                self._failures[node] = failures
+            strikes = [f for f in failures if self._is_strike(node, f)]
+            self._mark(self.suspects, node, bool(strikes))
+            excused = {f.key for f in failures if f.key is not None and f.kind[0] != "diverged"}
+            is_bad = self._is_bad(strikes)
+            if is_bad and (node in self._struck or self._has_company(node, strikes[0].at_s)):
+                self._excused |= excused
+                self._struck[node] = (
+                    f"{len(strikes)} attempts in a row ended without an answer that others "
+                    f"repeat; the last: {strikes[-1].reason}"
+                )
+            elif self._struck.pop(node, None) is not None:
+                self._excused -= excused
+            self._mark(self._last, node, is_bad and node not in self._struck)
+
+    def _is_bad(self, strikes: Collection[_Failure]) -> bool:
+        cells = {f.key[0] for f in strikes if f.key is not None}
+        in_preparing = sum(f.key is None for f in strikes)
+        is_contradicted = any(f.key in self._void_divergences for f in strikes)
+        return is_contradicted or len(cells) + in_preparing >= self._retries.strikes
+
+    def _is_strike(self, node: str, failure: _Failure) -> bool:
+        """Infrastructure is never the cell's; else it is where others that can be trusted agree.
+
+        Two nodes that compute what is no number agree; so may two that hang, which needs more.
+        """
+        others = self._nodes_of[failure.question] - {node}
+        match failure.kind[0]:
+            case "infrastructure":
+                return True
+            case "diverged":
+                return not others
+        is_everywhere = len(others) >= EVERYWHERE - 1
+        return not is_everywhere and not any(self._can_be_trusted(o, failure) for o in others)
+
+    def _can_be_trusted(self, node: str, failure: _Failure) -> bool:
+        """``node`` succeeded right before it failed alike, or has succeeded since."""
+        questions = [f.question for f in self._failures.get(node, ())]
+        is_alone = failure.question not in questions or failure.question == questions[0]
+        return node in self._succeeded_at_s and is_alone
+
+    def _has_company(self, node: str, since_s: float) -> bool:
+        """Another node is there; where that is not known: one has succeeded meanwhile."""
+        if self._reachable:
+            return self.has_other_node({node})
+        return any(
+            at_s >= since_s and other != node and other not in self._struck
+            for other, at_s in self._succeeded_at_s.items()
+        )
+
+    def _pause_at_last_node(self, node: str) -> None:
+        of_node = [f for f in self._failures.get(node, ()) if f.kind[0] == "infrastructure"]
+        is_last = not self.has_other_node({node}) and node not in self._struck
+        if is_last and len(of_node) >= LAST_NODE_STRIKES * self._retries.strikes:
+            self.paused = (
+                f"node {node} is the last one and has {len(of_node)} failures of class "
+                f"infrastructure in a row; the last: {of_node[-1].reason}"
+            )
+
+    def _compare(self, cell_id: str, node: str, ended: EndedAttempt, num_running: int) -> None:
         alike = ended.signature or ended.reason
         # Nodes that go say nothing of the cells: a wave of preemptions may come before any success.
-        if alike is None or ended.state == "lost" or ended.failure in ("user", "driver"):
+        if alike is None or ended.state == "lost" or ended.failure in NOBODYS:
             return
         failed = self._alike[alike]
-        failed.add((cell.id, node))
+        failed.add((cell_id, node))
         count, nodes = len({cell_id for cell_id, _ in failed}), {where for _, where in failed}
-        # Of a thousand cells a few fail before the first succeeds; and on one node of several it is
-        # the node that is broken, as far as is known.
+        # Of a thousand cells a few fail before the first succeeds; and on one or two nodes of
+        # several it is the nodes that are broken, as far as is known.
         is_common = count >= max(self._retries.alike, num_running * COMMON)
-        if is_common and (len(nodes) > 1 or not self.has_other_node(nodes)):
+        if is_common and (len(nodes) >= EVERYWHERE or not self.has_other_node(nodes)):
             self.paused = (
                 f"{count} different cells have failed alike and none has succeeded: {alike}"
             )
+
+    @staticmethod
+    def _mark(which: set[str], node: str, is_meant: bool) -> None:
+        which.add(node) if is_meant else which.discard(node)
+
+
+def void_attempts(history: History, retries: Retries) -> frozenset[AttemptKey]:
+    """The attempts of ``history`` that count for nothing, since it was their node that failed."""
+    return Quarantine(retries, history).void
+
+
+def _kind(ended: EndedAttempt) -> tuple[str, str | None]:
+    if ended.tainted:
+        return "tainted", None
+    if ended.state in TERMINAL_STATES:
+        return ended.state, None
+    kind = failure_class(ended) or ended.state
+    return kind, ended.signature if kind == "cell" else None

@@ -21,13 +21,15 @@ from sweep.schedule.reference_reruns import ReferenceReruns
 from sweep.schedule.retry import Verdict, verdict
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import Retries
-from sweep.store.history import EndedAttempt, History, latest_generation
+from sweep.store.history import EndedAttempt, History, latest_generation, mark_void
 
 
 class Scheduler:
     """The cells that are still to run, and where.
 
-    ``settled``: the cells that need nothing; ``reference``: an activation's label.
+    ``settled``: the cells that need nothing; ``reference``: an activation's label; ``now_s``: the
+    time. Strikes of before count unless tasks ignore failures: whoever runs those has mended
+    something.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Scheduler:
         reference: str,
         trainer_hash: str | None = None,
         settled: Iterable[Cell] = (),
+        now_s: float = 0.0,
     ) -> None:
         self._retries, self._reference, self._trainer_hash = retries, reference, trainer_hash
         self._is_paired = pairing == "node"
@@ -62,7 +65,12 @@ class Scheduler:
             trainer_hash is None or ended.code_hash in (None, cell.code_hash(trainer_hash))
             for cell, ended in answers
         )
-        self._quarantine = Quarantine(retries, any_success=any_success)
+        is_mended = any(task.ignores_failures for task in tasks)
+        self._quarantine = Quarantine(
+            retries, {} if is_mended else history, any_success=any_success, now_s=now_s
+        )
+        self._done: dict[str, Task] = {}
+        self._void = self._quarantine.void
         if self._is_paired:
             self._learn_homes(answers)
 
@@ -86,15 +94,17 @@ class Scheduler:
 
     def set_reachable(self, nodes: Iterable[str]) -> None:
         """These are the nodes of the cluster now on which a lease fits; none: it is not known."""
-        self._quarantine.reachable = frozenset(nodes) or self._quarantine.reachable
+        self._quarantine.set_reachable(nodes)
+        self._reopen()
 
     def lost_while_preparing(self, node: str, reason: str) -> None:
         """A lease on ``node`` was lost before it could be used."""
-        self._quarantine.strike(node, reason, went=True)
+        self._quarantine.lost_while_preparing(node, reason)
+        self._reopen()
 
     def quarantine(self, node: str, reason: str) -> None:
         """``node`` cannot run cells of this sweep."""
-        self._quarantine.quarantined[node] = reason
+        self._quarantine.refuse(node, reason)
 
     def stop(self) -> None:
         """Hand out nothing more."""
@@ -102,6 +112,7 @@ class Scheduler:
 
     def retry_anywhere(self) -> None:
         """No other node is to be had: try again anywhere what was to be tried again elsewhere."""
+        self._quarantine.forgive()
         self._to_retry = [replace(task, avoid=frozenset()) for task in self._to_retry]
 
     def skip(self, task: Task, node: str) -> None:
@@ -111,18 +122,25 @@ class Scheduler:
     def record_end(self, task: Task, node: str, ended: EndedAttempt) -> Verdict:
         """Take in how an attempt at ``task`` on ``node`` has ended; what follows for its cell."""
         self._free(node)
-        self._quarantine.record_end(task.cell, node, ended, self.num_running)
+        self._quarantine.record_end(task.cell.id, ended, self.num_running)
         if task.is_reference_rerun:
             self._reruns.record_end(task, node, ended)
+            self._reopen()
             return Verdict("settled", "a rerun of a reference")
         if ended.settles and self._is_paired:
             self._note_answer(task.cell, node, task.generation)
-        attempts = self._attempts[task.cell.id]
-        attempts.append(ended)
-        follows = verdict(attempts, self._retries, task.cell.code_hash(self._trainer_hash))
-        if follows.kind == "again":
-            self._to_retry.append(replace(task, why=follows.why, avoid=follows.avoid))
+        self._attempts[task.cell.id].append(ended)
+        follows = self._follow(task)
+        self._reopen()
         return follows
+
+    def is_to_confirm(self, task: Task, node: str) -> bool:
+        """Whether a divergence of ``task`` on ``node`` is to be repeated elsewhere, once."""
+        if task.is_reference_rerun:
+            return False
+        attempts = mark_void(task.cell.id, self._attempts[task.cell.id], self._quarantine.void)
+        is_first = not any(ended.has_diverged and not ended.is_void for ended in attempts)
+        return is_first and self._quarantine.has_other_node({node})
 
     # -- what it answers
 
@@ -168,7 +186,9 @@ class Scheduler:
 
         To be called where :meth:`assign` has nothing for a lease on ``node``.
         """
-        return next((task.avoid for task in self._to_retry if self._must_avoid(task, node)), None)
+        return next(
+            (self._avoided(task) for task in self._to_retry if self._must_avoid(task, node)), None
+        )
 
     def assign(self, node: str) -> Task | None:
         """What a free lease on ``node`` is to do now; None if there is nothing for it."""
@@ -201,9 +221,36 @@ class Scheduler:
                 return self._to_retry.pop(index)
         return None
 
+    def _follow(self, task: Task) -> Verdict:
+        """What follows from the attempts at the cell of ``task``; it waits if that is another."""
+        cell, void = task.cell, self._quarantine.void
+        attempts = mark_void(cell.id, self._attempts[cell.id], void)
+        follows = verdict(attempts, self._retries, cell.code_hash(self._trainer_hash))
+        if follows.kind == "again":
+            self._to_retry.append(replace(task, why=follows.why, avoid=follows.avoid))
+        else:
+            self._done[cell.id] = task
+        return follows
+
+    def _reopen(self) -> None:
+        """Wait again for cells that were done by what is void now."""
+        changed, self._void = self._void ^ self._quarantine.void, self._quarantine.void
+        for cell_id in sorted({cell_id for cell_id, _ in changed} & self._done.keys()):
+            self._follow(self._done.pop(cell_id))
+
+    def _avoided(self, task: Task) -> frozenset[str]:
+        """Nodes where ``task``, which has been tried, would prove nothing, while there are others.
+
+        A node with strikes is one, unless the block is at home there.
+        """
+        home = self._blocks.home(task.cell) if self._is_paired else None
+        avoid = task.avoid | (self._quarantine.suspects - {home})
+        return avoid if self._quarantine.has_other_node(avoid) else task.avoid
+
     def _must_avoid(self, task: Task, node: str) -> bool:
         """``task`` would prove nothing on ``node``, and there is another node for it."""
-        return node in task.avoid and self._quarantine.has_other_node(task.avoid)
+        avoid = self._avoided(task)
+        return node in avoid and self._quarantine.has_other_node(avoid)
 
     def _home(self, task: Task) -> str | None:
         """The node that a task which has been tried waits for; None if any will do."""

@@ -15,11 +15,18 @@ from typing import Any, Literal
 import numpy as np
 
 from sweep.schedule.plan import Plan
+from sweep.schedule.quarantine import void_attempts
 from sweep.schedule.retry import verdict
 from sweep.schedule.sequential_selection import Selection, StoppingRule, select
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import Retries, SweepSpec, Until
-from sweep.store.history import EndedAttempt, History, latest_generation, select_attempt
+from sweep.store.history import (
+    EndedAttempt,
+    History,
+    latest_generation,
+    select_attempt,
+    with_void,
+)
 
 End = Literal["decided", "seeds", "node_hours"]
 _WHY = {
@@ -118,7 +125,8 @@ def standing_of(
         for a, ids in enumerate(row):
             waiting_SA[s, a] = any(cell_id in waiting for cell_id in ids)
             chosen = [select_attempt(history[cell_id]) for cell_id in ids if history.get(cell_id)]
-            if any(ended.state == "diverged" for ended in chosen):
+            is_diverged = any(ended.state == "diverged" for ended in chosen)
+            if is_diverged and not waiting_SA[s, a]:  # it may have to be confirmed
                 diverged.add(a)
             found = [e.score for e in chosen if e.settles and e.score is not None]
             scores_SA[s, a] = next(filter(np.isfinite, found), np.nan)
@@ -220,6 +228,7 @@ def standing_told(until: Mapping[str, Any], history: History) -> Standing:
     """Where a sweep stands of which only results are at hand."""
     ids = tuple(tuple(tuple(cell) for cell in row) for row in until["ids"])
     layout, retries = Layout(tuple(until["functions"]), ids), Retries(**until["retries"])
+    history = with_void(history, void_attempts(history, retries))
     waiting = {
         cell_id
         for row in ids

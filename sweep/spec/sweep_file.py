@@ -90,17 +90,20 @@ class Retries(StrictModel):
     """How often a cell is tried again after a failure of each class; when to quarantine a node.
 
     ``cell``: after an error of its own, which is final when it comes alike on two nodes;
-    ``infrastructure``: node lost, preempted, communication or driver fault; ``hang``; ``tainted``:
-    timing disturbed. ``strikes``: infrastructure failures without a success between them after
-    which a node gets no more cells. ``alike``: different cells that fail alike, before any has
-    succeeded, after which the sweep pauses.
+    ``memory``: out of memory; ``infrastructure``: node lost, communication fault; ``hang``;
+    ``tainted``: timing disturbed. ``strikes``: ends without an answer on a node, by different cells
+    and without a success between them, after which it gets no more; ``strike_age_s``: for how long
+    they count, in seconds. ``alike``: different cells that fail alike, before any has succeeded,
+    after which the sweep pauses.
     """
 
     cell: Count = 1
+    memory: Count = 1
     infrastructure: Count = 8
     hang: Count = 1
     tainted: Count = 1
-    strikes: Positive = 2
+    strikes: Positive = 3
+    strike_age_s: Seconds = 86400.0
     alike: Positive = 3
 
 

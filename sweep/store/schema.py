@@ -74,7 +74,13 @@ OUTCOME = (
         "",
         "succeeded or diverged (terminal); failed, oom, hung, lost or interrupted",
     ),
-    Column("reason", _TEXT, "", "why the state is not succeeded; null if it is"),
+    Column(
+        "reason",
+        _TEXT,
+        "",
+        "why the state is not succeeded; null if it is. In cells.parquet it also says if another "
+        "attempt at a diverged cell succeeded",
+    ),
     Column(
         "failure",
         _TEXT,
@@ -88,6 +94,13 @@ OUTCOME = (
         "",
         "what failures that are alike share: the last line of the traceback and where it came "
         "from, without numbers; null where there is no traceback",
+    ),
+    Column(
+        "to_confirm",
+        _FLAG,
+        "",
+        "whether a divergence is to be confirmed on another node before it settles the cell; null "
+        "unless diverged",
     ),
     Column(
         "tainted",

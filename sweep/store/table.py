@@ -9,7 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweep.store.history import EndedAttempt, selection_key
+from sweep.store.history import (
+    AttemptKey,
+    EndedAttempt,
+    select_attempt,
+    void_divergences,
+    with_void,
+)
 from sweep.store.schema import SCHEMA, SCHEMA_VERSION, TESTED, VERSION_KEY
 from trainer.config.config_errors import ConfigError
 
@@ -17,6 +23,7 @@ Row = Mapping[str, Any]
 _OF_ENDED = [
     *("cell_id", "attempt", "state", "tainted", "taint_reason", "reason", "started_at"),
     *("ended_at", "failure", "failure_signature", "node", "trainer_hash", "generation"),
+    *("budget_kind", "to_confirm"),
     *("script_sha256", *TESTED),
 ]
 _ORDER = ["order_position", "cell_id", "attempt"]
@@ -33,55 +40,75 @@ class StoredAttempts:
     def rows(self) -> tuple[Row, ...]:
         return tuple(self.table.to_pylist())
 
-    def history(self) -> dict[str, list[EndedAttempt]]:
+    def history(self) -> Mapping[str, Sequence[EndedAttempt]]:
         """What planning needs, by cell id."""
-        result: dict[str, list[EndedAttempt]] = defaultdict(list)
-        for row in self.table.select(_OF_ENDED).to_pylist():
-            result[row["cell_id"]].append(ended_attempt(row))
-        return dict(result)
+        return self._history
 
     def cells(self) -> list[dict[str, Any]]:
-        """One row per cell, see :func:`select_row`, in the sweep's order."""
+        """One row per cell, see :func:`sweep.store.history.selection_key`, in the sweep's order."""
         rows: list[dict[str, Any]] = self.cells_table().to_pylist()
         return rows
 
     def cells_table(self) -> pa.Table:
         """The same as a table: 100,000 rows as dictionaries take a gigabyte."""
-        groups = self._by_cell
-        chosen = self._take([select_row(rows) for rows in groups])
-        column = chosen.column_names.index("num_attempts")
-        counts = pa.array([len(rows) for rows in groups], pa.int64())
-        return chosen.set_column(column, SCHEMA.field(column), counts)
+        chosen = {cell: select_attempt(attempts) for cell, attempts in self._history.items()}
+        table = self._take(list(chosen.items()))
+        said = zip(table["reason"].to_pylist(), chosen.items(), strict=True)
+        reasons = [_with_others(why, ended, self._history[cell]) for why, (cell, ended) in said]
+        counts = [len(attempts) for attempts in self._history.values()]
+        for name, values in {"reason": reasons, "num_attempts": counts}.items():
+            column = SCHEMA.get_field_index(name)
+            table = table.set_column(
+                column, SCHEMA.field(column), pa.array(values, SCHEMA.field(column).type)
+            )
+        return table
 
     def replicates_table(self) -> pa.Table:
         """The successes that are not their cell's row and repeat it: made in its generation.
 
         Reruns of references, late successes, and tainted ones that ran again. An answer that a
-        refresh has replaced came from other code, and repeats nothing.
+        refresh has replaced came from other code, and repeats nothing; nor does one that a
+        divergence stands against.
         """
-        repeats: list[Row] = []
-        for rows in self._by_cell:
-            chosen = select_row(rows)
+        repeats: list[tuple[str, EndedAttempt]] = []
+        for cell, attempts in self._history.items():
+            chosen = select_attempt(attempts)
             repeats += [
-                row
-                for row in rows
-                if row["state"] == "succeeded"
-                and row is not chosen
-                and (row["generation"] or 0) == (chosen["generation"] or 0)
+                (cell, ended)
+                for ended in attempts
+                if ended.state == chosen.state == "succeeded"
+                and ended is not chosen
+                and ended.generation == chosen.generation
             ]
         return self._take(repeats)
 
     @cached_property
-    def _by_cell(self) -> tuple[tuple[Row, ...], ...]:
-        """What decides which row stands for a cell, and where that row is; cell by cell."""
-        names = ["cell_id", "attempt", "state", "tainted", "generation"]
-        groups: dict[str, list[Row]] = defaultdict(list)
-        for index, row in enumerate(self.table.select(names).to_pylist()):
-            groups[row["cell_id"]].append({**row, "index": index})
-        return tuple(map(tuple, groups.values()))
+    def _history(self) -> Mapping[str, Sequence[EndedAttempt]]:
+        found: dict[str, list[EndedAttempt]] = defaultdict(list)
+        for row in self.table.select(_OF_ENDED).to_pylist():
+            found[row["cell_id"]].append(ended_attempt(row))
+        return with_void(found, void_divergences(found))
 
-    def _take(self, rows: Sequence[Row]) -> pa.Table:
-        return self.table.take(pa.array([row["index"] for row in rows], pa.int64()))
+    @cached_property
+    def _places(self) -> Mapping[AttemptKey, int]:
+        """Where in the table an attempt is."""
+        cells, numbers = (self.table[name].to_pylist() for name in ("cell_id", "attempt"))
+        return {key: place for place, key in enumerate(zip(cells, numbers, strict=True))}
+
+    def _take(self, attempts: Sequence[tuple[str, EndedAttempt]]) -> pa.Table:
+        places = [self._places[cell, ended.attempt] for cell, ended in attempts]
+        return self.table.take(pa.array(places, pa.int64()))
+
+
+def _with_others(
+    reason: str | None, chosen: EndedAttempt, attempts: Sequence[EndedAttempt]
+) -> str | None:
+    """``reason``, and which attempt does not agree that the cell diverges."""
+    others = [e for e in attempts if e.is_success and e.generation == chosen.generation]
+    if not chosen.has_diverged or not others:
+        return reason
+    other = others[0]
+    return f"{reason}; attempt {other.attempt} on {other.node} succeeded, which changes nothing"
 
 
 def ended_attempt(row: Row) -> EndedAttempt:
@@ -92,25 +119,15 @@ def ended_attempt(row: Row) -> EndedAttempt:
         tainted=bool(row["tainted"]),
         reason=row["taint_reason"] if row["tainted"] else row["reason"],
         wall_s=(row["ended_at"] - row["started_at"]).total_seconds(),
+        ended_at_s=row["ended_at"].timestamp(),
         failure=row["failure"],
         signature=row["failure_signature"],
         node=row["node"],
         code_hash=row.get("script_sha256") or row["trainer_hash"],
         generation=row["generation"] or 0,
         score=next((row[stage] for stage in TESTED if row.get(stage) is not None), None),
-    )
-
-
-def select_row(rows: Sequence[Row]) -> Row:
-    """The row that stands for a cell, see :func:`sweep.store.history.selection_key`."""
-    return min(
-        rows,
-        key=lambda row: selection_key(
-            row["state"],
-            tainted=bool(row["tainted"]),
-            generation=row.get("generation") or 0,
-            attempt=row["attempt"],
-        ),
+        is_timed=row.get("budget_kind") == "seconds",
+        to_confirm=row.get("to_confirm"),
     )
 
 

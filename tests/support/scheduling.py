@@ -1,5 +1,7 @@
 """What happens to a scheduler in tests: nodes, cells, and ends of attempts."""
 
+import itertools
+
 from sweep.schedule.plan import plan_unsettled
 from sweep.schedule.scheduler import Scheduler
 from sweep.spec.sweep_file import Retries
@@ -19,12 +21,17 @@ FATES = {
     "fault": ("failed", "infrastructure", "NCCL"),
     "hang": ("hung", "hang", None),
     "loss": ("lost", "infrastructure", None),
+    "preemption": ("lost", "preemption", None),
+    "interruption": ("interrupted", "user", None),
 }
 BENIGN = Retries(alike=1000, strikes=1000)
 
 
+_SECONDS = itertools.count(1000, 10)
+
+
 def ended(fate, node, attempt=1, **changes):
-    """How an attempt on ``node`` ended."""
+    """How an attempt on ``node`` ended, after all that ended before."""
     state, failure, signature = FATES[fate]
     values = {
         "attempt": attempt,
@@ -32,6 +39,7 @@ def ended(fate, node, attempt=1, **changes):
         "tainted": fate == "taint",
         "reason": fate,
         "wall_s": 1.0,
+        "ended_at_s": float(next(_SECONDS)),
         "failure": failure,
         "signature": signature,
         "node": node,
@@ -56,10 +64,12 @@ def scheduler(pairing="seed", *, cells=CELLS, history=None, retries=BENIGN, held
     return made
 
 
-def end(made, node, fate="success", task=None):
+def end(made, node, fate="success", task=None, **changes):
     """Hand the next task to ``node``, unless one is given, and end it; (task, verdict)."""
     task = task or made.assign(node)
-    return task, made.record_end(task, node, ended(fate, node))
+    if fate == "divergence":
+        changes = {"to_confirm": made.is_to_confirm(task, node)} | changes
+    return task, made.record_end(task, node, ended(fate, node, **changes))
 
 
 def drain(made, nodes, fate="success"):

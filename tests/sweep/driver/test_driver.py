@@ -522,22 +522,22 @@ def test_any_number_of_cells_may_have_been_begun_by_another_driver(store):
 
 
 def test_a_node_where_no_lease_can_be_made_ready_is_left_alone(store):
-    losses, lost_twice = [], threading.Event()
+    losses, lost_often = [], threading.Event()
 
     def lose(requirements):
         losses.append(requirements)
-        if len(losses) == 2:
-            lost_twice.set()
+        if len(losses) == 3:
+            lost_often.set()
         raise LeaseLost("ActorDiedError: the driver of the GPU has crashed it")
 
     def work(order, stop):
-        lost_twice.wait(PATIENCE_S)
+        lost_often.wait(PATIENCE_S)
         return delivered(order)
 
     pool = FakePool(work, names=["bad", "good"], per_node=1, prepare_of={"bad": lose})
     found = run(store, work, pool=pool)
     assert {row["node"] for row in found.rows} == {"good"}
-    assert len(losses) == 2
+    assert len(losses) == 3
 
 
 def test_where_no_lease_can_be_made_ready_anywhere_the_sweep_pauses(store):

@@ -27,6 +27,7 @@ ENDED = st.builds(
     tainted=st.booleans(),
     reason=st.none() | st.just("because"),
     wall_s=st.floats(0, 100),
+    ended_at_s=st.floats(0, 1e6),
     failure=st.none() | st.sampled_from(FAILURES),
     node=st.none() | st.sampled_from(["node-a", "node-b"]),
     code_hash=st.none() | st.sampled_from(["a" * 64, "b" * 64]),
@@ -45,6 +46,7 @@ def ended(state, attempt=1, *, tainted=False, wall_s=1.0, trainer=NOW, generatio
         tainted=tainted,
         reason="why",
         wall_s=wall_s,
+        ended_at_s=float(attempt),
         code_hash=trainer,
         generation=generation,
     )

@@ -66,7 +66,10 @@ def require_nodes_that_are_there(outcome, world):
             from_s <= attempt.from_s <= (until_s or outcome.makespan_s) + world.notice_s
             for from_s, until_s in up[attempt.node]
         )
-        assert attempt.from_s <= outcome.quarantined_at_s.get(attempt.node, outcome.makespan_s)
+        assert not any(
+            from_s < attempt.from_s < (until_s or outcome.makespan_s)
+            for from_s, until_s in outcome.quarantines.get(attempt.node, ())
+        )
 
 
 def test_the_makespan_is_within_three_percent_of_the_least_there_could_be(large):
@@ -98,7 +101,7 @@ def test_on_a_cluster_where_everything_fails_often_nothing_is_lost_or_doubled(se
 def test_nodes_that_fail_often_are_left_alone_and_the_others_do_the_work():
     world = replace(ROUGH, num_nodes=6, infrastructure=0.2)
     cells, outcome = simulated(Case("seed", 6, 6), world, alike=1000, infrastructure=50)
-    assert outcome.quarantined
+    assert outcome.quarantines
     require_nothing_lost_or_doubled(cells, outcome)
     require_nodes_that_are_there(outcome, world)
 

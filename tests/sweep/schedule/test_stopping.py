@@ -25,7 +25,7 @@ def stopping(**changes):
 
 
 def ended(score=None, state="succeeded", **changes):
-    values = {"attempt": 1, "tainted": False, "reason": None, "wall_s": 360.0}
+    values = {"attempt": 1, "tainted": False, "reason": None, "wall_s": 360.0, "ended_at_s": 1.0}
     return EndedAttempt(**values | changes, state=state, score=score)
 
 
@@ -84,7 +84,7 @@ def test_a_decided_sweep_runs_nothing_more_and_says_who_is_selected():
 
 
 def test_two_names_of_one_function_are_one_and_the_first_that_has_a_score_gives_it():
-    sweep = stopping()
+    sweep = stopping(retries={"memory": 0})
     found = planned(sweep, after(sweep, (5, 3)))
     assert found.standing.layout.functions == ("relu2", "leaky_relu2-s0.3", "leaky_relu2-s0.5")
     without = {name: score for name, score in SCORES.items() if name != "relu2"}
@@ -104,7 +104,7 @@ def test_a_diverged_seed_puts_an_activation_out_of_the_question():
 
 @pytest.mark.parametrize("attempt", [ended(state="oom"), ended(9.0, tainted=True)])
 def test_neither_a_cell_that_failed_for_good_nor_a_tainted_one_holds_up_or_decides(attempt):
-    sweep = stopping(retries={"tainted": 0})
+    sweep = stopping(retries={"tainted": 0, "memory": 0})
     without = planned(sweep, after(sweep, (5, 3, 1), leaky_relu2__5_1=attempt))
     assert without.standing.selection.num_seeds == 3
     assert {gone.num_shared for gone in without.standing.selection.dropped} == {2}
@@ -112,7 +112,7 @@ def test_neither_a_cell_that_failed_for_good_nor_a_tainted_one_holds_up_or_decid
 
 
 def test_who_has_no_score_is_named_and_nothing_is_said_of_it():
-    sweep = stopping()
+    sweep = stopping(retries={"memory": 0})
     scores = {"relu2": 2.1, "leaky_relu2-s0": 2.1, "leaky_relu2-s0.3": 2.0}
     failed = {f"leaky_relu2__5_{seed}": ended(state="oom") for seed in (5, 3)}
     found = planned(sweep, after(sweep, (5, 3), scores, **failed))

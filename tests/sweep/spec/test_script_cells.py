@@ -119,6 +119,7 @@ def test_a_change_of_our_trainer_makes_no_cell_of_a_script_stale_and_one_of_the_
             tainted=False,
             reason=None,
             wall_s=1.0,
+            ended_at_s=2.0,
             code_hash=code_hash,
         )
         return {asked[0].id: [ended]}
@@ -138,6 +139,7 @@ def test_errors_of_another_script_are_not_held_against_a_cell(cells):
             tainted=False,
             reason="x",
             wall_s=1.0,
+            ended_at_s=2.0,
             failure="cell",
             signature="x",
             code_hash=asked[0].script_sha256,

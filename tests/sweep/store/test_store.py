@@ -1,5 +1,6 @@
 """The store keeps every attempt once, whole, for ever, and reads what it can."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sweep.cli.session import close_orphans
 from sweep.provenance import Revision
 from sweep.store.files import StoreError
+from sweep.store.history import EndedAttempt, select_attempt
 from sweep.store.schema import (
     COLUMNS,
     SCHEMA,
@@ -23,7 +25,6 @@ from sweep.store.schema import (
     measures_markdown,
 )
 from sweep.store.store import AlreadyClosed, Attempt, Store
-from sweep.store.table import select_row
 from tests.support.commands import ROOT
 from tests.support.drivers import SPAWN, race, row_of
 from trainer.config.config_errors import ConfigError
@@ -281,46 +282,68 @@ def test_an_unknown_column_is_refused_before_anything_is_written(store):
 
 @st.composite
 def attempts(draw):
-    generations = st.sampled_from([None, 0, 1, 2])
     drawn = draw(
         st.lists(
-            st.tuples(st.sampled_from(STATES), st.booleans(), generations), min_size=1, max_size=7
+            st.tuples(st.sampled_from(STATES), st.booleans(), st.integers(0, 2), st.booleans()),
+            min_size=1,
+            max_size=7,
         )
     )
-    return [
-        {"attempt": number, "state": state, "tainted": tainted, "generation": generation}
-        for number, (state, tainted, generation) in enumerate(drawn, start=1)
-    ]
+    return [ended(number, *values) for number, values in enumerate(drawn, start=1)]
 
 
-def is_answer(row):
-    return row["state"] == "succeeded" and not row["tainted"]
+def ended(number, state, tainted, generation, to_confirm):
+    return EndedAttempt(
+        attempt=number,
+        state=state,
+        tainted=tainted,
+        reason=None,
+        wall_s=1.0,
+        ended_at_s=float(number),
+        generation=generation,
+        to_confirm=to_confirm if state == "diverged" else None,
+    )
 
 
 @given(attempts(), attempts())
 def test_only_a_refresh_changes_an_answer(rows, more):
     """Whatever follows, unless it is a later generation, which counts once it has settled."""
-    answer = select_row(rows)
-    later = [{**row, "attempt": len(rows) + row["attempt"]} for row in more]
-    changed = select_row(rows + later)
-    if is_answer(answer) and changed != answer:
-        assert (changed["generation"] or 0) > (answer["generation"] or 0)
-        assert changed["state"] in TERMINAL_STATES
-        assert not changed["tainted"]
+    answer = select_attempt(rows)
+    later = [replace(row, attempt=len(rows) + row.attempt) for row in more]
+    changed = select_attempt(rows + later)
+    if answer.is_answer and changed != answer:
+        assert changed.generation > answer.generation
+        assert changed.is_answer
 
 
 @given(attempts())
 def test_the_row_of_a_cell_is_the_first_answer_of_the_latest_generation_that_settled(rows):
-    chosen = select_row(rows)
-    ended = [row for row in rows if row["state"] in TERMINAL_STATES]
-    if not ended:
+    chosen = select_attempt(rows)
+    results = [row for row in rows if row.state in TERMINAL_STATES]
+    if not results:
         assert chosen == rows[-1]
         return
-    candidates = [row for row in ended if not row["tainted"]] or ended
-    latest = max(row["generation"] or 0 for row in candidates)
-    peers = [row for row in candidates if (row["generation"] or 0) == latest]
-    answers = [row for row in peers if is_answer(row)]
-    assert chosen == (answers or peers)[0]
+    candidates = [row for row in results if not row.tainted] or results
+    latest = max(row.generation for row in candidates)
+    assert chosen == next(row for row in candidates if row.generation == latest)
+
+
+def test_a_divergence_that_an_earlier_version_wrote_gives_way_to_a_success_as_it_did_then():
+    diverged, succeeded = (
+        ended(1, "diverged", False, 0, None),
+        ended(2, "succeeded", False, 0, None),
+    )
+    assert select_attempt([replace(diverged, to_confirm=False), succeeded]).attempt == 1
+    assert select_attempt([replace(diverged, to_confirm=None), succeeded]).attempt == 2
+
+
+def test_an_answer_that_another_attempt_contradicts_says_so_in_the_table_of_cells(store):
+    add(store, "diverged", to_confirm=True, reason="loss is nan", node="a")
+    add(store, "succeeded", pre_quant_bpb=1.0, node="b")
+    (row,) = store.read().cells()
+    assert (row["state"], row["attempt"]) == ("diverged", 1)
+    assert row["reason"] == "loss is nan; attempt 2 on b succeeded, which changes nothing"
+    assert store.read().replicates_table().num_rows == 0
 
 
 def test_the_table_of_cells_has_one_row_per_wanted_cell(store):
