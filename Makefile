@@ -14,6 +14,7 @@ TRAIN_SHARDS ?=
 OFFLINE ?=
 SWEEP ?=
 CELL ?=
+FOLLOW ?=
 FAILED ?=
 SEEDS ?= 0:200
 WHERE ?=
@@ -62,7 +63,7 @@ SWEEP_NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FAILED=1 WHERE='slope >= 0.3' LIMIT=n UNTIL=bpb AUTOSCALE=n REFRESH=1 JOIN=1 NOW=1 LEASES=n RECIPE=name SCRIPT=path NAME=recipe ACTIVATION=key OUT=dir TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
+	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FOLLOW=1 FAILED=1 WHERE='slope >= 0.3' LIMIT=n UNTIL=bpb AUTOSCALE=n REFRESH=1 JOIN=1 NOW=1 LEASES=n RECIPE=name SCRIPT=path NAME=recipe ACTIVATION=key OUT=dir TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
 
 setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
 
@@ -112,8 +113,8 @@ collect: $(READY) ## make cells.parquet of what has ended so far, at any time
 show: $(READY) ## print every attempt at CELL=, column by column
 	@$(PY) -m sweep show $(if $(CELL),"$(CELL)") $(SWEEP_ARGS)
 
-logs: $(READY) ## print the log of the last attempt at CELL=
-	@$(PY) -m sweep logs $(if $(CELL),"$(CELL)") $(SWEEP_ARGS)
+logs: $(READY) ## print the log of the last attempt at CELL= (FOLLOW=1: of the one that runs, as it grows)
+	@$(PY) -m sweep logs $(if $(CELL),"$(CELL)") $(if $(FOLLOW),--follow) $(SWEEP_ARGS)
 
 rerun: $(READY) ## run CELL= again (a prefix of its name or id), or FAILED=1 for all that failed
 	@$(PY) -m sweep rerun $(if $(CELL),"$(CELL)") $(if $(FAILED),--failed) $(SWEEP_ARGS) $(PLAN_ARGS)

@@ -21,6 +21,7 @@ from sweep.cli.stop import stop
 from sweep.cluster.interface import Pool
 from sweep.environment import read_environment
 from trainer.config.config_errors import ConfigError
+from trainer.system.printable import printable
 
 READ_ONLY = (verbs.status, verbs.watch, verbs.show, verbs.logs, verbs.collect, stop)
 
@@ -41,6 +42,7 @@ def run_command_line(argv: list[str] | None) -> tuple[int, bool]:
         console=Console(stderr=arguments.json or arguments.verb is verbs.which),
         connect=_connect,
         cell=arguments.cell,
+        follow=arguments.follow,
         failed=arguments.failed,
         selection=Selection(arguments.where, arguments.limit),
         refresh=arguments.refresh,
@@ -65,7 +67,7 @@ def _exit_status(do: Callable[[], int]) -> int:
     try:
         return do()
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return EXIT_BAD
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -80,14 +82,15 @@ def _connect(address: str | None) -> Pool:
 
 def parser() -> argparse.ArgumentParser:
     """Every verb takes the places; each takes the further options that mean something to it."""
-    places, cell, failed, as_json, selected, planned, asked, drafted = (
+    places, cell, followed, failed, as_json, selected, planned, asked, drafted = (
         argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-        for _ in range(8)
+        for _ in range(9)
     )
     places.add_argument("--sweep", metavar="NAME-OR-PATH", help="default: what fits the machine")
     places.add_argument("--results", metavar="ROOT", help="default: results")
     places.add_argument("--data", metavar="ROOT", help="default: data")
     cell.add_argument("cell", nargs="?", help="a cell's name or id, or a prefix that only it has")
+    followed.add_argument("--follow", action="store_true", help="go on until the attempt ends")
     failed.add_argument("--failed", action="store_true", help="every cell that failed")
     as_json.add_argument("--json", action="store_true", help="as JSON on stdout")
     selected.add_argument("--where", metavar="CONDITION", help=f"only cells of which {EXAMPLE!r}")
@@ -117,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
         verbs.watch: (selected,),
         verbs.show: (cell, as_json),
         verbs.rerun: (cell, failed, selected, planned),
-        verbs.logs: (cell,),
+        verbs.logs: (cell, followed),
         verbs.collect: (),
         verbs.doctor: (as_json,),
         verbs.draft: (drafted,),
@@ -130,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.set_defaults(sweep=None, results="results", data="data", cell=None, where=None)
     whole.set_defaults(script=None, name=None, force=False)
-    whole.set_defaults(until=None, autoscale=None, now=False, leases=None)
+    whole.set_defaults(follow=False, until=None, autoscale=None, now=False, leases=None)
     whole.set_defaults(limit=None, failed=False, refresh=False, join=False, json=False)
     subparsers = whole.add_subparsers(required=True, metavar="VERB")
     for verb, parents in options.items():

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.messages import CheckResult, Status
+from trainer.system.printable import printable
 
 EXIT_FIT, EXIT_UNFIT = 0, 2
 STYLES = {
@@ -29,7 +30,7 @@ def show_checks(
         print(json.dumps(nodes, indent=1))
     for node, results in found.items() if not as_json else ():
         if results is None:
-            console.print(Text(f"{node} did not answer.", STYLES["refuse"]))
+            console.print(Text(printable(f"{node} did not answer."), STYLES["refuse"]))
         else:
             _show_node(results, console, node)
     fit = all(r is not None and not _names(r, "refuse") for r in found.values())
@@ -38,12 +39,13 @@ def show_checks(
 
 def _show_node(results: Sequence[CheckResult], console: Console, node: str) -> None:
     """The results of one node, and what to do about those that do not pass."""
-    table = Table(title=f"Preflight of {node}", title_justify="left", box=None, pad_edge=False)
+    title = Text(printable(f"Preflight of {node}"))
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in ("check", "status", "what was found"):
         table.add_column(column, overflow="fold", no_wrap=column == "status")
     for result in (result for result in results if result.status != "n/a"):
         styled = Text(result.status, STYLES[result.status])
-        table.add_row(Text(result.name), styled, Text(result.detail))
+        table.add_row(Text(result.name), styled, Text(printable(result.detail)))
     console.print(table)
     if not_applicable := _names(results, "n/a"):
         console.print(Text(f"not needed by this sweep: {not_applicable}", STYLES["n/a"]))
@@ -51,7 +53,7 @@ def _show_node(results: Sequence[CheckResult], console: Console, node: str) -> N
         if result.status in ("refuse", "warn"):
             console.print()
             remedy = Text(f"{result.name}: ", STYLES[result.status])
-            console.print(remedy.append(result.remedy, "default"))
+            console.print(remedy.append(printable(result.remedy), "default"))
     console.print()
     console.print(_verdict(results), soft_wrap=True)
 

@@ -57,6 +57,7 @@ class Invocation:
     now: bool = False
     leases: int | None = None
     cell: str | None = None
+    follow: bool = False
     failed: bool = False
     as_json: bool = False
     script: str | None = None
@@ -99,6 +100,10 @@ class Invocation:
         nvml = open_nvml(visible_gpus()) if gpus else None
         models = nvml.models if isinstance(nvml, Nvml) else frozenset()
         return [Node("this machine", cpus=local_cpus(), gpus=gpus, gpu_models=models)]
+
+    def show(self, text: str) -> None:
+        """Text as it comes, with its own ends of lines; a console would change its tabs."""
+        print(printable(text), end="", file=self.console.file, flush=True)
 
     def say(self, text: str) -> None:
         self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

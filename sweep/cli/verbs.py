@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from sweep.cli.doctor import show_checks
+from sweep.cli.follow_log import FollowedLog, ending
 from sweep.cli.invocation import Invocation
 from sweep.cli.plan_text import show_plan
 from sweep.cli.selection import Selection
@@ -118,14 +119,23 @@ def show(invocation: Invocation) -> int:
 
 
 def logs(invocation: Invocation) -> int:
-    """Print the log of the latest attempt at one cell that left one."""
-    rows = [row for row in _attempts_of(invocation) if row["log"] is not None]
-    if not rows:
-        raise ConfigError(
-            "no attempt at this cell has left a log (it was lost with its node or its driver, or "
-            "is still running); `make status` says what became of it."
-        )
-    invocation.say(invocation.store.read_file(rows[-1]["log"]).decode(errors="replace"))
+    """Print the log of the latest attempt at one cell; with --follow as it grows, to its end."""
+    name, cell_id = _cell_of(invocation)
+    store = invocation.store
+    running = [(a, note) for a, note in store.running() if a.cell_id == cell_id]
+    if running and invocation.follow:
+        attempt, note = running[-1]
+        row = FollowedLog(store, attempt, note.get("driver")).follow(invocation.show)
+        invocation.say(ending(name, row))
+        return EXIT_DONE
+    rows = [row for row in store.read().rows if row["cell_id"] == cell_id]
+    kept = [row for row in rows if row["log"] is not None]
+    if not kept:
+        now = "it is running: FOLLOW=1 shows its log" if running else "`make status` says what is"
+        raise ConfigError(f"{name}: no attempt has left a log so far; {now}.")
+    invocation.show(store.read_file(kept[-1]["log"]).decode(errors="replace"))
+    if invocation.follow:
+        invocation.say(ending(name, kept[-1]))
     return EXIT_DONE
 
 
@@ -215,16 +225,20 @@ def _selected(selection: Selection, status: SweepStatus) -> SweepStatus:
     return replace(status, cells=tuple(status.cells[i] for i in positions[: selection.limit]))
 
 
-def _attempts_of(invocation: Invocation) -> list[dict[str, Any]]:
-    selector = invocation.cell
-    if selector is None:
+def _cell_of(invocation: Invocation) -> tuple[str, str]:
+    """Name and id of the cell that is meant."""
+    if invocation.cell is None:
         raise ConfigError(
             "which cell? Give its name or id or a prefix that only it has: CELL=asqu__seed42."
         )
-    store = invocation.store
-    names = [(cell["cell"], cell["cell_id"]) for cell in store.read_sweep()["cells"]]
-    cell_id = match_cell(names, selector)
-    rows = [dict(row) for row in store.read().rows if row["cell_id"] == cell_id]
+    names = [(cell["cell"], cell["cell_id"]) for cell in invocation.store.read_sweep()["cells"]]
+    cell_id = match_cell(names, invocation.cell)
+    return next(pair for pair in names if pair[1] == cell_id)
+
+
+def _attempts_of(invocation: Invocation) -> list[dict[str, Any]]:
+    name, cell_id = _cell_of(invocation)
+    rows = [dict(row) for row in invocation.store.read().rows if row["cell_id"] == cell_id]
     if not rows:
-        raise ConfigError(f"cell {selector!r} has not been attempted yet; `make sweep` runs it.")
+        raise ConfigError(f"cell {name!r} has not been attempted yet; `make sweep` runs it.")
     return rows

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.schedule.retry import Verdict
+from trainer.system.printable import printable
 
 LINE_EVERY_S = 30.0
-MAX_LINES = 30
+MAX_LINES, MAX_NAMED = 30, 4
 COLOURS = {"succeeded": "green", "diverged": "yellow", "interrupted": "yellow"}
 
 
@@ -103,12 +105,13 @@ class Display(Protocol):
 
 
 class PlainDisplay:
-    """A line when a cell ends, and every half minute one that says what is running."""
+    """A line when a cell ends, and every half minute one that sums up and says what has changed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._spoke_s = time.monotonic()
         self._view: SweepView | None = None
+        self._named: set[tuple[str, int]] = set()
 
     def __enter__(self) -> "PlainDisplay":
         return self
@@ -125,8 +128,12 @@ class PlainDisplay:
                 self.say(f"  {lease.cell} on {lease.node}: {end_time(lease.expected_end)}")
         elif time.monotonic() - self._spoke_s > LINE_EVERY_S:
             self._spoke_s = time.monotonic()
-            running = ", ".join(f"{lease.cell} {progress_sentence(lease)}" for lease in view.leases)
-            self.say(f"{summary(view)}; running: {running or 'nothing, waiting for a lease'}")
+            self.say(f"{summary(view)}; running: {at_work(view.leases)}")
+            begun = [each.cell for each in view.leases if _key(each) not in self._named]
+            self._named = set(map(_key, view.leases))
+            if begun and len(view.leases) > MAX_NAMED:
+                rest = f" and {len(begun) - MAX_NAMED} more" if len(begun) > MAX_NAMED else ""
+                self.say(f"begun since: {', '.join(begun[:MAX_NAMED])}{rest}")
             if view.note is not None:
                 self.say(f"waiting: {view.note}")
 
@@ -134,7 +141,7 @@ class PlainDisplay:
         self.say(ending_line(ending))
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveDisplay:
@@ -155,10 +162,10 @@ class LiveDisplay:
 
     def ended(self, ending: EndedView) -> None:
         style = COLOURS.get(ending.state, "red")
-        self._live.console.print(Text(ending_line(ending), style=style), soft_wrap=True)
+        self._live.console.print(_text(ending_line(ending), style), soft_wrap=True)
 
     def say(self, text: str) -> None:
-        self._live.console.print(Text(text), soft_wrap=True)
+        self._live.console.print(_text(text), soft_wrap=True)
 
 
 def render(view: SweepView) -> RenderableType:
@@ -170,7 +177,7 @@ def render(view: SweepView) -> RenderableType:
         table.add_column(column, justify="right")
     for lease in view.leases[:MAX_LINES]:
         where, end = f"{lease.name} on {lease.node}", end_time(lease.expected_end)
-        table.add_row(where, lease.cell, *_progress_texts(lease), end)
+        table.add_row(*map(_text, (where, lease.cell, *_progress_texts(lease), end)))
     bar = ProgressBar(total=max(1, view.total), completed=view.num_ended, width=60)
     head = Table.grid()
     head.add_row(bar)
@@ -179,9 +186,9 @@ def render(view: SweepView) -> RenderableType:
     if len(view.leases) > MAX_LINES:
         lines.append(Text(f"… and {len(view.leases) - MAX_LINES} leases more"))
     if view.note is not None:
-        lines.append(Text(f"waiting: {view.note}", style="yellow"))
+        lines.append(_text(f"waiting: {view.note}", "yellow"))
     if view.stopping is not None:
-        lines.append(Text(f"{view.stopping} {running_sentence(view.ends)}", style="yellow"))
+        lines.append(_text(f"{view.stopping} {running_sentence(view.ends)}", "yellow"))
     return Group(*lines)
 
 
@@ -223,6 +230,15 @@ def describe_outcome(row: Mapping[str, Any], follows: Verdict, *, goes_on: bool)
             return reason
 
 
+def at_work(leases: Sequence[LeaseView]) -> str:
+    """A few leases one by one, many by the phase that they are in."""
+    if len(leases) > MAX_NAMED:
+        phases = Counter(_progress_texts(lease)[0] for lease in leases)
+        return ", ".join(f"{count} in {phase}" for phase, count in phases.most_common())
+    each = ", ".join(f"{lease.cell} {progress_sentence(lease)}" for lease in leases)
+    return each or "nothing, waiting for a lease"
+
+
 def progress_sentence(lease: LeaseView) -> str:
     """``(train, step 36, 64 ms/step, 9 s left)``, as far as it is known."""
     phase, step, ms, left = _progress_texts(lease)
@@ -256,6 +272,15 @@ def running_sentence(ends: Sequence[datetime | None]) -> str:
 def end_time(end: datetime | None) -> str:
     """By the clock of whoever reads it."""
     return f"{end.astimezone():%H:%M:%S}" if end is not None else "any moment"
+
+
+def _key(lease: LeaseView) -> tuple[str, int]:
+    return lease.cell_id, lease.attempt
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Of names and reasons that others have given: neither markup nor control characters."""
+    return Text(printable(text), style=style)
 
 
 def duration(seconds: float) -> str:

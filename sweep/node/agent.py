@@ -32,7 +32,7 @@ from sweep.node.failures import (
 from sweep.node.liveness import DeadManSwitch, HangWatch
 from sweep.node.memory_use import MemoryWatch
 from sweep.node.ranks import RankLauncher, attempt_ends, dump_stacks
-from sweep.node.scratch import append_agent_log, read_logs, scratch
+from sweep.node.scratch import append_agent_log, log_end, read_logs, scratch
 from sweep.preflight import refusal, run_checks, warnings
 from sweep.processes.process_tree import Processes
 from sweep.timing.telemetry import SamplerFactory, sample_telemetry
@@ -87,10 +87,11 @@ class Agent:
             self._stop.set()
 
     def progress(self) -> Mapping[str, Any] | None:
-        """What the trainer last said of itself."""
+        """What the trainer last said of itself, and the end of its log."""
         self._reset_switch()
         folder = self._folder
-        return _progress(folder) if folder is not None else None
+        said = _progress(folder) if folder is not None else None
+        return {**said, **log_end(folder)} if folder is not None and said is not None else None
 
     def prepare(self, requirements: Requirements) -> PrepareResult:
         """Check the node and see to the data, before any attempt."""

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sweep.processes.process_lock import age_s, lock_path, try_lock
 from trainer.contract import PROGRESS_FILE
@@ -21,6 +22,7 @@ from trainer.contract import PROGRESS_FILE
 STEM = re.compile(r"[0-9a-f]{16}-\d+")
 AGENT_LOG = "agent.log"
 LOG_TAIL_BYTES = 256 * 1024
+LIVE_BYTES = 2000  # of a thousand cells, every few seconds
 SCRIPT_LOG_BYTES = 16 * 1024 * 1024
 OLD_S = 24 * 3600.0
 
@@ -75,6 +77,28 @@ def read_abandoned_log(stem: str) -> str | None:
             if is_left:
                 _remove(folder)
     return "\n".join(found) or None
+
+
+def live_log(stem: str, skip: int = 0) -> bytes | None:
+    """What rank 0 of the attempt ``stem`` has printed after ``skip`` bytes; None if not here."""
+    with contextlib.suppress(OSError):
+        for folder in sorted(scratch_root().glob(f"{stem}*")):
+            match = _FOLDER.fullmatch(folder.name)
+            if match is not None and match["stem"] == stem and folder.is_dir():
+                with rank_log(folder, 0).open("rb") as file:
+                    file.seek(skip)
+                    return file.read()
+    return None
+
+
+def log_end(folder: Path) -> dict[str, Any]:
+    """The last lines that rank 0 has printed, and after how many bytes in all they end."""
+    with contextlib.suppress(OSError), rank_log(folder, 0).open("rb") as file:
+        num_bytes = file.seek(0, os.SEEK_END)
+        file.seek(max(0, num_bytes - LIVE_BYTES))
+        end = file.read(min(num_bytes, LIVE_BYTES))
+        return {"log_end": end.decode(errors="replace"), "log_bytes": num_bytes}
+    return {}
 
 
 def append_agent_log(folder: Path, text: str) -> None:

@@ -138,6 +138,38 @@ def test_without_a_terminal_a_line_says_now_and_then_what_is_running(monkeypatch
     assert "asqu__seed1 (train, step 36, 90 ms/step, 9 s left)" in console.file.getvalue()
 
 
+def test_without_a_terminal_many_cells_are_summed_up_and_those_that_began_are_named(monkeypatch):
+    monkeypatch.setattr("sweep.driver.display.LINE_EVERY_S", -1.0)
+    console = Console(file=io.StringIO(), width=200)
+    display, lease = PlainDisplay(console), view().leases[0]
+    leases = [replace(lease, cell=f"cell {n}", cell_id=f"id {n}") for n in range(1000)]
+    leases[0] = replace(leases[0], progress=None)
+    display.show(view(leases=leases))
+    new = replace(lease, cell="the new one", cell_id="new")
+    display.show(view(leases=[*leases[1:], new]))
+    first, begun, second, changed = console.file.getvalue().splitlines()
+    assert "1000 running" in first
+    assert first.endswith("running: 999 in train, 1 in starting")
+    assert begun == "begun since: cell 0, cell 1, cell 2, cell 3 and 996 more"
+    assert second.endswith("running: 1000 in train")
+    assert changed == "begun since: the new one"
+
+
+@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+def test_what_others_have_named_neither_colours_nor_moves_the_terminal(kind, monkeypatch):
+    monkeypatch.setattr("sweep.driver.display.LINE_EVERY_S", -1.0)
+    evil = "n\x1b]0;title\x07 [red]"
+    lease = replace(view().leases[0], node=evil, cell=evil)
+    console = Console(file=io.StringIO(), width=140)
+    with kind(console) as display:
+        display.show(view(leases=[lease], note=evil))
+        display.ended(replace(ENDINGS[1], reason=evil))
+        display.say(evil)
+    text = console.file.getvalue() + drawn(render(view(leases=[lease])))
+    assert "\x1b" not in text
+    assert "\\x1b]0;title\\x07 [red]" in text
+
+
 def test_an_interruption_is_answered_once():
     console = Console(file=io.StringIO(), width=200)
     display = PlainDisplay(console)

@@ -220,7 +220,7 @@ def test_a_run_tells_its_progress_and_is_interrupted_and_leaves_no_process(train
     before = set(psutil.Process().children(recursive=True))
     delivery = agent.run(order(ranks=2))
     assert (delivery.state, delivery.failure) == ("interrupted", "user")
-    assert seen == [{"phase": "train", "step": 7}]
+    assert seen == [{"phase": "train", "step": 7, "log_end": "", "log_bytes": 0}]
     assert agent.progress() is None
     agent.close()
     assert set(psutil.Process().children(recursive=True)) <= before
