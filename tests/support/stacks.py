@@ -35,7 +35,8 @@ def command(stack: Stack) -> list[str]:
     build = ["uv", "run", "--isolated", "--no-project", "--python", stack.python]
     build += ["--resolution", stack.resolution, "--with-editable", f"{ROOT}[dev]"]
     build += [argument for pin in stack.pins for argument in ("--with", pin)]
-    return [*build, "python", "-m", "pytest", "-q", "-m", "not slow", *TESTS]
+    # Other versions warn of other things, which is no fault of what they run.
+    return [*build, "python", "-m", "pytest", "-q", "-W", "default", "-m", "not slow", *TESTS]
 
 
 def main(names: list[str]) -> int:
