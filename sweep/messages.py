@@ -86,8 +86,9 @@ class Delivery:
 class Requirements:
     """What a node is checked against before its first cell; see ``sweep/preflight``.
 
-    ``driver_software`` is the driver's, and ``sent_at`` its ``time.time()``; None if it tells none.
-    ``threads`` are those of every rank, None where cells differ in them.
+    ``driver_software`` and ``sweep_hash`` are the driver's, and ``sent_at`` its ``time.time()``;
+    None if it tells none. ``threads`` are those of every rank, None where cells differ in them.
+    ``gpus_are_leased``: somebody works on the node's GPUs, so that nothing is asked of them.
     """
 
     shape: NodeShape
@@ -97,8 +98,10 @@ class Requirements:
     checkpoint_folder: str | None
     timed: bool
     driver_software: Software | None = None
+    sweep_hash: str | None = None
     sent_at: float | None = None
     threads: int | None = None
+    gpus_are_leased: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

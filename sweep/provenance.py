@@ -1,12 +1,13 @@
-"""The code that runs: git revision, hashes of trainer and pinned versions, versions of packages."""
+"""The code that runs: git revision, hashes of sources and pinned versions, versions of packages."""
 
 import hashlib
 import platform
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from trainer.source import trainer_source
+from trainer.source import Source, source_of, trainer_source
 from trainer.system.machine import installed_version
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -44,6 +45,11 @@ def software() -> Software:
     return Software(platform.python_version(), installed_version("torch"), installed_version("ray"))
 
 
+def sweep_hash() -> str:
+    """Of the sweep's own source files: what a driver and its nodes must have alike."""
+    return _sweep_source().sha256
+
+
 def lockfile_hash(root: Path) -> str | None:
     """SHA-256 of the versions that ``make setup`` installs; None where the file is absent."""
     try:
@@ -59,11 +65,17 @@ class Code:
     trainer_hash: str
     lockfile_hash: str | None
     software: Software | None = None
+    sweep_hash: str | None = None
 
 
 def code_here() -> Code:
     """The code that this process runs from."""
-    return Code(trainer_source().sha256, lockfile_hash(PROJECT), software())
+    return Code(trainer_source().sha256, lockfile_hash(PROJECT), software(), sweep_hash())
+
+
+@cache
+def _sweep_source() -> Source:
+    return source_of(Path(__file__).parent)
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 STARTS_RAY = {
     "tests/sweep/test_chaos.py": "ray",
     "tests/sweep/cluster/test_head.py": "ray",
+    "tests/sweep/cluster/test_pool.py": "ray",
     "tests/sweep/cluster/test_preemption.py": "ray",
     "tests/sweep/cli/test_command.py": "ray",
     "tests/sweep/test_script_sweep.py": "ray",

@@ -1,4 +1,4 @@
-"""The hash and the size of the trainer's own source files."""
+"""The hash and the size of source files, the trainer's own above all."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,7 +15,11 @@ class Source:
 @cache
 def trainer_source() -> Source:
     """Over every ``.py`` file of the package ``trainer``, by relative name and content."""
-    root = Path(__file__).parent
+    return source_of(Path(__file__).parent)
+
+
+def source_of(root: Path) -> Source:
+    """Over every ``.py`` file below ``root``, by relative name and content."""
     digest, num_bytes = hashlib.sha256(), 0
     for path in sorted(root.rglob("*.py")):
         content = path.read_bytes()

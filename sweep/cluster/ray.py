@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweep.cluster.awake_clock import AwakeClock
@@ -24,7 +24,8 @@ from sweep.environment import local_cpus, prepare_ray
 from sweep.messages import CheckResult, Delivery, Order, PrepareResult, Requirements
 from sweep.node.agent import Agent
 from sweep.node.scratch import read_abandoned_log
-from sweep.preflight import run_checks
+from sweep.preflight import check_sweep, refusal, run_checks
+from sweep.provenance import sweep_hash
 from sweep.spec.sweep_file import NodeShape
 from sweep.timing.telemetry import gpu_sampler
 from trainer.config.config_errors import ConfigError
@@ -55,11 +56,11 @@ AGENT_CALLS = 4  # one runs the attempt, one asks for progress, one stops, one i
 
 @dataclass(frozen=True, slots=True)
 class StartingAgent:
-    """A placement group that was asked for, its agent, and the agent's first answer: its node."""
+    """A placement group that was asked for, its agent, and the agent's first answer."""
 
     group: Any
     agent: Any
-    node_id: Any
+    introduction: Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +132,9 @@ class RayPool(Pool):
 
     def ready(self) -> list["RayLease"]:
         """Agents that have answered: their bundle was granted and their process runs."""
-        by_answer = {s.node_id: pending for pending in self._pending if (s := pending.starting)}
+        by_answer = {
+            s.introduction: pending for pending in self._pending if (s := pending.starting)
+        }
         answers = list(by_answer)
         done = ray.wait(answers, num_returns=len(answers), timeout=0)[0] if answers else []
         answered = [pending for pending in self._pending if pending.has_failed]
@@ -141,11 +144,11 @@ class RayPool(Pool):
         for pending in answered:
             try:
                 starting = pending.agent.result()
-                node_id = ray.get(starting.node_id, timeout=ANSWER_DEADLINE_S)
+                introduction = ray.get(starting.introduction, timeout=ANSWER_DEADLINE_S)
             except RayError as error:
                 self._retry(pending, error)
                 continue
-            name = self._watch.name_of(node_id)
+            name = self._watch.name_of(introduction["node_id"])
             if name is None:  # it has just joined
                 self._pending.append(pending)
                 continue
@@ -153,7 +156,8 @@ class RayPool(Pool):
                 self._remove(pending)
                 self._submit(pending.request)
                 continue
-            leases.append(RayLease(f"lease {self._granted}", name, node_id, starting, self._watch))
+            number = f"lease {self._granted}"
+            leases.append(RayLease(number, name, introduction, starting, self._watch))
             self._granted += 1
         return leases
 
@@ -183,13 +187,21 @@ class RayPool(Pool):
         return run_in_background(lambda: _fetch_log(lease.node_id, stem))
 
     def inspect(self, requirements: Requirements) -> dict[str, list[CheckResult] | None]:
-        answers = {}
-        for node in self.nodes():
-            where = NodeAffinitySchedulingStrategy(node.id, soft=False)
-            run = _run_checks.options(scheduling_strategy=where, num_cpus=0, max_retries=0)
-            answers[node.name] = run.remote(requirements)
-        ray.wait(list(answers.values()), num_returns=len(answers), timeout=INSPECT_DEADLINE_S)
-        return {name: _result_or_none(answer) for name, answer in answers.items()}
+        nodes = self.nodes()
+        code = _answers({node.name: _on(node.id, _sweep_hash).remote() for node in nodes})
+        state: Any = ray._private.state  # no public call tells what is free on each node
+        free = state.available_resources_per_node()
+        asked = {}
+        for node in nodes:
+            if code[node.name] == sweep_hash():
+                leased = free.get(node.id, {}).get("GPU", 0) < node.gpus
+                wanted = replace(requirements, gpus_are_leased=leased)
+                asked[node.name] = _on(node.id, _run_checks).remote(wanted)
+        found = _answers(asked)
+        for name, theirs in code.items():
+            if theirs not in (None, sweep_hash()):  # it may not understand what is asked
+                found[name] = [check_sweep(theirs, sweep_hash())]
+        return {node.name: found.get(node.name) for node in nodes}
 
     def close(self) -> bool:
         """Leave the cluster; a head that does not answer is not waited for."""
@@ -235,7 +247,7 @@ class RayPool(Pool):
                 group, placement_group_bundle_index=0
             ),
         ).remote(request.driver_silence_s, gpu_sampler if shape.gpus else None)
-        return StartingAgent(group, agent, agent.node_id.remote())
+        return StartingAgent(group, agent, agent.introduce.remote())
 
     def _retry(self, pending: PendingLease, error: RayError) -> None:
         """Its node went away while the agent started; give up where this goes on and on."""
@@ -253,9 +265,15 @@ class RayLease:
     """A granted placement group with its agent."""
 
     def __init__(
-        self, name: str, node: str, node_id: str, starting: StartingAgent, watch: NodeWatch
+        self,
+        name: str,
+        node: str,
+        introduction: Mapping[str, str],
+        starting: StartingAgent,
+        watch: NodeWatch,
     ) -> None:
-        self.name, self.node, self.node_id = name, node, node_id
+        self.name, self.node, self.node_id = name, node, introduction["node_id"]
+        self._code = check_sweep(introduction["sweep_hash"], sweep_hash())
         self.group, self._agent, self._watch = starting.group, starting.agent, watch
         self.is_gone = self.is_preempted = False
         self.last_progress: Mapping[str, Any] | None = None
@@ -268,6 +286,10 @@ class RayLease:
         return 0.0 if since_s is None else self._watch.clock.now_s - since_s
 
     def prepare(self, requirements: Requirements) -> "Future[PrepareResult]":
+        if (differs := refusal([self._code])) is not None:  # it may not understand what is sent
+            refused: Future[PrepareResult] = Future()
+            refused.set_result(PrepareResult(refusal=differs))
+            return refused
         return _future(self._agent.prepare.remote(requirements), self._look_at)
 
     def submit(self, order: Order) -> "Future[Delivery]":
@@ -334,13 +356,29 @@ def _keep_the_terminal() -> None:
 class _AgentOnRay(Agent):
     """An agent that can say on which of Ray's nodes it is."""
 
-    def node_id(self) -> str:
-        return str(ray.get_runtime_context().get_node_id())
+    def introduce(self) -> dict[str, str]:
+        """What a driver of any version understands."""
+        node_id = str(ray.get_runtime_context().get_node_id())
+        return {"node_id": node_id, "sweep_hash": sweep_hash()}
 
 
 _RemoteAgent: Any = ray.remote(_AgentOnRay)
 _read_log: Any = ray.remote(read_abandoned_log)
 _run_checks: Any = ray.remote(run_checks)
+_sweep_hash: Any = ray.remote(sweep_hash)
+
+
+def _on(node_id: str, task: Any) -> Any:
+    """``task`` on that node and no other, whoever holds what of it."""
+    where = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return task.options(scheduling_strategy=where, num_cpus=0, max_retries=0)
+
+
+def _answers(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What came of tasks, by name; None where nothing did in time."""
+    if asked:
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=INSPECT_DEADLINE_S)
+    return {name: _result_or_none(answer) for name, answer in asked.items()}
 
 
 def _result_or_none(answer: Any) -> Any:
@@ -351,10 +389,8 @@ def _result_or_none(answer: Any) -> Any:
 
 
 def _fetch_log(node_id: str, stem: str) -> str | None:
-    where = NodeAffinitySchedulingStrategy(node_id, soft=False)
     try:
-        read = _read_log.options(scheduling_strategy=where, num_cpus=0, max_retries=0)
-        log: str | None = ray.get(read.remote(stem), timeout=LOG_DEADLINE_S)
+        log: str | None = ray.get(_on(node_id, _read_log).remote(stem), timeout=LOG_DEADLINE_S)
     except Exception:  # the node is gone, or Ray is: there is no log to be had
         return None
     return log

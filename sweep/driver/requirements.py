@@ -25,6 +25,7 @@ def requirements_for(sweep: SweepSpec, cells: Sequence[Cell], code: Code) -> Req
         checkpoint_folder=sweep.checkpoints.folder,
         timed=any(parse_budget(budget).kind == "seconds" for budget in sweep.budgets),
         driver_software=code.software,
+        sweep_hash=code.sweep_hash,
         threads=threads.pop() if len(threads) == 1 else None,
     )
 

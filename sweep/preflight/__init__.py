@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from sweep.deadline import call_with_deadline
 from sweep.messages import CheckResult, Requirements
 from sweep.preflight.checks import CHECKS, Check
+from sweep.preflight.code_checks import same_sweep
 from sweep.preflight.facts import Facts, read_facts
 from sweep.preflight.finding import Finding
 
-__all__ = ["CHECKS", "Facts", "refusal", "run_checks", "warnings"]
+__all__ = ["CHECKS", "Facts", "check_sweep", "refusal", "run_checks", "warnings"]
 
 
 def run_checks(requirements: Requirements, *, facts: Facts | None = None) -> list[CheckResult]:
@@ -18,6 +19,13 @@ def run_checks(requirements: Requirements, *, facts: Facts | None = None) -> lis
     """
     facts = facts or read_facts(requirements)
     return [_run(check, facts, requirements) for check in CHECKS]
+
+
+def check_sweep(here: str, drivers: str) -> CheckResult:
+    """Whether a node has the driver's sweep, by their hashes; asked before all else is sent."""
+    (check,) = (check for check in CHECKS if check.name == "sweep code")
+    found = same_sweep(here, drivers)
+    return CheckResult(check.name, found.status, found.detail, check.remedy)
 
 
 def refusal(results: Sequence[CheckResult]) -> str | None:

@@ -38,6 +38,14 @@ CHECKS = (
         look=code_checks.trainer,
     ),
     Check(
+        name="sweep code",
+        why="agent and driver send one another values that both have to understand alike",
+        passes="the hash of the sweep's source is the driver's",
+        refuses="any other",
+        remedy=_SAME_CODE,
+        look=code_checks.sweep,
+    ),
+    Check(
         name="lockfile",
         why="other packages round otherwise and take other times",
         passes="constraints.txt is the driver's",

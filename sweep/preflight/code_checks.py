@@ -18,6 +18,20 @@ def trainer(facts: Facts, required: Requirements) -> Finding:
     return Finding("refuse", f"{seen}; the driver has {required.trainer_hash[:12]}")
 
 
+def sweep(facts: Facts, required: Requirements) -> Finding:
+    if required.sweep_hash is None:
+        return NOT_SAID
+    return same_sweep(facts.sweep_hash, required.sweep_hash)
+
+
+def same_sweep(here: str, drivers: str) -> Finding:
+    """Whether agent and driver are of one code; else they may not understand one another."""
+    seen = f"sweep {here[:12]}"
+    if here == drivers:
+        return Finding("pass", seen)
+    return Finding("refuse", f"{seen}; the driver has {drivers[:12]}")
+
+
 def lockfile(facts: Facts, required: Requirements) -> Finding:
     if required.lockfile_hash is None:
         return Finding("n/a", "the driver has no constraints.txt")

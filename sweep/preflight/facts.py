@@ -25,7 +25,7 @@ from sweep.environment import communication_settings, local_gpus, visible_gpus
 from sweep.messages import RequiredDataset, Requirements
 from sweep.preflight.all_reduce import all_reduce
 from sweep.preflight.finding import Finding
-from sweep.provenance import PROJECT, Software, lockfile_hash, software
+from sweep.provenance import PROJECT, Software, lockfile_hash, software, sweep_hash
 from sweep.timing.nvml import Gpu, Nvml, Unreadable, open_nvml
 from trainer.config.config_errors import ConfigError
 from trainer.data.manifest import read_manifest
@@ -68,6 +68,7 @@ class Facts:
     free_bytes: Mapping[str, int | Unreadable]
     data: Mapping[str, str | None]
     trainer_hash: str
+    sweep_hash: str
     lockfile_hash: str | None
     software: Software
     now_at: float
@@ -78,12 +79,15 @@ def read_facts(requirements: Requirements) -> Facts:
     """Those of the node that this process runs on."""
     now_at = time.time()
     needs_gpus = requirements.shape.gpus > 0
+    settle_s = 0.0 if requirements.gpus_are_leased else SETTLE_S
     not_needed = Unreadable("the sweep asks for no GPU")
     folders = {tempfile.gettempdir(), *filter(None, [requirements.checkpoint_folder])}
     nofile, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     memlock, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     return Facts(
-        gpus=_read(_gpus, SETTLE_S + READ_DEADLINE_S) if needs_gpus else not_needed,
+        gpus=_read(partial(_gpus, settle_s), settle_s + READ_DEADLINE_S)
+        if needs_gpus
+        else not_needed,
         gpu_files=local_gpus(),
         xids=_read(lambda: logged_xids(KERNEL_LOG)) if needs_gpus else not_needed,
         torch_cuda=_read(torch_cuda),
@@ -95,6 +99,7 @@ def read_facts(requirements: Requirements) -> Facts:
         free_bytes={f: _read(partial(_free_bytes, Path(f))) for f in sorted(folders)},
         data={each.data_dir: _data_problem(each) for each in requirements.datasets},
         trainer_hash=trainer_source().sha256,
+        sweep_hash=sweep_hash(),
         lockfile_hash=lockfile_hash(PROJECT),
         software=software(),
         now_at=now_at,
@@ -137,9 +142,9 @@ def torch_cuda() -> str | None:
     return named
 
 
-def _gpus() -> Gpus | Unreadable:
+def _gpus(settle_s: float) -> Gpus | Unreadable:
     nvml = open_nvml(visible_gpus())
-    return nvml if isinstance(nvml, Unreadable) else gpus_of(nvml, SETTLE_S)
+    return nvml if isinstance(nvml, Unreadable) else gpus_of(nvml, settle_s)
 
 
 def gpus_of(nvml: Nvml, settle_s: float) -> Gpus:

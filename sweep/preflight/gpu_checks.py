@@ -14,6 +14,7 @@ LookAtGpu = Callable[[Gpu, Requirements], Iterator[Finding]]
 
 GIB = 2**30
 NO_GPUS_ASKED = Finding("n/a", "the sweep asks for no GPU")
+BUSY = Finding("unknown", "busy: not asked")
 
 # Of the driver's catalogue those that speak of the hardware or of its firmware, not of a program:
 # memory (48, 64, 92, 94, 95, 140), NVLink (74), the bus (79), its controllers (62, 119, 120).
@@ -86,7 +87,10 @@ def all_reduce(facts: Facts, required: Requirements) -> Finding:
     ranks = required.shape.ranks
     if ranks == 1:
         return Finding("n/a", "one rank speaks to nobody")
-    gpus = facts.gpu_files if isinstance(facts.gpus, Unreadable) else len(facts.gpus.used)
+    seen = () if isinstance(facts.gpus, Unreadable) else facts.gpus.used
+    if required.gpus_are_leased or any(map(is_busy, seen)):
+        return BUSY  # it would take time and memory from whoever works there
+    gpus = facts.gpu_files if isinstance(facts.gpus, Unreadable) else len(seen)
     if gpus < ranks:
         return Finding("unknown", f"not tried: {gpus} GPUs for {ranks} ranks")
     return facts.all_reduce(ranks)
@@ -127,7 +131,9 @@ def mig(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
 
 @_worst_gpu(good="no process, no memory in use")
 def foreign(gpu: Gpu, required: Requirements) -> Iterator[Finding]:
-    if is_busy(gpu):
+    if required.gpus_are_leased:
+        yield BUSY
+    elif is_busy(gpu):
         pids = [] if isinstance(gpu.pids, Unreadable) else sorted(gpu.pids)
         used = "" if isinstance(gpu.used_bytes, Unreadable) else f"{gpu.used_bytes / GIB:.1f} GiB"
         said = [f"processes {', '.join(map(str, pids))}"] * bool(pids) + [used] * bool(used)

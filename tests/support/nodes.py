@@ -34,6 +34,7 @@ def requirements(*, gpus=8, gpu_model="H100", timed=True, **changes):
         checkpoint_folder="/local/checkpoints",
         timed=timed,
         driver_software=SOFTWARE,
+        sweep_hash="e" * 64,
         sent_at=1_000.0,
     )
     return replace(asked, **changes)
@@ -55,6 +56,7 @@ def node_facts(gpus=None, *, visible=None, library=None, **changes):
         free_bytes={"/tmp": 100 * GIB, "/local/checkpoints": 100 * GIB},
         data={DATASET.data_dir: None},
         trainer_hash="a" * 64,
+        sweep_hash="e" * 64,
         lockfile_hash="b" * 64,
         software=SOFTWARE,
         now_at=1_000.2,

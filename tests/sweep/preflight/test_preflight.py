@@ -17,7 +17,7 @@ from sweep.preflight.all_reduce import all_reduce
 from sweep.preflight.checks import markdown
 from sweep.preflight.facts import NOT_HERE, logged_xids, read_facts, torch_cuda
 from sweep.preflight.finding import Finding
-from sweep.provenance import lockfile_hash, software
+from sweep.provenance import lockfile_hash, software, sweep_hash
 from sweep.timing.nvml import Unreadable
 from tests.support.commands import ROOT
 from tests.support.gpus import GIB, NO_PERMISSION, NOT_SUPPORTED, h100s
@@ -71,10 +71,13 @@ SPOILED = {
         {"whole node": "refuse"},
     ),
     "MIG on": (node_facts(one(0, mig=1)), {"MIG": "refuse"}),
-    "a foreign process": (node_facts(one(1, pids=(4711,))), {"foreign load": "refuse"}),
+    "a foreign process": (
+        node_facts(one(1, pids=(4711,))),
+        {"foreign load": "refuse", "all-reduce": "unknown"},
+    ),
     "memory held by nobody": (
         node_facts(one(1, used_bytes=2 * GIB)),
-        {"foreign load": "refuse"},
+        {"foreign load": "refuse", "all-reduce": "unknown"},
     ),
     "an uncorrected error": (node_facts(one(2, uncorrected=1)), {"GPU memory errors": "refuse"}),
     "a failed remap": (node_facts(one(2, remap_failed=1)), {"GPU memory errors": "refuse"}),
@@ -107,6 +110,7 @@ SPOILED = {
     "no data": (node_facts(data={DATASET.data_dir: NOT_HERE}), {"data": "refuse"}),
     "other data": (node_facts(data={DATASET.data_dir: "corpus 12ab"}), {"data": "refuse"}),
     "other code": (node_facts(trainer_hash="0" * 64), {"trainer code": "refuse"}),
+    "other code of the sweep": (node_facts(sweep_hash="0" * 64), {"sweep code": "refuse"}),
     "another lockfile": (node_facts(lockfile_hash="0" * 64), {"lockfile": "refuse"}),
     "no lockfile": (node_facts(lockfile_hash=None), {"lockfile": "refuse"}),
     "another torch": (
@@ -131,7 +135,8 @@ def test_each_fault_is_found_by_its_check_and_by_no_other():
 def test_what_only_disturbs_time_is_a_warning_where_nothing_is_timed():
     for what in ("a foreign process", "memory held by nobody", "slowed by heat"):
         facts, expected = SPOILED[what]
-        assert statuses(facts, timed=False) == dict.fromkeys(expected, "warn"), what
+        warned = {name: "warn" if s == "refuse" else s for name, s in expected.items()}
+        assert statuses(facts, timed=False) == warned, what
 
 
 UNREAD = {
@@ -223,6 +228,17 @@ def test_warnings_tell_what_is_unknown_too():
     assert warnings(run_checks(requirements(), facts=node_facts())) == ()
 
 
+def test_nothing_is_asked_of_gpus_that_somebody_trains_on():
+    def disturbing(ranks):
+        raise AssertionError("it was asked")
+
+    training = h100s(pids=(4711,), used_bytes=60 * GIB)
+    here = node_facts(training, all_reduce=disturbing)
+    found = {r.name: r for r in run_checks(requirements(gpus_are_leased=True), facts=here)}
+    busy = {name: result.detail for name, result in found.items() if result.status != "pass"}
+    assert busy == {"foreign load": "busy: not asked", "all-reduce": "busy: not asked"}
+
+
 def broken(here, asked):
     raise ZeroDivisionError("by a strange driver")
 
@@ -249,6 +265,7 @@ def test_this_machine_is_looked_at_and_nothing_is_refused_of_a_sweep_on_its_cpus
         lockfile_hash=lockfile_hash(ROOT),
         checkpoint_folder=str(tmp_path / "not" / "there" / "yet"),
         driver_software=software(),
+        sweep_hash=sweep_hash(),
         sent_at=time.time(),
     )
     results = {result.name: result for result in run_checks(asked)}
