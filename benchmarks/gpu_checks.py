@@ -24,7 +24,7 @@ from benchmarks import loader, memory, mlp_kernel, quantize, scoring, step_time,
 from benchmarks.contenders import CONTENDERS, REFERENCE, Form, Ours, build, random_batch, spec_of
 from benchmarks.hardware import need_gpu, peaks_of, versions
 from benchmarks.measured import ROOT
-from benchmarks.seams import Kept, astray, watch
+from benchmarks.seams import Kept, astray, watched
 from benchmarks.turns import in_turn, ratios, spread
 from trainer.cell import build_model
 from trainer.config import Recipe, load_recipe
@@ -127,11 +127,12 @@ def dtypes(size: Size) -> Found:
     with open_world(size.device, threads=1) as world:
         model = build(recipe, CONTENDERS["asqu"], size.device).on_device(world.device)
         tokens, targets = (t.to(world.device) for t in random_batch(recipe, size.device)[0])
-        seams, kept = watch(model), Kept(model.parameters())
-        with kept.watching():
-            loss = model.nll(tokens, targets).mean()
-        yield {"kept_bytes": kept.num_bytes, "says": f"{kept.num_bytes / 1e9:.1f} GB kept"}
-        loss.backward()
+        kept = Kept(model.parameters())
+        with watched(model) as seams:
+            with kept.watching():
+                loss = model.nll(tokens, targets).mean()
+            yield {"kept_bytes": kept.num_bytes, "says": f"{kept.num_bytes / 1e9:.1f} GB kept"}
+            loss.backward()
     yield {"seams": sorted({f"{s.part} {s.direction} {s.dtype}" for s in seams})}
     if wrong := astray(seams, model.compute_dtype):
         sys.exit(f"not in {model.compute_dtype}: {sorted({s.part for s in wrong})}")

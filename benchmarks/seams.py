@@ -4,17 +4,18 @@ And count the bytes that a forward pass keeps for the backward. Both work on ten
 shapes alone (torch's FakeTensorMode), so that the full size can be watched without a GPU.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from trainer.model import GPT
+from trainer.model import GPT, gpt
 
-PARTS = (
+METHODS = (
     "_embed",
     "_values",
     "_layer_norm",
@@ -26,6 +27,8 @@ PARTS = (
     "body",
     "nll_of",
 )
+FUNCTIONS = ("exclude_self", "normed_and_rotated", "rms_norm", "smear")
+"""What the model's methods call, by its name in trainer/model/gpt.py."""
 IN_FLOAT32 = frozenset({"nll_of"})
 """What is float32 whatever the compute type is: losses."""
 
@@ -40,12 +43,16 @@ class Seam:
     shape: tuple[int, ...]
 
 
-def watch(model: GPT) -> list[Seam]:
-    """The seams of every pass of ``model`` from now on, in the order in which they are passed."""
+@contextmanager
+def watched(model: GPT) -> Iterator[list[Seam]]:
+    """The seams of every pass of ``model`` inside, in the order in which they are passed."""
     seams: list[Seam] = []
-    for part in PARTS:
-        setattr(model, part, _watched(part, getattr(model, part), seams))
-    return seams
+    parts = [(model, name) for name in METHODS] + [(gpt, name) for name in FUNCTIONS]
+    with ExitStack() as watching:
+        for owner, name in parts:
+            part = _watched(name, getattr(owner, name), seams)
+            watching.enter_context(patch.object(owner, name, part))
+        yield seams
 
 
 def astray(seams: Iterable[Seam], compute_dtype: torch.dtype) -> list[Seam]:
@@ -78,7 +85,7 @@ class Kept:
 
 
 def _watched(part: str, compute: Callable[..., Any], seams: list[Seam]) -> Callable[..., Any]:
-    def watched(*arguments: Any, **named: Any) -> Any:
+    def with_seams(*arguments: Any, **named: Any) -> Any:
         result = compute(*arguments, **named)
         for tensor in _tensors(result):
             seams.append(Seam(part, "forward", tensor.dtype, tuple(tensor.shape)))
@@ -88,7 +95,7 @@ def _watched(part: str, compute: Callable[..., Any], seams: list[Seam]) -> Calla
                 )
         return result
 
-    return watched
+    return with_seams
 
 
 def _tensors(result: Any) -> list[Tensor]:
