@@ -114,6 +114,8 @@ class _Session:
         display_of = LiveDisplay if invocation.console.is_terminal else PlainDisplay
         with handle_signals(control.hear), display_of(invocation.console) as display:
             attempts = self._attempts(display.say, control)
+            folder = tensorboard_folder(invocation.results, invocation.sweep.name)
+            curves = Curves(folder, display.say) if invocation.sweep.tensorboard else None
             attempts.load(stored.rows, numbers)
             driver = Driver(
                 sweep=invocation.sweep,
@@ -123,12 +125,13 @@ class _Session:
                 control=control,
                 lease_limit=invocation.lease_limit,
                 code=self._code,
+                curves=curves,
             )
             try:
                 paused = driver.run(todo, history)
             finally:
-                if attempts.curves is not None:
-                    attempts.curves.close()
+                if curves is not None:
+                    curves.close()
             skipped = {task.cell.id for task in driver.skipped}
             self._attempted |= self.planned - skipped - set(driver.too_long)
         if driver.too_long:
@@ -182,9 +185,6 @@ class _Session:
                 self._driver_id, self._revision, invocation.pool.version, self._code.trainer_hash
             ),
             say=say,
-            curves=Curves(tensorboard_folder(invocation.results, sweep.name), say)
-            if sweep.tensorboard
-            else None,
             must_stop=lambda: control.is_over,
         )
 

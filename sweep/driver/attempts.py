@@ -1,11 +1,11 @@
 """Write attempts to the store: announced before they start, closed once, late answers kept.
 
-The one writer of a driver. Where the store does not answer or has no room it is tried again for a
-while, so that a cell of hours is not lost to a hiccup; where another driver has closed the attempt
-meanwhile, what came too late is kept under a number of its own.
+The one writer of a driver, for any number of threads of which each has another cell. Where the
+store does not answer or has no room it is tried again for a while, so that a cell of hours is not
+lost to a hiccup; where another driver has closed the attempt meanwhile, what came too late is kept
+under a number of its own.
 """
 
-import contextlib
 import os
 import socket
 import time
@@ -23,7 +23,6 @@ from sweep.driver.attempt_row import (
     delivery_columns,
     identity_columns,
 )
-from sweep.driver.tensorboard import Curves
 from sweep.messages import Delivery
 from sweep.schedule.plan import Task
 from sweep.spec.sweep_file import SweepSpec
@@ -33,7 +32,6 @@ from sweep.store.table import Row
 from sweep.timing.taint import MEASURE, PROBES, taint
 
 RETRY_S = 5.0
-WATCH_EVERY_S = 10.0
 
 T = TypeVar("T")
 
@@ -46,10 +44,9 @@ class Attempts:
     store: Store
     versions: Versions
     say: Callable[[str], None]
-    curves: Curves | None = None
     must_stop: Callable[[], bool] = lambda: False
     _numbers: dict[str, int] = field(default_factory=dict)
-    _watched_s: float = 0.0
+    _warned_s: float = -RETRY_S
     _timings: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
 
     def load(self, rows: Iterable[Row], numbers: Mapping[str, int]) -> None:
@@ -94,18 +91,7 @@ class Attempts:
         row |= self._taint(row)
         self._retrying(lambda: self._commit(attempt, row))
         self._remember_timing(row)
-        if self.curves is not None:
-            curve = delivery.curve if delivery is not None and outcome.report else None
-            self.curves.ended(task.cell.name, attempt.number, row, curve)
         return row
-
-    def check_other_drivers(self) -> None:
-        """Look at the other drivers: without locks, a death shows over several looks."""
-        now_s = time.monotonic()
-        if now_s - self._watched_s > WATCH_EVERY_S:
-            self._watched_s = now_s
-            with contextlib.suppress(StoreError):  # the next look will do
-                self.store.drivers()
 
     def _keep(self, stem: str, outcome: Outcome, delivery: Delivery) -> str:
         kept = [("logs", f"{stem}.log", delivery.log.encode())]
@@ -150,5 +136,7 @@ class Attempts:
             except StoreError as error:
                 if time.monotonic() > deadline_s or self.must_stop():
                     raise
-                self.say(f"warning: {error} Trying again for a while.")
+                if time.monotonic() - self._warned_s >= RETRY_S:  # each thread says the same
+                    self._warned_s = time.monotonic()
+                    self.say(f"warning: {error} Trying again for a while.")
                 time.sleep(RETRY_S)

@@ -2,7 +2,8 @@
 
 The scheduler decides, this module does. Everything that happens elsewhere arrives as an event on
 one queue and is handled by one thread; no wait is without a deadline. Only the driver writes to the
-store.
+store, by other threads: a cell begins when its announcement is there, and what follows from its end
+follows when its row is.
 """
 
 import time
@@ -10,26 +11,23 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from sweep.cluster.interface import Lease, LeaseLost, Pool
 from sweep.deadline import repeated
 from sweep.driver.attempt_row import Outcome, check_delivery
 from sweep.driver.attempts import Attempts
 from sweep.driver.control import Control
-from sweep.driver.display import (
-    Display,
-    EndedView,
-    LeaseView,
-    SweepView,
-    describe_outcome,
-    duration,
-)
+from sweep.driver.display import Display, EndedView, SweepView, describe_outcome
 from sweep.driver.durations import Durations
 from sweep.driver.leases import POLL_EVERY_S, Event, Leases
 from sweep.driver.progress_file import ProgressFile
 from sweep.driver.requirements import order_for, requirements_for, resumes_anywhere
+from sweep.driver.running import Running
+from sweep.driver.tensorboard import Curves
+from sweep.driver.writers import Writers
 from sweep.messages import Delivery
 from sweep.provenance import Code
 from sweep.schedule.plan import Plan, Task
@@ -39,32 +37,17 @@ from sweep.store.files import StoreError
 from sweep.store.history import History
 from sweep.store.schema import TERMINAL_STATES
 from sweep.store.store import Attempt
-from sweep.store.table import ended_attempt
+from sweep.store.table import Row, ended_attempt
 from trainer.config.config_errors import ConfigError
 
 TICK_S = 0.25
 LOOK_EVERY_S = 0.2
 STOP_DEADLINE_S = 20.0
 FETCH_DEADLINE_S = 20.0
-LEAST_ATTEMPT_S, MOST_EXPECTED = 3600.0, 10.0  # an attempt may take ten times as long as expected
+WRITE_DEADLINE_S = 20.0  # of a driver that gives up
+WATCH_EVERY_S = 10.0
 
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """An attempt under way. Once ``lost_because`` is set its answer is no longer waited for.
-
-    ``stopped_as``: what it is if it ends because it was told to.
-    """
-
-    lease: Lease
-    task: Task
-    attempt: Attempt
-    since_s: float
-    lost_because: str | None = None
-    lost_at_s: float | None = None
-    lost_as: str | None = None
-    stopped_as: Outcome | None = None
-    stopped_at_s: float = 0.0
+T = TypeVar("T")
 
 
 @dataclass
@@ -85,9 +68,10 @@ class Driver:
     lease_limit: Callable[[frozenset[str], int | None], int]
     code: Code
     skipped: list[Task] = field(default_factory=list)
+    curves: Curves | None = None
     too_long: dict[str, float] = field(default_factory=dict)
     has_begun: bool = False
-    _running: dict[int, _Running] = field(default_factory=dict)
+    _running: dict[int, Running] = field(default_factory=dict)
     _events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue)
     _durations_s: list[float] = field(default_factory=list)
     _ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -115,20 +99,24 @@ class Driver:
         )
         cells = [*plan.settled, *waiting]
         self._durations = Durations(self.sweep.estimate_cell_s, cells, history)
+        self._writers = Writers(self.attempts.store.files.at_once)
         self._progress = ProgressFile(self.attempts.store, self.attempts.versions.driver)
         self._show()
         try:
-            with repeated(POLL_EVERY_S, self._leases.beat), self._progress.kept():
+            with (
+                repeated(POLL_EVERY_S, self._leases.beat),
+                repeated(WATCH_EVERY_S, self._watch_others),
+                self._progress.kept(),
+            ):
                 while self._scheduler.is_open or self._running:
                     self._step()
         except BaseException as error:
             if not isinstance(error, StoreError):  # which has been tried for long enough
-                said = str(error) or type(error).__name__
-                was_told = isinstance(error, KeyboardInterrupt)
-                because = "was told to end at once" if was_told else f"gave up: {said}"
-                self._close_all_as_lost(f"its driver {because}")
+                self._give_up(error)
+                self._writers.close(WRITE_DEADLINE_S)
             raise
         finally:
+            self._writers.close(0.0)
             self._leases.close()
         self._show()
         return self._scheduler.paused
@@ -159,37 +147,30 @@ class Driver:
             self._lose_lease(lease, reason)
         self._stop_attempts()
         self._require_nodes()
+
+    def _watch_others(self) -> None:
+        """Without locks the death of another driver shows over several looks."""
         if self.skipped:
-            self.attempts.check_other_drivers()
+            self.attempts.store.drivers()
 
     def _stop_attempts(self) -> None:
         """End what is to end, and give up what does not."""
         now_s = time.monotonic()
-        for running in list(self._running.values()):
-            if running.lost_at_s is not None:
+        for running in [each for each in self._running.values() if each.is_at_work]:
+            if running.lost_because is not None:
                 if now_s - running.lost_at_s > FETCH_DEADLINE_S:
                     self._close_lost(running, None)
                 continue
             if running.stopped_as is None:
-                running.stopped_as, running.stopped_at_s = self._stops_as(running), now_s
+                expected_s = self._durations.expected_s(running.task.cell)
+                most_s = self.sweep.limits.attempt_s
+                running.stopped_as = running.must_stop_as(self.control, expected_s, most_s)
+                running.stopped_at_s = now_s
             if (ending := running.stopped_as) is not None:
                 running.lease.stop()  # at every look: the first may come before the attempt begins
                 if now_s - running.stopped_at_s > STOP_DEADLINE_S:
                     reason = f"{ending.reason}; it was told to stop and did not"
                     self._lose_lease(running.lease, reason, str(ending.failure))
-
-    def _stops_as(self, running: _Running) -> Outcome | None:
-        """What it is if it is to be stopped now; None if it may go on."""
-        if self.control.must_stop(self._left_s(running)):
-            reason = f"stopped before it ended: {self.control.reason}"
-            return Outcome("interrupted", reason, None, "user")
-        expected_s = self._durations.expected_s(running.task.cell)
-        derived_s = max(LEAST_ATTEMPT_S, MOST_EXPECTED * expected_s)
-        most_s = self.sweep.limits.attempt_s or derived_s
-        if time.monotonic() - running.since_s <= most_s:
-            return None
-        reason = f"it has not ended within {duration(most_s)} (limits.attempt_s); stopped"
-        return Outcome("hung", reason, None, "hang", "not ended within limits.attempt_s")
 
     def _require_nodes(self) -> None:
         """Do not wait for ever for nodes; ConfigError where there is nothing to wait for."""
@@ -226,12 +207,8 @@ class Driver:
             if self._is_too_long(task):
                 self._scheduler.skip(task, lease.node)
                 continue
-            attempt = self.attempts.announce(task, lease)
-            if attempt is not None:
-                self._start(lease, task, attempt)
-                return True
-            self._scheduler.skip(task, lease.node)
-            self.skipped.append(task)
+            self._announce(lease, task)
+            return True
         return False
 
     def _is_too_long(self, task: Task) -> bool:
@@ -243,24 +220,49 @@ class Driver:
             self.too_long[task.cell.id] = expected_s
         return expected_s > left_s
 
-    def _start(self, lease: Lease, task: Task, attempt: Attempt) -> None:
-        self.has_begun = True
-        running = _Running(lease, task, attempt, time.monotonic())
+    def _announce(self, lease: Lease, task: Task) -> None:
+        running = Running(lease, task)
         self._running[id(lease)] = running
-        future = lease.submit(
-            order_for(self.sweep, task.cell, attempt, self.code, self.attempts.store.place)
+        self._write(
+            lambda: self.attempts.announce(task, lease),
+            lambda attempt: self._begin(running, attempt),
         )
-        future.add_done_callback(lambda done: self._events.put(lambda: self._finish(running, done)))
 
-    def _finish(self, running: _Running, done: "Future[Delivery]") -> None:
-        """Keep what an attempt has delivered, and let its lease go on."""
+    def _write(self, write: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Have another thread write, and go on with what it has written; a StoreError ends all."""
+        written = self._writers.submit(write)
+        written.add_done_callback(lambda done: self._events.put(lambda: then(done.result())))
+
+    def _begin(self, running: Running, attempt: Attempt | None) -> None:
+        """Give the order, now that the attempt is announced; unless something came between."""
+        lease, task = running.lease, running.task
+        if attempt is None:
+            del self._running[id(lease)]
+            self._scheduler.skip(task, lease.node)
+            self.skipped.append(task)
+            self._go_on(lease)
+            return
+        running.attempt, running.since_s = attempt, time.monotonic()
+        if running.lost_because is not None:
+            self._close_lost(running, None)
+        elif self.control.drains:
+            reason = f"stopped before it began: {self.control.reason or 'no cell was to begin'}"
+            self._close(running, Outcome("interrupted", reason, None, "user"), None)
+        else:
+            self.has_begun = True
+            order = order_for(self.sweep, task.cell, attempt, self.code, self.attempts.store.place)
+            lease.submit(order).add_done_callback(
+                lambda done: self._events.put(lambda: self._finish(running, done))
+            )
+
+    def _finish(self, running: Running, done: "Future[Delivery]") -> None:
+        """Keep what an attempt has delivered."""
         if running.lost_because is not None:
             return  # given up; what comes now comes too late
         error = done.exception()
         if isinstance(error, LeaseLost):
             self._lose_lease(running.lease, f"its lease was lost ({error})")
             return
-        del self._running[id(running.lease)]
         if error is not None:
             text = f"its agent failed ({type(error).__name__}: {error})"
             outcome, delivery = Outcome("failed", text, None, "infrastructure", None), None
@@ -270,15 +272,11 @@ class Driver:
             if outcome.state == "interrupted":
                 outcome = running.stopped_as or outcome
         self._close(running, outcome, delivery)
-        if outcome.state not in TERMINAL_STATES:
-            self._leases.prepare(running.lease)  # what it failed of may be the node's
-        elif not self._start_next(running.lease):
-            self._leases.idle.append(running.lease)
 
     def _lose_lease(self, lease: Lease, reason: str, failure: str = "infrastructure") -> None:
         """Give a lease up; if an attempt ran on it, fetch its log first."""
         running = self._running.get(id(lease))
-        if running is None:
+        if running is None or running.is_closing:
             self._leases.give_up(lease, reason)
             return
         if running.lost_because is not None:
@@ -287,13 +285,14 @@ class Driver:
             reason, failure = f"its node was taken away (preempted; {reason})", "preemption"
         running.lost_because, running.lost_at_s = reason, time.monotonic()
         running.lost_as = failure
-        fetched = self.pool.fetch_log(lease, running.attempt.stem)
-        fetched.add_done_callback(
-            lambda done: self._events.put(lambda: self._close_lost(running, done.result()))
-        )
+        if running.attempt is not None:
+            fetched = self.pool.fetch_log(lease, running.attempt.stem)
+            fetched.add_done_callback(
+                lambda done: self._events.put(lambda: self._close_lost(running, done.result()))
+            )
 
-    def _close_lost(self, running: _Running, log: str | None) -> None:
-        if self._running.pop(id(running.lease), None) is None:
+    def _close_lost(self, running: Running, log: str | None) -> None:
+        if running.is_closing:
             return
         self._leases.release(running.lease)
         reason, delivery = str(running.lost_because), None
@@ -303,23 +302,36 @@ class Driver:
             delivery = Delivery(state="lost", reason=None, log=log)
         self._close(running, Outcome("lost", reason, None, running.lost_as, None), delivery)
 
-    def _close(self, running: _Running, outcome: Outcome, delivery: Delivery | None) -> None:
-        task = running.task
+    def _close(self, running: Running, outcome: Outcome, delivery: Delivery | None) -> None:
+        """Have the row written; until then neither the cell nor the lease goes on."""
+        attempt, running.is_closing = running.attempt, True
+        assert attempt is not None
         if outcome.state == "diverged":
-            to_confirm = self._scheduler.is_to_confirm(task, running.lease.node)
+            to_confirm = self._scheduler.is_to_confirm(running.task, running.lease.node)
             outcome = replace(outcome, to_confirm=to_confirm)
-        row = self.attempts.close(running.attempt, task, running.lease, outcome, delivery)
-        follows = self._scheduler.record_end(task, running.lease.node, ended_attempt(row))
+        self._write(
+            lambda: self.attempts.close(attempt, running.task, running.lease, outcome, delivery),
+            lambda row: self._go_on_after(running, row, delivery),
+        )
+
+    def _go_on_after(self, running: Running, row: Row, delivery: Delivery | None) -> None:
+        """The row of an attempt is written: say so, and let cell and lease go on."""
+        task, lease, state = running.task, running.lease, row["state"]
+        del self._running[id(lease)]
+        follows = self._scheduler.record_end(task, lease.node, ended_attempt(row))
         duration_s = time.monotonic() - running.since_s
-        if outcome.state == "succeeded":
+        if state == "succeeded":
             self._durations_s.append(duration_s)
             self._durations.add(task.cell, duration_s)
         is_done = follows.kind != "again" and not task.is_reference_rerun
-        self._ended[outcome.state] += is_done
+        self._ended[state] += is_done
+        if self.curves is not None:
+            curve = delivery.curve if delivery is not None and state in TERMINAL_STATES else None
+            self.curves.ended(task.cell.name, row["attempt"], row, curve)
         self.display.ended(
             EndedView(
                 cell=task.cell.name,
-                state=outcome.state,
+                state=state,
                 reason=describe_outcome(row, follows, goes_on=self._scheduler.is_open),
                 wall_s=duration_s,
                 row=row,
@@ -327,30 +339,49 @@ class Driver:
                 total=len(self._plan.todo),
             )
         )
+        if id(lease) not in self._leases.held:
+            return  # it was given up
+        if state in TERMINAL_STATES:
+            self._go_on(lease)
+        else:
+            self._leases.prepare(lease)  # what the attempt failed of may be the node's
 
-    def _close_all_as_lost(self, reason: str) -> None:
+    def _go_on(self, lease: Lease) -> None:
+        if not self._start_next(lease):
+            self._leases.idle.append(lease)
+
+    def _give_up(self, error: BaseException) -> None:
         """Close what runs as lost, as far as the store lets us: the agents end with this driver."""
-        for running in list(self._running.values()):
-            outcome = Outcome("lost", running.lost_because or reason, None, "driver", None)
-            try:
-                self.attempts.close(running.attempt, running.task, running.lease, outcome, None)
-            except Exception:  # the next driver closes it
-                return
+        was_told, said = isinstance(error, KeyboardInterrupt), str(error) or type(error).__name__
+        because = (
+            "its driver was told to end at once" if was_told else f"its driver gave up: {said}"
+        )
+        for running in self._running.values():
+            if (attempt := running.attempt) is not None and not running.is_closing:
+                reason = running.lost_because or because
+                outcome = Outcome("lost", reason, None, "driver", None)
+                close = partial(self.attempts.close, attempt, running.task, running.lease)
+                self._writers.submit(partial(close, outcome, None))
 
     def _show(self) -> None:
         idle = len(self._leases.idle)
         note = self.pool.pending_reason() if self._leases.num_requested else None
-        if (curves := self.attempts.curves) is not None:
-            for running in self._running.values():
-                name, number = running.task.cell.name, running.attempt.number
-                curves.progress(name, number, running.lease.last_progress)
+        expected_s = self._durations.expected_s
+        leases = [
+            running.view(running.attempt, expected_s(running.task.cell))
+            for running in self._running.values()
+            if running.attempt is not None
+        ]
+        if self.curves is not None:
+            for lease in leases:
+                self.curves.progress(lease.cell, lease.attempt, lease.progress)
         view = SweepView(
             name=self.sweep.name,
             total=len(self._plan.todo),
             settled_before=len(self._plan.settled),
             ended=dict(self._ended),
             waiting=self._scheduler.num_waiting,
-            leases=[self._view(running) for running in self._running.values()],
+            leases=leases,
             idle=idle,
             durations_s=self._durations_s,
             stopping=self.control.sentence,
@@ -361,28 +392,3 @@ class Driver:
         )
         self.display.show(view)
         self._progress.show(view)
-
-    def _view(self, running: _Running) -> LeaseView:
-        left_s = self._left_s(running)
-        ends_at = datetime.now(UTC) + timedelta(seconds=left_s) if left_s > 0 else None
-        return LeaseView(
-            name=running.lease.name,
-            node=running.lease.node,
-            cell=running.task.cell.name,
-            cell_id=running.task.cell.id,
-            attempt=running.attempt.number,
-            started_at=running.attempt.started_at,
-            elapsed_s=time.monotonic() - running.since_s,
-            expected_end=ends_at,
-            progress=running.lease.last_progress,
-        )
-
-    def _left_s(self, running: _Running) -> float:
-        """How long it may still take, at least as long as its training; not positive: overdue."""
-        expected_s = self._durations.expected_s(running.task.cell)
-        by_kind_s = running.since_s + expected_s - time.monotonic()
-        progress = running.lease.last_progress or {}
-        steps, step_ms = progress.get("remaining_steps"), progress.get("step_ms")
-        if steps is None or step_ms is None:
-            return by_kind_s
-        return max(by_kind_s, float(steps * step_ms) / 1000)

@@ -20,6 +20,7 @@ class LocalFiles:
     """A folder of a disk, or of a file system that many machines share."""
 
     readers = 1  # how many files are worth reading at once
+    at_once = 4  # and writing: each waits for the disk, or for a file server
     tell_every_s, ask_every_s = 5.0, 2.0  # how often to write one and to look for one
 
     def __init__(self, folder: Path) -> None:
