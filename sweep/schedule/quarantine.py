@@ -59,7 +59,6 @@ class Quarantine:
         self._went: set[str] = set()
         self._alike: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._struck: dict[str, str] = {}
-        self._last: set[str] = set()  # would be in quarantine, were there another
         self._refused: dict[str, str] = {}
         self._reachable: frozenset[str] = frozenset()
         self._excused: set[AttemptKey] = set()
@@ -114,7 +113,7 @@ class Quarantine:
     def forgive(self) -> None:
         """No other node is to be had: forget the strikes."""
         self._failures.clear()
-        self._review(self.suspects)
+        self._review(())
 
     # -- what it answers
 
@@ -171,14 +170,11 @@ class Quarantine:
         self._review(self._failures)
 
     def _review(self, nodes: Collection[str]) -> None:
-        """Who is in quarantine now, of ``nodes`` and of those that are or might be."""
-        from_s = self._now_s - self._retries.strike_age_s
-        for node in {*nodes, *self._struck, *self._last}:
-            failures = [f for f in self._failures.pop(node, ()) if f.at_s > from_s]
-            if failures:
-                self._failures[node] = failures
+        """Who is in quarantine now, of ``nodes`` and of those with strikes."""
+        for node in sorted({*nodes, *self.suspects}):
+            failures = self._young(node)
             strikes = [f for f in failures if self._is_strike(node, f)]
-            self._mark(self.suspects, node, bool(strikes))
+            (self.suspects.add if strikes else self.suspects.discard)(node)
             excused = {f.key for f in failures if f.key is not None and f.kind[0] != "diverged"}
             is_bad = self._is_bad(strikes)
             if is_bad and (node in self._struck or self._has_company(node, strikes[0].at_s)):
@@ -189,7 +185,14 @@ class Quarantine:
                 )
             elif self._struck.pop(node, None) is not None:
                 self._excused -= excused
-            self._mark(self._last, node, is_bad and node not in self._struck)
+
+    def _young(self, node: str) -> list[_Failure]:
+        """The failures of ``node``, without those that are forgotten; in quarantine all at once."""
+        failures = self._failures.pop(node, [])
+        young = [f for f in failures if f.at_s > self._now_s - self._retries.strike_age_s]
+        if young:
+            self._failures[node] = failures if node in self._struck else young
+        return self._failures.get(node, [])
 
     def _is_bad(self, strikes: Collection[_Failure]) -> bool:
         cells = {f.key[0] for f in strikes if f.key is not None}
@@ -250,10 +253,6 @@ class Quarantine:
             self.paused = (
                 f"{count} different cells have failed alike and none has succeeded: {alike}"
             )
-
-    @staticmethod
-    def _mark(which: set[str], node: str, is_meant: bool) -> None:
-        which.add(node) if is_meant else which.discard(node)
 
 
 def void_attempts(history: History, retries: Retries) -> frozenset[AttemptKey]:
