@@ -7,7 +7,7 @@ follows when its row is.
 """
 
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -74,7 +74,7 @@ class Driver:
     _running: dict[int, Running] = field(default_factory=dict)
     _events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue)
     _durations_s: list[float] = field(default_factory=list)
-    _ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _ended: dict[str, str] = field(default_factory=dict)  # by cell, which may be open again
     _busy_s: float = field(default_factory=time.monotonic)
     _checked_s: float = field(default_factory=lambda: time.monotonic() - LOOK_EVERY_S)
     _node_s: float = 0.0
@@ -324,7 +324,8 @@ class Driver:
             self._durations_s.append(duration_s)
             self._durations.add(task.cell, duration_s)
         is_done = follows.kind != "again" and not task.is_reference_rerun
-        self._ended[state] += is_done
+        if is_done:
+            self._ended[task.cell.id] = state
         if self.curves is not None:
             curve = delivery.curve if delivery is not None and state in TERMINAL_STATES else None
             self.curves.ended(task.cell.name, row["attempt"], row, curve)
@@ -335,7 +336,7 @@ class Driver:
                 reason=describe_outcome(row, follows, goes_on=self._scheduler.is_open),
                 wall_s=duration_s,
                 row=row,
-                done=sum(self._ended.values()) if is_done else None,
+                done=len(self._ended) if is_done else None,
                 total=len(self._plan.todo),
             )
         )
@@ -379,7 +380,7 @@ class Driver:
             name=self.sweep.name,
             total=len(self._plan.todo),
             settled_before=len(self._plan.settled),
-            ended=dict(self._ended),
+            ended=Counter(self._ended.values()),
             waiting=self._scheduler.num_waiting,
             leases=leases,
             idle=idle,

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sweep.spec.sweep_file import Retries
-from sweep.store.history import EndedAttempt
+from sweep.store.history import EndedAttempt, preemptions
 from sweep.store.schema import TERMINAL_STATES
 
 NOBODYS = ("user", "driver", "preemption")  # classes that are no fault of cell or node
 MOVING = ("cell", "memory", "hang")  # classes whose next attempt is made elsewhere
-PREEMPTED_OFTEN = 3  # after which it is said
 CLASS_OF_STATE = {
     "failed": "cell",
     "oom": "memory",
@@ -72,11 +71,8 @@ def _said(attempts: Sequence[EndedAttempt]) -> str:
         said += ", which counts against its node"
     elif last.to_confirm:
         said += "; to be confirmed on another node"
-    preempted = [ended for ended in attempts if ended.failure == "preemption"]
-    if len(preempted) >= PREEMPTED_OFTEN:
-        hours = sum(ended.wall_s for ended in preempted) / 3600
-        said += f" (preempted {len(preempted)} times, {hours:.1f} h without an answer)"
-    return said
+    often = preemptions(attempts)
+    return f"{said}; {often}" if often else said
 
 
 def _final(attempts: Sequence[EndedAttempt], policy: Retries) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from sweep.store.schema import TERMINAL_STATES
 
 CONTRADICTED = 2  # cells after which it is the node that diverges
+PREEMPTED_OFTEN = 3  # times, after which it is said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,14 @@ def selection_key(ended: EndedAttempt) -> tuple[int, int, bool, int]:
 
 def latest_generation(attempts: Sequence[EndedAttempt]) -> int:
     return max((ended.generation for ended in attempts), default=0)
+
+
+def preemptions(attempts: Sequence[EndedAttempt]) -> str | None:
+    """How often the cell was preempted and what that cost, if it was often."""
+    lost = [ended.wall_s for ended in attempts if ended.failure == "preemption"]
+    if len(lost) < PREEMPTED_OFTEN:
+        return None
+    return f"preempted {len(lost)} times, {sum(lost) / 3600:.1f} h without an answer"
 
 
 def by_time(history: History) -> Iterator[tuple[str, EndedAttempt]]:

@@ -79,7 +79,7 @@ OUTCOME = (
         _TEXT,
         "",
         "why the state is not succeeded; null if it is. In cells.parquet it also says if another "
-        "attempt at a diverged cell succeeded",
+        "attempt at a diverged cell succeeded, and what often being preempted has cost",
     ),
     Column(
         "failure",

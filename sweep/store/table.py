@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from sweep.store.history import (
     AttemptKey,
     EndedAttempt,
+    preemptions,
     select_attempt,
     void_divergences,
     with_void,
@@ -103,12 +104,13 @@ class StoredAttempts:
 def _with_others(
     reason: str | None, chosen: EndedAttempt, attempts: Sequence[EndedAttempt]
 ) -> str | None:
-    """``reason``, and which attempt does not agree that the cell diverges."""
-    others = [e for e in attempts if e.is_success and e.generation == chosen.generation]
-    if not chosen.has_diverged or not others:
+    """``reason``, and what others tell: a success where the cell diverged, or many preemptions."""
+    if chosen.state == "succeeded":
         return reason
-    other = others[0]
-    return f"{reason}; attempt {other.attempt} on {other.node} succeeded, which changes nothing"
+    often = preemptions(attempts) if not chosen.is_answer else None
+    others = [e for e in attempts if e.is_success and e.generation == chosen.generation]
+    told = [f"attempt {e.attempt} on {e.node} succeeded, which changes nothing" for e in others[:1]]
+    return "; ".join(part for part in (reason, often, *told) if part) or None
 
 
 def ended_attempt(row: Row) -> EndedAttempt:

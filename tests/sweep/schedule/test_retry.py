@@ -98,6 +98,12 @@ def test_what_nobody_is_to_blame_for_is_never_held_against_a_cell():
         assert (found.kind, found.avoid) == ("again", frozenset())
 
 
+def test_a_cell_that_was_preempted_often_says_so_and_what_that_has_cost():
+    taken = failed("preemption", wall_s=5400.0)
+    assert "preempted" not in follows(*[taken] * 2).why
+    assert follows(*[taken] * 3).why.endswith("preempted 3 times, 4.5 h without an answer")
+
+
 def test_a_tainted_answer_is_tried_once_more_elsewhere_and_then_taken():
     tainted = ended("succeeded", tainted=True, node="c")
     once = follows(tainted)

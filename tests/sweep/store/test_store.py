@@ -357,6 +357,13 @@ def test_the_table_of_cells_has_one_row_per_wanted_cell(store):
     assert (read["attempt"], read["num_attempts"], read["pre_quant_bpb"]) == (2, 3, 1.0)
 
 
+def test_a_cell_that_was_preempted_often_says_what_that_has_cost(store):
+    for count in (1, 2, 3):
+        add(store, "lost", failure="preemption", reason="its node was taken away")
+        (row,) = store.read().cells()
+        assert ("preempted 3 times, 0.0 h without an answer" in row["reason"]) is (count == 3)
+
+
 def test_cells_come_in_the_order_of_the_sweep(store):
     cells = [f"{number:016x}" for number in range(5)]
     for position, cell in zip((3, 1, 4, 0, 2), cells, strict=True):
