@@ -51,6 +51,7 @@ def run_command_line(argv: list[str] | None) -> tuple[int, bool]:
         join=arguments.join,
         now=arguments.now,
         leases=arguments.leases,
+        needs_data=arguments.needs_data,
         as_json=arguments.json,
         script=arguments.script,
         name=arguments.name,
@@ -82,9 +83,9 @@ def _connect(address: str | None) -> Pool:
 
 def parser() -> argparse.ArgumentParser:
     """Every verb takes the places; each takes the further options that mean something to it."""
-    places, cell, followed, failed, as_json, selected, planned, asked, drafted = (
+    places, cell, followed, failed, as_json, selected, planned, prepared, asked, drafted = (
         argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-        for _ in range(9)
+        for _ in range(10)
     )
     places.add_argument("--sweep", metavar="NAME-OR-PATH", help="default: what fits the machine")
     places.add_argument("--results", metavar="ROOT", help="default: results")
@@ -106,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
         help="ask for up to N leases: the cluster grows on demand",
     )
     planned.add_argument("--join", action="store_true", help="help the driver that is running it")
+    prepared.add_argument("--needs-data", action="store_true", help="an error if it is missing")
     asked.add_argument("--now", action="store_true", help="stop what runs instead of waiting")
     asked.add_argument("--leases", metavar="N", type=_at_least_one, help="hold at most N instead")
     drafted.add_argument("--script", metavar="PATH", help="a training script of your own")
@@ -113,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     drafted.add_argument("--force", action="store_true", help="write over a recipe of that name")
 
     options = {
-        verbs.plan: (selected, planned, as_json),
+        verbs.plan: (selected, planned, prepared, as_json),
         verbs.run: (selected, planned),
         stop: (asked,),
         verbs.status: (selected, as_json),
@@ -135,6 +137,7 @@ def parser() -> argparse.ArgumentParser:
     whole.set_defaults(script=None, name=None, force=False)
     whole.set_defaults(follow=False, until=None, autoscale=None, now=False, leases=None)
     whole.set_defaults(limit=None, failed=False, refresh=False, join=False, json=False)
+    whole.set_defaults(needs_data=False)
     subparsers = whole.add_subparsers(required=True, metavar="VERB")
     for verb, parents in options.items():
         summary = (verb.__doc__ or "").partition("\n")[0]

@@ -39,8 +39,9 @@ class Invocation:
 
     ``until``: the zone of [until], whatever the file says; ``autoscale``: the most leases, of
     nodes that come on demand. ``refresh``: stale cells run again. ``join``: help a driver that is
-    at work on it already. ``now``, ``leases``: what a driver is asked for. ``needs_results_only``:
-    a cluster is not asked which sweep is meant.
+    at work on it already. ``now``, ``leases``: what a driver is asked for. ``needs_data``: a plan
+    without its data is an error. ``needs_results_only``: a cluster is not asked which sweep is
+    meant.
     """
 
     environment: Environment
@@ -56,6 +57,7 @@ class Invocation:
     join: bool = False
     now: bool = False
     leases: int | None = None
+    needs_data: bool = False
     cell: str | None = None
     follow: bool = False
     failed: bool = False

@@ -18,7 +18,7 @@ MOST_NAMED = 3  # of cells that are stale for one reason
 
 def show_plan(invocation: Invocation, planner: Planner) -> None:
     """Say what ``planner`` would run, with or without the data; a cell without has no id."""
-    grid = invocation.cells(needs_data=False)
+    grid = invocation.cells(needs_data=invocation.needs_data)
     cells = invocation.selection.cells(grid)
     history = invocation.store.read().history()
     plan = planner(grid, history)

@@ -300,7 +300,12 @@ class Driver:
             reason += "; its log could not be fetched"
         else:
             delivery = Delivery(state="lost", reason=None, log=log)
-        self._close(running, Outcome("lost", reason, None, running.lost_as, None), delivery)
+        state, failure = "lost", running.lost_as
+        if failure == "infrastructure" and self.control.reason is not None:
+            # Slurm tells every process of a job that it ends: Ray may go before the cells are told.
+            state, failure = "interrupted", "user"
+            reason = f"stopped before it ended: {self.control.reason}; {reason}"
+        self._close(running, Outcome(state, reason, None, failure, None), delivery)
 
     def _close(self, running: Running, outcome: Outcome, delivery: Delivery | None) -> None:
         """Have the row written; until then neither the cell nor the lease goes on."""

@@ -84,6 +84,11 @@ def test_every_cell_is_named_without_an_id_and_the_data_is_asked_for_once(absent
     assert not absent.results.exists()
 
 
+def test_who_needs_the_data_is_told_what_gets_it(absent):
+    said = absent.say("plan", "--needs-data", status=2).err
+    assert f"`make data RECIPE=pr549 DATA={absent.data}` tries again" in said
+
+
 def test_json_has_the_cost_and_null_for_an_id(absent):
     plan = absent.json("--where", "seed == 2")
     assert [task["cell_id"] for task in plan["todo"]] == [None, None]

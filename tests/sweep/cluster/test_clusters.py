@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,6 @@ CLUSTERS = ROOT / "configs" / "clusters"
 SBATCH, NODE = CLUSTERS / "sweep.sbatch", CLUSTERS / "node.sh"
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 LABEL = "activation-sweep-node"
-HEAD_ONLY = {"--head", "--port", "--include-dashboard", "--block", "--node-ip-address"}
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,12 @@ def test_a_script_is_bash_that_stops_at_the_first_error(script):
     assert "\nset -euo pipefail\n" in text
 
 
-def test_every_flag_that_symmetric_run_hands_on_is_one_that_head_and_workers_take(ray_flags):
-    text = SBATCH.read_text(encoding="utf-8")
-    (call,) = re.findall(r"ray symmetric-run (.*?)\\\n  -- ", text, re.DOTALL)
-    flags = set(FLAG.findall(call))
-    assert {"--address", "--min-nodes"} <= flags
-    assert flags <= ray_flags["start"] | ray_flags["symmetric-run"]
-    assert not flags & HEAD_ONLY
+def test_every_flag_of_the_batch_script_is_one_of_ray_start(ray_flags):
+    text = SBATCH.read_text(encoding="utf-8").replace("\\\n", "")
+    (role,) = re.findall(r"role=\((--head .*)\)", text)
+    (start,) = re.findall(r"ray start (--block .*)", text)
+    assert set(FLAG.findall(f"{role} {start}")) <= ray_flags["start"]
+    assert not {"--head", "--port", "--include-dashboard"} & set(FLAG.findall(start))
 
 
 def test_every_flag_of_the_script_for_rented_machines_is_one_of_ray_start(ray_flags):
@@ -150,83 +149,169 @@ def test_a_submitted_folder_leaves_out_what_is_large_or_secret():
     assert all(isinstance(value, str) for value in values["env_vars"].values())
 
 
-RAY = """#!/bin/bash
-[ "$1" = symmetric-run ] || exit 0
-while [ "$1" != -- ]; do shift; done
-shift
-"$@"
-exit 7  # no status of the cluster's is taken for the driver's
+RAY = """#!{python}
+import os, signal, socket, sys
+from pathlib import Path
+if sys.argv[1] == "start":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    assert Path(os.environ["RAY_TMPDIR"]).stat().st_mode & 0o777 == 0o700
+    Path("ray.started").write_text(" ".join([*sys.argv, os.environ["RAY_TMPDIR"]]))
+    Path("ray.pid").write_text(str(os.getpid()))
+    print("what Ray says")
+    listener = socket.create_server(("127.0.0.1", int(os.environ["port"])))
+    while True:
+        listener.accept()
 """
-DRIVER = """#!{python}
+PYTHON = """#!{python}
 import signal, sys, time
 from pathlib import Path
-for number in signal.SIGINT, signal.SIGUSR1:
-    signal.signal(number, lambda *_: sys.exit(130))
-Path("started").write_text(" ".join(sys.argv[1:]))
-while not Path("code").exists():
-    time.sleep(0.02)
-sys.exit(int(Path("code").read_text()))
+def wait_for(name):
+    while not (Path(name).exists() and Path(name).read_text()):
+        time.sleep(0.02)
+    return int(Path(name).read_text())
+verb = sys.argv[3]
+if verb == "run":
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda number, _: sys.exit(130))
+Path(verb).write_text(" ".join(sys.argv[1:]))
+sys.exit(wait_for(f"{verb}.code"))
+"""
+SRUN = """#!/bin/bash
+while [[ "$1" == -* ]]; do
+  [[ "$1" == --output=* ]] && exec >>"${1#*=}" 2>&1
+  shift
+done
+SLURM_PROCID=0 SLURM_GPUS_ON_NODE=4 exec "$@"
+"""
+SCONTROL = """#!/bin/bash
+if [ "$1" = show ]; then
+  echo "   NodeAddr=127.0.0.1 NodeHostName=n1"
+else
+  echo "$@" >scontrol.said
+fi
 """
 STAND_INS = {
     ".venv/bin/ray": RAY,
-    ".venv/bin/python": DRIVER,
-    "bin/srun": '#!/bin/bash\nwhile [[ "$1" == -* ]]; do shift; done\nexec "$@"\n',
-    "bin/scontrol": '#!/bin/bash\necho "$@" > scontrol.said\n',
-    "bin/hostname": "#!/bin/bash\necho 10.0.0.1 10.0.1.1\n",
+    ".venv/bin/python": PYTHON,
+    "bin/srun": SRUN,
+    "bin/scontrol": SCONTROL,
+    "bin/scancel": "#!/bin/bash\nkill -TERM $(cat ray.pid)\n",
 }
+
+
+class Batch:
+    """The batch script at work, with stand-ins for Slurm, Ray and the driver."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name, text in STAND_INS.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text.replace("{python}", sys.executable), encoding="utf-8")
+            path.chmod(0o755)
+        (folder / "plan.code").write_text("0")
+
+    def start(self):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        slurm = {"SUBMIT_DIR": self.folder, "JOB_ID": 5, "JOB_NUM_NODES": 1, "CPUS_ON_NODE": 64}
+        slurm |= {"GPUS_ON_NODE": 8}
+        self.process = subprocess.Popen(
+            ["bash", str(SBATCH)],
+            cwd=self.folder,
+            env={
+                "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+                "RAY_PORT": str(port),
+                "SLURMD_NODENAME": "n1",
+                **{f"SLURM_{name}": str(value) for name, value in slurm.items()},
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return self
+
+    def has(self, name):
+        return (self.folder / name).exists()
+
+    def end(self):
+        """The exit status, and the last line that was said, if any."""
+        said, _ = self.process.communicate(timeout=60)
+        assert "what Ray says" not in said
+        return self.process.returncode, "".join(said.splitlines()[-1:])
+
+    def requeued(self):
+        said = self.folder / "scontrol.said"
+        return said.exists() and said.read_text() == "requeue 5\n"
 
 
 @pytest.fixture
 def batch(tmp_path):
-    """The batch script at work, with stand-ins for Slurm, Ray and the driver."""
-    for name, text in STAND_INS.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.replace("{python}", sys.executable), encoding="utf-8")
-        path.chmod(0o755)
-    slurm = {"SUBMIT_DIR": tmp_path, "JOB_ID": 5, "JOB_NUM_NODES": 2, "CPUS_ON_NODE": 64}
-    environment = {
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "TMPDIR": str(tmp_path),
-        **{f"SLURM_{name}": str(value) for name, value in slurm.items()},
-    }
-    with subprocess.Popen(["bash", str(SBATCH)], cwd=tmp_path, env=environment) as process:
-        wait_until(lambda: (tmp_path / "started").exists(), 20)
-        wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob("*/driver.pid")), 20)
-        try:
-            yield process, tmp_path
-        finally:
-            (tmp_path / "code").write_text("1")
-            process.wait(20)
+    batch = Batch(tmp_path)
+    yield batch
+    if batch.process.poll() is None:
+        batch.process.kill()
+        batch.process.communicate()
 
 
-@pytest.mark.parametrize("code", [0, 2, 3])
-def test_the_batch_job_ends_as_the_driver_does(batch, code):
-    process, folder = batch
-    (folder / "code").write_text(str(code))
-    assert process.wait(20) == code
-    assert (folder / "started").read_text().startswith("-m sweep run --sweep slopes --results")
-    assert not (folder / "scontrol.said").exists()
+@pytest.fixture
+def driving(batch):
+    batch.start()
+    wait_until(lambda: batch.has("run"), 60)
+    return batch
 
 
-def test_a_job_whose_time_did_not_suffice_for_more_cells_is_requeued(batch):
-    process, folder = batch
-    (folder / "code").write_text("4")
-    assert process.wait(20) == 4
-    assert (folder / "scontrol.said").read_text() == "requeue 5\n"
+@pytest.mark.parametrize(("code", "verdict"), [(0, "is done"), (2, "has failed"), (3, "is done")])
+def test_the_batch_job_ends_as_the_driver_does(driving, code, verdict):
+    (driving.folder / "run.code").write_text(str(code))
+    status, last = driving.end()
+    assert status == code
+    assert last.startswith(f"The job {verdict}: ")
+    assert (driving.folder / "run").read_text().startswith("-m sweep run --sweep slopes --results")
+    assert not driving.requeued()
+    *started, temporary = (driving.folder / "ray.started").read_text().split()
+    assert {"--num-gpus=4", "--num-cpus=64", "--node-ip-address=127.0.0.1"} <= set(started)
+    assert not Path(temporary).exists()
+
+
+def test_a_job_whose_time_did_not_suffice_for_more_cells_is_requeued(driving):
+    (driving.folder / "run.code").write_text("4")
+    assert driving.end()[0] == 4
+    assert driving.requeued()
 
 
 @pytest.mark.parametrize(("number", "requeued"), [(signal.SIGUSR1, True), (signal.SIGINT, False)])
 def test_the_driver_is_interrupted_and_the_job_goes_on_only_where_its_time_was_up(
-    batch, number, requeued
+    driving, number, requeued
 ):
-    process, folder = batch
-    process.send_signal(number)
-    assert process.wait(20) == 130
-    said = folder / "scontrol.said"
-    assert said.exists() == requeued
-    assert not requeued or said.read_text() == "requeue 5\n"
-    assert list(folder.glob("activation-sweep-*")) == []
+    driving.process.send_signal(number)
+    assert driving.end()[0] == 130
+    assert driving.requeued() == requeued
+
+
+@pytest.mark.parametrize(("number", "requeued"), [(signal.SIGUSR1, True), (signal.SIGINT, False)])
+def test_a_signal_before_there_is_a_driver_is_not_lost(batch, number, requeued):
+    (batch.folder / "plan.code").unlink()
+    batch.start()
+    wait_until(lambda: batch.has("plan"), 60)
+    batch.process.send_signal(number)
+    (batch.folder / "plan.code").write_text("0")
+    assert batch.end()[0] == 130
+    assert not batch.has("run")
+    assert batch.requeued() == requeued
+
+
+def test_what_is_wrong_with_the_sweep_is_said_before_ray_starts(batch):
+    (batch.folder / "plan.code").write_text("2")
+    assert batch.start().end()[0] == 2
+    assert not batch.has("ray.started")
+
+
+def test_an_environment_that_is_missing_is_named(batch):
+    (batch.folder / ".venv/bin/ray").unlink()
+    status, last = batch.start().end()
+    assert status == 2
+    assert last.startswith(f"error: {batch.folder}/.venv/bin/ray is not there")
 
 
 @pytest.mark.parametrize("arguments", [(), ("head",), ("worker", "10.0.0.2"), ("boss", "10.0.0.1")])

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from sweep.cluster.interface import LeaseLost
 from sweep.driver.control import Control
 from sweep.driver.requests import Request, ask, requests_heard
 from sweep.schedule.plan import plan_unsettled
@@ -26,8 +27,8 @@ def store(tmp_path):
         yield store
 
 
-def asked_run(store, ask, *, ends, sweep=None, control=None, num_leases=2):
-    """Run cells that end by themselves only if ``ends``; ``ask(control)`` once two of them run."""
+def asked_run(store, ask, *, ends, end=None, sweep=None, control=None, num_leases=2):
+    """Run cells that end by themselves, or by ``end``, only if ``ends``; ``ask(control)`` once two of them run."""
     control, started, asked = control or Control(), threading.Barrier(3), threading.Event()
 
     def work(order, stop):
@@ -35,6 +36,8 @@ def asked_run(store, ask, *, ends, sweep=None, control=None, num_leases=2):
         asked.wait(PATIENCE_S)
         if stop.wait(0.3 if ends else PATIENCE_S):
             return failed("interrupted", "stopped by the user", "user")
+        if end is not None:
+            raise end
         return delivered(order)
 
     sweep = sweep or sweep_spec()
@@ -61,6 +64,19 @@ def test_to_stop_now_ends_what_runs_and_the_row_says_why(store):
     assert {row["failure"] for row in rows} == {"user"}
     reasons = [line.reason for line in driver.display.lines]
     assert all(reason.endswith("`make sweep` tries it again") for reason in reasons)
+
+
+def test_what_is_lost_with_a_cluster_that_the_scheduler_ends_is_interrupted(store):
+    """Slurm sends SIGTERM to every process of a job, Ray's among them."""
+
+    def warn(control):
+        control.stop("the scheduler ended the job (SIGTERM)", 60.0)
+
+    _, rows = asked_run(store, warn, ends=True, end=LeaseLost("ActorDiedError: SIGTERM"))
+    assert states(rows) == {"interrupted": 2}
+    for row in rows:
+        assert row["failure"] == "user"
+        assert row["reason"].startswith("stopped before it ended: the scheduler ended the job")
 
 
 @pytest.mark.parametrize(("expected_s", "state"), [(10.0, "succeeded"), (900.0, "interrupted")])
