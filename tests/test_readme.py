@@ -6,10 +6,13 @@ are those in the README; they depend on the Python that ships the text.
 
 import re
 import subprocess
+import sys
 
 import pytest
 
+from sweep.store.store import Store
 from tests.support.commands import ROOT, environment, rows
+from tests.support.drivers import row_of
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_RUN = re.compile(r"^(git |cd |make (test|check|setup))")
@@ -26,6 +29,24 @@ def commands() -> list[str]:
     joined = "\n".join(blocks).replace("\\\n", " ")
     lines = [re.sub(r"\s+#.*", "", line).strip() for line in joined.splitlines()]
     return [line for line in lines if line and not NOT_RUN.match(line)]
+
+
+def test_its_python_reads_a_sweep_without_ray_or_torch(tmp_path):
+    store = Store(tmp_path / "results" / "local")
+    store.write_sweep({"name": "local", "cells": [{"cell": "asqu__seed1", "cell_id": "0" * 16}]})
+    attempt = store.announce("0" * 16, 1, {})
+    store.commit(attempt, row_of(attempt, post_quant_sliding_bpb=3.5))
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    code += "\nimport sys; print({'ray', 'torch', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "{'succeeded': 1}\nasqu__seed1 succeeded 3.5\nset()\n"
 
 
 def test_the_readme_shows_the_commands_that_matter():

@@ -76,7 +76,8 @@ def _line(cell: CellStatus) -> str:
 
 def _running_line(cell: CellStatus, now: datetime) -> str:
     said = cell.running
-    return _line(cell) if said is None else f"{_line(cell)}: {_progress(said, now)}"
+    where = f"{cell.cell}  {cell.state} {cell.reason}"
+    return where if said is None else f"{where}: {_progress(said, now)}"
 
 
 def _progress(said: RunningAttempt, now: datetime) -> str:

@@ -76,9 +76,9 @@ def test_what_runs_is_told_with_its_phase_its_step_and_the_time_left(store):
         store.announce(IDS[3], 1, {"driver": driver, "node": "n4"})
         store.files.replace(f"progress/{driver}.json", progress())
         text = lines(read_status(store))
-    assert text[0].startswith("  asqu__seed2  running: on n3: train, step 120 of 200, for 72 s, ")
+    assert text[0].startswith("  asqu__seed2  running on n3: train, step 120 of 200, for 72 s, ")
     assert text[0].endswith(" min left")
-    assert text[1] == "  relu2__seed2  running: on n4"  # its driver has not spoken of it yet
+    assert text[1] == "  relu2__seed2  running on n4"  # its driver has not spoken of it yet
     assert text[-1] == "sweep trial: 5 cells: 2 running, 1 succeeded, 2 waiting."
     assert any(line.startswith("Driver: process ") and line.endswith("UTC.") for line in text)
     assert any(
