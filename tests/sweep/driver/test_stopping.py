@@ -28,7 +28,10 @@ def store(tmp_path):
 
 
 def asked_run(store, ask, *, ends, end=None, sweep=None, control=None, num_leases=2):
-    """Run cells that end by themselves, or by ``end``, only if ``ends``; ``ask(control)`` once two of them run."""
+    """Run cells that end by themselves, or with the error ``end``, only if ``ends``.
+
+    ``ask(control)`` once two of them run.
+    """
     control, started, asked = control or Control(), threading.Barrier(3), threading.Event()
 
     def work(order, stop):
