@@ -105,12 +105,29 @@ def rank_environment(
     }
 
 
+# Of a Ray on this machine alone. It has no flag to listen on loopback alone; it does so where its
+# own address is 127.0.0.1, which this variable, made for other systems, makes it on Linux too.
+LOCAL_RAY = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_memory_monitor_refresh_ms": "0",  # the kernel kills the rank that is large, not the agent
+}
+
+
 def prepare_ray(variables: dict[str, str] | None = None) -> None:
-    """Settings that Ray reads when it is imported: report nothing home, keep every log line."""
+    """Settings that Ray reads when it is imported: report nothing home, keep every log line.
+
+    Where no cluster is named, those of ``LOCAL_RAY`` too; what is set already stays.
+    """
     target = os.environ if variables is None else variables
-    target.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    target.setdefault("RAY_DEDUP_LOGS", "0")
-    target.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        **({} if target.get("RAY_ADDRESS") else LOCAL_RAY),
+    }
+    for name, value in settings.items():
+        target.setdefault(name, value)
 
 
 def mark_descendants() -> str:

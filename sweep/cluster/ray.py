@@ -7,7 +7,6 @@ never used again. The only file of the project that imports ray.
 """
 
 import itertools
-import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -18,9 +17,10 @@ from typing import Any
 from sweep.cluster.awake_clock import AwakeClock
 from sweep.cluster.interface import Lease, LeaseLost, Node, Pool
 from sweep.cluster.nodes import LeaseRequest, NodeWatch, bundle, pending_reason
+from sweep.cluster.ray_settings import no_ray, ray_settings, require_listener
 from sweep.cluster.watchdog import Watchdog
 from sweep.deadline import call_with_deadline, run_in_background
-from sweep.environment import local_cpus, prepare_ray
+from sweep.environment import prepare_ray
 from sweep.messages import CheckResult, Delivery, Order, PrepareResult, Requirements
 from sweep.node.agent import Agent
 from sweep.node.scratch import read_abandoned_log
@@ -49,7 +49,6 @@ LOG_DEADLINE_S = 8.0
 INSPECT_DEADLINE_S = 300.0
 MAX_FAILED_STARTS = 5
 HOLDER = "activation-sweep, process"
-AUTH_LOGGER = "ray._private.authentication.authentication_token_setup"  # says it at every start
 ENDED_IN_ORDER = "terminated expectedly"  # what Ray says of a node that was sent SIGTERM
 AGENT_CALLS = 4  # one runs the attempt, one asks for progress, one stops, one inspects
 
@@ -85,20 +84,13 @@ class RayPool(Pool):
     version = str(ray.__version__)
 
     def __init__(self, address: str | None) -> None:
-        self._watchdog: Watchdog | None = None
-        settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-        if address is None:
-            self._watchdog = Watchdog()
-            settings |= {"address": "local", "num_cpus": local_cpus(), "include_dashboard": False}
-        else:
-            settings |= {"address": address}
-        logging.getLogger(AUTH_LOGGER).setLevel(logging.ERROR)
+        self._watchdog = Watchdog() if address is None else None
         try:
-            _require_listener(address)
+            require_listener(address)
             _keep_the_terminal()
-            ray.init(**settings)
-        except (OSError, ValueError, RuntimeError, RayError) as error:  # RuntimeError: versions
-            raise ConfigError(_no_ray(address, error)) from None
+            ray.init(**ray_settings(address))
+        except Exception as error:  # of every kind: a start that takes too long is a bare Exception
+            raise ConfigError(no_ray(address, error)) from None
         self._pending: list[PendingLease] = []
         # Making, removing and listing placement groups are calls to the head that know no deadline:
         # while it stood still (SIGSTOP) they were seen to block for minutes. The driver has a
@@ -323,23 +315,6 @@ class RayLease:
         """See from the error of a call whether the node was taken away."""
         if isinstance(error, ActorDiedError):
             self.is_preempted |= error.preempted or ENDED_IN_ORDER in str(error)
-
-
-def _require_listener(address: str | None) -> None:
-    """OSError at once where nothing listens: ray.init was seen to wait for minutes."""
-    host, _, port = (address or "").rpartition(":")
-    if host and port.isdigit() and "//" not in host:
-        socket.create_connection((host, int(port)), timeout=ANSWER_DEADLINE_S).close()
-
-
-def _no_ray(address: str | None, error: Exception) -> str:
-    if address is None:
-        return f"Ray could not be started on this machine: {error}"
-    return (
-        f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}). `ray status` on its head "
-        f"shows whether it runs, RAY_AUTH_MODE=token is needed where the cluster asks for a token, "
-        f"and without RAY_ADDRESS the sweep uses this machine."
-    )
 
 
 def _keep_the_terminal() -> None:

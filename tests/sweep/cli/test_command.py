@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -109,6 +110,22 @@ def settled(place, data, tmp_path):
         assert_settled(place.folder, cells, undisturbed(cells, tmp_path / "undisturbed"))
 
     return check
+
+
+@pytest.mark.slow
+def test_a_sweep_on_one_machine_listens_to_that_machine_alone(place):
+    write_sweep(place.file, budget="400steps")
+    with running_sweep(*place.arguments) as process:
+        wait_until(lambda: ranks(process.pid))
+        heard = {
+            ip_address(connection.laddr.ip.removeprefix("::ffff:"))
+            for each in alive(descendants(process.pid))
+            for connection in each.net_connections("inet")
+            if connection.status == "LISTEN"
+        }
+        process.kill()
+    assert heard
+    assert all(address.is_loopback for address in heard)
 
 
 @pytest.mark.slow

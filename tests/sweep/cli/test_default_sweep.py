@@ -10,7 +10,7 @@ from rich.console import Console
 from sweep.cli import invocation
 from sweep.cli.invocation import choose_sweep
 from sweep.cluster.interface import Node
-from sweep.environment import Environment, local_gpus, prepare_ray, read_environment
+from sweep.environment import LOCAL_RAY, Environment, local_gpus, prepare_ray, read_environment
 from sweep.timing.nvml import model_of
 from tests.support.gpus import h100s, scripted_nvml
 from trainer.config.config_errors import ConfigError
@@ -88,3 +88,11 @@ def test_settings_of_ray_that_the_user_made_are_kept():
     prepare_ray(variables)
     assert variables["RAY_USAGE_STATS_ENABLED"] == "1"
     assert variables["RAY_DEDUP_LOGS"] == "0"
+
+
+def test_only_a_ray_of_this_machines_own_is_set_to_listen_on_it_alone():
+    alone, elsewhere = dict[str, str](), {"RAY_ADDRESS": "head:6379"}
+    prepare_ray(alone)
+    prepare_ray(elsewhere)
+    assert {name: alone[name] for name in LOCAL_RAY} == LOCAL_RAY
+    assert not LOCAL_RAY.keys() & elsewhere.keys()
