@@ -8,11 +8,12 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -28,6 +29,7 @@ COLLECTIVE_TIMEOUT = timedelta(seconds=600)
 STATUS_INTERVAL_S = 5.0
 
 T = TypeVar("T")
+NO_GRADIENTS: Mapping[Tensor, Tensor] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -72,21 +74,30 @@ class World:
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor
 
-    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Sum the gradients over ranks; an absent gradient counts as zero everywhere."""
+    def sum_gradients(
+        self, parameters: Iterable[Tensor], in_float32: Mapping[Tensor, Tensor] = NO_GRADIENTS
+    ) -> None:
+        """Sum the gradients over ranks; an absent gradient counts as zero everywhere.
+
+        The gradient of a parameter is ``in_float32`` if it is there, and is rounded to the
+        parameter's type after the sum.
+        """
         if self.size == 1:
+            for p, gradient in in_float32.items():
+                p.grad = gradient.to(p.dtype)
             return
         present = list(parameters)
-        for p in present:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        flat = torch.cat([p.grad.flatten() for p in present if p.grad is not None])
+        own = [in_float32.get(p, p.grad) for p in present]
+        flat = torch.cat(
+            [
+                torch.zeros_like(p).flatten() if gradient is None else gradient.flatten()
+                for p, gradient in zip(present, own, strict=True)
+            ]
+        )
         dist.all_reduce(flat)
-        offset = 0
-        for p in present:
-            assert p.grad is not None
-            p.grad.copy_(flat[offset : offset + p.numel()].view_as(p))
-            offset += p.numel()
+        parts = flat.split([p.numel() for p in present])
+        for p, part in zip(present, parts, strict=True):
+            p.grad = part.view_as(p).to(p.dtype, copy=True)
 
     def reduce_scatter(self, whole_NRC: Tensor) -> PendingTensor:
         """This rank's part of ``whole_NRC`` summed over ranks, (P, R, C) with P = ⌈N / size⌉.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Optim
-from trainer.distributed.world import World
+from trainer.distributed.world import NO_GRADIENTS, World
 from trainer.model import GPT
 from trainer.optim.muon import Muon, NewtonSchulz
 from trainer.optim.parameter_kinds import Kind, parameters_by_kind
@@ -45,8 +45,13 @@ class Optimizers:
         for group in self._param_groups():
             group["base_lr"] = group["lr"]
 
-    def step(self, step: int, lr_multiplier: float) -> None:
-        """Sum the ranks' gradients, apply them as update ``step`` (from 0), drop them."""
+    def step(
+        self, step: int, lr_multiplier: float, in_float32: Mapping[Tensor, Tensor] = NO_GRADIENTS
+    ) -> None:
+        """Sum the ranks' gradients, apply them as update ``step`` (from 0), drop them.
+
+        ``in_float32`` holds those that are rounded to the type of their weights after the sum.
+        """
         config = self._config
         for group in self._param_groups():
             group["lr"] = group["base_lr"] * lr_multiplier
@@ -58,7 +63,7 @@ class Optimizers:
                 config.muon_momentum_warmup_steps,
             )
         self._muon.reduce()
-        self._world.sum_gradients(self._replicated)
+        self._world.sum_gradients(self._replicated, in_float32)
         if config.grad_clip is not None and config.clip == "global":
             self._clip_to(config.grad_clip)
         self._adam.step()

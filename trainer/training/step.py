@@ -48,20 +48,25 @@ def take_step(
     model.begin_step(training.seed, step)
     late = config.late_qat_below is not None and lr_mult < config.late_qat_below
     with model.late_qat(enabled=late):
-        loss = _accumulate_gradients(training, batch)
-    optimizers.step(step, lr_mult)
+        loss, in_float32 = _accumulate_gradients(training, batch)
+    optimizers.step(step, lr_mult, in_float32)
     return loss
 
 
-def _accumulate_gradients(training: Training, batch: MicroBatches) -> Tensor:
+def _accumulate_gradients(
+    training: Training, batch: MicroBatches
+) -> tuple[Tensor, dict[Tensor, Tensor]]:
     """Leave the mean gradient of the step's micro-batches that are this rank's; their mean loss.
 
-    Both are means over the micro-steps of all ranks, so that they add up over ranks.
+    Both are means over the micro-steps of all ranks, so that they add up over ranks. Gradients of
+    bfloat16 weights are added up in float32 and returned, to be rounded once all ranks' are in: so
+    they do not depend on how many ranks share the micro-batches.
     """
     model, optim, device = training.model, training.recipe.optim, training.world.device
     micro_steps = training.recipe.train.micro_steps
     parameters = list(model.parameters())
-    clipped: list[Tensor] = []
+    rounded = [p for p in parameters if p.dtype is not torch.float32]
+    sums: dict[Tensor, Tensor] = {}
     total = torch.zeros((), device=device)
     at_once = _at_once(training, batch)
     for start in range(0, len(batch), at_once):
@@ -71,15 +76,15 @@ def _accumulate_gradients(training: Training, batch: MicroBatches) -> Tensor:
         if optim.clip == "per_shard" and optim.grad_clip is not None:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, optim.grad_clip)
-            clipped = _add_gradients(clipped, parameters, 1 / micro_steps)
+            _add_gradients(sums, parameters, 1 / micro_steps)
         else:
             (loss * len(micro_batches) / micro_steps).backward()
+            _add_gradients(sums, rounded, 1.0)
         total += loss.detach() * len(micro_batches) / micro_steps
         training.beat()
-    if clipped:
-        for parameter, gradient in zip(parameters, clipped, strict=True):
-            parameter.grad = gradient
-    return total
+    for parameter in [p for p in sums if p.dtype is torch.float32]:
+        parameter.grad = sums.pop(parameter)
+    return total, sums
 
 
 def _at_once(training: Training, batch: MicroBatches) -> int:
@@ -102,11 +107,12 @@ def _joined(tokens: Sequence[Tensor], device: torch.device) -> Tensor:
     return whole.to(device, non_blocking=True)
 
 
-def _add_gradients(sums: list[Tensor], parameters: Sequence[Tensor], factor: float) -> list[Tensor]:
-    """``sums`` plus ``factor`` times the gradients, which are dropped; absent ones are zero."""
-    scaled = [torch.zeros_like(p) if p.grad is None else p.grad.mul_(factor) for p in parameters]
+def _add_gradients(sums: dict[Tensor, Tensor], parameters: Sequence[Tensor], factor: float) -> None:
+    """Add ``factor`` times the gradients to the float32 ``sums``, and drop them."""
     for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        scaled = parameter.grad.float()
+        scaled = scaled if factor == 1.0 else scaled.mul_(factor)
+        sums[parameter] = sums[parameter].add_(scaled) if parameter in sums else scaled
         parameter.grad = None
-    if sums:
-        torch._foreach_add_(scaled, sums)
-    return scaled
