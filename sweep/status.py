@@ -17,6 +17,9 @@ from sweep.store.table import Row
 NOT_NEEDED = "not needed"
 ANSWERED = (*TERMINAL_STATES, NOT_NEEDED)
 OPEN = ("waiting", "running", "lost", "interrupted")
+CELL_COLUMNS = ["cell_id", "state", "reason", "num_attempts"]
+ATTEMPT_COLUMNS = ["node", "state", "failure", "started_at", "ended_at", "budget_kind"]
+ATTEMPT_COLUMNS += ["budget_value"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,9 @@ def read_status(store: Store) -> SweepStatus:
     until = description.get("until")
     standing = standing_told(until, stored.history()) if until is not None else None
     said = {each.cell_id: each for driver in progress.values() for each in driver.running}
-    rows = {row["cell_id"]: row for row in stored.cells()}
+    attempts = stored.table.select(ATTEMPT_COLUMNS).to_pylist()
+    cell_rows = stored.cells_table().select(CELL_COLUMNS).to_pylist()
+    rows = {row["cell_id"]: row for row in cell_rows}
     needed = None if standing is None else standing.next_ids | standing.later_ids
 
     def status_of(cell: Mapping[str, Any]) -> CellStatus:
@@ -108,14 +113,14 @@ def read_status(store: Store) -> SweepStatus:
         )
 
     cells = tuple(map(status_of, description["cells"]))
-    spent, left = _node_hours(cells, stored.rows, progress.values())
+    spent, left = _node_hours(cells, attempts, progress.values())
     return SweepStatus(
         name=description["name"],
         at=now,
         cells=cells,
         drivers=tuple(store.drivers()),
         progress=progress,
-        failures=Counter((row["failure"], row["node"]) for row in stored.rows if row["failure"]),
+        failures=Counter((row["failure"], row["node"]) for row in attempts if row["failure"]),
         node_hours=spent,
         node_hours_left=left,
         standing=standing,

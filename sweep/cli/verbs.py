@@ -136,6 +136,8 @@ def logs(invocation: Invocation) -> int:
     invocation.show(store.read_file(kept[-1]["log"]).decode(errors="replace"))
     if invocation.follow:
         invocation.say(ending(name, kept[-1]))
+    elif running:
+        invocation.say(f"That was attempt {kept[-1]['attempt']}; FOLLOW=1 shows the one that runs.")
     return EXIT_DONE
 
 

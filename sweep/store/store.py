@@ -78,7 +78,7 @@ class Store:
         self._in_doubt: dict[str, tuple[Attempt, bytes]] = {}
         self._strange: dict[str, str] = {}
         self._reading, self._deriving = threading.Lock(), threading.Lock()
-        self._table, self._has_read = joined([]), frozenset[str]()
+        self._stored, self._has_read = StoredAttempts(joined([]), ()), frozenset[str]()
 
     @classmethod
     def of(cls, results: str | Path, sweep: str) -> "Store":
@@ -297,16 +297,16 @@ class Store:
                     _passed_over(self.files.where(f"attempts/{name}"), "no attempt's name")
                 )
         if not self._has_read <= set(names):  # somebody has taken one away
-            self._table, self._has_read = joined([]), frozenset()
-        tables, new = [self._table], [name for name in names if name not in self._has_read]
+            self._stored, self._has_read = StoredAttempts(joined([]), ()), frozenset()
+        tables, new = [self._stored.table], [name for name in names if name not in self._has_read]
         for batch in _batches(self._read_all(new), BATCH):
             found = {name: self._attempt(name, data, unreadable) for name, data in batch}
             read = {name: table for name, table in found.items() if table is not None}
             self._has_read |= read.keys()
             tables.append(joined(list(read.values())))
-        if new:
-            self._table = joined(tables)
-        return StoredAttempts(self._table, tuple(unreadable))
+        if new or tuple(unreadable) != self._stored.unreadable:
+            self._stored = StoredAttempts(joined(tables), tuple(unreadable))
+        return self._stored
 
     def _create(self, name: str, data: bytes) -> bool:
         """Whether the file is ours: also where it was made and the answer to that got lost."""

@@ -50,6 +50,7 @@ def progress(**changes):
         "step": 120,
         "total_steps": 200,
         "expected_end": (datetime.now(UTC) + timedelta(seconds=600)).isoformat(),
+        "train_loss": float("nan"),
         "of a newer version": {"x": 1},
     }
     said = {
