@@ -111,7 +111,8 @@ class Checkpoints(StrictModel):
     """Where a cell of fixed steps keeps what it needs to be resumed, and how often, in seconds.
 
     ``keep = "node"``: on the node's disk, in ``folder`` (default: the system's temporary folder);
-    ``"results"``: a copy beside the results too, so that another node can resume; ``"no"``.
+    ``"results"``: a copy beside the results too, so that another node can resume (the default with
+    ``node.autoscale``); ``"no"``.
     """
 
     keep: Literal["node", "results", "no"] = "node"

@@ -1,7 +1,9 @@
-"""What a pool says of real nodes of Ray: who is busy, and who has other code.
+"""What a pool says of real nodes of Ray: who is busy, who has other code, and who was taken away.
 
 Not claimed: what NVML says; the GPUs are declared and nowhere to be seen.
 """
+
+import signal
 
 import pytest
 
@@ -61,3 +63,15 @@ def test_a_node_of_other_code_is_refused_by_name_before_anything_is_sent(pool, m
     found = pool.inspect(requirements(gpus=2))
     for name in ("node-a", "node-b"):
         assert [result.name for result in found[name]] == ["sweep code"]
+
+
+@pytest.mark.slow
+def test_a_node_whose_ray_is_ended_in_order_was_taken_away_and_one_that_is_killed_was_not(
+    cluster, pool
+):
+    """The last test of this file, which costs it its nodes."""
+    for number, taken_away in ((signal.SIGTERM, True), (signal.SIGKILL, False)):
+        lease = granted(pool)
+        cluster.raylet(lease.node).send_signal(number)
+        wait_until(lambda lease=lease: lease.beat() or lease.is_gone, PATIENCE_S)
+        assert lease.is_preempted == taken_away
