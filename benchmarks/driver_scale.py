@@ -5,6 +5,9 @@ size runs in a process of its own. Time is processor time, which other work on t
 changes; what the stubs take is measured and subtracted. Memory is what the resident set grows by
 from one size to the next, per cell: imports and caches, which every size has, are not in it. The
 results go to a folder in memory, so that the disk's time to make files durable is not measured.
+
+With ``--slow-store`` the store takes as long for every file as an object store does, and a thousand
+leases wait for it: how soon has each its first cell, and how many rows are written in a second?
 """
 
 import argparse
@@ -16,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +32,14 @@ from sweep.driver.attempts import Attempts
 from sweep.driver.control import Control
 from sweep.driver.display import Display, EndedView, SweepView
 from sweep.driver.driver import Driver
+from sweep.driver.requirements import order_for
 from sweep.messages import Delivery, Order, PrepareResult, Requirements
 from sweep.provenance import Code, Revision
 from sweep.schedule.plan import plan_unsettled
 from sweep.spec.grid import Cell
 from sweep.spec.sweep_file import SweepSpec
-from sweep.store.store import Store
+from sweep.store.files import LocalFiles, RemoteFiles
+from sweep.store.store import Attempt, Store
 from tests.support.grids import cells_of, sweep_spec
 from tests.support.pool import FakeLease, FakePool
 from tests.support.reports import delivered
@@ -43,6 +49,8 @@ COMPARED = (1_000, 100_000)  # a run of 100 cells is over before it has warmed u
 FLAT = 0.2
 NUM_LEASES = 16
 CODE = Code("0" * 64, None)
+SLOW_S, SLOW_LEASES, SLOW_CELLS = 0.06, 1_000, 2_000
+FIRST_CELLS_S, CLOSINGS = 10.0, 20.0  # what is asked of it
 SLOPES = tuple(round(0.125 * i, 3) for i in range(8))
 
 
@@ -77,6 +85,65 @@ class Silent:
     def ended(self, ending: EndedView) -> None: ...
 
 
+class SlowFiles(LocalFiles):
+    """A folder that takes as long as an object store for every file, and as many at once."""
+
+    readers, at_once = RemoteFiles.readers, RemoteFiles.at_once
+
+    def create(self, name: str, data: bytes) -> bool:
+        time.sleep(SLOW_S)
+        return super().create(name, data)
+
+    def replace(self, name: str, data: bytes) -> None:
+        time.sleep(SLOW_S)
+        super().replace(name, data)
+
+
+class OncePool(FakePool):
+    """A lease for every node, which nobody takes back: so it is granted without a search."""
+
+    def _room(self, avoid: frozenset[str]) -> str | None:
+        return self.names[len(self.leases)] if len(self.leases) < len(self.names) else None
+
+
+class Watched(Silent):
+    """When each row was written."""
+
+    def __init__(self) -> None:
+        self.at_s: list[float] = []
+
+    def ended(self, ending: EndedView) -> None:
+        self.at_s.append(time.perf_counter())
+
+
+def measure_slow_store(folder: Path) -> dict[str, float]:
+    """A thousand leases with their first cell, and the rows of two thousand."""
+    sweep, started = sweep_of(SLOW_CELLS), {}
+    cells = cells_of(sweep)
+    answers = {cell.id: _done(delivered(_order(sweep, cell))) for cell in cells}
+
+    class Noting(StubLease):
+        def submit(self, order: Order) -> "Future[Delivery]":
+            started.setdefault(self.name, time.perf_counter())
+            return answers[order.cell_id]
+
+    pool = OncePool(_never, names=[f"node-{i}" for i in range(SLOW_LEASES)], lease=Noting)
+    store, display = Store(folder / "sweep"), Watched()
+    with store.as_driver(say=lambda text: None) as driver_id:
+        todo = plan_unsettled(cells, {}, sweep.retries, CODE.trainer_hash)
+        store.files = SlowFiles(folder / "sweep")
+        driver = driver_of(sweep, pool, store, driver_id, leases=SLOW_LEASES, display=display)
+        start_s, cpu_s = time.perf_counter(), time.process_time()
+        driver.run(todo, {})
+        cpu_s = time.process_time() - cpu_s
+    return {
+        "leases": len(started),
+        "first_cells_s": max(started.values()) - start_s,
+        "closings_per_s": (len(display.at_s) - 1) / (display.at_s[-1] - display.at_s[0]),
+        "processor_s": cpu_s,
+    }
+
+
 def sweep_of(num_cells: int) -> SweepSpec:
     """10 activations, and as many seeds as it takes."""
     return sweep_spec(
@@ -89,6 +156,10 @@ def sweep_of(num_cells: int) -> SweepSpec:
         reference="leaky_relu2-s0.5",
         keep_artifacts=False,
     )
+
+
+def _order(sweep: SweepSpec, cell: Cell) -> Order:
+    return order_for(sweep, cell, Attempt(cell.id, 1, datetime.now(UTC)), CODE, "nowhere")
 
 
 def measure(num_cells: int, folder: Path) -> dict[str, Any]:
@@ -211,8 +282,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--rounds", type=int, default=3, help="the least of so many is reported")
     parser.add_argument("--place", default="/dev/shm" if Path("/dev/shm").is_dir() else None)
+    parser.add_argument("--slow-store", action="store_true", help=f"{SLOW_S:g} s for every file")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.slow_store:
+        _report_slow_store(options.place)
+        return
     if options.one is not None:
         print(json.dumps(measure(options.one, Path(options.place))))
         return
@@ -229,6 +304,17 @@ def main() -> None:
         print("| " + " | ".join(f"{row[name]:,.1f}" for name in names) + " |")
     keep("driver_scale", {"place": options.place, "leases": NUM_LEASES, "sizes": rows})
     _require_flat({row["num_cells"]: row for row in costs})
+
+
+def _report_slow_store(place: str | None) -> None:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        found = measure_slow_store(Path(folder))
+    print(f"{SLOW_S * 1000:g} ms a file, {SLOW_CELLS:,} cells: {json.dumps(found)}")
+    keep("driver_scale_slow_store", {"file_s": SLOW_S, "cells": SLOW_CELLS, **found})
+    if found["first_cells_s"] > FIRST_CELLS_S or found["closings_per_s"] < CLOSINGS:
+        raise SystemExit(
+            f"asked: first cells in {FIRST_CELLS_S:g} s, {CLOSINGS:g} closings a second"
+        )
 
 
 def _require_flat(costs: dict[float, dict[str, float]]) -> None:

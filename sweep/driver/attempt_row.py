@@ -28,9 +28,6 @@ from trainer.contract import (
 from trainer.system.printable import printable
 
 _FROM_AGENT = frozenset(column.name for column in TIMING) - set(Report.model_fields)
-_ECHOED = ("recipe_hash", "corpus_sha256", "tokenizer_sha256", "device")
-_ECHOED_BY_TRAINER = (*_ECHOED, "dtype", "window", "stride", "code_bytes")
-_ECHOED_BY_SCRIPT = (*_ECHOED, "script_sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,28 +147,35 @@ def identity_columns(sweep: str, cell: Cell) -> dict[str, Any]:
         "set_json": canonical_json(dict(cell.overrides)),
         "order_position": cell.order_position,
         "block": cell.block,
+        **_echoed(cell),
+        "config_json": canonical_json(_config(spec)),
+    }
+
+
+def _echoed(cell: Cell) -> dict[str, Any]:
+    """What a report says of its cell too."""
+    spec = cell.spec
+    known = {
         "device": spec.device,
         "corpus_sha256": spec.corpus_sha256,
         "tokenizer_sha256": spec.tokenizer_sha256,
         "recipe_hash": recipe_hash(spec.recipe),
-        **(_of_trainer(spec) if isinstance(spec, RunSpec) else _of_script(cell, spec)),
     }
-
-
-def _of_trainer(spec: RunSpec) -> dict[str, Any]:
-    return {
+    if isinstance(spec, ScriptSpec):
+        return known | {"script_sha256": cell.script_sha256}
+    return known | {
         "dtype": spec.dtype,
         "window": spec.recipe.scoring.seq_len,
         "stride": spec.recipe.scoring.stride,
         "code_bytes": spec.recipe.artifact.code_bytes,
-        "config_json": canonical_json(spec.model_dump(mode="json", exclude={"data_dir"})),
     }
 
 
-def _of_script(cell: Cell, spec: ScriptSpec) -> dict[str, Any]:
-    """The text of the script is not repeated in every row: its hash is."""
-    config = spec_values(spec, "data_dir")
-    return {"script_sha256": cell.script_sha256, "config_json": canonical_json(config)}
+def _config(spec: RunSpec | ScriptSpec) -> dict[str, Any]:
+    """Of a script without its text, which is not repeated in every row: its hash is."""
+    if isinstance(spec, ScriptSpec):
+        return spec_values(spec, "data_dir")
+    return spec.model_dump(mode="json", exclude={"data_dir"})
 
 
 def lost_row(
@@ -215,9 +219,8 @@ def _mismatch(cell: Cell, delivery: Delivery, report: Report | ScriptReport) -> 
     spec, budget = cell.spec, cell.spec.parsed_budget
     if report.spec_hash != spec_hash(spec):
         return f"it answers the question {report.spec_hash}, the cell is {spec_hash(spec)}"
-    known, of_script = identity_columns("", cell), isinstance(report, ScriptReport)
-    echoed = _ECHOED_BY_SCRIPT if of_script else _ECHOED_BY_TRAINER
-    expected = {name: known[name] for name in echoed}
+    of_script = isinstance(report, ScriptReport)
+    expected = _echoed(cell)
     says_steps = report.steps is not None
     if report.state == "succeeded" and budget.kind == "steps" and says_steps:
         expected["steps"] = int(budget.value)

@@ -21,7 +21,7 @@ from sweep.driver.attempt_row import Outcome, check_delivery
 from sweep.driver.attempts import Attempts
 from sweep.driver.control import Control
 from sweep.driver.display import Display, EndedView, SweepView, describe_outcome
-from sweep.driver.durations import Durations
+from sweep.driver.durations import Durations, kind_of
 from sweep.driver.leases import POLL_EVERY_S, Event, Leases
 from sweep.driver.progress_file import ProgressFile
 from sweep.driver.requirements import order_for, requirements_for, resumes_anywhere
@@ -41,7 +41,7 @@ from sweep.store.table import Row, ended_attempt
 from trainer.config.config_errors import ConfigError
 
 TICK_S = 0.25
-LOOK_EVERY_S = 0.2
+LOOK_EVERY_S, LOOK_AT_LEAST_EVERY_S = 0.2, 2.0
 STOP_DEADLINE_S = 20.0
 FETCH_DEADLINE_S = 20.0
 WRITE_DEADLINE_S = 20.0  # of a driver that gives up
@@ -77,6 +77,7 @@ class Driver:
     _ended: dict[str, str] = field(default_factory=dict)  # by cell, which may be open again
     _busy_s: float = field(default_factory=time.monotonic)
     _checked_s: float = field(default_factory=lambda: time.monotonic() - LOOK_EVERY_S)
+    _pause_s: float = LOOK_EVERY_S
     _node_s: float = 0.0
 
     def run(self, plan: Plan, history: History) -> str | None:
@@ -126,11 +127,13 @@ class Driver:
         # Before the look, which gives back leases that have nothing to do.
         self._leases.idle[:] = [a for a in self._leases.idle if not self._start_next(a)]
         now_s = time.monotonic()
-        if now_s - self._checked_s > LOOK_EVERY_S:
+        if now_s - self._checked_s > self._pause_s:
             self._node_s += self._leases.num_nodes * (now_s - self._checked_s)
             self._checked_s = now_s
             self._check()
             self._show()
+            took_s = time.monotonic() - now_s  # at 1,000 leases 30 ms, and more beside other work
+            self._pause_s = min(max(LOOK_EVERY_S, 10 * took_s), LOOK_AT_LEAST_EVERY_S)
         try:
             self._events.get(timeout=TICK_S)()
         except Empty:
@@ -162,7 +165,7 @@ class Driver:
                     self._close_lost(running, None)
                 continue
             if running.stopped_as is None:
-                expected_s = self._durations.expected_s(running.task.cell)
+                expected_s = self._durations.expected_s(running.kind)
                 most_s = self.sweep.limits.attempt_s
                 running.stopped_as = running.must_stop_as(self.control, expected_s, most_s)
                 running.stopped_at_s = now_s
@@ -213,7 +216,8 @@ class Driver:
 
     def _is_too_long(self, task: Task) -> bool:
         """Whether it can neither end before the job does nor leave what can be gone on from."""
-        left_s, expected_s = self.control.time_left_s, self._durations.expected_s(task.cell)
+        left_s = self.control.time_left_s
+        expected_s = self._durations.expected_s(kind_of(task.cell))
         if resumes_anywhere(self.sweep, task.cell):
             expected_s = min(expected_s, 2 * self.sweep.checkpoints.every_s)
         if expected_s > left_s:
@@ -221,7 +225,7 @@ class Driver:
         return expected_s > left_s
 
     def _announce(self, lease: Lease, task: Task) -> None:
-        running = Running(lease, task)
+        running = Running(lease, task, kind_of(task.cell))
         self._running[id(lease)] = running
         self._write(
             lambda: self.attempts.announce(task, lease),
@@ -327,7 +331,7 @@ class Driver:
         duration_s = time.monotonic() - running.since_s
         if state == "succeeded":
             self._durations_s.append(duration_s)
-            self._durations.add(task.cell, duration_s)
+            self._durations.add(running.kind, duration_s)
         is_done = follows.kind != "again" and not task.is_reference_rerun
         if is_done:
             self._ended[task.cell.id] = state
@@ -372,9 +376,8 @@ class Driver:
     def _show(self) -> None:
         idle = len(self._leases.idle)
         note = self.pool.pending_reason() if self._leases.num_requested else None
-        expected_s = self._durations.expected_s
         leases = [
-            running.view(running.attempt, expected_s(running.task.cell))
+            running.view(running.attempt, self._durations.expected_s(running.kind))
             for running in self._running.values()
             if running.attempt is not None
         ]

@@ -8,6 +8,7 @@ from sweep.cluster.interface import Lease
 from sweep.driver.attempt_row import Outcome
 from sweep.driver.control import Control
 from sweep.driver.display import LeaseView, duration
+from sweep.driver.durations import Kind
 from sweep.schedule.plan import Task
 from sweep.store.store import Attempt
 
@@ -24,6 +25,7 @@ class Running:
 
     lease: Lease
     task: Task
+    kind: Kind
     attempt: Attempt | None = None
     since_s: float = field(default_factory=time.monotonic)
     is_closing: bool = False

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweep.driver.durations import Durations
+from sweep.driver.durations import Durations, kind_of
 from sweep.driver.progress_file import progress_of
 from sweep.store.history import EndedAttempt
 from sweep.store.store import Store
@@ -67,9 +67,11 @@ def test_what_is_not_known_is_null():
 def test_an_attempt_may_take_as_long_as_the_longest_success_of_its_kind():
     cells = cells_of(sweep_spec(budgets=["4steps", "8steps"]))
     short = [cell for cell in cells if cell.spec.budget == "4steps"]
-    ended = EndedAttempt(attempt=1, state="succeeded", tainted=False, reason=None, wall_s=30.0)
+    ended = EndedAttempt(
+        attempt=1, state="succeeded", tainted=False, reason=None, wall_s=30.0, ended_at_s=0.0
+    )
     history = {short[0].id: [ended, replace(ended, state="failed", wall_s=900.0)]}
     durations = Durations(10.0, cells, history)
-    durations.add(short[1], 20.0)
-    found = {cell.spec.budget: durations.expected_s(cell) for cell in cells}
+    durations.add(kind_of(short[1]), 20.0)
+    found = {cell.spec.budget: durations.expected_s(kind_of(cell)) for cell in cells}
     assert found == {"4steps": 30.0, "8steps": 10.0}

@@ -127,8 +127,8 @@ def test_no_cell_begins_that_cannot_end_before_the_job_does(store):
     expected_s, driver.has_begun = {True: 600.0, False: 10.0}, False
 
     class Known:
-        add = staticmethod(lambda cell, wall_s: None)
-        expected_s = staticmethod(lambda cell: expected_s[cell.id in long])
+        add = staticmethod(lambda kind, wall_s: None)
+        expected_s = staticmethod(lambda kind: expected_s[kind[0] == "9000steps"])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sweep.driver.driver.Durations", lambda *_: Known)
