@@ -150,7 +150,10 @@ test: $(READY) ## run the tests (minutes), two at a time
 	@$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(READY) ## run the slower tests, the README's commands among them
-	@$(PY) -m pytest -m slow $(PYTEST_ARGS)
+	@$(PY) -m pytest -m "slow and not cluster" $(PYTEST_ARGS)
+
+test-cluster: $(READY) ## run sweep.sbatch on a Slurm of namespaces (as root, with its packages; ten minutes)
+	@nice -n 19 $(PY) -m pytest -m cluster --verbose --durations 0 --durations-min 1
 
 test-stacks: $(READY) ## run a part of the tests under other versions (STACKS="lowest image bare newest"; needs uv; gigabytes)
 	@$(PY) -m tests.support.stacks $(STACKS)

@@ -28,6 +28,7 @@ export RAY_AUTH_MODE=token
 export RAY_USAGE_STATS_ENABLED=0
 export RAY_memory_monitor_refresh_ms=0 # the kernel kills the rank that is large, not the small agent
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
+ulimit -Sn 65536 2>/dev/null || ulimit -Sn "$(ulimit -Hn)" # a connection for each lease
 token="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
 
 # Fixed ports, so that a firewall can open them to the other machines and to nobody else: Ray listens

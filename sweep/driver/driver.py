@@ -43,7 +43,7 @@ from trainer.config.config_errors import ConfigError
 TICK_S = 0.25
 LOOK_EVERY_S, LOOK_AT_LEAST_EVERY_S = 0.2, 2.0
 STOP_DEADLINE_S = 20.0
-FETCH_DEADLINE_S = 20.0
+FETCH_DEADLINE_S, HURRIED_FETCH_S = 20.0, 5.0  # Slurm kills 30 s after its SIGTERM
 WRITE_DEADLINE_S = 20.0  # of a driver that gives up
 WATCH_EVERY_S = 10.0
 
@@ -159,9 +159,10 @@ class Driver:
     def _stop_attempts(self) -> None:
         """End what is to end, and give up what does not."""
         now_s = time.monotonic()
+        fetch_s = FETCH_DEADLINE_S if self.control.reason is None else HURRIED_FETCH_S
         for running in [each for each in self._running.values() if each.is_at_work]:
             if running.lost_because is not None:
-                if now_s - running.lost_at_s > FETCH_DEADLINE_S:
+                if now_s - running.lost_at_s > fetch_s:
                     self._close_lost(running, None)
                 continue
             if running.stopped_as is None:

@@ -64,10 +64,11 @@ def test_a_script_is_bash_that_stops_at_the_first_error(script):
 
 def test_every_flag_of_the_batch_script_is_one_of_ray_start(ray_flags):
     text = SBATCH.read_text(encoding="utf-8").replace("\\\n", "")
-    (role,) = re.findall(r"role=\((--head .*)\)", text)
-    (start,) = re.findall(r"ray start (--block .*)", text)
-    assert set(FLAG.findall(f"{role} {start}")) <= ray_flags["start"]
-    assert not {"--head", "--port", "--include-dashboard"} & set(FLAG.findall(start))
+    (common,) = re.findall(r"start=\(ray start (.*)\)", text)
+    head, worker = re.findall(r'"\$\{start\[@\]\}" (.*)', text)
+    assert set(FLAG.findall(f"{common} {head}")) <= ray_flags["start"]
+    assert "--head" in head
+    assert not {"--head", "--port", "--dashboard-host"} & set(FLAG.findall(f"{common} {worker}"))
 
 
 def test_every_flag_of_the_script_for_rented_machines_is_one_of_ray_start(ray_flags):
