@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from trainer.system.printable import printable
+
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
@@ -87,7 +89,7 @@ def show(summary: Summary, stream: IO[str]) -> None:
     """Print ``summary``: a drawn table on a terminal, aligned text anywhere else."""
     console = Console(file=stream, highlight=False, markup=False)
     if not console.is_terminal:
-        stream.write(plain(summary))
+        stream.write(printable(plain(summary)))
         return
     for section in summary.sections:
         table = Table(
@@ -108,10 +110,10 @@ def show(summary: Summary, stream: IO[str]) -> None:
                 width=width,
             )
         for line in section.lines:
-            table.add_row(*line)
+            table.add_row(*map(printable, line))
         console.print(table)
     for sentence in summary.sentences:
-        console.print(sentence)
+        console.print(printable(sentence))
 
 
 def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int | None]:

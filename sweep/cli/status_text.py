@@ -9,14 +9,15 @@ from sweep.driver.display import duration
 from sweep.schedule.stopping import sentences
 from sweep.status import ANSWERED, OPEN, CellStatus, SweepStatus
 from sweep.store.progress import RunningAttempt
+from sweep.store.schema import FAILED_STATES
 
 FAILURES = {
-    "cell": "an error of the cell",
+    "cell": "failed by themselves",
     "memory": "out of memory",
-    "infrastructure": "node or network",
+    "infrastructure": "lost to node or network",
     "hang": "hung",
     "preemption": "preempted",
-    "driver": "its driver died",
+    "driver": "lost with the driver",
     "user": "stopped by hand",
 }
 SILENT_S = 30.0
@@ -118,13 +119,21 @@ def _driver_lines(status: SweepStatus) -> list[str]:
             notes += ["it starts no new cell: it was asked to stop"] if said.drain else []
             notes += [f"paused: {said.paused}"] if said.paused else []
         lines.append(", ".join(notes) + ".")
-    if not status.drivers and any(cell.state in OPEN for cell in status.cells):
+    states = {cell.state for cell in status.cells}
+    if not status.drivers and states & set(OPEN):
         lines.append("No driver is at work; `make sweep` goes on.")
+    elif not status.drivers and states & set(FAILED_STATES):
+        lines.append(
+            "No driver is at work. `make logs CELL=…` shows why a cell failed; `make rerun "
+            "FAILED=1` tries again."
+        )
     return lines
 
 
 def _cost_line(status: SweepStatus) -> str:
     spent = f"{_hours(status.node_hours)} node-hours spent"
+    if not any(cell.state in OPEN for cell in status.cells):
+        return f"{spent}."
     if status.node_hours_left is None:
         to_come = "what is to come is known once a cell has succeeded"
     else:

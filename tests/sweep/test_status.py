@@ -11,6 +11,7 @@ from sweep import open_sweep
 from sweep.cli.status_text import as_json, cell_lines, summary_lines
 from sweep.cli.watch import keep_on_screen, picture
 from sweep.status import read_status
+from sweep.store.files import StoreError
 from sweep.store.store import Store
 from tests.support.drivers import row_of
 from trainer.config.config_errors import ConfigError
@@ -173,16 +174,16 @@ def test_the_picture_on_the_screen_fits_and_begins_with_the_counts(store):
 
 
 def test_watching_ends_by_ctrl_c_and_leaves_the_last_picture(store):
-    looks = []
+    looks = iter([StoreError("no answer in time."), None, KeyboardInterrupt()])
 
     def look():
-        looks.append(1)
-        if len(looks) > 2:
-            raise KeyboardInterrupt
+        if (error := next(looks)) is not None:
+            raise error
         return read_status(store)
 
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     keep_on_screen(console, 0.0, look)
+    assert "no answer in time. Trying again." in console.file.getvalue()
     assert "5 waiting" in console.file.getvalue()
     with pytest.raises(ConfigError, match="make status"):
         keep_on_screen(Console(file=io.StringIO()), 0.0, look)
