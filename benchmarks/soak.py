@@ -1,9 +1,9 @@
 """How does the sweep stand up to hundreds of faults, one after the other?
 
-``python -m benchmarks.soak --seeds 0:200`` plays the rounds of the chaos test (docs/chaos.md), 15
-to a sweep, and adds a line per round to the table of results. A sweep's lines are added when it has
-been seen to end as if undisturbed, so the command can be stopped at any time and goes on with the
-seeds that have no line yet.
+``python -m benchmarks.soak --seeds 0:200`` plays the rounds of the chaos test (docs/chaos.md), a
+deck to a sweep, and adds a line per round to the table of results. A sweep's lines are added when
+it has been seen to end as if undisturbed, so the command can be stopped at any time and goes on
+with the seeds that have no line yet.
 """
 
 import argparse

@@ -180,8 +180,8 @@ class Quarantine:
             if is_bad and (node in self._struck or self._has_company(node, strikes[0].at_s)):
                 self._excused |= excused
                 self._struck[node] = (
-                    f"{len(strikes)} attempts in a row ended without an answer that others "
-                    f"repeat; the last: {strikes[-1].reason}"
+                    f"{len(strikes)} attempts in a row ended there without an answer, the last: "
+                    f"{strikes[-1].reason}. Once it is mended, `make rerun FAILED=1` uses it again."
                 )
             elif self._struck.pop(node, None) is not None:
                 self._excused -= excused

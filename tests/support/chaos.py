@@ -42,6 +42,7 @@ GONE_S = 15.0  # what is killed is gone by then, and everything below it; it tak
 NUM_LEASES, REPLICATES, STEPS = 2, 400, 60
 
 NO_PROGRESS_S, SLOW_PHASE_S = 5.0, 15.0
+STRIKES, STRIKE_AGE_S = 3, 30.0  # a node that was mended is there again soon
 AGENT_SILENCE_S, DRIVER_SILENCE_S = 4.0, 5.0
 SWEEP = """
 recipe = "tiny"
@@ -67,7 +68,8 @@ grace_s = 60.0
 [retries]
 infrastructure = 50
 hang = 50
-strikes = 50
+strikes = {strikes}
+strike_age_s = {strike_age_s}
 
 [checkpoints]
 keep = "node"
@@ -250,5 +252,7 @@ class Chaos:
             agent_silence_s=AGENT_SILENCE_S,
             driver_silence_s=DRIVER_SILENCE_S,
             checkpoints=self.folder / "checkpoints",
+            strikes=STRIKES,
+            strike_age_s=STRIKE_AGE_S,
         )
         self.file.write_text(text, encoding="utf-8")

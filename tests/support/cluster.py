@@ -23,6 +23,7 @@ import psutil
 from tests.support.commands import alive, environment, poll
 
 INIT = Path(__file__).with_name("init.py")
+BAD_NODE = Path(__file__).with_name("bad_node.py")
 RAY = str(Path(sys.executable).with_name("ray"))
 HEAD = "head"
 START_S = 60.0
@@ -42,6 +43,7 @@ HASTY = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
 }
+NOTICE_S = 30.0  # that Ray gives by default to what runs on a node that is sent SIGTERM
 RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 
 
@@ -158,6 +160,13 @@ class Cluster:
     def raylet(self, name: str) -> psutil.Process:
         return self._process(name, "raylet")
 
+    def spoil(self, name: str, how: str) -> None:
+        """From now on every cell that begins on ``name`` meets tests/support/bad_node.py."""
+        (self._site(name) / "bad").write_text(how)
+
+    def mend(self, name: str) -> None:
+        (self._site(name) / "bad").unlink()
+
     def stop(self) -> None:
         for machine in self.machines.values():
             machine.kill()
@@ -172,6 +181,14 @@ class Cluster:
         (found,) = (p for p in self.machines[name].processes() if p.name() == program)
         return found
 
+    def _site(self, name: str) -> Path:
+        """A folder of Python modules that the machine ``name`` alone has."""
+        site = self._folder / "sites" / name
+        if not site.exists():
+            site.mkdir(parents=True)
+            shutil.copy(BAD_NODE, site / "sitecustomize.py")
+        return site
+
     def _boot_node(self, name: str) -> None:
         own = f"127.0.0.{2 + self.names.index(name)}"
         options = [f"--address={self.address}", f"--node-ip-address={own}"]
@@ -185,7 +202,9 @@ class Cluster:
         command += [f"--object-store-memory={OBJECT_STORE_BYTES}"]
         command += [f"--labels=activation-sweep-node={name}"]
         log = self._folder / f"{self._started}-{name}.log"
+        path = [str(self._site(name)), *filter(None, [os.environ.get("PYTHONPATH")])]
         variables = {**HASTY, RECONNECT: f"{NODE_RECONNECT_S:g}"}
+        variables["PYTHONPATH"] = os.pathsep.join(path)
         self.machines[name] = Machine.boot(name, command, log, variables, self._folder)
         return self.machines[name]
 
@@ -232,6 +251,11 @@ def is_server(process: psutil.Process) -> bool:
 
 def is_driver(process: psutil.Process) -> bool:
     return program_of(process)[1:4] == ["-m", "sweep", "run"]
+
+
+def is_ray_start(process: psutil.Process) -> bool:
+    """The first process of a node, which is what a container's is told that it ends."""
+    return program_of(process)[2:4] == ["start", "--block"]
 
 
 def is_agent(process: psutil.Process) -> bool:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Victim = Literal["rank", "agent", "raylet", "node", "driver", "gcs", "head"]
+Deed = Literal["kill", "stop", "warn", "oom", "hang", "crash", "slow", "not finite"]
+BAD = ("oom", "hang", "crash", "slow", "not finite")  # what every cell meets on a node
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +14,7 @@ class Fault:
     """``deed`` done to ``victim``."""
 
     victim: Victim
-    deed: Literal["kill", "stop"]
+    deed: Deed
     meaning: str
 
 
@@ -28,9 +30,15 @@ FAULTS = {
     "driver stopped": Fault("driver", "stop", "the driver sleeps for longer than agents wait"),
     "GCS killed": Fault("gcs", "kill", "Ray's head is gone; the driver has to notice by itself"),
     "head killed": Fault("head", "kill", "the head's machine is gone, with the driver on it"),
+    "node preempted": Fault("node", "warn", "a node is warned of its end (SIGTERM), and goes"),
+    "node out of memory": Fault("node", "oom", "every cell runs out of memory on a node"),
+    "node hangs": Fault("node", "hang", "every cell hangs on a node"),
+    "node crashes": Fault("node", "crash", "every cell dies on a node (SIGSEGV)"),
+    "node slow": Fault("node", "slow", "every cell is slower by 30 % on a node"),
+    "node not finite": Fault("node", "not finite", "every cell diverges on a node"),
 }
 
-# A deck has 15 cards. Where a card names several faults, one of them comes.
+# A deck has 18 cards. Where a card names several faults, one of them comes.
 DECK = (
     *[("rank killed",)] * 4,
     *[("agent killed",)] * 3,
@@ -41,6 +49,9 @@ DECK = (
     ("raylet stopped",),
     ("driver killed", "driver killed", "driver stopped"),
     ("GCS killed", "head killed"),
+    ("node preempted",),
+    ("node out of memory", "node crashes", "node hangs"),
+    ("node not finite", "node not finite", "node slow"),
 )
 LONGEST_WAIT_S = 2.5  # about the length of a cell: every phase of it can be hit
 
@@ -56,7 +67,7 @@ class Round:
 
 
 def round_of(seed: int) -> Round:
-    """Rounds go through one shuffled deck after another, so that 15 of them see all kinds.
+    """Rounds go through one shuffled deck after another, so that 18 of them see all cards.
 
     >>> round_of(3) == round_of(3)
     True

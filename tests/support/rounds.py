@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -18,22 +19,25 @@ from tests.support.chaos import (
     GONE_S,
     SETTLE_S,
     SLOW_PHASE_S,
+    STRIKES,
     Chaos,
     Working,
 )
 from tests.support.cluster import (
     HEAD,
     HEALTH_CHECKS_S,
+    NOTICE_S,
     RECONNECT_S,
     Cluster,
     describe,
     is_driver,
+    is_ray_start,
     ours,
     resume,
 )
 from tests.support.commands import alive
-from tests.support.faults import FAULTS, Fault, Round, round_of
-from tests.support.settled import attempt_row, open_attempts
+from tests.support.faults import BAD, FAULTS, Fault, Round, round_of
+from tests.support.settled import attempt_row, closed_attempts, open_attempts
 
 RECOVERY_S = 300.0  # all leases are at work again; generous, what it took is reported
 
@@ -42,6 +46,7 @@ RECOVERY_S = 300.0  # all leases are at work again; generous, what it took is re
 NOTICED_S = {
     ("rank", "stop"): SLOW_PHASE_S,  # it may not have said anything yet
     ("raylet", "stop"): HEALTH_CHECKS_S + DRIVER_SILENCE_S,
+    ("node", "warn"): NOTICE_S,
     ("driver", "stop"): DRIVER_SILENCE_S,
     ("gcs", "kill"): RECONNECT_S + DRIVER_SILENCE_S,
     ("head", "kill"): DRIVER_SILENCE_S,
@@ -111,6 +116,8 @@ def play(chaos: Chaos, round_: Round, successes: int = 0) -> Outcome:
 def _play(chaos: Chaos, round_: Round) -> Outcome:
     fault = FAULTS[round_.fault]
     time.sleep(round_.wait_s)  # the moment is what is random
+    if fault.deed in BAD:
+        return _spoil_node(chaos, round_, fault)
     injection = _inject(chaos, fault, round_.pick)
     at_s = chaos.now_s
     chaos.note(f"{round_.fault}: {injection.description} on {injection.node}")
@@ -138,6 +145,37 @@ def _play(chaos: Chaos, round_: Round) -> Outcome:
     )
 
 
+def _spoil_node(chaos: Chaos, round_: Round, fault: Fault) -> Outcome:
+    """A node is bad until it is left alone; one that is slow gives answers and is not."""
+    chaos.wait(chaos.at_work, RECOVERY_S, "all work")
+    names = sorted({working.node for working in chaos.working()})
+    node, at_s = names[round_.pick % len(names)], chaos.now_s
+    before = closed_attempts(chaos.store)
+    chaos.cluster.spoil(node, fault.deed)
+    chaos.note(f"{round_.fault}: {node}")
+
+    def rows() -> list[dict[str, Any]]:
+        closed = sorted(closed_attempts(chaos.store) - before)
+        return [row for row in (attempt_row(chaos.store, s) for s in closed) if row["node"] == node]
+
+    def lost() -> list[dict[str, Any]]:
+        return [row for row in rows() if row["state"] != "succeeded"]
+
+    def over() -> bool:
+        is_left_alone = node not in {working.node for working in chaos.working()}
+        enough = len(lost()) >= STRIKES and is_left_alone
+        return chaos.at_work() and (len(rows()) > 1 if fault.deed == "slow" else enough)
+
+    chaos.wait(over, RECOVERY_S, "it is left alone, all work again")
+    gone_s, attempts = chaos.now_s - at_s, lost()
+    chaos.cluster.mend(node)
+    assert len(attempts) <= STRIKES, f"{len(attempts)} attempts were lost to {node}"
+    chaos.wait(chaos.at_work, RECOVERY_S, "all work again")
+    stems = [f"{row['cell_id']}-{row['attempt']}" for row in attempts]
+    happened = _states_of(chaos, stems)
+    return Outcome(round_.seed, round_.fault, at_s, happened, gone_s, chaos.now_s - at_s, 0)
+
+
 def _inject(chaos: Chaos, fault: Fault, pick: int) -> Injection:
     """Do it to one of those at work, chosen by ``pick``."""
     while True:
@@ -163,6 +201,8 @@ def _choose_targets(chaos: Chaos, fault: Fault, at_work: Sequence[Working], pick
             targets, must_end = [chaos.cluster.raylet(node)], ours(machines[node])
         case "node":
             targets = must_end = machines[node].processes()
+            if fault.deed == "warn":
+                targets = [process for process in must_end if is_ray_start(process)]
         case "driver":
             targets, node = [p for p in driver if is_driver(p)], HEAD
             must_end = [*chaos.ours(), *(driver if fault.deed == "kill" else [])]
@@ -178,10 +218,13 @@ def _choose_targets(chaos: Chaos, fault: Fault, at_work: Sequence[Working], pick
 def _send_signal(fault: Fault, process: psutil.Process) -> bool:
     """Whether it was still there."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        if fault.deed == "kill":
-            process.kill()
-        else:
-            process.suspend()
+        match fault.deed:
+            case "kill":
+                process.kill()
+            case "warn":
+                process.terminate()
+            case _:
+                process.suspend()
         return True
     return False
 

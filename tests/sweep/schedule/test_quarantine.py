@@ -17,7 +17,7 @@ def test_a_node_that_fails_three_times_in_a_row_in_any_way_gets_no_more_cells(fa
     assert not made.quarantined
     end(made, "a", fate)
     assert set(made.quarantined) == {"a"}
-    assert "3 attempts in a row ended without an answer" in made.quarantined["a"]
+    assert "3 attempts in a row ended there without an answer" in made.quarantined["a"]
     assert made.assign("a") is None
     assert made.assign("b") is not None
 
