@@ -239,7 +239,7 @@ def _failed(failure: str, reason: str, culprit: _Rank) -> Failure:
 
 
 def _warned(rank: _Rank) -> Failure:
-    reason = f"rank {rank.index} was warned (SIGTERM from outside) and stopped at a checkpoint"
+    reason = f"rank {rank.index} was warned (SIGTERM from outside) and stopped"
     return Failure(state="interrupted", failure="preemption", reason=reason, signature=None)
 
 

@@ -36,11 +36,7 @@ class UnusableCheckpointError(ValueError):
 
 
 class Stopped(Exception):  # noqa: N818  (it was asked for)
-    """The run was asked to end, and has left a checkpoint of ``step``."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"stopped as asked, with a checkpoint of step {step}")
-        self.step = step
+    """The run was asked to end, and has ended after its next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +94,8 @@ class Checkpointer:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+        if self._is_asked_to_stop:  # since the last look
+            signal.raise_signal(signal.SIGTERM)
 
     def look(self) -> tuple[bool, bool]:
         """(it is time to save, the run is to stop), on every rank alike.
@@ -124,7 +122,7 @@ class Checkpointer:
         ranks ends them all when the first has gone."""
         self.save(state)
         self.world.sum_(torch.zeros((), device=self.world.device)).item()
-        raise Stopped(step)
+        raise Stopped(f"stopped as asked, after step {step}")
 
     def _read(self) -> bytes:
         """The file's content if it can be used, else nothing."""

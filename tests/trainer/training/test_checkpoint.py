@@ -146,6 +146,15 @@ def test_a_run_that_is_asked_to_stop_goes_on_in_every_bit_from_the_step_it_was_a
     assert left(tmp_path) == left(alone)
 
 
+def test_a_run_that_is_asked_to_stop_once_it_has_trained_ends_at_once(data_dir, tmp_path):
+    """In its last validation: the checkpoint of the last step is there."""
+    spec, checkpoint = asked(data_dir, ways=WAYS["validated"]), every_step(tmp_path)
+    asks = Death("trainer.run_context.score", 4, number=signal.SIGTERM)
+    assert statuses(spec, tmp_path, checkpoint, death=asks) == [-signal.SIGTERM]
+    assert statuses(spec, tmp_path, checkpoint) == [0]
+    assert read_report(tmp_path).resumed_from_step == NUM_STEPS
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("activation", "num_ranks"), [("prelu2", 1), ("relu2", 2)])
 def test_what_a_layer_or_nothing_learns_goes_on_in_every_bit(
