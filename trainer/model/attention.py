@@ -40,16 +40,18 @@ def stretched_base(base: float, rope_dims: int, length: int, ntk_len: int) -> fl
 def attend(q_BSHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
     """Softmax attention of the last S positions to their own and earlier ones; scale 1/√K."""
     num_queries, num_keys = q_BSHK.size(1), k_BTGK.size(1)
-    is_whole = num_queries == num_keys
-    y_BHSK = F.scaled_dot_product_attention(
-        q_BSHK.transpose(1, 2),
-        k_BTGK.transpose(1, 2),
-        v_BTGK.transpose(1, 2),
-        # torch's own causal mask lets query i see key i, which is not its position if S < T.
-        attn_mask=None if is_whole else _seen(num_queries, num_keys, q_BSHK.device),
-        is_causal=is_whole,
-        enable_gqa=q_BSHK.size(2) != k_BTGK.size(2),
-    )
+    q, k, v = q_BSHK.transpose(1, 2), k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2)
+    if num_queries == num_keys:
+        grouped = q_BSHK.size(2) != k_BTGK.size(2)
+        y_BHSK = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+    else:
+        # torch's own causal mask lets query i see key i, which is not its position. And on CUDA no
+        # kernel but the one that keeps all scores takes groups together with a mask: so the heads
+        # of a group are laid behind one another, as more queries of one head.
+        batch, groups, _, dim = k.shape
+        seen = _seen(num_queries, num_keys, q.device).repeat(q.size(1) // groups, 1)
+        y = F.scaled_dot_product_attention(q.reshape(batch, groups, -1, dim), k, v, attn_mask=seen)
+        y_BHSK = y.reshape(q.shape)
     return y_BHSK.transpose(1, 2)
 
 

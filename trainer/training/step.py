@@ -43,14 +43,32 @@ def take_step(
     training: Training, optimizers: Optimizers, batch: MicroBatches, step: int, lr_mult: float
 ) -> Tensor:
     """One update from this rank's micro-batches; returns its part of the mean loss, detached."""
+    loss, in_float32 = _gradients(training, batch, step, lr_mult)
+    optimizers.step(step, lr_mult, in_float32)
+    return loss
+
+
+def compile_step(training: Training, batch: MicroBatches, lr_mult: float) -> None:
+    """Compile the graph of a step at ``lr_mult``: rank 0 first, and the others find it on disk.
+
+    All at once, each of eight ranks would compile all of it, with a pool of compilers of its own.
+    """
+    if training.world.size == 1 or training.nll == training.model.nll:
+        return
+    training.world.rank_0_first(lambda: _gradients(training, batch[:1], 0, lr_mult))
+    training.model.zero_grad()
+
+
+def _gradients(
+    training: Training, batch: MicroBatches, step: int, lr_mult: float
+) -> tuple[Tensor, dict[Tensor, Tensor]]:
+    """What :func:`_accumulate_gradients` gives, of the model as it is in update ``step``."""
     model, config = training.model, training.recipe.train
     model.train()
     model.begin_step(training.seed, step)
     late = config.late_qat_below is not None and lr_mult < config.late_qat_below
     with model.late_qat(enabled=late):
-        loss, in_float32 = _accumulate_gradients(training, batch)
-    optimizers.step(step, lr_mult, in_float32)
-    return loss
+        return _accumulate_gradients(training, batch)
 
 
 def _accumulate_gradients(

@@ -16,7 +16,7 @@ from trainer.evaluate.bpb import Score
 from trainer.optim.schedule import lr_multiplier
 from trainer.training.averaging import Average
 from trainer.training.checkpoint import Checkpointer, State
-from trainer.training.step import Training, take_step
+from trainer.training.step import Training, compile_step, take_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,14 @@ def warm_up(training: Training, loader: Loader) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizers = training.optimizers()
     config = training.recipe.train
-    for step in range(config.warmup_steps):
-        take_step(training, optimizers, loader.next_batch(), step, 1.0)
+    multipliers = [1.0] * config.warmup_steps
     if config.warmup_steps and config.late_qat_below is not None:  # a graph of its own
-        take_step(training, optimizers, loader.next_batch(), config.warmup_steps, 0.0)
+        multipliers.append(0.0)
+    for step, multiplier in enumerate(multipliers):
+        batch = loader.next_batch()
+        if step == 0 or multiplier == 0.0:
+            compile_step(training, batch, multiplier)
+        take_step(training, optimizers, batch, step, multiplier)
     training.world.synchronize()
     model.begin_step(training.seed, None)
     model.load_state_dict(before)

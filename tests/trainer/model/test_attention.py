@@ -33,6 +33,20 @@ def test_attention_is_a_softmax_over_its_own_and_earlier_positions_of_repeated_k
             torch.testing.assert_close(found, expected[:, -tail:], rtol=0.0, atol=1e-13)
 
 
+def test_no_kernel_is_asked_for_groups_together_with_a_mask(monkeypatch):
+    """On CUDA the flash kernel takes no mask, and the one that takes it no groups."""
+    exact, asked = torch.nn.functional.scaled_dot_product_attention, []
+
+    def asks(*tensors, attn_mask=None, is_causal=False, enable_gqa=False):
+        asked.append((attn_mask is not None, is_causal, enable_gqa))
+        return exact(*tensors, attn_mask=attn_mask, is_causal=is_causal, enable_gqa=enable_gqa)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", asks)
+    q, k, v = normal(2, T, 4, 8), normal(2, T, 2, 8, seed=1), normal(2, T, 2, 8, seed=2)
+    attend(q, k, v), attend(q[:, -8:], k, v)
+    assert asked == [(False, True, True), (True, False, False)]
+
+
 def test_what_xsa_leaves_is_orthogonal_to_the_groups_own_value():
     """Tolerance: 16 products, a unit vector and a difference, of lengths |y| and |v|."""
     for heads, groups in ((4, 4), (4, 2), (2, 1)):

@@ -8,9 +8,9 @@ import torch
 
 from tests.support.killed import PROCESSES, ended
 from tests.support.tiny import RANK_0, busy_model, random_tokens, tiny_recipe
-from trainer.distributed.world import open_world
+from trainer.distributed.world import World, open_world
 from trainer.training import step
-from trainer.training.step import Training, take_step
+from trainer.training.step import Training, compile_step, take_step
 
 
 def test_micro_batches_one_by_one_as_on_a_gpu_make_the_step_of_all_together(monkeypatch):
@@ -29,6 +29,38 @@ def test_micro_batches_one_by_one_as_on_a_gpu_make_the_step_of_all_together(monk
         assert other_loss == pytest.approx(loss, rel=2.0**-20)
         for one, other in zip(weights, other_weights, strict=True):
             torch.testing.assert_close(other, one, rtol=0.0, atol=485 * 2.0**-24)
+
+
+@pytest.mark.parametrize(("rank", "order"), [(0, ["compiled", "met"]), (1, ["met", "compiled"])])
+def test_rank_0_compiles_a_step_forward_and_backward_before_the_others_do(rank, order):
+    events = []
+
+    class Meeting(World):
+        def sum_(self, tensor):
+            events.append("met")
+            return tensor
+
+    class Compiled(Training):
+        @property
+        def nll(self):
+            def nll(*tokens):
+                found = self.model.nll(*tokens)
+                found.register_hook(lambda _: events.append("compiled"))
+                return found
+
+            return nll
+
+    model, world = busy_model(), Meeting(rank=rank, size=2, device=RANK_0.device)
+    tokens = random_tokens(4, 33)
+    batch = [(tokens[:, :-1], tokens[:, 1:])]
+    compile_step(Compiled(model, tiny_recipe(), 7, world), batch, 1.0)
+    assert events == order
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_what_is_not_compiled_is_not_computed_for_it():
+    model, world = busy_model(), World(rank=0, size=2, device=RANK_0.device)
+    compile_step(Training(model, tiny_recipe(), 7, world), [], 1.0)
 
 
 # Fractions of tiny's gradients in bfloat16, added up in float32, are exact sums; Adam's first
