@@ -174,7 +174,8 @@ def main() -> int:
         _answer(name, int(pipe), tiny=given.tiny)
         return 0
     command = [sys.executable, "-m", "benchmarks.gpu_check", *(["--tiny"] if given.tiny else [])]
-    checks = {name: s for name, s in CHECKS.items() if name in (given.checks or CHECKS)}
+    patience = 10 if given.tiny else 1  # a rehearsal may run beside other work
+    checks = {n: patience * s for n, s in CHECKS.items() if n in (given.checks or CHECKS)}
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as compiled:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{compiled}/inductor"
         os.environ["TRITON_CACHE_DIR"] = f"{compiled}/triton"
