@@ -8,6 +8,7 @@ is gone with the processes, which end with the test's. Needs root, Linux and the
 import os
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -84,6 +85,7 @@ class SlurmCluster:
 
     base: Path
     _nodes: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
+    _switch: "subprocess.Popen[bytes] | None" = None
 
     def up(self) -> None:
         self._write_configuration()
@@ -100,9 +102,11 @@ class SlurmCluster:
         return self.run("sinfo --noheader --format=%t || true").split() == ["idle"]
 
     def down(self) -> None:
-        for process in (*self._nodes.values(), self._switch):
-            process.kill()
-            process.wait()
+        for name in list(self._nodes):
+            self.cut_power(name)
+        if self._switch is not None:
+            self._switch.kill()
+            self._switch.wait()
 
     def start(self, name: str) -> None:
         """Switch a node on."""
@@ -152,10 +156,15 @@ class SlurmCluster:
             subprocess.run([*inside, *command.split()], check=True)
 
     def cut_power(self, name: str) -> None:
+        """Every process of a node is killed, and has gone."""
         node = self._nodes.pop(name)
-        node.kill()
+        first = _first_process(node)
+        if first is None:
+            node.kill()
+        else:
+            os.kill(first, signal.SIGKILL)  # the kernel ends the others before this one has ended
         node.wait()
-        # The last process of a namespace may outlive it for a moment, and its end of the cable too.
+        # The other end of its cable goes with it, but a moment later.
         subprocess.run(self._ip(f"link del {name}"), stderr=subprocess.DEVNULL)
 
     def run(
@@ -167,13 +176,15 @@ class SlurmCluster:
         variables: Mapping[str, str] | None = None,
     ) -> str:
         """What ``command`` prints, typed at ``node`` by ``user`` in his home; root if None."""
-        init = _child(self._nodes[node].pid)
+        first = _first_process(self._nodes[node])
         home = self.home(user) if user is not None else self.base
-        who = [] if user is None else ["--reuid", user, "--regid", str(USERS[user])]
-        become = ["setpriv", *who, "--clear-groups"] if user is not None else []
+        become = []
+        if user is not None:
+            number = str(USERS[user])
+            become = ["setpriv", "--reuid", number, "--regid", number, "--clear-groups"]
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), **(variables or {})}
         done = subprocess.run(
-            ["nsenter", "-t", str(init), "-a", *become, "bash", "-c", f"cd {home} && {command}"],
+            ["nsenter", "-t", str(first), "-a", *become, "bash", "-c", f"cd {home} && {command}"],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -200,7 +211,7 @@ class SlurmCluster:
         (etc / "slurm").mkdir(parents=True)
         (self.base / "state").mkdir()
         nodes = "\n".join(
-            f"NodeName={name} NodeAddr={ADDRESS[name]} CPUs={CPUS} RealMemory=8000 Gres=gpu:{gpus}"
+            f"NodeName={name} NodeAddr={ADDRESS[name]} CPUs={CPUS} RealMemory=1000 Gres=gpu:{gpus}"
             for name, gpus in GPUS.items()
         )
         text = SLURM.format(
@@ -253,21 +264,23 @@ def _has_own_network(pid: int) -> bool:
     return Path(f"/proc/{pid}/ns/net").readlink() != mine
 
 
-def _child(pid: int) -> int:
-    """The first process of a node's own."""
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+def _first_process(node: "subprocess.Popen[bytes]") -> int | None:
+    """Process 1 of a node, as this machine numbers it; None where it has not begun or has ended."""
+    children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
+    return int(children[0]) if children else None
 
 
 def _readable_python() -> list[str]:
     """Commands that let other users reach this interpreter where it lies in a closed folder."""
-    base = Path(sys.base_prefix).resolve()
-    closed = [folder for folder in base.parents if not folder.stat().st_mode & 0o001]
-    if not closed:
-        return []
-    python, top = shlex.quote(str(base)), shlex.quote(str(closed[-1]))
+    tops = {}
+    for prefix in {Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve()}:
+        closed = [folder for folder in prefix.parents if not folder.stat().st_mode & 0o001]
+        if closed:
+            tops[shlex.quote(str(prefix))] = shlex.quote(str(closed[-1]))
+    kept = {prefix: f"/mnt/{i}" for i, prefix in enumerate(tops)}
     return [
-        f"mount --bind {python} /mnt",
-        f"mount -t tmpfs -o mode=755 closed {top}",
-        f"mkdir -p {python}",
-        f"mount --move /mnt {python}",
+        "mount -t tmpfs kept /mnt",
+        *(f"mkdir {place}; mount --bind {prefix} {place}" for prefix, place in kept.items()),
+        *(f"mount -t tmpfs -o mode=755 closed {top}" for top in set(tops.values())),
+        *(f"mkdir -p {prefix}; mount --move {place} {prefix}" for prefix, place in kept.items()),
     ]

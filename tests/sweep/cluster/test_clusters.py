@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +67,7 @@ def test_every_flag_of_the_batch_script_is_one_of_ray_start(ray_flags):
     head, worker = re.findall(r'"\$\{start\[@\]\}" (.*)', text)
     assert set(FLAG.findall(f"{common} {head}")) <= ray_flags["start"]
     assert "--head" in head
-    assert not {"--head", "--port", "--dashboard-host"} & set(FLAG.findall(f"{common} {worker}"))
+    assert not {"--head", "--port", "--include-dashboard"} & set(FLAG.findall(f"{common} {worker}"))
 
 
 def test_every_flag_of_the_script_for_rented_machines_is_one_of_ray_start(ray_flags):
@@ -151,7 +150,7 @@ def test_a_submitted_folder_leaves_out_what_is_large_or_secret():
 
 
 RAY = """#!{python}
-import os, signal, socket, sys
+import os, signal, sys
 from pathlib import Path
 if sys.argv[1] == "start":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -159,9 +158,9 @@ if sys.argv[1] == "start":
     Path("ray.started").write_text(" ".join([*sys.argv, os.environ["RAY_TMPDIR"]]))
     Path("ray.pid").write_text(str(os.getpid()))
     print("what Ray says")
-    listener = socket.create_server(("127.0.0.1", int(os.environ["port"])))
-    while True:
-        listener.accept()
+    Path(os.environ["RAY_TMPDIR"], "ray").mkdir()
+    Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster").touch()
+    signal.pause()
 """
 PYTHON = """#!{python}
 import signal, sys, time
@@ -213,8 +212,6 @@ class Batch:
         (folder / "plan.code").write_text("0")
 
     def start(self):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
         slurm = {"SUBMIT_DIR": self.folder, "JOB_ID": 5, "JOB_NUM_NODES": 1, "CPUS_ON_NODE": 64}
         slurm |= {"GPUS_ON_NODE": 8}
         self.process = subprocess.Popen(
@@ -222,7 +219,6 @@ class Batch:
             cwd=self.folder,
             env={
                 "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
-                "RAY_PORT": str(port),
                 "SLURMD_NODENAME": "n1",
                 **{f"SLURM_{name}": str(value) for name, value in slurm.items()},
             },
