@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +14,9 @@ from sweep.cli.selection import values_of
 from sweep.driver.attempt_row import Versions, lost_row
 from sweep.driver.attempts import Attempts
 from sweep.driver.control import Control, handle_signals, interrupt
-from sweep.driver.display import LiveDisplay, PlainDisplay, duration
+from sweep.driver.display import Listener, LiveDisplay, PlainDisplay, duration
 from sweep.driver.driver import Driver
+from sweep.driver.event_command import EventCommand
 from sweep.driver.requests import requests_heard
 from sweep.driver.tensorboard import Curves, tensorboard_folder
 from sweep.provenance import PROJECT, Code, Revision, code_here, revision
@@ -45,9 +46,10 @@ def run_plan(invocation: Invocation, planner: Planner) -> int:
             store.as_driver(join=invocation.join, say=invocation.say) as driver_id,
             requests_heard(store, driver_id, control),
             collected(store, ids),
+            listening(invocation, driver_id) as listeners,
         ):
             _require_one_rule(invocation, cells)
-            session = _Session(invocation, cells, code, driver_id)
+            session = _Session(invocation, cells, code, driver_id, listeners)
             while (why := session.run(planner, control)) and not control.drains:
                 invocation.say(f"Going on with {why}.")
             write_description(invocation.sweep, store, cells)
@@ -72,14 +74,34 @@ def _control(invocation: Invocation) -> Control:
     return Control(grace_s=invocation.sweep.limits.grace_s, job_end_at=job_end_at)
 
 
+@contextlib.contextmanager
+def listening(invocation: Invocation, driver_id: str) -> Iterator[Sequence[Listener]]:
+    """Who else is told what the driver does, as the sweep file wants it; closed in the end."""
+    sweep, say = invocation.sweep, invocation.say
+    with contextlib.ExitStack() as opened:
+        listeners: list[Listener] = []
+        if sweep.tensorboard:
+            curves = Curves(tensorboard_folder(invocation.results, sweep.name), say)
+            listeners.append(opened.enter_context(contextlib.closing(curves)))
+        if sweep.events is not None:
+            command = EventCommand(sweep.events, sweep.name, driver_id, say)
+            listeners.append(opened.enter_context(contextlib.closing(command)))
+        yield listeners
+
+
 class _Session:
     """What stays the same while one driver plans and runs, once or (beside others) again."""
 
     def __init__(
-        self, invocation: Invocation, cells: Sequence[Cell], code: Code, driver_id: str
+        self,
+        invocation: Invocation,
+        cells: Sequence[Cell],
+        code: Code,
+        driver_id: str,
+        listeners: Sequence[Listener],
     ) -> None:
         self._invocation, self._cells, self._code = invocation, cells, code
-        self._driver_id = driver_id
+        self._driver_id, self._listeners = driver_id, listeners
         self._revision = revision(PROJECT)
         self._is_confirmed = False
         self.unfinished = EXIT_INCOMPLETE
@@ -114,8 +136,6 @@ class _Session:
         display_of = LiveDisplay if invocation.console.is_terminal else PlainDisplay
         with handle_signals(control.hear), display_of(invocation.console) as display:
             attempts = self._attempts(display.say, control)
-            folder = tensorboard_folder(invocation.results, invocation.sweep.name)
-            curves = Curves(folder, display.say) if invocation.sweep.tensorboard else None
             attempts.load(stored.rows, numbers)
             driver = Driver(
                 sweep=invocation.sweep,
@@ -125,13 +145,9 @@ class _Session:
                 control=control,
                 lease_limit=invocation.lease_limit,
                 code=self._code,
-                curves=curves,
+                listeners=self._listeners,
             )
-            try:
-                paused = driver.run(todo, history)
-            finally:
-                if curves is not None:
-                    curves.close()
+            paused = driver.run(todo, history)
             skipped = {task.cell.id for task in driver.skipped}
             self._attempted |= self.planned - skipped - set(driver.too_long)
         if driver.too_long:

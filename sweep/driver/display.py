@@ -83,7 +83,10 @@ class SweepView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedView:
-    """An attempt that has ended. ``done`` cells of ``total`` are; None where it is tried again."""
+    """An attempt that has ended. ``done`` cells of ``total`` are; None where it is tried again.
+
+    ``curve``: its file, where it left an answer.
+    """
 
     cell: str
     state: str
@@ -92,16 +95,23 @@ class EndedView:
     row: Mapping[str, Any]
     done: int | None
     total: int
+    curve: bytes | None = None
 
 
-class Display(Protocol):
-    """Where the driver's news goes."""
+class Listener(Protocol):
+    """Who is told what a driver does; never an error, and never for long."""
 
-    def show(self, view: SweepView) -> None: ...
-
-    def say(self, text: str) -> None: ...
+    def show(self, view: SweepView) -> None:
+        """How things are now, several times a second."""
+        ...
 
     def ended(self, ending: EndedView) -> None: ...
+
+
+class Display(Listener, Protocol):
+    """Where the driver's news goes."""
+
+    def say(self, text: str) -> None: ...
 
 
 class PlainDisplay:

@@ -8,7 +8,7 @@ follows when its row is.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,13 +20,12 @@ from sweep.deadline import repeated
 from sweep.driver.attempt_row import Outcome, check_delivery
 from sweep.driver.attempts import Attempts
 from sweep.driver.control import Control
-from sweep.driver.display import Display, EndedView, SweepView, describe_outcome
+from sweep.driver.display import Display, EndedView, Listener, SweepView, describe_outcome
 from sweep.driver.durations import Durations, kind_of
 from sweep.driver.leases import POLL_EVERY_S, Event, Leases
 from sweep.driver.progress_file import ProgressFile
 from sweep.driver.requirements import order_for, requirements_for, resumes_anywhere
 from sweep.driver.running import Running
-from sweep.driver.tensorboard import Curves
 from sweep.driver.writers import Writers
 from sweep.messages import Delivery
 from sweep.provenance import Code
@@ -68,7 +67,7 @@ class Driver:
     lease_limit: Callable[[frozenset[str], int | None], int]
     code: Code
     skipped: list[Task] = field(default_factory=list)
-    curves: Curves | None = None
+    listeners: Sequence[Listener] = ()
     too_long: dict[str, float] = field(default_factory=dict)
     has_begun: bool = False
     _running: dict[int, Running] = field(default_factory=dict)
@@ -336,20 +335,18 @@ class Driver:
         is_done = follows.kind != "again" and not task.is_reference_rerun
         if is_done:
             self._ended[task.cell.id] = state
-        if self.curves is not None:
-            curve = delivery.curve if delivery is not None and state in TERMINAL_STATES else None
-            self.curves.ended(task.cell.name, row["attempt"], row, curve)
-        self.display.ended(
-            EndedView(
-                cell=task.cell.name,
-                state=state,
-                reason=describe_outcome(row, follows, goes_on=self._scheduler.is_open),
-                wall_s=duration_s,
-                row=row,
-                done=len(self._ended) if is_done else None,
-                total=len(self._plan.todo),
-            )
+        ending = EndedView(
+            cell=task.cell.name,
+            state=state,
+            reason=describe_outcome(row, follows, goes_on=self._scheduler.is_open),
+            wall_s=duration_s,
+            row=row,
+            done=len(self._ended) if is_done else None,
+            total=len(self._plan.todo),
+            curve=delivery.curve if delivery is not None and state in TERMINAL_STATES else None,
         )
+        for listener in (self.display, *self.listeners):
+            listener.ended(ending)
         if id(lease) not in self._leases.held:
             return  # it was given up
         if state in TERMINAL_STATES:
@@ -382,9 +379,6 @@ class Driver:
             for running in self._running.values()
             if running.attempt is not None
         ]
-        if self.curves is not None:
-            for lease in leases:
-                self.curves.progress(lease.cell, lease.attempt, lease.progress)
         view = SweepView(
             name=self.sweep.name,
             total=len(self._plan.todo),
@@ -400,5 +394,6 @@ class Driver:
             paused=self._scheduler.paused,
             note=note,
         )
-        self.display.show(view)
         self._progress.show(view)
+        for listener in (self.display, *self.listeners):
+            listener.show(view)

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweep.driver.display import EndedView, SweepView
 from trainer.config.config_errors import ConfigError
 
 FLUSH_EVERY_S = 10.0  # a flush waits for the disk
@@ -56,6 +57,13 @@ class Curves:
                 "sweep file."
             ) from None
 
+    def show(self, view: SweepView) -> None:
+        for lease in view.leases:
+            self.progress(lease.cell, lease.attempt, lease.progress)
+
+    def ended(self, ending: EndedView) -> None:
+        self.add(ending.cell, ending.row["attempt"], ending.row, ending.curve)
+
     def progress(self, cell: str, attempt: int, progress: Mapping[str, Any] | None) -> None:
         """Add what the trainer says of itself now, if it has taken a step since."""
         step = (progress or {}).get("step")
@@ -66,7 +74,7 @@ class Curves:
         except OSError as error:
             self._give_up(error)
 
-    def ended(self, cell: str, attempt: int, row: Mapping[str, Any], curve: bytes | None) -> None:
+    def add(self, cell: str, attempt: int, row: Mapping[str, Any], curve: bytes | None) -> None:
         """Add the whole curve and the scores of an attempt that has ended."""
         if self._failed:
             return

@@ -153,6 +153,14 @@ class RecordRule(StrictModel):
 RECORD_RULE = RecordRule()
 
 
+class EventHook(StrictModel):
+    """A command of the shell that is told of each event as JSON (docs/failures.md), and for how
+    long it may take."""
+
+    command: Annotated[str, Field(min_length=1)]
+    timeout_s: Seconds = 10.0
+
+
 class DataPlace(StrictModel):
     """Where a node reads its data: where the driver has it, or copied to ``cache`` on its own disk.
 
@@ -204,6 +212,7 @@ class SweepSpec(StrictModel):
     log_every: Positive = 10
     keep_artifacts: bool = True
     tensorboard: bool = False
+    events: EventHook | None = None
     estimate_cell_s: Seconds
     node: NodeShape = NodeShape()
     limits: Limits = Limits()

@@ -3,6 +3,7 @@
 Not claimed: what Ray does then.
 """
 
+import json
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -77,7 +78,7 @@ def test_a_cell_that_another_driver_ends_meanwhile_is_not_run_again(tmp_path):
         store.end_other = lambda: other.commit(attempt, row)
         row = row_of(attempt)  # committing it twice alike is committing it once
         invocation = Silent(store=store)
-        assert not _Session(invocation, [cell], None, "us").run(plan_unsettled, Control())
+        assert not _Session(invocation, [cell], None, "us", ()).run(plan_unsettled, Control())
     assert invocation.planned.todo == ()
 
 
@@ -172,3 +173,17 @@ def test_the_end_of_a_job_that_has_ended_is_of_another_shell(tmp_path):
     past = Environment(ray_address=None, yes=True, job_end_at=time.time() - 1.0)
     with pytest.raises(ConfigError, match="SLURM_JOB_END_TIME has passed"):
         verbs.run(replace(invocation(tmp_path, scored), environment=past))
+
+
+def test_the_command_of_a_sweep_file_is_told_from_the_start_to_the_end(tmp_path):
+    told = tmp_path / "told"
+    trial = invocation(tmp_path, scored, seeds=[3])
+    file = tmp_path / "trial.toml"
+    hook = f"[events]\ncommand = 'cat >> {told}'\ntimeout_s = 240.0\n"
+    file.write_text(file.read_text() + hook)
+    assert verbs.run(trial) == 0
+    events = [json.loads(line) for line in told.read_text().splitlines()]
+    names = ["started", *["attempt ended"] * 4, "finished"]
+    assert [event["event"] for event in events] == names
+    assert [event["done"] for event in events[1:-1]] == [1, 2, 3, 4]
+    assert events[-1]["attempts"] == {"succeeded": 4}

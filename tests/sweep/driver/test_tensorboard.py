@@ -62,7 +62,7 @@ def test_an_attempts_whole_curve_and_its_scores_are_its_own_run(curves, tmp_path
         for i, b in ((1, None), (2, None), (3, 1.5))
     ]
     row = {**ROW, "pre_quant_bpb": 1.5, "post_quant_bpb": 1.625, "ttt_bpb": None}
-    curves.ended("relu2__seed1", 2, row, curve_of(*points))
+    curves.add("relu2__seed1", 2, row, curve_of(*points))
     found = events(tmp_path / "tensorboard" / "relu2__seed1" / "attempt2")
     losses = [(step, value) for tag, step, value, _ in found if tag == "train/loss"]
     assert losses == [(1, 4.0), (2, 2.0), (3, pytest.approx(4 / 3, rel=2**-24))]  # float32
@@ -82,7 +82,7 @@ def test_live_points_carry_what_the_trainer_says_and_no_more(curves, tmp_path):
     for step in (8, 8, 7):  # a step is shown once
         now = {"phase": "train", "step": step, "step_ms": 25.0, "train_loss": 2.0}
         curves.progress("cell", 1, now)
-    curves.ended("cell", 1, {**ROW, "steps": None}, None)
+    curves.add("cell", 1, {**ROW, "steps": None}, None)
     assert [(tag, step, value) for tag, step, value, _ in events(tmp_path)] == [
         ("live/step_ms", 7, 50.0),
         ("live/train_loss", 8, 2.0),
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path
     curves = Curves(tmp_path / "taken", warnings.append)
     for step in range(3):
         curves.progress("cell", 1, {"step": step, "step_ms": 1.0})
-    curves.ended("cell", 1, ROW, b"a torn curve")
+    curves.add("cell", 1, ROW, b"a torn curve")
     curves.close()
     assert len(warnings) == 1
     assert "the sweep goes on without them" in warnings[0]
@@ -109,7 +109,7 @@ def test_a_full_disk_is_said_once_and_stops_nothing(curves, warnings, monkeypatc
     monkeypatch.setattr(module, "FLUSH_EVERY_S", 0.0)
     for step in range(3):
         curves.progress("cell", 1, {"step": step, "step_ms": 1.0})
-    curves.ended("cell", 1, ROW, None)
+    curves.add("cell", 1, ROW, None)
     curves.close()
     assert len(warnings) == 1
     assert "No space left" in warnings[0]
