@@ -97,7 +97,7 @@ class Control:
 
 
 DRAINING = (
-    "Draining: no new cells; those that run may finish. Ctrl-C (again) or `make stop NOW=1` stops "
+    "Draining: no new cells; those that run may finish. Ctrl-C again, or `make stop NOW=1` stops "
     "them now."
 )
 

@@ -73,7 +73,6 @@ def _obey(request: Request, control: Control) -> str:
         control.drain()
     elif request.stop == "now":
         control.stop("the user stopped it (make stop NOW=1)")
-    leases = f"It holds {request.max_leases} leases at most, as cells end." * bool(
-        request.max_leases
-    )
+    most = request.max_leases
+    leases = f"It holds at most {most} lease{'s' * (most > 1)}, as cells end." if most else None
     return " ".join(filter(None, (leases, control.sentence)))
