@@ -78,6 +78,8 @@ class FollowedLog:
         if row["log"] is None:
             return ""
         kept = self._store.read_file(row["log"]).decode(errors="replace")
+        if not shown:
+            return kept
         _, joint, rest = kept.rpartition(shown[-MATCHED:])
         return rest if joint else kept
 

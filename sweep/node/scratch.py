@@ -80,24 +80,27 @@ def read_abandoned_log(stem: str) -> str | None:
 
 
 def live_log(stem: str, skip: int = 0) -> bytes | None:
-    """What rank 0 of the attempt ``stem`` has printed after ``skip`` bytes; None if not here."""
+    """The lines that rank 0 of the attempt ``stem`` has printed after ``skip`` bytes.
+
+    None where that is not on this machine.
+    """
     with contextlib.suppress(OSError):
         for folder in sorted(scratch_root().glob(f"{stem}*")):
             match = _FOLDER.fullmatch(folder.name)
             if match is not None and match["stem"] == stem and folder.is_dir():
                 with rank_log(folder, 0).open("rb") as file:
                     file.seek(skip)
-                    return file.read()
+                    return _whole_lines(file.read())
     return None
 
 
 def log_end(folder: Path) -> dict[str, Any]:
     """The last lines that rank 0 has printed, and after how many bytes in all they end."""
     with contextlib.suppress(OSError), rank_log(folder, 0).open("rb") as file:
-        num_bytes = file.seek(0, os.SEEK_END)
-        file.seek(max(0, num_bytes - LIVE_BYTES))
-        end = file.read(min(num_bytes, LIVE_BYTES))
-        return {"log_end": end.decode(errors="replace"), "log_bytes": num_bytes}
+        begin = max(0, file.seek(0, os.SEEK_END) - LIVE_BYTES)
+        file.seek(begin)
+        end = _whole_lines(file.read(LIVE_BYTES))
+        return {"log_end": end.decode(errors="replace"), "log_bytes": begin + len(end)}
     return {}
 
 
@@ -138,6 +141,10 @@ def tail(path: Path, limit: int = LOG_TAIL_BYTES) -> str:
     except FileNotFoundError:
         return ""
     return f"[the first {skipped} bytes are left out]\n{text}" if skipped else text
+
+
+def _whole_lines(data: bytes) -> bytes:
+    return data[: data.rfind(b"\n") + 1]
 
 
 def _remove(folder: Path) -> None:

@@ -58,9 +58,9 @@ def followed(store, steps, **changes):
 
 def here(store, attempt, driver):
     with scratch(attempt.stem) as folder:
-        for text in ("step:1\n", "step:2\nste", "p:3 é\n"):
-            with rank_log(folder, 0).open("a", encoding="utf-8") as file:
-                file.write(text)
+        for data in (b"step:1\n", b"step:2\nstep:3 \xc3", b"\xa9\n"):  # cut within a letter
+            with rank_log(folder, 0).open("ab") as file:
+                file.write(data)
             yield
     close(store, attempt, "step:1\nstep:2\nstep:3 é\nlast words")
     yield
@@ -93,6 +93,13 @@ def test_from_elsewhere_what_the_driver_tells_is_followed_and_gaps_are_marked(st
     assert "".join(shown) == f"[1 bytes are left out]\ntep:1\n{gap}tep:3\nlast words\n"
 
 
+def test_of_an_attempt_that_says_nothing_while_it_runs_the_kept_log_is_shown(store):
+    attempt, shown = store.announce(CELL, 1, {}), []
+    close(store, attempt, "it never began")
+    row = FollowedLog(store, attempt, None).follow(shown.append)
+    assert ("".join(shown), row["attempt"]) == ("it never began\n", 1)
+
+
 def test_following_ends_where_the_driver_is_gone(store):
     attempt = store.announce(CELL, 1, {"driver": "gone"})
     assert FollowedLog(store, attempt, "gone").follow(pytest.fail) is None
@@ -101,8 +108,10 @@ def test_following_ends_where_the_driver_is_gone(store):
 
 def test_the_end_of_a_log_is_short_and_says_where_it_ends(tmp_path):
     assert log_end(tmp_path) == {}
-    rank_log(tmp_path, 0).write_bytes(b"x" * 5000)
-    assert log_end(tmp_path) == {"log_end": "x" * LIVE_BYTES, "log_bytes": 5000}
+    rank_log(tmp_path, 0).write_bytes(b"x" * 4999 + b"\nhalf a line")
+    told = log_end(tmp_path)
+    assert told["log_bytes"] == 5000
+    assert told["log_end"] == "x" * (LIVE_BYTES - len("\nhalf a line")) + "\n"
     assert live_log("0" * 16 + "-1") is None
 
 
