@@ -19,12 +19,13 @@ NOTICE_S = 30.0  # that Ray gives by default before it ends what runs
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_warned_nodes_cell_goes_on_elsewhere_from_the_step_at_which_it_was_stopped(tmp_path):
     data = tmp_path / "data"
     build_tiny_dataset(data)
     with Cluster(names=("node-a", "node-b")) as cluster:
         sweep = Chaos(
-            cluster, tmp_path, data, seed=1, replicates=1, steps=300, checkpoint_every_s=1e6
+            cluster, tmp_path, data, seed=1, replicates=1, steps=600, checkpoint_every_s=1e6
         )
 
         def steps():
