@@ -44,10 +44,11 @@ def test_a_node_that_goes_with_all_its_leases_has_one_strike():
 
 
 def test_a_node_that_is_lost_after_a_long_life_was_taken_away():
-    made = scheduler(held="a", retries=Retries(strikes=2))
-    for _ in range(4):
-        end(made, "a", "loss", wall_s=SHORT_LIFE_S)
-    assert not made.quarantined
+    for wall_s, is_bad in ((SHORT_LIFE_S, False), (SHORT_LIFE_S - 1, True)):
+        made = scheduler(held="a", retries=Retries(strikes=2))
+        for count in range(1, 3):
+            end(made, "a", "loss", wall_s=wall_s, ended_at_s=1000.0 * count)
+        assert bool(made.quarantined) is is_bad
 
 
 def test_preemption_and_what_the_user_ended_are_no_strikes_however_often():
