@@ -23,7 +23,7 @@ from trainer.config.config_errors import ConfigError
 
 CELL, MINE = "0123456789abcdef", "f" * 16
 PATIENT = HeartbeatIntervals(beat_s=0.2, dead_after_s=60.0)
-QUICK = HeartbeatIntervals(beat_s=0.2, dead_after_s=5.0)  # for a death that is waited for
+QUICK = HeartbeatIntervals(beat_s=0.2, dead_after_s=1.0)  # for a death that is waited for
 
 
 @pytest.fixture
@@ -53,16 +53,15 @@ def test_a_second_driver_is_told_who_is_running_unless_it_joins(shared):
 @pytest.mark.parametrize("from_elsewhere", [False, True], ids=["here", "from elsewhere"])
 def test_what_a_killed_driver_announced_is_an_orphan(shared, elsewhere, from_elsewhere):
     """At once on its machine, from elsewhere after its silence has lasted."""
-    store = Store(shared, intervals=QUICK)
-    with driver_elsewhere(shared, QUICK, CELL) as (process, its_id, _):
-        assert [note["driver"] for _, note in store.running()] == [its_id]
-        assert store.orphans() == []
+    with driver_elsewhere(shared, PATIENT, CELL) as (process, its_id, _):
         if from_elsewhere:
             elsewhere()
-            store = Store(shared, intervals=QUICK)
-            assert store.orphans() == []
+        store = Store(shared, intervals=PATIENT)
+        assert [note["driver"] for _, note in store.running()] == [its_id]
+        assert store.orphans() == []
         process.kill()
         process.join()
+        store = Store(shared, intervals=QUICK)
         if not from_elsewhere:
             assert [attempt.cell_id for attempt, _ in store.orphans()] == [CELL]
         wait_until(lambda: bool(store.orphans()))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.__main__ import main as analysis
 from analysis.rows.attempt_files import load_curves, load_layers
 from analysis.rows.read import load_cells, load_replicates, load_sweep
 from sweep.__main__ import main
@@ -66,6 +67,13 @@ def test_the_tables_that_are_made_of_its_attempts_are_the_kept_ones(results):
     for name in ("cells.parquet", "replicates.parquet"):
         made, kept = (pq.read_table(folder / "kept" / name) for folder in (results, KEPT))
         assert made.select(kept.column_names).equals(kept, check_metadata=True)
+
+
+def test_the_analysis_makes_the_tables_that_a_killed_driver_left_unmade(results, capsys):
+    (results / "kept" / "cells.parquet").unlink()
+    assert analysis(["summary", "--results", str(results), "--sweep", "kept"]) == 0
+    assert (results / "kept" / "cells.parquet").exists()
+    assert "ASQU" in capsys.readouterr().out
 
 
 def test_the_analysis_loads_it(results):
