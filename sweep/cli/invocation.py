@@ -202,7 +202,7 @@ class Invocation:
         shape = self.sweep.node
         if shape.autoscale and shape.max_leases is not None:
             asked = _count(shape.max_leases, "lease")
-            return f"No node of it is there yet; up to {asked} are asked for."
+            return f"No node fits yet; up to {asked} are asked for."
         model = [shape.gpu_model] if shape.gpu_model else []
         have = [f"{n.name} has {_resources(n.cpus, n.gpus, n.gpu_models)}" for n in self.nodes()]
         return (

@@ -28,7 +28,7 @@ def test_what_it_costs_is_asked_where_no_node_is_up_yet(tmp_path, monkeypatch):
     run = on_demand(tmp_path, "cell_s = 1.0", "cell_s = 3600.0")
     with pytest.raises(ConfigError, match=r"about 12\.0 node-hours\. Confirm with YES=1"):
         verbs.run(run)
-    assert "No node of it is there yet; up to 3 leases are asked for." in said(run)
+    assert "No node fits yet; up to 3 leases are asked for." in said(run)
 
 
 COSTS = {
