@@ -201,7 +201,7 @@ class _Session:
                 self._driver_id, self._revision, invocation.pool.version, self._code.trainer_hash
             ),
             say=say,
-            must_stop=lambda: control.is_over,
+            must_stop=lambda: control.is_hurried,
         )
 
     def _confirm(self, plan: Plan, history: History) -> None:

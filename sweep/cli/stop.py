@@ -34,7 +34,7 @@ def stop(invocation: Invocation) -> int:
     return EXIT_DONE if heard else EXIT_INCOMPLETE
 
 
-UNHEARD = "it has not answered yet; it is told when it does. `make status` shows whether it lives."
+UNHEARD = "no answer yet; it obeys at its next look, if it lives, which `make status` shows."
 
 
 def _running(store: Store, driver_id: str) -> str:

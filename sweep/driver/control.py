@@ -23,7 +23,7 @@ class Control:
 
     ``grace_s``: what a scheduler leaves between its signal and the kill. ``job_end_at``: when this
     job ends, in seconds since 1970; None if it is not known to end. ``reason``: why running cells
-    are stopped; None while they may all finish.
+    are stopped; None while they may all finish. ``is_hurried``: nothing is to be waited for.
     """
 
     grace_s: float = 120.0
@@ -31,15 +31,15 @@ class Control:
     max_leases: int | None = None
     drains: bool = False
     reason: str | None = None
+    is_hurried: bool = False
     _last_call_s: float | None = None
-    _is_hurried: bool = False
 
     def drain(self) -> None:
         self.drains = True
 
     def stop(self, reason: str, within_s: float = 0.0) -> None:
         """Drain, and have everything ended ``within_s`` from now. The earliest request counts."""
-        self._is_hurried |= within_s == 0
+        self.is_hurried |= within_s == 0
         last_call_s = time.monotonic() + within_s - min(STOP_S, within_s / 2)
         if self._last_call_s is None or last_call_s < self._last_call_s:
             self.reason, self._last_call_s = reason, last_call_s
@@ -47,7 +47,7 @@ class Control:
 
     @property
     def is_over(self) -> bool:
-        """Nothing is waited for any more."""
+        """Whatever runs is to be stopped now."""
         return self._last_call_s is not None and time.monotonic() >= self._last_call_s
 
     def must_stop(self, left_s: float) -> bool:
@@ -75,7 +75,7 @@ class Control:
     def hear(self, number: int) -> None:
         """A signal. After a request to stop now, one more is a KeyboardInterrupt."""
         name = signal.Signals(number).name
-        if self._is_hurried:
+        if self.is_hurried:
             raise KeyboardInterrupt
         if name == "SIGINT":
             if self.drains:

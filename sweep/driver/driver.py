@@ -204,8 +204,9 @@ class Driver:
     def _start_next(self, lease: Lease) -> bool:
         """Start the next cell on ``lease``; False if there is nothing for it."""
         most = self.control.max_leases
-        if lease.is_preempted or (most is not None and len(self._leases.held) > most):
-            return False  # it is given back
+        is_surplus = most is not None and len(self._leases.held) > most
+        if lease.is_preempted or is_surplus or self.control.drains:
+            return False
         while (task := self._scheduler.assign(lease.node)) is not None:
             if self._is_too_long(task):
                 self._scheduler.skip(task, lease.node)
@@ -227,15 +228,16 @@ class Driver:
     def _announce(self, lease: Lease, task: Task) -> None:
         running = Running(lease, task, kind_of(task.cell))
         self._running[id(lease)] = running
-        self._write(
+        running.announced = self._write(
             lambda: self.attempts.announce(task, lease),
             lambda attempt: self._begin(running, attempt),
         )
 
-    def _write(self, write: Callable[[], T], then: Callable[[T], None]) -> None:
+    def _write(self, write: Callable[[], T], then: Callable[[T], None]) -> "Future[T]":
         """Have another thread write, and go on with what it has written; a StoreError ends all."""
         written = self._writers.submit(write)
         written.add_done_callback(lambda done: self._events.put(lambda: then(done.result())))
+        return written
 
     def _begin(self, running: Running, attempt: Attempt | None) -> None:
         """Give the order, now that the attempt is announced; unless something came between."""
@@ -349,7 +351,7 @@ class Driver:
             listener.ended(ending)
         if id(lease) not in self._leases.held:
             return  # it was given up
-        if state in TERMINAL_STATES:
+        if state in TERMINAL_STATES or not self._scheduler.is_open:
             self._go_on(lease)
         else:
             self._leases.prepare(lease)  # what the attempt failed of may be the node's
@@ -365,11 +367,15 @@ class Driver:
             "its driver was told to end at once" if was_told else f"its driver gave up: {said}"
         )
         for running in self._running.values():
-            if (attempt := running.attempt) is not None and not running.is_closing:
-                reason = running.lost_because or because
-                outcome = Outcome("lost", reason, None, "driver", None)
-                close = partial(self.attempts.close, attempt, running.task, running.lease)
-                self._writers.submit(partial(close, outcome, None))
+            if not running.is_closing:
+                outcome = Outcome("lost", running.lost_because or because, None, "driver", None)
+                self._writers.submit(partial(self._close_once_announced, running, outcome))
+
+    def _close_once_announced(self, running: Running, outcome: Outcome) -> None:
+        """By a writer; that of the announcement has begun before, so this wait ends."""
+        attempt = running.announced.result() if running.announced is not None else None
+        if attempt is not None:
+            self.attempts.close(attempt, running.task, running.lease, outcome, None)
 
     def _show(self) -> None:
         idle = len(self._leases.idle)

@@ -1,6 +1,7 @@
 """An attempt of this driver from its announcement to its row, and how long it may take yet."""
 
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +18,8 @@ LEAST_ATTEMPT_S, MOST_EXPECTED = 3600.0, 10.0  # an attempt may take ten times a
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A lease and what it does. ``attempt`` is None until the store has its announcement.
+    """A lease and what it does. ``attempt`` is None until the store has its announcement, of which
+    ``announced`` is the promise.
 
     Once ``lost_because`` is set its answer is no longer waited for. ``is_closing``: what it left is
     being written. ``stopped_as``: what it is if it ends because it was told to.
@@ -26,6 +28,7 @@ class Running:
     lease: Lease
     task: Task
     kind: Kind
+    announced: "Future[Attempt | None] | None" = None
     attempt: Attempt | None = None
     since_s: float = field(default_factory=time.monotonic)
     is_closing: bool = False

@@ -318,6 +318,21 @@ def test_a_head_that_does_not_answer_ends_the_driver_and_closes_what_ran(store):
     ended.set()
     assert set(states(store.read().rows)) == {"lost"}
     assert {row["failure"] for row in store.read().rows} == {"driver"}
+    (reason,) = {row["reason"] for row in store.read().rows}
+    assert reason.startswith("its driver gave up: Ray's head has not answered")
+    assert store.unfinished() == []
+
+
+def test_a_driver_that_is_told_to_go_at_once_leaves_rows_that_say_so(store):
+    def go(view):
+        if view.leases:
+            raise KeyboardInterrupt
+
+    driver = driver_of(store, FakePool(lambda order, stop: stop.wait(0.5) or delivered(order)))
+    driver.display.show = go
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(plan_unsettled(cells_of(sweep_spec()), {}), {})
+    assert {row["reason"] for row in store.read().rows} == {"its driver was told to end at once"}
     assert store.unfinished() == []
 
 
@@ -624,7 +639,7 @@ def test_whoever_wants_the_end_now_does_not_wait_for_a_store_that_fails(store, m
 
     monkeypatch.setattr(store, "commit", full)
     driver = driver_of(store, FakePool(well), control=control)
-    driver.attempts.must_stop = lambda: control.is_over
+    driver.attempts.must_stop = lambda: control.is_hurried
     with pytest.raises(StoreError, match="the disk is full"):
         driver.run(plan_unsettled(cells_of(sweep_spec()), {}), {})
     assert len(tries) <= 3

@@ -126,6 +126,19 @@ def test_a_driver_that_fell_silent_long_ago_is_not_waited_for(place_on):
         pass
 
 
+def test_what_a_dead_driver_told_and_was_asked_goes_with_it(place_on):
+    place = place_on("memory")
+    store = Store(place)
+    leave_behind(store)
+    (name,) = store.files.names("drivers")
+    for folder in ("progress", "requests", "answers"):
+        store.files.replace(f"{folder}/{name}", b"{}")
+    age(place, 61.0)
+    with store.as_driver(say=pytest.fail):
+        folders = ("progress", "requests", "answers")
+        assert [store.files.names(folder) for folder in folders] == [[], [], []]
+
+
 def test_what_names_no_driver_is_an_orphan(shared):
     store = Store(shared)
     store.announce(CELL, 1, {})
