@@ -21,6 +21,7 @@ FAILURES = {
     "user": "stopped by hand",
 }
 SILENT_S = 30.0
+MOST_WARNINGS = 5
 
 
 def cell_lines(status: SweepStatus, most: int) -> list[str]:
@@ -40,7 +41,7 @@ def summary_lines(status: SweepStatus) -> list[str]:
     """Who is at work, time and cost, what failed, and how many cells are in which state."""
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
     return [
-        *(f"warning: {warning}" for warning in status.warnings),
+        *_capped([f"warning: {text}" for text in status.warnings], MOST_WARNINGS, "warnings"),
         *(sentences(status.standing) if status.standing else ()),
         *_failure_lines(status),
         *_driver_lines(status),
@@ -151,5 +152,5 @@ def _hours(hours: float) -> str:
 def _capped(lines: Sequence[str], most: int, what: str) -> list[str]:
     if len(lines) <= most:
         return list(lines)
-    rest = f"  … and {len(lines) - most} more {what}; WHERE= selects, `--json` has all"
+    rest = f"  … and {len(lines) - most} more {what}; `--json` has all, WHERE= selects cells"
     return [*lines[:most], rest]

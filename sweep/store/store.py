@@ -31,6 +31,7 @@ from sweep.store.drivers import (
     require_only_driver,
 )
 from sweep.store.files import StoreError, open_files
+from sweep.store.json_object import json_object
 from sweep.store.progress import DriverProgress
 from sweep.store.schema import IDENTITY
 from sweep.store.table import Row, StoredAttempts, joined, read_attempt, table_bytes, to_parquet
@@ -268,14 +269,18 @@ class Store:
     def read_sweep(self) -> dict[str, Any]:
         """The description that ``write_sweep`` kept; a ConfigError if no sweep has run here."""
         try:
-            description: dict[str, Any] = json.loads(self.files.read(SWEEP_FILE))
+            return json_object(self.files.read(SWEEP_FILE))
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.files.where(SWEEP_FILE)}: no sweep wrote this ({error}). `make sweep` "
+                f"writes it anew, and runs nothing that is settled."
+            ) from None
         except FileNotFoundError:
             name = self.place.rpartition("/")[2]
             raise ConfigError(
                 f"{self.place}: no sweep has run here yet. `make sweep SWEEP={name}` runs it; "
                 f"RESULTS= chooses another place of results."
             ) from None
-        return description
 
     def _clean_up(self) -> None:
         """Remove what killed drivers left. One that was not dead writes its file again."""

@@ -392,6 +392,9 @@ def test_a_sweep_that_never_ran_says_how_to_run_it(store):
         store.read_sweep()
     store.write_sweep({"name": "sweep"})
     assert store.read_sweep() == {"name": "sweep"}
+    store.files.replace("sweep.json", b"[")
+    with pytest.raises(ConfigError, match=r"sweep\.json: no sweep wrote this"):
+        store.read_sweep()
 
 
 @pytest.mark.parametrize("results", ["results", "results/", "s3://bucket/prefix"])
