@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.commands import wait_until
+from tests.support.commands import poll, wait_until
 
 PACKAGES = "slurm-wlm munge iproute2 util-linux procps"
 PROGRAMS = ("slurmctld", "slurmd", "munged", "ip", "unshare", "nsenter", "setpriv", "ps")
@@ -95,7 +95,7 @@ class SlurmCluster:
         self._on_switch("link set br0 up")
         for name in (LOGIN, *GPUS):
             self.start(name)
-        wait_until(self.is_idle, 60)
+        assert poll(self.is_idle, 60, 1.0) is not None, "the nodes do not come up"
 
     def is_idle(self) -> bool:
         """Every node is up, and none is in use."""

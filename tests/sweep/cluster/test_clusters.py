@@ -1,6 +1,7 @@
 """The files that bring up clusters are well-formed, and every flag in them is one that exists.
 
-No claim about a real Slurm or Kubernetes: neither is here. docs/clusters.md says what was tried.
+No claim about a real Slurm, which test_slurm.py has, or Kubernetes: docs/clusters.md says what was
+tried.
 """
 
 import os
