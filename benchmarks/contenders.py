@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainer.cell import build_model
+from trainer.cell import build_model, set_matmul_precision
 from trainer.config import Recipe
 from trainer.contract import ActivationSpec, RunSpec
 from trainer.distributed.world import World
@@ -35,6 +35,7 @@ class Ours:
 
     def __init__(self, model: GPT, recipe: Recipe, world: World, form: Form = "fused") -> None:
         is_fused, self._world = form in ("fused", "tuned"), world
+        set_matmul_precision(world.device, bfloat16=model.compute_dtype is torch.bfloat16)
         self.model = model.on_device(world.device, fused=is_fused)
         self._training = _KINDS.get(form, Training)(self.model, recipe, 0, world)
         self._optimizers = self._training.optimizers()

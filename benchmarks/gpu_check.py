@@ -11,6 +11,7 @@ nothing.
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,12 +34,12 @@ CHECKS = {
     "dtypes": 40.0,
     "attention": 40.0,
     "compilation": 200.0,
-    "steps": 200.0,
+    "steps": 300.0,
     "losses": 90.0,
     "profile": 60.0,
     "memory": 60.0,
-    "cell": 300.0,
-    "scoring": 180.0,
+    "cell": 330.0,
+    "scoring": 300.0,
     "mlp": 120.0,
     "reading": 60.0,
     "quantizing": 120.0,
@@ -176,12 +177,14 @@ def main() -> int:
     command = [sys.executable, "-m", "benchmarks.gpu_check", *(["--tiny"] if given.tiny else [])]
     patience = 10 if given.tiny else 1  # a rehearsal may run beside other work
     checks = {n: patience * s for n, s in CHECKS.items() if n in (given.checks or CHECKS)}
-    with tempfile.TemporaryDirectory(prefix="gpu-check-") as compiled:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{compiled}/inductor"
-        os.environ["TRITON_CACHE_DIR"] = f"{compiled}/triton"
-        os.environ["TORCH_COMPILE_DISABLE"] = str(int(given.tiny))
-        record = Record(given.out, here())
-        passed = run(checks, record, lambda name: [*command, "--answer", name], 60 * given.minutes)
+    compiled = Path(tempfile.gettempdir()) / f"gpu-check-{os.getuid()}"
+    if "compilation" in checks:  # which begins with nothing; other checks find what it left
+        shutil.rmtree(compiled, ignore_errors=True)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{compiled}/inductor"
+    os.environ["TRITON_CACHE_DIR"] = f"{compiled}/triton"
+    os.environ["TORCH_COMPILE_DISABLE"] = str(int(given.tiny))
+    record = Record(given.out, here())
+    passed = run(checks, record, lambda name: [*command, "--answer", name], 60 * given.minutes)
     print(f"{given.out / RESULTS} has every number, {given.out / LOG} what was printed.")
     return 0 if passed else 1
 

@@ -45,8 +45,7 @@ def run(
     context = RunContext(spec, out, world)
     checkpointer = context.checkpointer(checkpoint)
     context.progress.report("setup")
-    if spec.device == "cuda":  # TensorFloat-32 has a place in bfloat16 runs alone
-        torch.set_float32_matmul_precision("high" if spec.dtype == "bfloat16" else "highest")
+    set_matmul_precision(world.device, bfloat16=spec.dtype == "bfloat16")
     dataset = open_dataset(Path(spec.data_dir), spec.recipe.model.vocab_size)
     check_content(dataset.directory, dataset.manifest, spec.corpus_sha256, spec.tokenizer_sha256)
     stream = validation_stream(spec, dataset, world)
@@ -72,6 +71,15 @@ def run(
         return context.finish(model, trained, where)
     model.load_state_dict(average.current())
     return _score_all(context, model, trained, dataset, stream)
+
+
+def set_matmul_precision(device: torch.device, *, bfloat16: bool) -> None:
+    """On CUDA float32 products are rounded to TensorFloat-32 in bfloat16 runs, and in no other.
+
+    What is compiled under one rule is not found under the other.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if bfloat16 else "highest")
 
 
 def build_model(spec: RunSpec) -> GPT:
