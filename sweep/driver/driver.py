@@ -37,7 +37,6 @@ from sweep.store.history import History
 from sweep.store.schema import TERMINAL_STATES
 from sweep.store.store import Attempt
 from sweep.store.table import Row, ended_attempt
-from trainer.config.config_errors import ConfigError
 
 TICK_S = 0.25
 LOOK_EVERY_S, LOOK_AT_LEAST_EVERY_S = 0.2, 2.0
@@ -74,7 +73,6 @@ class Driver:
     _events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue)
     _durations_s: list[float] = field(default_factory=list)
     _ended: dict[str, str] = field(default_factory=dict)  # by cell, which may be open again
-    _busy_s: float = field(default_factory=time.monotonic)
     _checked_s: float = field(default_factory=lambda: time.monotonic() - LOOK_EVERY_S)
     _pause_s: float = LOOK_EVERY_S
     _node_s: float = 0.0
@@ -148,7 +146,7 @@ class Driver:
         for lease, reason in self._leases.failing():
             self._lose_lease(lease, reason)
         self._stop_attempts()
-        self._require_nodes()
+        self._leases.require_nodes(at_work=bool(self._running))
 
     def _watch_others(self) -> None:
         """Without locks the death of another driver shows over several looks."""
@@ -174,32 +172,6 @@ class Driver:
                 if now_s - running.stopped_at_s > STOP_DEADLINE_S:
                     reason = f"{ending.reason}; it was told to stop and did not"
                     self._lose_lease(running.lease, reason, str(ending.failure))
-
-    def _require_nodes(self) -> None:
-        """Do not wait for ever for nodes; ConfigError where there is nothing to wait for."""
-        limits, leases = self.sweep.limits, self._leases
-        if self.pool.unresponsive_s > limits.agent_silence_s:
-            raise ConfigError(
-                f"Ray's head has not answered for {self.pool.unresponsive_s:.0f} s. What is "
-                f"stored is safe; `make sweep` goes on when the cluster is back."
-            )
-        if self._running or leases.idle or leases.num_preparing or not self._scheduler.is_open:
-            self._busy_s = time.monotonic()
-            return
-        quarantined = self._scheduler.quarantined
-        reasons = " ".join(f"{node}: {reason}" for node, reason in sorted(quarantined.items()))
-        if quarantined and leases.nodes_seen <= set(quarantined) and not self.sweep.node.autoscale:
-            raise ConfigError(f"no node can run this sweep's cells. {reasons}")
-        waited_s = time.monotonic() - self._busy_s
-        if waited_s > limits.lease_wait_s / 2:
-            self._scheduler.retry_anywhere()  # rather a retry on the same node than none
-        if waited_s > limits.lease_wait_s:
-            why = self.pool.pending_reason() or "none was requested"
-            raise ConfigError(
-                f"no lease was granted for {limits.lease_wait_s:g} s while nothing ran "
-                f"({why}). `make sweep` goes on when nodes are back; "
-                f"limits.lease_wait_s waits longer. {reasons}".rstrip()
-            )
 
     def _start_next(self, lease: Lease) -> bool:
         """Start the next cell on ``lease``; False if there is nothing for it."""

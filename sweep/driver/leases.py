@@ -11,6 +11,7 @@ from sweep.cluster.interface import Lease, Pool, capacity
 from sweep.messages import PrepareResult, Requirements
 from sweep.schedule.scheduler import Scheduler
 from sweep.spec.sweep_file import SweepSpec
+from trainer.config.config_errors import ConfigError
 
 POLL_EVERY_S = 1.0
 
@@ -39,10 +40,7 @@ class Leases:
     _avoid_next: frozenset[str] = frozenset()
     _avoided_now: frozenset[str] = frozenset()
     _warned: set[str] = field(default_factory=set)
-
-    @property
-    def num_preparing(self) -> int:
-        return len(self._preparing)
+    _busy_s: float = field(default_factory=time.monotonic)
 
     @property
     def num_nodes(self) -> int:
@@ -91,6 +89,32 @@ class Leases:
         """Leases to give up, and why."""
         reasons = ((lease, self._why_failing(lease)) for lease in self.held.values())
         return [(lease, reason) for lease, reason in reasons if reason is not None]
+
+    def require_nodes(self, *, at_work: bool) -> None:
+        """Do not wait for ever for nodes; ConfigError where there is nothing to wait for."""
+        limits, scheduler = self.sweep.limits, self.scheduler
+        if self.pool.unresponsive_s > limits.agent_silence_s:
+            raise ConfigError(
+                f"Ray's head has not answered for {self.pool.unresponsive_s:.0f} s. What is "
+                f"stored is safe; `make sweep` goes on when the cluster is back."
+            )
+        if at_work or self.idle or self._preparing or not scheduler.is_open:
+            self._busy_s = time.monotonic()
+            return
+        quarantined = scheduler.quarantined
+        reasons = " ".join(f"{node}: {reason}" for node, reason in sorted(quarantined.items()))
+        if quarantined and self.nodes_seen <= set(quarantined) and not self.sweep.node.autoscale:
+            raise ConfigError(f"no node can run this sweep's cells. {reasons}")
+        waited_s = time.monotonic() - self._busy_s
+        if waited_s > limits.lease_wait_s / 2:
+            scheduler.retry_anywhere()  # rather a retry on the same node than none
+        if waited_s > limits.lease_wait_s:
+            why = self.pool.pending_reason() or "none was requested"
+            raise ConfigError(
+                f"no lease was granted for {limits.lease_wait_s:g} s while nothing ran "
+                f"({why}). `make sweep` goes on when nodes are back; "
+                f"limits.lease_wait_s waits longer. {reasons}".rstrip()
+            )
 
     def beat(self) -> None:
         """Ask every agent for its progress, which it takes as a sign of life."""
