@@ -35,13 +35,11 @@ SPLIT_COLUMNS = (
     *("setting", "key", "label", "quantity", "reference", "n", "total", "per_step", "from_steps"),
     *("total_half_width", "per_step_half_width", "from_steps_half_width", "method", "detail"),
     *("steps", "reference_steps", "steps_ratio", "n_tainted", "level", "comparisons"),
-    *("budget", "window", "stride"),
+    *("unjudged", "budget", "window", "stride"),
 )
 _PARTS = ("total", "per_step", "from_steps")
-_NUMBERS = (
-    *(*_PARTS, "steps", "reference_steps", "steps_ratio"),
-    *(f"{part}_half_width" for part in _PARTS),
-)
+_HALF_WIDTHS = tuple(f"{part}_half_width" for part in _PARTS)
+_NUMBERS = (*_PARTS, "steps", "reference_steps", "steps_ratio", *_HALF_WIDTHS)
 
 
 def time_splits(study: Study, curves: pd.DataFrame | None, quantity: str) -> pd.DataFrame:
@@ -49,8 +47,9 @@ def time_splits(study: Study, curves: pd.DataFrame | None, quantity: str) -> pd.
 
     ``method`` is ``fixed steps`` or a source of ``analysis.costs.step_effect``; null, as the parts
     are, where nothing tells the two apart, and ``detail`` says so. ``steps_ratio`` is the
-    activation's steps over the reference's, geometric mean over paired seeds. ``curves`` is what
-    ``load_curves`` gives, None or empty where there is none.
+    activation's steps over the reference's, geometric mean over paired seeds. No part has a half
+    width where the difference is ``unjudged``. ``curves`` is what ``load_curves`` gives, None or
+    empty where there is none.
     """
     compared = compare(study, quantity)
     reference, labels, rows = study.reference, study.labels, []
@@ -70,6 +69,8 @@ def time_splits(study: Study, curves: pd.DataFrame | None, quantity: str) -> pd.
         for gap in gaps:
             steps = _steps_of(taken, gap["key"], reference)
             split = _split(gap, steps, arms, sources)
+            if isinstance(gap["unjudged"], str):
+                split |= dict.fromkeys(_HALF_WIDTHS)
             rows.append(
                 {**gap, "label": labels[gap["key"]], "total": gap["difference"]}
                 | {"total_half_width": gap["half_width"], **split, **steps}

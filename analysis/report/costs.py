@@ -126,16 +126,20 @@ def _splits(setting: SettingData) -> Table:
     methods = splits["method"].fillna("not told apart") + ": " + splits["detail"]
     tainted = int(splits["n_tainted"].max())
     left_out = f" {counted(tainted, 'tainted cell')} left out." if tainted else ""
+    level = (
+        f"no interval: {first['unjudged']}"
+        if isinstance(first["unjudged"], str)
+        else f"simultaneous {percent(first['level'])} over"
+        f" {counted(first['comparisons'], 'comparison')}"
+    )
     return Table(
         caption="Difference from the reference at equal time, in bits per byte: what is made per"
         " step, and what by taking more steps. Below zero is better.",
         headings=("activation", "method", "total", "per step", "from steps", "steps ratio", "n"),
         rows=tuple(rows),
         words=2,
-        note=f"{capital(title_and_windows(cells, first['quantity']))}; simultaneous"
-        f" {percent(first['level'])} over"
-        f" {counted(first['comparisons'], 'comparison')}; n counts paired seeds."
-        f" {capital('; '.join(sorted(set(methods))))}.{left_out}",
+        note=f"{capital(title_and_windows(cells, first['quantity']))}; {level};"
+        f" n counts paired seeds. {capital('; '.join(sorted(set(methods))))}.{left_out}",
     )
 
 

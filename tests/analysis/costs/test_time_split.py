@@ -4,6 +4,7 @@ The planted sweeps follow the models that are fitted; that real runs do is not c
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -217,3 +218,17 @@ def test_one_seed_has_parts_and_no_intervals(planted):
     table = time_splits(make_study([row for row in rows if row["seed"] == 1]), None, STAGE)
     assert table["per_step"].notna().all()
     assert table["per_step_half_width"].isna().all()
+
+
+def test_seeds_that_were_run_until_the_best_was_known_give_parts_and_no_intervals(
+    frame_of, planted
+):
+    frame = frame_of(planted("seconds", 600, noise=0.001))
+    fixed, curves = make_study(frame), curves_of(frame, -0.3)
+    stopped = replace(fixed, sweep=replace(fixed.sweep, standing=object()))
+    widths = ["total_half_width", "per_step_half_width", "from_steps_half_width"]
+    assert time_splits(fixed, curves, STAGE)[widths].notna().all(axis=None)
+    table = time_splits(stopped, curves, STAGE)
+    assert table["per_step"].notna().all()
+    assert table[widths].isna().all(axis=None)
+    assert table["unjudged"].str.contains("until the best was known").all()
