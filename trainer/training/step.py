@@ -83,7 +83,7 @@ def _accumulate_gradients(
     model, optim, device = training.model, training.recipe.optim, training.world.device
     micro_steps = training.recipe.train.micro_steps
     parameters = list(model.parameters())
-    rounded = [p for p in parameters if p.dtype is not torch.float32]
+    rounded = [p for p in parameters if p.dtype is torch.bfloat16]
     sums: dict[Tensor, Tensor] = {}
     total = torch.zeros((), device=device)
     at_once = _at_once(training, batch)
@@ -100,7 +100,7 @@ def _accumulate_gradients(
             _add_gradients(sums, rounded, 1.0)
         total += loss.detach() * len(micro_batches) / micro_steps
         training.beat()
-    for parameter in [p for p in sums if p.dtype is torch.float32]:
+    for parameter in [p for p in sums if p.dtype is not torch.bfloat16]:
         parameter.grad = sums.pop(parameter)
     return total, sums
 
@@ -126,11 +126,12 @@ def _joined(tokens: Sequence[Tensor], device: torch.device) -> Tensor:
 
 
 def _add_gradients(sums: dict[Tensor, Tensor], parameters: Sequence[Tensor], factor: float) -> None:
-    """Add ``factor`` times the gradients to the float32 ``sums``, and drop them."""
+    """Add ``factor`` times the gradients to ``sums``, those in bfloat16 in float32; drop them."""
     for parameter in parameters:
         if parameter.grad is None:
             continue
-        scaled = parameter.grad.float()
+        is_rounded = parameter.dtype is torch.bfloat16
+        scaled = parameter.grad.float() if is_rounded else parameter.grad
         scaled = scaled if factor == 1.0 else scaled.mul_(factor)
         sums[parameter] = sums[parameter].add_(scaled) if parameter in sums else scaled
         parameter.grad = None
