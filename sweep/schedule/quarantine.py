@@ -1,18 +1,19 @@
 """Put failing nodes in quarantine, and pause the sweep where all cells fail alike.
 
 Whatever ends on a node without an answer is a strike against it, unless the same cell fails alike
-elsewhere. With some strikes by different cells and no success between them the node gets no more
-cells, as long as there is another, and what failed on it is void: not held against the cells.
-Strikes age, and quarantine ends with them. All of it is read from rows, so that a new driver judges
-as the last one did.
+elsewhere. With some strikes by different cells and no success between them (more where other nodes
+fail often too) the node gets no more cells, as long as there is another, and what failed on it is
+void: not held against the cells. Strikes age, and quarantine ends with them. All of it is read from
+rows, so that a new driver judges as the last one did.
 
 The sweep pauses where infrastructure fails again and again on its last node, and where different
 cells fail alike before any succeeds.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from statistics import median_low
 
 from sweep.schedule.retry import NOBODYS, failure_class
 from sweep.spec.sweep_file import Retries
@@ -21,6 +22,7 @@ from sweep.store.schema import TERMINAL_STATES
 
 LAST_NODE_STRIKES = 3  # times the strikes of any other: without it nothing runs at all
 COMMON = 0.1  # failures that are alike, to cells that run: fewer are no fault of the sweep
+USUAL = 0.1  # of a node's attempts fail; where more do, more strikes are needed to be as improbable
 EVERYWHERE = 3  # nodes on which a cell fails alike, after which it is the cell, whatever they are
 # A node that crashes under load does so soon; one that is taken away is taken at any time. With a
 # mean time between preemptions of 8 h one of 48 comes as early as this.
@@ -55,6 +57,8 @@ class Quarantine:
         self._ended: dict[str, list[EndedAttempt]] = defaultdict(list)
         self._failures: dict[str, list[_Failure]] = {}  # of a node, since its last success
         self._succeeded_at_s: dict[str, float] = {}
+        self._num_ended: Counter[str] = Counter()
+        self._num_failed: Counter[str] = Counter()
         self._nodes_of: dict[object, set[str]] = defaultdict(set)
         self._went: set[str] = set()
         self._alike: dict[str, set[tuple[str, str]]] = defaultdict(set)
@@ -143,6 +147,7 @@ class Quarantine:
         if node is None or failure_class(ended) in NOBODYS:
             return
         failure = _Failure((cell_id, ended.attempt), _kind(ended), ended.ended_at_s, ended.reason)
+        self._num_ended[node] += 1
         if ended.is_success:
             self._succeeded_at_s[node] = ended.ended_at_s
             before = self._failures.pop(node, [])
@@ -151,6 +156,7 @@ class Quarantine:
             self._nodes_of[failure.question].add(node)
             self._review(self._nodes_of[failure.question])
         elif ended.state != "lost" or self._is_first_of_loss(node, ended):
+            self._num_failed[node] += 1
             self._add(node, failure)
 
     def _is_first_of_loss(self, node: str, ended: EndedAttempt) -> bool:
@@ -176,7 +182,7 @@ class Quarantine:
             strikes = [f for f in failures if self._is_strike(node, f)]
             (self.suspects.add if strikes else self.suspects.discard)(node)
             excused = {f.key for f in failures if f.key is not None and f.kind[0] != "diverged"}
-            is_bad = self._is_bad(strikes)
+            is_bad = self._is_bad(node, strikes)
             if is_bad and (node in self._struck or self._has_company(node, strikes[0].at_s)):
                 self._excused |= excused
                 self._struck[node] = (
@@ -194,11 +200,20 @@ class Quarantine:
             self._failures[node] = failures if node in self._struck else young
         return self._failures.get(node, [])
 
-    def _is_bad(self, strikes: Collection[_Failure]) -> bool:
-        cells = {f.key[0] for f in strikes if f.key is not None}
+    def _is_bad(self, node: str, strikes: Collection[_Failure]) -> bool:
+        if any(f.key in self._void_divergences for f in strikes):
+            return True
         in_preparing = sum(f.key is None for f in strikes)
-        is_contradicted = any(f.key in self._void_divergences for f in strikes)
-        return is_contradicted or len(cells) + in_preparing >= self._retries.strikes
+        count = in_preparing + len({f.key[0] for f in strikes if f.key is not None})
+        if count < self._retries.strikes:
+            return False
+        return max(USUAL, self._usual_rate(node)) ** count <= USUAL**self._retries.strikes
+
+    def _usual_rate(self, node: str) -> float:
+        """What part of the attempts fails on other nodes: the median, for some may be bad too."""
+        others = (self._reachable or self._num_ended.keys()) - self.quarantined.keys() - {node}
+        rates = [self._num_failed[other] / (self._num_ended[other] or 1) for other in others]
+        return median_low(rates) if rates else 0.0
 
     def _is_strike(self, node: str, failure: _Failure) -> bool:
         """Infrastructure is never the cell's; else it is where others that can be trusted agree.

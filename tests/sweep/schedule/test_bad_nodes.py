@@ -100,9 +100,15 @@ def test_an_activation_that_fails_everywhere_puts_no_node_in_quarantine(num_node
     assert set(outcome.final) == broken
 
 
-def test_nodes_that_a_run_of_broken_cells_has_put_in_quarantine_come_back():
+def test_where_all_cells_of_the_first_seeds_fail_no_node_is_in_quarantine():
     cells, outcome, _ = simulated(
-        replace(QUIET, num_nodes=20), num_seeds=10, is_broken=lambda cell: cell.spec.seed < 2
+        replace(QUIET, num_nodes=20), num_seeds=5, is_broken=lambda cell: cell.spec.seed < 2
     )
-    assert not outcome.quarantined
+    assert not outcome.quarantines
     assert set(outcome.final) == {cell.id for cell in cells if cell.spec.seed < 2}
+
+
+def test_where_every_timing_is_disturbed_no_node_is_in_quarantine():
+    _, outcome, history = simulated(replace(QUIET, tainted=1.0), budget="600s", num_seeds=5)
+    assert not outcome.quarantines
+    assert {len(attempts) for attempts in history.values()} == {2}
