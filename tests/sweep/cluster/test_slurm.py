@@ -186,7 +186,7 @@ def test_a_job_that_is_interrupted_lets_running_cells_finish_and_another_goes_on
     ada.run(f"scancel --batch --signal=INT {job}")
     status, log = ada.end(job)
     assert status == 130
-    assert last_line(log) == "The job was stopped; submitted again, it goes on."
+    assert last_line(log) == "The job was stopped; requeued or submitted again, it goes on."
     assert states(ada.rows()) == ["succeeded"]
     assert ada.end(ada.submit())[0] == 0
     assert states(ada.rows()) == ["succeeded"] * 4
@@ -228,7 +228,7 @@ def test_cancelled_cells_are_interrupted_with_a_reason_and_nothing_of_ours_is_le
     ada.wait_until_gone()
     assert states(ada.rows()) == ["interrupted"] * 2
     assert all("SIGTERM" in row["reason"] for row in ada.rows())
-    assert last_line(ada.log(job)) == "The job was stopped; submitted again, it goes on."
+    assert last_line(ada.log(job)) == "The job was stopped; requeued or submitted again, it goes on."
 
 
 @pytest.mark.parametrize("which", ["the worker", "the head"])
