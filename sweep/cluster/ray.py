@@ -50,6 +50,7 @@ INSPECT_DEADLINE_S = 300.0
 MAX_FAILED_STARTS = 5
 HOLDER = "activation-sweep, process"
 ENDED_IN_ORDER = "terminated expectedly"  # what Ray says of a node that was sent SIGTERM
+TOO_SLOW = "timed out during startup"  # says Ray after 30 s, which cannot be set
 AGENT_CALLS = 4  # one runs the attempt, one asks for progress, one stops, one inspects
 
 
@@ -88,7 +89,7 @@ class RayPool(Pool):
         try:
             require_listener(address)
             _keep_the_terminal()
-            ray.init(**ray_settings(address))
+            _enter(address)
         except Exception as error:  # of every kind: a start that takes too long is a bare Exception
             raise ConfigError(no_ray(address, error)) from None
         self._pending: list[PendingLease] = []
@@ -315,6 +316,17 @@ class RayLease:
         """See from the error of a call whether the node was taken away."""
         if isinstance(error, ActorDiedError):
             self.is_preempted |= error.preempted or ENDED_IN_ORDER in str(error)
+
+
+def _enter(address: str | None) -> None:
+    """Enter the cluster, or start a Ray here: once more where a busy machine was slow to do so."""
+    try:
+        ray.init(**ray_settings(address))
+    except Exception as error:
+        if address is not None or TOO_SLOW not in str(error):
+            raise
+        ray.shutdown()
+        ray.init(**ray_settings(address))
 
 
 def _keep_the_terminal() -> None:
