@@ -13,6 +13,7 @@ import time
 import psutil
 import pytest
 
+from benchmarks import measured
 from benchmarks.gpu_check import CHECKS, LOG, RESULTS, TABLE, Record, run
 from benchmarks.measured import ROOT
 from tests.support.commands import wait_until
@@ -29,12 +30,15 @@ PROGRAMS = {
 COMMAND = [sys.executable, "-m", "benchmarks.gpu_check", "--tiny", "--minutes", "100"]
 LACKING = ("matplotlib", "pandas", "pynvml", "ray", "rich", "scipy", "statsmodels", "tomli_w")
 LACKS = f"""
-import sys
-class Lacks:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {(*LACKING, "huggingface_hub")}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Lacks())
+from importlib.machinery import PathFinder
+
+finds = PathFinder.find_spec
+
+def find_spec(name, path=None, target=None):
+    lacks = name.partition(".")[0] in {(*LACKING, "huggingface_hub")}
+    return None if lacks else finds(name, path, target)
+
+PathFinder.find_spec = find_spec
 """
 
 
@@ -77,6 +81,14 @@ def test_a_check_that_fails_dies_or_hangs_keeps_what_it_told_and_the_next_begins
         name.split()[0] for name in PROGRAMS
     ]
     assert (checked / LOG).read_text().endswith("--- passes too ---\nheard\n")
+
+
+def test_what_is_kept_with_a_result_does_not_ask_for_a_package_that_is_not_there(monkeypatch):
+    """Ray was asked for its version after everything had been measured."""
+    monkeypatch.setattr(measured, "PACKAGES", ("psutil", "no-such-package"))
+    about = measured.here()
+    assert about["psutil"] is not None
+    assert about["no-such-package"] is None
 
 
 def test_what_no_time_is_left_for_is_not_begun(tmp_path):
