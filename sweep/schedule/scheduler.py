@@ -111,7 +111,7 @@ class Scheduler:
         self.stopped = True
 
     def retry_anywhere(self) -> None:
-        """No other node is to be had: try again anywhere what was to be tried again elsewhere."""
+        """No other node is to be had: forget strikes, and try again anywhere."""
         self._quarantine.forgive()
         self._to_retry = [replace(task, avoid=frozenset()) for task in self._to_retry]
 

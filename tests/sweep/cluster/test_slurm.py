@@ -228,7 +228,9 @@ def test_cancelled_cells_are_interrupted_with_a_reason_and_nothing_of_ours_is_le
     ada.wait_until_gone()
     assert states(ada.rows()) == ["interrupted"] * 2
     assert all("SIGTERM" in row["reason"] for row in ada.rows())
-    assert last_line(ada.log(job)) == "The job was stopped; requeued or submitted again, it goes on."
+    assert (
+        last_line(ada.log(job)) == "The job was stopped; requeued or submitted again, it goes on."
+    )
 
 
 @pytest.mark.parametrize("which", ["the worker", "the head"])

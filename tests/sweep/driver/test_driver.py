@@ -213,20 +213,36 @@ def test_a_report_of_nonsense_is_a_failed_attempt_without_numbers(store, folder)
         assert not (folder / "artifacts" / f"{bad['cell_id']}-1.bin").exists()
 
 
-def test_a_diverged_run_is_a_result_without_layers(store, folder):
+def diverged(order):
     scores = dict.fromkeys(
         ["pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb", "model_bytes"]
     )
+    answer = delivered(order, state="diverged", reason="the loss is not finite", **scores)
+    return replace(answer, layers=None)
 
-    def work(order, stop):
-        answer = delivered(order, state="diverged", reason="the loss is not finite", **scores)
-        return replace(answer, layers=None)
 
-    found = run(store, work)
+def test_a_diverged_run_is_a_result_without_layers(store, folder):
+    found = run(store, lambda order, stop: diverged(order))
     assert states(found.rows) == {"diverged": 6}
     assert (folder / "curves").exists()
     assert not (folder / "layers").exists()
     assert plan_unsettled(found.cells, store.read().history()).todo == ()
+
+
+def test_a_divergence_is_repeated_on_another_node_and_stands_beside_what_that_gives(store):
+    on_a = []
+
+    def once(order, stop):
+        on_a.append(order)
+        return diverged(order) if len(on_a) == 1 else delivered(order)
+
+    pool = FakePool(well, names=["a", "b"], per_node=1, work_of={"a": once})
+    found = run(store, well, pool=pool)
+    rows = [row for row in found.rows if row["cell_id"] == on_a[0].cell_id]
+    said = [(row["state"], row["to_confirm"], row["node"]) for row in rows]
+    assert said == [("diverged", True, "a"), ("succeeded", None, "b")]
+    (cell,) = (row for row in store.read().cells() if row["cell_id"] == on_a[0].cell_id)
+    assert cell["reason"].endswith("attempt 2 on b succeeded, which changes nothing")
 
 
 @pytest.mark.parametrize("log", ["step:3 train_loss", None])
