@@ -1,11 +1,11 @@
 """Differences along a fitted curve: which are resolved, and which places may be the lowest.
 
 A difference of the fit between two slopes is a sum over all scores, so its variance is a sum over
-the variances of the activations. Where noise is not alike, the ends of the axis carry most of it:
-on a flat curve whose last slope is three times as noisy, the pooled noise resolves a difference in
-20 % of grids instead of 5 %. So a difference counts only if two statistics say so, as in
-``analysis.models.unequal_variance``: one with the pooled variance, and one with each activation's
-own (degrees of freedom after Satterthwaite 1946).
+the variances of the activations. Where noise is not alike, the ends of the axis carry most of it,
+and where an end is noisier the pooled noise resolves differences on flat curves far too often. So a
+difference counts only if two statistics say so, as in ``analysis.models.unequal_variance``: one
+with the pooled variance, and one with each activation's own (degrees of freedom after Satterthwaite
+1946).
 
 Each statistic is a t, taken to the normal deviate of about the same probability (Wallace 1959), so
 that differences of unlike degrees of freedom are comparable. Of a family of differences the largest
