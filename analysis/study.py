@@ -6,8 +6,9 @@ setting is a Study too (``study.settings``).
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pandas as pd
 
@@ -25,6 +26,9 @@ from analysis.rows.read import (
 from analysis.rows.stages import tested_stage
 from sweep.spec.sweep_file import RECORD_RULE, RecordRule
 from trainer.config.config_errors import ConfigError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,8 +97,16 @@ class Study:
 
     @cached_property
     def settings(self) -> dict[str, "Study"]:
-        """A study for each setting, by its name; small budgets first."""
-        return {name: self.derive(partial(_in, setting=name)) for name in settings(self.cells)}
+        """A study for each setting, by its name; small budgets first. Of one setting: itself."""
+        names = settings(self.cells)
+        if len(names) == 1:
+            return dict.fromkeys(names, self)
+        return {name: self.derive(partial(_in, setting=name)) for name in names}
+
+    @cached_property
+    def answers(self) -> dict[Any, Any]:
+        """What functions that are ``answered_once`` have said of it."""
+        return {}
 
     def derive(self, change: Callable[[pd.DataFrame], pd.DataFrame]) -> "Study":
         """The study whose rows are ``change`` of these: fewer of them, or with further columns."""
@@ -114,6 +126,25 @@ class Study:
         if self.place is None:
             raise ConfigError(f"no place to read {kind} files from")
         return self.place
+
+
+def answered_once(
+    ask: Callable[Concatenate[Study, P], T],
+) -> Callable[Concatenate[Study, P], T]:
+    """``ask``, which works out what it says of a study when it is first asked with like arguments.
+
+    A page asks the same in several sections. What is answered is shared, so nobody changes it.
+    """
+
+    @wraps(ask)
+    def answered(study: Study, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        question = (ask, args, tuple(sorted(kwargs.items())))
+        if question not in study.answers:
+            study.answers[question] = ask(study, *args, **kwargs)
+        found: T = study.answers[question]
+        return found
+
+    return answered
 
 
 def read_study(place: str | Path) -> Study:

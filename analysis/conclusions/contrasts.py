@@ -23,11 +23,12 @@ from analysis.conclusions.slope_curve import (
 from analysis.models.interval import LEVEL
 from analysis.stats.compare import compare, nats_per_bpb
 from analysis.stats.slopes import fixed_slopes
-from analysis.study import Study
+from analysis.study import Study, answered_once
 
 FEWEST_SLOPES = 5  # from which on the curve is a cubic, stiffer than the slopes themselves
 
 
+@answered_once
 def contrasts(study: Study, quantity: str | None = None) -> pd.DataFrame:
     """The rows of ``compare`` as they are judged, by default at the stage that is tested.
 

@@ -28,7 +28,7 @@ from analysis.rows.scoring import stage_title
 from analysis.stats.compare import UNJUDGED
 from analysis.stats.ranking import ranked_scores
 from analysis.stats.slopes import fixed_slopes
-from analysis.study import Study
+from analysis.study import Study, answered_once
 
 FEWEST_SLOPES = 3
 CONTRAST_LEVEL = 1 - (1 - LEVEL) / 2  # from the reference; the other half is spent on means alone
@@ -86,6 +86,7 @@ def slope_curves(study: Study, quantity: str) -> tuple[SlopeCurve, ...]:
     return tuple(curves)
 
 
+@answered_once
 def slope_curve(here: Study, quantity: str) -> SlopeCurve:
     """The curve of a study of one setting."""
     slopes = fixed_slopes(here.cells)

@@ -34,8 +34,8 @@ _HANDLE_IN = 0.6  # handle, its distance to the text, and the gap between column
 
 def framed(figure: Figure, remarks: Sequence[str], handles: Sequence[Artist] = ()) -> Figure:
     """``figure`` with one legend above and its caption below, in room kept for both."""
-    lines = _lines(" ".join(filter(None, remarks)))
-    room = (len(lines) * _LINE_IN + 0.12) / figure.get_figheight()
+    words = "\n".join(_lines(" ".join(filter(None, remarks))))
+    room = _room_in(words) / figure.get_figheight()
     top = 0.0 if handles else 0.05 / figure.get_figheight()
     figure.set_layout_engine(
         "constrained", rect=(0, room, 1, 1 - room - top), h_pad=0.06, w_pad=0.06
@@ -43,10 +43,11 @@ def framed(figure: Figure, remarks: Sequence[str], handles: Sequence[Artist] = (
     figure.text(
         0.012,
         0.06 / figure.get_figheight(),
-        "\n".join(lines),
+        words,
         va="bottom",
         fontsize=CAPTION_SIZE,
         gid=_CAPTION,
+        zorder=10,  # last: of an SVG without it no letter is missing
     )
     if handles:
         figure.legend(
@@ -59,13 +60,20 @@ def framed(figure: Figure, remarks: Sequence[str], handles: Sequence[Artist] = (
     return figure
 
 
-def take_caption(figure: Figure) -> str:
-    """Take the caption and the room for it out of ``figure``; what it said."""
-    found = [text for text in figure.texts if text.get_gid() == _CAPTION]
-    for text in found:
-        text.set_visible(False)
-    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1))
-    return " ".join(" ".join(text.get_text().split()) for text in found)
+def take_caption(figure: Figure, svg: bytes) -> tuple[str, bytes]:
+    """The caption of ``figure`` as text, and ``svg``, its picture, without it and its room."""
+    (text,) = (text for text in figure.texts if text.get_gid() == _CAPTION)
+    words = text.get_text()
+    height = b"%g" % (72 * (figure.get_figheight() - _room_in(words)))
+    svg = re.sub(rb'  <g id="caption">.*?\n  </g>\n', b"", svg, count=1, flags=re.DOTALL)
+    size = rb'height="\S+pt" viewBox="0 0 (\S+) \S+"'
+    svg = re.sub(size, rb'height="%bpt" viewBox="0 0 \1 %b"' % (height, height), svg, count=1)
+    return " ".join(words.split()), svg
+
+
+def _room_in(words: str) -> float:
+    """Height of a caption and of the space around it."""
+    return (words.count("\n") + 1) * _LINE_IN + 0.12
 
 
 def caption(data: FigureData, *remarks: str, marks: float | None = None) -> list[str]:

@@ -16,6 +16,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.figures import (
     beta,
@@ -124,11 +125,12 @@ def save_figures(
             if isinstance(figure, str):
                 tell(figure.replace(name, f"{name}{ending}", 1))
                 continue
-            for kind, encode in (("png", as_png), ("svg", as_svg)):
+            svg = as_svg(figure)
+            for kind, content in (("png", as_png(figure)), ("svg", svg)):
                 names.append(f"figures/{name}{ending}.{kind}")
-                files.replace(names[-1], encode(figure))
+                files.replace(names[-1], content)
             if for_page:
-                data.on_page[name] = take_caption(figure), as_svg(figure)
+                data.on_page[name] = take_caption(figure, svg)
     return [files.where(name) for name in names]
 
 
@@ -142,17 +144,30 @@ def slug(setting: str) -> str:
 
 def as_svg(figure: Figure) -> bytes:
     """The figure as SVG without a date."""
+    _lay_out(figure)
     return _encoded(FigureCanvasSVG(figure).print_svg, {"Date": None, "Creator": None})
 
 
 def as_png(figure: Figure) -> bytes:
     """The figure as PNG without a version."""
+    _lay_out(figure)
     figure.set_dpi(DPI)
     return _encoded(FigureCanvasAgg(figure).print_png, {"Software": None})
 
 
+def _lay_out(figure: Figure) -> None:
+    """Place what is in ``figure`` once for all canvases, each of which would do it anew."""
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        figure.set_dpi(DPI)
+        FigureCanvasAgg(figure)  # measures the texts
+        with mpl.rc_context(STYLE):
+            engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
 def _encoded(write: Callable[..., object], metadata: dict[str, None]) -> bytes:
-    """A canvas lays out as it draws; Figure.savefig draws twice, the first time for the layout."""
+    """Figure.savefig would draw twice, the first time for the layout."""
     content = io.BytesIO()
     with mpl.rc_context(STYLE):
         write(content, metadata=metadata)

@@ -214,7 +214,7 @@ def pictures(names: tuple[str, ...], setting: SettingData) -> tuple[Picture, ...
             figure = draw_or_reason(name, setting.figures)
             if isinstance(figure, str):
                 continue
-            drawn = take_caption(figure), as_svg(figure)
+            drawn = take_caption(figure, as_svg(figure))
         title, (caption, svg) = FIGURES[name].title, drawn
         caption = caption.removeprefix(recipe_and_budget(setting.cells)).strip()
         alt = f"Chart ({setting.name}): {title}."

@@ -29,7 +29,7 @@ from analysis.rows.read import is_scored
 from analysis.rows.scoring import scoring_of
 from analysis.rows.stages import STAGES, windows_of
 from analysis.stats.ranking import blocking_of, ranked_rows
-from analysis.study import Study
+from analysis.study import Study, answered_once
 from sweep.spec.sweep_file import RecordRule
 
 # Why there is no interval. One for a fixed number of seeds misses too often after stopping
@@ -58,6 +58,7 @@ _COLUMNS = (
 )
 
 
+@answered_once
 def compare(
     study: Study, quantity: str, *, reference: str | None = None, level: float = LEVEL
 ) -> pd.DataFrame:

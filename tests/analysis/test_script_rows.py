@@ -88,7 +88,7 @@ def test_summary_report_and_figures_come_through(study_of, footing, monkeypatch)
     page = parsed(render_html(make_report(report_data(study)))).text()
     summary = plain(summarize(study))
     data = FigureData(study)
-    caption = take_caption(draw("differences", data))
+    caption, _ = take_caption(draw("differences", data), b"")
     for text in (page, summary, caption):
         told = re.findall(
             r"post-quant(?:: |, )(windows not recorded|contiguous|windows of 2048)", text, re.I
