@@ -216,9 +216,10 @@ class Quarantine:
         return median_low(rates) if rates else 0.0
 
     def _is_strike(self, node: str, failure: _Failure) -> bool:
-        """Infrastructure is never the cell's; else it is where others that can be trusted agree.
+        """Whether it is the node's: no other node repeats it at the same cell.
 
-        Two nodes that compute what is no number agree; so may two that hang, which needs more.
+        A fault of the infrastructure always is. A divergence is the cell's if any other node
+        repeats it; other failures only if that node can be trusted, since two bad nodes hang alike.
         """
         others = self._nodes_of[failure.question] - {node}
         match failure.kind[0]:
