@@ -13,8 +13,7 @@ from trainer.cell import placed
 from trainer.distributed.world import World
 from trainer.model import attention_backend as seam
 from trainer.model.attention import attend
-from trainer.model.attention_backend import attention_backend, attention_of
-from trainer.model.attention_check import is_correct
+from trainer.model.attention_backend import attention_backend, attention_of, is_correct
 from trainer.model.compilation import Compilation
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
