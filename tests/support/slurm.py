@@ -139,7 +139,8 @@ class SlurmCluster:
         ]
         (self.base / "spool" / name).mkdir(parents=True, exist_ok=True)
         temporary = self.base / "tmp" / name
-        temporary.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # as after any start
+        temporary.mkdir(parents=True)
         temporary.chmod(0o1777)
         flags = "--net --pid --mount --uts --ipc --mount-proc --fork --kill-child"
         node = self._hold("unshare", *flags.split(), "bash", "-c", "\n".join(boot))
