@@ -15,6 +15,7 @@ from sweep.store.store import Store
 from tests.support.commands import ROOT, poll
 from tests.support.slurm import GPUS, USERS, slurm_cluster, why_not
 
+STOPPED = "The job was stopped; requeued or submitted again, it goes on."
 WAIT_S = 600  # against hanging alone; nothing is judged by it
 pytestmark = [
     pytest.mark.cluster,
@@ -120,10 +121,10 @@ class Account:
 
     def wait_until_gone(self):
         """No process of the user is left on a node, and no file but checkpoints and kernels."""
-        kept = f"activation-sweep-{USERS[self.user]}"
+        kept = {f"activation-sweep-{number}" for number in USERS.values()}
 
         def left(node):
-            files = set(self.cluster.files(node)) - {kept}
+            files = set(self.cluster.files(node)) - kept
             return self.cluster.processes(node, self.user) or files
 
         wait(lambda: not any(left(node) for node in GPUS))
@@ -186,7 +187,7 @@ def test_a_job_that_is_interrupted_lets_running_cells_finish_and_another_goes_on
     ada.run(f"scancel --batch --signal=INT {job}")
     status, log = ada.end(job)
     assert status == 130
-    assert last_line(log) == "The job was stopped; requeued or submitted again, it goes on."
+    assert last_line(log) == STOPPED
     assert states(ada.rows()) == ["succeeded"]
     assert ada.end(ada.submit())[0] == 0
     assert states(ada.rows()) == ["succeeded"] * 4
@@ -228,9 +229,7 @@ def test_cancelled_cells_are_interrupted_with_a_reason_and_nothing_of_ours_is_le
     ada.wait_until_gone()
     assert states(ada.rows()) == ["interrupted"] * 2
     assert all("SIGTERM" in row["reason"] for row in ada.rows())
-    assert (
-        last_line(ada.log(job)) == "The job was stopped; requeued or submitted again, it goes on."
-    )
+    assert last_line(ada.log(job)) == STOPPED
 
 
 @pytest.mark.parametrize("which", ["the worker", "the head"])
