@@ -113,10 +113,7 @@ class SlurmCluster:
         mounts = [
             f"mount --bind {shlex.quote(str(source))} {target}"
             for source, target in (
-                (self.base / "etc/slurm", "/etc/slurm"),
-                (self.base / "etc/hosts", "/etc/hosts"),
-                (self.base / "etc/passwd", "/etc/passwd"),
-                (self.base / "etc/group", "/etc/group"),
+                (self.base / "etc", "/etc"),
                 (self.base / "tmp" / name, "/tmp"),
             )
         ]
@@ -208,8 +205,9 @@ class SlurmCluster:
         return self.run("ls -A /tmp /dev/shm | grep -v ':$' || true", node=node).split()
 
     def _write_configuration(self) -> None:
-        etc = self.base / "etc"
-        (etc / "slurm").mkdir(parents=True)
+        etc = self.base / "etc"  # whole: a file that this machine replaces would lose its mount
+        subprocess.run(["cp", "--archive", "/etc", str(etc)], check=True)
+        (etc / "slurm").mkdir(exist_ok=True)
         (self.base / "state").mkdir()
         nodes = "\n".join(
             f"NodeName={name} NodeAddr={ADDRESS[name]} CPUs={CPUS} RealMemory=1000 Gres=gpu:{gpus}"
@@ -235,7 +233,8 @@ class SlurmCluster:
         (etc / "hosts").write_text("127.0.0.1 localhost\n" + "".join(hosts))
         for name, line in (("passwd", "{u}:x:{i}:{i}::{h}:/bin/bash\n"), ("group", "{u}:x:{i}:\n")):
             ours = [line.format(u=u, i=i, h=self.home(u)) for u, i in USERS.items()]
-            (etc / name).write_text(Path("/etc", name).read_text() + "".join(ours))
+            with (etc / name).open("a") as file:
+                file.write("".join(ours))
         for user, number in USERS.items():
             self.home(user).mkdir(parents=True)
             os.chown(self.home(user), number, number)
