@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -60,10 +60,11 @@ def _cell(store, slope, seed, log, packed, replacement, env, beside, args):
     for name, text in kept.items():
         store.write_file("scripts", f"{attempt.stem}/{name}", text.encode())
     script = pack(ran.files[ran.main], packed) if packed else ran.files[ran.main]
+    day = datetime(2026, 4, seed, tzinfo=UTC)
     row = script_row(slope, seed, FOOTING, **ROW) | {
         **{"code_bytes": len(script), "artifact_bytes": ROW["model_bytes"] + len(script)},
         **{"cell_id": cell_id, "evidence": f"attempts/{attempt.stem}.parquet"},
-        **{"script_sha256": ran.sha256, "ended_at": datetime(2026, 4, seed, tzinfo=UTC)},
+        **{"script_sha256": ran.sha256, "started_at": day, "ended_at": day + timedelta(minutes=15)},
         "log": store.write_file("logs", f"{attempt.stem}.log", log.encode()),
         "config_json": canonical_json(spec_values(spec, "data_dir")),
     }
