@@ -130,6 +130,26 @@ def prepare_ray(variables: dict[str, str] | None = None) -> None:
         target.setdefault(name, value)
 
 
+def tracker_environment(folder: Path, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What the process of an experiment tracker inherits.
+
+    What the user has set stays; otherwise all is kept in ``folder``, and nothing is sent anywhere.
+
+    >>> tracker_environment(Path("/r"), {"WANDB_MODE": "online"})["WANDB_MODE"]
+    'online'
+    """
+    return {
+        "WANDB_MODE": "offline",
+        "WANDB_DIR": str(folder),
+        "WANDB_PROJECT": "activation-sweep",
+        "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        **variables,
+    }
+
+
 def mark_descendants() -> str:
     """A mark that every process which this one starts from now on carries in its environment."""
     mark = f"{os.getpid()}-{time.time_ns()}"

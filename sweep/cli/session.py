@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,9 +16,8 @@ from sweep.driver.attempts import Attempts
 from sweep.driver.control import Control, handle_signals, interrupt
 from sweep.driver.display import Listener, LiveDisplay, PlainDisplay, duration
 from sweep.driver.driver import Driver
-from sweep.driver.event_command import EventCommand
+from sweep.driver.listeners.listening import listening
 from sweep.driver.requests import requests_heard
-from sweep.driver.tensorboard import Curves, tensorboard_folder
 from sweep.provenance import PROJECT, Code, Revision, code_here, revision
 from sweep.schedule.plan import Plan, Planner, plan_unsettled
 from sweep.schedule.stopping import progress, sentences, told
@@ -46,7 +45,7 @@ def run_plan(invocation: Invocation, planner: Planner) -> int:
             store.as_driver(join=invocation.join, say=invocation.say) as driver_id,
             requests_heard(store, driver_id, control),
             collected(store, ids),
-            listening(invocation, driver_id) as listeners,
+            listening(invocation.sweep, invocation.results, driver_id, invocation.say) as listeners,
         ):
             _require_one_rule(invocation, cells)
             session = _Session(invocation, cells, code, driver_id, listeners)
@@ -72,21 +71,6 @@ def _control(invocation: Invocation) -> Control:
             "SLURM_JOB_END_TIME`, or run it in a job of its own."
         )
     return Control(grace_s=invocation.sweep.limits.grace_s, job_end_at=job_end_at)
-
-
-@contextlib.contextmanager
-def listening(invocation: Invocation, driver_id: str) -> Iterator[Sequence[Listener]]:
-    """Who else is told what the driver does, as the sweep file wants it; closed in the end."""
-    sweep, say = invocation.sweep, invocation.say
-    with contextlib.ExitStack() as opened:
-        listeners: list[Listener] = []
-        if sweep.tensorboard:
-            curves = Curves(tensorboard_folder(invocation.results, sweep.name), say)
-            listeners.append(opened.enter_context(contextlib.closing(curves)))
-        if sweep.events is not None:
-            command = EventCommand(sweep.events, sweep.name, driver_id, say)
-            listeners.append(opened.enter_context(contextlib.closing(command)))
-        yield listeners
 
 
 class _Session:

@@ -212,6 +212,8 @@ class SweepSpec(StrictModel):
     log_every: Positive = 10
     keep_artifacts: bool = True
     tensorboard: bool = False
+    wandb: bool = False
+    mlflow: bool = False
     events: EventHook | None = None
     estimate_cell_s: Seconds
     node: NodeShape = NodeShape()

@@ -1,9 +1,13 @@
 """What a trainer would deliver for a cell, without training: a function of the spec."""
 
+import io
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from sweep.messages import Delivery, Order
-from trainer.contract import RunSpec, recipe_hash, spec_hash
+from trainer.contract import CURVE_COLUMNS, RunSpec, recipe_hash, spec_hash
 
 ARTIFACT = b"artifact"
 LAYERS = b"layers"
@@ -110,3 +114,11 @@ def failed(
         failure=failure,
         signature=signature,
     )
+
+
+def curve_of(*points: dict[str, object]) -> bytes:
+    """A curve as the trainer writes it."""
+    columns = {name: [point.get(name) for point in points] for name in CURVE_COLUMNS}
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()

@@ -5,7 +5,6 @@ written the sweep goes on without them. Written with tensorboardX's synchronous 
 ``SummaryWriter`` blocks its caller for good once the thread behind it has met a full disk.
 """
 
-import io
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -14,31 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sweep.driver.display import EndedView, SweepView
+from sweep.driver.listeners.attempt_metrics import CURVE, SCORES, read_curve, tagged
 from trainer.config.config_errors import ConfigError
 
 FLUSH_EVERY_S = 10.0  # a flush waits for the disk
 LIVE = {"train_loss": "live/train_loss", "step_ms": "live/step_ms"}
-CURVE = {"train_loss": "train/loss", "lr_mult": "train/lr_mult", "val_bpb": "val/bpb"}
-SCORES = {
-    "pre_quant_bpb": "score/pre_quant_bpb",
-    "post_quant_bpb": "score/post_quant_bpb",
-    "post_quant_sliding_bpb": "score/post_quant_sliding_bpb",
-    "ttt_bpb": "score/ttt_bpb",
-}
-
-
-def tensorboard_folder(results: str, sweep: str) -> Path:
-    """In the results of ``sweep``; in the working directory where those are at a URI.
-
-    >>> str(tensorboard_folder("results", "tiny")), str(tensorboard_folder("s3://b/r", "tiny"))
-    ('results/tiny/tensorboard', 'tensorboard/tiny')
-    """
-    if "://" in results:
-        return Path("tensorboard") / sweep
-    return Path(results) / sweep / "tensorboard"
 
 
 class Curves:
@@ -70,7 +51,7 @@ class Curves:
         if progress is None or step is None or self._failed:
             return
         try:
-            self._run(cell, attempt).add_live(step, _tagged(progress, LIVE))
+            self._run(cell, attempt).add_live(step, tagged(progress, LIVE))
         except OSError as error:
             self._give_up(error)
 
@@ -81,11 +62,11 @@ class Curves:
         try:
             run = self._run(cell, attempt)
             started_at_s = row["started_at"].timestamp()
-            for point in pq.read_table(io.BytesIO(curve)).to_pylist() if curve is not None else ():
+            for point in read_curve(curve):
                 at_s = started_at_s + point["train_s"]
-                run.add(point["step"], _tagged(point, CURVE), at_s=at_s)
+                run.add(point["step"], tagged(point, CURVE), at_s=at_s)
             ended_at: datetime = row["ended_at"]
-            run.add(row.get("steps") or 0, _tagged(row, SCORES), at_s=ended_at.timestamp())
+            run.add(row.get("steps") or 0, tagged(row, SCORES), at_s=ended_at.timestamp())
             self._runs.pop((cell, attempt)).close()
         except (OSError, pa.ArrowInvalid) as error:
             self._give_up(error)
@@ -152,8 +133,3 @@ class _Run:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _tagged(values: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, float]:
-    """Those values that are there, by the tag that TensorBoard shows."""
-    return {tag: values[name] for name, tag in tags.items() if values.get(name) is not None}

@@ -1,32 +1,21 @@
 """TensorBoard's files hold what the record holds, and never stand in the sweep's way."""
 
 import builtins
-import io
 import struct
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from sweep.driver import tensorboard as module
-from sweep.driver.tensorboard import Curves
+from sweep.driver.listeners import tensorboard as module
+from sweep.driver.listeners.tensorboard import Curves
+from tests.support.reports import curve_of
 from trainer.config.config_errors import ConfigError
-from trainer.contract import CURVE_COLUMNS
 
 pytest.importorskip("tensorboardX")
 FULL = Path("/dev/full")
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 ROW = {"started_at": STARTED, "ended_at": STARTED + timedelta(seconds=60), "steps": 3}
-
-
-def curve_of(*points):
-    """A curve as the trainer writes it."""
-    columns = {name: [point.get(name) for point in points] for name in CURVE_COLUMNS}
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink)
-    return sink.getvalue()
 
 
 def events(folder):

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from sweep.driver.event_command import EventCommand
+from sweep.driver.listeners.event_command import EventCommand
 from sweep.spec.sweep_file import EventHook
 from tests.support.grids import cells_of, sweep_spec
 from tests.sweep.driver.test_display import ENDINGS, view
@@ -92,7 +92,7 @@ def test_a_command_that_fails_is_missing_or_hangs_is_said_once(hook, warnings, c
 
 
 def test_a_command_that_hangs_holds_nothing_up(hook, warnings, monkeypatch):
-    monkeypatch.setattr("sweep.driver.event_command.MAX_WAITING", 3)
+    monkeypatch.setattr("sweep.driver.listeners.event_command.MAX_WAITING", 3)
     opened = hook.open("sleep 600", timeout_s=600.0)
     for _ in range(10):
         opened.ended(ENDINGS[0])

@@ -18,10 +18,10 @@ from queue import Full, Queue
 from typing import Any
 
 from sweep.driver.display import EndedView, SweepView, ending_line
+from sweep.driver.listeners.attempt_metrics import SCORES
 from sweep.spec.sweep_file import EventHook
 
 MAX_WAITING = 1000
-SCORES = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb")
 TOLD = ("cell_id", "attempt", "node", *SCORES)
 
 
