@@ -18,7 +18,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_RUN = re.compile(r"^(git |cd |make (test|check|setup))")
 
 PROJECT_FILES = [
-    *("Makefile", "pyproject.toml", "constraints.txt", ".venv"),
+    *("Makefile", "pyproject.toml", "constraints.txt", "constraints.py", ".venv"),
     *("trainer", "sweep", "analysis", "configs", "benchmarks"),
 ]
 

@@ -12,7 +12,7 @@ from tests.support.commands import ROOT, environment, rows
 TEXT = (ROOT / "docs" / "scripts.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
 PROJECT_FOLDERS = ("trainer", "sweep", "analysis", "configs", "docs")
-PROJECT_FILES = ("Makefile", "pyproject.toml", "constraints.txt")
+PROJECT_FILES = ("Makefile", "pyproject.toml", "constraints.txt", "constraints.py")
 
 
 @pytest.mark.slow
