@@ -42,7 +42,7 @@ GONE_S = 15.0  # what is killed is gone by then, and everything below it; it tak
 NUM_LEASES, REPLICATES, STEPS = 2, 400, 60
 
 NO_PROGRESS_S, SLOW_PHASE_S = 5.0, 15.0
-STRIKES, STRIKE_AGE_S = 3, 30.0  # a node that was mended is there again soon
+STRIKES, STRIKE_AGE_S = 3, 60.0  # a node that was mended is there again soon
 AGENT_SILENCE_S, DRIVER_SILENCE_S = 4.0, 5.0
 SWEEP = """
 recipe = "tiny"

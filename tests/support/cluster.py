@@ -37,7 +37,7 @@ RAY_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE")
 HEALTH_CHECKS_S, RECONNECT_S, NODE_RECONNECT_S = 3.0, 4.0, 40.0
 HASTY = {
     "RAY_AUTH_MODE": "disabled",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # which a Ray of the tests' own process switches off
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # a test that has imported Ray has switched it off
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
