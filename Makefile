@@ -59,11 +59,11 @@ CHECK_ARGS = $(if $(CHECK),--check)
 PYTEST_ARGS ?= --numprocesses 2 --durations 10
 SWEEP_NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
-.PHONY: help setup sweep stop plan status watch collect show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-stacks check format bench bench-gpu bench-driver gpu-check gpu-bundle calibration soak mutants
+.PHONY: help setup sweep stop plan status watch collect show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-cluster test-stacks check format bench bench-gpu bench-driver gpu-check gpu-bundle calibration soak mutants
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FOLLOW=1 FAILED=1 WHERE='slope >= 0.3' LIMIT=n UNTIL=bpb AUTOSCALE=n REFRESH=1 JOIN=1 NOW=1 LEASES=n RECIPE=name SCRIPT=path NAME=recipe ACTIVATION=key OUT=dir TRAIN_SHARDS=n OFFLINE=1 YES=1 PYTHON=python3 TORCH=default|system"
+	@echo "  Variables: SWEEP=name-or-path RESULTS=dir DATA=dir CELL=prefix FOLLOW=1 FAILED=1 WHERE='slope >= 0.3' LIMIT=n UNTIL=bpb AUTOSCALE=n REFRESH=1 JOIN=1 NOW=1 LEASES=n RECIPE=name SCRIPT=path NAME=recipe ACTIVATION=key OUT=dir TRAIN_SHARDS=n OFFLINE=1 YES=1 STACKS=names PYTHON=python3 VENV=dir TORCH=default|system"
 
 setup: $(READY) ## make the pinned environment in .venv (TORCH=system keeps the installed torch)
 
