@@ -1,7 +1,9 @@
 """Causal grouped-query attention with normalised queries and keys, partial RoPE and XSA.
 
 Shapes: B sequences, T tokens, S of the last of them that ask, H query heads, G key-value heads, K
-dimensions of a head, R rotated dimensions. Pure functions; the model owns the weights.
+dimensions of a head, R pairs of them that are rotated. Pure functions; the model owns the weights.
+Norm and rotation are expressions alone, for every device: a compiler fuses them, and on a CPU
+backwards written by hand were no faster (docs/performance.md).
 """
 
 from collections.abc import Callable
@@ -11,6 +13,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+EPS = torch.finfo(torch.float32).eps
+
+
+def rms_norm(x: Tensor, scale: float = 1.0) -> Tensor:
+    """``scale`` times x over its root mean square along the last dimension, no learned weight.
+
+    In the type of ``x``: some versions of torch return float32 under CUDA's autocast.
+    """
+    y = F.rms_norm(x, (x.size(-1),), eps=EPS).to(x.dtype)
+    return y if scale == 1.0 else y * scale
+
+
+def rotate(x_BTHK: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
+    """Rotate the first 2R dimensions by −θ, halves paired; the others pass unchanged."""
+    half = cos_TR.size(-1)
+    cos, sin = cos_TR[:, None].to(x_BTHK.dtype), sin_TR[:, None].to(x_BTHK.dtype)
+    first, second, rest = x_BTHK.split([half, half, x_BTHK.size(-1) - 2 * half], dim=-1)
+    return torch.cat([first * cos + second * sin, second * cos - first * sin, rest], dim=-1)
+
+
+def normed_and_rotated(x_BTHK: Tensor, gain_H: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
+    """rotate(rms_norm(x)) · gain, the gain of each head."""
+    return rotate(rms_norm(x_BTHK), cos_TR, sin_TR) * gain_H[:, None].to(x_BTHK.dtype)
 
 
 def rope_table(

@@ -20,6 +20,8 @@ from trainer.model.attention import (
     Attention,
     attend,
     exclude_self,
+    normed_and_rotated,
+    rms_norm,
     rope_table,
     stretched_base,
 )
@@ -30,7 +32,6 @@ from trainer.model.embeddings import HashedBigram, SharedValueEmbedding, smear
 from trainer.model.layers import LayerWeights, Tap, last_positions, layer_weights, observer
 from trainer.model.mlp import MLP, mlp
 from trainer.model.mlp_backend import Backend, mlp_backend, mlp_of
-from trainer.model.norm import normed_and_rotated, rms_norm
 
 NLL = Callable[..., Tensor]
 """``GPT.nll`` of one model."""

@@ -10,8 +10,7 @@ from torch._subclasses import FakeTensorMode
 
 from tests.support.drawn_tensors import normal
 from tests.support.tiny import random_tokens, tiny_model
-from trainer.model.attention import attend, exclude_self
-from trainer.model.norm import rms_norm
+from trainer.model.attention import attend, exclude_self, rms_norm
 
 EPS = 2.0**-24
 T = 32

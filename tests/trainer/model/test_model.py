@@ -19,9 +19,8 @@ from tests.support.tiny import (
 )
 from trainer.activations import ACTIVATIONS
 from trainer.model import GPT
-from trainer.model.attention import rope_table
+from trainer.model.attention import rms_norm, rope_table
 from trainer.model.compilation import compiled
-from trainer.model.norm import rms_norm
 
 EPS = 2.0**-24
 T = 32

@@ -6,9 +6,8 @@ EPS is half a unit in the last place of a float32 of order one.
 import torch
 
 from tests.support.drawn_tensors import normal
-from trainer.model.attention import rope_table
-from trainer.model.norm import EPS as GUARD
-from trainer.model.norm import normed_and_rotated, rms_norm, rotate
+from trainer.model.attention import EPS as GUARD
+from trainer.model.attention import normed_and_rotated, rms_norm, rope_table, rotate
 
 EPS = 2.0**-24
 T = 32
