@@ -23,6 +23,7 @@ from sweep.environment import read_environment
 from trainer.config.config_errors import ConfigError
 from trainer.system.printable import printable
 
+EXIT_UNREAD = 141  # as a shell says of what SIGPIPE has ended
 READ_ONLY = (verbs.status, verbs.watch, verbs.show, verbs.logs, verbs.collect, stop)
 
 
@@ -66,13 +67,18 @@ def run_command_line(argv: list[str] | None) -> tuple[int, bool]:
 def _exit_status(do: Callable[[], int]) -> int:
     """What ``do`` returns; an error is a sentence and an exit status."""
     try:
-        return do()
+        status = do()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNREAD
     except ConfigError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return EXIT_BAD
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    return status
 
 
 def _connect(address: str | None) -> Pool:

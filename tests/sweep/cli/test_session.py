@@ -4,13 +4,16 @@ Not claimed: what Ray does then.
 """
 
 import json
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from sweep.__main__ import main
+from sweep.__main__ import EXIT_UNREAD, main
 from sweep.cli import verbs
 from sweep.cli.invocation import Invocation
 from sweep.cli.selection import Selection
@@ -19,6 +22,7 @@ from sweep.driver.control import Control
 from sweep.environment import Environment
 from sweep.schedule.plan import plan_unsettled
 from sweep.store.store import Store
+from tests.support.commands import ROOT, environment
 from tests.support.drivers import row_of
 from tests.support.grids import cells_of, sweep_spec
 from tests.support.reports import delivered, failed
@@ -187,3 +191,16 @@ def test_the_command_of_a_sweep_file_is_told_from_the_start_to_the_end(tmp_path)
     assert [event["event"] for event in events] == names
     assert [event["done"] for event in events[1:-1]] == [1, 2, 3, 4]
     assert events[-1]["attempts"] == {"succeeded": 4}
+
+
+def test_whoever_reads_only_the_beginning_sees_no_traceback(tmp_path):
+    Store(tmp_path / "local").write_sweep({"name": "local", "cells": []})
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody:
+        command = [sys.executable, *("-m", "sweep", "status", "--sweep", "local", "--json")]
+        command += ["--results", str(tmp_path)]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(), stdout=nobody, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (EXIT_UNREAD, "")
