@@ -152,7 +152,7 @@ test: $(READY) ## run the tests (minutes), two at a time
 test-slow: $(READY) ## run the slower tests, the README's commands among them
 	@$(PY) -m pytest -m "slow and not cluster" $(PYTEST_ARGS)
 
-test-cluster: $(READY) ## run sweep.sbatch on a Slurm of namespaces (as root, with its packages; ten minutes)
+test-cluster: $(READY) ## run sweep.sbatch on a Slurm of namespaces (as root, with its packages; twenty minutes)
 	@nice -n 19 $(PY) -m pytest -m cluster --verbose --durations 0 --durations-min 1
 
 test-stacks: $(READY) ## run a part of the tests under other versions (STACKS="lowest image bare newest"; needs uv; gigabytes)

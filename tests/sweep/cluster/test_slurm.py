@@ -83,14 +83,14 @@ class Account:
         (self.checkout / f"{name}.toml").write_text(text)
         self.sweep = name
 
-    def run(self, command):
-        variables = {"SWEEP": f"{self.sweep}.toml", "DATA": str(self.data)}
+    def run(self, command, **variables):
+        variables |= {"SWEEP": f"{self.sweep}.toml", "DATA": str(self.data)}
         variables["PYTHONPATH"] = str(self.checkout)
         return self.cluster.run(f"cd checkout && {command}", user=self.user, variables=variables)
 
-    def submit(self, *options):
+    def submit(self, *options, **variables):
         flags = " ".join(["--parsable", "--gpus-per-node=0", *options])
-        return self.run(f"sbatch {flags} configs/clusters/sweep.sbatch").strip()
+        return self.run(f"sbatch {flags} configs/clusters/sweep.sbatch", **variables).strip()
 
     def job(self, job):
         words = self.run(f"scontrol --oneliner show job {job}").split()
@@ -174,10 +174,17 @@ def test_a_sweep_on_one_node_and_on_two_ends_and_leaves_the_nodes_clean(ada):
     ada.wait_until_gone()
 
     ada.write_sweep("two", cells=4)
-    assert ada.end(ada.submit("--nodes=2"))[0] == 0
+    assert ada.end(ada.submit("--nodes=2", INTERFACE="eth0"))[0] == 0
     assert states(ada.rows()) == ["succeeded"] * 4
     assert len({row["node"] for row in ada.rows()}) == 2
     ada.wait_until_gone()
+
+
+def test_an_interface_that_is_not_there_is_named_before_ray_starts(ada):
+    ada.write_sweep("elsewhere")
+    status, log = ada.end(ada.submit(INTERFACE="ib7"))
+    assert status == 2
+    assert last_line(log).startswith("error: no IPv4 address of ib7: INTERFACE= names the network")
 
 
 def test_a_job_that_is_interrupted_lets_running_cells_finish_and_another_goes_on(ada):
