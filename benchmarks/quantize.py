@@ -18,7 +18,7 @@ from benchmarks.contenders import CONTENDERS, REFERENCE, build
 from benchmarks.measured import conclude
 from benchmarks.turns import in_turn, quartiles, ratios
 from trainer.compress import gptq
-from trainer.compress.artifact import pack
+from trainer.compress.artifact import artifact_of, pack
 from trainer.compress.int6_row import LEVELS, int6_row
 from trainer.compress.row_codes import Quantized, best_by_squared_error, encode
 from trainer.config import Quantization, Recipe, load_recipe
@@ -71,23 +71,19 @@ def measure(recipe: Recipe, rounds: int) -> dict[str, list[float]]:
 
 
 def packing(recipe: Recipe, matrices: int) -> dict[str, float]:
-    """Seconds of an artifact of the first matrices of every bank, and of its compression.
-
-    The compression follows the last beat.
-    """
+    """Seconds of an artifact of the first matrices of every bank, and of its compression."""
     weights = {
         name: w[:matrices] for name, w in weights_of(recipe).items() if name.endswith("_bank")
     }
-    beats_s: list[float] = []
     start_s = time.process_time()
-    packed = pack(
-        weights, recipe.quantization, "0" * 16, beat=lambda: beats_s.append(time.process_time())
-    )
+    packed = pack(weights, recipe.quantization, "0" * 16)
+    packed_s = time.process_time()
+    data = artifact_of(packed, recipe.quantization)
     end_s = time.process_time()
     return {
         "whole_s": end_s - start_s,
-        "compression_s": end_s - beats_s[-1],
-        "bytes": float(len(packed.data)),
+        "compression_s": end_s - packed_s,
+        "bytes": float(len(data)),
     }
 
 

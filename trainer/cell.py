@@ -1,4 +1,7 @@
-"""One cell in order: build, warm up, train, average, score, pack, measure, score, adapt, report."""
+"""One cell in order: build, warm up, train, average, score, pack, measure, score, adapt, report.
+
+Beside a GPU the artifact is compressed, written and read back while the packed weights are scored.
+"""
 
 import copy
 import time
@@ -9,7 +12,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from trainer.compress.artifact import Packed, pack, unpack
+from trainer.compress.artifact import Packed, contained_weights, pack
+from trainer.compress.artifact_file import write_artifact
 from trainer.compress.calibration import generate, hessians
 from trainer.config.config_errors import ConfigError
 from trainer.contract import ARTIFACT_FILE, CURVE_FILE, Report, RunSpec, recipe_hash
@@ -21,7 +25,6 @@ from trainer.distributed.world import World
 from trainer.evaluate.bpb import Score, Stream
 from trainer.evaluate.slot import slot_score
 from trainer.evaluate.ttt import adapt_and_score
-from trainer.files import write_atomically
 from trainer.mechanism.measure import LayerRow, measure_layers, validation_sample
 from trainer.model import GPT
 from trainer.model.init import initialize
@@ -138,34 +141,19 @@ def validation_stream(spec: RunSpec, dataset: Dataset, world: World) -> Stream:
 def _score_all(
     context: RunContext, model: GPT, trained: TrainingResult, dataset: Dataset, stream: Stream
 ) -> Report:
-    recipe, world = context.spec.recipe, context.world
-    which = recipe_hash(recipe)
+    recipe = context.spec.recipe
     with context.timed("score"):
         pre = context.score(model, stream, recipe.scoring.seq_len)
     if not pre.is_finite:
         return context.finish(model, trained, "the pre-quantization score is not finite")
     with context.timed("pack"):
-        weights = dict(model.named_parameters())
-        hessians_found = None
-        if recipe.quantization.matrices == "gptq":
-            with context.counted("calibrate"):
-                hessians_found = _calibrate(context, model, dataset)
-        packed = world.on_rank_0(
-            lambda: pack(
-                weights,
-                recipe.quantization,
-                which,
-                code_bytes=recipe.artifact.code_bytes,
-                hessians=hessians_found,
-                beat=context.progress.beat,
-            )
-        )
-        if world.is_main:
-            write_atomically(context.out / ARTIFACT_FILE, packed.data)
+        packed = _pack(context, model, dataset)
+    path = context.out / ARTIFACT_FILE
+    written = context.begin("pack", lambda: write_artifact(packed, recipe.quantization, path))
     layers = _measure(context, model, stream, packed)
     with context.counted("eval"):
         with context.counted("pack"):
-            model.load_state_dict(unpack(packed.data, recipe.quantization))
+            model.load_state_dict(contained_weights(packed.plain, recipe.quantization))
         with context.timed("score"):
             post = context.score(model, stream, recipe.scoring.seq_len)
             slid = post
@@ -173,7 +161,29 @@ def _score_all(
                 slid = context.score(model, stream, recipe.scoring.stride)
         adapted, left_by_ttt = _adapt(context, model, stream)
     shifted = _shift(context, model, left_by_ttt, stream)
-    return context.finish(model, trained, Scores(pre, post, slid, adapted, shifted, packed, layers))
+    file = written()
+    context.add("eval", file.read_s)
+    scores = Scores(pre, post, slid, adapted, shifted, packed, file.num_bytes, layers)
+    return context.finish(model, trained, scores)
+
+
+def _pack(context: RunContext, model: GPT, dataset: Dataset) -> Packed:
+    """The averaged weights as rank 0 quantizes them."""
+    recipe, weights = context.spec.recipe, dict(model.named_parameters())
+    hessians_found = None
+    if recipe.quantization.matrices == "gptq":
+        with context.counted("calibrate"):
+            hessians_found = _calibrate(context, model, dataset)
+    return context.world.on_rank_0(
+        lambda: pack(
+            weights,
+            recipe.quantization,
+            recipe_hash(recipe),
+            code_bytes=recipe.artifact.code_bytes,
+            hessians=hessians_found,
+            beat=context.progress.beat,
+        )
+    )
 
 
 def _measure(

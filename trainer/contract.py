@@ -207,6 +207,8 @@ class Report(StrictModel):
     ttt_s: NonNegativeFloat | None
     slot_s: NonNegativeFloat | None
     pack_s: NonNegativeFloat | None
+    overlap_s: NonNegativeFloat | None
+    idle_s: NonNegativeFloat | None
     mechanism_s: NonNegativeFloat | None
     calibrate_s: NonNegativeFloat | None
     eval_s: NonNegativeFloat | None

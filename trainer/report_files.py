@@ -32,7 +32,7 @@ from trainer.system.machine import processor_name
 from trainer.system.parquet_file import CURVE_TYPES, write_rows
 from trainer.training.train import TrainingResult
 
-DURATIONS = ("setup", "warmup", "score", "ttt", "slot", "pack", "mechanism")
+DURATIONS = ("setup", "warmup", "score", "ttt", "slot", "pack", "overlap", "idle", "mechanism")
 _LAYER_TYPES = (pa.string(), pa.string(), pa.int64(), pa.string(), pa.float64())
 
 
@@ -40,7 +40,8 @@ _LAYER_TYPES = (pa.string(), pa.string(), pa.int64(), pa.string(), pa.float64())
 class Scores:
     """Every score of one cell; ``ttt`` and ``slot`` are None where the recipe does neither.
 
-    ``layers`` are the measures of the mechanism, which rank 0 alone has.
+    ``layers`` are the measures of the mechanism, which rank 0 alone has. The artifact has
+    ``model_bytes``.
     """
 
     pre: Score
@@ -49,6 +50,7 @@ class Scores:
     ttt: Score | None
     slot: Score | None
     packed: Packed
+    model_bytes: int
     layers: Sequence[LayerRow] = ()
 
     def first_bad(self) -> str | None:
@@ -141,7 +143,7 @@ def _training(spec: RunSpec, trained: TrainingResult) -> dict[str, Any]:
 
 def _scores(spec: RunSpec, scores: Scores) -> dict[str, Any]:
     artifact, slot, packed = spec.recipe.artifact, spec.recipe.slot, scores.packed
-    total = len(packed.data) + artifact.code_bytes
+    total = scores.model_bytes + artifact.code_bytes
     return {
         "val_tokens": scores.pre.num_tokens,
         "val_bytes": scores.pre.num_bytes,
@@ -156,7 +158,7 @@ def _scores(spec: RunSpec, scores: Scores) -> dict[str, Any]:
         "floored_rows": packed.floored_rows,
         "pruned_codes": packed.pruned_codes,
         "gptq_fallbacks": packed.gptq_fallbacks,
-        "model_bytes": len(packed.data),
+        "model_bytes": scores.model_bytes,
         "artifact_bytes": total,
         "fits_cap": total <= artifact.cap_bytes,
     }

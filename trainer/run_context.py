@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -23,6 +24,8 @@ from trainer.progress import Progress
 from trainer.report_files import RunCosts, Scores, device_name, make_report, write_layers
 from trainer.training.checkpoint import Checkpointer, CheckpointSettings, identity_of
 from trainer.training.train import StepLog, TrainingResult
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -69,8 +72,37 @@ class RunContext:
         start_s = time.perf_counter()
         yield
         self.world.synchronize()
-        taken_s = time.perf_counter() - start_s
+        self.add(name, time.perf_counter() - start_s)
+
+    def add(self, name: str, taken_s: float) -> None:
+        """Count ``taken_s`` towards ``name``."""
         self.durations_s[name] = self.durations_s.get(name, 0.0) + taken_s
+
+    def begin(self, phase: str, make: Callable[[], T]) -> Callable[[], T]:
+        """Let rank 0 ``make`` something; every rank calls what is returned, to have it.
+
+        Rank 0 makes it beside what comes in between, where it has cores to spare, and else at once.
+        Its time counts towards ``phase``; of it, "overlap" is what went on beside, and "idle" what
+        was waited for at the end.
+        """
+        made = self.world.begin_on_rank_0(lambda: _clocked(make))
+        if not self.world.has_spare_cores:
+            result, start_s, end_s = made()
+            self.add(phase, end_s - start_s)
+            return lambda: result
+
+        def ended() -> T:
+            asked_s = time.perf_counter()
+            self.progress.report(phase)
+            result, start_s, end_s = made()
+            taken_s = end_s - start_s
+            idle_s = min(taken_s, max(0.0, end_s - asked_s))
+            self.add(phase, taken_s)
+            self.add("overlap", taken_s - idle_s)
+            self.add("idle", idle_s)
+            return result
+
+        return ended
 
     def probe(self) -> None:
         """Probe the machine, if this is a run of fixed time."""
@@ -142,3 +174,9 @@ class RunContext:
 
     def _peak(self) -> int:
         return max(self._peak_memory_bytes, self.world.peak_memory_bytes())
+
+
+def _clocked(make: Callable[[], T]) -> tuple[T, float, float]:
+    """What ``make`` gives, and when it began and ended."""
+    start_s = time.perf_counter()
+    return make(), start_s, time.perf_counter()

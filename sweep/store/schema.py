@@ -248,6 +248,18 @@ MACHINE = (
     Column("ttt_s", _REAL, "s", "adapting and scoring"),
     Column("slot_s", _REAL, "s", "fitting shifts and scoring"),
     Column("pack_s", _REAL, "s", "quantizing, compressing, writing and reading back"),
+    Column(
+        "overlap_s",
+        _REAL,
+        "s",
+        "of pack_s, what went on beside scoring; null if it came before",
+    ),
+    Column(
+        "idle_s",
+        _REAL,
+        "s",
+        "GPUs waiting for packing after the last score; null if it came before",
+    ),
     Column("calibrate_s", _REAL, "s", "the text that GPTQ calibrates on and its Hessians"),
     Column("eval_s", _REAL, "s", "from reading the artifact to the last ranked score"),
     Column("mechanism_s", _REAL, "s", "measuring what layers.parquet holds, outside the budget"),

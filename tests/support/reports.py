@@ -68,6 +68,8 @@ def report_values(spec: RunSpec, **changes: object) -> dict[str, object]:
         "ttt_s": 0.1,
         "slot_s": None,
         "pack_s": 0.1,
+        "overlap_s": None,
+        "idle_s": None,
         "mechanism_s": 0.1,
         "calibrate_s": None,
         "eval_s": 0.4,

@@ -68,6 +68,8 @@ GOOD = {
     "ttt_s": 0.0,
     "slot_s": None,
     "pack_s": 0.1,
+    "overlap_s": None,
+    "idle_s": None,
     "mechanism_s": 0.1,
     "calibrate_s": None,
     "eval_s": 0.4,

@@ -30,16 +30,18 @@ _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """The artifact's bytes, and what was done for them.
+    """The container that the artifact is compressed from, and what was done for it.
 
+    ``pruned_data`` is the artifact where it was pruned to a size, which only compressing tells.
     ``floored_rows`` is the fraction of quantized rows at the scale floor, ``floored_parts`` that of
     each matrix of a quantized parameter; ``pruned_codes`` how many codes were set to zero to meet a
     size; ``gptq_fallbacks`` how many matrices GPTQ left to int6_row, for want of a Hessian or of
     its inverse. None where there was nothing to count.
     """
 
-    data: bytes
+    plain: bytes
     floored_rows: float | None
+    pruned_data: bytes | None = None
     pruned_codes: int | None = None
     gptq_fallbacks: int | None = None
     floored_parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -54,11 +56,11 @@ def pack(
     hessians: Mapping[str, Tensor] | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> Packed:
-    """``weights`` quantized and compressed; :func:`unpack` gives what they became.
+    """``weights`` quantized, in their container; :func:`contained_weights` gives what they became.
 
     ``hessians[name][i]`` is that of matrix i of the parameter ``name``. ``code_bytes`` count
-    against ``prune_to_bytes``. ``beat`` is called before each matrix and each compression, of
-    which pruning may need some twenty.
+    against ``prune_to_bytes``. ``beat`` is called before each matrix and each compression: pruning
+    may need some twenty, and nothing else compresses here.
     """
     methods = {name: _method(name, weight.shape, config) for name, weight in weights.items()}
     tensors: dict[str, Tensor] = {}
@@ -77,14 +79,17 @@ def pack(
         beat()
         return containers.write(candidate, recipe_hash=recipe_hash, config=config)
 
-    pruned_codes = None
+    pruned_data, pruned_codes = None, None
     if config.prune_to_bytes is None:
-        data = write(tensors)
+        plain = containers.contain(tensors, recipe_hash, config)
     else:
         six_bit = [name for name in quantized if methods[name] in SIX_BIT]
-        data, pruned_codes = prune(tensors, six_bit, write, config.prune_to_bytes - code_bytes)
+        max_bytes = config.prune_to_bytes - code_bytes
+        pruned_data, pruned_codes = prune(tensors, six_bit, write, max_bytes)
+        plain = containers.decompress(pruned_data, config)
     return Packed(
-        data=data,
+        plain=plain,
+        pruned_data=pruned_data,
         floored_rows=_floored_rows([part for parts in quantized.values() for part in parts]),
         pruned_codes=pruned_codes,
         gptq_fallbacks=_fallbacks(quantized, methods),
@@ -95,9 +100,21 @@ def pack(
     )
 
 
+def artifact_of(packed: Packed, config: Quantization) -> bytes:
+    """The artifact: ``packed`` compressed."""
+    if packed.pruned_data is not None:
+        return packed.pruned_data
+    return containers.compress(packed.plain, config)
+
+
 def unpack(data: bytes, config: Quantization) -> dict[str, Tensor]:
-    """The weights in ``data``, as :func:`pack` made it, float32 by name."""
-    return decoded(containers.read(data, config)[0])
+    """The weights in an artifact, float32 by name."""
+    return contained_weights(containers.decompress(data, config), config)
+
+
+def contained_weights(plain: bytes, config: Quantization) -> dict[str, Tensor]:
+    """The weights in a container that is not compressed, float32 by name."""
+    return decoded(containers.content(plain, config)[0])
 
 
 def decoded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -39,13 +39,30 @@ def write(tensors: Mapping[str, Tensor], recipe_hash: str | None, config: Quanti
     A quantized parameter has its codes under its name and ``CODES``, its scales under its name and
     ``SCALE``; another lies under its name. The published containers have no place for the hash.
     """
-    plain = _WRITE[config.container](tensors, recipe_hash, config)
-    return _COMPRESS[config.compressor](plain, config.preset)
+    return compress(contain(tensors, recipe_hash, config), config)
 
 
 def read(data: bytes, config: Quantization) -> tuple[dict[str, Tensor], str | None]:
     """The tensors in ``data``, which :func:`write` made, and the recipe hash if it is there."""
-    return _READ[config.container](_DECOMPRESS[config.compressor](data))
+    return content(decompress(data, config), config)
+
+
+def contain(tensors: Mapping[str, Tensor], recipe_hash: str | None, config: Quantization) -> bytes:
+    """What :func:`write` compresses."""
+    return _WRITE[config.container](tensors, recipe_hash, config)
+
+
+def content(plain: bytes, config: Quantization) -> tuple[dict[str, Tensor], str | None]:
+    """What :func:`read` gives, of a container that is not compressed."""
+    return _READ[config.container](plain)
+
+
+def compress(plain: bytes, config: Quantization) -> bytes:
+    return _COMPRESS[config.compressor](plain, config.preset)
+
+
+def decompress(data: bytes, config: Quantization) -> bytes:
+    return _DECOMPRESS[config.compressor](data)
 
 
 def _write_safetensors(

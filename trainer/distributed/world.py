@@ -58,6 +58,11 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def has_spare_cores(self) -> bool:
+        """Whether the processor is free while the device computes; the cores of a CPU are not."""
+        return self.device.type != "cpu"
+
     def own_range(self, num_items: int) -> range:
         """This rank's contiguous part of ``num_items`` items; the parts cover each item once."""
         return range(num_items * self.rank // self.size, num_items * (self.rank + 1) // self.size)
@@ -147,15 +152,27 @@ class World:
         It may take longer than a collective may: meanwhile rank 0, which makes it on a thread, says
         every ``STATUS_INTERVAL_S`` seconds that it is not done.
         """
-        if self.size == 1:
-            return make()
-        with ThreadPoolExecutor(1) as thread:
-            making = thread.submit(make) if self.is_main else None
-            while not self._is_done(making):
+        return make() if self.size == 1 else self.begin_on_rank_0(make)()
+
+    def begin_on_rank_0(self, make: Callable[[], T]) -> Callable[[], T]:
+        """Begin what :meth:`on_rank_0` does; every rank calls what is returned, to wait for it.
+
+        On a thread: it ends with its rank, and a process that has threads and a device cannot be
+        copied. So others have Python meanwhile only where ``make`` leaves it to them.
+        """
+        thread = ThreadPoolExecutor(1)
+        making = thread.submit(make) if self.is_main else None
+        thread.shutdown(wait=False)
+
+        def made() -> T:
+            while self.size > 1 and not self._is_done(making):
                 pass
             sent = [None if making is None else making.result()]
-        dist.broadcast_object_list(sent, src=0, device=self.device)
-        return cast("T", sent[0])
+            if self.size > 1:
+                dist.broadcast_object_list(sent, src=0, device=self.device)
+            return cast("T", sent[0])
+
+        return made
 
     def _is_done(self, making: "Future[T] | None") -> bool:
         """Whether rank 0's is, after some seconds of waiting for it; an error on rank 0 is raised.

@@ -66,7 +66,7 @@ def measure_layers(
     for all of them at once, and the mlp's, two thirds of the bytes, decides; on a CPU, where memory
     is measured and cores are leased, it is one after the other.
     """
-    tensors, recipe_hash = containers.read(packed.data, config)
+    tensors, recipe_hash = containers.content(packed.plain, config)
     at_once = 1 if model.embed.device.type == "cpu" else CLASSES_AT_ONCE
 
     def compressed_bytes(part: Mapping[str, Tensor]) -> int:

@@ -12,7 +12,7 @@ import torch
 from tests.support.tiny import busy_model, default_params, tiny_recipe
 from trainer.activations import ACTIVATIONS
 from trainer.compress import QUANTIZERS, containers, dequantize, gptq
-from trainer.compress.artifact import pack, payload_bytes, unpack
+from trainer.compress.artifact import artifact_of, pack, payload_bytes, unpack
 from trainer.compress.int8_row import int8_row, int8_vectors
 
 HASH = "0123456789abcdef"
@@ -114,9 +114,9 @@ def in_eight_bits(name, w, config):
     return torch.cat([dequantize(each.codes_RC, each.scale_R) for each in found]).view_as(w)
 
 
-def stored_tensors(data, config):
+def stored_tensors(packed, config):
     """Every tensor in an artifact, by table and name where its container has several tables."""
-    plain = DECOMPRESS[config.compressor](data)
+    plain = DECOMPRESS[config.compressor](artifact_of(packed, config))
     if config.container == "safetensors":
         return safetensors.torch.load(plain)
     content = torch.load(io.BytesIO(plain), weights_only=True)
@@ -142,7 +142,7 @@ def test_what_is_read_are_the_dequantized_weights_exactly(config, activation):
     weights = weights_of(activation)
     hessians = hessians_of(weights)
     packed = pack(weights, config, HASH, hessians=hessians)
-    found = unpack(packed.data, config)
+    found = unpack(artifact_of(packed, config), config)
     expected = dict(expected_of(weights, config, hessians))
     assert found.keys() == weights.keys()
     for name, w in found.items():
@@ -153,7 +153,9 @@ def test_what_is_read_are_the_dequantized_weights_exactly(config, activation):
 @every_config
 def test_equal_weights_give_equal_bytes_and_stay_as_they_are(config):
     weights = weights_of()
-    assert pack(weights, config, HASH).data == pack(weights_of(), config, HASH).data
+    packed = pack(weights, config, HASH)
+    assert packed == pack(weights_of(), config, HASH)
+    assert artifact_of(packed, config) == artifact_of(packed, config)
     assert all(torch.equal(weights[name], w) for name, w in weights_of().items())
 
 
@@ -169,7 +171,7 @@ def test_a_tensor_changes_its_form_where_its_published_size_exceeds_the_limit(co
         config = CONFIG.model_copy(
             update={"passthrough_numel": numel, "container": container, "control": "float32"}
         )
-        stored, _ = containers.read(pack(weights, config, HASH).data, config)
+        stored, _ = containers.content(pack(weights, config, HASH).plain, config)
         for name, w in weights.items():
             if name not in MATRICES | EMBEDDINGS:
                 assert stored.pop(name).dtype == torch.float32
@@ -185,7 +187,7 @@ def test_small_control_tensors_are_rounded_to_float16_where_asked_and_large_ones
     weights = weights_of()
     for numel in (0, 1, 31, 32, 64, 10**9):
         config = CONFIG.model_copy(update={"passthrough_numel": numel, "control": "float16"})
-        found = unpack(pack(weights, config, HASH).data, config)
+        found = unpack(artifact_of(pack(weights, config, HASH), config), config)
         for name in weights.keys() - MATRICES - EMBEDDINGS:
             rounded = published_numel(name, weights[name]) <= numel
             expected = weights[name].half().float() if rounded else weights[name]
@@ -195,7 +197,7 @@ def test_small_control_tensors_are_rounded_to_float16_where_asked_and_large_ones
 @pytest.mark.parametrize("name", ["as PR #549", "as PR #1035"])
 def test_a_published_tensor_holds_its_own_numbers_and_no_more(name):
     """A slice saved as it is would bring the numbers of all layers with it."""
-    stored = stored_tensors(pack(weights_of(), CONFIGS[name], HASH).data, CONFIGS[name])
+    stored = stored_tensors(pack(weights_of(), CONFIGS[name], HASH), CONFIGS[name])
     for name, tensor in stored.items():
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize, name
 
@@ -204,7 +206,7 @@ def test_a_published_tensor_holds_its_own_numbers_and_no_more(name):
 @pytest.mark.parametrize("activation", ["asqu", "relu2"])
 def test_the_payload_is_counted_from_shapes_as_it_is_stored(config, activation):
     weights = weights_of(activation)
-    stored = stored_tensors(pack(weights, config, HASH).data, config)
+    stored = stored_tensors(pack(weights, config, HASH), config)
     nameless = {name: torch.empty_like(w, device="meta") for name, w in weights.items()}
     expected = sum(tensor.numel() * tensor.itemsize for tensor in stored.values())
     assert payload_bytes(nameless, config) == expected

@@ -5,7 +5,7 @@ import torch
 
 from tests.support.tiny import tiny_recipe
 from trainer.compress import containers
-from trainer.compress.artifact import pack
+from trainer.compress.artifact import artifact_of, pack
 
 HASH = "0123456789abcdef"
 CONFIG = tiny_recipe().quantization
@@ -18,19 +18,23 @@ def prunable():
     return {"up_bank": w, "bigram.proj": w[0, :, :64], "embed": w[1]}
 
 
-def read(data):
-    return containers.read(data, CONFIG)[0]
+def read(packed):
+    return containers.read(artifact_of(packed, CONFIG), CONFIG)[0]
+
+
+def size(packed):
+    return len(artifact_of(packed, CONFIG))
 
 
 def pruned(target, **changes):
     config = CONFIG.model_copy(update={"prune_to_bytes": target, **changes})
     packed = pack(prunable(), config, HASH)
-    return packed, read(packed.data)
+    return packed, read(packed)
 
 
 def sizes():
     """Unpruned, and with every candidate gone."""
-    return [len(pack(prunable(), CONFIG, HASH).data), len(pruned(1)[0].data)]
+    return [size(pack(prunable(), CONFIG, HASH)), size(pruned(1)[0])]
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.3, 0.6, 0.98])
@@ -39,9 +43,9 @@ def test_pruning_meets_its_target_with_no_code_to_spare(fraction):
     smallest scale. Not claimed: that no smaller number would do, should size not fall evenly."""
     whole, least = sizes()
     target = round(whole + fraction * (least - whole))
-    before = read(pack(prunable(), CONFIG, HASH).data)
+    before = read(pack(prunable(), CONFIG, HASH))
     packed, after = pruned(target)
-    assert len(packed.data) <= target < whole
+    assert size(packed) <= target < whole
     gone = []  # (scale, parameter, place) of every candidate, cheapest first
     for index, name in enumerate(("up_bank", "bigram.proj")):
         scale = before[f"{name}.scale"].unsqueeze(-1).expand(before[f"{name}.codes"].shape)
@@ -62,8 +66,9 @@ def test_what_fits_is_not_pruned():
     whole, _ = sizes()
     packed, _ = pruned(whole)
     assert packed.pruned_codes == 0
-    assert packed.data == pack(prunable(), CONFIG, HASH).data
-    assert pack(prunable(), CONFIG, HASH).pruned_codes is None
+    plain = pack(prunable(), CONFIG, HASH)
+    assert artifact_of(packed, CONFIG) == artifact_of(plain, CONFIG)
+    assert plain.pruned_codes is None
 
 
 def test_where_nothing_suffices_every_candidate_goes():
