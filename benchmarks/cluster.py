@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Literal
 
 from sweep.cluster.interface import Node
+from sweep.cluster.sharing import Claim
 from sweep.messages import CheckResult, Delivery, Order, PrepareResult, Requirements
 from sweep.spec.sweep_file import NodeShape
 
@@ -176,6 +177,9 @@ class Cluster:
 
     def inspect(self, requirements: Requirements) -> "dict[str, list[CheckResult] | None]":
         return {}
+
+    def exchange(self, driver: str, claim: Claim | None) -> Sequence[Claim]:
+        return ()
 
     def close(self) -> bool:
         return True

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.cluster import Clock, Cluster, SimulatedLease, SimulatedNode, World
 from sweep.driver.leases import Event, Leases
+from sweep.driver.share import Share
 from sweep.messages import Requirements
 from sweep.schedule.plan import Task
 from sweep.schedule.scheduler import Scheduler
@@ -115,7 +116,13 @@ class Simulation:
         )
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._leases = Leases(
-            sweep, self._cluster, self._scheduler, self._events, requirements, lambda text: None
+            sweep,
+            self._cluster,
+            self._scheduler,
+            self._events,
+            requirements,
+            lambda text: None,
+            Share(sweep, self._cluster, "simulated"),
         )
         self._running: dict[int, Attempted] = {}
         self._attempts: list[Attempted] = []

@@ -18,6 +18,7 @@ STARTS_RAY = {
     "tests/sweep/cluster/test_head.py": "ray",
     "tests/sweep/cluster/test_pool.py": "ray",
     "tests/sweep/cluster/test_preemption.py": "ray",
+    "tests/sweep/cluster/test_shared_cluster.py": "ray",
     "tests/sweep/cli/test_command.py": "ray",
     "tests/sweep/test_script_sweep.py": "ray",
     "tests/test_readme.py": "readme",

@@ -119,6 +119,7 @@ def _driver_lines(status: SweepStatus) -> list[str]:
             notes += [f"silent for {duration(silent_s)}"] if silent_s > SILENT_S else []
             notes += ["it starts no new cell: it was asked to stop"] if said.drain else []
             notes += [f"paused: {said.paused}"] if said.paused else []
+            notes += [f"beside other sweeps it {said.sharing}"] if said.sharing else []
         lines.append(", ".join(notes) + ".")
     states = {cell.state for cell in status.cells}
     if not status.drivers and states & set(OPEN):

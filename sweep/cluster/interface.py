@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sweep.cluster.sharing import Claim
 from sweep.messages import CheckResult, Delivery, Order, PrepareResult, Requirements
 from sweep.spec.sweep_file import NodeShape
 
@@ -118,6 +119,13 @@ class Pool(Protocol):
 
     def inspect(self, requirements: Requirements) -> Mapping[str, Sequence[CheckResult] | None]:
         """What the preflight finds on every node, by name; None where a node did not answer."""
+        ...
+
+    def exchange(self, driver: str, claim: Claim | None) -> Sequence[Claim]:
+        """Tell the claim of ``driver`` to other drivers on this cluster, and what they told last.
+
+        Never waits. None takes the claim away. Nobody else is on a cluster of the driver's own.
+        """
         ...
 
     def close(self) -> bool:

@@ -9,15 +9,24 @@ never used again. The only file of the project that imports ray.
 import itertools
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sweep.cluster.awake_clock import AwakeClock
+from sweep.cluster.board import Board, BoardReader, Record
 from sweep.cluster.interface import Lease, LeaseLost, Node, Pool
-from sweep.cluster.nodes import LeaseRequest, NodeWatch, bundle, pending_reason
+from sweep.cluster.lease_requests import (
+    LeaseRequest,
+    PendingLease,
+    StartingAgent,
+    bundle,
+    pending_reason,
+)
+from sweep.cluster.nodes import NodeWatch
 from sweep.cluster.ray_settings import no_ray, ray_settings, require_listener
+from sweep.cluster.sharing import Claim
 from sweep.cluster.watchdog import Watchdog
 from sweep.deadline import call_with_deadline, run_in_background
 from sweep.environment import prepare_ray
@@ -51,32 +60,9 @@ MAX_FAILED_STARTS = 5
 HOLDER = "activation-sweep, process"
 ENDED_IN_ORDER = "terminated expectedly"  # what Ray says of a node that was sent SIGTERM
 TOO_SLOW = "timed out during startup"  # says Ray after 30 s, which cannot be set
+BOARD = {"name": "board", "namespace": "activation-sweep"}
+BOARD_DEADLINE_S = 5.0
 AGENT_CALLS = 4  # one runs the attempt, one asks for progress, one stops, one inspects
-
-
-@dataclass(frozen=True, slots=True)
-class StartingAgent:
-    """A placement group that was asked for, its agent, and the agent's first answer."""
-
-    group: Any
-    agent: Any
-    introduction: Any
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PendingLease:
-    """A request, and the agent that starts for it as soon as Ray's head has heard of it."""
-
-    request: LeaseRequest
-    agent: "Future[StartingAgent]"
-
-    @property
-    def has_failed(self) -> bool:
-        return self.agent.done() and self.agent.exception() is not None
-
-    @property
-    def starting(self) -> StartingAgent | None:
-        return self.agent.result() if self.agent.done() and not self.has_failed else None
 
 
 class RayPool(Pool):
@@ -103,6 +89,10 @@ class RayPool(Pool):
         self._group_numbers = itertools.count(1)  # Ray wants the name of each to be its own
         list_leaving = ray._private.state.state.get_draining_nodes  # no public call tells it
         self._watch = NodeWatch(ray.nodes, list_leaving, AwakeClock())
+        self._board: Any = None
+        self._board_calls = ThreadPoolExecutor(1, thread_name_prefix="board")
+        self._reader = BoardReader(lambda *put: self._board_calls.submit(self._put_on_board, *put))
+        self._is_shared = address is not None
 
     @property
     def unresponsive_s(self) -> float:
@@ -196,6 +186,9 @@ class RayPool(Pool):
                 found[name] = [check_sweep(theirs, sweep_hash())]
         return {node.name: found.get(node.name) for node in nodes}
 
+    def exchange(self, driver: str, claim: Claim | None) -> Sequence[Claim]:
+        return self._reader.exchange(driver, claim) if self._is_shared else ()
+
     def close(self) -> bool:
         """Leave the cluster; a head that does not answer is not waited for."""
         self._watch.close()
@@ -210,7 +203,25 @@ class RayPool(Pool):
 
     def _shut_down(self) -> None:
         self._head_calls.shutdown(cancel_futures=True)
+        self._board_calls.shutdown()  # the claim is taken away first
         ray.shutdown()
+
+    def _put_on_board(self, driver: str, claim: Record | None) -> Any:
+        """Have the board that is there, or one beside this driver, take and give claims.
+
+        The handle is kept, for the board ends with its maker's.
+        """
+        try:
+            if self._board is None:
+                here = ray.get_runtime_context().get_node_id()
+                where = NodeAffinitySchedulingStrategy(here, soft=False)
+                self._board = _RemoteBoard.options(
+                    **BOARD, get_if_exists=True, num_cpus=0, scheduling_strategy=where
+                ).remote()
+            return ray.get(self._board.put.remote(driver, claim), timeout=BOARD_DEADLINE_S)
+        except Exception:  # it went with its maker, or does not answer: the next call looks anew
+            self._board = None
+            raise
 
     def _submit(self, request: LeaseRequest) -> None:
         agent = self._head_calls.submit(self._start_agent, request)
@@ -350,6 +361,7 @@ class _AgentOnRay(Agent):
 
 
 _RemoteAgent: Any = ray.remote(_AgentOnRay)
+_RemoteBoard: Any = ray.remote(Board)
 _read_log: Any = ray.remote(read_abandoned_log)
 _run_checks: Any = ray.remote(run_checks)
 _sweep_hash: Any = ray.remote(sweep_hash)

@@ -132,7 +132,6 @@ class _Balance:
     """
 
     def __init__(self, everyone: Sequence[Claim], capacity: Mapping[str, int]) -> None:
-        self._everyone = everyone
         held: Counter[str] = Counter()
         given: Counter[str] = Counter()
         for claim in everyone:
@@ -140,7 +139,14 @@ class _Balance:
             given.update({node: n * claim.size for node, n in claim.given.items()})
         room = {node: min(n, capacity.get(node, 0) - held[node]) for node, n in given.items()}
         self.on_its_way = {node: n for node, n in room.items() if n > 0}
-        self._targets = targets(everyone, held.total() + sum(self.on_its_way.values()))
+        # Claims of drivers that were killed stay for some seconds: a node is not counted twice.
+        total = sum(min(n, capacity.get(node, n)) for node, n in held.items())
+        self._targets = targets(everyone, total + sum(self.on_its_way.values()))
+        self._to_be_had = Counter(self.on_its_way)
+        for claim in everyone:
+            surplus = self.surplus(claim)
+            for node, n in claim.held.items():
+                self._to_be_had[node] += min(n, surplus) * claim.size
 
     def target(self, claim: Claim) -> int:
         return self._targets[claim.driver]
@@ -156,7 +162,7 @@ class _Balance:
         """The nodes that ``claim`` could have from others, if it is deprived."""
         if not claim.waits or self.missing(claim) <= 0:
             return frozenset()
-        return frozenset(node for node in claim.usable if self._to_be_had(node) >= claim.size)
+        return frozenset(node for node in claim.usable if self._to_be_had[node] >= claim.size)
 
     def fewest_nodes(self, claim: Claim, nodes: frozenset[str], count: int) -> frozenset[str]:
         """Where it gives ``count`` leases back, those first where that has begun."""
@@ -179,10 +185,6 @@ class _Balance:
         if mine.waits and mine.num_held == due == 0:
             return f"waits for its turn behind {_names(claim for claim in others if claim.held)}"
         return None
-
-    def _to_be_had(self, node: str) -> int:
-        surplus = (min(c.held.get(node, 0), self.surplus(c)) * c.size for c in self._everyone)
-        return self.on_its_way.get(node, 0) + sum(surplus)
 
 
 def _names(claims: Iterable[Claim]) -> str:

@@ -44,7 +44,8 @@ class LeaseView:
 class SweepView:
     """All that a display needs to know; it decides nothing. ``node_hours``: spent so far.
 
-    ``stopping``: what the driver was asked for, None if it just goes on.
+    ``stopping``: what the driver was asked for, None if it just goes on; ``sharing``: what it waits
+    for, or gives back, because other sweeps are on the cluster.
     """
 
     name: str
@@ -60,6 +61,7 @@ class SweepView:
     quarantined: Mapping[str, str]
     paused: str | None
     note: str | None = None
+    sharing: str | None = None
 
     @property
     def ends(self) -> list[datetime | None]:
@@ -146,6 +148,8 @@ class PlainDisplay:
                 self.say(f"begun since: {', '.join(begun[:MAX_NAMED])}{rest}")
             if view.note is not None:
                 self.say(f"waiting: {view.note}")
+            if view.sharing is not None:
+                self.say(sharing_line(view.sharing))
 
     def ended(self, ending: EndedView) -> None:
         self.say(ending_line(ending))
@@ -197,6 +201,8 @@ def render(view: SweepView) -> RenderableType:
         lines.append(Text(f"… and {len(view.leases) - MAX_LINES} leases more"))
     if view.note is not None:
         lines.append(_text(f"waiting: {view.note}", "yellow"))
+    if view.sharing is not None:
+        lines.append(_text(sharing_line(view.sharing), "yellow"))
     if view.stopping is not None:
         lines.append(_text(f"{view.stopping} {running_sentence(view.ends)}", "yellow"))
     return Group(*lines)
@@ -277,6 +283,10 @@ def running_sentence(ends: Sequence[datetime | None]) -> str:
     if len(known) < len(ends):
         parts.append(f"{len(ends) - len(known)} should have ended by now")
     return f"{'; '.join(parts)}."
+
+
+def sharing_line(sentence: str) -> str:
+    return f"other sweeps are on this cluster: this one {sentence}"
 
 
 def end_time(end: datetime | None) -> str:

@@ -26,6 +26,7 @@ from sweep.driver.leases import POLL_EVERY_S, Event, Leases
 from sweep.driver.progress_file import ProgressFile
 from sweep.driver.requirements import order_for, requirements_for, resumes_anywhere
 from sweep.driver.running import Running
+from sweep.driver.share import Share
 from sweep.driver.writers import Writers
 from sweep.messages import Delivery
 from sweep.provenance import Code
@@ -93,7 +94,13 @@ class Driver:
             now_s=time.time(),
         )
         self._leases = Leases(
-            self.sweep, self.pool, self._scheduler, self._events, requirements, self.display.say
+            self.sweep,
+            self.pool,
+            self._scheduler,
+            self._events,
+            requirements,
+            self.display.say,
+            Share(self.sweep, self.pool, self.attempts.versions.driver),
         )
         cells = [*plan.settled, *waiting]
         self._durations = Durations(self.sweep.estimate_cell_s, cells, history)
@@ -179,7 +186,8 @@ class Driver:
         is_surplus = most is not None and len(self._leases.held) > most
         if lease.is_preempted or is_surplus or self.control.drains:
             return False
-        while (task := self._scheduler.assign(lease.node)) is not None:
+        gives_back = self._leases.share.gives_back(lease.node)
+        while (task := self._scheduler.assign(lease.node, own_only=gives_back)) is not None:
             if self._is_too_long(task):
                 self._scheduler.skip(task, lease.node)
                 continue
@@ -371,6 +379,7 @@ class Driver:
             quarantined=dict(self._scheduler.quarantined),
             paused=self._scheduler.paused,
             note=note,
+            sharing=self._leases.share.division.sentence,
         )
         self._progress.show(view)
         for listener in (self.display, *self.listeners):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 
 from sweep.cluster.interface import Lease, Pool, capacity
+from sweep.driver.share import Share
 from sweep.messages import PrepareResult, Requirements
 from sweep.schedule.scheduler import Scheduler
 from sweep.spec.sweep_file import SweepSpec
@@ -32,6 +33,7 @@ class Leases:
     events: "SimpleQueue[Event]"
     requirements: Requirements
     say: Callable[[str], None]
+    share: Share
     idle: list[Lease] = field(default_factory=list)
     held: dict[int, Lease] = field(default_factory=dict)
     num_requested: int = 0
@@ -56,7 +58,16 @@ class Leases:
         for lease in self.pool.ready():
             self.num_requested -= 1
             self._accept(lease)
-        self._balance(limit)
+        useful = min(limit, self.scheduler.useful_leases())
+        avoided = self._avoided_now if self.num_requested else frozenset()
+        self.share.update(
+            [lease.node for lease in self.held.values()],
+            wants=useful,
+            nodes=nodes,
+            usable=frozenset(fitting) - self.scheduler.quarantined.keys() - avoided,
+            asks=self.num_requested > 0,
+        )
+        self._balance(useful)
 
     def release(self, lease: Lease) -> None:
         """``lease`` is of no use any more; it is never used again."""
@@ -105,10 +116,13 @@ class Leases:
         reasons = " ".join(f"{node}: {reason}" for node, reason in sorted(quarantined.items()))
         if quarantined and self.nodes_seen <= set(quarantined) and not self.sweep.node.autoscale:
             raise ConfigError(f"no node can run this sweep's cells. {reasons}")
-        waited_s = time.monotonic() - self._busy_s
-        if waited_s > limits.lease_wait_s / 2:
+        now_s, half_s = time.monotonic(), limits.lease_wait_s / 2
+        waited_s = now_s - self._busy_s
+        if waited_s > half_s:
             scheduler.retry_anywhere()  # rather a retry on the same node than none
-        if waited_s > limits.lease_wait_s:
+        if self.share.division.is_kept_waiting:  # its turn comes when another sweep has ended
+            self._busy_s = max(self._busy_s, now_s - half_s)
+        elif waited_s > limits.lease_wait_s:
             why = self.pool.pending_reason() or "none was requested"
             raise ConfigError(
                 f"no lease was granted for {limits.lease_wait_s:g} s while nothing ran "
@@ -128,6 +142,7 @@ class Leases:
         self.idle.clear()
         for lease in list(self.held.values()):
             self.release(lease)
+        self.share.leave()
 
     def _why_failing(self, lease: Lease) -> str | None:
         limits = self.sweep.limits
@@ -171,15 +186,17 @@ class Leases:
         else:
             self.idle.append(lease)
 
-    def _balance(self, limit: int) -> None:
-        useful = min(limit, self.scheduler.useful_leases())
-        self._return_surplus(useful)
+    def _balance(self, useful: int) -> None:
+        """``useful`` leases have something to do, but other sweeps may leave room for fewer."""
+        share = self.share.division.limit
+        allowed = useful if share is None else min(useful, share)
+        self._return_surplus(useful, allowed)
         quarantined = frozenset(self.scheduler.quarantined)
         for_a_task = self._avoided_now - quarantined
         outdated = any(self.scheduler.avoided_by_retry(node) is None for node in for_a_task)
         if self.num_requested and (outdated or not self._avoided_now >= quarantined):
             self.num_requested -= self.pool.withdraw(self.num_requested)
-        missing = useful - len(self.held) - self.num_requested
+        missing = allowed - len(self.held) - self.num_requested
         if missing > 0 and self.scheduler.is_open:
             avoid = self._avoid_next | quarantined
             self.pool.request(
@@ -192,15 +209,19 @@ class Leases:
             self._avoid_next = frozenset()
             self.num_requested += missing
 
-    def _return_surplus(self, useful: int) -> None:
+    def _return_surplus(self, useful: int, allowed: int) -> None:
         surplus = len(self.held) + self.num_requested - useful
-        if surplus > 0 and self.num_requested:
-            surplus -= (taken := self.pool.withdraw(min(surplus, self.num_requested)))
+        too_many = min(len(self.held) + self.num_requested - allowed, self.num_requested)
+        if too_many > 0:
+            surplus -= (taken := self.pool.withdraw(too_many))
             self.num_requested -= taken
         for lease in list(self.idle):
+            gives_back = self.share.gives_back(lease.node)
             quarantined = lease.node in self.scheduler.quarantined
             avoid = self.scheduler.avoided_by_retry(lease.node)
-            if surplus > 0 or quarantined or avoid is not None:
+            if surplus > 0 or quarantined or avoid is not None or gives_back:
+                if gives_back:
+                    self.share.gave_back(lease.node)
                 surplus -= 1
                 self._avoid_next |= avoid or frozenset()
                 self.idle.remove(lease)

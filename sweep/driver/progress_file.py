@@ -53,6 +53,7 @@ def progress_of(view: SweepView) -> dict[str, Any]:
         "waiting": view.waiting,
         "quarantined": dict(view.quarantined),
         "paused": view.paused,
+        "sharing": view.sharing,
     }
 
 

@@ -51,11 +51,10 @@ class Blocks:
         self._held.discard(node)
         self._homeless.update(self._at_home.get(node, {}))
 
-    def take(self, node: str) -> Task | None:
+    def take(self, node: str, *, own_only: bool = False) -> Task | None:
         """The next cell for ``node``: of a block at home there, of a new one, of a homeless one."""
-        if not self._paired:
-            block = next(iter(self._unclaimed), None)
-        elif not (block := next(iter(self._at_home.get(node, ())), None)):
+        block = next(iter(self._at_home.get(node, ())), None)
+        if block is None and not own_only:
             block = next(iter(self._unclaimed or self._homeless), None)
         if block is None:
             return None

@@ -190,15 +190,19 @@ class Scheduler:
             (self._avoided(task) for task in self._to_retry if self._must_avoid(task, node)), None
         )
 
-    def assign(self, node: str) -> Task | None:
-        """What a free lease on ``node`` is to do now; None if there is nothing for it."""
+    def assign(self, node: str, *, own_only: bool = False) -> Task | None:
+        """What a free lease on ``node`` is to do now; None if there is nothing for it.
+
+        ``own_only``: nothing but what is at home there, so that no block is torn for a lease that
+        is to be given back.
+        """
         if not self.is_open or node in self.quarantined:
             return None
         task = (
             self._reruns.take(node)
-            or self._retry(node, late=False)
-            or self._blocks.take(node)
-            or self._retry(node, late=True)
+            or self._retry(node, late=False, own_only=own_only)
+            or self._blocks.take(node, own_only=own_only)
+            or self._retry(node, late=True, own_only=own_only)
         )
         if task is not None:
             self.num_running += 1
@@ -207,15 +211,16 @@ class Scheduler:
 
     # -- how
 
-    def _retry(self, node: str, *, late: bool) -> Task | None:
+    def _retry(self, node: str, *, late: bool, own_only: bool) -> Task | None:
         """A task that has been tried; ``late``: on the node that it should avoid.
 
         Time is the only other thing that such a task can be given, so it comes last.
         """
+        homes = (node,) if own_only else (None, node)
         for index, task in enumerate(self._to_retry):
             if (node in task.avoid) is not late:
                 continue
-            if not self._must_avoid(task, node) and self._home(task) in (None, node):
+            if not self._must_avoid(task, node) and self._home(task) in homes:
                 if self._blocks.home(task.cell) is None:
                     self._blocks.set_home(task.cell.block, node)
                 return self._to_retry.pop(index)

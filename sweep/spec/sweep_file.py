@@ -28,15 +28,17 @@ Seconds = Annotated[float, Field(gt=0.0)]
 class NodeShape(StrictModel):
     """What one lease is: a bundle of one node. Ranks run one to a GPU, or one on CPUs alone.
 
-    With ``autoscale`` the driver asks for ``max_leases`` even if the nodes have no room for them
-    now: a cluster that grows on demand then does. Its nodes also go, so checkpoints are kept
-    beside the results, if the file does not say where.
+    ``share``: its weight beside other sweeps on the same cluster (docs/clusters.md); a large one,
+    such as 1000, is a priority. With ``autoscale`` the driver asks for ``max_leases`` even if the
+    nodes have no room for them now: a cluster that grows on demand then does. Its nodes also go, so
+    checkpoints are kept beside the results, if the file does not say where.
     """
 
     gpus: Annotated[int, Field(ge=0)] = 0
     cpus: Positive = 1
     gpu_model: str | None = None
     max_leases: Positive | None = None
+    share: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     autoscale: bool = False
 
     @model_validator(mode="after")

@@ -29,7 +29,10 @@ class RunningAttempt(_Said):
 
 
 class DriverProgress(_Said):
-    """One driver's word of the time ``at``; ``drain``: it starts no new cell."""
+    """One driver's word of the time ``at``; ``drain``: it starts no new cell.
+
+    ``sharing``: what it waits for, or gives back, because of other sweeps on the cluster.
+    """
 
     at: AwareDatetime
     drain: bool = False
@@ -37,3 +40,4 @@ class DriverProgress(_Said):
     running: tuple[RunningAttempt, ...] = ()
     quarantined: dict[str, str] = {}
     paused: str | None = None
+    sharing: str | None = None

@@ -1,4 +1,4 @@
-"""Make every cell fail on a node, in the way that the file ``bad`` beside this one names.
+"""Make every cell fail on a node, in the way that the file ``bad`` beside this one names, or wait.
 
 A copy of it is the ``sitecustomize`` of every Python process of a node of tests/support/cluster.py.
 It waits in the trainer for the beginning of training; without that file it does nothing.
@@ -32,6 +32,10 @@ def spoiled(train):
             case "slow":
                 signal.signal(signal.SIGALRM, lambda *_: time.sleep(SLOW_S))
                 signal.setitimer(signal.ITIMER_REAL, SLOW_EVERY_S, SLOW_EVERY_S)
+            case str(held) if held.startswith("wait"):
+                BAD.with_name(held).touch()
+                while BAD.read_text() == held:
+                    time.sleep(0.1)
             case "not finite":
                 result = train(*arguments)
                 return replace(result, losses=tuple(math.nan for _ in result.losses))

@@ -30,7 +30,8 @@ START_S = 60.0
 UP = "Ray runtime started"
 KILL_S = 10.0
 OBJECT_STORE_BYTES = 80_000_000  # Ray accepts no less
-RAY_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE")
+BOARD = "ray::Board"  # of the driver that came first (sweep/cluster/board.py)
+NO_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE", BOARD)
 
 # Ray takes a node for dead after so long, and a driver its head for gone. Nodes are given longer:
 # an agent without its head has to end by itself, as under Ray's default of 60 s.
@@ -44,6 +45,7 @@ HASTY = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
 }
+PATIENT = {key: value for key, value in HASTY.items() if "health_check" not in key}
 NOTICE_S = 30.0  # that Ray gives by default to what runs on a node that is sent SIGTERM
 RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 
@@ -102,6 +104,7 @@ class Cluster:
     names: Sequence[str] = ("node-a", "node-b", "node-c")
     cpus: int = 1
     gpus: int = 1
+    settings: Mapping[str, str] = field(default_factory=lambda: HASTY)
     address: str = ""
     machines: dict[str, Machine] = field(default_factory=dict)
     _folder: Path = field(init=False)
@@ -119,7 +122,7 @@ class Cluster:
     @property
     def variables(self) -> dict[str, str]:
         """What leads a driver to it."""
-        return {**HASTY, RECONNECT: f"{RECONNECT_S:g}", "RAY_ADDRESS": self.address}
+        return {**self.settings, RECONNECT: f"{RECONNECT_S:g}", "RAY_ADDRESS": self.address}
 
     def start(self) -> None:
         """Bring up the head, then every node."""
@@ -163,7 +166,13 @@ class Cluster:
 
     def spoil(self, name: str, how: str) -> None:
         """From now on every cell that begins on ``name`` meets tests/support/bad_node.py."""
-        (self._site(name) / "bad").write_text(how)
+        bad = self._site(name) / "bad"
+        bad.with_suffix(".new").write_text(how)
+        bad.with_suffix(".new").replace(bad)  # at once: cells look at it while they wait
+
+    def has_waiting(self, name: str, how: str) -> bool:
+        """Whether a cell has begun on ``name`` that waits since it was spoilt so."""
+        return (self._site(name) / how).exists()
 
     def mend(self, name: str) -> None:
         (self._site(name) / "bad").unlink()
@@ -204,7 +213,7 @@ class Cluster:
         command += [f"--labels=activation-sweep-node={name}"]
         log = self._folder / f"{self._started}-{name}.log"
         path = [str(self._site(name)), *filter(None, [os.environ.get("PYTHONPATH")])]
-        variables = {**HASTY, RECONNECT: f"{NODE_RECONNECT_S:g}"}
+        variables = {**self.settings, RECONNECT: f"{NODE_RECONNECT_S:g}"}
         variables["PYTHONPATH"] = os.pathsep.join(path)
         self.machines[name] = Machine.boot(name, command, log, variables, self._folder)
         return self.machines[name]
@@ -260,9 +269,9 @@ def is_ray_start(process: psutil.Process) -> bool:
 
 
 def is_agent(process: psutil.Process) -> bool:
-    """A worker of Ray that is not one of Ray's own."""
+    """A worker of Ray that is not one of Ray's own, nor the board."""
     line = program_of(process)
-    return bool(line) and line[0].startswith("ray::") and not line[0].startswith(RAY_OWN)
+    return bool(line) and line[0].startswith("ray::") and not line[0].startswith(NO_AGENTS)
 
 
 def ours(machine: Machine) -> list[psutil.Process]:

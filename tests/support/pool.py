@@ -1,11 +1,16 @@
-"""A pool without Ray: leases are threads, and what an attempt gives is up to the test."""
+"""A pool without Ray: leases are threads, and what an attempt gives is up to the test.
+
+Pools may be those of several drivers on one cluster: they share nodes, leases and a board.
+"""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from sweep.cluster.board import Board, BoardReader, Record
 from sweep.cluster.interface import Lease, Node
+from sweep.cluster.sharing import Claim
 from sweep.messages import Delivery, Order, PrepareResult, Requirements
 from sweep.spec.sweep_file import NodeShape
 
@@ -41,7 +46,8 @@ class FakeLease:
 class FakePool:
     """Grants every lease that there is room for, at once: ``per_node`` on each of ``names``.
 
-    ``work_of`` and ``prepare_of`` are those of single nodes.
+    ``work_of`` and ``prepare_of`` are those of single nodes. ``beside``: another driver's pool on
+    the same cluster.
     """
 
     version = "fake"
@@ -57,12 +63,15 @@ class FakePool:
         work_of: Mapping[str, Work] | None = None,
         prepare_of: Mapping[str, Prepare] | None = None,
         lease: type[FakeLease] = FakeLease,
+        beside: "FakePool | None" = None,
     ) -> None:
         self._work, self._prepare, self._lease = work, prepare, lease
         self._work_of, self._prepare_of = work_of or {}, prepare_of or {}
         self.names, self.per_node = list(names), per_node
         self._open: list[frozenset[str]] = []
-        self.leases: list[FakeLease] = []
+        self.leases: list[FakeLease] = beside.leases if beside is not None else []
+        self.board: Board = beside.board if beside is not None else Board()
+        self._reader = BoardReader(self._put)
         self.granted = self.released = 0
         self.logs: dict[str, str] = {}
 
@@ -112,6 +121,14 @@ class FakePool:
         fetched: Future[str | None] = Future()
         fetched.set_result(self.logs.get(lease.node))
         return fetched
+
+    def exchange(self, driver: str, claim: Claim | None) -> Sequence[Claim]:
+        return self._reader.exchange(driver, claim)
+
+    def _put(self, driver: str, claim: Record | None) -> "Future[Mapping[str, Any]]":
+        answer: Future[Mapping[str, Any]] = Future()
+        answer.set_result(self.board.put(driver, claim))
+        return answer
 
     def _room(self, avoid: frozenset[str]) -> str | None:
         for name in self.names:

@@ -114,7 +114,10 @@ def test_failures_are_counted_by_class_and_shown_for_nodes_that_are_left_alone(s
         store.files.replace(
             f"progress/{driver}.json",
             progress(
-                quarantined={"n4": "2 ends without an answer"}, drain=True, paused="all alike"
+                quarantined={"n4": "2 ends without an answer"},
+                drain=True,
+                paused="all alike",
+                sharing="waits for its turn",
             ),
         )
         text = lines(read_status(store))
@@ -122,6 +125,7 @@ def test_failures_are_counted_by_class_and_shown_for_nodes_that_are_left_alone(s
     assert "Attempts without an answer: 1 hung, 2 out of memory." in text
     assert "Node n4 gets no more cells (2 out of memory): 2 ends without an answer" in text
     assert any("starts no new cell" in line and "paused: all alike" in line for line in text)
+    assert any("beside other sweeps it waits for its turn" in line for line in text)
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b"\xff", b"[" * 100_000, progress(running="none")])

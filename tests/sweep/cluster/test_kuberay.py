@@ -14,7 +14,7 @@ from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated.autoscaler_pb2 import GangResourceRequest
 
 from sweep.__main__ import parser
-from sweep.cluster.nodes import bundle
+from sweep.cluster.lease_requests import bundle
 from sweep.spec.sweep_file import load_sweep
 from tests.support.commands import ROOT
 

@@ -5,7 +5,8 @@ The entries are as Ray 2.60 gives them. Not claimed: that Ray goes on giving the
 
 from sweep.cluster.awake_clock import AwakeClock
 from sweep.cluster.interface import Node, capacity
-from sweep.cluster.nodes import LeaseRequest, NodeWatch, pending_reason
+from sweep.cluster.lease_requests import LeaseRequest, pending_reason
+from sweep.cluster.nodes import NodeWatch
 from sweep.spec.sweep_file import NodeShape
 
 

@@ -138,6 +138,11 @@ def test_what_is_on_its_way_belongs_to_the_total_until_somebody_holds_it():
     assert divide(holding("a", "ab", given=given_), [arrived], FOUR) == Division()
 
 
+def test_what_a_killed_driver_still_claims_is_counted_once():
+    killed = holding("a", "cd", waits=True)
+    assert divide(holding("b", "abcd", started_at=1.0), [killed], FOUR).surplus == 0
+
+
 def test_small_leases_leave_whole_nodes_to_large_ones():
     small = claim("a", size=1, wants=100, held={"a": 8, "b": 8})
     large = claim("b", waits=True)

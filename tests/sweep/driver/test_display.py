@@ -108,6 +108,7 @@ def test_of_many_leases_the_first_are_shown_and_the_rest_counted():
 
 def test_what_is_waited_for_is_said():
     assert "waiting: busy: 8 GPUs wanted" in drawn(render(view(note="busy: 8 GPUs wanted")))
+    assert "other sweeps" in drawn(render(view(sharing="waits for its turn behind slopes")))
 
 
 def test_the_time_left_spreads_the_waiting_cells_over_the_leases():
@@ -162,7 +163,7 @@ def test_what_others_have_named_neither_colours_nor_moves_the_terminal(kind, mon
     lease = replace(view().leases[0], node=evil, cell=evil)
     console = Console(file=io.StringIO(), width=140)
     with kind(console) as display:
-        display.show(view(leases=[lease], note=evil))
+        display.show(view(leases=[lease], note=evil, sharing=evil))
         display.ended(replace(ENDINGS[1], reason=evil))
         display.say(evil)
     text = console.file.getvalue() + drawn(render(view(leases=[lease])))

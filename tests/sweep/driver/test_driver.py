@@ -27,6 +27,7 @@ from sweep.store.store import Store
 from tests.support.grids import cells_of, sweep_spec
 from tests.support.pool import FakeLease, FakePool
 from tests.support.reports import ARTIFACT, LAYERS, delivered, failed
+from tests.sweep.cluster.test_sharing import claim as claim_of
 from trainer.config.config_errors import ConfigError
 from trainer.contract import RunSpec
 
@@ -672,6 +673,28 @@ def test_a_look_at_other_drivers_that_fails_ends_nothing(store, monkeypatch):
     store.announce(cells[0].id, 1, {"driver": "another"})
     driver.run(plan_unsettled(cells, {}), {})
     assert len(store.read().rows) == len(cells) - 1
+
+
+def test_a_lease_is_given_back_to_a_sweep_that_waits_when_its_cell_has_ended(store):
+    is_known, begun = threading.Event(), []
+
+    class Shared(FakePool):
+        def exchange(self, driver, claim):
+            if len(begun) < 2:
+                return []
+            is_known.set()
+            return [claim_of("other", size=1, unit="CPU", waits=True, usable={"a", "b"})]
+
+    def work(order, stop):
+        begun.append(order)
+        is_known.wait(PATIENCE_S)
+        return delivered(order)
+
+    pool = Shared(work, names=["a", "b"], per_node=1)
+    found = run(store, work, pool=pool)
+    assert sorted(Counter(row["node"] for row in found.rows).values()) == [1, 5]
+    said = [view.sharing for view in found.driver.display.views if view.sharing is not None]
+    assert said[0] == "gives back 1 of 2 leases as cells end, to sweep of other (holds 0)"
 
 
 def test_a_retry_for_which_no_other_node_is_to_be_had_is_made_on_the_same_one(store):
