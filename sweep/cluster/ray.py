@@ -209,7 +209,8 @@ class RayPool(Pool):
     def _put_on_board(self, driver: str, claim: Record | None) -> Any:
         """Have the board that is there, or one beside this driver, take and give claims.
 
-        The handle is kept, for the board ends with its maker's.
+        A board ends with its maker's handle. So that is kept while the board is slow: on a busy
+        machine it took longer to start than to wait for, and was started again and again.
         """
         try:
             if self._board is None:
@@ -219,7 +220,7 @@ class RayPool(Pool):
                     **BOARD, get_if_exists=True, num_cpus=0, scheduling_strategy=where
                 ).remote()
             return ray.get(self._board.put.remote(driver, claim), timeout=BOARD_DEADLINE_S)
-        except Exception:  # it went with its maker, or does not answer: the next call looks anew
+        except ActorDiedError:  # with its maker; the next call looks anew
             self._board = None
             raise
 

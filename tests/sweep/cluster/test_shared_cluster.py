@@ -1,7 +1,7 @@
 """Two drivers on one cluster of Ray: each gets its share as cells end, and all when it is alone.
 
-Cells wait for a file of their node, so nothing depends on who is fast. Not claimed: machines that
-are apart from each other.
+The board on which they show each other their claims is killed meanwhile. Cells wait for a file of
+their node, so nothing depends on who is fast. Not claimed: machines that are apart from each other.
 """
 
 import sys
@@ -97,6 +97,9 @@ def test_the_second_driver_gets_half_as_cells_end_and_the_first_all_after_it(tmp
             await_cells("wait 1")
             halves = first.nodes, second.nodes
             assert [len(half) for half in halves] == [2, 2]
+            (board,) = boards(cluster)
+            board.kill()
+            wait_until(lambda: boards(cluster) not in ([], [board]), PATIENCE_S)
             hold("wait 2")
             await_cells("wait 2")
             assert (first.nodes, second.nodes) == halves
@@ -106,15 +109,12 @@ def test_the_second_driver_gets_half_as_cells_end_and_the_first_all_after_it(tmp
             second.see_ended()
             hold("no more")
             first.see_ended()
-            wait_until(lambda: not any(map(is_board, everything(cluster))), PATIENCE_S)
+            wait_until(lambda: not boards(cluster), PATIENCE_S)
         finally:
             for sweep in sweeps:
                 sweep.driver.kill()
 
 
-def everything(cluster):
-    return [process for machine in cluster.processes().values() for process in machine]
-
-
-def is_board(process):
-    return " ".join(program_of(process)).startswith(BOARD)
+def boards(cluster):
+    processes = [process for machine in cluster.processes().values() for process in machine]
+    return [p for p in processes if " ".join(program_of(p)).startswith(BOARD)]
