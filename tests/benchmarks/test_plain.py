@@ -17,18 +17,14 @@ STEPS = 5
 TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize("recipe", [tiny_recipe(), load_recipe("local")], ids=["tiny", "local"])
 @pytest.mark.parametrize(
-    "activation",
-    [
-        ActivationSpec(name="relu2"),
-        ActivationSpec(name="leaky_relu2", params={"slope": 0.5}),
-        ActivationSpec(name="asqu"),
-    ],
-    ids=lambda activation: activation.name,
+    ("recipe", "activation", "params"),
+    [("tiny", "relu2", {}), ("tiny", "leaky_relu2", {"slope": 0.5}), ("local", "asqu", {})],
 )
-def test_from_the_same_weights_the_losses_of_five_steps_are_the_same(recipe, activation):
-    model, batch = build(recipe, activation), random_batch(recipe)
+def test_from_the_same_weights_the_losses_of_five_steps_are_the_same(recipe, activation, params):
+    recipe = load_recipe(recipe)
+    model = build(recipe, ActivationSpec(name=activation, params=params))
+    batch = random_batch(recipe)
     plain, ours = PlainStep(model, recipe), Ours(model, recipe, RANK_0)
     losses = [(plain.take(batch, i, 1.0), ours.take(batch, i, 1.0)) for i in range(STEPS)]
     for by_plain, by_ours in losses:

@@ -113,13 +113,6 @@ def test_the_schedule_is_the_published_one_under_a_budget_of_seconds(
     assert math.isclose(ours, published, rel_tol=8 * EPS)
 
 
-@pytest.mark.parametrize(
-    ("step", "expected"), [(0, 1.0), (8799, 1.0), (8800, 1.0), (9400, 0.5), (9999, 1 / 1200)]
-)
-def test_the_corners_of_ten_thousand_steps_with_twelve_hundred_down(step, expected):
-    assert lr_multiplier(Steps(10_000).remaining_steps(step, 0.0), 1200) == expected
-
-
 @given(steps, st.floats(0, 0.99), st.floats(0, 0.99), st.integers(0, 3000))
 def test_momentum_moves_from_its_start_to_its_end_and_stays(step, start, final, warmup):
     """Tolerance: a convex combination in floating point leaves its interval by 2 roundings."""

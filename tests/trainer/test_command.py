@@ -107,13 +107,10 @@ def test_a_specification_replaces_the_flags(process, out, tmp_path, capsys):
     assert "pre_quant_bpb" in capsys.readouterr().out
 
 
-def test_a_slope_can_be_given_in_two_ways(data_dir, tmp_path, capsys):
-    for how in ({"slope": "0.3"}, {"activation_param": "slope=0.3"}):
-        arguments = flags(data_dir, tmp_path, activation="leaky_relu2", budget="1steps", **how)
-        assert main([*arguments, "--set", "train.warmup_steps=0"]) == 0
-        spec = read_spec(tmp_path / SPEC_FILE)
-        assert spec.activation.params == {"slope": 0.3}
-        assert spec.recipe.train.warmup_steps == 0
+def test_a_slope_can_be_given_in_two_ways(capsys):
+    for how in (("--slope", "0.3"), ("--activation-param", "slope=0.3")):
+        assert main(["--recipe", "tiny", "--activation", "leaky_relu2", *how, "--describe"]) == 0
+        assert json.loads(capsys.readouterr().out)["activation"]["params"] == {"slope": 0.3}
 
 
 def test_a_checkpoint_is_kept_and_gone_on_from(data_dir, tmp_path, capsys):
@@ -150,23 +147,13 @@ def test_a_diverged_run_exits_with_zero_and_leaves_nothing_of_an_earlier_answer(
 
 BAD = {
     "unknown activation": ({"activation": "relu3"}, [], "'relu3' is not known"),
-    "slope out of range": ({"activation": "leaky_relu2", "slope": "1.5"}, [], "outside its range"),
-    "slope given to relu2": ({"activation": "relu2", "slope": "0.5"}, [], "takes no parameter"),
-    "missing slope": ({"activation": "leaky_relu2"}, [], "needs slope"),
     "slope that is none": ({"slope": None, "activation_param": "slope=x"}, [], "name=number"),
     "unknown recipe": ({"recipe": "tinny"}, [], "Did you mean 'tiny'"),
     "no recipe": ({"recipe": None}, [], "--recipe NAME"),
     "unknown key": ({}, ["optim.matrix_rl=0.1"], "Did you mean 'matrix_lr'"),
-    "unknown section": ({}, ["optimm.matrix_lr=0.1"], "Did you mean 'optim'"),
-    "key without a section": ({}, ["matrix_lr=0.1"], "matrix_lr: unknown key"),
-    "wrong type": ({}, ["model.width=wide"], "model.width = 'wide'"),
-    "number for a switch": ({}, ["model.smear_gate=1"], "model.smear_gate = 1"),
     "budget without unit": ({"budget": "200"}, [], "a number and its unit"),
-    "empty budget": ({"budget": "0steps"}, [], "at least one step"),
-    "width by heads": ({}, ["model.width=33"], "not divisible by num_heads"),
     "negative seed": ({"seed": "-1"}, [], "seed = -1"),
     "no data": ({"data": "nowhere"}, [], "there is no such folder"),
-    "tokenizer that does not fit": ({}, ["model.vocab_size=1024"], "does not fit"),
     "checkpoint of a timed run": ({"budget": "1s", "checkpoint": "c"}, [], "not resumed"),
     "checkpoint nowhere": ({"checkpoint": "/dev/null/a/c"}, [], "--checkpoint /dev/null/a/c: this"),
     "checkpoints in no time": (
@@ -205,10 +192,10 @@ def foreign(folder, split):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"), [(truncate, "it is truncated"), (foreign, "magic number 0")]
+    ("damage", "split", "message"),
+    [(truncate, "train", "it is truncated"), (foreign, "val", "magic number 0")],
 )
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_a_damaged_shard_is_refused_in_one_line(data_dir, tmp_path, capsys, damage, message, split):
+def test_a_damaged_shard_is_refused_in_one_line(data_dir, tmp_path, capsys, damage, split, message):
     copy = Path(shutil.copytree(data_dir, tmp_path / "data"))
     damage(copy, split)
     code = main(flags(copy, tmp_path / "out"))
@@ -224,13 +211,6 @@ def test_a_folder_that_is_a_file_is_refused_in_one_line(data_dir, tmp_path, caps
 def test_a_process_with_bad_input_shows_no_traceback(data_dir, tmp_path):
     found = typed(*flags(data_dir, tmp_path, activation="relu3"))
     assert_refused(found.returncode, found.stdout, found.stderr, "'relu3'", tmp_path)
-
-
-def test_a_flag_that_is_unknown_is_refused(data_dir, tmp_path, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main([*flags(data_dir, tmp_path), "--colour", "red"])
-    assert caught.value.code == 2
-    assert "--colour" in capsys.readouterr().err
 
 
 # -- crashes

@@ -20,15 +20,3 @@ def test_every_example_in_a_docstring_is_true(name):
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
     assert result.failed == 0
-
-
-def test_the_pure_modules_show_examples():
-    """Not a claim about the sweep's modules, which have their own tests."""
-    assert {
-        "trainer.activations",
-        "trainer.budget",
-        "trainer.contract",
-        "trainer.config.loading",
-        "trainer.optim.schedule",
-        "trainer.evaluate.windows",
-    } <= set(MODULES)

@@ -5,8 +5,6 @@ order one. Parametrised over the table, so that registering is being tested.
 """
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -33,7 +31,6 @@ from trainer.activations import (
 )
 from trainer.config.config_errors import ConfigError
 from trainer.optim.optimizers import Optimizers
-from trainer.optim.parameter_kinds import parameters_by_kind
 
 EPS = 2.0**-24
 CHANNELS = 8
@@ -297,15 +294,6 @@ def test_both_alphas_of_xielu_begin_at_eight_tenths():
     assert module(torch.tensor([[-1.0]])).item() == pytest.approx(0.8 / math.e - 0.5, rel=8 * EPS)
 
 
-def test_the_slope_of_prelu2_gets_2a_times_the_sum_of_squares_below_zero():
-    """Tolerance: the terms are positive, so their sum loses no more than one EPS for each."""
-    module, x_BF = build(("prelu2", {"init": 0.75})), inputs()
-    module(x_BF).sum().backward()
-    expected = 2 * 0.75 * sum(x * x for x in x_BF.flatten().tolist() if x <= 0)
-    assert module.slope.grad.item() == pytest.approx(expected, rel=x_BF.numel() * EPS)
-    assert module.beta.tolist() == [0.75**2]
-
-
 # -- what an activation may not touch
 
 
@@ -351,14 +339,6 @@ def test_what_is_learned_has_its_own_rate_and_no_decay(name):
             torch.testing.assert_close(before[n] - p, torch.full_like(p, step), rtol=1e-5, atol=EPS)
 
 
-@every_name
-def test_what_is_learned_is_of_the_kind_activation(name):
-    model = tiny_model(activation=name, params=default_params(name))
-    expected = [p for module in model.activations for p in module.parameters()]
-    found = parameters_by_kind(model)["activation"]
-    assert [id(p) for p in found] == [id(p) for p in expected]
-
-
 def test_a_beta_that_is_fixed_is_no_parameter_and_travels_in_no_artifact():
     module = build(("leaky_relu2", {"slope": 0.3}))
     assert not list(module.parameters())
@@ -366,13 +346,6 @@ def test_a_beta_that_is_fixed_is_no_parameter_and_travels_in_no_artifact():
 
 
 # -- what is typed
-
-
-def test_the_table_imports_neither_torch_nor_numpy():
-    code = "import sys, trainer.activations; print(sys.modules.keys() & {'torch', 'numpy'})"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert answer.stderr == ""
-    assert answer.stdout.strip() == "set()"
 
 
 @every_name

@@ -3,7 +3,6 @@
 Not claimed: that the text is the one that the tokens were made from; a tokenizer may normalise.
 """
 
-import json
 import shutil
 from functools import cache
 from pathlib import Path
@@ -30,8 +29,6 @@ from trainer.data.shards import open_shard, write_shard
 from trainer.data.token_bytes import RULE_VERSION, ByteTable
 from trainer.data.tokenizer import BOS_ID, SPACE_MARK
 from trainer.files import file_sha256
-
-REFERENCE = Path(__file__).parents[4] / "shared" / "reference" / "data"
 
 EOS_ID, PAD_ID, UNK_ID = 2, 0, 3
 EXACT = tuple(kind for kind in KINDS if kind not in (*MISCOUNTED, "no byte fallback"))
@@ -371,23 +368,3 @@ def test_the_audit_is_of_the_shards_that_the_manifest_names(data):
 
 def open_dataset_processor(folder):
     return type(opened("as built here")[0])(model_file=str(folder / "tokenizer.model"))
-
-
-# -- the published tokenizer
-
-
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"there is no {REFERENCE}")
-def test_web_documents_pass_with_the_published_tokenizer_and_lose_what_it_normalises():
-    processor = type(opened("as built here")[0])(
-        model_file=str(REFERENCE / "fineweb_1024_bpe.model")
-    )
-    lines = (REFERENCE / "fineweb_docs_sample.jsonl").read_text(encoding="utf-8").splitlines()
-    texts = [json.loads(line)["text"] for line in lines]
-    auditor = Auditor(processor, ByteTable.from_tokenizer(processor, 1024))
-    auditor.feed(stream_of(processor, texts))
-    found = auditor.finish()
-    assert found.passed
-    assert (found.num_documents, found.num_tokens) == (120, 372_565)
-    assert found.counted_bytes == found.text_bytes == 893_966
-    assert found.uncounted_spaces == found.cut_bytes == 0
-    assert sum(len(text.encode()) for text in texts) == 893_995

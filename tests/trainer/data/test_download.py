@@ -168,14 +168,6 @@ def test_wrong_content_is_named_and_fetched_again_the_next_time(server, root, un
     assert dataset_files(root) == undisturbed
 
 
-def test_growing_that_was_interrupted_leaves_the_smaller_dataset_usable(server, root):
-    smaller = fetch(root, 2).dataset
-    server.faults["fineweb_train_000003.bin"] = iter([Fault(status=500)])
-    with pytest.raises(ConfigError, match="answers 500"):
-        fetch(root, 4)
-    assert open_dataset(root / NAME, VOCAB_SIZE, hash_train=True) == smaller
-
-
 @pytest.mark.parametrize("step", range(1, 4))
 def test_a_move_that_was_interrupted_leaves_no_dataset_or_the_old_one(
     server, root, undisturbed, monkeypatch, step

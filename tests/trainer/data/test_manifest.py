@@ -33,13 +33,6 @@ def test_a_missing_folder_and_a_missing_manifest_say_how_to_build(tmp_path):
         assert str(directory) in str(caught.value)
 
 
-def test_a_manifest_that_is_none_is_named(copy):
-    for text in ("{", "[]", '{"dataset": "x"}', "\x00"):
-        (copy / "manifest.json").write_text(text)
-        with pytest.raises(ConfigError, match=r"manifest\.json"):
-            open_dataset(copy, VOCAB_SIZE)
-
-
 @pytest.mark.parametrize("text", ["{", "[]", '{"version": "export"}', '{"dataset": 3}'])
 def test_what_is_wrong_with_a_manifest_is_said_once_in_one_line(copy, text):
     """Such as the export's own manifest, which is another thing of that name."""

@@ -151,14 +151,10 @@ def test_only_the_first_megabytes_are_learnt_from(monkeypatch, model):
     assert train_tokenizer([*TEXTS, "zqzqzq\n" * 1000], VOCAB_SIZE) == model
 
 
-def test_a_vocabulary_without_room_for_the_bytes_is_refused_with_both_numbers():
-    with pytest.raises(ConfigError, match=r"vocabulary of 200 is too small.*260"):
-        train_tokenizer(TEXTS, 200)
-
-
-def test_a_vocabulary_without_room_for_the_characters_is_refused_with_both_numbers():
-    with pytest.raises(ConfigError, match=r"vocabulary of 270 is too small.*270 vs \d+"):
-        train_tokenizer(TEXTS, 270)
+def test_a_vocabulary_without_room_for_bytes_or_characters_is_refused_with_both_numbers():
+    for size, needed in ((200, "260"), (270, r"270 vs \d+")):
+        with pytest.raises(ConfigError, match=f"vocabulary of {size} is too small.*{needed}"):
+            train_tokenizer(TEXTS, size)
 
 
 def test_a_vocabulary_too_large_for_the_text_is_refused_with_one_that_works():

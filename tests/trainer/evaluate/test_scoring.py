@@ -22,7 +22,7 @@ from trainer.evaluate.windows import Window, windows
 
 EPS = 2.0**-24
 SEQ_LEN, STRIDE, CHUNK = 32, 16, 64
-NUM_TARGETS = 5 * CHUNK + SEQ_LEN  # the last chunk is half a chunk
+NUM_TARGETS = 3 * CHUNK + SEQ_LEN  # the last chunk is half a chunk
 RECIPE = tiny_recipe({"ttt.chunk_tokens": CHUNK, "ttt.lr": 0.05, "ttt.batch_seqs": 2})
 TTT = {
     "ttt": RECIPE.ttt,
@@ -137,15 +137,6 @@ def test_bits_per_byte_is_the_code_length_over_the_size():
     assert not Score(nll=math.inf, num_tokens=1, num_bytes=1).is_finite
 
 
-def test_a_model_that_knows_nothing_costs_the_logarithm_of_the_vocabulary(stream):
-    """Logits of zero: ln 512 nats a token. Tolerance: a float32 logarithm of order 6."""
-    model = busy_model()
-    with torch.no_grad():
-        model.embed.zero_()
-    result, _ = scored("contiguous", model, stream)
-    assert result.loss == pytest.approx(math.log(VOCAB_SIZE), abs=8 * EPS * 8)
-
-
 def test_contiguous_scoring_is_the_stride_of_a_whole_window(model, stream, usual):
     _, contiguous = usual["contiguous"]
     for start in range(0, NUM_TARGETS, SEQ_LEN):
@@ -189,7 +180,7 @@ def test_sliding_sees_more_than_contiguous_and_the_first_window_the_same(model, 
 def test_changing_a_later_token_leaves_every_earlier_score_in_every_bit(how, model, stream, usual):
     """Token j is the target j − 1, so the targets before j − 1 may not know of it."""
     _, before = usual[how]
-    for position in (1, 2, SEQ_LEN, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 17, NUM_TARGETS):
+    for position in (1, 2, SEQ_LEN, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 17, NUM_TARGETS):
         tokens = stream.tokens.clone()
         tokens[position] = (tokens[position] + 1) % VOCAB_SIZE
         _, after = scored(how, model, Stream(tokens, stream.target_bytes))
@@ -259,11 +250,11 @@ def played(how, size, model, stream):
 @every_way
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_together_score_what_one_rank_scores(how, size, model, stream, usual):
-    """Tolerance: batches of other sizes; and where the model adapts, five steps on gradients that
+    """Tolerance: batches of other sizes; and where the model adapts, three steps on gradients that
     are summed in another order, magnified by 485 in Newton-Schulz (3.4445 in each of five steps,
     the slope of its quintic at zero), that move nats of order 10.
     """
-    adapted = 5 * TTT["ttt_muon"].lr * 485 * 64 * EPS * 10
+    adapted = 3 * TTT["ttt_muon"].lr * 485 * 64 * EPS * 10
     tolerance = {"slot": 0.0, "ttt": 4 * ROUNDING, "ttt_muon": ROUNDING + adapted}
     results = played(how, size, model, stream)
     assert len({found for found, _ in results}) == 1

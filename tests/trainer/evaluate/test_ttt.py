@@ -19,7 +19,7 @@ from trainer.model import GPT
 
 EPS = 2.0**-24
 SEQ_LEN, STRIDE, CHUNK = 32, 16, 64
-NUM_TARGETS = 5 * CHUNK + SEQ_LEN  # the last chunk is half a chunk
+NUM_TARGETS = 3 * CHUNK + SEQ_LEN  # the last chunk is half a chunk
 RECIPE = tiny_recipe({"ttt.chunk_tokens": CHUNK, "ttt.lr": 0.05, "ttt.batch_seqs": 2})
 MUON = {"optimizer": "muon", "momentum": 0.0, "lr": 0.01}
 # A matrix product may sum its 32 to 64 terms in another order, in each of two layers of eight
@@ -241,7 +241,7 @@ ALL_FROZEN = {"freeze_layers": 1, "freeze_matrices": True}
 
 
 CHANGES = [
-    {"epochs": 3, "batch_seqs": 1},
+    {"epochs": 2, "batch_seqs": 1},
     {"grad_clip": 0.01},
     SOME_FROZEN | {"late_qat": True},
     ALL_FROZEN,
@@ -252,15 +252,15 @@ CHANGES = [
     "change", [{"momentum": 0.0}, *CHANGES, *[MUON | c for c in CHANGES]], ids=str
 )
 def test_adaptation_is_the_published_procedure(change, model, stream):
-    """Tolerance: gradients that differ by a few roundings of their norm, in at most 15 steps (three
-    epochs of five chunks). SGD passes them on as they are, at most 10 times, 1 / (1 − momentum);
-    Muon magnifies them. A weight moves the nats by at most 10 times as much.
+    """Tolerance: gradients that differ by a few roundings of their norm, in at most 12 steps (two
+    epochs of three chunks, a window at a time). SGD passes them on as they are, at most 10 times,
+    1 / (1 − momentum); Muon magnifies them. A weight moves the nats by at most 10 times as much.
     """
     ttt = RECIPE.ttt.model_copy(update=change)
     _, nats, left = adapted(model, stream, **change)
     expected, expected_left = by_hand(model, stream, ttt)
     factor = MAGNIFICATION if ttt.optimizer == "muon" else 10
-    moved_by = 15 * ttt.lr * factor * 8 * EPS
+    moved_by = 12 * ttt.lr * factor * 8 * EPS
     for (name, p), q in zip(left.named_parameters(), expected_left.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0.0, atol=moved_by, msg=lambda m, n=name: f"{n}: {m}")
     torch.testing.assert_close(nats, expected, rtol=0.0, atol=ROUNDING + 10 * moved_by)

@@ -4,13 +4,10 @@ B sequences, T tokens, H query heads, G key-value heads, K dimensions of a head.
 in the last place of a float32 of order one.
 """
 
-import pytest
 import torch
-from torch._subclasses import FakeTensorMode
 
 from tests.support.drawn_tensors import normal
-from tests.support.tiny import random_tokens, tiny_model
-from trainer.model.attention import attend, exclude_self, rms_norm
+from trainer.model.attention import attend, exclude_self
 
 EPS = 2.0**-24
 T = 32
@@ -59,37 +56,3 @@ def test_what_xsa_leaves_is_orthogonal_to_the_groups_own_value():
         along = (removed * own).sum(-1, keepdim=True) * own / own.square().sum(-1, keepdim=True)
         assert (removed - along).abs().max() < 64 * EPS * float(y.norm(dim=-1).max())
     assert torch.equal(exclude_self(y, torch.zeros_like(v)), y)
-
-
-@pytest.fixture
-def cuda_autocast():
-    """Autocast to bfloat16 on CUDA, which torch.autocast switches off where there is no GPU."""
-    torch.set_autocast_enabled("cuda", True)
-    torch.set_autocast_dtype("cuda", torch.bfloat16)
-    yield
-    torch.set_autocast_enabled("cuda", False)
-
-
-@pytest.mark.usefixtures("cuda_autocast")
-def test_under_cudas_autocast_norm_and_xsa_give_bfloat16():
-    """As under the CPU's. CUDA's computes norms and sums in float32."""
-    with FakeTensorMode():
-        y_BTHK, v_BTGK = (
-            torch.empty(2, T, num, 16, device="cuda", dtype=torch.bfloat16) for num in (4, 2)
-        )
-        assert torch.nn.functional.normalize(v_BTGK).dtype is torch.float32
-        assert exclude_self(y_BTHK, v_BTGK).dtype is torch.bfloat16
-        assert rms_norm(y_BTHK).dtype is torch.bfloat16
-
-
-def test_in_bfloat16_the_stream_stays_so_whatever_rms_norm_returns(monkeypatch):
-    """Some versions of torch give float32 under CUDA's autocast, which the CPU's does not show."""
-    exact = torch.nn.functional.rms_norm
-    monkeypatch.setattr(
-        torch.nn.functional, "rms_norm", lambda x, shape, eps: exact(x.float(), shape, eps=eps)
-    )
-    model = tiny_model(dtype=torch.bfloat16)
-    model.set_precision()
-    shown = []
-    hidden = model.body(random_tokens(1, T), tap=lambda site, layer, x: shown.append(x.dtype))
-    assert {hidden.dtype, *shown[1:]} == {torch.bfloat16}

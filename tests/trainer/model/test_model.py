@@ -6,7 +6,6 @@ B sequences, T tokens, D width. EPS is half a unit in the last place of a float3
 import pytest
 import torch
 
-from tests.support.drawn_tensors import normal
 from tests.support.graphs import Kept
 from tests.support.reference import reference_logits
 from tests.support.tiny import (
@@ -18,8 +17,7 @@ from tests.support.tiny import (
     tiny_recipe,
 )
 from trainer.activations import ACTIVATIONS
-from trainer.model import GPT
-from trainer.model.attention import rms_norm, rope_table
+from trainer.model.attention import rope_table
 from trainer.model.compilation import compiled
 
 EPS = 2.0**-24
@@ -70,14 +68,6 @@ def test_every_parameter_gets_a_gradient(name):
     tokens = random_tokens(4, T + 1)
     model.nll(tokens[:, :-1], tokens[:, 1:]).mean().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_a_recipe_without_bigram_value_embedding_and_smear_gate_trains():
-    model = busy_model(VARIANTS["plain"])
-    assert model.bigram is model.value_embedding is model.smear_gate is None
-    tokens = random_tokens(4, T + 1)
-    model.nll(tokens[:, :-1], tokens[:, 1:]).mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_every_switch_of_the_recipe_reaches_the_logits():
@@ -140,22 +130,6 @@ def test_the_nll_is_the_cross_entropy_of_the_last_logits():
         torch.testing.assert_close(nll.double(), wanted, rtol=0.0, atol=64 * EPS * 10)
 
 
-# -- the head
-
-
-def test_the_soft_cap_bounds_large_logits_and_passes_small_ones():
-    """tanh(z) = z − z³/3: at |z| ≤ 0.01 · cap the difference is 3.4e-5 of z."""
-    model, hidden = busy_model(), normal(2, T, 32)
-    cap = model.config.logit_softcap
-    with torch.no_grad():
-        large, small, plain = (
-            model.head(1e4 * hidden), model.head(0.01 * hidden), 0.01 * hidden @ model.embed.T
-        )  # fmt: skip
-    assert 0.99 * cap < large.abs().max() <= cap
-    assert plain.abs().max() < 0.01 * cap
-    torch.testing.assert_close(small, plain, rtol=4e-5, atol=64 * EPS)
-
-
 # -- the tap
 
 
@@ -183,40 +157,7 @@ def test_a_tap_is_shown_every_product_and_changes_nothing():
         torch.testing.assert_close(seen["mlp_hidden", layer], hidden, rtol=1e-5, atol=1e-5)
 
 
-def test_a_tap_sees_what_the_output_projection_multiplies():
-    """What the output projection makes of it is all that attention adds to the residual stream.
-
-    Tolerance: a sum of 32 products of order one.
-    """
-    model, tokens = busy_model({"model.xsa_last_layers": 2}), random_tokens(2, T)
-    output = model.qo_bank.detach()[model.config.num_layers]
-    with_it, without = {}, {}
-    with torch.no_grad():
-        model.attn_scale_LD.fill_(1.0)
-        model.body(tokens, tap=lambda site, layer, x: with_it.setdefault((site, layer), x))
-        added = with_it["attention_out", 0] @ output.T
-        output[:] = 0.0
-        model.body(tokens, tap=lambda site, layer, x: without.setdefault((site, layer), x))
-        x0 = model._embed(tokens, None)
-        stream = model.resid_mix_L2D[0].sum(dim=0) * x0
-    torch.testing.assert_close(without["mlp_in", 0], rms_norm(stream), rtol=1e-5, atol=1e-5)
-    expected = rms_norm(stream + added)
-    torch.testing.assert_close(with_it["mlp_in", 0], expected, rtol=1e-5, atol=1e-5)
-
-
 # -- precision
-
-
-def test_bfloat16_computes_in_bfloat16_scores_in_float32_and_loses_its_rounding_alone():
-    """Tolerance: 2⁻⁸ a rounding, ten of them in each of two layers, of logits of order 10, in a
-    mean over 128 targets."""
-    tokens = random_tokens(4, T + 1)
-    exact, rounded = busy_model(), busy_model(dtype=torch.bfloat16)
-    with torch.no_grad():
-        assert rounded.body(tokens[:, :-1]).dtype == torch.bfloat16
-        one, other = (m.nll(tokens[:, :-1], tokens[:, 1:]) for m in (exact, rounded))
-    assert other.dtype == torch.float32
-    assert abs(float(one.mean() - other.mean())) < 20 * 2.0**-8 * 10 / 128**0.5
 
 
 def test_in_bfloat16_weights_begin_rounded_and_embeddings_stay_so():
@@ -230,11 +171,6 @@ def test_in_bfloat16_weights_begin_rounded_and_embeddings_stay_so():
             assert torch.equal(p.float(), exact[name].to(dtype).float()), name
             embedding = name == "embed" or name.endswith(".embed")
             assert p.dtype is (dtype if embedding else torch.float32), name
-
-
-def test_the_model_is_built_for_a_number_of_positions():
-    model = GPT(tiny_recipe().model, activation="relu2", activation_params={}, num_positions=48)
-    assert model.body(random_tokens(1, 48)).shape == (1, 48, 32)
 
 
 # -- weights of a seed

@@ -14,7 +14,7 @@ from trainer.model import GPT
 EPS = 2.0**-24
 T, STRIDE = 32, 16
 LOCAL = {"train.seq_len": T, "scoring.seq_len": T, "scoring.stride": STRIDE}
-RECIPES = {**REDUCED, "local": LOCAL}
+RECIPES = {"pr1035": REDUCED["pr1035"], "pr1176": REDUCED["pr1176"], "local": LOCAL}
 # Sums of up to 128 products in another order, in each of eight products of the last layer, of
 # values of order ten.
 ROUNDING = 8 * 128 * EPS * 10

