@@ -1,11 +1,14 @@
 """Sweeps on one cluster get their shares, and nobody gives back what nobody can use."""
 
+from concurrent.futures import Future
+from types import SimpleNamespace as Namespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.cluster import board
-from sweep.cluster.board import Board
+from sweep.cluster.board import EVERY_S, EXPIRES_S, Board, BoardReader
 from sweep.cluster.sharing import Claim, Division, divide, readable_claims, targets
 
 FOUR = dict.fromkeys("abcd", 8)  # nodes of eight GPUs
@@ -169,15 +172,40 @@ def test_claims_of_another_version_are_read_as_far_as_they_are_understood():
     assert readable_claims([*strange, newer]) == [claim("a")]
 
 
-def test_a_claim_that_is_not_renewed_or_is_taken_away_is_on_the_board_no_more(monkeypatch):
-    now_s = 100.0
-    monkeypatch.setattr(board.time, "monotonic", lambda: now_s)
+@pytest.fixture
+def clock(monkeypatch):
+    made = Namespace(now_s=100.0)
+    monkeypatch.setattr(board, "time", Namespace(monotonic=lambda: made.now_s))
+    return made
+
+
+def test_a_claim_that_is_not_renewed_or_is_taken_away_is_on_the_board_no_more(clock):
     made = Board()
     for driver in "abc":
         made.put(driver, {"of": driver})
     made.put("b", None)
     assert made.put("d", {})["claims"] == [{"of": "a"}, {"of": "c"}]
-    now_s += board.EXPIRES_S / 2
+    clock.now_s += EXPIRES_S / 2
     made.put("a", {"of": "a"})
-    now_s += board.EXPIRES_S / 2
-    assert made.put("e", {}) == {"age_s": board.EXPIRES_S, "claims": [{"of": "a"}]}
+    clock.now_s += EXPIRES_S / 2
+    assert made.put("e", {}) == {"age_s": EXPIRES_S, "claims": [{"of": "a"}]}
+
+
+def test_a_board_that_fails_or_is_silent_is_believed_a_little_longer_and_never_waited_for(clock):
+    answers = [Future() for _ in range(3)]
+    answers[0].set_result({"age_s": 100.0, "claims": [claim("a").model_dump(mode="json")]})
+    answers[1].set_exception(OSError("it is gone"))
+    asked = []
+
+    def put(driver, record):
+        asked.append(record)
+        return answers[len(asked) - 1]
+
+    reader, mine = BoardReader(put), claim("b")
+    assert reader.exchange("b", mine) == [claim("a")]
+    for _ in range(5):
+        clock.now_s += EVERY_S
+        assert reader.exchange("b", mine) == [claim("a")]
+    assert len(asked) == 3  # the last of which has no answer yet
+    clock.now_s += EXPIRES_S
+    assert reader.exchange("b", mine) == ()
