@@ -88,6 +88,7 @@ def score(
     """The score of ``plan`` over all ranks, each of which scores a contiguous share of it."""
     mine = world.own_range(len(plan))
     scorer = Scorer(model, stream, batch_seqs, sink)
+    scorer.compile(plan, world)
     return to_score(world.sum_(scorer.sums(plan[mine.start : mine.stop])))
 
 
@@ -100,6 +101,19 @@ class Scorer:
     batch_seqs: int
     sink: Sink | None
     _compiled: dict[int, NLL] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def compile(self, plan: Sequence[Window], world: World) -> None:
+        """Compile the graphs of ``plan``: rank 0 first, and the others find them on disk.
+
+        The first windows have every shape but that of a last one, which is left to whose it is.
+        """
+        nll = self._nll_of(plan[0].length + plan[0].padding)
+        if world.size == 1 or nll == self.model.nll:
+            return
+        self.model.eval()
+        every = batches(plan[: 1 + self.batch_seqs], self.batch_seqs)
+        world.rank_0_first(lambda: [self._nll(batch, self.stream.bounds(batch)) for batch in every])
 
     @torch.inference_mode()
     def sums(self, plan: Sequence[Window]) -> Tensor:

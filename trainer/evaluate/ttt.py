@@ -48,6 +48,9 @@ def adapt_and_score(
     trainer = _ChunkTrainer(model, nll, stream, scoring.seq_len, ttt, world, moved, optimizer, beat)
     scorer = Scorer(model, stream, scoring.batch_seqs, sink)
     sums = zero_sums(stream)
+    scorer.compile(chunks[0], world)
+    if len(chunks) > 1:
+        trainer.compile(range(ttt.chunk_tokens))
     for index, members in enumerate(chunks):
         mine = world.own_range(len(members))
         sums += scorer.sums(members[mine.start : mine.stop])
@@ -72,6 +75,21 @@ class _ChunkTrainer:
     optimizer: torch.optim.Optimizer
     beat: Callable[[], None]
 
+    def compile(self, chunk: range) -> None:
+        """Compile the graphs that training on ``chunk`` needs: rank 0 first, as in training."""
+        if self.world.size == 1 or self.nll == self.model.nll:
+            return
+        self.model.train()
+        of_each_size = {len(b): b for b in torch.split(self._rows(chunk), self.ttt.batch_seqs)}
+        parameters = [m.parameter for m in self.moved]
+
+        def take_gradients() -> None:
+            for batch_BT in of_each_size.values():
+                self._add_gradients(batch_BT, parameters)
+
+        self.world.rank_0_first(take_gradients)
+        self.optimizer.zero_grad(set_to_none=True)
+
     def train_on(self, chunk: range, progress: float) -> None:
         """``ttt.epochs`` passes over ``chunk``; ``progress`` is 0 at the first, 1 at the last."""
         self.model.train()
@@ -89,7 +107,8 @@ class _ChunkTrainer:
         offsets_T = torch.arange(self.seq_len + 1, device=tokens.device)
         return tokens[starts_N[:, None] + offsets_T]
 
-    def _take_step(self, batch_BT: Tensor, parameters: list[nn.Parameter]) -> None:
+    def _add_gradients(self, batch_BT: Tensor, parameters: list[nn.Parameter]) -> None:
+        """Those of this rank's part of the mean loss of ``batch_BT``."""
         mine = self.world.own_range(len(batch_BT))
         if mine:
             local_BT = batch_BT[mine.start : mine.stop]
@@ -97,6 +116,9 @@ class _ChunkTrainer:
                 nll_BT = self.nll(local_BT[:, :-1].contiguous(), local_BT[:, 1:].contiguous())
             loss = nll_BT.mean() * (len(mine) / len(batch_BT))
             torch.autograd.backward(loss, inputs=parameters)
+
+    def _take_step(self, batch_BT: Tensor, parameters: list[nn.Parameter]) -> None:
+        self._add_gradients(batch_BT, parameters)
         self.world.sum_gradients(parameters)
         for m in self.moved:
             m.drop_frozen_gradient()

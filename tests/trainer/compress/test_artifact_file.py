@@ -132,7 +132,8 @@ def _rank(rank, spec, out, beside):
 
 
 def test_two_ranks_score_beside_what_rank_0_packs(data_dir, tmp_path):
-    spec, processes = tiny_spec(data_dir, budget="1steps"), []
+    few = {"scoring.max_targets": 64, "ttt.chunk_tokens": 32}
+    spec, processes = tiny_spec(data_dir, budget="1steps", overrides=few), []
     for beside in (False, True):
         out = tmp_path / str(beside)
         out.mkdir()
