@@ -6,12 +6,7 @@ Not claimed: anything about several machines; the cluster here is one machine th
 import contextlib
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-import time
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -19,11 +14,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.cluster import Cluster
 from tests.support.commands import (
-    ROOT,
     alive,
     descendants,
-    environment,
     ranks,
     rows,
     running_sweep,
@@ -32,15 +26,14 @@ from tests.support.commands import (
     write_sweep,
 )
 from tests.support.settled import assert_settled, cells_of_file, undisturbed
+from tests.support.tiny import build_tiny_dataset
 from trainer.contract import read_spec
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The tiny recipe's data, prepared as the sweep prepares it."""
     root = tmp_path_factory.mktemp("data")
-    command = [sys.executable, "-m", "trainer.data", "prepare", "--recipe", "tiny"]
-    subprocess.run([*command, "--root", str(root)], cwd=ROOT, check=True, capture_output=True)
+    build_tiny_dataset(root)
     return root
 
 
@@ -103,35 +96,9 @@ def test_a_sweep_runs_and_grows_and_an_orphan_is_closed(place):
     assert "step:4" in sweep("logs", "leaky_relu2-s0.5", *place.arguments).stdout
 
 
-@pytest.fixture
-def settled(place, data, tmp_path):
-    """Asserts that the sweep of ``place`` came out as if nothing had gone wrong."""
-
-    def check():
-        cells = cells_of_file(place.file, data)
-        assert_settled(place.folder, cells, undisturbed(cells, tmp_path / "undisturbed"))
-
-    return check
-
-
 @pytest.mark.slow
-def test_a_sweep_on_one_machine_listens_to_that_machine_alone(place):
-    write_sweep(place.file, budget="400steps")
-    with running_sweep(*place.arguments) as process:
-        wait_until(lambda: ranks(process.pid))
-        heard = set()
-        for each in alive(descendants(process.pid)):
-            with contextlib.suppress(psutil.NoSuchProcess):  # one of Ray's that has just ended
-                connections = each.net_connections("inet")
-                heard |= {c.laddr.ip for c in connections if c.status == "LISTEN"}
-        process.kill()
-    assert heard
-    assert all(ip_address(address.removeprefix("::ffff:")).is_loopback for address in heard)
-
-
-@pytest.mark.slow
-def test_a_killed_sweep_leaves_no_process_and_resumes_to_the_same_answers(place, settled):
-    write_sweep(place.file, budget="12steps")
+def test_a_killed_sweep_leaves_no_process_and_resumes_to_the_same_answers(place, data, tmp_path):
+    write_sweep(place.file, seeds=[1], slopes=[0.0, 0.5, 0.6], budget="12steps")
 
     def kill_when(moment):
         with running_sweep(*place.arguments) as process:
@@ -147,34 +114,10 @@ def test_a_killed_sweep_leaves_no_process_and_resumes_to_the_same_answers(place,
     kept = kill_when(lambda pid: len(place.attempts) >= 2 and ranks(pid))
     resumed = sweep("run", *place.arguments)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    settled()
+    cells = cells_of_file(place.file, data)
+    assert_settled(place.folder, cells, undisturbed(cells, tmp_path / "undisturbed"))
     for name, content in kept.items():
         assert (place.folder / "attempts" / name).read_bytes() == content
-
-
-@pytest.mark.slow
-def test_a_sweep_that_is_killed_under_a_later_seed_still_stops_when_it_knows(place):
-    write_sweep(place.file, seeds=[1, 2, 3, 4], slopes=[0.5, 0.6], budget="12steps")
-    arguments = (*place.arguments, "--until", 0.005)
-    with running_sweep(*arguments) as process:
-        wait_until(lambda: len(place.starts) > 6 and ranks(process.pid))
-        below, kept = descendants(process.pid), place.attempts
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        wait_until(lambda: not alive(below))
-    resumed = sweep("run", *arguments)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert "relu2: dropped after 2 seeds" in resumed.stdout
-    assert "leaky_relu2-s0.6, leaky_relu2-s0.5 are left" in resumed.stdout
-    names = ("relu2", "leaky_relu2-s0.5", "leaky_relu2-s0.6")
-    wanted = {(name, seed) for name in names for seed in (1, 2)} | {(name, 3) for name in names[1:]}
-    assert {cell_of(row) for row in rows(place.folder)} == wanted
-    assert set(kept) <= set(place.attempts)
-    assert len(place.attempts) - len(wanted) in (1, 2)  # what ran when it was killed
-
-
-def cell_of(row):
-    return row["cell"].split("__seed")[0], row["seed"]
 
 
 @pytest.mark.slow
@@ -203,9 +146,6 @@ def test_a_cell_that_may_not_be_tried_again_fails_alone_and_is_rerun_alone(place
     assert again.returncode == 0, again.stdout + again.stderr
     assert len(place.attempts) == 3
     assert {row["state"] for row in rows(place.folder)} == {"succeeded"}
-    rerun = sweep("rerun", "relu2", *place.arguments)
-    assert rerun.returncode == 0, rerun.stdout + rerun.stderr
-    assert len(place.attempts) == 4
 
 
 @pytest.mark.slow
@@ -223,12 +163,13 @@ def test_ctrl_c_lets_what_runs_end_and_starts_no_other_cell(place):
 
 
 @pytest.mark.slow
-def test_sigterm_ends_at_a_checkpoint_what_cannot_end_in_time(place):
+def test_a_sweep_listens_to_its_machine_alone_and_sigterm_ends_what_cannot_end_in_time(place):
     write_sweep(place.file, budget="4000steps", estimate_cell_s=500.0)
     with running_sweep(*place.arguments) as process:
         wait_until(lambda: len(ranks(process.pid)) == 2)
         below = ranks(process.pid)
         wait_until(lambda: _steps_taken(below))
+        assert {ip_address(each).is_loopback for each in _heard(process.pid)} == {True}
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -239,6 +180,16 @@ def test_sigterm_ends_at_a_checkpoint_what_cannot_end_in_time(place):
     assert {row["reason"] for row in found} == {reason}
     logs = [(place.folder / row["log"]).read_text() for row in found]
     assert all("stopped as asked" in log for log in logs)
+
+
+def _heard(pid):
+    """The addresses that a driver and all below it listen to."""
+    heard = set()
+    for process in alive(descendants(pid)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # one of Ray's that has just ended
+            connections = process.net_connections("inet")
+            heard |= {c.laddr.ip for c in connections if c.status == "LISTEN"}
+    return {address.removeprefix("::ffff:") for address in heard}
 
 
 def _steps_taken(ranks):
@@ -269,50 +220,10 @@ def test_a_driver_is_stopped_from_another_process_and_told_to_hold_less(place):
     assert list((place.folder / "requests").iterdir()) == []
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """The variables that lead to a Ray cluster here whose node declares 8 GPUs."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: it holds Unix sockets
-    ray = str(Path(sys.executable).with_name("ray"))
-    with subprocess.Popen(
-        [
-            ray,
-            "start",
-            "--head",
-            "--port=0",
-            "--num-gpus=8",
-            "--num-cpus=64",
-            "--block",
-            "--include-dashboard=false",
-            f"--temp-dir={folder}",
-        ],
-        env=environment(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            address = None
-            for line in process.stdout:
-                if "--address=" in line:
-                    address = line.split("--address=")[1].strip().strip("'")
-                    break
-            yield {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
-        finally:
-            below = descendants(process.pid)
-            process.terminate()
-            time.sleep(2)
-            for child in alive(below):
-                child.kill()
-            process.kill()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.slow
-def test_a_node_with_eight_gpus_is_seen_and_what_is_missing_is_said(cluster, tmp_path, data):
-    done = sweep("run", "--results", tmp_path, "--data", data, **cluster)
+def test_a_node_with_eight_gpus_is_seen_and_what_is_missing_is_said(tmp_path, data):
+    with Cluster(names=("node-a",), cpus=64, gpus=8) as cluster:
+        done = sweep("run", "--results", tmp_path, "--data", data, **cluster.variables)
     assert done.returncode == 2
     assert "Sweep slopes" in done.stdout
     assert "has a node with 8 GPUs" in done.stdout
@@ -320,14 +231,6 @@ def test_a_node_with_eight_gpus_is_seen_and_what_is_missing_is_said(cluster, tmp
     assert "make data RECIPE=pr549" in done.stderr
     assert "adopt" in done.stderr
     assert list(tmp_path.rglob("*.parquet")) == []
-
-
-@pytest.mark.slow
-def test_a_sweep_runs_on_a_cluster_that_is_already_there(cluster, place):
-    write_sweep(place.file, seeds=[1], slopes=[0.5])
-    done = sweep("run", *place.arguments, **cluster)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [row["state"] for row in rows(place.folder)] == ["succeeded", "succeeded"]
 
 
 def test_a_cluster_that_is_not_there_is_named(place):

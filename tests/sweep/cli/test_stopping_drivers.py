@@ -1,6 +1,6 @@
 """A sweep that stops when it knows: killed and gone on with, and driven by two at once.
 
-Not claimed: what Ray does then; the last test is of real trainers.
+Not claimed: what Ray does then, or real trainers.
 """
 
 import pytest
