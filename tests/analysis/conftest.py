@@ -1,7 +1,7 @@
 """A small sweep that never ran: rows with the store's columns and scores made by a formula."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.models import curve_contrasts, unequal_variance
+from analysis.planning import power
 from analysis.rows.names import with_names
 from analysis.rows.read import Sweep
+from analysis.rows.stages import PRIMARY
 from analysis.study import Study
 from sweep.store.schema import SCHEMA
 
@@ -85,6 +88,25 @@ def make_study(
     return Study(cells=cells, sweep=sweep, reference_reruns=cells.iloc[:0])
 
 
+def make_graded(
+    curve: Callable[[float], float],
+    *,
+    noise: float = 0.001,
+    slopes: Sequence[float] = SLOPES,
+    seeds: Sequence[int] = SEEDS,
+    asqu: float = 0.0,
+) -> Study:
+    """Fixed slopes, whose tested scores lie on ``curve``, and ASQU; seeds are 0.02 apart."""
+    generator, rows = np.random.default_rng(7), []
+    for seed in seeds:
+        for slope in (*slopes, None):
+            effect = asqu if slope is None else curve(slope)
+            score = 1.2 + 0.02 * seed + effect + noise * generator.standard_normal()
+            name = "asqu" if slope is None else "leaky_relu2"
+            rows.append(make_row(name, slope, seed, **{PRIMARY: score}))
+    return make_study(rows)
+
+
 def write_store(folder: Path, rows: list[Row], *, facts: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "cells.parquet")
@@ -94,6 +116,25 @@ def write_store(folder: Path, rows: list[Row], *, facts: bool = True) -> Path:
             json.dumps({**told, "activations": KEYS, "recipe": "local"}), encoding="utf-8"
         )
     return folder
+
+
+@pytest.fixture(scope="module")
+def few_draws() -> Iterator[None]:
+    """Simulate a tenth of each null distribution, where only what is said of the rows is tested."""
+    simulated = (
+        unequal_variance.null_distribution,
+        curve_contrasts.null_distributions,
+        power._wider_bound,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unequal_variance, "NUM_DRAWS", 1_999)
+        patch.setattr(curve_contrasts, "NUM_DRAWS", 499)
+        patch.setattr(power, "DRAWS", 2_000)
+        for function in simulated:
+            function.cache_clear()
+        yield
+    for function in simulated:
+        function.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -193,12 +234,3 @@ def make_layers(frame: pd.DataFrame, *, num_layers: int = 2) -> pd.DataFrame:
 def layers(cells: pd.DataFrame) -> pd.DataFrame:
     """The measures of layers of ``cells``."""
     return make_layers(cells)
-
-
-def write_layers(folder: Path, layers: pd.DataFrame) -> Path:
-    """The files that ``layers`` was read from, beside the rows in ``folder``."""
-    (folder / "layers").mkdir()
-    columns = ["kind", "name", "layer", "measure", "value"]
-    for cell_id, rows in layers.groupby("cell_id"):
-        rows[columns].to_parquet(folder / "layers" / f"{cell_id}-1.parquet", index=False)
-    return folder

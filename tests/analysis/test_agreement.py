@@ -22,6 +22,8 @@ from analysis.study import read_study
 from sweep.store.schema import SCHEMA
 from tests.analysis.conftest import ACTIVATIONS, KEYS, REFERENCE, lost, make_row, write_store
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 SECONDS = {"budget_kind": "seconds", "budget_value": 60.0}
 ROUNDED = {"rtol": 1e-6, "atol": 1e-9}  # 0.05 is added and taken off again, in another order
 

@@ -15,28 +15,11 @@ from analysis.models.curve_fit import Cells, fit_curve
 from analysis.models.least_squares import f_test, solve
 from analysis.stats.slopes import fixed_slopes
 from benchmarks.slope_coverage import ALIKE, FLAT, NOISES, Case, Truth, measure
-from tests.analysis.conftest import make_study
+from tests.analysis.conftest import make_graded, make_study
 
 STAGE = "post_quant_sliding_bpb"
 KEYS = {f"s{i}": round(0.1 * i, 1) for i in range(10)}
 SLOPES = np.array(list(KEYS.values()))
-
-
-@pytest.fixture
-def graded(row_of, frame_of):
-    """``graded(curve, noise, …)``: fixed slopes and ASQU, seeds 0.02 apart."""
-
-    def frame(curve, *, noise=0.001, slopes=SLOPES, seeds=(1, 2, 3), asqu=0.0):
-        generator, rows = np.random.default_rng(7), []
-        for seed in seeds:
-            for slope in (*slopes, None):
-                row = row_of("asqu" if slope is None else "leaky_relu2", slope, seed)
-                effect = asqu if slope is None else curve(slope)
-                row[STAGE] = 1.2 + 0.02 * seed + effect + noise * generator.standard_normal()
-                rows.append(row)
-        return frame_of(rows)
-
-    return frame
 
 
 def quadratic(best, size=0.1):
@@ -49,8 +32,8 @@ def only(curves):
 
 
 @pytest.mark.parametrize("best", [0.0, 0.35, 0.5, 0.9])
-def test_a_quadratic_minimum_is_found(graded, best):
-    curve = only(slope_curves(make_study(graded(quadratic(best), noise=1e-6)), STAGE))
+def test_a_quadratic_minimum_is_found(best):
+    curve = only(slope_curves(make_graded(quadratic(best), noise=1e-6), STAGE))
     assert curve.best == pytest.approx(best, abs=0.005)  # one step of the grid of places
     assert len(curve.best_set) == 1
     low, high = curve.best_set[0]
@@ -61,8 +44,8 @@ def test_a_quadratic_minimum_is_found(graded, best):
     assert "best slope lies in" in curve.sentence()
 
 
-def test_shifting_the_seeds_moves_the_curve_and_no_conclusion(graded):
-    frame = graded(quadratic(0.4), noise=0.003)
+def test_shifting_the_seeds_moves_the_curve_and_no_conclusion():
+    frame = make_graded(quadratic(0.4), noise=0.003).cells
     moved = frame.assign(**{STAGE: frame[STAGE] + frame["seed"].astype(float) ** 2})
     one, other = (only(slope_curves(make_study(each), STAGE)) for each in (frame, moved))
     assert other.best == one.best
@@ -74,16 +57,16 @@ def test_shifting_the_seeds_moves_the_curve_and_no_conclusion(graded):
     np.testing.assert_allclose(other.line["fit"], one.line["fit"] + shift, rtol=1e-12)
 
 
-def test_the_fit_is_that_of_ordinary_least_squares_on_the_means(graded):
-    frame = graded(quadratic(0.4), noise=0.003)
+def test_the_fit_is_that_of_ordinary_least_squares_on_the_means():
+    frame = make_graded(quadratic(0.4), noise=0.003).cells
     curve = only(slope_curves(make_study(frame), STAGE))
     means = frame[frame["slope"].notna()].groupby("slope")[STAGE].mean()
     cubic = np.polynomial.Polynomial.fit(means.index.to_numpy(float), means.to_numpy(), 3)
     np.testing.assert_allclose(curve.line["fit"], cubic(curve.line["slope"]), rtol=1e-10)
 
 
-def test_a_flat_curve_is_called_flat_and_says_what_it_excludes(graded):
-    curve = only(slope_curves(make_study(graded(lambda slope: 0.0)), STAGE))
+def test_a_flat_curve_is_called_flat_and_says_what_it_excludes():
+    curve = only(slope_curves(make_graded(lambda slope: 0.0), STAGE))
     assert curve.flat
     assert curve.flat_p > 0.05
     assert not curve.contrasts["resolved"].any()
@@ -102,11 +85,11 @@ def test_relu2_and_slope_zero_are_one_point(cells):
     assert only(slope_curves(make_study(alone), STAGE)).best_set == curve.best_set
 
 
-def test_a_curve_that_is_too_stiff_is_raised_and_a_wild_one_is_said(graded):
-    quartic = graded(lambda s: (s - 0.1) * (s - 0.35) * (s - 0.6) * (s - 0.85), noise=0.001)
-    assert only(slope_curves(make_study(quartic), STAGE)).degree > 3
-    wild = graded(lambda s: 0.01 * (round(10 * s) % 2), noise=0.001)
-    curve = only(slope_curves(make_study(wild), STAGE))
+def test_a_curve_that_is_too_stiff_is_raised_and_a_wild_one_is_said():
+    quartic = make_graded(lambda s: (s - 0.1) * (s - 0.35) * (s - 0.6) * (s - 0.85), noise=0.001)
+    assert only(slope_curves(quartic, STAGE)).degree > 3
+    wild = make_graded(lambda s: 0.01 * (round(10 * s) % 2), noise=0.001)
+    curve = only(slope_curves(wild, STAGE))
     assert curve.fit_p < 0.05
     assert curve.degree is None
     assert curve.flat is False
@@ -146,8 +129,8 @@ def test_a_sweep_of_two_slopes_is_no_slope_study(cells):
     assert slope_curves(make_study(cells[cells["slope"].isin([0.1, 0.2])]), STAGE) == ()
 
 
-def test_seeds_that_share_no_slope_give_a_reason(graded):
-    frame = graded(quadratic(0.4), slopes=(0.1, 0.2, 0.8, 0.9), seeds=(1, 2))
+def test_seeds_that_share_no_slope_give_a_reason():
+    frame = make_graded(quadratic(0.4), slopes=(0.1, 0.2, 0.8, 0.9), seeds=(1, 2)).cells
     halves = ((frame["seed"] == 1) & frame["slope"].isin([0.1, 0.2])) | (
         (frame["seed"] == 2) & frame["slope"].isin([0.8, 0.9])
     )
@@ -242,9 +225,9 @@ def test_a_contrast_outside_the_design_is_not_told():
     assert f_test(model, model, model) is None
 
 
-def test_asqu_beats_every_fixed_slope_only_if_every_interval_says_so(graded):
+def test_asqu_beats_every_fixed_slope_only_if_every_interval_says_so():
     for asqu, beats, beaten in ((-0.02, True, False), (0.0, False, False), (0.05, False, True)):
-        table = best_fixed(make_study(graded(quadratic(0.5), asqu=asqu)), STAGE)
+        table = best_fixed(make_graded(quadratic(0.5), asqu=asqu), STAGE)
         assert len(table) == len(SLOPES)
         assert set(table["key"]) == {"asqu"}
         assert table["beats_all"].unique().tolist() == [beats]
@@ -252,20 +235,17 @@ def test_asqu_beats_every_fixed_slope_only_if_every_interval_says_so(graded):
         assert (table["high"] < 0).all() == beats
 
 
-def test_asqu_below_some_and_above_none_is_not_called_better_than_the_best(graded):
-    words = best_fixed_sentences(make_study(graded(quadratic(0.5), asqu=0.0)), STAGE)
+def test_asqu_below_some_and_above_none_is_not_called_better_than_the_best():
+    words = best_fixed_sentences(make_graded(quadratic(0.5), asqu=0.0), STAGE)
     assert len(words) == 1
     assert "every fixed slope" not in words[0]
     assert "better than LeakyReLU² 0.0" in words[0]
 
 
-def test_one_seed_of_asqu_resolves_nothing(graded):
-    table = best_fixed(make_study(graded(quadratic(0.5), seeds=(1,), asqu=-1.0)), STAGE)
-    assert table["beats_all"].isna().all()
-    assert (
-        "nothing is resolved"
-        in best_fixed_sentences(make_study(graded(quadratic(0.5), seeds=(1,), asqu=-1.0)), STAGE)[0]
-    )
+def test_one_seed_of_asqu_resolves_nothing():
+    study = make_graded(quadratic(0.5), seeds=(1,), asqu=-1.0)
+    assert best_fixed(study, STAGE)["beats_all"].isna().all()
+    assert "nothing is resolved" in best_fixed_sentences(study, STAGE)[0]
 
 
 def test_a_sweep_without_a_learned_activation_compares_none(cells):

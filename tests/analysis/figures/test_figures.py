@@ -21,6 +21,8 @@ from analysis.stats.slopes import mean_slopes, placed
 from tests.analysis.conftest import make_study
 from trainer.config.config_errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 # Drawn of the cells alone; what else there is needs files, step times or SLOT.
 OF_CELLS = (
     *("slope_bpb", "slope_curve", "differences", "quant_delta", "ttt_gain"),

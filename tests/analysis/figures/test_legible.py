@@ -23,6 +23,8 @@ from analysis.study import Study
 from tests.analysis.conftest import REFERENCE
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 # Boxes of words that only touch: the box of a line of text is taller than its letters.
 TOUCHING_PX = 3.0
 

@@ -20,7 +20,7 @@ from analysis.mechanism.associations import (
 from tests.analysis.conftest import make_frame, make_layers, make_rows, make_study
 from trainer.contract import LAYER_MEASURES
 
-DENSITY, DOWN, UP = MEASURES
+DENSITY = MEASURES[0]
 
 
 def with_weights(layers, *, names=("down_bank", "up_bank")):
@@ -33,12 +33,17 @@ def with_weights(layers, *, names=("down_bank", "up_bank")):
     return pd.concat([layers, *noise])
 
 
-def of(table, outcome, measure=DENSITY):
-    """The one row of that outcome and measure."""
-    kind, name, what = measure
-    where = (table["outcome"] == outcome) & (table["kind"] == kind)
-    (row,) = table[where & (table["name"] == name) & (table["measure"] == what)].to_dict("records")
+def density_row(table):
+    """The one row of the density of the hidden layer."""
+    kind, name, what = DENSITY
+    where = (table["kind"] == kind) & (table["name"] == name) & (table["measure"] == what)
+    (row,) = table[where].to_dict("records")
     return row
+
+
+def delta_of(frame, layers):
+    """What that density says of the quantization delta."""
+    return density_row(associations(make_study(frame), layers, ["quant_delta"]))
 
 
 def density_of(layers):
@@ -59,7 +64,7 @@ def driven(layers, *, share=1.0):
 
 def test_a_planted_relation_is_found_between_activations_and_named(layers):
     frame = driven(layers)
-    row = of(associations(make_study(frame), layers), "quant_delta")
+    row = delta_of(frame, layers)
     assert row["correlation"] > 0.95
     assert row["low"] < row["correlation"] < row["high"]
     assert row["survives"]
@@ -79,7 +84,7 @@ def test_the_correlation_is_pearsons_of_the_means_and_p_is_corrected_by_holm(lay
     y = cells["post_quant_bpb"] - cells["pre_quant_bpb"]
     by_key = pd.DataFrame({"key": cells["key"], "x": x, "y": y}).groupby("key").mean()
     known = stats.pearsonr(by_key["x"], by_key["y"])
-    row = of(table, "quant_delta")
+    row = density_row(table)
     assert row["correlation"] == pytest.approx(known.statistic, rel=1e-9)
     assert row["p_value"] == pytest.approx(known.pvalue, rel=1e-6)
     interval = known.confidence_interval(0.95)
@@ -118,7 +123,7 @@ def test_what_has_no_correlation_says_why(cells, layers):
         (alone, layers, TOO_FEW),
         (apart[apart["seed"] != 3], layers, UNCONNECTED),
     ):
-        row = of(associations(make_study(frame), known, ["quant_delta"]), "quant_delta")
+        row = delta_of(frame, known)
         assert row["reason"] == reason
         assert pd.isna([row["correlation"], row["p"], row["survives"]]).all()
     sentence, _ = association_sentences(make_study(alone), layers)
@@ -135,7 +140,7 @@ def test_effects_are_found_where_cells_are_missing_and_seeds_differ(layers):
         for row, key in zip(make_rows(), make_frame(make_rows())["key"], strict=True)
     ]
     whole, holed = make_frame(rows), make_frame([*rows[:5], *rows[9:20], *rows[22:]])
-    one, other = (of(associations(make_study(f), exact), "quant_delta") for f in (whole, holed))
+    one, other = (delta_of(frame, exact) for frame in (whole, holed))
     assert other["n"] < one["n"]
     assert other["correlation"] == pytest.approx(one["correlation"], rel=1e-9)
 
@@ -161,7 +166,7 @@ def test_every_result_carries_its_footing(layers):
 def test_cells_without_measures_are_left_out_and_counted(layers):
     frame = driven(layers)
     some = layers[~layers["cell_id"].isin(["asqu-1", "leaky_relu2-s0.9-2"])]
-    row = of(associations(make_study(frame), some), "quant_delta")
+    row = delta_of(frame, some)
     assert (row["n"], row["activations"]) == (31, 11)
     assert row["correlation"] > 0.9
     first, *_ = association_sentences(make_study(frame), some)
@@ -174,7 +179,7 @@ def test_cells_without_measures_are_left_out_and_counted(layers):
 def test_cells_that_are_not_scored_are_not_related(cells, layers):
     for tainted, left in ((1, 33), (2, 32)):  # the first one is counted by its other name
         frame = cells.assign(tainted=[*[True] * tainted, *[False] * (36 - tainted)])
-        assert of(associations(make_study(frame), layers), "quant_delta")["n"] == left
+        assert delta_of(frame, layers)["n"] == left
 
 
 def test_two_settings_are_two_answers(layers):

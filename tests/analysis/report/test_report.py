@@ -29,6 +29,8 @@ from analysis.study import read_study
 from tests.analysis.conftest import lost, make_study
 from tests.support.page import parsed
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 HOSTILE = "<script>alert(1)</script>|`rm`\"'&amp; *x* [y](http://z)"
 ORDER = ["best", "quantization", "costs", "failed", "repeat", "limits"]
 

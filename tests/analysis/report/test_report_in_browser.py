@@ -10,7 +10,7 @@ import pytest
 from analysis.report.report import write_report
 from tests.analysis.conftest import write_store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_draws")]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FOUND = next((path for path in map(shutil.which, NAMES) if path), None)
