@@ -178,10 +178,12 @@ class _Balance:
         due = self.target(mine)
         if self.reach(mine):
             givers = [claim for claim in others if self.surplus(claim)]
-            return (
-                f"waits for its share, {mine.num_held} of {due} leases so far: what is missing is "
-                f"given back as cells end by {_names(givers)}"
+            so_far = (
+                f"waits for its share, {mine.num_held} of {due} leases so far: what is missing is"
             )
+            if not givers:
+                return f"{so_far} on its way"
+            return f"{so_far} given back as cells end by {_names(givers)}"
         if mine.waits and mine.num_held == due == 0:
             return f"waits for its turn behind {_names(claim for claim in others if claim.held)}"
         return None

@@ -136,7 +136,8 @@ def test_what_is_on_its_way_belongs_to_the_total_until_somebody_holds_it():
     found = divide(holding("a", "ab", given=given_), [second], FOUR)
     assert (found.limit, found.surplus) == (2, 0)  # and does not take them back
     third = claim("c", waits=True, started_at=1.0)
-    assert divide(second, [holding("a", "ab", given=given_), third], FOUR).limit == 1
+    found = divide(second, [holding("a", "ab", given=given_), third], FOUR)
+    assert (found.limit, found.sentence[-10:]) == (1, "on its way")
     arrived = holding("b", "cd", waits=True)
     assert divide(holding("a", "ab", given=given_), [arrived], FOUR) == Division()
 

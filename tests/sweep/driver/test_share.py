@@ -5,7 +5,6 @@ what Ray does (tests/sweep/cluster/test_shared_cluster.py).
 """
 
 import itertools
-import time
 from concurrent.futures import Future
 from functools import cache
 from queue import SimpleQueue
@@ -43,12 +42,12 @@ class SlowPool(FakePool):
 
     def __init__(self, clock, **options):
         super().__init__(None, lease=ReadyLease, per_node=1, **options)
-        self._clock, self._starting = clock, []
+        self.clock, self._starting = clock, []
 
     def ready(self):
-        self._starting += [(self._clock.now_s + STARTS_S, lease) for lease in super().ready()]
-        due = [lease for at_s, lease in self._starting if at_s <= self._clock.now_s]
-        self._starting = [each for each in self._starting if each[0] > self._clock.now_s]
+        self._starting += [(self.clock.now_s + STARTS_S, lease) for lease in super().ready()]
+        due = [lease for at_s, lease in self._starting if at_s <= self.clock.now_s]
+        self._starting = [each for each in self._starting if each[0] > self.clock.now_s]
         return due
 
 
@@ -112,10 +111,17 @@ class Driver:
             checkpoint_folder=None,
             timed=False,
         )
-        self._events = SimpleQueue()
+        now_s, self._events = pool.clock.now_s, SimpleQueue()
         self.share = Share(sweep, pool, f"driver {next(self._numbers)}")
         self.leases = Leases(
-            sweep, pool, self.scheduler, self._events, requirements, lambda _: None, self.share
+            sweep,
+            pool,
+            self.scheduler,
+            self._events,
+            requirements,
+            lambda _: None,
+            self.share,
+            _busy_s=now_s,
         )
         self.running, self.done, self.sentences = {}, [], set()
 
@@ -162,7 +168,7 @@ class Driver:
 
 @pytest.fixture
 def drivers(monkeypatch):
-    clock = Namespace(now_s=time.monotonic())
+    clock = Namespace(now_s=1000.0)
     simulated = Namespace(monotonic=lambda: clock.now_s, time=lambda: clock.now_s)
     for module in ("sweep.driver.share", "sweep.driver.leases", "sweep.cluster.board"):
         monkeypatch.setattr(f"{module}.time", simulated)
