@@ -155,6 +155,7 @@ def lacking(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_check_finds_something_at_tiny_size(lacking, tmp_path):
     lacking("-c", REHEARSAL, str(tmp_path / "found.json"))
     found = json.loads((tmp_path / "found.json").read_text())

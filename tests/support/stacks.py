@@ -22,9 +22,10 @@ class Stack:
     resolution: str = "highest"
 
 
+# Triton 3.5 and 3.6 interpret kernels with numpy before 2.4 alone.
 STACKS = {
     "image": Stack("3.12", ("torch==2.9.1", "triton==3.5.1", "numpy==2.3.5")),
-    "bare": Stack("3.12", ("torch==2.11.0", "triton==3.6.0")),
+    "bare": Stack("3.12", ("torch==2.11.0", "triton==3.6.0", "numpy<2.4")),
     "newest": Stack("3.13"),
     "lowest": Stack("3.11", resolution="lowest-direct"),
 }
