@@ -1,11 +1,12 @@
 """One cell in order: build, warm up, train, average, score, pack, measure, score, adapt, report.
 
-Beside a GPU the artifact is compressed, written and read back while the packed weights are scored.
+Beside a GPU the artifact is compressed, written and read back while the packed weights are scored,
+and so is measured what is of weights alone.
 """
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,13 @@ from trainer.distributed.world import World
 from trainer.evaluate.bpb import Score, Stream
 from trainer.evaluate.slot import slot_score
 from trainer.evaluate.ttt import adapt_and_score
-from trainer.mechanism.measure import LayerRow, measure_layers, validation_sample
+from trainer.mechanism.measure import (
+    CLASSES_AT_ONCE,
+    LayerRow,
+    activation_rows,
+    validation_sample,
+    weight_rows,
+)
 from trainer.model import GPT
 from trainer.model.init import initialize
 from trainer.optim.optimizers import newton_schulz_of
@@ -163,7 +170,7 @@ def _score_all(
     shifted = _shift(context, model, left_by_ttt, stream)
     file = written()
     context.add("eval", file.read_s)
-    scores = Scores(pre, post, slid, adapted, shifted, packed, file.num_bytes, layers)
+    scores = Scores(pre, post, slid, adapted, shifted, packed, file.num_bytes, layers())
     return context.finish(model, trained, scores)
 
 
@@ -188,14 +195,28 @@ def _pack(context: RunContext, model: GPT, dataset: Dataset) -> Packed:
 
 def _measure(
     context: RunContext, model: GPT, stream: Stream, packed: Packed
-) -> tuple[LayerRow, ...]:
-    """What the mechanism study needs of the averaged weights, on rank 0; the others go on."""
-    scoring, quantization = context.spec.recipe.scoring, context.spec.recipe.quantization
+) -> Callable[[], tuple[LayerRow, ...]]:
+    """What the mechanism study needs of the averaged weights, on rank 0; the others go on.
+
+    The device measures activations now. What is of the weights alone is begun, and waited for where
+    the result is called.
+    """
+    world, recipe, beat = context.world, context.spec.recipe, context.progress.beat
+    rows: tuple[LayerRow, ...] = ()
+    weights = {}
     with context.timed("mechanism"), context.outside_peak_memory():
-        if not context.world.is_main:
-            return ()
-        sample_NT = validation_sample(stream, scoring.seq_len)
-        return measure_layers(model, sample_NT, packed, quantization, context.progress.beat)
+        if world.is_main:
+            sample_NT = validation_sample(stream, recipe.scoring.seq_len)
+            rows = tuple(activation_rows(model, sample_NT, beat))
+            weights = {
+                name: p.detach().to("cpu", torch.float32, copy=True)
+                for name, p in model.named_parameters()
+            }
+    at_once, said = (CLASSES_AT_ONCE, _nothing) if world.has_spare_cores else (1, beat)
+    of_weights = context.begin(
+        "mechanism", lambda: weight_rows(weights, packed, recipe.quantization, at_once, said)
+    )
+    return lambda: (*rows, *of_weights())
 
 
 def _calibrate(context: RunContext, model: GPT, dataset: Dataset) -> Mapping[str, Tensor]:
@@ -270,6 +291,10 @@ def _loader(spec: RunSpec, dataset: Dataset, world: World) -> Loader:
     recipe = spec.recipe
     loader = open_loader(dataset, recipe.data, recipe.train, rank=world.rank, world_size=world.size)
     return prefetched(loader, world.device)
+
+
+def _nothing() -> None:
+    """Another phase goes on meanwhile, and says so itself."""
 
 
 def _seconds_alive() -> float:

@@ -39,6 +39,7 @@ class RunContext:
     durations_s: dict[str, float] = field(default_factory=dict)
     _probes: list[Probe] = field(default_factory=list)
     _peak_memory_bytes: int = 0
+    _asked_s: float | None = None
     _compilation: Compilation = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,8 +83,8 @@ class RunContext:
         """Let rank 0 ``make`` something; every rank calls what is returned, to have it.
 
         Rank 0 makes it beside what comes in between, where it has cores to spare, and else at once.
-        Its time counts towards ``phase``; of it, "overlap" is what went on beside, and "idle" what
-        was waited for at the end.
+        Its time counts towards ``phase``, and towards "overlap" what of it went on beside. "idle"
+        is how long the end of all that was begun was waited for.
         """
         made = self.world.begin_on_rank_0(lambda: _clocked(make))
         if not self.world.has_spare_cores:
@@ -92,14 +93,14 @@ class RunContext:
             return lambda: result
 
         def ended() -> T:
-            asked_s = time.perf_counter()
+            self._asked_s = self._asked_s or time.perf_counter()
             self.progress.report(phase)
             result, start_s, end_s = made()
             taken_s = end_s - start_s
-            idle_s = min(taken_s, max(0.0, end_s - asked_s))
+            idle_s = max(0.0, end_s - max(start_s, self._asked_s))
             self.add(phase, taken_s)
             self.add("overlap", taken_s - idle_s)
-            self.add("idle", idle_s)
+            self.durations_s["idle"] = max(idle_s, self.durations_s.get("idle", 0.0))
             return result
 
         return ended

@@ -1,8 +1,10 @@
 """Measure the activations of a trained model's layers, and its weights in the artifact.
 
 Everything is of the averaged weights before quantization, activations on the first tokens of the
-validation text. The measures are those of :data:`trainer.layer_measures.LAYER_MEASURES`. Shapes: N
-sequences, T tokens, D width, F hidden channels, L layers.
+validation text. A value that is not finite, or not defined, is None. There is no collective and no
+random number: the rank that measures decides nothing for the others. The measures are those of
+:data:`trainer.layer_measures.LAYER_MEASURES`. Shapes: N sequences, T tokens, D width, F hidden
+channels, L layers.
 """
 
 import math
@@ -53,21 +55,20 @@ Beat = Callable[[], None]
 Values = Mapping[str, float | None]
 
 
-def measure_layers(
-    model: GPT, sample_NT: Tensor, packed: Packed, config: Quantization, beat: Beat = lambda: None
+def weight_rows(
+    weights: Mapping[str, Tensor],
+    packed: Packed,
+    config: Quantization,
+    at_once: int = 1,
+    beat: Beat = lambda: None,
 ) -> tuple[LayerRow, ...]:
-    """Every measure of ``model``, which was packed as ``packed`` says by ``config``.
+    """Every measure of ``weights`` (float32, on the CPU), which ``config`` packed as ``packed``.
 
-    No collective and no random number: the rank that calls it decides nothing for the others. A
-    value that is not finite, or not defined, is None. ``beat`` is called after each batch of the
-    sample, and for each matrix and each class.
-
-    The classes take as long as packing's last compression of them all. Beside a GPU there are cores
-    for all of them at once, and the mlp's, two thirds of the bytes, decides; on a CPU, where memory
-    is measured and cores are leased, it is one after the other.
+    ``beat`` is called for each matrix and each class. The classes take as long as compressing the
+    artifact, unless ``at_once`` are compressed at once: then the mlp's, two thirds of the bytes,
+    decides.
     """
     tensors, recipe_hash = containers.content(packed.plain, config)
-    at_once = 1 if model.embed.device.type == "cpu" else CLASSES_AT_ONCE
 
     def compressed_bytes(part: Mapping[str, Tensor]) -> int:
         return len(containers.write(part, recipe_hash, config))
@@ -78,9 +79,7 @@ def measure_layers(
                 beat()
                 yield size
 
-    weights = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
     return (
-        *activation_rows(model, sample_NT, beat),
         *_tensor_rows(weights, tensors, packed.floored_parts, beat),
         *_class_rows(weights, tensors, sizes),
     )
@@ -100,7 +99,8 @@ def activation_rows(model: GPT, sample_NT: Tensor, beat: Beat = lambda: None) ->
     """What the activation of every layer is given and gives on ``sample_NT``, in two passes.
 
     The first pass counts and sums; the second takes moments about the mean of the first, and counts
-    what exceeds its root mean square. Nothing is kept of a batch.
+    what exceeds its root mean square. Nothing is kept of a batch, after each of which ``beat`` is
+    called.
     """
     layers, hidden = model.up_bank.shape[:2]
     device = model.up_bank.device

@@ -1,7 +1,6 @@
 """What is measured of layers and tensors is so, and measuring changes no answer."""
 
 import lzma
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -33,8 +32,8 @@ from trainer.mechanism.measure import (
     SAMPLE_TOKENS,
     activation_rows,
     class_of,
-    measure_layers,
     validation_sample,
+    weight_rows,
 )
 
 HASH = "0123456789abcdef"
@@ -61,9 +60,11 @@ def table(rows):
     return {(row.kind, row.name, row.layer, row.measure): row.value for row in rows}
 
 
-def measured(model, config=None):
+def measured(model, config=None, at_once=1):
     config = config or config_of("tiny")
-    return table(measure_layers(model, SAMPLE, packed_of(model, config), config))
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    of_weights = weight_rows(weights, packed_of(model, config), config, at_once)
+    return table([*activation_rows(model, SAMPLE), *of_weights])
 
 
 def seen_by_hooks(model, num_at_once):
@@ -229,7 +230,7 @@ def test_codes_are_measured_where_there_are_codes():
 def test_the_floored_rows_of_the_tensors_are_those_of_the_report():
     config, model = config_of("everything in codes"), busy_model()
     packed, weights = packed_of(model, config), dict(model.named_parameters())
-    found = table(measure_layers(model, SAMPLE, packed, config))
+    found = measured(model, config)
     rows = [
         (weights[parameter][index].size(0), found["tensor", label, layer, "floored_rows"])
         for label, layer, parameter, index in matrices_of(model)
@@ -262,7 +263,7 @@ def test_the_classes_share_the_weights_and_the_bytes(name):
     by what a compressor learns of one class for another, below 2 %."""
     config, model = config_of(name), busy_model()
     packed = packed_of(model, config)
-    rows = table(measure_layers(model, SAMPLE, packed, config))
+    rows = measured(model, config)
     classes = {key[1]: {} for key in rows if key[0] == "class"}
     for (kind, label, layer, measure), value in rows.items():
         if kind == "class":
@@ -286,20 +287,15 @@ def test_a_class_is_compressed_as_the_artifact_is_and_alone():
     tensors = safetensors.torch.load(packed.plain)
     part = {key: t for key, t in tensors.items() if key.startswith(("up_bank", "down_bank"))}
     plain = safetensors.torch.save(part, metadata={"recipe_hash": HASH})
-    found = table(measure_layers(model, SAMPLE, packed, config))
+    found = measured(model, config)
     expected = len(lzma.compress(plain, preset=config.preset))
     assert found["class", "mlp", None, "compressed_bytes"] == expected
 
 
-@pytest.mark.parametrize("name", ["tiny"])
-def test_classes_compressed_at_once_are_those_compressed_in_turn(monkeypatch, name):
+def test_classes_compressed_at_once_are_those_compressed_in_turn():
     """As beside a GPU."""
-    config, model = config_of(name), busy_model()
-    in_turn = measured(model, config)
-    monkeypatch.setattr(
-        "trainer.mechanism.measure.ThreadPoolExecutor", lambda num: ThreadPoolExecutor(6 * num)
-    )
-    assert measured(model, config) == in_turn
+    model = busy_model()
+    assert measured(model, at_once=6) == measured(model)
 
 
 # -- the file
@@ -321,7 +317,8 @@ def test_the_file_has_the_columns_and_the_measures_that_are_promised(data_dir, t
 def test_measuring_changes_no_bit_of_the_answer(monkeypatch, data_dir, tmp_path):
     spec = tiny_spec(data_dir, activation="asqu", overrides={"slot": SLOT})
     measured_ = run_cell(spec, tmp_path / "with")
-    monkeypatch.setattr("trainer.cell.measure_layers", lambda *arguments: ())
+    for half in ("activation_rows", "weight_rows"):
+        monkeypatch.setattr(f"trainer.cell.{half}", lambda *arguments: ())
     plain = run_cell(spec, tmp_path / "without")
     assert answer(measured_) == answer(plain)
     artifacts = [(tmp_path / name / ARTIFACT_FILE).read_bytes() for name in ("with", "without")]
@@ -352,7 +349,7 @@ def test_its_memory_does_not_count_on_a_device_that_can_forget(monkeypatch, data
         world.peak.append(10**9)
         return ()
 
-    monkeypatch.setattr("trainer.cell.measure_layers", greedy)
+    monkeypatch.setattr("trainer.cell.activation_rows", greedy)
     report = run(tiny_spec(data_dir), tmp_path, world)
     assert world.peak.count(10**9) == 1
     assert report.peak_memory_bytes == 1000
