@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tiny import answer, read_curve, read_report, run_cell
+from tests.support.tiny import answer, read_curve, read_report
 from trainer.__main__ import main
 from trainer.contract import (
     ARTIFACT_FILE,
@@ -91,19 +91,16 @@ def test_the_report_says_where_it_comes_from(process, out):
     assert report.step_ms_p50 <= report.step_ms_p99
 
 
-def test_the_written_specification_gives_the_same_answer_in_another_process(process, out, tmp_path):
+def test_the_written_specification_gives_the_same_answer_in_another_process(
+    process, out, tmp_path, capsys
+):
     """In this one, which is how the other tests of the trainer run."""
-    spec = read_spec(out / SPEC_FILE)
+    spec, again = read_spec(out / SPEC_FILE), tmp_path / "deep" / "down"
     assert (spec.activation.name, spec.seed, spec.budget) == ("asqu", 7, "4steps")
-    assert answer(run_cell(spec, tmp_path)) == answer(read_report(out))
-    assert (tmp_path / ARTIFACT_FILE).read_bytes() == (out / ARTIFACT_FILE).read_bytes()
-
-
-def test_a_specification_replaces_the_flags(process, out, tmp_path, capsys):
-    assert main(["--spec", str(out / SPEC_FILE), "--out", str(tmp_path / "deep" / "down")]) == 0
-    assert answer(read_report(tmp_path / "deep" / "down")) == answer(read_report(out))
-    written = (tmp_path / "deep" / "down" / SPEC_FILE).read_bytes()
-    assert written == (out / SPEC_FILE).read_bytes()
+    assert main(["--spec", str(out / SPEC_FILE), "--out", str(again)]) == 0
+    assert answer(read_report(again)) == answer(read_report(out))
+    for name in (SPEC_FILE, ARTIFACT_FILE):
+        assert (again / name).read_bytes() == (out / name).read_bytes()
     assert "pre_quant_bpb" in capsys.readouterr().out
 
 

@@ -9,11 +9,9 @@ from tests.support.tiny import tiny_spec
 from trainer.config.config_errors import ConfigError
 from trainer.contract import (
     Report,
-    RunSpec,
     parse_report,
     read_spec,
     recipe_hash,
-    short_hash,
 )
 
 SHA = "0" * 64
@@ -202,15 +200,3 @@ def test_a_specification_that_is_not_there_is_refused_by_name(tmp_path):
     for path in (tmp_path / "spec.json", tmp_path):
         with pytest.raises(ConfigError, match=f"{path}: this cannot be read"):
             read_spec(path)
-
-
-def test_the_labels_and_budgets_of_a_specification_are_values(data_dir):
-    spec = tiny_spec(data_dir, params={"slope": 0.1 + 0.2}, budget="0.5s")
-    assert spec.activation.label == "leaky_relu2-s0.3"
-    assert (spec.parsed_budget.kind, spec.parsed_budget.value) == ("seconds", 0.5)
-    assert isinstance(spec, RunSpec)
-
-
-def test_a_hash_is_sixteen_hexadecimal_digits():
-    assert len(short_hash({})) == 16
-    assert int(short_hash({}), 16) >= 0

@@ -25,7 +25,7 @@ from trainer.data.shards import open_shard, write_shard
 # weight that is rounded to another code moves a score a little: 5e-5 was seen.
 FIRST_TEN, LATER, SCORE = 5e-5, 5e-4, 3e-4
 
-VOCAB_SIZE, NUM_TARGETS = 512, 1024
+VOCAB_SIZE, NUM_TARGETS = 512, 512
 SMALL = {
     "vocab_size": VOCAB_SIZE,
     "num_layers": 4,
@@ -41,7 +41,7 @@ SMALL = {
     "muon_momentum_warmup_steps": 8,
     "passthrough_numel": 1000,
     "eval_stride": 8,
-    "ttt_chunk_tokens": 256,
+    "ttt_chunk_tokens": 128,
     "ttt_batch_seqs": 4,
     "gptq_batches": 4,
     "gptq_sequences": 4,
