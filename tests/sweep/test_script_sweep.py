@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.cluster import is_agent
 from tests.support.commands import (
     alive,
     descendants,
@@ -28,7 +27,7 @@ from tests.support.tiny import DATASET, build_tiny_dataset
 
 pytestmark = pytest.mark.slow
 
-SLOPES, SEEDS = (0.5, 0.3, 0.8), (1, 2)
+SLOPES, SEEDS = (0.5, 0.3), (1, 2)
 PRINTED = {
     "pre_quant_bpb": r"DIAGNOSTIC post_ema val_loss:\S+ val_bpb:(\S+)",
     "post_quant_bpb": r"final_int6_roundtrip_exact val_loss:\S+ val_bpb:(\S+)",
@@ -46,22 +45,18 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def by_hand(data, tmp_path_factory):
-    """What a person reads who edits a variant and starts it, by variant, slope and seed."""
+def expected(data, tmp_path_factory):
+    """What a person reads who sets the slope at three sites and starts the script, by slope and
+    seed; the environment variable does the same.
+    """
 
-    def scores(variant: str, slope: float, seed: int) -> dict[str, float]:
+    def by_hand(slope: float, seed: int) -> dict[str, float]:
         folder = tmp_path_factory.mktemp("by-hand")
-        output = run_by_hand(folder, edited(variant, slope), data / DATASET, seed)
+        output = run_by_hand(folder, edited("constants", slope), data / DATASET, seed)
         found = {name: re.findall(pattern, output) for name, pattern in PRINTED.items()}
         return {name: float(text) for name, (text,) in found.items()}
 
-    return scores
-
-
-@pytest.fixture(scope="module")
-def expected(by_hand):
-    """Of the slope at three sites; the environment variable does the same."""
-    return {(slope, seed): by_hand("constants", slope, seed) for slope in SLOPES for seed in SEEDS}
+    return {(slope, seed): by_hand(slope, seed) for slope in SLOPES for seed in SEEDS}
 
 
 class Place:
@@ -103,7 +98,7 @@ def scripts(pid: int) -> list[psutil.Process]:
 
 
 def test_a_killed_sweep_goes_on_and_one_cell_runs_again(place, expected):
-    here = place("environment", slopes=SLOPES, seeds=SEEDS)
+    here = place("constants", slopes=SLOPES, seeds=SEEDS)
     with running_sweep(*here.arguments) as process:
         wait_until(lambda: len(here.attempts) >= 2 and scripts(process.pid))
         below = descendants(process.pid)
@@ -123,28 +118,17 @@ def test_a_killed_sweep_goes_on_and_one_cell_runs_again(place, expected):
     here.assert_settled(expected)
 
 
-def test_two_drivers_share_a_sweep(place, expected):
-    here = place("constants", slopes=SLOPES, seeds=SEEDS)
-    with running_sweep(*here.arguments) as first:
-        wait_until(lambda: list((here.folder / "drivers").glob("*")))
-        second = sweep("run", *here.arguments, "--join")
-        output, _ = first.communicate(timeout=240)
-    ends = {first.returncode, second.returncode}  # 3: the other one is still at work
-    assert ends <= {0, 3}, output + second.stdout + second.stderr
-    here.assert_settled(expected)
-    assert len(here.attempts) == len(expected)
-
-
-def test_a_packed_script_is_run_unpacked(place, expected):
-    here = place("packed", slopes=SLOPES[:2], seeds=SEEDS[:1])
+@pytest.mark.parametrize("variant", ["environment", "packed"])
+def test_a_script_with_a_variable_or_packed_gives_the_same_scores(place, expected, variant):
+    here = place(variant, slopes=SLOPES, seeds=SEEDS[:1])
     done = sweep("run", *here.arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    here.assert_settled({cell: expected[cell] for cell in ((0.5, 1), (0.3, 1))})
-    for attempt in here.attempts:
+    here.assert_settled({cell: expected[cell] for cell in expected if cell[1] == SEEDS[0]})
+    for attempt in here.attempts:  # what ran was plain text
         assert "class LeakySquared" in (here.folder / "scripts" / attempt / FILE).read_text()
 
 
-def test_a_backward_of_another_slope_is_refused_and_run_where_that_is_asked_for(place, by_hand):
+def test_a_backward_of_another_slope_is_refused_unless_it_is_asked_for(place):
     here = place("wrong_backward", slopes=[0.5], seeds=[1])
     refused = sweep("run", *here.arguments)
     assert refused.returncode == 2
@@ -152,27 +136,4 @@ def test_a_backward_of_another_slope_is_refused_and_run_where_that_is_asked_for(
     assert "β = 0.09" in refused.stderr
     text = here.recipe.read_text().replace("[script]\n", "[script]\ncheck_text = false\n", 1)
     here.recipe.write_text(text)
-    done = sweep("run", *here.arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    here.assert_settled({(0.5, 1): by_hand("wrong_backward", 0.5, 1)})
-
-
-def test_no_process_of_the_script_outlives_its_agent(place):
-    here = place("constants", slopes=[0.5], seeds=SEEDS, budget="1000000steps")
-    with running_sweep(*here.arguments) as driver:
-        wait_until(lambda: len(scripts(driver.pid)) >= 2)
-        ours, folders = scripts(driver.pid), {p.cwd() for p in scripts(driver.pid)}
-        agents = [p for p in descendants(driver.pid) if is_agent(p)]
-        for agent in agents:
-            agent.kill()
-        wait_until(lambda: not alive(ours))
-        psutil.wait_procs(ours, timeout=30)
-        driver.send_signal(signal.SIGTERM)
-        driver.communicate(timeout=60)
-    assert [p.pid for p in psutil.process_iter() if cwd(p) in folders] == []
-
-
-def cwd(process: psutil.Process) -> str | None:
-    with contextlib.suppress(psutil.Error):
-        return process.cwd()
-    return None
+    assert "1 cells to run" in sweep("plan", *here.arguments).stdout
