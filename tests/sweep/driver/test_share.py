@@ -5,6 +5,7 @@ what Ray does (tests/sweep/cluster/test_shared_cluster.py).
 """
 
 import itertools
+from collections import Counter
 from concurrent.futures import Future
 from functools import cache
 from queue import SimpleQueue
@@ -13,6 +14,7 @@ from types import SimpleNamespace as Namespace
 import pytest
 
 from sweep.cluster.board import EVERY_S, EXPIRES_S, YOUNG_S
+from sweep.cluster.interface import Node
 from sweep.driver import share
 from sweep.driver.leases import Leases
 from sweep.driver.share import ON_ITS_WAY_S, WAITS_AFTER_S, Share
@@ -22,6 +24,7 @@ from sweep.schedule.scheduler import Scheduler
 from tests.support.grids import cells_of, sweep_spec
 from tests.support.pool import FakeLease, FakePool
 from tests.support.scheduling import ended
+from tests.sweep.cluster.test_sharing import claim as claim_of
 from trainer.config.config_errors import ConfigError
 
 STARTS_S, CELL_S = 8.0, 100.0  # an agent of Ray takes seconds to start
@@ -188,6 +191,7 @@ def test_the_second_sweep_gets_its_half_once_as_cells_end_and_the_first_all_afte
         assert drivers.held == [2, 2] or second.scheduler.num_waiting == 0
         drivers.run(STEP_S)
     assert first.pool.released == 2  # never a third one
+    assert len(first.pool.board.put("nobody", None)["claims"]) == 1  # the first one's
     drivers.run(STARTS_S + EVERY_S)
     assert drivers.held == [4, 0]
     assert {cell.id for cell, _ in second.done} == {cell.id for cell in second.cells}
@@ -274,6 +278,35 @@ def test_a_new_board_in_place_of_one_that_has_gone_changes_nothing(drivers):
     for _ in range(int(YOUNG_S)):
         drivers.run(STEP_S)
         assert first.share.division.limit == 1
+
+
+def test_leases_given_back_one_by_one_count_until_the_whole_node_is_free_and_then_for_a_while(
+    drivers,
+):
+    told = []
+
+    def exchange(driver, claim):
+        told.append(claim)
+        return [claim_of("other", size=8, unit="CPU", waits=True, usable={"a", "b"})]
+
+    mine = Share(sweep_spec(), Namespace(exchange=exchange), "mine")
+    nodes, held = [Node("a", 8, 0), Node("b", 8, 0)], Counter(a=8, b=8)
+
+    def update(seconds):
+        drivers.clock.now_s += seconds
+        mine.update(held.elements(), wants=16, nodes=nodes, usable=frozenset(), asks=False)
+
+    update(1)
+    for _ in range(8):
+        for _ in range(3):  # a cell takes longer than a lease is on its way
+            update(ON_ITS_WAY_S / 2)
+            assert (mine.gives_back("a"), mine.gives_back("b")) == (True, False)
+        held["a"] -= 1
+        mine.gave_back("a")
+    update(ON_ITS_WAY_S / 2)
+    assert (told[-1].given, mine.division.surplus) == ({"a": 8}, 0)
+    update(ON_ITS_WAY_S)
+    assert told[-1].given == {}
 
 
 def test_who_is_kept_waiting_by_others_does_not_give_up_and_has_its_turn(drivers):
