@@ -142,6 +142,13 @@ def test_the_node_is_part_of_a_timed_cell_and_of_no_other():
     assert identity(seconds, 8, "H100") != identity(seconds, 8, "A100")
 
 
+def test_a_share_of_the_cluster_is_in_no_id():
+    alone, beside = (
+        cells_of(sweep_spec(budgets=["2s"], node={"share": share})) for share in (1.0, 3.0)
+    )
+    assert [cell.id for cell in alone] == [cell.id for cell in beside]
+
+
 def test_a_known_id_stays_what_it_was():
     cell = next(c for c in cells_of(sweep_spec()) if c.name == "asqu__seed1__4steps")
     assert cell.id == "194c9b422a1620c1", "ids changed: every stored result would be run again"
@@ -174,6 +181,7 @@ def test_further_axes_are_in_the_name():
         ({"node": {"gpu": 8}}, "node.gpu: unknown key"),
         ({"seeds": ["1"]}, "seeds.0 = '1'"),
         ({"node": {"cpus": 0}}, "node.cpus = 0"),
+        ({"node": {"share": 0.0}}, "node.share = 0"),
     ],
 )
 def test_a_mistake_in_a_sweep_file_is_named(changes, message):
