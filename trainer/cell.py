@@ -262,6 +262,7 @@ def _adapt(context: RunContext, model: GPT, stream: Stream) -> tuple[Score | Non
             newton_schulz=newton_schulz_of(recipe.optim),
             sink=context.beat,
             beat=context.progress.beat,
+            compiling=context.compiling,
         )
     return adapted, copied
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -46,7 +46,7 @@ class RunContext:
         self.progress = Progress(self.out, enabled=self.world.is_main)
         self._compilation = Compilation(self.world.device)
         if self.world.device.type == "cuda":  # scoring and adapting have graphs of their own
-            during_compilation(lambda: self.progress.during("compile"))
+            during_compilation(self.compiling)
 
     def checkpointer(self, checkpoint: CheckpointSettings | None) -> Checkpointer | None:
         """What keeps the checkpoint, if one is kept."""
@@ -118,6 +118,10 @@ class RunContext:
         yield
         self.world.reset_peak_memory()
 
+    def compiling(self) -> AbstractContextManager[None]:
+        """Within it nothing is said for minutes."""
+        return self.progress.during("compile")
+
     def beat(self, targets_BS: Tensor, nll_BS: Tensor) -> None:
         """Say that a batch has been scored: a long score is no hang."""
         self.progress.beat()
@@ -132,6 +136,7 @@ class RunContext:
             batch_seqs=scoring.batch_seqs,
             world=self.world,
             sink=self.beat,
+            compiling=self.compiling,
         )
 
     def validate(self, model: GPT, stream: Stream, step: int) -> Score:

@@ -132,11 +132,19 @@ class World:
     def rank_0_first(self, make: Callable[[], T]) -> T:
         """What ``make`` gives on each rank; the others begin when rank 0 has ended.
 
-        So they find in the node's caches what rank 0 has compiled.
+        So they find in the node's caches what rank 0 has compiled. All go on when the last has
+        ended: where the others find nothing, that is as long again.
         """
-        made = make() if self.is_main else None
+        if not self.is_main:
+            self._meet()
+        made = make()
+        if self.is_main:
+            self._meet()
+        self._meet()
+        return made
+
+    def _meet(self) -> None:
         self.sum_(torch.zeros((), device=self.device)).item()
-        return cast("T", made) if self.is_main else make()
 
     def broadcast_bytes(self, data: bytes) -> bytes:
         """Rank 0's ``data``, on every rank."""

@@ -6,6 +6,7 @@ tokenizer changes the meaning of. Shapes: B windows, T inputs of a window, S sco
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +19,9 @@ from trainer.model.gpt import NLL
 
 Sink = Callable[[Tensor, Tensor], None]
 """Shown (target indices, their nll in nats), each of shape (B, S)."""
+
+Compiling = Callable[[], AbstractContextManager[object]]
+"""Entered while ranks compile, or wait for others that do: minutes without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,12 @@ def score(
     batch_seqs: int,
     world: World,
     sink: Sink | None = None,
+    compiling: Compiling = nullcontext,
 ) -> Score:
     """The score of ``plan`` over all ranks, each of which scores a contiguous share of it."""
     mine = world.own_range(len(plan))
     scorer = Scorer(model, stream, batch_seqs, sink)
-    scorer.compile(plan, world)
+    scorer.compile(plan, world, compiling)
     return to_score(world.sum_(scorer.sums(plan[mine.start : mine.stop])))
 
 
@@ -103,7 +108,7 @@ class Scorer:
     _compiled: dict[int, NLL] = field(default_factory=dict)
 
     @torch.inference_mode()
-    def compile(self, plan: Sequence[Window], world: World) -> None:
+    def compile(self, plan: Sequence[Window], world: World, compiling: Compiling) -> None:
         """Compile the graphs of ``plan``: rank 0 first, and the others find them on disk.
 
         The first windows have every shape but that of a last one, which is left to whose it is.
@@ -113,7 +118,8 @@ class Scorer:
             return
         self.model.eval()
         every = batches(plan[: 1 + self.batch_seqs], self.batch_seqs)
-        world.rank_0_first(lambda: [self._nll(batch, self.stream.bounds(batch)) for batch in every])
+        with compiling():
+            world.rank_0_first(lambda: [self._nll(b, self.stream.bounds(b)) for b in every])
 
     @torch.inference_mode()
     def sums(self, plan: Sequence[Window]) -> Tensor:

@@ -7,6 +7,7 @@ trained on, so that no score depends on a token that comes later. Sources: param
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from trainer.config import TTT, Scoring
 from trainer.distributed.world import World
-from trainer.evaluate.bpb import Score, Scorer, Sink, Stream, to_score, zero_sums
+from trainer.evaluate.bpb import Compiling, Score, Scorer, Sink, Stream, to_score, zero_sums
 from trainer.evaluate.ttt_optimizer import AdaptedParameter, adapted_parameters, optimizer_for
 from trainer.evaluate.windows import by_chunk, windows
 from trainer.model import GPT
@@ -31,6 +32,7 @@ def adapt_and_score(
     world: World,
     sink: Sink | None = None,
     beat: Callable[[], None] = lambda: None,
+    compiling: Compiling = nullcontext,
     newton_schulz: NewtonSchulz | None = None,
 ) -> Score:
     """The sliding score of ``stream`` with ``model`` adapted on every chunk already scored.
@@ -48,9 +50,9 @@ def adapt_and_score(
     trainer = _ChunkTrainer(model, nll, stream, scoring.seq_len, ttt, world, moved, optimizer, beat)
     scorer = Scorer(model, stream, scoring.batch_seqs, sink)
     sums = zero_sums(stream)
-    scorer.compile(chunks[0], world)
+    scorer.compile(chunks[0], world, compiling)
     if len(chunks) > 1:
-        trainer.compile(range(ttt.chunk_tokens))
+        trainer.compile(range(ttt.chunk_tokens), compiling)
     for index, members in enumerate(chunks):
         mine = world.own_range(len(members))
         sums += scorer.sums(members[mine.start : mine.stop])
@@ -75,7 +77,7 @@ class _ChunkTrainer:
     optimizer: torch.optim.Optimizer
     beat: Callable[[], None]
 
-    def compile(self, chunk: range) -> None:
+    def compile(self, chunk: range, compiling: Compiling) -> None:
         """Compile the graphs that training on ``chunk`` needs: rank 0 first, as in training."""
         if self.world.size == 1 or self.nll == self.model.nll:
             return
@@ -87,7 +89,8 @@ class _ChunkTrainer:
             for batch_BT in of_each_size.values():
                 self._add_gradients(batch_BT, parameters)
 
-        self.world.rank_0_first(take_gradients)
+        with compiling():
+            self.world.rank_0_first(take_gradients)
         self.optimizer.zero_grad(set_to_none=True)
 
     def train_on(self, chunk: range, progress: float) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -22,15 +23,16 @@ RECIPE = tiny_recipe({"ttt.chunk_tokens": 64})
 SCORING, TTT = RECIPE.scoring, RECIPE.ttt
 
 
-def adapted(model, world):
-    return adapt_and_score(model, random_stream(512), scoring=SCORING, ttt=TTT, world=world)
+def adapted(model, world, compiling=nullcontext):
+    stream, how = random_stream(512), {"world": world, "compiling": compiling}
+    return adapt_and_score(model, stream, scoring=SCORING, ttt=TTT, **how)
 
 
 @pytest.mark.parametrize(
     ("rank", "first"),
     [
-        (0, ["scored", "met", "trained", "met"]),
-        (1, ["met", "scored", "met", "trained"]),
+        (0, ["scored", "met", "met", "trained", "met", "met"]),
+        (1, ["met", "scored", "met", "met", "trained", "met"]),
     ],
 )
 def test_rank_0_meets_each_graph_first_and_the_score_does_not_tell(monkeypatch, rank, first):
@@ -51,13 +53,17 @@ def test_rank_0_meets_each_graph_first_and_the_score_does_not_tell(monkeypatch, 
 
         return nll
 
+    def compiling():
+        events.append("compiling")
+        return nullcontext()
+
     world = Meeting(rank, 2, torch.device("cpu"))
     expected = adapted(busy_model(), world)
     assert events == ["met"]  # what is not compiled is not computed for it
     events.clear()
     monkeypatch.setattr(GPT, "compiled_nll", observed)
-    assert adapted(busy_model(), world) == expected
-    assert events[:4] == first
+    assert adapted(busy_model(), world, compiling) == expected
+    assert events[:8] == ["compiling", *first[:3], "compiling", *first[3:]]
 
 
 def small_nll(model, length):
