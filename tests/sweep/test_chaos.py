@@ -83,9 +83,9 @@ def small(cluster, data, tmp_path, request):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("small", [15], indirect=True)  # the second one takes seconds to come
+@pytest.mark.parametrize("small", [8], indirect=True)
 def test_two_drivers_of_one_sweep_share_it_and_make_no_attempt_twice(small):
-    small.wait(small.at_work, SETTLE_S, "the first driver is at work")
+    small.wait(lambda: [*small.store.glob("drivers/*")], SETTLE_S, "the first driver shows itself")
     second = small.boot_driver("--join")
     try:
         both = (small.driver, second)
