@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ranks import ranks
+from tests.support.killed import statuses
 from tests.support.tiny import answer, read_curve, read_report, run_cell, tiny_spec
 from trainer.contract import SPEC_FILE, read_spec
 
@@ -19,20 +19,22 @@ TOLERANCE = NUM_STEPS * 485 * 2.0**-24
 
 
 @pytest.fixture(scope="module")
-def one(data_dir, tmp_path_factory):
+def spec(data_dir):
+    return tiny_spec(data_dir, activation="asqu", budget=f"{NUM_STEPS}steps")
+
+
+@pytest.fixture(scope="module")
+def one(spec, tmp_path_factory):
     out = tmp_path_factory.mktemp("one")
-    run_cell(tiny_spec(data_dir, activation="asqu", budget=f"{NUM_STEPS}steps"), out)
+    run_cell(spec, out)
     return out
 
 
 @pytest.fixture(scope="module")
-def two(data_dir, tmp_path_factory):
+def two(spec, tmp_path_factory):
     """The same question to two ranks, each a process with one thread."""
     out = tmp_path_factory.mktemp("two")
-    spec = tiny_spec(data_dir, activation="asqu", budget=f"{NUM_STEPS}steps")
-    (out / SPEC_FILE).write_text(spec.model_dump_json())
-    statuses, outputs = ranks(2, "--spec", str(out / SPEC_FILE), "--out", str(out))
-    assert statuses == [0, 0], "\n".join(outputs)
+    assert statuses(spec, out, None, num_ranks=2) == [0, 0]
     return out
 
 
@@ -81,9 +83,10 @@ def test_two_ranks_pack_an_artifact_of_the_same_size(one, two):
 
 
 @pytest.mark.slow
-def test_torchrun_gives_what_its_ranks_alone_give(two, tmp_path):
+def test_torchrun_gives_what_its_ranks_alone_give(spec, two, tmp_path):
     """The same two sums of the same numbers: every bit."""
-    found = torchrun(2, "--spec", str(two / SPEC_FILE), "--out", str(tmp_path))
+    (tmp_path / SPEC_FILE).write_text(spec.model_dump_json())
+    found = torchrun(2, "--spec", str(tmp_path / SPEC_FILE), "--out", str(tmp_path))
     assert found.returncode == 0, found.stderr
     assert answer(read_report(tmp_path)) == answer(read_report(two))
     assert read_curve(tmp_path)["train_loss"] == read_curve(two)["train_loss"]

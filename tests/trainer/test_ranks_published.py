@@ -5,11 +5,10 @@ Muon's parts among them: 10 and 5 matrices of a bank do not divide by 4.
 
 import pytest
 
-from tests.support.ranks import ranks
+from tests.support.killed import statuses
 from tests.support.reduced import REDUCED
 from tests.support.tiny import read_curve, read_report, run_cell, tiny_spec
 from trainer.config import load_recipe
-from trainer.contract import SPEC_FILE
 
 NUM_STEPS = 4
 # See test_ranks.py: gradients are summed in another order, 2⁻²⁴ each, magnified by at most 485, in
@@ -47,11 +46,7 @@ def test_any_number_of_ranks_answers_as_one_does(case, num_ranks, data_dir, tmp_
     spec = question(case, data_dir)
     expected = run_cell(spec, tmp_path / "alone")
     expected_curve = read_curve(tmp_path / "alone")
-    (tmp_path / SPEC_FILE).write_text(spec.model_dump_json())
-    statuses, outputs = ranks(
-        num_ranks, "--spec", str(tmp_path / SPEC_FILE), "--out", str(tmp_path)
-    )
-    assert statuses == [0] * num_ranks, "\n".join(outputs)
+    assert statuses(spec, tmp_path, None, num_ranks=num_ranks) == [0] * num_ranks
     report, curve = read_report(tmp_path), read_curve(tmp_path)
     assert report.world_size == num_ranks
     assert curve["train_loss"] == pytest.approx(expected_curve["train_loss"], abs=TOLERANCE)
