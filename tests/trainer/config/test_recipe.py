@@ -262,6 +262,7 @@ MISFITS = [
     ({"model.value_embedding.layers": [2]}, r"layers \[2\] do not exist.*0 to 1"),
     ({"model.value_embedding.layers": [-1]}, r"layers \[-1\] do not exist"),
     ({"model.value_embedding.layers": []}, "layers"),
+    ({"model.value_embedding.layers": [1, 1]}, "names a layer twice"),
     ({"train.batch_tokens": 100}, "batch_tokens 100 .* micro_steps 2 x seq_len 32"),
     ({"scoring.stride": 12}, "stride 12 does not divide seq_len 32"),
     ({"scoring.stride": 64}, "stride 64 does not divide seq_len 32"),
@@ -366,11 +367,6 @@ def test_a_required_value_cannot_be_left_out_nor_a_section_forgotten():
     ):
         with pytest.raises(ConfigError, match=message):
             load_recipe("tiny", dict([parse_override(text)]))
-
-
-def test_a_layer_named_twice_is_refused():
-    with pytest.raises(ConfigError, match="names a layer twice"):
-        load_recipe("tiny", {"model.value_embedding.layers": [1, 1]})
 
 
 def test_slot_may_be_given_by_its_mode_alone():

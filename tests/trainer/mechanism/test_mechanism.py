@@ -110,18 +110,6 @@ def test_every_activation_is_measured_as_its_own_module_saw_it(monkeypatch, name
             assert found["activation", "mlp", layer, measure] == close, measure
 
 
-def test_density_tells_slopes_apart_that_are_all_without_zeros():
-    found = [
-        table(activation_rows(busy_model(activation="leaky_relu2", params={"slope": s}), SAMPLE))
-        for s in (0.1, 0.3, 0.5, 0.9)
-    ]
-    for layer in range(2):
-        of_layer = ("activation", "mlp", layer)
-        assert {each[*of_layer, "nonzero_fraction"] for each in found} == {1.0}
-        density = [each[*of_layer, "density"] for each in found]
-        assert sorted(set(density)) == density
-
-
 def test_a_channel_is_dead_where_nothing_comes_out_of_it():
     """Three of 64 channels are given nothing. The others have a negative side, unless ReLU²."""
     for name, cut in (("leaky_relu2", False), ("relu2", True)):

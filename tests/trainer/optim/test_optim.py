@@ -124,13 +124,6 @@ def test_orthogonalize_maps_singular_values_by_the_quintic_and_keeps_the_vectors
     torch.testing.assert_close(NewtonSchulz()(x), expected, rtol=0.0, atol=1e-10)
 
 
-def test_five_steps_of_the_quintic_bring_everything_above_one_percent_near_one():
-    """ "Near 1" is 0.68 to 1.14, for a singular value of a hundredth of the norm or more."""
-    values = quintic(torch.linspace(0.01, 1.0, 100_001, dtype=torch.float64))
-    assert values.min() > 0.68
-    assert values.max() < 1.14
-
-
 def test_a_zero_matrix_stays_zero():
     assert not NewtonSchulz()(torch.zeros(2, 4, 6)).any()
 
