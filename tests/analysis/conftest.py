@@ -167,23 +167,8 @@ def cells_with_losses(rows_with_losses: list[Row]) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def sweep() -> Sweep:
-    return Sweep(name="local", reference=REFERENCE, keys=KEYS, num_cells=36)
-
-
-@pytest.fixture(scope="session")
 def study(cells: pd.DataFrame) -> Study:
     return make_study(cells)
-
-
-@pytest.fixture(scope="session")
-def frame_of() -> Callable[[list[Row]], pd.DataFrame]:
-    return make_frame
-
-
-@pytest.fixture(scope="session")
-def row_of() -> Callable[..., Row]:
-    return make_row
 
 
 @pytest.fixture(scope="session")

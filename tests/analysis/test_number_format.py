@@ -85,9 +85,9 @@ def test_a_slot_score_is_legal_only_where_it_is_said_to_be(told, legal):
     assert is_legal(frame.assign(slot_bpb=np.nan), "slot_bpb") is True
 
 
-def test_no_best_slope_is_named_where_none_is_resolved(frame_of):
+def test_no_best_slope_is_named_where_none_is_resolved():
     rng = np.random.default_rng(3)
-    flat = frame_of(
+    flat = make_frame(
         [
             make_row("leaky_relu2", s / 10, seed, **{PRIMARY: 2.3 + rng.normal(0, 0.01)})
             for seed in (1, 2, 3)
@@ -112,9 +112,9 @@ def test_no_best_slope_is_named_where_none_is_resolved(frame_of):
     assert best_words(curve) == "best slope 0.00 (95 % set 0.00)"
 
 
-def test_scores_that_are_all_alike_resolve_nothing_and_have_no_power(rows, frame_of):
+def test_scores_that_are_all_alike_resolve_nothing_and_have_no_power(rows):
     """Sums of equal numbers differ by rounding, which is neither a difference nor noise."""
-    alike = frame_of([row | {PRIMARY: 2.3} for row in rows])
+    alike = make_frame([row | {PRIMARY: 2.3} for row in rows])
     table = compare(make_study(alike), PRIMARY)
     assert (table["difference"] == 0).all()
     assert not table["resolved"].any()

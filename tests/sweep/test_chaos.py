@@ -83,7 +83,7 @@ def small(cluster, data, tmp_path, request):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("small", [8], indirect=True)
+@pytest.mark.parametrize("small", [10], indirect=True)
 def test_two_drivers_of_one_sweep_share_it_and_make_no_attempt_twice(small):
     small.wait(lambda: [*small.store.glob("drivers/*")], SETTLE_S, "the first driver shows itself")
     second = small.boot_driver("--join")

@@ -10,7 +10,7 @@ from analysis.conclusions.sensitivity import DATA_ORDER, sensitivity_sentences
 from analysis.stats.compare import compare
 from analysis.stats.pairs import paired_stats, sign_flip_p, smallest_p
 from sweep.spec.sweep_file import RECORD_RULE, RecordRule
-from tests.analysis.conftest import make_study
+from tests.analysis.conftest import make_frame, make_row, make_study
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
@@ -22,9 +22,9 @@ def said(sentences, opening):
 
 
 @pytest.fixture(scope="module")
-def ten_seeds(row_of, frame_of):
+def ten_seeds():
     names = [("relu2", None), ("leaky_relu2", 0.5), ("asqu", None)]
-    return frame_of([row_of(*name, seed) for seed in range(1, 11) for name in names])
+    return make_frame([make_row(*name, seed) for seed in range(1, 11) for name in names])
 
 
 def test_sign_flips_are_counted_as_by_hand():
@@ -92,11 +92,11 @@ def test_the_data_order_is_mentioned_once(rows):
     assert sensitivity_sentences(make_study(rows + longer)).count(DATA_ORDER) == 1
 
 
-def test_taint_is_mentioned_only_where_there_is_any(frame_of, rows):
+def test_taint_is_mentioned_only_where_there_is_any(rows):
     def tainted(row):
         return row["activation"] == "asqu" and row["seed"] == 3
 
-    flagged = frame_of([{**row, "tainted": tainted(row)} for row in rows])
+    flagged = make_frame([{**row, "tainted": tainted(row)} for row in rows])
     assert not any("tainted" in s for s in sensitivity_sentences(make_study(rows)))
     assert said(sensitivity_sentences(make_study(flagged)), "With 1 tainted").endswith(
         "the decision is the same."
@@ -112,5 +112,5 @@ def test_a_decision_that_hangs_on_tainted_attempts_is_told(rows):
     assert "LeakyReLU² 0.7 would be lowest, resolved from the reference" in sentence
 
 
-def test_nothing_to_compare_is_nothing_to_say(row_of):
-    assert sensitivity_sentences(make_study([row_of("asqu", None, 1)], reference="asqu")) == []
+def test_nothing_to_compare_is_nothing_to_say():
+    assert sensitivity_sentences(make_study([make_row("asqu", None, 1)], reference="asqu")) == []

@@ -7,7 +7,7 @@ from analysis.conclusions.stage_interaction import shifts, stage_sentences
 from analysis.number_format import plus_minus
 from analysis.stats.compare import compare
 from analysis.stats.quantization import primary_delta, with_deltas
-from tests.analysis.conftest import REFERENCE, make_row, make_study
+from tests.analysis.conftest import REFERENCE, make_frame, make_row, make_study
 
 KEYS = ("relu2", "leaky_relu2-s0.3", REFERENCE, "asqu")
 NAMES = (("relu2", None), ("leaky_relu2", 0.3), ("leaky_relu2", 0.5), ("asqu", None))
@@ -119,12 +119,12 @@ def test_one_seed_names_winners_and_tells_nothing():
     assert "no interval tells whether by chance" in winner
 
 
-def test_the_primary_delta_is_the_first_that_the_cells_have(frame_of):
-    assert primary_delta(frame_of(rows_of())) == "quant_delta"
+def test_the_primary_delta_is_the_first_that_the_cells_have():
+    assert primary_delta(make_frame(rows_of())) == "quant_delta"
     slid = [r | {"pre_quant_sliding_bpb": 2.0, "pre_quant_bpb": None} for r in rows_of()]
-    assert primary_delta(frame_of(slid)) == "quant_delta_sliding"
+    assert primary_delta(make_frame(slid)) == "quant_delta_sliding"
     none = [r | {"pre_quant_bpb": None} for r in rows_of()]
-    assert primary_delta(frame_of(none)) is None
+    assert primary_delta(make_frame(none)) is None
     (winner,) = stage_sentences(make_study(none))
     assert winner.startswith("LeakyReLU² 0.3 is lowest at every stage (post-quant")
 

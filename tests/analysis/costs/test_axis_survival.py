@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from analysis.costs.axis_survival import axis_survival, interaction_p
-from tests.analysis.conftest import make_study
+from tests.analysis.conftest import make_frame, make_row, make_study
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
@@ -16,7 +16,7 @@ SLOPES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @pytest.fixture
-def swept(row_of, frame_of):
+def swept():
     """Slopes × rates × seeds; ``best`` gives each rate the slope of its minimum."""
 
     def frame(best, *, seeds=(1, 2, 3), noise=0.001, budget=None):
@@ -24,7 +24,7 @@ def swept(row_of, frame_of):
         for rate, place in best.items():
             for seed in seeds:
                 for slope in SLOPES:
-                    row = row_of("leaky_relu2", slope, seed)
+                    row = make_row("leaky_relu2", slope, seed)
                     row[STAGE] = 1.2 + rate + 0.02 * seed + 0.2 * (slope - place) ** 2
                     row[STAGE] += noise * generator.standard_normal()
                     if budget:
@@ -32,7 +32,7 @@ def swept(row_of, frame_of):
                     else:
                         row["set_json"] = json.dumps({"optim": {"matrix_lr": rate}})
                     rows.append(row)
-        return frame_of(rows)
+        return make_frame(rows)
 
     return frame
 

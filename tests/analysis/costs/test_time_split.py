@@ -13,7 +13,7 @@ import pytest
 from analysis.costs.node_speed import node_effects, node_sentences
 from analysis.costs.time_split import time_splits
 from analysis.stats.compare import compare
-from tests.analysis.conftest import make_study
+from tests.analysis.conftest import make_frame, make_row, make_study
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
@@ -24,7 +24,7 @@ SEEDS = (1, 2, 3, 4)
 
 
 @pytest.fixture
-def planted(row_of):
+def planted():
     """Rows whose score is seed + activation + γ log steps, on nodes of these step times."""
 
     def rows(kind, size, *, noise=0.0, nodes=(1.0,), **changes):
@@ -38,7 +38,7 @@ def planted(row_of):
                 steps = round(size if kind == "steps" else 1000 * size / step_ms)
                 score = 2.0 + 0.02 * seed + gain + GAMMA * math.log(steps)
                 score += noise * generator.standard_normal()
-                row = row_of(name, float(slope) if slope else None, seed)
+                row = make_row(name, float(slope) if slope else None, seed)
                 row |= {"budget_kind": kind, "budget_value": float(size), "steps": steps}
                 row |= {"step_ms_p50": step_ms, "node": f"node{node}", STAGE: score}
                 found.append(row | {"cell_id": f"{key}-{seed}-{kind}-{size:g}"} | changes)
@@ -65,13 +65,13 @@ def curves_of(frame, slope_per_log_step, *, warmdown=1000):
     return pd.concat(tables)
 
 
-def test_the_parts_add_up_to_the_difference_of_the_ranking_whatever_the_source(frame_of, planted):
+def test_the_parts_add_up_to_the_difference_of_the_ranking_whatever_the_source(planted):
     seconds = planted("seconds", 600, noise=0.001, nodes=(1.0, 1.1))
     for rows in (
         seconds,
         seconds + planted("steps", 6000, noise=0.001),
     ):
-        frame = frame_of(rows)
+        frame = make_frame(rows)
         table = time_splits(make_study(frame), None, STAGE)
         told = table.dropna(subset=["per_step"])
         assert len(told) == len(table) > 0
@@ -85,8 +85,8 @@ def test_the_parts_add_up_to_the_difference_of_the_ranking_whatever_the_source(f
         )
 
 
-def test_a_budget_of_steps_tells_the_effect_per_step(frame_of, planted):
-    frame = frame_of(planted("seconds", 600) + planted("steps", 6000))
+def test_a_budget_of_steps_tells_the_effect_per_step(planted):
+    frame = make_frame(planted("seconds", 600) + planted("steps", 6000))
     row = split_of(time_splits(make_study(frame), None, STAGE))
     assert row["method"] == "fixed steps"
     assert row["detail"] == "at 6000 steps, 4 paired seeds"
@@ -95,40 +95,40 @@ def test_a_budget_of_steps_tells_the_effect_per_step(frame_of, planted):
     assert row["steps_ratio"] == pytest.approx(1 / 1.02, rel=1e-3)
 
 
-def test_between_two_budgets_of_steps_the_effect_is_interpolated_in_log_steps(frame_of, planted):
+def test_between_two_budgets_of_steps_the_effect_is_interpolated_in_log_steps(planted):
     grown = [
         {**row, STAGE: row[STAGE] + (0.008 if row["activation"] == "asqu" else 0.0)}
         for row in planted("steps", 9000)
     ]
-    frame = frame_of(planted("seconds", 600) + planted("steps", 4000) + grown)
+    frame = make_frame(planted("seconds", 600) + planted("steps", 4000) + grown)
     row = split_of(time_splits(make_study(frame), None, STAGE))
     share = math.log(6000 / 4000) / math.log(9000 / 4000)
     assert row["per_step"] == pytest.approx(PER_STEP["asqu"] + 0.008 * share, abs=1e-12)
 
 
-def test_a_budget_of_far_fewer_steps_is_not_used(frame_of, planted):
-    frame = frame_of(planted("seconds", 600) + planted("steps", 200))
+def test_a_budget_of_far_fewer_steps_is_not_used(planted):
+    frame = make_frame(planted("seconds", 600) + planted("steps", 200))
     row = split_of(time_splits(make_study(frame), None, STAGE))
     assert pd.isna(row["method"])
     assert pd.isna(row["per_step"])
     assert row["detail"].startswith("no budget of steps")
 
 
-def test_nodes_of_unlike_speed_tell_the_effect_of_steps(frame_of, planted):
-    frame = frame_of(planted("seconds", 600, nodes=(1.0, 1.1), noise=1e-5))
+def test_nodes_of_unlike_speed_tell_the_effect_of_steps(planted):
+    frame = make_frame(planted("seconds", 600, nodes=(1.0, 1.1), noise=1e-5))
     row = split_of(time_splits(make_study(frame), None, STAGE))
     assert row["method"] == "steps in the setting"
     wanted = GAMMA * math.log(row["steps_ratio"])
     assert abs(row["from_steps"] - wanted) <= row["from_steps_half_width"] < 1e-3
 
 
-def test_nodes_that_hardly_differ_do_not_tell_it(frame_of, planted):
-    vague = frame_of(planted("seconds", 600, nodes=(1.0, 1.0002), noise=0.002))
+def test_nodes_that_hardly_differ_do_not_tell_it(planted):
+    vague = make_frame(planted("seconds", 600, nodes=(1.0, 1.0002), noise=0.002))
     assert pd.isna(split_of(time_splits(make_study(vague), None, STAGE))["method"])
 
 
-def test_the_learning_curve_is_the_last_resort_and_is_read_before_the_warmdown(frame_of, planted):
-    frame = frame_of(planted("seconds", 600))
+def test_the_learning_curve_is_the_last_resort_and_is_read_before_the_warmdown(planted):
+    frame = make_frame(planted("seconds", 600))
     curves = curves_of(frame, -0.3)
     row = split_of(time_splits(make_study(frame), curves, STAGE))
     assert row["method"] == "learning curve (approximation)"
@@ -183,10 +183,10 @@ def test_an_activation_alone_on_its_node_is_not_compared(planted):
     assert "Not told apart from their nodes: ASQU" in node_sentences(table)[0]
 
 
-def test_node_intervals_hold_the_planted_ratios(frame_of, planted):
+def test_node_intervals_hold_the_planted_ratios(planted):
     """Simultaneous 95 % over 2 activations: of 20 sweeps at most 4 miss with p > 0.99."""
     generator = np.random.default_rng(5)
-    frame = frame_of(planted("seconds", 600, nodes=(1.0, 1.05)))
+    frame = make_frame(planted("seconds", 600, nodes=(1.0, 1.05)))
     missed = 0
     for _ in range(20):
         noise = np.exp(0.002 * generator.standard_normal(len(frame)))
@@ -197,16 +197,16 @@ def test_node_intervals_hold_the_planted_ratios(frame_of, planted):
     assert missed <= 4
 
 
-def test_an_activation_with_a_diverged_seed_is_not_split(frame_of, planted):
+def test_an_activation_with_a_diverged_seed_is_not_split(planted):
     rows = planted("seconds", 600) + planted("steps", 6000)
-    frame = frame_of(rows)
+    frame = make_frame(rows)
     lost = (frame["key"] == "asqu") & (frame["seed"] == 1) & (frame["budget_kind"] == "seconds")
     frame.loc[lost, "state"] = "diverged"
     assert set(time_splits(make_study(frame), None, STAGE)["key"]) == {"leaky_relu2-s0.9"}
 
 
-def test_unknown_steps_leave_the_parts_unknown(frame_of, planted):
-    frame = frame_of(planted("seconds", 600)).assign(steps=pd.NA)
+def test_unknown_steps_leave_the_parts_unknown(planted):
+    frame = make_frame(planted("seconds", 600)).assign(steps=pd.NA)
     table = time_splits(make_study(frame.astype({"steps": "Int64"})), None, STAGE)
     assert len(table) == 2
     assert table["per_step"].isna().all()
@@ -220,10 +220,8 @@ def test_one_seed_has_parts_and_no_intervals(planted):
     assert table["per_step_half_width"].isna().all()
 
 
-def test_seeds_that_were_run_until_the_best_was_known_give_parts_and_no_intervals(
-    frame_of, planted
-):
-    frame = frame_of(planted("seconds", 600, noise=0.001))
+def test_seeds_that_were_run_until_the_best_was_known_give_parts_and_no_intervals(planted):
+    frame = make_frame(planted("seconds", 600, noise=0.001))
     fixed, curves = make_study(frame), curves_of(frame, -0.3)
     stopped = replace(fixed, sweep=replace(fixed.sweep, standing=object()))
     widths = ["total_half_width", "per_step_half_width", "from_steps_half_width"]

@@ -18,7 +18,7 @@ from analysis.figures.figure_data import FigureData
 from analysis.rows.stages import PANELS
 from analysis.stats.compare import compare
 from analysis.stats.slopes import mean_slopes, placed
-from tests.analysis.conftest import make_study
+from tests.analysis.conftest import make_frame, make_row, make_study
 from trainer.config.config_errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("few_draws")
@@ -108,24 +108,24 @@ def test_relu2_stands_at_zero_and_asqu_beside_the_axis(cells):
     assert places.loc["asqu", "x"] > 0.9
 
 
-def test_what_was_learned_is_the_signed_root_of_beta(cells, frame_of, row_of):
+def test_what_was_learned_is_the_signed_root_of_beta(cells):
     learned = mean_slopes(cells)
     assert learned["mean"].tolist() == pytest.approx([0.48] * 3)
     assert learned["low"].tolist() == pytest.approx([np.sqrt(0.48**2 - 0.06)] * 3)
-    negative = frame_of([row_of("asqu", None, 1, beta_mean=-0.04, beta_std=0.05)])
+    negative = make_frame([make_row("asqu", None, 1, beta_mean=-0.04, beta_std=0.05)])
     row = mean_slopes(negative).iloc[0]
     assert list(row[["mean", "low", "high"]]) == pytest.approx([-0.2, -0.3, 0.1])
 
 
-def test_a_slope_for_each_layer_and_xielu_stand_beside_the_axis(frame_of, row_of):
+def test_a_slope_for_each_layer_and_xielu_stand_beside_the_axis():
     """The mean β of the first lies between its slopes, as one learned would; xIELU has none."""
     given = {"neg_beta": None, "params_json": '{"slopes":[0.3,0.6]}'}
-    rows = [row_of("leaky_relu2", s, seed) for seed in (1, 2) for s in (0.3, 0.5)]
+    rows = [make_row("leaky_relu2", s, seed) for seed in (1, 2) for s in (0.3, 0.5)]
     for seed in (1, 2):
         betas = {"beta_mean": 0.225, "beta_std": 0.135}
-        rows.append(row_of("leaky_relu2_layers", None, seed, **given, **betas))
-        rows.append(row_of("xielu", None, seed, neg_beta=None, beta_mean=None, beta_std=None))
-    cells = frame_of(rows)
+        rows.append(make_row("leaky_relu2_layers", None, seed, **given, **betas))
+        rows.append(make_row("xielu", None, seed, neg_beta=None, beta_mean=None, beta_std=None))
+    cells = make_frame(rows)
     places = placed(cells).drop_duplicates("key").set_index("activation")
     assert places["role"].to_dict() == {
         "leaky_relu2": "curve",
@@ -146,12 +146,12 @@ def test_the_delta_is_drawn_with_its_windows_and_unit(cells, drawn):
     assert sorted(dots(ax)[:, 1]) == sorted(expected)
 
 
-def test_the_cap_is_in_the_gauge_however_far_and_a_line_only_where_it_is_within_sight(
-    frame_of, row_of
-):
+def test_the_cap_is_in_the_gauge_however_far_and_a_line_only_where_it_is_within_sight():
     for size, in_sight in ((412_000, False), (15_900_000, True)):
         sizes = (size, size - 150_000)
-        cells = frame_of([row_of("asqu", None, i, artifact_bytes=b) for i, b in enumerate(sizes)])
+        cells = make_frame(
+            [make_row("asqu", None, i, artifact_bytes=b) for i, b in enumerate(sizes)]
+        )
         gauge, ax = draw("artifact_bytes", FigureData(make_study(cells))).axes
         assert ax.get_ylabel() == "artifact (kB)"
         assert any(line.get_label() == "cap" for line in ax.lines) == in_sight
@@ -204,8 +204,8 @@ def test_a_bar_is_the_simultaneous_interval_of_a_difference_from_the_mean_of_the
         np.testing.assert_allclose(np.sort(found, axis=0), np.sort(ends, axis=0))
 
 
-def test_a_score_that_is_not_legal_is_drawn_and_not_compared(frame_of, rows):
-    cells = frame_of([{**row, "slot_bpb": 2.2, "slot_legal": False} for row in rows])
+def test_a_score_that_is_not_legal_is_drawn_and_not_compared(rows):
+    cells = make_frame([{**row, "slot_bpb": 2.2, "slot_legal": False} for row in rows])
     (ax,) = draw("slot_gain", FigureData(make_study(cells))).axes
     assert len(dots(ax)) == len(cells)
     assert not [found for found in ax.collections if isinstance(found, LineCollection)]
@@ -222,8 +222,8 @@ def test_names_below_the_axis_are_short_and_no_two_of_different_activations_alik
     assert max(map(len, short)) <= 14
 
 
-def test_a_stage_that_nobody_scored_is_an_empty_panel(frame_of, rows):
-    frame = frame_of([{**row, "ttt_bpb": None} for row in rows])
+def test_a_stage_that_nobody_scored_is_an_empty_panel(rows):
+    frame = make_frame([{**row, "ttt_bpb": None} for row in rows])
     figure = draw("slope_bpb", FigureData(make_study(frame)))
     assert "no score" in [text.get_text() for text in figure.axes[3].texts]
 

@@ -20,7 +20,7 @@ from analysis.figures.catalog import FIGURES, STYLE, draw_or_reason
 from analysis.figures.figure_data import FigureData
 from analysis.figures.style import looks, spread_apart
 from analysis.study import Study
-from tests.analysis.conftest import REFERENCE
+from tests.analysis.conftest import REFERENCE, make_frame, make_row
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
 
 pytestmark = pytest.mark.usefixtures("few_draws")
@@ -54,7 +54,7 @@ def everything(cells):
 
 
 @pytest.fixture(scope="module")
-def cases(rows, rows_with_losses, frame_of, row_of):
+def cases(rows, rows_with_losses):
     """Sweeps at the edges of what is drawn, by name."""
     few = [row for row in rows if row["activation"] == "asqu" or row["slope"] == 0.5]
     far = [
@@ -66,14 +66,14 @@ def cases(rows, rows_with_losses, frame_of, row_of):
     names += [("rrelu2", None), ("elu", None)]
     params = {"rrelu2": '{"high":0.3333,"low":0.125}'}
     many = [
-        row_of(name, s, seed, recipe="a-recipe-with-a-name-of-forty-letters-or-so",
+        make_row(name, s, seed, recipe="a-recipe-with-a-name-of-forty-letters-or-so",
                params_json=params.get(name), slot_bpb=2.2, slot_legal=False)
         for seed in (1, 2)
         for name, s in names
     ]  # fmt: skip
     made = {"full": rows, "few": few, "far": far, "many": many}
     made["one seed"] = [row for row in rows if row["seed"] == 1]
-    return {name: frame_of([timed(row) for row in some]) for name, some in made.items()}
+    return {name: make_frame([timed(row) for row in some]) for name, some in made.items()}
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from analysis.rows.learning_curves import (
 )
 from analysis.stats.seed_effects import without_seed
 from sweep.spec.sweep_file import RecordRule
-from tests.analysis.conftest import make_study
+from tests.analysis.conftest import make_frame, make_row, make_study
 from tests.support.drawn import contrasts_of, curves_of, layers_of, paired_of, published_of
 from trainer.config.config_errors import ConfigError
 from trainer.contract import LAYER_MEASURES
@@ -238,9 +238,9 @@ def test_where_no_interval_holds_learning_curves_have_no_band_and_say_why(
     assert "No interval: seeds were run on." in " ".join(text.get_text() for text in figure.texts)
 
 
-def test_every_timed_cell_is_a_dot_and_nodes_are_told_apart(frame_of, rows):
+def test_every_timed_cell_is_a_dot_and_nodes_are_told_apart(rows):
     timed = [{**row, "step_ms_p50": 80.0 + row["seed"], "node": f"n{row['seed']}"} for row in rows]
-    cells = frame_of(timed)
+    cells = make_frame(timed)
     figure = draw("pace", FigureData(make_study(cells)))
     assert sorted(points(figure.axes[0])[:, 0]) == sorted(cells["step_ms_p50"])
     (legend,) = figure.legends
@@ -248,17 +248,17 @@ def test_every_timed_cell_is_a_dot_and_nodes_are_told_apart(frame_of, rows):
     assert len(set(marks_of(cells).values())) == 3
 
 
-def test_more_nodes_than_looks_are_pooled(frame_of, row_of):
-    rows = [row_of("relu2", None, seed, node=f"node-{seed:02}") for seed in range(20)]
-    names = list(marks_of(frame_of(rows)))
+def test_more_nodes_than_looks_are_pooled():
+    rows = [make_row("relu2", None, seed, node=f"node-{seed:02}") for seed in range(20)]
+    names = list(marks_of(make_frame(rows)))
     assert len(names) == 6
     assert "other nodes" in names
 
 
-def test_beta_has_a_line_per_seed_and_the_line_where_it_began(frame_of, row_of):
+def test_beta_has_a_line_per_seed_and_the_line_where_it_began():
     """The initial β is the parameter of the activation."""
     params = json.dumps({"init": 0.5})
-    cells = frame_of([row_of("asqu", None, seed, params_json=params) for seed in (1, 2, 3)])
+    cells = make_frame([make_row("asqu", None, seed, params_json=params) for seed in (1, 2, 3)])
     layers = layers_of(cells)
     (ax,) = drawn("beta_by_layer", cells, layers=layers)
     medians = markers(ax, "o")

@@ -26,7 +26,7 @@ from analysis.rows.stages import PRIMARY
 from analysis.stats.compare import compare
 from analysis.stats.quantization import delta_stats, with_deltas
 from analysis.study import read_study
-from tests.analysis.conftest import lost, make_study
+from tests.analysis.conftest import lost, make_frame, make_study
 from tests.support.page import parsed
 
 pytestmark = pytest.mark.usefixtures("few_draws")
@@ -273,17 +273,17 @@ def test_settings_have_parts_of_their_own_and_the_first_screen_answers_for_the_p
     assert any("local, 200 steps" in note for note in made.footnotes)
 
 
-def test_the_primary_setting_is_chosen_by_the_grid(frame_of, rows):
+def test_the_primary_setting_is_chosen_by_the_grid(rows):
     def with_axis(rate, budget):
         return [
             row | {"set_json": f'{{"optim.lr": {rate}}}', "budget_value": budget} for row in rows
         ]
 
     grid = [row for rate in (0.01, 0.02, 0.03) for row in with_axis(rate, 400.0)]
-    frame = frame_of(grid + with_axis(0.02, 200.0))
+    frame = make_frame(grid + with_axis(0.02, 200.0))
     assert primary_setting(make_study(frame)) == "local, 400 steps, optim.lr = 0.02"
     seconds = [row | {"budget_kind": "seconds", "budget_value": 60.0} for row in rows]
-    assert primary_setting(make_study(frame_of(grid + seconds))) == "local, 60 s"
+    assert primary_setting(make_study(make_frame(grid + seconds))) == "local, 60 s"
 
 
 @pytest.mark.slow

@@ -12,13 +12,13 @@ from analysis.planning.pairing import pairing_sentences
 from analysis.report.summary import summarize
 from analysis.rows.stages import PRIMARY
 from analysis.text_table import Summary, TextTable, markdown, plain, show
-from tests.analysis.conftest import make_study
+from tests.analysis.conftest import make_row, make_study
 
 STAGES = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb")
 
 
 @pytest.fixture(scope="module")
-def summary(cells, sweep):
+def summary(cells):
     return summarize(make_study(cells))
 
 
@@ -71,7 +71,7 @@ def test_the_verdict_and_the_control_follow_the_table(summary, cells):
     assert not any("Without a score" in sentence for sentence in sentences)
 
 
-def test_what_is_missing_is_said_cell_by_cell(cells_with_losses, sweep):
+def test_what_is_missing_is_said_cell_by_cell(cells_with_losses):
     text = plain(summarize(make_study(cells_with_losses)))
     assert "2 cells of 36 (1 diverged, 1 failed)" in text
     assert "leaky_relu2-s0.8_seed2_200steps: diverged, loss is not finite at step 31." in text
@@ -79,30 +79,30 @@ def test_what_is_missing_is_said_cell_by_cell(cells_with_losses, sweep):
     assert "is not ranked" in text
 
 
-def test_cells_that_have_not_run_are_counted(few, sweep):
+def test_cells_that_have_not_run_are_counted(few):
     text = plain(summarize(make_study(few[few["seed"] != 3])))
     assert "30 cells of 36 (30 not run yet)" in text
 
 
-def test_an_activation_without_a_score_has_dashes(few, sweep):
+def test_an_activation_without_a_score_has_dashes(few):
     learned = few["activation"] == "asqu"
     gone = {name: few[name].mask(learned) for name in (*STAGES, "artifact_bytes")}
     lost = few.assign(**gone, state=few["state"].mask(learned, "lost"))
     assert line_of(plain(summarize(make_study(lost))), "ASQU").split() == ["ASQU", "0"] + 7 * ["–"]
 
 
-def test_a_stage_that_nobody_scored_has_no_column(few, sweep):
+def test_a_stage_that_nobody_scored_has_no_column(few):
     (section,) = summarize(make_study(few.assign(ttt_bpb=float("nan")))).sections
     assert "TTT" not in section.headings
     assert "sliding (sd)" in section.headings
 
 
-def test_a_sweep_of_one_activation_has_a_table(frame_of, row_of):
-    summary = summarize(make_study([row_of("asqu", None, 1)], reference="asqu"))
+def test_a_sweep_of_one_activation_has_a_table():
+    summary = summarize(make_study([make_row("asqu", None, 1)], reference="asqu"))
     assert any("nothing to be compared with" in sentence for sentence in summary.sentences)
 
 
-def test_each_setting_has_its_own_section(frame_of, rows, sweep):
+def test_each_setting_has_its_own_section(rows):
     rows = [row for row in rows if row["slope"] in (None, 0.5)]
     longer = [{**row, "budget_value": 1000.0} for row in rows]
     titles = [section.title for section in summarize(make_study(rows + longer)).sections]
@@ -158,7 +158,7 @@ def test_sentences_in_the_last_column_are_printed_as_they_are_and_pad_no_other_l
     assert "done [/x]" in terminal.getvalue()
 
 
-def test_rows_of_different_code_are_not_compared_without_a_word(few, sweep):
+def test_rows_of_different_code_are_not_compared_without_a_word(few):
     alike = summarize(make_study(few.assign(trainer_hash="a")))
     assert not any("Not alike" in sentence for sentence in alike.sentences)
     mixed = few.assign(trainer_hash=["a", *["b"] * (len(few) - 1)])

@@ -11,7 +11,7 @@ from analysis.rows.attempt_files import load_curves, load_layers
 from analysis.rows.read import including_tainted, is_scored, load_cells, load_replicates
 from sweep.store.files import open_files
 from sweep.store.schema import SCHEMA
-from tests.analysis.conftest import lost
+from tests.analysis.conftest import lost, make_frame
 from trainer.config.config_errors import ConfigError
 from trainer.contract import CURVE_COLUMNS, LAYER_COLUMNS
 
@@ -134,8 +134,8 @@ def test_where_no_replicates_were_kept_there_are_none(store):
     assert set(found.columns) == set(load_cells(store).columns)
 
 
-def test_including_tainted_counts_tainted_successes_and_nothing_else(rows, frame_of):
-    frame = frame_of(
+def test_including_tainted_counts_tainted_successes_and_nothing_else(rows):
+    frame = make_frame(
         [
             *(rows[0], rows[1] | {"tainted": True}, rows[2] | {"tainted": None}),
             lost(rows[3], "failed", "why") | {"tainted": True},

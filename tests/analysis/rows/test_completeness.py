@@ -56,16 +56,16 @@ def test_the_order_of_the_rows_changes_no_sentence(rows_with_losses):
     ]
 
 
-def test_a_reference_that_lacks_a_seed_is_said_to_pair_with_nothing_there(rows, frame_of):
+def test_a_reference_that_lacks_a_seed_is_said_to_pair_with_nothing_there(rows):
     kept = [row for row in rows if row["slope"] != 0.5 or row["seed"] == 1]
-    (told,) = (s for s in completeness_sentences(frame_of(kept), SWEEP) if "reference" in s)
+    (told,) = (s for s in completeness_sentences(make_frame(kept), SWEEP) if "reference" in s)
     assert told == (
         "The reference has no score under seeds 2 and 3, so nothing is paired with it there."
     )
 
 
-def test_a_success_without_a_score_that_others_have_is_named(rows, frame_of):
-    frame = frame_of([rows[0] | {"ttt_bpb": None}, *rows[1:]])
+def test_a_success_without_a_score_that_others_have_is_named(rows):
+    frame = make_frame([rows[0] | {"ttt_bpb": None}, *rows[1:]])
     (sentence,) = completeness_sentences(frame, SWEEP)
     assert "test-time training, sliding in 1 cell" in sentence
     assert "relu2_seed1_200steps" in sentence

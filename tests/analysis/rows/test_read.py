@@ -6,6 +6,7 @@ import pytest
 
 from analysis.rows.read import load_cells, load_sweep, settings, succeeded, sweep_place
 from sweep.store.schema import SCHEMA
+from tests.analysis.conftest import make_frame, make_row
 from trainer.config.config_errors import ConfigError
 
 
@@ -35,23 +36,23 @@ def test_an_absent_integer_stays_an_absent_integer(cells_with_losses):
     assert cells_with_losses["artifact_bytes"].isna().sum() == 2
 
 
-def test_further_axes_become_columns_and_part_of_the_setting(frame_of, row_of):
-    nested = row_of("asqu", None, 1, set_json='{"optim": {"lr": 0.02}, "ema": true}')
-    plain = row_of("asqu", None, 1, set_json=None)
-    frame = frame_of([nested, plain])
+def test_further_axes_become_columns_and_part_of_the_setting():
+    nested = make_row("asqu", None, 1, set_json='{"optim": {"lr": 0.02}, "ema": true}')
+    plain = make_row("asqu", None, 1, set_json=None)
+    frame = make_frame([nested, plain])
     assert frame["set.optim.lr"].tolist()[0] == 0.02
     assert pd.isna(frame["set.optim.lr"].tolist()[1])
     assert settings(frame) == ["local, 200 steps", "local, 200 steps, ema = True, optim.lr = 0.02"]
 
 
-def test_settings_come_with_small_budgets_first(frame_of, row_of):
-    budgets = [row_of("asqu", None, 1, budget_value=value) for value in (1000.0, 200.0)]
-    assert settings(frame_of(budgets)) == ["local, 200 steps", "local, 1000 steps"]
+def test_settings_come_with_small_budgets_first():
+    budgets = [make_row("asqu", None, 1, budget_value=value) for value in (1000.0, 200.0)]
+    assert settings(make_frame(budgets)) == ["local, 200 steps", "local, 1000 steps"]
 
 
-def test_a_tainted_success_is_not_an_answer(frame_of, row_of):
-    rows = [row_of("asqu", None, 1, tainted=True), row_of("asqu", None, 2, tainted=None)]
-    assert succeeded(frame_of(rows))["seed"].tolist() == [2]
+def test_a_tainted_success_is_not_an_answer():
+    rows = [make_row("asqu", None, 1, tainted=True), make_row("asqu", None, 2, tainted=None)]
+    assert succeeded(make_frame(rows))["seed"].tolist() == [2]
 
 
 def test_without_a_sweep_file_the_reference_is_inferred(store_of, rows):
@@ -89,15 +90,15 @@ def test_a_column_of_another_type_is_refused_by_name(store_of, rows):
         load_cells(path.parent)
 
 
-def test_an_activation_is_known_by_all_of_its_parameters(frame_of, rows):
+def test_an_activation_is_known_by_all_of_its_parameters(rows):
     """Rows of older versions tell the slope alone."""
     asqu = next(row for row in rows if row["activation"] == "asqu")
     leaky = next(row for row in rows if row["slope"] == 0.5)
     given = ['{"init":0}', '{"init":0.25}', "{}"]
-    frame = frame_of([*(asqu | {"params_json": text} for text in given), leaky])
+    frame = make_frame([*(asqu | {"params_json": text} for text in given), leaky])
     assert list(frame["key"]) == ["asqu-init0", "asqu-init0.25", "asqu", "leaky_relu2-s0.5"]
     assert list(frame["label"]) == ["ASQU init 0", "ASQU init 0.25", "ASQU", "LeakyReLU² 0.5"]
     layers = {"activation": "leaky_relu2_layers", "params_json": '{"slopes":[0.3,0.6]}'}
-    row = frame_of([asqu | layers]).iloc[0]
+    row = make_frame([asqu | layers]).iloc[0]
     assert row["key"] == "leaky_relu2_layers-s0.3to0.6-f92f4c0c"
     assert row["label"] == "LeakyReLU² by layer 0.3to0.6-f92f4c0c"

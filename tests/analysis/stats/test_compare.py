@@ -13,7 +13,7 @@ from analysis.models.block_model import Blocking, blocked, fit_blocks
 from analysis.models.dunnett import quantile
 from analysis.stats.compare import compare, nats_per_bpb
 from analysis.stats.ranking import ranked_rows
-from tests.analysis.conftest import make_study
+from tests.analysis.conftest import make_frame, make_study
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
@@ -29,9 +29,9 @@ def row_of_key(table, key):
 
 
 @pytest.fixture(scope="module")
-def holed(rows, frame_of):
+def holed(rows):
     """Every fifth cell has failed."""
-    return frame_of([{**r, "state": "failed"} if i % 5 == 2 else r for i, r in enumerate(rows)])
+    return make_frame([{**r, "state": "failed"} if i % 5 == 2 else r for i, r in enumerate(rows)])
 
 
 def scores_of(frame):
@@ -110,11 +110,11 @@ def test_a_single_seed_of_the_reference_gives_null_intervals(rows):
 
 
 @pytest.mark.parametrize("absent", [None, math.nan, math.inf])
-def test_a_score_that_is_no_number_is_a_missing_score(frame_of, rows, absent):
+def test_a_score_that_is_no_number_is_a_missing_score(rows, absent):
     def hit(row):
         return row["activation"] == "asqu" and row["seed"] == 2
 
-    table = compared(frame_of([{**r, STAGE: absent} if hit(r) else r for r in rows]))
+    table = compared(make_frame([{**r, STAGE: absent} if hit(r) else r for r in rows]))
     assert row_of_key(table, "asqu")["n"] == 2
     assert table["noise_df"].tolist() == [19] * 10
     assert table["half_width"].notna().all()
@@ -195,9 +195,9 @@ def on_nodes(rows):
 
 
 @pytest.fixture(scope="module")
-def reruns(rows, frame_of):
+def reruns(rows):
     again = [r for r in rows if r["slope"] == 0.5]
-    return frame_of([{**r, "node": "b", "replicate": 1, STAGE: r[STAGE] + 0.05} for r in again])
+    return make_frame([{**r, "node": "b", "replicate": 1, STAGE: r[STAGE] + 0.05} for r in again])
 
 
 def by_node(rows, reruns):

@@ -10,7 +10,7 @@ from scipy import stats
 from analysis.models.interval import TInterval
 from analysis.stats.pairs import paired_differences, paired_stats
 from analysis.stats.per_seed import seed_stats
-from tests.analysis.conftest import make_study
+from tests.analysis.conftest import make_frame, make_row, make_study
 from trainer.config.config_errors import ConfigError
 
 STAGE = "post_quant_bpb"
@@ -35,10 +35,10 @@ def test_the_interval_is_scipys_t_interval(values, level):
     assert estimate.sd == pytest.approx(np.std(values, ddof=1))
 
 
-def test_one_seed_has_a_mean_and_no_interval(frame_of, row_of):
-    row = seed_stats(frame_of([row_of("asqu", None, 1)]), [STAGE]).iloc[0]
+def test_one_seed_has_a_mean_and_no_interval():
+    row = seed_stats(make_frame([make_row("asqu", None, 1)]), [STAGE]).iloc[0]
     assert row["n"] == 1
-    assert row["mean"] == row_of("asqu", None, 1)[STAGE]
+    assert row["mean"] == make_row("asqu", None, 1)[STAGE]
     assert pd.isna([row["sd"], row["half_width"], row["low"], row["high"]]).all()
 
 
@@ -104,28 +104,28 @@ def test_a_diverged_seed_is_flagged_and_its_activation_is_not_ranked(cells_with_
     assert (failed["n"], failed["n_failed"], failed["ranked"]) == (2, 1, True)
 
 
-def test_an_activation_without_a_score_is_a_row_without_a_mean(frame_of, row_of):
-    rows = [row_of("relu2", None, 1), row_of("asqu", None, 1, state="oom")]
-    row = row_of_key(seed_stats(frame_of(rows), [STAGE]), "asqu")
+def test_an_activation_without_a_score_is_a_row_without_a_mean():
+    rows = [make_row("relu2", None, 1), make_row("asqu", None, 1, state="oom")]
+    row = row_of_key(seed_stats(make_frame(rows), [STAGE]), "asqu")
     assert row["n"] == 0
     assert pd.isna(row["mean"])
     assert not row["ranked"]
 
 
-def test_replicates_of_a_seed_count_once(frame_of, row_of):
-    again = row_of("asqu", None, 1, replicate=1, post_quant_bpb=3.0)
-    rows = [row_of("asqu", None, 1, post_quant_bpb=2.0), again]
-    row = seed_stats(frame_of(rows), [STAGE]).iloc[0]
+def test_replicates_of_a_seed_count_once():
+    again = make_row("asqu", None, 1, replicate=1, post_quant_bpb=3.0)
+    rows = [make_row("asqu", None, 1, post_quant_bpb=2.0), again]
+    row = seed_stats(make_frame(rows), [STAGE]).iloc[0]
     assert (row["n"], row["mean"]) == (1, 2.5)
 
 
-def test_budgets_are_never_averaged_together(frame_of, row_of):
-    rows = [row_of("asqu", None, 1, budget_value=value) for value in (200.0, 1000.0)]
-    assert seed_stats(frame_of(rows), [STAGE])["budget"].tolist() == ["1000 steps", "200 steps"]
+def test_budgets_are_never_averaged_together():
+    rows = [make_row("asqu", None, 1, budget_value=value) for value in (200.0, 1000.0)]
+    assert seed_stats(make_frame(rows), [STAGE])["budget"].tolist() == ["1000 steps", "200 steps"]
 
 
-def test_what_has_no_partner_gives_an_empty_frame_with_its_columns(frame_of, row_of):
-    frame = frame_of([row_of("leaky_relu2", 0.5, 1)])
+def test_what_has_no_partner_gives_an_empty_frame_with_its_columns():
+    frame = make_frame([make_row("leaky_relu2", 0.5, 1)])
     assert list(paired_stats(make_study(frame), STAGE)["mean"]) == []
     assert list(seed_stats(frame, ["pre_quant_sliding_bpb"])["mean"]) == []
 

@@ -2,6 +2,7 @@
 
 from analysis.rows.stages import DELTAS, STAGES
 from analysis.stats.quantization import delta_stats, with_deltas
+from tests.analysis.conftest import make_frame, make_row
 
 
 def test_only_scores_of_equal_windows_are_subtracted():
@@ -16,8 +17,8 @@ def test_a_delta_is_null_where_a_score_is(cells_with_losses):
     assert deltas["quant_delta_sliding"].isna().all()  # pre-quant was not scored in sliding windows
 
 
-def test_the_sliding_delta_is_there_where_both_sliding_scores_are(frame_of, row_of):
-    frame = frame_of([row_of("asqu", None, 1, pre_quant_sliding_bpb=2.0)])
+def test_the_sliding_delta_is_there_where_both_sliding_scores_are():
+    frame = make_frame([make_row("asqu", None, 1, pre_quant_sliding_bpb=2.0)])
     row = with_deltas(frame).iloc[0]
     assert row["quant_delta_sliding"] == row["post_quant_sliding_bpb"] - 2.0
 

@@ -20,7 +20,7 @@ from analysis.stats.compare import bounds
 from analysis.stats.ranking import ranked_rows
 from analysis.stats.variances import variance_checks
 from benchmarks.compare_many import intervals
-from tests.analysis.conftest import make_study
+from tests.analysis.conftest import make_frame, make_study
 
 STAGE = "post_quant_sliding_bpb"
 REFERENCE = "leaky_relu2-s0.5"
@@ -34,8 +34,8 @@ def complete(scores_SA):
 
 
 @pytest.fixture(scope="module")
-def holed(rows, frame_of):
-    frame = frame_of([{**r, "state": "failed"} if i % 5 == 2 else r for i, r in enumerate(rows)])
+def holed(rows):
+    frame = make_frame([{**r, "state": "failed"} if i % 5 == 2 else r for i, r in enumerate(rows)])
     return blocked(ranked_rows(make_study(frame), STAGE, REFERENCE), REFERENCE, Blocking())
 
 
@@ -135,9 +135,9 @@ def test_the_check_names_the_noisiest_activation(rows):
     assert row["largest_sd"] > 10 * row["smallest_sd"]
 
 
-def test_the_check_is_null_where_nothing_can_be_held_against_anything(frame_of, rows):
+def test_the_check_is_null_where_nothing_can_be_held_against_anything(rows):
     pair = [row for row in rows if row["activation"] == "asqu" or row["slope"] == 0.5]
-    for frame in (frame_of(pair), frame_of([row for row in rows if row["seed"] == 1])):
+    for frame in (make_frame(pair), make_frame([row for row in rows if row["seed"] == 1])):
         row = variance_checks(make_study(frame), STAGE).iloc[0]
         assert pd.isna([row["statistic"], row["p_value"], row["equal"]]).all()
 
