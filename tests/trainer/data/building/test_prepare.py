@@ -14,6 +14,7 @@ from trainer.data.building import prepare
 from trainer.data.building.corpus import split_documents
 from trainer.data.building.documents import Document
 from trainer.data.building.prepare import build_dataset, prepare_stdlib
+from trainer.data.manifest import read_manifest
 
 NAME, VOCAB_SIZE = "stdlib-tiny", 400
 
@@ -54,6 +55,7 @@ def test_a_corpus_without_one_of_its_splits_is_refused(corpus, tmp_path):
 
 def test_preparing_twice_builds_once(corpus, tmp_path):
     assert prepare_stdlib(NAME, VOCAB_SIZE, tmp_path, corpus).status == "built"
+    assert read_manifest(tmp_path / NAME).val_raw_bytes is None  # the tokenizer loses nothing
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / NAME).iterdir()}
     assert prepare_stdlib(NAME, VOCAB_SIZE, tmp_path, corpus).status == "up to date"
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / NAME).iterdir()} == before
