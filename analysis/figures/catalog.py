@@ -156,7 +156,10 @@ def as_png(figure: Figure) -> bytes:
 
 
 def _lay_out(figure: Figure) -> None:
-    """Place what is in ``figure`` once for all canvases, each of which would do it anew."""
+    """Place what is in ``figure`` once for all canvases, each of which would do it anew.
+
+    Rounded: the solver's last bits depend on where objects lie in memory, and SVG ids on all bits.
+    """
     engine = figure.get_layout_engine()
     if isinstance(engine, ConstrainedLayoutEngine):
         figure.set_dpi(DPI)
@@ -164,6 +167,9 @@ def _lay_out(figure: Figure) -> None:
         with mpl.rc_context(STYLE):
             engine.execute(figure)
         figure.set_layout_engine("none")
+        for axes in figure.axes:
+            left, bottom, width, height = (round(part, 9) for part in axes.get_position().bounds)
+            axes.set_position((left, bottom, width, height))
 
 
 def _encoded(write: Callable[..., object], metadata: dict[str, None]) -> bytes:
