@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 from tests.support.commands import ROOT
 
-TESTS = ("tests/test_house.py", "tests/trainer", "tests/analysis/figures", "tests/sweep/cli")
+TESTS = (
+    "tests/test_house.py",
+    "tests/trainer",
+    "tests/analysis/figures",
+    "tests/sweep/cli",
+    "tests/sweep/processes",  # forked ranks need an import of torch that opens no GPU
+)
 
 
 @dataclass(frozen=True)
