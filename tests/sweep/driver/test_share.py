@@ -18,10 +18,11 @@ from sweep.cluster.interface import Node
 from sweep.driver import share
 from sweep.driver.leases import Leases
 from sweep.driver.share import ON_ITS_WAY_S, WAITS_AFTER_S, Share
-from sweep.messages import PrepareResult, Requirements
+from sweep.messages import PrepareResult
 from sweep.schedule.plan import Task
 from sweep.schedule.scheduler import Scheduler
 from tests.support.grids import cells_of, sweep_spec
+from tests.support.nodes import requirements
 from tests.support.pool import FakeLease, FakePool
 from tests.support.scheduling import ended
 from tests.sweep.cluster.test_sharing import claim as claim_of
@@ -106,14 +107,6 @@ class Driver:
             pairing=sweep.pairing,
             reference=sweep.reference,
         )
-        requirements = Requirements(
-            shape=sweep.node,
-            datasets=(),
-            trainer_hash="",
-            lockfile_hash=None,
-            checkpoint_folder=None,
-            timed=False,
-        )
         now_s, self._events = pool.clock.now_s, SimpleQueue()
         self.share = Share(sweep, pool, f"driver {next(self._numbers)}")
         self.leases = Leases(
@@ -121,7 +114,7 @@ class Driver:
             pool,
             self.scheduler,
             self._events,
-            requirements,
+            requirements(shape=sweep.node),
             lambda _: None,
             self.share,
             _busy_s=now_s,
