@@ -10,16 +10,29 @@ import pytest
 
 from sweep.messages import Order
 from sweep.node import ranks
-from trainer.contract import ARTIFACT_FILE, CURVE_FILE, LAYERS_FILE, REPORT_FILE, SPEC_FILE
+from trainer.contract import (
+    ARTIFACT_FILE,
+    CURVE_FILE,
+    LAYERS_FILE,
+    PROGRESS_FILE,
+    REPORT_FILE,
+    SPEC_FILE,
+)
 from trainer.source import trainer_source
 
 CELL_ID = "0123456789abcdef"
 STEM = f"{CELL_ID}-1"
 
-PREAMBLE = """
+PREAMBLE = f"""
 import faulthandler, json, os, pathlib, signal, sys, time
 faulthandler.register(signal.SIGUSR1)
 rank = int(os.environ["RANK"])
+
+def say(**progress):  # as the trainer does: rank 0 alone, and the file is whole at any moment
+    if rank == 0:
+        path = pathlib.Path("{PROGRESS_FILE}")
+        path.with_suffix(".new").write_text(json.dumps(progress))
+        path.with_suffix(".new").replace(path)
 """
 
 WELL = f"""

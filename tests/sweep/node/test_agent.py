@@ -23,11 +23,10 @@ from tests.support.commands import ROOT, wait_until
 from tests.support.nodes import required_dataset
 from tests.support.standin import STEM, WELL, order, scratch_under, stand_in
 from tests.support.tiny import build_tiny_dataset
-from trainer.contract import PROGRESS_FILE
 from trainer.data.manifest import read_manifest
 from trainer.source import trainer_source
 
-TRAINING = f"""pathlib.Path("{PROGRESS_FILE}").write_text('{{"phase": "train", "step": 7}}')\n"""
+TRAINING = 'say(phase="train", step=7)\n'
 
 
 @pytest.fixture(params=[pytest.param("started", marks=pytest.mark.slow), "forked"])
@@ -157,9 +156,9 @@ a_collective_that_never_ends()
 
 def test_a_run_that_keeps_reporting_is_not_killed(trainer, make_agent):
     trainer(
-        f"""
+        """
 for step in range(13):
-    pathlib.Path("{PROGRESS_FILE}").write_text(json.dumps({{"phase": "train", "step": step}}))
+    say(phase="train", step=step)
     time.sleep(0.25)
 """
         + WELL

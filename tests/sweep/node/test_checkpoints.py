@@ -18,7 +18,6 @@ from sweep.node.scratch import scratch_root
 from sweep.processes.process_lock import lock_path
 from tests.support.commands import wait_until
 from tests.support.standin import CELL_ID, WELL, order, scratch_under, stand_in
-from trainer.contract import PROGRESS_FILE
 
 OTHER = "fedcba9876543210"
 
@@ -189,7 +188,7 @@ def test_an_attempt_goes_on_from_where_the_last_one_was(tmp_path, monkeypatch, c
     assert content(copy_to) is None
 
 
-SAVES_WHEN_ASKED = f"""
+SAVES_WHEN_ASKED = """
 path = pathlib.Path(sys.argv[sys.argv.index("--checkpoint") + 1])
 def save(*_):
     time.sleep(0.1 * (rank == 0))
@@ -197,8 +196,7 @@ def save(*_):
         path.write_text("the step it was at")
     sys.exit(143)
 signal.signal(signal.SIGTERM, save)
-if rank == 0:
-    pathlib.Path("{PROGRESS_FILE}").write_text('{{"phase": "train"}}')
+say(phase="train")
 time.sleep(60)
 """
 DEAF = SAVES_WHEN_ASKED.replace("SIGTERM, save", "SIGTERM, signal.SIG_IGN")

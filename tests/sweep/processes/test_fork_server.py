@@ -26,13 +26,13 @@ from tests.support.commands import wait_until
 from tests.support.standin import FORK_SERVER, WELL, order, scratch_under, stand_in
 from tests.support.tiny import answer as answer_of
 from tests.support.tiny import build_tiny_dataset, tiny_spec
-from trainer.contract import PROGRESS_FILE, parse_report
+from trainer.contract import parse_report
 from trainer.fork_server import server
 from trainer.fork_server.server import _reseed, import_everything
 from trainer.source import Source
 
 SAYS = WELL + "print({what}, flush=True)"
-TRAINS = f"""pathlib.Path("{PROGRESS_FILE}").write_text('{{"phase": "train", "step": 7}}')\n"""
+TRAINS = 'say(phase="train", step=7)\n'
 
 
 @pytest.fixture
