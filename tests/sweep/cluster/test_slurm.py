@@ -1,7 +1,7 @@
 """The batch script on a real Slurm of four nodes: to the end, and through whatever ends it earlier.
 
-Run by `make test-cluster`; its table is in docs/clusters.md. Not claimed: real GPUs, several real
-machines, a Slurm that contains jobs by cgroups.
+Run by `make test-cluster`; docs/clusters.md says what came of it. Not claimed: real GPUs, several
+real machines, a Slurm that contains jobs by cgroups.
 """
 
 import shutil
