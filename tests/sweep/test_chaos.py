@@ -20,7 +20,8 @@ from tests.support.rounds import Outcome, survive
 from tests.support.tiny import build_tiny_dataset
 
 QUICK = (8, 7, 11, 12)  # seeds: an agent, a rank, a node and a driver are killed
-SLOW = (0, 2, 3, 4, 6, 9, 10, 16, 30, 31, 59, 67, 88)  # every other kind of fault
+SLOW = (0, 2, 3, 4, 6, 9, 10, 16, 31, 67)  # one of every other card, and of its kinds two
+SOAKED = {"node hangs", "node out of memory", "node slow"}  # minutes each: by `make soak` alone
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,9 @@ def test_as_many_rounds_as_a_deck_has_cards_see_every_kind_of_fault():
         kinds = Counter(round_.fault for round_ in rounds)
         assert all(any(fault in card for fault in kinds) for card in DECK)
         assert {FAULTS[fault].victim for fault in kinds} >= {"rank", "agent", "raylet", "node"}
-    assert {round_of(seed).fault for seed in (*QUICK, *SLOW)} == set(FAULTS)
+    played = {round_of(seed).fault for seed in (*QUICK, *SLOW)}
+    assert played == set(FAULTS) - SOAKED
+    assert all(played & set(card) for card in DECK)
 
 
 def test_the_soak_plays_the_seeds_that_have_no_line(tmp_path):
