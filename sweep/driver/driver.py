@@ -74,8 +74,8 @@ class Driver:
     _events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue)
     _durations_s: list[float] = field(default_factory=list)
     _ended: dict[str, str] = field(default_factory=dict)  # by cell, which may be open again
-    _checked_s: float = field(default_factory=lambda: time.monotonic() - LOOK_EVERY_S)
-    _pause_s: float = LOOK_EVERY_S
+    _checked_s: float = field(default_factory=time.monotonic)
+    _pause_s: float = 0.0
     _node_s: float = 0.0
 
     def run(self, plan: Plan, history: History) -> str | None:

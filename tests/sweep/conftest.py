@@ -1,4 +1,4 @@
-"""Places to keep results in: a folder, a bucket behind a real S3 API, and memory."""
+"""Places to keep results (a folder, a bucket behind a real S3 API, memory), and a quick driver."""
 
 import secrets
 from collections.abc import Callable
@@ -25,3 +25,11 @@ def place_on(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], 
 def shared(request: pytest.FixtureRequest, place_on: Callable[[str], str]) -> str:
     """A place that several processes see."""
     return place_on(request.param)
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver looks around all the time, so that no test waits for its next look."""
+    monkeypatch.setattr("sweep.driver.driver.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("sweep.driver.driver.TICK_S", 0.01)
+    monkeypatch.setattr("sweep.driver.driver.POLL_EVERY_S", 0.05)

@@ -30,6 +30,8 @@ from tests.support.trial import invocation, said
 from trainer.config.config_errors import ConfigError
 from trainer.contract import RunSpec
 
+pytestmark = pytest.mark.usefixtures("looks_often")
+
 
 def test_ctrl_c_while_the_cluster_is_left_is_one_word(monkeypatch, capsys):
     def interrupted(invocation):

@@ -14,6 +14,7 @@ from tests.support.grids import cells_of
 from tests.support.trial import SEEDS, drive, in_step, invocation, late, said, stuck_under
 from trainer.config.config_errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("looks_often")
 WHOLE = {"seeds": SEEDS, "until": 0.001}
 NUM_CELLS = 2 * 4 + 3 * 2  # all four under two seeds, two in play under three more
 

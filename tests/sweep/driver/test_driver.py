@@ -4,6 +4,7 @@ The pool is a double; what Ray does is tested with Ray (test_command.py).
 """
 
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from tests.sweep.cluster.test_sharing import claim as claim_of
 from trainer.config.config_errors import ConfigError
 from trainer.contract import RunSpec
 
+pytestmark = pytest.mark.usefixtures("looks_often")
 CODE = Code("0" * 64, None)
 PATIENCE_S = 60.0  # against hanging alone; nothing is judged by it
 
@@ -453,9 +455,9 @@ def test_a_cluster_that_grants_no_lease_is_not_waited_for_for_ever(store):
         def ready(self):
             return []
 
-    sweep = sweep_spec(limits={"lease_wait_s": 0.5})
+    sweep = sweep_spec(limits={"lease_wait_s": 0.1})
     driver = driver_of(store, Stingy(well), sweep)
-    with pytest.raises(ConfigError, match=r"no lease was granted for 0\.5 s .*busy: the fake"):
+    with pytest.raises(ConfigError, match=r"no lease was granted for 0\.1 s .*busy: the fake"):
         driver.run(plan_unsettled(cells_of(sweep), {}), {})
     assert store.unfinished() == []
 
@@ -545,12 +547,12 @@ def test_an_interruption_is_heard_while_news_comes_without_a_break(store):
 
 
 def test_any_number_of_cells_may_have_been_begun_by_another_driver(store):
-    sweep = sweep_spec(replicates=300)
+    sweep = sweep_spec(replicates=180)  # more than Python has levels of calls
     cells = cells_of(sweep)
     driver = driver_of(store, FakePool(well), sweep)
     driver.attempts.announce = lambda task, lease: None
     driver.run(plan_unsettled(cells, {}), {})
-    assert len(driver.skipped) == len(cells) == 1800
+    assert len(driver.skipped) == len(cells) == 1080
 
 
 def test_a_node_where_no_lease_can_be_made_ready_is_left_alone(store):
@@ -585,9 +587,12 @@ def test_a_retry_that_waits_for_another_node_goes_back_when_that_one_is_gone(sto
     work = hangs_once()
 
     class OthersHaveB(FakePool):
+        looks = 0
+
         def _room(self, avoid):
-            if "a" in avoid:  # the driver waits for b in vain
-                threading.Timer(0.5, lambda: self.names.__delitem__(slice(1, None))).start()
+            self.looks += "a" in avoid  # the driver waits for b in vain
+            if self.looks == 3:
+                del self.names[1:]
             return "a" if "a" not in avoid and not self.leases else None
 
     pool = OthersHaveB(work, names=["a", "b"], per_node=1)
@@ -624,17 +629,22 @@ def test_where_the_good_nodes_are_gone_for_a_while_they_are_waited_for(store):
     """One node is unfit; the other is preempted and comes back."""
 
     class Preempted(FakePool):
+        looks = 0
+
         def release(self, lease):
             super().release(lease)
-            if lease.node == "good" and gone:
-                gone.clear()
+            if lease.node == "good" and not self.looks:
                 self.names.remove("good")
-                threading.Timer(1.5, lambda: self.names.append("good")).start()
 
-    gone = [True]
+        def nodes(self):
+            if "good" not in self.names:
+                self.looks += 1
+                if self.looks == 5:
+                    self.names.append("good")
+            return super().nodes()
 
     def work(order, stop):
-        if gone:
+        if not pool.looks:
             raise LeaseLost("NodeDiedError")
         return delivered(order)
 
@@ -663,13 +673,20 @@ def test_whoever_wants_the_end_now_does_not_wait_for_a_store_that_fails(store, m
 
 
 def test_a_look_at_other_drivers_that_fails_ends_nothing(store, monkeypatch):
+    has_failed = threading.Event()
+
     def unreachable():
+        has_failed.set()
         raise StoreError("no answer in time.")
+
+    def work(order, stop):
+        assert has_failed.wait(PATIENCE_S)
+        return delivered(order)
 
     monkeypatch.setattr("sweep.driver.driver.WATCH_EVERY_S", 0.02)
     monkeypatch.setattr(store, "drivers", unreachable)
     cells = cells_of(sweep_spec())
-    driver = driver_of(store, FakePool(lambda order, stop: stop.wait(0.3) or delivered(order)))
+    driver = driver_of(store, FakePool(work))
     store.announce(cells[0].id, 1, {"driver": "another"})
     driver.run(plan_unsettled(cells, {}), {})
     assert len(store.read().rows) == len(cells) - 1
@@ -697,13 +714,19 @@ def test_a_lease_is_given_back_to_a_sweep_that_waits_when_its_cell_has_ended(sto
     assert said[0] == "gives back 1 of 2 leases as cells end, to sweep of other (holds 0)"
 
 
-def test_a_retry_for_which_no_other_node_is_to_be_had_is_made_on_the_same_one(store):
-    work = hangs_once()
+def test_a_retry_for_which_no_other_node_is_to_be_had_is_made_on_the_same_one(store, monkeypatch):
+    """Half of ``lease_wait_s`` is waited for another; each look in vain counts as 200 s here."""
+    work, waited_s = hangs_once(), []
+    clock = Namespace(monotonic=lambda: time.monotonic() + sum(waited_s), time=time.time)
+    monkeypatch.setattr("sweep.driver.leases.time", clock)
 
     class OthersHaveB(FakePool):
         def _room(self, avoid):
+            if "a" in avoid:
+                waited_s.append(200.0)
             return "a" if "a" not in avoid and not self.leases else None
 
     pool = OthersHaveB(work, names=["a", "b"], per_node=1)
-    found = run(store, work, sweep_spec(limits={"lease_wait_s": 8.0}), pool=pool)
+    found = run(store, work, sweep_spec(limits={"lease_wait_s": 1000.0}), pool=pool)
     assert states(found.rows) == {"succeeded": 6, "hung": 1}
+    assert sum(waited_s) > 500.0

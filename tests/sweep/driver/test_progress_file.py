@@ -15,6 +15,8 @@ from tests.support.reports import delivered
 from tests.sweep.driver.test_display import AT, view
 from tests.sweep.driver.test_driver import run
 
+pytestmark = pytest.mark.usefixtures("looks_often")
+
 
 @pytest.fixture
 def store(tmp_path):

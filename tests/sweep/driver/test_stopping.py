@@ -17,6 +17,8 @@ from tests.support.pool import FakePool
 from tests.support.reports import delivered, failed
 from tests.sweep.driver.test_driver import PATIENCE_S, driver_of, run, states, well
 
+pytestmark = pytest.mark.usefixtures("looks_often")
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -37,7 +39,10 @@ def asked_run(store, ask, *, ends, end=None, sweep=None, control=None, num_lease
     def work(order, stop):
         started.wait(PATIENCE_S)
         asked.wait(PATIENCE_S)
-        if stop.wait(0.3 if ends else PATIENCE_S):
+        if ends:
+            looks = len(driver.display.views)
+            wait_until(lambda: stop.is_set() or len(driver.display.views) >= looks + 4)
+        if stop.wait(0.0 if ends else PATIENCE_S):
             return failed("interrupted", "stopped by the user", "user")
         if end is not None:
             raise end

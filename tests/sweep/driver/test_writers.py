@@ -16,6 +16,8 @@ from tests.support.pool import FakeLease, FakePool
 from tests.support.reports import delivered, failed
 from tests.sweep.driver.test_driver import PATIENCE_S, run, states
 
+pytestmark = pytest.mark.usefixtures("looks_often")
+
 
 @pytest.fixture
 def store(tmp_path):
