@@ -157,7 +157,7 @@ if sys.argv[1] == "start":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     assert Path(os.environ["RAY_TMPDIR"]).stat().st_mode & 0o777 == 0o700
     Path("ray.started").write_text(" ".join([*sys.argv, os.environ["RAY_TMPDIR"]]))
-    Path("ray.pid").write_text(str(os.getpid()))
+    Path("step.pids").write_text(f"{os.getppid()} {os.getpid()}")
     print("what Ray says")
     Path(os.environ["RAY_TMPDIR"], "ray").mkdir()
     Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster").touch()
@@ -196,7 +196,7 @@ STAND_INS = {
     ".venv/bin/python": PYTHON,
     "bin/srun": SRUN,
     "bin/scontrol": SCONTROL,
-    "bin/scancel": "#!/bin/bash\nkill -TERM $(cat ray.pid)\n",
+    "bin/scancel": "#!/bin/bash\nkill -TERM $(cat step.pids)\n",
 }
 
 
