@@ -19,13 +19,12 @@ import pandas as pd
 from scipy import stats
 
 from analysis.number_format import capital, counted, listed, number, percent, plus_minus
-from analysis.rows.read import records
 from analysis.rows.scoring import stage_title
 from analysis.rows.stages import DELTAS, STAGES
-from analysis.stats.compare import compare
+from analysis.stats.compare import compared_rows
 from analysis.stats.quantization import CHANGES, primary_delta, with_deltas
 from analysis.stats.ranking import function_labels
-from analysis.study import Study
+from analysis.study import Study, answered_once
 
 Row = Mapping[str, Any]
 Gaps = Mapping[str, tuple[float, float]]  # difference from the reference, half width; by key
@@ -77,10 +76,12 @@ def shifts(study: Study) -> list[Shift]:
     return _shifts(_compared(study), study.reference)
 
 
+@answered_once
 def _compared(study: Study) -> Compared:
     """The comparisons of every stage and change of one setting."""
-    measured = study.derive(with_deltas)
-    return {name: records(compare(measured, name)) for name in (*_LEGAL, *CHANGES)}
+    changed = study.derive(with_deltas)
+    found = {name: compared_rows(study, name) for name in _LEGAL}
+    return found | {name: compared_rows(changed, name) for name in CHANGES}
 
 
 def _shifts(compared: Compared, reference: str) -> list[Shift]:

@@ -78,14 +78,14 @@ def differences(data: FigureData) -> Figure:
 
 def _unranked(data: FigureData, compared: set[str]) -> dict[str, str]:
     """By label, in the order of the grid: why an activation with a diverged seed has no place."""
-    counts = outcome_counts(data.cells).set_index("key")
+    counts = {facts["key"]: facts for facts in outcome_counts(data.cells)}
     num_seeds = data.cells.groupby("key")["seed"].nunique()
-    lost = [key for key in data.sweep.keys if key in counts.index and key not in compared]
+    lost = [counts[key] for key in data.sweep.keys if key in counts and key not in compared]
     return {
-        counts.loc[key, "label"]: f"{counts.loc[key, 'n_diverged']} of"
-        f" {counted(int(num_seeds[key]), 'seed')} diverged"
-        for key in lost
-        if key != data.sweep.reference and counts.loc[key, "n_diverged"]
+        facts["label"]: f"{facts['n_diverged']} of"
+        f" {counted(int(num_seeds[facts['key']]), 'seed')} diverged"
+        for facts in lost
+        if facts["key"] != data.sweep.reference and facts["n_diverged"]
     }
 
 

@@ -15,8 +15,9 @@ false result; relative to the reference it is 5 %, and less where repetitions di
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -113,19 +114,25 @@ def blocked(scores: pd.DataFrame, reference: str, blocking: Blocking) -> Blocked
     The order of rows and of activations does not change the result.
     """
     keys = (reference, *sorted(set(scores["key"]) - {reference}))
-    block_by = ["seed"]
+    nodes: list[Any] = [None] * len(scores)
     if blocking.pairing == "node":
         anchor = blocking.anchor if blocking.anchor in keys else reference
-        scores, block_by = within_nodes(scores, str(anchor)), ["seed", "alone_on"]
-    ordered = scores.assign(
-        activation=scores["key"].map({key: i for i, key in enumerate(keys)})
-    ).sort_values([*block_by, "activation"])
+        scores = within_nodes(scores, str(anchor))
+        nodes = scores["alone_on"].tolist()
+    seeds = scores["seed"].tolist()
+    blocks = [
+        (seed, True, "") if pd.isna(node) else (seed, False, node)
+        for seed, node in zip(seeds, nodes, strict=True)
+    ]
+    activation_N = np.array([keys.index(key) for key in scores["key"]], dtype=np.int64)
+    block_N = _codes(blocks)
+    order_N = np.lexsort((activation_N, block_N))
     return Blocked(
         keys=keys,
-        activation_N=ordered["activation"].to_numpy(dtype=np.int64),
-        block_N=_codes(ordered, block_by),
-        seed_N=_codes(ordered, ["seed"]),
-        score_N=ordered["value"].to_numpy(dtype=np.float64),
+        activation_N=activation_N[order_N],
+        block_N=block_N[order_N],
+        seed_N=_codes(seeds)[order_N],
+        score_N=scores["value"].to_numpy(dtype=np.float64)[order_N],
     )
 
 
@@ -169,6 +176,7 @@ def contrast_matrix(rows: Blocked) -> Reals:
     return np.asarray(np.eye(columns)[num_blocks + compared - 1])
 
 
-def _codes(frame: pd.DataFrame, columns: list[str]) -> Codes:
-    codes = frame.groupby(columns, sort=True, dropna=False).ngroup()
-    return np.asarray(codes, dtype=np.int64)
+def _codes(values: Sequence[Any]) -> Codes:
+    """The place of each of ``values`` among those that differ, in their order."""
+    places = {value: place for place, value in enumerate(sorted(set(values)))}
+    return np.array([places[value] for value in values], dtype=np.int64)

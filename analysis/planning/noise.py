@@ -95,7 +95,7 @@ def noise_of(study: Study, source: str) -> Noise | None:
         return None
     of_key = scores.groupby("key")["value"]
     left = scores["value"] - of_key.transform("mean")
-    scored = study.cells[is_scored(study.cells)]
+    scored = study.cells[["val_tokens", "val_bytes"]][is_scored(study.cells)]
     ratio = (scored["val_tokens"] / scored["val_bytes"]).dropna()
     return Noise(
         noise_sd=fit.noise_sd,

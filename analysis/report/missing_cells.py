@@ -52,12 +52,12 @@ def common_reasons(cells: pd.DataFrame) -> list[str]:
 
 def unlike_sentences(frame: pd.DataFrame) -> list[str]:
     """A sentence for everything that should be the same in all compared rows and is not."""
-    scored = frame[is_scored(frame)]
     kinds = {
         "trainer_hash": "versions of the trainer's code",
         "torch": "versions of torch",
         "device_name": "models of processor or GPU",
     }
+    scored = frame[list(kinds)][is_scored(frame)]
     return [
         f"Not alike: the scored cells come from {count} {what} ({name})."
         for name, what in kinds.items()

@@ -148,7 +148,7 @@ def seed_rows(
 
 def by_activation(stats: pd.DataFrame, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of ``seed_stats`` by quantity, for each of the activations ``keys`` that has one."""
-    for key in keys:
-        rows = {row["quantity"]: row for row in records(stats[stats["key"] == key])}
-        if rows:
-            yield rows
+    by_key: dict[str, dict[str, Any]] = {}
+    for row in records(stats):
+        by_key.setdefault(row["key"], {})[row["quantity"]] = row
+    return (by_key[key] for key in keys if key in by_key)

@@ -152,7 +152,7 @@ def _entry(row: Mapping[str, Any], most: int, *, with_sd: bool) -> str:
 
 def _without_score(frame: pd.DataFrame, sweep: Sweep) -> list[str]:
     """Which cells carry no score and why; nothing if every cell of the sweep has one."""
-    absent = frame[~is_scored(frame)]
+    absent = frame[["cell", "label", "state", "reason", "taint_reason"]][~is_scored(frame)]
     sentences = completeness_sentences(frame, sweep)
     for row in records(absent.sort_values("cell")):
         why = reason_words(row)

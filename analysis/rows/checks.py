@@ -31,26 +31,29 @@ def check_cells(frame: pd.DataFrame, where: str) -> None:
 
 
 def _check_measured(frame: pd.DataFrame, where: str) -> None:
-    published = frame[(frame["source"] == "published").fillna(False).astype(bool)]
-    if len(published):
+    is_published = (frame["source"] == "published").fillna(False).astype(bool)
+    if is_published.any():
+        published = frame.loc[is_published, "cell"]
         raise ConfigError(
-            f"{where}: rows that were published and not measured here ({_some(published['cell'])})."
+            f"{where}: rows that were published and not measured here ({_some(published)})."
             " They are shown beside a sweep and never ranked with it; keep them in a file of their"
             " own."
         )
 
 
 def _check_once(frame: pd.DataFrame, where: str) -> None:
-    again = frame[frame["cell_id"].duplicated(keep=False)]
-    if len(again):
+    again = frame["cell_id"].duplicated(keep=False)
+    if again.any():
+        cells = frame.loc[again, "cell"]
         raise ConfigError(
-            f"{where}: more than one row of cell {_some(again['cell'])}, though a cell has one;"
+            f"{where}: more than one row of cell {_some(cells)}, though a cell has one;"
             " delete the file and run `make sweep`, which rebuilds it from the attempts."
         )
-    again = frame[frame.duplicated(_POINT, keep=False)].sort_values(_POINT)
-    if len(again):
-        first = again.iloc[0]
-        twins = again[(again[_POINT] == first[_POINT]).all(axis=1)]
+    again = frame.duplicated(_POINT, keep=False)
+    if again.any():
+        repeated = frame[again].sort_values(_POINT)
+        first = repeated.iloc[0]
+        twins = repeated[(repeated[_POINT] == first[_POINT]).all(axis=1)]
         ids = listed(sorted(str(cell_id) for cell_id in twins["cell_id"]))
         raise ConfigError(
             f"{where}: cells {ids} are both {first['label']}, seed {first['seed']}, replicate"
@@ -60,15 +63,15 @@ def _check_once(frame: pd.DataFrame, where: str) -> None:
 
 
 def _check_alike(frame: pd.DataFrame, where: str) -> None:
-    scored = frame[frame["state"] == "succeeded"]
+    scored = frame[["setting", "cell", *_ALIKE]][frame["state"] == "succeeded"]
     for setting, rows in scored.groupby("setting"):
         for column, what in _ALIKE.items():
-            given = rows.dropna(subset=[column]).drop_duplicates(column)
+            given: dict[object, str] = {}
+            for value, cell in zip(rows[column], rows["cell"], strict=True):
+                if pd.notna(value):
+                    given.setdefault(value, cell)
             if len(given) > 1:
-                found = [
-                    f"{str(value)[:12]} (as in {cell})"
-                    for value, cell in zip(given[column], given["cell"], strict=True)
-                ]
+                found = [f"{str(value)[:12]} (as in {cell})" for value, cell in given.items()]
                 raise ConfigError(
                     f"{where}: setting {setting}: the scores come from {len(given)} {what}:"
                     f" {column} = {listed(found)}. They are not comparable; keep sweeps of unlike"

@@ -111,7 +111,8 @@ def _unpaired(cells: pd.DataFrame, reference: str) -> list[str]:
 
 def _without_stage(frame: pd.DataFrame) -> list[str]:
     """Successes without a score that others of their setting have: they are in no mean of it."""
-    scored = frame[is_scored(frame)]
+    columns = ["recipe", "budget_kind", "budget_value", "setting", "cell", *STAGES]
+    scored = frame[columns][is_scored(frame)]
     sentences = []
     for setting in settings(scored):
         cells = scored[scored["setting"] == setting]

@@ -131,8 +131,8 @@ def load_sweep(place: str | Path, frame: pd.DataFrame) -> Sweep:
 
 def is_scored(frame: pd.DataFrame) -> "pd.Series[bool]":
     """Which rows carry scores to be averaged: succeeded, and in undisturbed time."""
-    tainted = frame["tainted"].astype("boolean").fillna(False)
-    return (frame["state"] == "succeeded") & ~tainted.astype(bool)
+    tainted = frame["tainted"].astype("boolean").to_numpy(dtype=bool, na_value=False)
+    return (frame["state"] == "succeeded") & ~tainted
 
 
 def including_tainted(frame: pd.DataFrame) -> pd.DataFrame:

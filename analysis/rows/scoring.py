@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import pandas as pd
 
 from analysis.number_format import capital
-from analysis.rows.read import is_scored
+from analysis.rows.read import is_scored, records
 from analysis.rows.stages import DELTAS, STAGES, title_of, windows_of
 
 UNKNOWN = "windows not recorded"
@@ -48,7 +48,7 @@ def scoring_of(frame: pd.DataFrame, quantity: str) -> Scoring:
     """Budget and windows of ``quantity`` in the rows of one setting, which share it."""
     budget = str(frame["budget"].iloc[0])
     known = _told(frame)
-    found = footing(quantity, known.iloc[0]) if len(known) else None
+    found = None if known is None else footing(quantity, known)
     window, stride = found or (None, None)
     return Scoring(budget=budget, window=window, stride=stride)
 
@@ -104,11 +104,13 @@ def _name(quantity: str) -> str:
     return f"{name} sliding" if slides else name
 
 
-def _told(frame: pd.DataFrame) -> pd.DataFrame:
-    """Window, stride and footing of the scored rows that tell them."""
-    scored = frame.loc[is_scored(frame), _FOOTING]
-    ours = scored[["window", "stride"]].notna().all(axis=1)
-    return scored[ours | scored["footing_json"].notna()]
+def _told(frame: pd.DataFrame) -> dict[str, Any] | None:
+    """Window, stride and footing of the first scored row that tells them."""
+    for row in records(frame[_FOOTING][is_scored(frame)]):
+        ours = pd.notna(row["window"]) and pd.notna(row["stride"])
+        if ours or pd.notna(row["footing_json"]):
+            return row
+    return None
 
 
 def _is_script(frame: pd.DataFrame) -> bool:

@@ -80,7 +80,7 @@ PRIMARY = TESTED[0]
 
 def tested_stage(frame: pd.DataFrame) -> str:
     """The one stage of a sweep with the rows ``frame`` that is tested."""
-    scored = frame[frame["state"] == "succeeded"]
+    scored = frame[list(TESTED)][frame["state"] == "succeeded"]
     return next((stage for stage in TESTED if scored[stage].notna().any()), PRIMARY)
 
 

@@ -17,6 +17,7 @@ from analysis.study import Study
 from sweep.store.schema import TERMINAL_STATES
 
 _SAME = ["device_name", "dtype", "world_size", "trainer_hash", "torch"]
+_FACTS = ["state", "budget_kind", "device", "script_sha256", *_SAME, *STAGES]
 
 
 def aa_controls(study: Study) -> list[dict[str, Any]]:
@@ -29,7 +30,8 @@ def aa_controls(study: Study) -> list[dict[str, Any]]:
     twins = {key: kept for key, kept in functions.items() if key != kept}
     rows = []
     for setting, of_setting in study.settings.items():
-        here = of_setting.cells[of_setting.cells["state"].isin(TERMINAL_STATES)]
+        here = of_setting.cells[["key", "seed", "replicate", *_FACTS]]
+        here = here[here["state"].isin(TERMINAL_STATES)]
         for key, twin in twins.items():
             one, other = (
                 here[here["key"] == name].set_index(["seed", "replicate"]).sort_index()

@@ -12,6 +12,7 @@ adjusted over the comparisons.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,8 +40,9 @@ UNJUDGED = {
     "stopped": "seeds were run until the best was known, after which no interval holds",
 }
 _NO_INTERVAL: dict[str, object] = {
-    **dict.fromkeys(("low", "high", "half_width", "p_value", "pooled_half_width", "pooled_p")),
-    **dict.fromkeys(("nats_low", "nats_high", "record_p", "record_rule", "resolved")),
+    **dict.fromkeys(("low", "high", "half_width", "p_value", "pooled_half_width"), math.nan),
+    **dict.fromkeys(("pooled_p", "nats_low", "nats_high", "record_p"), math.nan),
+    **dict.fromkeys(("record_rule", "resolved")),
     "widened": False,
 }
 _WITH_LOSS = ("pre_quant", "post_quant")
@@ -73,8 +75,15 @@ def compare(
     nats per token, null for what is no score; ``record_rule`` is "met" or "not
     met", for stages only. A setting whose reference is not ranked has no row.
     """
+    return _typed(compared_rows(study, quantity, reference=reference, level=level))
+
+
+def compared_rows(
+    study: Study, quantity: str, *, reference: str | None = None, level: float = LEVEL
+) -> list[dict[str, Any]]:
+    """The rows of ``compare`` as dictionaries."""
     reference, labels = reference or study.reference, study.labels
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for setting, here in study.settings.items():
         scores = ranked_rows(here, quantity, reference)
         if not (scores["key"] == reference).any():
@@ -88,7 +97,7 @@ def compare(
             why = "stopped" if study.sweep.standing else "few" if row["resolved"] is None else None
             told = {"label": labels[str(row["key"])], "unjudged": why and UNJUDGED[why]}
             rows.append(shared | (row if why is None else row | _NO_INTERVAL) | told)
-    return _typed(rows)
+    return rows
 
 
 def nats_per_bpb(frame: pd.DataFrame) -> float | None:
@@ -97,11 +106,11 @@ def nats_per_bpb(frame: pd.DataFrame) -> float | None:
     A script does not print the bytes, but the loss beside the bits per byte, whose ratio it is.
     None where no scored row says either. The rows share one text.
     """
-    scored = frame[is_scored(frame)]
-    told = scored[["val_bytes", "val_tokens"]].dropna()
+    scored = is_scored(frame)
+    told = frame[["val_bytes", "val_tokens"]][scored].dropna()
     if len(told):
         return math.log(2) * float(told["val_bytes"].iloc[0]) / float(told["val_tokens"].iloc[0])
-    of_script = scored[scored["script_sha256"].notna()]
+    of_script = frame[scored & frame["script_sha256"].notna()]
     ratios = pd.concat(
         [of_script[f"{stage}_loss"] / of_script[f"{stage}_bpb"] for stage in _WITH_LOSS]
     ).dropna()

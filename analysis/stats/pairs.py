@@ -15,7 +15,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.models.interval import LEVEL, TInterval
-from analysis.rows.read import records
 from analysis.stats.per_seed import ESTIMATE, FACTS, estimates, outcome_counts, per_block, scored_in
 from analysis.study import Study
 
@@ -51,10 +50,11 @@ def paired_stats(study: Study, quantity: str) -> pd.DataFrame:
     pairs = paired_differences(study, quantity)
     by_group = dict(iter(pairs.groupby(["setting", "key"])["difference"]))
     counts = outcome_counts(study.cells)
-    diverged = counts.loc[counts["n_diverged"] > 0, ["setting", "key"]]
-    bad = set(map(tuple, diverged.to_numpy().tolist()))
+    bad = {(facts["setting"], facts["key"]) for facts in counts if facts["n_diverged"]}
     rows: list[dict[str, object]] = []
-    for facts in records(counts[counts["key"] != reference]):
+    for facts in counts:
+        if facts["key"] == reference:
+            continue
         group = (facts["setting"], facts["key"])
         differences = np.asarray(by_group.get(group, ()), dtype=float)
         estimate = interval(differences)

@@ -21,10 +21,8 @@ from sweep.store.schema import FAILED_STATES
 from trainer.config.config_errors import ConfigError
 
 _GROUP = ["setting", "key"]
-FACTS = [
-    *_GROUP,
-    *("recipe", "budget", "label", "n_diverged", "n_failed", "window", "stride"),
-]
+_NAMES = [*_GROUP, "recipe", "budget", "label"]
+FACTS = [*_NAMES, "n_diverged", "n_failed", "window", "stride"]
 _WINDOWS = ["window", "stride", "footing_json"]
 ESTIMATE = ["n", "mean", "sd", "half_width"]
 
@@ -44,7 +42,7 @@ def seed_stats(frame: pd.DataFrame, quantities: Iterable[str] = tuple(STAGES)) -
             continue
         by_group = dict(iter(values.groupby(_GROUP)["value"]))
         legal = is_legal(frame, quantity)
-        for facts in records(counts):
+        for facts in counts:
             estimate = interval(by_group.get((facts["setting"], facts["key"]), ()))
             ranked = legal and estimate.n > 0 and facts["n_diverged"] == 0
             rows.append(
@@ -68,30 +66,28 @@ def per_block(frame: pd.DataFrame, quantity: str, by: list[str]) -> pd.DataFrame
         known = ", ".join(name for name in STAGES if name in frame)
         raise ConfigError(f"quantity {quantity!r} is no column of the cells. Scores: {known}.")
     columns = list(dict.fromkeys([*_GROUP, *by, "seed", "replicate", quantity]))
-    scored = frame.loc[is_scored(frame), columns].rename(columns={quantity: "value"})
+    scored = frame[columns][is_scored(frame)].rename(columns={quantity: "value"})
     finite = np.isfinite(scored["value"].to_numpy(dtype=float, na_value=np.nan))
     ordered = scored[finite].sort_values([*_GROUP, *by, "replicate", "value"])
-    means = ordered.groupby([*_GROUP, *by], dropna=False)["value"].mean()
-    return means.astype(float).reset_index()
+    means = ordered.groupby([*_GROUP, *by], dropna=False, as_index=False)["value"].mean()
+    return means.astype({"value": float})
 
 
-def outcome_counts(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting and activation: names, windows, and how many cells ended how."""
-    names = ["recipe", "budget", "label", "state", *_WINDOWS]
-    ordered = frame[[*_GROUP, "seed", "replicate", *names]]
-    ordered = ordered.sort_values([*_GROUP, "seed", "replicate"]).assign(
-        n_diverged=ordered["state"] == "diverged",
-        n_failed=ordered["state"].isin(FAILED_STATES),
-    )
-    counts = ordered.groupby(_GROUP, as_index=False).agg(
-        recipe=("recipe", "first"),
-        budget=("budget", "first"),
-        label=("label", "first"),
-        n_diverged=("n_diverged", "sum"),
-        n_failed=("n_failed", "sum"),
-    )
-    windows = ordered.groupby("setting", as_index=False)[_WINDOWS].first()
-    return counts.merge(windows, on="setting")
+def outcome_counts(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Of each setting and activation: names, windows, and how many cells ended how."""
+    columns = [*_NAMES, "seed", "replicate", "state", *_WINDOWS]
+    counts: dict[tuple[str, str], dict[str, Any]] = {}
+    windows: dict[str, dict[str, Any]] = {}
+    for row in records(frame[columns].sort_values([*_GROUP, "seed", "replicate"])):
+        first = {name: row[name] for name in _NAMES} | {"n_diverged": 0, "n_failed": 0}
+        of_key = counts.setdefault((row["setting"], row["key"]), first)
+        of_key["n_diverged"] += row["state"] == "diverged"
+        of_key["n_failed"] += row["state"] in FAILED_STATES
+        of_setting = windows.setdefault(row["setting"], {})
+        for name in _WINDOWS:
+            if pd.isna(of_setting.get(name)):
+                of_setting[name] = row[name]
+    return [of_key | windows[setting] for (setting, _), of_key in counts.items()]
 
 
 def scored_in(quantity: str, facts: Mapping[str, Any]) -> dict[str, object]:

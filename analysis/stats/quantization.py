@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.rows.read import is_scored
 from analysis.rows.scoring import footing
-from analysis.rows.stages import DELTAS, Delta
+from analysis.rows.stages import DELTAS, STAGES, Delta
 from analysis.stats.seed_intervals import seed_intervals
 
 # What is done between two stages that are ranked, by the delta that it makes.
@@ -35,7 +35,7 @@ def with_deltas(frame: pd.DataFrame) -> pd.DataFrame:
 
 def primary_delta(frame: pd.DataFrame) -> str | None:
     """The one quantization delta of a sweep that is tested; None where its cells have none."""
-    scored = with_deltas(frame[is_scored(frame)])
+    scored = with_deltas(frame[["footing_json", *STAGES]][is_scored(frame)])
     return next((name for name in _TESTED if scored[name].notna().any()), None)
 
 

@@ -12,10 +12,11 @@ import pandas as pd
 from analysis.models.block_model import Blocking, within_nodes
 from analysis.rows.stages import is_legal
 from analysis.stats.per_seed import per_block
-from analysis.study import Study
+from analysis.study import Study, answered_once
 from trainer.config.config_errors import ConfigError
 
 
+@answered_once
 def ranked_rows(study: Study, quantity: str, reference: str | None) -> pd.DataFrame:
     """Of one setting: key, seed (and node, where that is in a block) and value, one row per score.
 
@@ -31,8 +32,9 @@ def ranked_rows(study: Study, quantity: str, reference: str | None) -> pd.DataFr
     kept = same_functions(frame, reference)
     diverged = {kept[key] for key in frame.loc[frame["state"] == "diverged", "key"].unique()}
     values = per_block(frame, quantity, by)
-    named = values.assign(own=values["key"], key=values["key"].map(kept).astype(str))
-    first = named.assign(other=named["own"] != named["key"]).sort_values(["key", *by, "other"])
+    names = values["key"].map(kept).astype(str)
+    named = values.assign(key=names, other=values["key"] != names)
+    first = named.sort_values(["key", *by, "other"])
     once = first.drop_duplicates(["key", *by])
     return once.loc[~once["key"].isin(diverged), ["key", *by, "value"]].reset_index(drop=True)
 
@@ -40,8 +42,10 @@ def ranked_rows(study: Study, quantity: str, reference: str | None) -> pd.DataFr
 def blocking_of(study: Study, reference: str | None) -> Blocking:
     """The blocking of ``study``, its anchor under the name that stands for its function here."""
     anchor = study.blocking.anchor
+    if anchor is None:
+        return study.blocking
     kept = same_functions(study.cells, reference)
-    return replace(study.blocking, anchor=anchor and kept.get(anchor, anchor))
+    return replace(study.blocking, anchor=kept.get(anchor, anchor))
 
 
 def ranked_scores(study: Study, quantity: str, reference: str | None) -> pd.DataFrame:
@@ -64,12 +68,14 @@ def ranked_scores(study: Study, quantity: str, reference: str | None) -> pd.Data
 
 def same_functions(frame: pd.DataFrame, reference: str | None) -> dict[str, str]:
     """Each key with the key that stands for its function: the reference, else one without slope."""
-    rows = frame[["key", "slope", "neg_beta"]].drop_duplicates("key")
-    rows = rows.assign(other=rows["key"] != reference, sloped=rows["slope"].notna())
-    rows = rows.sort_values(["other", "sloped", "key"])
+    facts: dict[str, tuple[bool, float]] = {}
+    columns = frame["key"], frame["slope"].notna(), frame["neg_beta"]
+    for key, is_sloped, beta in zip(*(column.tolist() for column in columns), strict=True):
+        facts.setdefault(key, (is_sloped, beta))
     first: dict[float, str] = {}
     stands_for: dict[str, str] = {}
-    for key, beta in zip(rows["key"], rows["neg_beta"], strict=True):
+    for key in sorted(facts, key=lambda key: (key != reference, facts[key][0], key)):
+        beta = facts[key][1]
         stands_for[key] = key if pd.isna(beta) else first.setdefault(float(beta), key)
     return stands_for
 
