@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.pandas_compat  # noqa: F401  (what a cell imports when it comes to need it)
-import torch._dynamo  # noqa: F401
-
 from trainer.cell import run
 from trainer.contract import EXIT_STOPPED, RunSpec
 from trainer.distributed.world import open_world
+from trainer.fork_server.server import import_everything
 from trainer.training.checkpoint import CheckpointSettings, Stopped
 
+import_everything()
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])
 

@@ -15,6 +15,7 @@ from tests.support.tiny import RANK_0, answer, read_curve, read_report, run_cell
 from trainer.cell import run
 from trainer.config.config_errors import ConfigError
 from trainer.contract import ARTIFACT_FILE, EXIT_STOPPED, LAYERS_FILE, REPORT_FILE
+from trainer.run_context import RunContext
 from trainer.training.checkpoint import (
     CheckpointSettings,
     State,
@@ -62,52 +63,72 @@ def every_step(folder):
     return CheckpointSettings(folder / "cell.checkpoint", 0.0)
 
 
-def assert_killed_and_continued(spec, folder, deaths, num_ranks=1):
-    """``spec`` left alone, and ``spec`` killed by each of ``deaths`` in turn and then left alone.
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Where a run is left alone, without a checkpoint: once for every question and number of ranks,
+    with which it is called."""
+    folders = {}
 
-    Returns the report of the latter.
+    def folder(spec, num_ranks=1):
+        question = spec.model_dump_json(), num_ranks
+        if question not in folders:
+            out = folders[question] = tmp_path_factory.mktemp("alone")
+            if num_ranks == 1:
+                run_cell(spec, out)
+            else:
+                assert statuses(spec, out, None, num_ranks=num_ranks) == [0] * num_ranks
+        return folders[question]
+
+    return folder
+
+
+@pytest.fixture
+def killed_and_continued(alone, tmp_path):
+    """The report of a run that is killed by each of ``deaths`` in turn and then left alone.
+
+    It is that of the run that was left alone from the start.
     """
-    alone, killed = folder / "alone", folder / "killed"
-    if num_ranks == 1:
-        run_cell(spec, alone)
-    else:
-        assert statuses(spec, alone, every_step(alone), num_ranks=num_ranks) == [0] * num_ranks
-    for death in deaths:
-        ends = statuses(spec, killed, every_step(killed), num_ranks=num_ranks, death=death)
-        assert ends[death.rank] == -9
-        assert not (killed / REPORT_FILE).exists()
-    assert statuses(spec, killed, every_step(killed), num_ranks=num_ranks) == [0] * num_ranks
-    assert left(killed) == left(alone)
-    assert not list(killed.glob(".*"))
-    return read_report(killed)
+
+    def report(spec, deaths, num_ranks=1):
+        checkpoint = every_step(tmp_path)
+        for death in deaths:
+            ends = statuses(spec, tmp_path, checkpoint, num_ranks=num_ranks, death=death)
+            assert ends[death.rank] == -9
+            assert not (tmp_path / REPORT_FILE).exists()
+        assert statuses(spec, tmp_path, checkpoint, num_ranks=num_ranks) == [0] * num_ranks
+        assert left(tmp_path) == left(alone(spec, num_ranks))
+        assert not list(tmp_path.glob(".*"))
+        return read_report(tmp_path)
+
+    return report
 
 
 # -- the same answer
 
 
-def test_every_way_to_train_goes_on_in_every_bit(data_dir, tmp_path):
+def test_every_way_to_train_goes_on_in_every_bit(data_dir, killed_and_continued):
     """All of them in one run, under the random activation; others in a slow test below. Training
     leaves the generator of torch alone: no checkpoint holds it."""
     death, spec = Death(STEP, 5), asked(data_dir, "rrelu2", ALL_AT_ONCE)
     before = torch.get_rng_state()
-    report = assert_killed_and_continued(spec, tmp_path, [death])
+    report = killed_and_continued(spec, [death])
     assert report.resumed_from_step == 4
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_run_in_bfloat16_goes_on_in_every_bit(data_dir, tmp_path):
+def test_a_run_in_bfloat16_goes_on_in_every_bit(data_dir, killed_and_continued):
     """Embeddings, their moments and the momentum of the matrices are bfloat16 there."""
     ways = {"optim.muon_momentum_dtype": "compute"}
     spec = asked(data_dir, ways=ways, dtype="bfloat16")
-    assert_killed_and_continued(spec, tmp_path, [Death(STEP, 3)])
+    killed_and_continued(spec, [Death(STEP, 3)])
 
 
 @pytest.mark.parametrize("death", DEATHS.values(), ids=DEATHS)
-def test_it_does_not_matter_where_it_is_killed(data_dir, tmp_path, death):
-    assert_killed_and_continued(asked(data_dir, "rrelu2"), tmp_path, [death])
+def test_it_does_not_matter_where_it_is_killed(data_dir, killed_and_continued, death):
+    killed_and_continued(asked(data_dir, "rrelu2"), [death])
 
 
-def test_it_does_not_matter_how_often_it_is_killed(data_dir, tmp_path):
+def test_it_does_not_matter_how_often_it_is_killed(data_dir, killed_and_continued):
     """As it writes its first checkpoint, in its third step, writing that of step 4, and so on."""
     deaths = [
         Death("os.fsync", 1, torn=True),
@@ -116,22 +137,22 @@ def test_it_does_not_matter_how_often_it_is_killed(data_dir, tmp_path):
         Death("os.fsync", 2),
         Death("trainer.run_context.score", 1),
     ]
-    report = assert_killed_and_continued(asked(data_dir), tmp_path, deaths)
+    report = killed_and_continued(asked(data_dir), deaths)
     assert report.resumed_from_step == NUM_STEPS
 
 
-def test_two_ranks_go_on_in_every_bit(data_dir, tmp_path):
+def test_two_ranks_go_on_in_every_bit(data_dir, killed_and_continued):
     """The momentum of the three layers' banks is shared unevenly."""
     ways = ALL_AT_ONCE | {"model.num_layers": 3}
     death = Death(STEP, 4, rank=1)
-    report = assert_killed_and_continued(asked(data_dir, "asqu", ways), tmp_path, [death], 2)
+    report = killed_and_continued(asked(data_dir, "asqu", ways), [death], 2)
     assert report.world_size == 2
     assert report.resumed_from_step in (2, 3)  # the other rank may have been behind
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_a_run_that_is_asked_to_stop_goes_on_in_every_bit_from_the_step_it_was_at(
-    data_dir, tmp_path, num_ranks
+    data_dir, tmp_path, alone, num_ranks
 ):
     """Whichever rank is asked, all stop after that step, whenever a checkpoint would be due."""
     spec, checkpoint = asked(data_dir), CheckpointSettings(tmp_path / "cell.checkpoint", 1e9)
@@ -141,9 +162,7 @@ def test_a_run_that_is_asked_to_stop_goes_on_in_every_bit_from_the_step_it_was_a
     assert not (tmp_path / REPORT_FILE).exists()
     assert statuses(spec, tmp_path, checkpoint, num_ranks=num_ranks) == [0] * num_ranks
     assert read_report(tmp_path).resumed_from_step == 4
-    alone = tmp_path / "alone"
-    assert statuses(spec, alone, None, num_ranks=num_ranks) == [0] * num_ranks
-    assert left(tmp_path) == left(alone)
+    assert left(tmp_path) == left(alone(spec, num_ranks))
 
 
 def test_a_run_that_is_asked_to_stop_once_it_has_trained_ends_at_once(data_dir, tmp_path):
@@ -158,14 +177,14 @@ def test_a_run_that_is_asked_to_stop_once_it_has_trained_ends_at_once(data_dir, 
 @pytest.mark.slow
 @pytest.mark.parametrize(("activation", "num_ranks"), [("prelu2", 1), ("relu2", 2)])
 def test_what_a_layer_or_nothing_learns_goes_on_in_every_bit(
-    data_dir, tmp_path, activation, num_ranks
+    data_dir, killed_and_continued, activation, num_ranks
 ):
     deaths = [
         Death(STEP, 3, rank=num_ranks - 1),
         Death("os.fsync", 3, torn=True),
     ]
     spec = asked(data_dir, activation, ALL_AT_ONCE)
-    assert_killed_and_continued(spec, tmp_path, deaths, num_ranks)
+    killed_and_continued(spec, deaths, num_ranks)
 
 
 def test_a_death_in_scoring_repeats_no_step(monkeypatch, data_dir, tmp_path):
@@ -293,17 +312,19 @@ class Bomb:
         return exec, ("raise SystemExit('executed')",)
 
 
-def test_what_cannot_be_used_is_named_and_the_run_starts_from_zero(data_dir, tmp_path, capsys):
+def test_what_cannot_be_used_is_named_and_the_run_starts_from_zero(
+    data_dir, tmp_path, alone, capsys
+):
     spec, checkpoint = asked(data_dir), CheckpointSettings(tmp_path / "cell.checkpoint", 1e9)
-    alone = answer(run_cell(spec, tmp_path / "alone"))
     for content in (b"", b"no checkpoint", pickle.dumps(Bomb()), WRITTEN[:100], WRITTEN):
         checkpoint.path.write_bytes(content)
-        report = run(spec, tmp_path, RANK_0, checkpoint)
-        said = [line for line in capsys.readouterr().out.splitlines() if "checkpoint" in line]
-        assert len(said) == 1
-        assert f"checkpoint {checkpoint.path}: not used, the run starts from zero: its " in said[0]
-        assert report.resumed_from_step is None
-        assert answer(report) == alone
+        assert RunContext(spec, tmp_path, RANK_0).checkpointer(checkpoint).load() is None
+        said = capsys.readouterr().out
+        assert f"checkpoint {checkpoint.path}: not used, the run starts from zero: its " in said
+        assert len(said.splitlines()) == 1
+    report = run(spec, tmp_path, RANK_0, checkpoint)
+    assert report.resumed_from_step is None
+    assert answer(report) == answer(read_report(alone(spec)))
     assert run(spec, tmp_path, RANK_0, checkpoint).resumed_from_step == NUM_STEPS
 
 
