@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +12,10 @@ import torch.distributed as dist
 
 from tests.support.killed import PROCESSES, ended, group
 from tests.support.tiny import answer, read_report, tiny_spec
+from trainer.__main__ import run_rank
 from trainer.contract import PROGRESS_FILE, REPORT_FILE, SPEC_FILE
 from trainer.distributed import world as world_module
 from trainer.distributed.world import World, open_world
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize(("rank", "order"), [(0, ["made", "met"]), (1, ["met", "made"])])
@@ -128,6 +125,16 @@ def test_what_rank_0_alone_makes_every_rank_has_and_its_error_ends_them_all(tmp_
 WAITING = ("all_reduce", "wait", "broadcast")
 
 
+def _run_rank(rank, folder):
+    """What ``python -m trainer`` does, in a process that has imported it."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "RENDEZVOUS_FILE": str(folder / "meeting")}
+    log = os.open(folder / f"rank{rank}.log", os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    sys.argv = ["trainer", "--spec", str(folder / SPEC_FILE), "--out", str(folder)]
+    run_rank()
+
+
 class Ranks:
     """Two rank processes of a run that takes hours, their logs and what they say of themselves."""
 
@@ -135,20 +142,9 @@ class Ranks:
         self.folder = folder
         spec = tiny_spec(data_dir, budget="1000000steps", log_every=1000)
         (folder / SPEC_FILE).write_text(spec.model_dump_json())
-        place = {"RENDEZVOUS_FILE": str(folder / "meeting"), "WORLD_SIZE": "2"}
-        command = [sys.executable, "-m", "trainer", "--spec", str(folder / SPEC_FILE)]
-        self.processes = []
-        for rank in range(2):
-            with (folder / f"rank{rank}.log").open("wb") as log:
-                self.processes.append(
-                    subprocess.Popen(
-                        [*command, "--out", str(folder)],
-                        cwd=ROOT,
-                        env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                    )
-                )
+        self.processes = [PROCESSES.Process(target=_run_rank, args=(r, folder)) for r in range(2)]
+        for process in self.processes:
+            process.start()
 
     def log(self, rank):
         return (self.folder / f"rank{rank}.log").read_text()
@@ -156,7 +152,7 @@ class Ranks:
     def until(self, condition):
         """Wait for ``condition()`` to be true, for as long as both processes live."""
         while not condition():
-            assert [process.poll() for process in self.processes] == [None, None], self.log(0)
+            assert all(process.is_alive() for process in self.processes), self.log(0)
             time.sleep(0.02)
 
     def step(self):
@@ -169,7 +165,7 @@ class Ranks:
     def end(self):
         for process in self.processes:
             process.kill()
-            process.wait()
+            process.join()
 
 
 @pytest.fixture
@@ -187,20 +183,21 @@ def test_a_blocked_rank_shows_where_it_is_and_goes_on_and_notices_a_death(traini
     """One pair of processes for three claims: starting them takes seconds. Events alone are waited
     for, however long they take."""
     waiting, stopped = training.processes
-    stopped.send_signal(signal.SIGSTOP)
+    os.kill(stopped.pid, signal.SIGSTOP)
 
     def shows_its_stack():
-        waiting.send_signal(signal.SIGUSR1)  # again, until it has come to where it waits
+        os.kill(waiting.pid, signal.SIGUSR1)  # again, until it has come to where it waits
         # Which of a step's collectives waits depends on the moment at which the other was stopped.
         log = training.log(0)
         return "in advance" in log and any(f"in {name}" in log for name in WAITING)
 
     training.until(shows_its_stack)
     reached = training.step()
-    stopped.send_signal(signal.SIGCONT)
+    os.kill(stopped.pid, signal.SIGCONT)
     training.until(lambda: training.step() > reached)
 
     stopped.kill()
-    assert waiting.wait() == 1
+    waiting.join()
+    assert waiting.exitcode == 1
     assert "Traceback (most recent call last)" in training.log(0)
     assert not (training.folder / REPORT_FILE).exists()
