@@ -136,7 +136,7 @@ def proof(shape: tuple[int, int, int], fault: str | None) -> tuple[bool, str]:
             case "no slope below zero":
                 to_z = to_z.where(z > 0, 0.0)
             case "a lost tile":
-                h[:16, :32] = 0
+                h[:16, 32:64] = 0
             case "no compiler":
                 raise RuntimeError("no compiler")
         return to_z, h, sums

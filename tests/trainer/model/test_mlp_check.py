@@ -4,8 +4,8 @@ import pytest
 
 from tests.support import fused
 
-# D, F and N that no tile of the interpreter divides
-SHAPE = (19, 43, 18)
+# D, F and N that no tile of the interpreter divides; and with two tiles in F alone
+SHAPE, SMALL = (19, 43, 18), (5, 33, 3)
 
 
 def test_the_kernel_is_found_right(interpreted):
@@ -24,7 +24,7 @@ def test_the_kernel_is_found_right(interpreted):
     ],
 )
 def test_a_faulty_kernel_is_found_and_told(interpreted, fault):
-    right, said = interpreted(fused.proof, SHAPE, fault)
+    right, said = interpreted(fused.proof, SMALL, fault)
     assert not right
     assert "the fused MLP is not used" in said
     assert ("does not run here" in said) == (fault == "no compiler")
