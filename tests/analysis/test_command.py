@@ -11,6 +11,8 @@ from analysis.__main__ import main
 from analysis.figures import catalog
 from sweep.store.files import open_files
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 PACKAGE = Path(analysis.__file__).parent
 
 

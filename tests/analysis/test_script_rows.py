@@ -27,6 +27,8 @@ from tests.support.page import parsed
 from tests.support.script_rows import CONTIGUOUS, SLIDING, script_row, script_rows
 from trainer.config.config_errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 POST_ALONE = {"post_quant_bpb": CONTIGUOUS}
 UNKNOWN = {"pre_quant_bpb": CONTIGUOUS, "post_quant_bpb": None}
 

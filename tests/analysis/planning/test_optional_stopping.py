@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pandas as pd
+import pytest
 
 from analysis.conclusions.contrasts import contrasts
 from analysis.conclusions.decision import decide
@@ -25,6 +26,8 @@ from sweep.store.schema import SCHEMA, TESTED
 from sweep.store.store import Store
 from tests.support.drivers import row_of
 from tests.support.grids import cells_of, sweep_spec
+
+pytestmark = pytest.mark.usefixtures("few_draws")
 
 SPEC = sweep_spec(
     seeds=[4, 2, 3, 1],

@@ -15,6 +15,8 @@ from tests.analysis.conftest import make_study
 from tests.support.grids import cells_of, sweep_spec
 from trainer.config.config_errors import ConfigError, read_toml
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 REFERENCE = "leaky_relu2-s0.5"
 
 

@@ -14,6 +14,8 @@ from analysis.rows.stages import PRIMARY
 from analysis.text_table import Summary, TextTable, markdown, plain, show
 from tests.analysis.conftest import make_row, make_study
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 STAGES = ("pre_quant_bpb", "post_quant_bpb", "post_quant_sliding_bpb", "ttt_bpb")
 
 

@@ -9,6 +9,8 @@ from analysis.text_table import plain
 from tests.analysis.conftest import make_frame, make_rows, make_study
 from trainer.config.config_errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 
 def with_slot(*, legal):
     """Every cell has a SLOT score that is lower than all its others."""
