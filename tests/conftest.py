@@ -12,20 +12,22 @@ from xdist.scheduler import LoadScopeScheduling
 if TYPE_CHECKING:
     from tests.support.s3 import Service
 
-# Those that start Ray begin first, for they take longest: one worker has them, and waits a lot,
-# while the other has the README's commands and then all else.
-STARTS_RAY = {
-    "tests/sweep/test_chaos.py": "ray",
+# Those that start Ray or type a document's commands begin first, for they take longest. They wait a
+# lot: three workers on two cores, of which each has one of these groups and then all else.
+LONGEST = {
+    "tests/sweep/test_chaos.py": "cluster",
+    "tests/sweep/cluster/test_shared_cluster.py": "cluster",
+    "tests/sweep/cluster/test_preemption.py": "cluster",
+    "tests/sweep/cli/test_command.py": "ray",
     "tests/sweep/cluster/test_head.py": "ray",
     "tests/sweep/cluster/test_pool.py": "ray",
-    "tests/sweep/cluster/test_preemption.py": "ray",
-    "tests/sweep/cluster/test_shared_cluster.py": "ray",
-    "tests/sweep/cli/test_command.py": "ray",
     "tests/sweep/test_script_sweep.py": "ray",
-    "tests/test_readme.py": "readme",
-    "tests/test_scripts_document.py": "readme",
+    "tests/test_readme.py": "documents",
+    "tests/test_scripts_document.py": "documents",
 }
 
+# Workers that share cores gain nothing from threads of numpy's and torch's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell ignores Ctrl-C for what it starts in the background, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no finding: properties are judged by what they say, not by how long it takes.
@@ -43,7 +45,7 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return STARTS_RAY.get(file, file)
+        return LONGEST.get(file, file)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -53,7 +55,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in STARTS_RAY)
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)
