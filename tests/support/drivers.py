@@ -1,17 +1,18 @@
 """Drivers in processes of their own, to race and to be killed."""
 
 import contextlib
-import multiprocessing
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from sweep.store.drivers import HeartbeatIntervals
 from sweep.store.store import AlreadyClosed, Attempt, Store
+from tests.support.forked import forked_from
 
 PATIENCE_S = 240.0  # against hanging alone
-SPAWN = multiprocessing.get_context("spawn")
+PROCESSES = forked_from(__name__, "s3fs")  # what the first look into a bucket imports
 
 
 def row_of(attempt: Attempt, state: str = "succeeded", **changes: Any) -> dict[str, Any]:
@@ -47,7 +48,10 @@ def race(place: str, rounds: int, barrier: Any, answers: Any, who: str) -> None:
     answers.put((who, announced, closed))
 
 
-def _drive(place: str, intervals: HeartbeatIntervals, cell: str, pipe: Any) -> None:
+def _drive(
+    environment: Mapping[str, str], place: str, intervals: HeartbeatIntervals, cell: str, pipe: Any
+) -> None:
+    os.environ.update(environment)  # the server has that of its own start
     store = Store(place, intervals=intervals)
     with store.as_driver(join=True) as driver_id:
         store.announce(cell, 1, {"driver": driver_id})
@@ -60,8 +64,9 @@ def driver_elsewhere(
     place: str, intervals: HeartbeatIntervals, cell: str
 ) -> Iterator[tuple[BaseProcess, str, Callable[[], None]]]:
     """A driver in another process that has announced an attempt: it, its id, and how it ends."""
-    ours, theirs = SPAWN.Pipe()
-    process = SPAWN.Process(target=_drive, args=(place, intervals, cell, theirs), daemon=True)
+    ours, theirs = PROCESSES.Pipe()
+    arguments = (dict(os.environ), place, intervals, cell, theirs)
+    process = PROCESSES.Process(target=_drive, args=arguments, daemon=True)
     process.start()
     try:
         assert ours.poll(PATIENCE_S), "the driver did not begin"

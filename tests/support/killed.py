@@ -4,7 +4,6 @@ The processes are forks of one server that has imported everything, so that a de
 than a cell.
 """
 
-import multiprocessing
 import os
 import pkgutil
 import secrets
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.forked import forked_from
 from trainer.cell import run
 from trainer.contract import EXIT_STOPPED, RunSpec
 from trainer.distributed.world import open_world
@@ -22,8 +22,7 @@ from trainer.fork_server.server import import_everything
 from trainer.training.checkpoint import CheckpointSettings, Stopped
 
 import_everything()
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
+PROCESSES = forked_from(__name__)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from sweep.cli import verbs
 from sweep.cli.session import write_description
 from sweep.store.store import Store
 from tests.support.commands import wait_until
-from tests.support.drivers import PATIENCE_S, SPAWN
+from tests.support.drivers import PATIENCE_S, PROCESSES
 from tests.support.grids import cells_of
 from tests.support.trial import SEEDS, drive, in_step, invocation, late, said, stuck_under
 from trainer.config.config_errors import ConfigError
@@ -31,7 +31,7 @@ def test_a_driver_that_is_killed_under_a_later_seed_decides_as_one_that_is_not(t
     assert len(attempts(whole)) == NUM_CELLS
 
     begun = tmp_path / "begun"
-    driver = SPAWN.Process(
+    driver = PROCESSES.Process(
         target=drive, args=(tmp_path, stuck_under, SEEDS[3], begun), kwargs=WHOLE, daemon=True
     )
     driver.start()
@@ -51,7 +51,7 @@ def test_two_drivers_share_every_seed_and_decide_as_one(tmp_path):
     begun = tmp_path / "begun"
     begun.mkdir()
     drivers = [
-        SPAWN.Process(
+        PROCESSES.Process(
             target=drive,
             args=(tmp_path, in_step, begun, 2),
             kwargs={"join": True, "leases": 1, **WHOLE},

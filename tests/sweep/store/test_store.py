@@ -26,7 +26,7 @@ from sweep.store.schema import (
 )
 from sweep.store.store import AlreadyClosed, Attempt, Store
 from tests.support.commands import ROOT
-from tests.support.drivers import SPAWN, race, row_of
+from tests.support.drivers import PROCESSES, race, row_of
 from trainer.config.config_errors import ConfigError
 from trainer.contract import LAYER_MEASURES, Report
 
@@ -71,9 +71,11 @@ def test_the_highest_number_is_that_of_whatever_was_announced_or_closed(store):
 
 def test_of_two_processes_one_announces_an_attempt_and_one_closes_it(store):
     rounds = 25
-    barrier, answers = SPAWN.Barrier(2), SPAWN.SimpleQueue()
+    barrier, answers = PROCESSES.Barrier(2), PROCESSES.SimpleQueue()
     racers = [
-        SPAWN.Process(target=race, args=(store.place, rounds, barrier, answers, who), daemon=True)
+        PROCESSES.Process(
+            target=race, args=(store.place, rounds, barrier, answers, who), daemon=True
+        )
         for who in ("left", "right")
     ]
     for racer in racers:
