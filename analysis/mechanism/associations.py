@@ -35,6 +35,7 @@ MEASURES = (
 OUTCOMES = ("quant_delta", "quant_delta_sliding", "artifact_bytes")
 
 _MEASURE = ("kind", "name", "measure")
+_UNIT = ("setting", "key", "seed", "replicate", "state", "tainted", "slope", "neg_beta")
 TOO_FEW = "too few activations"
 UNCONNECTED = "seeds and activations overlap too little to be taken apart"
 CONSTANT = "it is the same everywhere"
@@ -145,7 +146,8 @@ def _association(cells: pd.DataFrame, outcome: str) -> dict[str, object]:
 
 def _units(cells: pd.DataFrame, outcome: str) -> pd.DataFrame:
     """One row per function and seed that has both: replicates averaged, a second name left out."""
-    both = cells[cells["measured"].notna() & cells[outcome].notna()]
+    known = cells["measured"].notna() & cells[outcome].notna()
+    both = cells[[*_UNIT, "measured", outcome]][known]
     by, stands_for = ["setting", "key", "seed"], same_functions(cells, None)
     one, other = (
         per_block(both, name, ["seed"]).rename(columns={"value": name})
