@@ -6,6 +6,7 @@ interpreter keeps a bfloat16 as 16 bits of an integer, multiplies those integers
 cuts digits off where hardware rounds. Both are mended there: nothing in the kernels knows of it.
 """
 
+import atexit
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ def _begin() -> None:
     import triton.language as tl
     from triton.runtime import interpreter as triton_interpreter
 
+    atexit.register(os._exit, 0)  # all was answered; to take torch and Triton apart takes 3 s
     torch.set_num_threads(1)
     builder = triton_interpreter.InterpreterBuilder
     dot, cast = builder.create_dot, builder.cast_impl
