@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 
 import pytest
 
@@ -12,27 +13,32 @@ from trainer.config import load_recipe
 from trainer.contract import ActivationSpec, recipe_hash
 from trainer.describe import describe
 
-RELU2 = ActivationSpec(name="relu2")
 ASQU = ActivationSpec(name="asqu")
+
+
+@cache
+def described(recipe, activation):
+    """In float32."""
+    return describe(load_recipe(recipe), ActivationSpec(name=activation), "float32")
 
 
 def test_the_parameters_are_as_many_as_published():
     for name, activation, num_params in (
-        ("pr1035", RELU2, 17_059_912),
-        ("pr1035", ASQU, 17_069_128),
-        ("pr549", RELU2, 26_928_220),
-        ("pr549-clean", RELU2, 26_928_220),
-        ("pr1176", RELU2, 27_038_812),
+        ("pr1035", "relu2", 17_059_912),
+        ("pr1035", "asqu", 17_069_128),
+        ("pr549", "relu2", 26_928_220),
+        ("pr549-clean", "relu2", 26_928_220),
+        ("pr1176", "relu2", 27_038_812),
     ):
-        found = describe(load_recipe(name), activation, "float32")
+        found = described(name, activation)
         parameters = [t for t in found["tensors"] if t["kind"] == "parameter"]
         assert found["num_params"] == sum(t["numel"] for t in parameters) == num_params
 
 
 def test_the_payload_is_the_one_in_the_published_log():
     """PR #1035 prints it: int8 codes, float16 scales and float32 control tensors."""
-    for activation, payload in ((RELU2, 17_178_912), (ASQU, 17_215_776)):
-        found = describe(load_recipe("pr1035"), activation, "float32")
+    for activation, payload in (("relu2", 17_178_912), ("asqu", 17_215_776)):
+        found = described("pr1035", activation)
         assert found["artifact_payload_bytes"] == payload
 
 
@@ -53,9 +59,7 @@ def test_the_types_are_those_of_the_precision():
     found = describe(load_recipe("pr549"), ASQU, "bfloat16")
     kept = {t["name"] for t in found["tensors"] if t["dtype"] == "bfloat16"}
     assert kept == {"embed", "bigram.embed", "value_embedding.embed"}
-    assert {t["dtype"] for t in describe(load_recipe("pr549"), ASQU, "float32")["tensors"]} == {
-        "float32"
-    }
+    assert {t["dtype"] for t in described("pr549", "asqu")["tensors"]} == {"float32"}
 
 
 def test_the_flops_are_two_for_every_product_of_a_matrix_and_of_attention():
