@@ -56,7 +56,7 @@ export WHERE
 SELECT_ARGS = $(if $(WHERE),--where "$$WHERE") $(if $(LIMIT),--limit "$(LIMIT)")
 PLAN_ARGS = $(SELECT_ARGS) $(if $(UNTIL),--until "$(UNTIL)") $(if $(AUTOSCALE),--autoscale "$(AUTOSCALE)") $(if $(REFRESH),--refresh) $(if $(JOIN),--join)
 CHECK_ARGS = $(if $(CHECK),--check)
-PYTEST_ARGS ?= --numprocesses 3 --durations 10
+PYTEST_ARGS ?= --numprocesses 2 --durations 10
 SWEEP_NAME = $$($(PY) -m sweep which $(SWEEP_ARGS))
 
 .PHONY: help setup sweep stop plan status watch collect show logs rerun draft doctor figures summary report power submission notebooks data test test-slow test-cluster test-stacks check format bench bench-gpu bench-driver gpu-check gpu-bundle calibration soak mutants
@@ -87,8 +87,7 @@ sweep: $(READY) ## run the sweep: what is not in RESULTS yet; then figures and t
 	@name=$(SWEEP_NAME); code=0; \
 	$(PY) -m sweep run --results "$(RESULTS)" --data "$(DATA)" --sweep "$$name" $(PLAN_ARGS) || code=$$?; \
 	if [ $$code -eq 0 ] || [ $$code -eq 3 ] || [ $$code -eq 4 ]; then \
-	  $(PY) -m analysis figures --results "$(RESULTS)" --sweep "$$name" && \
-	  $(PY) -m analysis summary --results "$(RESULTS)" --sweep "$$name" && \
+	  $(PY) -m analysis summary --figures --results "$(RESULTS)" --sweep "$$name" && \
 	  echo "make report SWEEP=$$name writes all of it as one page" || \
 	  { failed=$$?; [ $$code -ne 0 ] || code=$$failed; }; \
 	fi; exit $$code
@@ -146,7 +145,7 @@ notebooks: $(READY) ## execute the notebooks on the rows that are there
 data: $(READY) ## build or fetch the data of RECIPE= (TRAIN_SHARDS=n of it, OFFLINE=1 fetches nothing)
 	@$(PY) -m trainer.data prepare --recipe "$(RECIPE)" --root "$(DATA)" $(if $(TRAIN_SHARDS),--train-shards "$(TRAIN_SHARDS)") $(if $(OFFLINE),--offline)
 
-test: $(READY) ## run the tests (minutes), three at a time
+test: $(READY) ## run the tests (minutes), two at a time
 	@$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(READY) ## run the slower tests, the README's commands among them

@@ -6,7 +6,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from analysis.published.log_verdicts import log_files, verdicts
 from analysis.report.report import write_report
 from analysis.report.summary import write_summary
 from analysis.rows.read import sweep_place
+from analysis.study import read_study
 from analysis.submission.claim import About, read_claim
 from analysis.submission.folder import write_submission
 from analysis.text_table import show
@@ -37,19 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what ``argv`` asks for; 0, or 2 with one sentence on stderr where it cannot be done."""
     arguments = _parser().parse_args(argv)
     try:
-        paths = arguments.run(arguments)
+        for path in arguments.run(arguments):
+            print(f"wrote {path}")
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
-    for path in paths:
-        print(f"wrote {path}")
     return 0
 
 
-def _summary(arguments: argparse.Namespace) -> list[str]:
-    summary, path = write_summary(_place(arguments))
+def _summary(arguments: argparse.Namespace) -> Iterator[str]:
+    study = read_study(_place(arguments))
+    if arguments.figures:
+        yield from save_figures(study, tell=_not_drawn)
+    summary, path = write_summary(study)
     show(summary, sys.stdout)
-    return [path]
+    yield path
 
 
 def _power(arguments: argparse.Namespace) -> list[str]:
@@ -144,10 +147,10 @@ def _place(arguments: argparse.Namespace) -> str:
     return place
 
 
-_Run = Callable[[argparse.Namespace], Sequence[str]]
+_Run = Callable[[argparse.Namespace], Iterable[str]]
 _SWEEP_VERBS: dict[str, tuple[_Run, str]] = {
     "figures": (
-        lambda given: save_figures(_place(given), tell=_not_drawn),
+        lambda given: save_figures(read_study(_place(given)), tell=_not_drawn),
         "draw every figure as PNG and SVG into the sweep's figures/",
     ),
     "summary": (_summary, "print the table and the decision, and write summary.md"),
@@ -177,7 +180,8 @@ def _parser() -> argparse.ArgumentParser:
         "--until", metavar="BPB", type=float, help="the zone of a sweep that stops when it knows"
     )
     drawn = "what `figures` writes too, drawn from the same values"
-    verbs.choices["report"].add_argument("--figures", action="store_true", help=drawn)
+    for name in ("summary", "report"):
+        verbs.choices[name].add_argument("--figures", action="store_true", help=drawn)
     leaders = verbs.choices["leaders"]
     leaders.add_argument("--keep", type=int, default=3, help="how many (default: 3)")
     leaders.add_argument("--seeds", type=int, required=True, help="how many fresh seeds")

@@ -116,15 +116,16 @@ class Study:
 
     def curves(self) -> pd.DataFrame:
         """The learning curves of the cells (``load_curves``)."""
-        return load_curves(self._read_from("curve"), self.cells)
+        return load_curves(self.place_of("curve"), self.cells)
 
     def layers(self) -> pd.DataFrame:
         """The measures of the cells' layers (``load_layers``)."""
-        return load_layers(self._read_from("layer"), self.cells)
+        return load_layers(self.place_of("layer"), self.cells)
 
-    def _read_from(self, kind: str) -> str:
+    def place_of(self, kind: str) -> str:
+        """Where its files of a ``kind`` lie; a ConfigError for rows that were made in memory."""
         if self.place is None:
-            raise ConfigError(f"no place to read {kind} files from")
+            raise ConfigError(f"there is no place for {kind} files: these rows were made in memory")
         return self.place
 
 

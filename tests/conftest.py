@@ -12,8 +12,9 @@ from xdist.scheduler import LoadScopeScheduling
 if TYPE_CHECKING:
     from tests.support.s3 import Service
 
-# Those that start Ray or type a document's commands begin first, for they take longest. They wait a
-# lot: three workers on two cores, of which each has one of these groups and then all else.
+# Those that start Ray or type a document's commands begin first, for they take longest: a worker
+# has one of these groups and then all else. A third worker on two cores gains nothing: agents run
+# below everyone else's priority, and wait for it.
 LONGEST = {
     "tests/sweep/test_chaos.py": "cluster",
     "tests/sweep/cluster/test_shared_cluster.py": "cluster",

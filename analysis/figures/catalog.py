@@ -9,7 +9,6 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -31,7 +30,7 @@ from analysis.figures import (
 from analysis.figures.captions import DPI, take_caption
 from analysis.figures.figure_data import FigureData
 from analysis.rows.read import succeeded
-from analysis.study import read_study
+from analysis.study import Study
 from sweep.store.files import open_files
 from trainer.config.config_errors import ConfigError
 
@@ -102,22 +101,21 @@ def draw_or_reason(name: str, data: FigureData) -> Figure | str:
 
 
 def save_figures(
-    place: str | Path,
+    study: Study,
     *,
     tell: Callable[[str], object] = lambda line: None,
     known: Mapping[str, FigureData] | None = None,
 ) -> list[str]:
-    """Write every figure of the sweep in ``place`` as PNG and SVG; the paths written.
+    """Write every figure of ``study`` as PNG and SVG where its files lie; the paths written.
 
     ``tell`` gets a line for each figure that is not drawn. ``known``: what is drawn, by setting,
     where it has been read already; it keeps each figure for a page.
     """
     for_page = known is not None
     if known is None:
-        study = read_study(place)
         succeeded(study.cells)
         known = {setting: FigureData(one) for setting, one in study.settings.items()}
-    files, names = open_files(place), []
+    files, names = open_files(study.place_of("figure")), []
     for setting, data in known.items():
         ending = "" if len(known) == 1 else f"--{slug(setting)}"
         for name in FIGURES:

@@ -124,7 +124,7 @@ def write_report(
     """
     data, files = report_data(read_study(place)), open_files(place)
     known = {setting.name: setting.figures for setting in data.settings if setting.has_scores}
-    drawn = save_figures(place, tell=tell, known=known) if figures and known else []
+    drawn = save_figures(data.study, tell=tell, known=known) if figures and known else []
     report = make_report(data)
     files.replace(HTML_FILE, render_html(report).encode())
     files.replace(MARKDOWN_FILE, render_markdown(report).encode())

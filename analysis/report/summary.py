@@ -1,7 +1,6 @@
 """The summary of a sweep: a line per activation, then the sentences that say how sure that is."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -30,7 +29,7 @@ from analysis.rows.stages import PANELS, is_legal
 from analysis.stats.aa_control import aa_sentences
 from analysis.stats.quantization import with_deltas
 from analysis.stats.seed_intervals import seed_intervals
-from analysis.study import Study, read_study
+from analysis.study import Study
 from analysis.text_table import Summary, TextTable, markdown
 from sweep.store.files import open_files
 
@@ -97,10 +96,10 @@ def _not_legal(frame: pd.DataFrame) -> list[str]:
     return ["SLOT was fitted on the targets that it scores: not a legal score, and not ranked."]
 
 
-def write_summary(place: str | Path) -> tuple[Summary, str]:
-    """The summary of the sweep in ``place``, and the file that it was written to."""
-    summary = summarize(read_study(place))
-    files = open_files(place)
+def write_summary(study: Study) -> tuple[Summary, str]:
+    """The summary of ``study``, and the file that it was written to, where its files lie."""
+    summary = summarize(study)
+    files = open_files(study.place_of("summary"))
     files.replace(SUMMARY_FILE, markdown(summary).encode())
     return summary, files.where(SUMMARY_FILE)
 

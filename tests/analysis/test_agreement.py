@@ -112,7 +112,7 @@ def test_reruns_compare_and_are_in_no_mean(rows, tmp_path):
     """The mean that the decision prints is the mean of the table above it."""
     few = [row for row in rows if row["slope"] in (0.5, 0.9)]
     place = blocked_by_node(tmp_path / "results" / "local", few, adds=0.05)
-    summary, _ = write_summary(place)
+    summary, _ = write_summary(read_study(place))
     section = summary.sections[0]
     (line,) = [line for line in section.lines if line[0] == "LeakyReLU² 0.5"]
     mean = line[section.headings.index("sliding (sd)")].split()[0]
@@ -151,7 +151,7 @@ def test_summary_report_and_figures_agree(seed, tmp_path):
     place = write_store(tmp_path / "results" / "local", random_rows(seed))
     facts = {"name": "local", "reference": REFERENCE, "pairing": ("seed", "node")[seed % 3 == 0]}
     (place / "sweep.json").write_text(json.dumps(facts), encoding="utf-8")
-    summary, _ = write_summary(place)
+    summary, _ = write_summary(read_study(place))
     for setting in report_data(read_study(place)).settings:
         answer = setting.answer
         assert answer.decision.sentence in summary.sentences

@@ -9,6 +9,7 @@ import pytest
 import analysis
 from analysis.__main__ import main
 from analysis.figures import catalog
+from analysis.figures.catalog import FIGURES
 from sweep.store.files import open_files
 
 pytestmark = pytest.mark.usefixtures("few_draws")
@@ -16,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("few_draws")
 PACKAGE = Path(analysis.__file__).parent
 
 
-def run(command, folder):
-    return main([command, "--sweep", folder.name, "--results", str(folder.parent)])
+def run(command, folder, *options):
+    return main([command, "--sweep", folder.name, "--results", str(folder.parent), *options])
 
 
 def test_summary_prints_the_table_and_writes_markdown(store, capsys):
@@ -26,6 +27,17 @@ def test_summary_prints_the_table_and_writes_markdown(store, capsys):
     assert "ASQU" in printed
     assert f"wrote {store / 'summary.md'}" in printed
     assert "| ASQU | 3 |" in (store / "summary.md").read_text(encoding="utf-8")
+
+
+def test_a_summary_with_figures_names_their_files_and_then_shows_the_table(
+    store, monkeypatch, capsys
+):
+    monkeypatch.setattr(catalog, "FIGURES", {"artifact_bytes": FIGURES["artifact_bytes"]})
+    assert run("summary", store, "--figures") == 0
+    drawn, _, table = capsys.readouterr().out.partition("activation ")
+    figure = store / "figures" / "artifact_bytes"
+    assert drawn.startswith(f"wrote {figure}.png\nwrote {figure}.svg\n")
+    assert table.endswith(f"wrote {store / 'summary.md'}\n")
 
 
 def test_a_sweep_without_a_name_is_asked_for_one(store, capsys):

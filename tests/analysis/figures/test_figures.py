@@ -18,6 +18,7 @@ from analysis.figures.figure_data import FigureData
 from analysis.rows.stages import PANELS
 from analysis.stats.compare import compare
 from analysis.stats.slopes import mean_slopes, placed
+from analysis.study import read_study
 from tests.analysis.conftest import make_frame, make_row, make_study
 from trainer.config.config_errors import ConfigError
 
@@ -48,7 +49,7 @@ def drawn(study):
 
 
 def save(place):
-    return [Path(path) for path in save_figures(place)]
+    return [Path(path) for path in save_figures(read_study(place))]
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +240,7 @@ def test_each_budget_has_its_own_figures(store_of, rows, monkeypatch):
 def test_a_sweep_without_success_is_refused_before_anything_is_drawn(store_of, rows):
     folder = store_of([{**row, "state": "hung"} for row in rows])
     with pytest.raises(ConfigError, match="36 hung"):
-        save_figures(folder)
+        save_figures(read_study(folder))
     assert not (folder / "figures").exists()
 
 
@@ -252,12 +253,12 @@ def test_what_is_not_drawn_is_told_with_the_reason(store, monkeypatch, capsys):
     }
     monkeypatch.setattr(catalog, "FIGURES", {name: FIGURES[name] for name in reasons})
     told = []
-    assert save_figures(store, tell=told.append) == []
+    assert save_figures(read_study(store), tell=told.append) == []
     assert told == [f"{name}: {reason}" for name, reason in reasons.items()]
     assert main(["figures", "--sweep", store.name, "--results", str(store.parent)]) == 0
     assert capsys.readouterr().out == "".join(f"not drawn: {line}\n" for line in told)
 
 
 def test_a_figure_without_its_input_is_refused_with_the_reason(study):
-    with pytest.raises(ConfigError, match="no place to read layer files from"):
+    with pytest.raises(ConfigError, match="no place for layer files"):
         draw("mechanism", FigureData(study))
