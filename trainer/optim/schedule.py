@@ -23,8 +23,8 @@ def muon_momentum(step: int, start: float, final: float, warmup_steps: int) -> f
 
     >>> muon_momentum(0, 0.8, 0.9, 10), round(muon_momentum(5, 0.8, 0.9, 10), 6)
     (0.8, 0.85)
-    >>> muon_momentum(7, 0.8, 0.9, 0)
-    0.9
+    >>> muon_momentum(15, 0.8, 0.9, 10), muon_momentum(7, 0.8, 0.9, 0)
+    (0.9, 0.9)
     """
     fraction = min(step / warmup_steps, 1.0) if warmup_steps else 1.0
     return (1 - fraction) * start + fraction * final
