@@ -58,6 +58,7 @@ class Processes:
 
     def __init__(self) -> None:
         self._started: list[Child] = []
+        self._known: set[int] = set()  # of these ``codes`` has said that they have ended
 
     def start(
         self,
@@ -99,18 +100,20 @@ class Processes:
 
     def codes(self) -> list[int | None]:
         """Exit statuses; None for what still runs, negative for what a signal ended."""
-        return [_code(process) for process in self._started]
+        codes = [_code(process) for process in self._started]
+        self._known = {i for i, code in enumerate(codes) if code is not None}
+        return codes
 
     def wait(self, timeout_s: float) -> None:
-        """Until one that runs has ended, but no longer than ``timeout_s``."""
+        """Until one has ended of which ``codes`` said last that it runs; at most ``timeout_s``."""
         with contextlib.ExitStack() as opened:
-            running = []
-            for process in self._started:
-                if _code(process) is None and (fd := _descriptor(process.pid)) is not None:
+            watched = []
+            for i, process in enumerate(self._started):
+                if i not in self._known and (fd := _descriptor(process.pid)) is not None:
                     opened.callback(os.close, fd)
-                    running.append(fd)
-            if running:
-                connection.wait(running, timeout_s)
+                    watched.append(fd)
+            if watched:
+                connection.wait(watched, timeout_s)
             else:
                 time.sleep(timeout_s)
 

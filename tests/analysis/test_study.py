@@ -55,7 +55,7 @@ def test_rows_in_memory_have_no_files(cells):
     study = Study.of(cells, REFERENCE)
     assert study.sweep.keys[0] == "relu2"
     for read in (study.curves, study.layers):
-        with pytest.raises(ConfigError, match="no place to read"):
+        with pytest.raises(ConfigError, match="there is no place"):
             read()
 
 

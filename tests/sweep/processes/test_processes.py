@@ -26,13 +26,15 @@ def test_a_wait_ends_when_the_first_process_does(tmp_path):
     try:
         started(processes, tmp_path, f"import time; time.sleep({LONG_S})")
         mortal = started(processes, tmp_path, f"import time; time.sleep({LONG_S})")
+        assert processes.codes() == [None, None]
         os.kill(mortal.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, mortal.pid, os.WEXITED | os.WNOWAIT)  # before the wait begins
         begun_s = time.monotonic()
         processes.wait(LONG_S)
         assert time.monotonic() - begun_s < LONG_S
         assert processes.codes() == [None, -signal.SIGKILL]
         begun_s = time.monotonic()
-        processes.wait(0.05)  # what has ended already is not waited for again
+        processes.wait(0.05)  # what has been told to have ended is not waited for again
         assert time.monotonic() - begun_s >= 0.04
     finally:
         processes.kill()
