@@ -106,7 +106,7 @@ def save_figures(
     tell: Callable[[str], object] = lambda line: None,
     known: Mapping[str, FigureData] | None = None,
 ) -> list[str]:
-    """Write every figure of ``study`` as PNG and SVG where its files lie; the paths written.
+    """Write every figure of ``study`` as PNG and SVG beside its rows; the paths written.
 
     ``tell`` gets a line for each figure that is not drawn. ``known``: what is drawn, by setting,
     where it has been read already; it keeps each figure for a page.

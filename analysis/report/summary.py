@@ -97,7 +97,7 @@ def _not_legal(frame: pd.DataFrame) -> list[str]:
 
 
 def write_summary(study: Study) -> tuple[Summary, str]:
-    """The summary of ``study``, and the file that it was written to, where its files lie."""
+    """The summary of ``study``, and the file beside its rows that it was written to."""
     summary = summarize(study)
     files = open_files(study.place_of("summary"))
     files.replace(SUMMARY_FILE, markdown(summary).encode())
